@@ -1,0 +1,2 @@
+//! k8s-token
+fn main() {}

@@ -1,0 +1,377 @@
+//! `argv` and environment: what was typed, and what the platform says through its variables. The only reader of the
+//! environment. Out: an [`Invocation`], which names the documents that `inputs.rs` reads.
+
+use std::{collections::HashMap, ffi::OsString, path::PathBuf};
+
+use clap::{Args, CommandFactory as _, Parser, Subcommand};
+
+use crate::error::{Code, Failure};
+
+/// The variables that are read, and no others.
+pub mod env {
+    /// `plan`, `provision` or `decommission`.
+    pub const ACTION: &str = "MASSDRIVER_DEPLOYMENT_ACTION";
+    /// User name of the deployment token.
+    pub const DEPLOYMENT_ID: &str = "MASSDRIVER_DEPLOYMENT_ID";
+    /// The deployment token.
+    pub const TOKEN: &str = "MASSDRIVER_TOKEN";
+    /// Base URL of the platform's API.
+    pub const URL: &str = "MASSDRIVER_URL";
+    /// The instance, on platforms since 2026.
+    pub const INSTANCE_ID: &str = "MASSDRIVER_INSTANCE_ID";
+    /// The instance with its suffix, as older platforms name it.
+    pub const PACKAGE_NAME: &str = "MASSDRIVER_PACKAGE_NAME";
+    /// The organization's slug.
+    pub const ORGANIZATION_ID: &str = "MASSDRIVER_ORGANIZATION_ID";
+    /// Where kubectl finds its configuration; read on the command line only.
+    pub const KUBECONFIG: &str = "KUBECONFIG";
+    /// Where kubectl looks when that is not set; read on the command line only.
+    pub const HOME: &str = "HOME";
+    /// Switches colour off.
+    pub const NO_COLOR: &str = "NO_COLOR";
+}
+
+/// A snapshot of the variables in [`env`].
+#[derive(Default)]
+pub struct Environment(HashMap<&'static str, String>);
+
+impl Environment {
+    /// Reads the variables of this process; one that is empty counts as absent.
+    #[must_use]
+    #[expect(clippy::disallowed_methods, reason = "the one reader of the environment")]
+    pub fn read() -> Self {
+        use env::{ACTION, DEPLOYMENT_ID, HOME, INSTANCE_ID, KUBECONFIG, NO_COLOR, ORGANIZATION_ID, PACKAGE_NAME};
+        let names = [
+            ACTION, DEPLOYMENT_ID, env::TOKEN, env::URL, INSTANCE_ID, PACKAGE_NAME, ORGANIZATION_ID, KUBECONFIG, HOME, NO_COLOR,
+        ];
+        Self(names.into_iter().filter_map(|name| Some((name, std::env::var(name).ok()?))).collect())
+    }
+
+    /// A variable's value, if it is set and not empty.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.0.get(name).map(String::as_str).filter(|value| !value.is_empty())
+    }
+}
+
+/// Turns permissions into a Kubernetes credential that can do exactly that, proves it, and takes it back.
+#[derive(Parser)]
+#[command(
+    name = "k8s-token",
+    version,
+    about,
+    disable_help_subcommand = true,
+    after_help = "Without a command it runs as a Massdriver provisioner: the action comes from \
+                  MASSDRIVER_DEPLOYMENT_ACTION, the documents from the working directory.\n\n\
+                  Exit status: 0 done, 1 failed, 2 changes (plan --detailed-exitcode), 64 command line, 65 input, \
+                  69 cluster or platform not usable, 73 foreign object, 75 not now, 76 not proved, \
+                  77 missing permissions, 143 stopped."
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Show what provision would change; changes nothing
+    Plan {
+        #[command(flatten)]
+        input: InputArgs,
+        /// End with 2 when there are changes
+        #[arg(long)]
+        detailed_exitcode: bool,
+    },
+    /// Make the credential, prove it and hand it out
+    Provision {
+        #[command(flatten)]
+        input: InputArgs,
+        /// Write the artifact to this file (mode 0600), - for stdout
+        #[arg(long, value_name = "FILE")]
+        output: Option<PathBuf>,
+        /// Publish the artifact at the platform as well
+        #[arg(long)]
+        publish: bool,
+    },
+    /// Take the credential back and prove that it is dead
+    Decommission {
+        #[command(flatten)]
+        input: InputArgs,
+        /// Delete the platform's record as well
+        #[arg(long)]
+        publish: bool,
+    },
+    /// Print an artifact as a kubeconfig
+    Kubeconfig {
+        /// The artifact, - for stdin
+        artifact: PathBuf,
+        /// Namespace of the context; without it the artifact's, else the token's
+        #[arg(long, value_name = "NS")]
+        namespace: Option<String>,
+    },
+}
+
+#[derive(Args)]
+struct InputArgs {
+    /// The params, one JSON document: namespace, rules; - for stdin
+    #[arg(long, value_name = "FILE", required_unless_present = "instance_dir")]
+    params: Option<PathBuf>,
+    /// Name of the instance: its objects are called NAME-token
+    #[arg(long, value_name = "NAME")]
+    name: Option<String>,
+    /// The cluster as a kubernetes-cluster document, or a dependencies document that holds one
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["kubeconfig", "context"])]
+    connection: Option<PathBuf>,
+    /// The cluster and the login from a kubeconfig; without it as kubectl finds one
+    #[arg(long, value_name = "FILE")]
+    kubeconfig: Option<PathBuf>,
+    /// Context of the kubeconfig; without it the current one
+    #[arg(long, value_name = "NAME")]
+    context: Option<String>,
+    /// Read a directory laid out as the platform does, instead of all these
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["params", "name", "connection", "kubeconfig", "context"])]
+    instance_dir: Option<PathBuf>,
+    /// Bound on the whole run [default: 180]
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    timeout: Option<u64>,
+    /// Print one JSON document on stdout
+    #[arg(long)]
+    json: bool,
+}
+
+/// What is done with the credential.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Action {
+    /// Show what would change.
+    Plan,
+    /// Make it.
+    Provision,
+    /// Take it back.
+    Decommission,
+}
+
+impl Action {
+    /// As it is printed.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Plan => "plan",
+            Self::Provision => "provision",
+            Self::Decommission => "decommission",
+        }
+    }
+}
+
+/// Where the documents are.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Source {
+    /// A directory as the platform lays it out.
+    Instance(PathBuf),
+    /// Files named on the command line.
+    Files {
+        /// The params, `-` for stdin.
+        params: PathBuf,
+        /// Stands for `md_metadata.name_prefix`.
+        name: Option<String>,
+        /// The cluster.
+        cluster: ClusterSource,
+    },
+}
+
+/// Where the cluster connection is.
+#[derive(Debug, PartialEq, Eq)]
+pub enum ClusterSource {
+    /// A document.
+    Document(PathBuf),
+    /// A kubeconfig.
+    Kubeconfig {
+        /// The file; none means as kubectl finds it.
+        path: Option<PathBuf>,
+        /// The context; none means the current one.
+        context: Option<String>,
+    },
+}
+
+/// Where the artifact goes, besides the platform.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// Standard output.
+    Stdout,
+    /// A file.
+    File(PathBuf),
+}
+
+/// A run against a cluster.
+#[derive(Debug, PartialEq, Eq)]
+pub struct RunOptions {
+    /// What to do.
+    pub action: Action,
+    /// Where the input is.
+    pub source: Source,
+    /// Whether the platform is told.
+    pub publish: bool,
+    /// Where the artifact goes.
+    pub output: Option<Target>,
+    /// One document on stdout.
+    pub json: bool,
+    /// `plan` ends with 2 when there are changes.
+    pub detailed_exitcode: bool,
+    /// Bound on the whole run in seconds, if given on the command line.
+    pub timeout_seconds: Option<u64>,
+}
+
+/// What this process is asked to do.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Invocation {
+    /// plan, provision, decommission.
+    Run(RunOptions),
+    /// kubeconfig.
+    Kubeconfig {
+        /// The artifact, `-` for stdin.
+        artifact: PathBuf,
+        /// The namespace of the context, if given.
+        namespace: Option<String>,
+    },
+}
+
+/// What to print instead of running.
+#[derive(Debug)]
+pub enum Refusal {
+    /// `--help` or `--version`: goes to stdout, status 0.
+    Answer(String),
+    /// The command line makes no sense: goes to stderr, status 64.
+    Usage(String),
+    /// It makes sense but cannot be done.
+    Failure(Failure),
+}
+
+/// Parses the command line, or the platform's environment when there is none.
+///
+/// # Errors
+/// What to print instead of running.
+pub fn parse(
+    arguments: impl IntoIterator<Item = OsString>,
+    environment: &Environment,
+) -> Result<Invocation, Refusal> {
+    use clap::error::ErrorKind;
+
+    let cli = Cli::try_parse_from(arguments).map_err(|error| match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => Refusal::Answer(error.render().to_string()),
+        _ => Refusal::Usage(error.render().to_string()),
+    })?;
+    match cli.command {
+        None => as_provisioner(environment),
+        Some(Command::Kubeconfig { artifact, namespace }) => Ok(Invocation::Kubeconfig { artifact, namespace }),
+        Some(Command::Plan { input, detailed_exitcode }) => {
+            Ok(Invocation::Run(RunOptions { detailed_exitcode, ..input.run(Action::Plan) }))
+        }
+        Some(Command::Provision { input, output, publish }) => {
+            let output = output.map(|path| if path.as_os_str() == "-" { Target::Stdout } else { Target::File(path) });
+            if input.json && output == Some(Target::Stdout) {
+                let text = "error: --output - and --json both want stdout: write the artifact to a file\n";
+                return Err(Refusal::Usage(text.to_owned()));
+            }
+            Ok(Invocation::Run(RunOptions { output, publish, ..input.run(Action::Provision) }))
+        }
+        Some(Command::Decommission { input, publish }) => {
+            Ok(Invocation::Run(RunOptions { publish, ..input.run(Action::Decommission) }))
+        }
+    }
+}
+
+impl InputArgs {
+    fn run(self, action: Action) -> RunOptions {
+        let source = match (self.instance_dir, self.params) {
+            (Some(directory), _) => Source::Instance(directory),
+            (None, params) => Source::Files {
+                params: params.unwrap_or_default(),
+                name: self.name,
+                cluster: match self.connection {
+                    Some(path) => ClusterSource::Document(path),
+                    None => ClusterSource::Kubeconfig { path: self.kubeconfig, context: self.context },
+                },
+            },
+        };
+        RunOptions {
+            action,
+            source,
+            publish: false,
+            output: None,
+            json: self.json,
+            detailed_exitcode: false,
+            timeout_seconds: self.timeout,
+        }
+    }
+}
+
+fn as_provisioner(environment: &Environment) -> Result<Invocation, Refusal> {
+    let action = match environment.get(env::ACTION) {
+        None => return Err(Refusal::Usage(Cli::command().render_help().to_string())),
+        Some("plan") => Action::Plan,
+        Some("provision") => Action::Provision,
+        Some("decommission") => Action::Decommission,
+        Some(_) => {
+            return Err(Refusal::Failure(
+                Failure::new(Code::Usage, "reading the environment", format!("{} holds an unknown action", env::ACTION))
+                    .state("nothing was changed")
+                    .next("set it to plan, provision or decommission"),
+            ));
+        }
+    };
+    Ok(Invocation::Run(RunOptions {
+        action,
+        source: Source::Instance(PathBuf::from(".")),
+        publish: action != Action::Plan,
+        output: None,
+        json: false,
+        detailed_exitcode: false,
+        timeout_seconds: None,
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(line: &str, action: Option<&str>) -> Result<Invocation, Refusal> {
+        let environment = Environment(action.map(|action| (env::ACTION, action.to_owned())).into_iter().collect());
+        parse(line.split(' ').map(OsString::from), &environment)
+    }
+
+    #[test]
+    fn the_definition_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn no_arguments_means_provisioner_whatever_the_executable_is_called() {
+        for name in ["k8s-token", "/usr/local/bin/entrypoint.sh"] {
+            let Ok(Invocation::Run(options)) = parsed(name, Some("provision")) else { panic!("refused") };
+            assert_eq!(options.action, Action::Provision);
+            assert!(options.publish);
+            assert_eq!(options.source, Source::Instance(".".into()));
+        }
+    }
+
+    #[test]
+    fn no_arguments_and_no_action_is_the_help() {
+        let Err(Refusal::Usage(text)) = parsed("k8s-token", None) else { panic!("accepted") };
+        assert!(text.contains("Usage: k8s-token"), "{text}");
+    }
+
+    #[test]
+    fn two_documents_do_not_fit_on_one_stdout() {
+        let line = "k8s-token provision --params p --name n --json --output -";
+        assert!(matches!(parsed(line, None), Err(Refusal::Usage(_))));
+    }
+
+    #[test]
+    fn a_command_never_publishes_unasked() {
+        let Ok(Invocation::Run(options)) = parsed("k8s-token provision --params p --name n", Some("plan")) else {
+            panic!("refused")
+        };
+        assert!(!options.publish);
+        assert_eq!(options.action, Action::Provision);
+    }
+}

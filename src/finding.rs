@@ -1,0 +1,83 @@
+//! A finding: one remark on the input or the cluster, with the place it is about. Pure data.
+
+use serde::Serialize;
+
+/// How much a finding matters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Severity {
+    /// Good to know.
+    Info,
+    /// Harmless as it is.
+    Low,
+    /// Worth a look.
+    Medium,
+    /// A mistake, or a danger.
+    High,
+    /// A danger to the whole cluster.
+    Critical,
+}
+
+impl Severity {
+    /// As it is printed.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Info => "info",
+            Self::Low => "low",
+            Self::Medium => "medium",
+            Self::High => "high",
+            Self::Critical => "critical",
+        }
+    }
+}
+
+/// One remark.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    /// The stable name.
+    pub code: &'static str,
+    /// How much it matters.
+    pub severity: Severity,
+    /// JSON pointer to the element of the document it is about.
+    pub pointer: Option<String>,
+    /// What is the matter.
+    pub message: String,
+    /// What would be right.
+    pub help: Option<String>,
+    /// True when it refuses the input.
+    pub blocking: bool,
+}
+
+impl Finding {
+    /// A finding that refuses the input: severity high.
+    pub fn blocking(code: &'static str, pointer: impl Into<String>, message: impl Into<String>) -> Self {
+        Self {
+            code,
+            severity: Severity::High,
+            pointer: Some(pointer.into()),
+            message: message.into(),
+            help: None,
+            blocking: true,
+        }
+    }
+
+    /// A finding that is only told.
+    pub fn remark(code: &'static str, severity: Severity, message: impl Into<String>) -> Self {
+        Self { code, severity, pointer: None, message: message.into(), help: None, blocking: false }
+    }
+
+    /// Points at an element.
+    #[must_use]
+    pub fn at(mut self, pointer: impl Into<String>) -> Self {
+        self.pointer = Some(pointer.into());
+        self
+    }
+
+    /// Says what would be right.
+    #[must_use]
+    pub fn help(mut self, help: impl Into<String>) -> Self {
+        self.help = Some(help.into());
+        self
+    }
+}

@@ -1,0 +1,168 @@
+//! The vocabulary of the cluster's objects: their kinds, how they are named, what we want of one ([`Manifest`]) and
+//! what the server says of one ([`Live`]). Pure data; a Secret's content never gets in here.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use serde::{Serialize, Serializer};
+use serde_json::Value;
+
+/// Our field manager and the value of [`MANAGED_BY`].
+pub const MANAGER: &str = "k8s-token";
+/// Says whose an object is, together with the annotations [`NAME`] and [`NAMESPACE`].
+pub const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
+/// Annotation: the instance's name, as the platform calls it.
+pub const NAME: &str = "k8s-token.massdriver.cloud/name";
+/// Annotation: the instance's home namespace.
+pub const NAMESPACE: &str = "k8s-token.massdriver.cloud/namespace";
+/// Annotation of the ServiceAccount: the number of the newest token Secret, written before that Secret is made.
+pub const GENERATION: &str = "k8s-token.massdriver.cloud/token-generation";
+
+/// The kinds we work with, in the order in which they are made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Kind {
+    /// Made when it is missing, never deleted.
+    Namespace,
+    /// The identity.
+    ServiceAccount,
+    /// What it may do.
+    Role,
+    /// That it may do it.
+    RoleBinding,
+    /// Holds the token.
+    Secret,
+}
+
+impl Kind {
+    /// As in `kind`.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Namespace => "Namespace",
+            Self::ServiceAccount => "ServiceAccount",
+            Self::Role => "Role",
+            Self::RoleBinding => "RoleBinding",
+            Self::Secret => "Secret",
+        }
+    }
+
+    /// The API group.
+    #[must_use]
+    pub const fn group(self) -> &'static str {
+        match self {
+            Self::Namespace | Self::ServiceAccount | Self::Secret => "",
+            Self::Role | Self::RoleBinding => "rbac.authorization.k8s.io",
+        }
+    }
+
+    /// The resource, as rules and paths name it.
+    #[must_use]
+    pub const fn resource(self) -> &'static str {
+        match self {
+            Self::Namespace => "namespaces",
+            Self::ServiceAccount => "serviceaccounts",
+            Self::Role => "roles",
+            Self::RoleBinding => "rolebindings",
+            Self::Secret => "secrets",
+        }
+    }
+}
+
+/// Which object. Prints as `Role team-a/demo-token`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Reference {
+    /// Its kind.
+    pub kind: Kind,
+    /// Its namespace; none for a Namespace.
+    pub namespace: Option<String>,
+    /// Its name.
+    pub name: String,
+}
+
+impl Reference {
+    /// An object in a namespace.
+    pub fn new(kind: Kind, namespace: impl ToString, name: impl ToString) -> Self {
+        Self { kind, namespace: Some(namespace.to_string()), name: name.to_string() }
+    }
+
+    /// A Namespace.
+    pub fn namespace(name: impl ToString) -> Self {
+        Self { kind: Kind::Namespace, namespace: None, name: name.to_string() }
+    }
+}
+
+impl fmt::Display for Reference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.namespace {
+            Some(namespace) => write!(f, "{} {namespace}/{}", self.kind.as_str(), self.name),
+            None => write!(f, "{} {}", self.kind.as_str(), self.name),
+        }
+    }
+}
+
+impl Serialize for Kind {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
+    }
+}
+
+/// What we want of an object: the body of a server-side apply, with the fields we own and no others.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Manifest {
+    /// Which object.
+    pub reference: Reference,
+    /// The apply body: apiVersion, kind, metadata and the kind's own fields.
+    pub body: Value,
+}
+
+/// What the server says of an object, without a Secret's data.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Live {
+    /// Changes when it is deleted and made again.
+    pub uid: String,
+    /// Changes with every write.
+    pub resource_version: String,
+    /// Labels.
+    pub labels: BTreeMap<String, String>,
+    /// Annotations.
+    pub annotations: BTreeMap<String, String>,
+    /// The kind's own fields: `rules`, `subjects`, `roleRef`, `type`.
+    pub fields: BTreeMap<String, Value>,
+    /// Labels that our field manager owns.
+    pub owned_labels: BTreeSet<String>,
+    /// Annotations that our field manager owns.
+    pub owned_annotations: BTreeSet<String>,
+}
+
+/// Whose an object is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Owner {
+    /// Of this very instance.
+    Ours,
+    /// Of somebody else; the text says of whom, as far as the object tells.
+    Foreign(String),
+}
+
+impl Live {
+    /// Ours are the objects that carry our label and the instance's name and home namespace, and no others.
+    #[must_use]
+    pub fn owner(&self, name: &str, namespace: &str) -> Owner {
+        let manager = self.labels.get(MANAGED_BY).map(String::as_str);
+        let instance = (self.annotations.get(NAME), self.annotations.get(NAMESPACE));
+        match (manager, instance) {
+            (Some(MANAGER), (Some(owner), Some(home))) if owner == name && home == namespace => Owner::Ours,
+            (Some(MANAGER), (Some(owner), Some(home))) => {
+                Owner::Foreign(format!("it belongs to the k8s-token instance {owner} of namespace {home}"))
+            }
+            (Some(MANAGER), _) => Owner::Foreign("it lacks our annotations: somebody removed them".to_owned()),
+            (Some(other), _) => Owner::Foreign(format!("it is managed by {other}")),
+            (None, _) => Owner::Foreign("nothing says who manages it".to_owned()),
+        }
+    }
+
+    /// The number of the newest token Secret, as the ServiceAccount remembers it.
+    #[must_use]
+    pub fn generation(&self) -> Option<u32> {
+        self.annotations.get(GENERATION)?.parse().ok()
+    }
+}

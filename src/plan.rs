@@ -1,0 +1,260 @@
+//! What has to change: `(Desired, Observed) -> Plan`. Compares only fields that we own, so that what others write
+//! (token bytes, use labels, admission defaults) is no drift. Pure.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::{
+    desired::Desired,
+    object::{Kind, Live, Manifest, Owner, Reference},
+    rbac::{Permissions, Rule, difference, same_permissions},
+};
+
+/// The state of the home namespace.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Home {
+    /// There.
+    Active,
+    /// To be made.
+    #[default]
+    Absent,
+    /// On its way out: nothing can be made in it.
+    Terminating,
+    /// The parent credential may not look; later requests will tell.
+    Unknown,
+}
+
+/// What the server has at the places of our objects.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Observed {
+    /// The home namespace.
+    pub home: Home,
+    /// The ServiceAccount.
+    pub service_account: Option<Live>,
+    /// The Role.
+    pub role: Option<Live>,
+    /// The RoleBinding.
+    pub binding: Option<Live>,
+    /// The Secret of the newest generation.
+    pub secret: Option<Live>,
+}
+
+impl Observed {
+    /// The number of the token Secret to have: the newest when it is there, else the next one. A name is never used
+    /// twice in the life of a ServiceAccount, because the same name means the same token, even after its deletion.
+    #[must_use]
+    pub fn generation(&self) -> u32 {
+        match self.service_account.as_ref().map(|live| live.generation().unwrap_or(1)) {
+            None => 1,
+            Some(newest) if self.secret.is_some() => newest,
+            Some(newest) => newest.saturating_add(1),
+        }
+    }
+
+    fn of(&self, kind: Kind) -> Option<&Live> {
+        match kind {
+            Kind::ServiceAccount => self.service_account.as_ref(),
+            Kind::Role => self.role.as_ref(),
+            Kind::RoleBinding => self.binding.as_ref(),
+            Kind::Secret => self.secret.as_ref(),
+            Kind::Namespace => None,
+        }
+    }
+}
+
+/// What is done with an object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Action {
+    /// It is not there.
+    Create,
+    /// Some of our fields differ.
+    Update,
+    /// It differs in what cannot be changed: deleted and made again.
+    Replace,
+    /// It goes.
+    Delete,
+    /// It is as it should be.
+    Unchanged,
+}
+
+impl Action {
+    /// As it is printed.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Create => "create",
+            Self::Update => "update",
+            Self::Replace => "replace",
+            Self::Delete => "delete",
+            Self::Unchanged => "unchanged",
+        }
+    }
+}
+
+/// One object and what is done with it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Change {
+    /// What.
+    pub action: Action,
+    /// With which object.
+    pub reference: Reference,
+    /// JSON pointers to the fields that differ; empty when all of it does.
+    pub fields: Vec<String>,
+}
+
+impl Serialize for Change {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        use serde::ser::SerializeStruct as _;
+
+        let mut change = serializer.serialize_struct("Change", 5)?;
+        change.serialize_field("action", &self.action)?;
+        change.serialize_field("kind", &self.reference.kind)?;
+        change.serialize_field("namespace", &self.reference.namespace)?;
+        change.serialize_field("name", &self.reference.name)?;
+        change.serialize_field("fields", &self.fields)?;
+        change.end()
+    }
+}
+
+/// An object of one of our names that is not ours.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Foreign {
+    /// Which.
+    pub reference: Reference,
+    /// Whose, in words.
+    pub whose: String,
+}
+
+/// What a provision would do.
+#[derive(Debug, Default)]
+pub struct Plan {
+    /// One for each object, in the order in which they are made.
+    pub changes: Vec<Change>,
+    /// What changes for the holder of the credential.
+    pub permissions: Permissions,
+    /// What is in the way.
+    pub foreign: Vec<Foreign>,
+}
+
+impl Plan {
+    /// Compares what must be there with what is.
+    #[must_use]
+    pub fn new(name: &str, namespace: &str, rules: &[Rule], desired: &Desired, observed: &Observed) -> Self {
+        let mut plan = Self::default();
+        if observed.home == Home::Absent {
+            let reference = Reference::namespace(namespace);
+            plan.changes.push(Change { action: Action::Create, reference, fields: Vec::new() });
+        }
+        for manifest in desired.manifests() {
+            let live = observed.of(manifest.reference.kind);
+            if let Some(Owner::Foreign(whose)) = live.map(|live| live.owner(name, namespace)) {
+                plan.foreign.push(Foreign { reference: manifest.reference.clone(), whose });
+            } else {
+                plan.changes.push(change(manifest, live));
+            }
+        }
+        let held = observed.role.as_ref().filter(|_| observed.binding.is_some()).map(rules_of).unwrap_or_default();
+        plan.permissions = difference(&held, rules, Some(namespace));
+        plan
+    }
+
+    /// The change of the object of this kind, if it is not foreign.
+    #[must_use]
+    pub fn action(&self, kind: Kind) -> Option<Action> {
+        self.changes.iter().find(|change| change.reference.kind == kind).map(|change| change.action)
+    }
+
+    /// True when a provision would write nothing.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.changes.iter().all(|change| change.action == Action::Unchanged)
+    }
+}
+
+/// The rules of a live Role.
+#[must_use]
+pub fn rules_of(role: &Live) -> Vec<Rule> {
+    role.fields.get("rules").and_then(|rules| serde_json::from_value(rules.clone()).ok()).unwrap_or_default()
+}
+
+/// What is to be done so that the live object becomes the manifest.
+#[must_use]
+pub fn change(manifest: &Manifest, live: Option<&Live>) -> Change {
+    let reference = manifest.reference.clone();
+    let Some(live) = live else {
+        return Change { action: Action::Create, reference, fields: Vec::new() };
+    };
+    let fields = differences(manifest, live);
+    let action = if fields.is_empty() {
+        Action::Unchanged
+    } else if fields.iter().any(|field| field.starts_with("/roleRef") || field == "/type") {
+        // Immutable fields, by validation of RoleBinding and of Secret.
+        Action::Replace
+    } else {
+        Action::Update
+    };
+    Change { action, reference, fields }
+}
+
+/// Pointers to what a server-side apply of the manifest would change.
+fn differences(manifest: &Manifest, live: &Live) -> Vec<String> {
+    let mut fields = Vec::new();
+    let metadata = &manifest.body["metadata"];
+    let maps = [("labels", &live.labels, &live.owned_labels), ("annotations", &live.annotations, &live.owned_annotations)];
+    for (map, have, owned) in maps {
+        let want: BTreeMap<&str, &Value> =
+            metadata[map].as_object().into_iter().flatten().map(|(key, value)| (key.as_str(), value)).collect();
+        let differ = want.iter().filter(|(key, value)| have.get(**key).map(String::as_str) != value.as_str());
+        let gone = owned.iter().filter(|key| !want.contains_key(key.as_str()) && have.contains_key(*key));
+        fields.extend(differ.map(|(key, _)| *key).chain(gone.map(String::as_str)).map(|key| {
+            format!("/metadata/{map}/{}", key.replace('~', "~0").replace('/', "~1"))
+        }));
+    }
+    for (field, want) in manifest.body.as_object().into_iter().flatten() {
+        if matches!(field.as_str(), "apiVersion" | "kind" | "metadata") {
+            continue;
+        }
+        let have = live.fields.get(field).unwrap_or(&Value::Null);
+        if field == "rules" && same_rules(have, want) {
+            continue;
+        }
+        pointers(&format!("/{field}"), have, want, &mut fields);
+    }
+    fields.sort();
+    fields
+}
+
+/// Rules in other words are the same rules: no write, no change. A rule that we do not know the form of is another.
+fn same_rules(have: &Value, want: &Value) -> bool {
+    let parse = |rules: &Value| serde_json::from_value::<Vec<Rule>>(rules.clone()).ok();
+    let known = have.as_array().is_none_or(|rules| rules.iter().all(|rule| rule.get("nonResourceURLs").is_none()));
+    match (parse(have), parse(want)) {
+        (Some(have), Some(want)) => known && same_permissions(&have, &want),
+        _ => false,
+    }
+}
+
+/// Walks both values down to the smallest parts that differ. Lists of plain values are one part: the server owns
+/// them as a whole.
+fn pointers(at: &str, have: &Value, want: &Value, found: &mut Vec<String>) {
+    match (have, want) {
+        (Value::Object(have), Value::Object(want)) => {
+            let keys: std::collections::BTreeSet<&String> = have.keys().chain(want.keys()).collect();
+            for key in keys {
+                let side = |map: &serde_json::Map<String, Value>| map.get(key).cloned().unwrap_or_default();
+                pointers(&format!("{at}/{key}"), &side(have), &side(want), found);
+            }
+        }
+        (Value::Array(have), Value::Array(want)) if want.iter().chain(have).any(Value::is_object) => {
+            for index in 0..have.len().max(want.len()) {
+                let side = |list: &[Value]| list.get(index).cloned().unwrap_or_default();
+                pointers(&format!("{at}/{index}"), &side(have), &side(want), found);
+            }
+        }
+        _ if have == want => {}
+        _ => found.push(at.to_owned()),
+    }
+}

@@ -1,0 +1,117 @@
+//! JSON Schema: compiles a schema and turns what does not fit into findings that quote no value. The only file that
+//! knows the validator. Pure.
+
+use jsonschema::{ValidationError, error::{TypeKind, ValidationErrorKind}};
+use serde_json::Value;
+
+use crate::finding::Finding;
+
+/// What the bundle's form accepts.
+pub const PARAMS: &str = include_str!("../schema-params.json");
+/// What the bundle publishes, in the flat form.
+pub const ARTIFACTS: &str = include_str!("../schema-artifacts.json");
+/// The type of the artifact in its older form, everything under `data`.
+pub const LEGACY_CLUSTER: &str = include_str!("schema/kubernetes-cluster-legacy.json");
+
+/// A schema that is ready to judge documents.
+pub struct Schema {
+    document: Value,
+    validator: jsonschema::Validator,
+}
+
+impl Schema {
+    /// Compiles a schema.
+    ///
+    /// # Errors
+    /// Why it is no schema, in one line.
+    pub fn new(document: Value) -> Result<Self, String> {
+        let validator = jsonschema::options()
+            .with_draft(jsonschema::Draft::Draft7)
+            .offline()
+            .build(&document)
+            .map_err(|error| format!("not a JSON Schema that can be used: at {}", error.schema_path()))?;
+        Ok(Self { document, validator })
+    }
+
+    /// All that does not fit, as blocking findings of code `schema`, each pointer below `base`.
+    #[must_use]
+    pub fn check(&self, base: &str, document: &Value) -> Vec<Finding> {
+        self.validator.iter_errors(document).flat_map(|error| self.findings(base, &error)).collect()
+    }
+
+    fn findings(&self, base: &str, error: &ValidationError<'_>) -> Vec<Finding> {
+        let pointer = format!("{base}{}", error.instance_path());
+        let keyword = error.kind().keyword();
+        let one = |text: String| Finding::blocking("schema", pointer.clone(), format!("{text} ({keyword})"));
+        match error.kind() {
+            ValidationErrorKind::AdditionalProperties { unexpected } => {
+                let known = self.siblings(error, "properties");
+                unexpected
+                    .iter()
+                    .map(|field| {
+                        let field = crate::report::shown(field, 40);
+                        one(format!("unknown field `{field}`")).help(format!("known fields: {known}"))
+                    })
+                    .collect()
+            }
+            kind => {
+                let finding = one(describe(kind));
+                vec![match self.message(error) {
+                    Some(message) => finding.help(message),
+                    None => finding,
+                }]
+            }
+        }
+    }
+
+    /// The sentence that the schema itself has for people who break this keyword: `message.<keyword>`.
+    fn message(&self, error: &ValidationError<'_>) -> Option<String> {
+        let path = error.schema_path().to_string();
+        let (parent, keyword) = path.rsplit_once('/')?;
+        self.document.pointer(&format!("{parent}/message/{keyword}"))?.as_str().map(str::to_owned)
+    }
+
+    /// The keys of another keyword beside the broken one.
+    fn siblings(&self, error: &ValidationError<'_>, keyword: &str) -> String {
+        let path = error.schema_path().to_string();
+        let parent = path.rsplit_once('/').map_or("", |(parent, _)| parent);
+        let keys = self.document.pointer(&format!("{parent}/{keyword}")).and_then(Value::as_object);
+        keys.map(|keys| keys.keys().cloned().collect::<Vec<_>>().join(", ")).unwrap_or_default()
+    }
+}
+
+/// The fault without the value: it may be a secret that was pasted into the wrong field.
+fn describe(kind: &ValidationErrorKind) -> String {
+    match kind {
+        ValidationErrorKind::Required { property } => {
+            format!("the field `{}` is missing", property.as_str().unwrap_or_default())
+        }
+        ValidationErrorKind::Type { kind: TypeKind::Single(kind) } => format!("must be of type {kind}"),
+        ValidationErrorKind::Enum { options } => {
+            let options: Vec<String> = options.as_array().into_iter().flatten().map(plain).collect();
+            format!("must be one of {}", options.join(", "))
+        }
+        ValidationErrorKind::MinItems { limit } => format!("must have at least {limit} {}", plural(*limit, "item")),
+        ValidationErrorKind::MaxItems { limit } => format!("must have at most {limit} {}", plural(*limit, "item")),
+        ValidationErrorKind::UniqueItems => "holds an item twice".to_owned(),
+        ValidationErrorKind::MinLength { limit: 1 } => "must not be empty".to_owned(),
+        ValidationErrorKind::MinLength { limit } => format!("must have at least {limit} characters"),
+        ValidationErrorKind::MaxLength { limit } => format!("must have at most {limit} characters"),
+        ValidationErrorKind::Pattern { pattern } => format!("does not match the pattern {pattern}"),
+        ValidationErrorKind::OneOfNotValid { .. } | ValidationErrorKind::AnyOf { .. } => {
+            "fits none of the forms that are allowed here".to_owned()
+        }
+        ValidationErrorKind::OneOfMultipleValid { .. } => {
+            "fits more than one of the forms of which one is allowed here".to_owned()
+        }
+        _ => "is not allowed here".to_owned(),
+    }
+}
+
+fn plain(value: &Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+}
+
+fn plural(count: u64, noun: &str) -> String {
+    if count == 1 { noun.to_owned() } else { format!("{noun}s") }
+}

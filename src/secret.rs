@@ -1,0 +1,133 @@
+//! Secrets as types. In: raw text from the edge. Out: a [`Token`] that cannot be printed, and a [`Redactor`]
+//! that blanks every token it has heard of in text on its way out. Pure.
+
+use std::cell::RefCell;
+
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use secrecy::{ExposeSecret as _, SecretString};
+
+/// A bearer token: wiped from memory when dropped, and without `Debug`, `Display` or `Serialize`.
+///
+/// ```compile_fail
+/// fn print(token: &k8s_token::secret::Token) { format!("{token:?}"); }
+/// ```
+/// ```compile_fail
+/// fn print(token: &k8s_token::secret::Token) { format!("{token}"); }
+/// ```
+/// ```compile_fail
+/// fn print(token: &k8s_token::secret::Token) { serde_json::to_string(token); }
+/// ```
+#[derive(Clone)]
+pub struct Token(SecretString);
+
+impl Token {
+    /// Takes a token as it stands in a document or a Secret.
+    ///
+    /// # Errors
+    /// A sentence without any part of the value, when it is empty or holds anything but visible ASCII: the HTTP
+    /// client panics on a line feed, and a trimmed token would not be the one that was given.
+    pub fn parse(raw: &str) -> Result<Self, &'static str> {
+        if raw.is_empty() {
+            return Err("is empty");
+        }
+        if raw.ends_with(['\n', '\r']) {
+            return Err("ends in a line break: remove it where the token was stored");
+        }
+        if !raw.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return Err("holds blanks, line breaks or characters that no token has");
+        }
+        Ok(Self(SecretString::from(raw)))
+    }
+
+    /// The bytes, for the places that put them on the wire: an Authorization header, the artifact, a kubeconfig.
+    pub(crate) fn expose(&self) -> &str {
+        self.0.expose_secret()
+    }
+
+    /// `sha256:` and 64 hex digits: names the token without giving it away.
+    #[must_use]
+    pub fn fingerprint(&self) -> String {
+        use std::fmt::Write as _;
+
+        let digest = ring::digest::digest(&ring::digest::SHA256, self.expose().as_bytes());
+        digest.as_ref().iter().fold(String::from("sha256:"), |mut text, byte| {
+            let _ = write!(text, "{byte:02x}");
+            text
+        })
+    }
+}
+
+/// The last line of defence on every output path: it knows each token of this run and blanks it, raw and in base64.
+#[derive(Default)]
+pub struct Redactor {
+    tokens: RefCell<Vec<Token>>,
+}
+
+impl Redactor {
+    /// What stands where a token stood.
+    pub const BLANK: &str = "[REDACTED]";
+
+    /// From here on this token is blanked.
+    pub fn learn(&self, token: &Token) {
+        self.tokens.borrow_mut().push(token.clone());
+    }
+
+    /// The text without any known token.
+    ///
+    /// A token inside a longer base64 text can start at any of three offsets; each gives other characters, of which
+    /// the first and the last ones depend on the neighbours and are left out of the search.
+    #[must_use]
+    pub fn sweep(&self, text: &str) -> String {
+        let mut swept = text.to_owned();
+        for token in self.tokens.borrow().iter() {
+            let raw = token.expose();
+            swept = swept.replace(raw, Self::BLANK);
+            for offset in 0..3 {
+                let padded = [&b"\0\0\0"[..offset], raw.as_bytes()].concat();
+                let whole = padded.len() / 3 * 3;
+                let encoded = STANDARD.encode(&padded[..whole]);
+                let from = if offset == 0 { 0 } else { 4 };
+                if let Some(inner) = encoded.get(from..).filter(|inner| inner.len() >= 12) {
+                    swept = swept.replace(inner, Self::BLANK);
+                }
+            }
+        }
+        swept
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn refuses_what_an_http_header_cannot_hold() {
+        for bad in ["", "a b", "abc\n", "abc\r\n", "a\tb", "t\u{fc}r", "\u{feff}abc"] {
+            assert!(Token::parse(bad).is_err(), "{bad:?} passed");
+        }
+        assert!(Token::parse("eyJhbGciOi.eyJpc3Mi.c2ln_-").is_ok());
+    }
+
+    #[test]
+    fn fingerprint_is_the_sha_256_of_the_bytes() {
+        let token = Token::parse("abc").unwrap();
+        assert_eq!(
+            token.fingerprint(),
+            "sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn no_token_survives_a_sweep(token in "[!-~]{24,60}", before in "[ -~]{0,9}", after in "[ -~]{0,9}") {
+            let redactor = Redactor::default();
+            redactor.learn(&Token::parse(&token).unwrap());
+            let shown = redactor.sweep(&format!("{before}{token}{after}"));
+            prop_assert!(!shown.contains(&token));
+            let hidden = STANDARD.encode(format!("{before}{token}{after}"));
+            let swept = redactor.sweep(&hidden);
+            prop_assert!(swept.contains(Redactor::BLANK), "{} left in {}", token, swept);
+        }
+    }
+}

@@ -1,1 +1,22 @@
-//! testbed
+//! A real Kubernetes control plane, and a double of the platform, for tests, the quickstart and
+//! benchmarks. Never shipped.
+//!
+//! Everything here is blocking, lives on loopback, and fails by ending the test with a message that
+//! says what was being done.
+
+mod audit;
+mod binaries;
+mod control_plane;
+mod error;
+mod persona;
+mod pki;
+mod processes;
+mod rest;
+mod rsa;
+
+pub use audit::{Audit, AuditEvent, Mark};
+pub use control_plane::{ControlPlane, Options};
+pub use error::Error;
+pub use persona::{Grant, Persona, rule};
+pub use pki::{ClientCertificate, WrongCa};
+pub use rest::Response;

@@ -1,0 +1,168 @@
+//! What the API server was asked, by whom and when: the policy it logs by, and a reader of the log.
+//! The server writes a line before it sends the answer, so once a program has ended, everything it
+//! did is in here.
+
+use std::fs::File;
+use std::io::{Read as _, Seek as _, SeekFrom};
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use crate::error::OrFail;
+
+/// Never the content of a Secret or a token; roles and bindings in full; none of the noise that
+/// controllers make.
+pub(crate) const POLICY: &str = r#"apiVersion: audit.k8s.io/v1
+kind: Policy
+omitStages: [RequestReceived]
+omitManagedFields: true
+rules:
+- level: None
+  nonResourceURLs: ["/healthz*", "/livez*", "/readyz*"]
+- level: None
+  users: ["system:apiserver", "system:kube-controller-manager"]
+  verbs: ["get", "list", "watch"]
+- level: None
+  userGroups: ["system:serviceaccounts:kube-system"]
+  verbs: ["get", "list", "watch"]
+- level: None
+  users: ["system:apiserver", "system:kube-controller-manager"]
+  resources:
+  - {group: "", resources: ["events"]}
+  - {group: "events.k8s.io"}
+  - {group: "coordination.k8s.io"}
+- level: None
+  userGroups: ["system:serviceaccounts:kube-system"]
+  resources:
+  - {group: "", resources: ["events"]}
+  - {group: "events.k8s.io"}
+  - {group: "coordination.k8s.io"}
+- level: Metadata
+  resources:
+  - {group: "", resources: ["secrets", "serviceaccounts", "serviceaccounts/token"]}
+- level: RequestResponse
+  resources:
+  - {group: "rbac.authorization.k8s.io"}
+- level: Metadata
+"#;
+
+/// The audit log of one control plane.
+#[derive(Clone, Debug)]
+pub struct Audit {
+    path: PathBuf,
+}
+
+/// A place in the log; see [`Audit::since`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Mark(u64);
+
+/// One answered request.
+#[derive(Clone, Debug)]
+pub struct AuditEvent {
+    /// `get`, `list`, `create`, `patch`, ...; for paths that are not resources the HTTP method.
+    pub verb: String,
+    /// Path and query as they were sent.
+    pub uri: String,
+    /// Who, after authentication.
+    pub user: String,
+    /// What the client calls itself.
+    pub user_agent: String,
+    /// Empty for cluster-scoped resources and other paths.
+    pub namespace: String,
+    /// API group, empty for the core group.
+    pub group: String,
+    /// As `secrets`; empty for paths that are not resources.
+    pub resource: String,
+    /// As `token`; mostly empty.
+    pub subresource: String,
+    /// Of the object; empty for lists and where the server makes the name.
+    pub name: String,
+    /// HTTP status of the answer.
+    pub code: u16,
+    /// Whether nothing was to be stored.
+    pub dry_run: bool,
+    /// When the request came in.
+    pub received: jiff::Timestamp,
+    /// When the answer was ready (for a watch: when it ended).
+    pub answered: jiff::Timestamp,
+    /// The whole event.
+    pub raw: Value,
+}
+
+impl Audit {
+    pub(crate) fn new(path: PathBuf) -> Self {
+        Self { path }
+    }
+
+    /// The file itself, one JSON document a line.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The place the log ends at now.
+    #[must_use]
+    pub fn mark(&self) -> Mark {
+        Mark(std::fs::metadata(&self.path).map_or(0, |file| file.len()))
+    }
+
+    /// Everything that was answered after `mark`, of everybody.
+    #[must_use]
+    pub fn since(&self, mark: Mark) -> Vec<AuditEvent> {
+        let mut text = String::new();
+        let mut log = File::open(&self.path).or_fail("opening the audit log");
+        log.seek(SeekFrom::Start(mark.0)).and_then(|_| log.read_to_string(&mut text)).or_fail("reading the audit log");
+        // Without its end the last line is not an event yet.
+        let whole = text.rfind('\n').map_or("", |end| &text[..end]);
+        whole
+            .lines()
+            .map(|line| serde_json::from_str(line).or_fail("reading the audit log"))
+            .map(AuditEvent::read)
+            .collect()
+    }
+
+    /// What one user was answered after `mark`: tests of one binary share a control plane.
+    #[must_use]
+    pub fn of(&self, user: &str, mark: Mark) -> Vec<AuditEvent> {
+        let mut events = self.since(mark);
+        events.retain(|event| event.user == user);
+        events
+    }
+}
+
+impl AuditEvent {
+    fn read(raw: Value) -> Self {
+        let text = |pointer: &str| {
+            let found = raw.pointer(pointer).and_then(Value::as_str);
+            found.unwrap_or_default().to_owned()
+        };
+        let time = |pointer: &str| text(pointer).parse().or_fail(format_args!("reading {pointer} of an audit event"));
+        let uri = text("/requestURI");
+        let code = raw.pointer("/responseStatus/code").and_then(Value::as_u64);
+        let in_body = raw.pointer("/requestObject/dryRun");
+        Self {
+            verb: text("/verb"),
+            dry_run: uri.contains("dryRun=All") || in_body.is_some_and(|value| !value.is_null()),
+            user: text("/user/username"),
+            user_agent: text("/userAgent"),
+            namespace: text("/objectRef/namespace"),
+            group: text("/objectRef/apiGroup"),
+            resource: text("/objectRef/resource"),
+            subresource: text("/objectRef/subresource"),
+            name: text("/objectRef/name"),
+            code: code.and_then(|code| u16::try_from(code).ok()).unwrap_or(0),
+            received: time("/requestReceivedTimestamp"),
+            answered: time("/stageTimestamp"),
+            uri,
+            raw,
+        }
+    }
+
+    /// Whether it was meant to change something: no dry run and no question such as
+    /// `selfsubjectaccessreviews`. A TokenRequest counts: it makes a credential.
+    #[must_use]
+    pub fn is_write(&self) -> bool {
+        let writes = ["create", "update", "patch", "delete", "deletecollection"];
+        writes.contains(&self.verb.as_str()) && !self.dry_run && !self.resource.ends_with("reviews")
+    }
+}

@@ -1,0 +1,108 @@
+//! Ordinary users of the control plane: who they are, what they may do, and the two forms a program
+//! is given them in (a connection of the platform, a kubeconfig).
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+
+use crate::error::OrFail;
+
+/// A user with a bearer token and exactly the rights it was granted.
+#[derive(Clone, Debug)]
+pub struct Persona {
+    /// The name the API server knows it by (`system:serviceaccount:...`).
+    pub user: String,
+    /// Its bearer token, valid for a day.
+    pub token: String,
+    /// Where the token is good for.
+    pub(crate) server: String,
+    /// Base64 of the CA's PEM.
+    pub(crate) ca: String,
+}
+
+impl Persona {
+    /// The flat kubernetes-cluster document for this user.
+    #[must_use]
+    pub fn connection(&self) -> Value {
+        json!({"authentication": {
+            "cluster": {"server": self.server, "certificate-authority-data": self.ca},
+            "user": {"token": self.token},
+        }})
+    }
+
+    /// Writes a kubeconfig for this user into `directory`; context `testbed`, namespace `default`.
+    #[must_use]
+    pub fn kubeconfig(&self, directory: &Path) -> PathBuf {
+        let user = json!({"token": self.token});
+        let name = self.user.rsplit(':').next().unwrap_or("user");
+        let path = directory.join(format!("{name}.kubeconfig"));
+        let text = format!("{:#}\n", kubeconfig(&self.server, &self.ca, &user));
+        fs::write(&path, text).or_fail(format_args!("writing {}", path.display()));
+        path
+    }
+
+    /// The same user seen through another address, for example that of a relay.
+    #[must_use]
+    pub fn by_way_of(&self, server: &str) -> Self {
+        Self { server: server.to_owned(), ..self.clone() }
+    }
+}
+
+/// A kubeconfig document (JSON is YAML).
+pub(crate) fn kubeconfig(server: &str, ca_base64: &str, user: &Value) -> Value {
+    json!({
+        "apiVersion": "v1",
+        "kind": "Config",
+        "current-context": "testbed",
+        "contexts": [{"name": "testbed", "context": {"cluster": "testbed", "user": "testbed"}}],
+        "clusters": [{"name": "testbed", "cluster": {"server": server, "certificate-authority-data": ca_base64}}],
+        "users": [{"name": "testbed", "user": user}],
+    })
+}
+
+/// Rights for a persona.
+#[derive(Clone, Debug)]
+pub struct Grant {
+    /// `None` is everywhere.
+    pub(crate) namespace: Option<String>,
+    pub(crate) rights: Rights,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) enum Rights {
+    Rules(Vec<Value>),
+    ClusterRole(String),
+}
+
+impl Grant {
+    /// These rules in one namespace, by a Role and a RoleBinding there.
+    #[must_use]
+    pub fn in_namespace(namespace: &str, rules: &[Value]) -> Self {
+        Self { namespace: Some(namespace.to_owned()), rights: Rights::Rules(rules.to_vec()) }
+    }
+
+    /// These rules everywhere, by a ClusterRole and a ClusterRoleBinding.
+    #[must_use]
+    pub fn everywhere(rules: &[Value]) -> Self {
+        Self { namespace: None, rights: Rights::Rules(rules.to_vec()) }
+    }
+
+    /// An existing ClusterRole such as `admin`, bound in one namespace.
+    #[must_use]
+    pub fn cluster_role_in(namespace: &str, name: &str) -> Self {
+        Self { namespace: Some(namespace.to_owned()), rights: Rights::ClusterRole(name.to_owned()) }
+    }
+
+    /// An existing ClusterRole such as `cluster-admin`, bound everywhere.
+    #[must_use]
+    pub fn cluster_role(name: &str) -> Self {
+        Self { namespace: None, rights: Rights::ClusterRole(name.to_owned()) }
+    }
+}
+
+/// One RBAC rule: `rule(&[""], &["pods"], &["get", "list"])`.
+#[must_use]
+pub fn rule(groups: &[&str], resources: &[&str], verbs: &[&str]) -> Value {
+    json!({"apiGroups": groups, "resources": resources, "verbs": verbs})
+}

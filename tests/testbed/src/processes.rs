@@ -1,0 +1,156 @@
+//! The processes of one control plane and the directory they live in, bound to the life of this
+//! process: whatever ends it (drop, exit, `kill -9`), they are killed and the directory is removed.
+//!
+//! How, without unsafe code and the same on Linux and macOS: every component joins a process group
+//! that is led by a `cat` on a pipe that only we hold, so a component is in the group from its
+//! first instruction. A shell outside the group waits on a second such pipe; when we are gone the
+//! kernel closes both, and the shell kills the group and removes the directory.
+
+use std::fs::File;
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use crate::binaries::tail;
+use crate::error::{Doing, Error};
+
+/// `$1` is the group, `$2` the directory. Removing is repeated because a dying process may still
+/// be writing.
+const WATCHDOG: &str = r#"
+cat >/dev/null
+kill -9 -- "-$1"
+tries=0
+while [ -e "$2" ] && [ "$tries" -lt 100 ]; do
+  rm -rf -- "$2"
+  tries=$((tries + 1))
+  [ -e "$2" ] && sleep 0.05
+done
+"#;
+
+pub(crate) struct Processes {
+    directory: PathBuf,
+    group: i32,
+    leader: Child,
+    watchdog: Child,
+}
+
+/// One running component.
+pub(crate) struct Component {
+    name: &'static str,
+    log: PathBuf,
+    child: Child,
+}
+
+impl Processes {
+    /// An empty group and an empty directory that only we may read.
+    pub(crate) fn new() -> Result<Self, Error> {
+        // Short, because a Unix socket in it may have 103 characters on macOS.
+        let directory = tempfile::Builder::new().prefix("testbed-").tempdir().doing("making a temporary directory")?;
+        let leader = quiet("cat").process_group(0).spawn();
+        let leader = leader.doing("starting cat")?;
+        let group = i32::try_from(leader.id()).doing("reading a process id")?;
+        let watchdog = quiet("sh")
+            .args(["-c", WATCHDOG, "testbed-watchdog"])
+            .arg(group.to_string())
+            .arg(directory.path())
+            .current_dir("/")
+            .process_group(0)
+            .spawn()
+            .doing("starting sh")?;
+        Ok(Self {
+            directory: directory.keep(), // from here on the watchdog removes it
+            group,
+            leader,
+            watchdog,
+        })
+    }
+
+    pub(crate) fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// Starts a component; what it prints goes to `<name>.log`.
+    pub(crate) fn start(&self, name: &'static str, program: &Path, arguments: &[String]) -> Result<Component, Error> {
+        let log = self.directory.join(format!("{name}.log"));
+        let out = File::create(&log).doing(format_args!("making {}", log.display()))?;
+        let err = out.try_clone().doing("sharing a log")?;
+        let child = Command::new(program)
+            .args(arguments)
+            .env_clear() // no proxy, no GODEBUG: the same run everywhere
+            .env("HOME", &self.directory)
+            .current_dir(&self.directory)
+            .stdin(Stdio::null())
+            .stdout(out)
+            .stderr(err)
+            .process_group(self.group)
+            .spawn()
+            .doing(format_args!("starting {}", program.display()))?;
+        Ok(Component { name, log, child })
+    }
+}
+
+impl Drop for Processes {
+    fn drop(&mut self) {
+        drop(self.leader.stdin.take());
+        drop(self.watchdog.stdin.take());
+        let _ = self.watchdog.wait();
+        let _ = self.leader.wait();
+    }
+}
+
+impl Component {
+    /// An error with the end of the log when the component has ended by itself.
+    pub(crate) fn check(&mut self) -> Result<(), Error> {
+        match self.child.try_wait() {
+            Ok(None) => Ok(()),
+            Ok(Some(status)) => Err(Error::new(format!("{} ended ({status}):\n{}", self.name, tail(&self.log)))),
+            Err(cause) => Err(Error::new(format!("watching {}: {cause}", self.name))),
+        }
+    }
+
+    /// "It is not ready" with the end of the log.
+    pub(crate) fn late(&self, waited_for: &str) -> Error {
+        Error::new(format!(
+            "{waited_for} did not happen in time; the log of {} ends with:\n{}",
+            self.name,
+            tail(&self.log)
+        ))
+    }
+
+    pub(crate) fn name(&self) -> &'static str {
+        self.name
+    }
+
+    pub(crate) fn log(&self) -> &Path {
+        &self.log
+    }
+
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Sends a signal by name, as `kill -STOP`.
+    pub(crate) fn signal(&self, name: &str) -> Result<(), Error> {
+        let sent =
+            Command::new("kill").arg(format!("-{name}")).arg(self.id().to_string()).status().doing("running kill")?;
+        if sent.success() { Ok(()) } else { Err(Error::new(format!("kill -{name} {}: {sent}", self.id()))) }
+    }
+
+    pub(crate) fn kill(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Drop for Component {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// A helper that prints nothing and lives as long as its stdin is open.
+fn quiet(program: &str) -> Command {
+    let mut command = Command::new(program);
+    command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+    command
+}

@@ -14,11 +14,11 @@ use std::process::{Child, Command, Stdio};
 use crate::binaries::tail;
 use crate::error::{Doing, Error};
 
-/// `$1` is the group, `$2` the directory. Removing is repeated because a dying process may still
+/// `$1` is the group, `$2` the directory. `-s KILL`, because dash does not know `kill -9 --`. Removing is repeated because a dying process may still
 /// be writing.
 const WATCHDOG: &str = r#"
 cat >/dev/null
-kill -9 -- "-$1"
+kill -s KILL -- "-$1"
 tries=0
 while [ -e "$2" ] && [ "$tries" -lt 100 ]; do
   rm -rf -- "$2"
@@ -129,11 +129,15 @@ impl Component {
         self.child.id()
     }
 
-    /// Sends a signal by name, as `kill -STOP`.
+    /// Sends a signal by name, as `STOP`.
     pub(crate) fn signal(&self, name: &str) -> Result<(), Error> {
-        let sent =
-            Command::new("kill").arg(format!("-{name}")).arg(self.id().to_string()).status().doing("running kill")?;
-        if sent.success() { Ok(()) } else { Err(Error::new(format!("kill -{name} {}: {sent}", self.id()))) }
+        // The shell's own kill: small systems have no program of that name.
+        let sent = Command::new("sh")
+            .args(["-c", r#"kill -s "$1" "$2""#, "testbed-signal", name])
+            .arg(self.id().to_string())
+            .status()
+            .doing("running sh")?;
+        if sent.success() { Ok(()) } else { Err(Error::new(format!("kill -s {name} {}: {sent}", self.id()))) }
     }
 
     pub(crate) fn kill(&mut self) {

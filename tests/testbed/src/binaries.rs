@@ -17,6 +17,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use crate::error::{Doing, Error};
+use crate::random;
 
 /// The folder of `versions/` (without `k8s-`) that is used when nobody asks for another.
 const DEFAULT_VERSION: &str = "1.36";
@@ -137,10 +138,7 @@ impl Module {
     /// The folder in the cache that holds this module's finished binaries.
     fn finished(&self, cache: &Path) -> PathBuf {
         let digest = ring::digest::digest(&ring::digest::SHA256, &self.inputs);
-        let key = digest.as_ref()[..8].iter().fold(String::new(), |mut key, byte| {
-            let _ = write!(key, "{byte:02x}");
-            key
-        });
+        let key = random::hex(&digest.as_ref()[..8]);
         cache.join(format!("{}-{key}", self.folder))
     }
 

@@ -7,16 +7,23 @@
 mod audit;
 mod binaries;
 mod control_plane;
+mod dead_ends;
 mod error;
 mod persona;
 mod pki;
+mod platform;
 mod processes;
+mod random;
+mod relay;
 mod rest;
 mod rsa;
 
 pub use audit::{Audit, AuditEvent, Mark};
 pub use control_plane::{ControlPlane, Options};
+pub use dead_ends::{RefusedPort, SilentServer};
 pub use error::Error;
 pub use persona::{Grant, Persona, rule};
 pub use pki::{ClientCertificate, WrongCa};
+pub use platform::{Era, Platform, Recorded};
+pub use relay::{DistantServer, RoundTripGate};
 pub use rest::Response;

@@ -5,9 +5,8 @@
 use std::thread;
 
 use num_bigint::BigUint;
-use ring::rand::{SecureRandom, SystemRandom};
 
-use crate::error::fail;
+use crate::{pki, random};
 
 /// Bits of each of the two primes.
 const PRIME_BITS: u64 = 1024;
@@ -37,20 +36,15 @@ pub(crate) fn generate() -> String {
         let zero = BigUint::ZERO;
         let fields = [&zero, &(&p * &q), &e, &d, &p, &q, &d_p, &d_q, &q_inverse];
         let body: Vec<u8> = fields.into_iter().flat_map(integer).collect();
-        return crate::pki::pem("RSA PRIVATE KEY", &tagged(0x30, &body));
+        return pki::pem("RSA PRIVATE KEY", &tagged(0x30, &body));
     }
 }
 
 /// A random prime with its two highest bits set, so that the product of two has all its bits.
 fn prime() -> BigUint {
     let small: Vec<u32> = small_primes();
-    let random = SystemRandom::new();
-    let mut bytes = [0_u8; (PRIME_BITS / 8) as usize];
     loop {
-        if random.fill(&mut bytes).is_err() {
-            fail("the operating system gives no random bytes");
-        }
-        let mut start = BigUint::from_bytes_be(&bytes);
+        let mut start = BigUint::from_bytes_be(&random::bytes::<{ PRIME_BITS as usize / 8 }>());
         start.set_bit(PRIME_BITS - 1, true);
         start.set_bit(PRIME_BITS - 2, true);
         start.set_bit(0, true);
@@ -59,7 +53,7 @@ fn prime() -> BigUint {
         for step in 0..1000_u32 {
             if rests.iter().all(|rest| *rest != 0) {
                 let candidate = &start + 2 * step;
-                if is_probable_prime(&candidate, &random) {
+                if is_probable_prime(&candidate) {
                     return candidate;
                 }
             }
@@ -85,17 +79,13 @@ fn small_primes() -> Vec<u32> {
 }
 
 /// Miller and Rabin's test with random bases.
-fn is_probable_prime(n: &BigUint, random: &SystemRandom) -> bool {
+fn is_probable_prime(n: &BigUint) -> bool {
     let one = BigUint::from(1_u8);
     let n1 = n - &one;
     let twos = n1.trailing_zeros().unwrap_or(0);
     let odd = &n1 >> twos;
     (0..ROUNDS).all(|_| {
-        let mut bytes = [0_u8; 64];
-        if random.fill(&mut bytes).is_err() {
-            fail("the operating system gives no random bytes");
-        }
-        let base = BigUint::from_bytes_be(&bytes) + 2_u8;
+        let base = BigUint::from_bytes_be(&random::bytes::<64>()) + 2_u8;
         let mut x = base.modpow(&odd, n);
         if x == one || x == n1 {
             return true;

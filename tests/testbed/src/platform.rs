@@ -1,0 +1,468 @@
+//! A double of the platform's REST surface on loopback: the routes, the authentication, the rules for
+//! bodies and the answers of three eras of it. It keeps what is published in memory and remembers every
+//! request. It is stricter than the platform where a client could get away with something by luck.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::{SocketAddr, TcpListener};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use http_body_util::{BodyExt as _, Full};
+use hyper::body::{Bytes, Incoming};
+use hyper::header::{AUTHORIZATION, CONTENT_TYPE, USER_AGENT};
+use hyper::{Request, Response};
+use hyper_util::rt::TokioIo;
+use serde_json::{Map, Value, json};
+use tokio::sync::oneshot;
+
+use crate::error::OrFail;
+use crate::random;
+
+const INSTANCE: &str = "ecomm-prod-demo";
+/// The instance with a random suffix, as the platform makes it.
+const PACKAGE: &str = "ecomm-prod-demo-x7k2";
+const ORGANIZATION: &str = "acme";
+const TYPE: &str = "kubernetes-cluster";
+
+/// Which platform to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Era {
+    /// Until 2025: only `/v1/artifacts`, `type` and `field` needed, deletion with a body and answered by
+    /// exactly 200, ids `<package>-<field>`, no instance id in the environment.
+    Artifacts,
+    /// Mid 2026: `/v1/resources` with `/v1/artifacts` as another name of it, `type` optional beside `field`,
+    /// ids `<package>-<field>` and `<instance>-<field>`.
+    Resources,
+    /// Late 2026: `/v1/resources` takes exactly `field`, `name` and `payload`; deletion is answered by 204;
+    /// ids `<instance>-<field>` and `<instance>.<field>`.
+    Dependencies,
+}
+
+/// A running double. Gone when it is dropped.
+#[derive(Debug)]
+pub struct Platform {
+    era: Era,
+    address: SocketAddr,
+    shared: Arc<Shared>,
+    _stop: oneshot::Sender<()>,
+}
+
+/// A request as it came in, and how it was answered.
+#[derive(Clone, Debug)]
+pub struct Recorded {
+    /// HTTP method.
+    pub method: String,
+    /// Path and query.
+    pub path: String,
+    /// The body as JSON; `null` when there was none or it is not JSON.
+    pub body: Value,
+    /// What the client calls itself.
+    pub user_agent: String,
+    /// Whether it carried the deployment's credential.
+    pub authorized: bool,
+    /// HTTP status of the answer; 0 when the connection was closed without one.
+    pub status: u16,
+}
+
+#[derive(Debug)]
+struct Shared {
+    era: Era,
+    deployment: String,
+    token: String,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    requests: Vec<Recorded>,
+    /// By field.
+    resources: BTreeMap<String, Resource>,
+    failures: VecDeque<Failure>,
+    down: bool,
+    only_dotted_ids: bool,
+    delay: Duration,
+}
+
+#[derive(Clone, Debug)]
+struct Resource {
+    name: Value,
+    payload: Value,
+}
+
+#[derive(Debug)]
+enum Failure {
+    /// Answered instead of doing anything.
+    Answer(u16, String),
+    /// Done, but the answer never arrives.
+    Lost,
+}
+
+/// What is sent back.
+struct Answer {
+    status: u16,
+    body: String,
+}
+
+impl Answer {
+    fn json(status: u16, body: &Value) -> Self {
+        Self { status, body: body.to_string() }
+    }
+
+    fn not_found() -> Self {
+        Self::json(404, &json!({"errors": {"detail": "Not Found"}}))
+    }
+
+    fn invalid(errors: impl Into<Value>) -> Self {
+        Self::json(422, &json!({"errors": errors.into()}))
+    }
+}
+
+impl Platform {
+    /// Starts one with a deployment of its own.
+    #[must_use]
+    pub fn start(era: Era) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").or_fail("opening the platform double");
+        let address = listener.local_addr().or_fail("opening the platform double");
+        listener.set_nonblocking(true).or_fail("opening the platform double");
+        let shared = Arc::new(Shared {
+            era,
+            deployment: uuid(),
+            token: format!("deployment-{}", random::hex(&random::bytes::<24>())),
+            state: Mutex::default(),
+        });
+        let (stop, stopped) = oneshot::channel::<()>();
+        let serving = Arc::clone(&shared);
+        let runtime =
+            tokio::runtime::Builder::new_current_thread().enable_all().build().or_fail("opening the platform double");
+        thread::spawn(move || {
+            runtime.block_on(async {
+                tokio::select! {
+                    () = serve(listener, serving) => {}
+                    _ = stopped => {}
+                }
+            });
+        });
+        Self { era, address, shared, _stop: stop }
+    }
+
+    /// What it is.
+    #[must_use]
+    pub fn era(&self) -> Era {
+        self.era
+    }
+
+    /// `http://127.0.0.1:<port>`.
+    #[must_use]
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// User name of its Basic authentication.
+    #[must_use]
+    pub fn deployment_id(&self) -> &str {
+        &self.shared.deployment
+    }
+
+    /// Password of its Basic authentication.
+    #[must_use]
+    pub fn token(&self) -> &str {
+        &self.shared.token
+    }
+
+    /// The instance, as `project-environment-component`.
+    #[must_use]
+    pub fn instance_id(&self) -> &'static str {
+        INSTANCE
+    }
+
+    /// The instance with its suffix, which is also what `name_prefix` is.
+    #[must_use]
+    pub fn package_name(&self) -> &'static str {
+        PACKAGE
+    }
+
+    /// The environment a step is run with in this era, all but the action.
+    #[must_use]
+    pub fn env(&self) -> Vec<(&'static str, String)> {
+        let mut env = vec![
+            ("MASSDRIVER_URL", self.url()),
+            ("MASSDRIVER_DEPLOYMENT_ID", self.deployment_id().to_owned()),
+            ("MASSDRIVER_TOKEN", self.token().to_owned()),
+            ("MASSDRIVER_ORGANIZATION_ID", ORGANIZATION.to_owned()),
+            ("MASSDRIVER_BUNDLE_NAME", "k8s-token".to_owned()),
+            ("MASSDRIVER_STEP_PATH", "token".to_owned()),
+            // Deprecated in the later eras, and set in all of them.
+            ("MASSDRIVER_BUNDLE_ID", uuid()),
+            ("MASSDRIVER_BUNDLE_TYPE", "infrastructure".to_owned()),
+            ("MASSDRIVER_MANIFEST_ID", uuid()),
+            ("MASSDRIVER_PACKAGE_ID", uuid()),
+            ("MASSDRIVER_PACKAGE_NAME", PACKAGE.to_owned()),
+            ("MASSDRIVER_TARGET_MODE", "standard".to_owned()),
+        ];
+        if self.era == Era::Artifacts {
+            env.push(("MASSDRIVER_ORGANIZATION_UUID", uuid()));
+            env.push(("MASSDRIVER_BUNDLE_ACCESS", "private".to_owned()));
+        } else {
+            env.push(("MASSDRIVER_BUNDLE_VERSION", "2.0.0".to_owned()));
+            env.push(("MASSDRIVER_INSTANCE_ID", INSTANCE.to_owned()));
+        }
+        env
+    }
+
+    /// Every request so far, in order.
+    #[must_use]
+    pub fn requests(&self) -> Vec<Recorded> {
+        self.shared.state().requests.clone()
+    }
+
+    /// The payload that is published under a field.
+    #[must_use]
+    pub fn resource(&self, field: &str) -> Option<Value> {
+        let state = self.shared.state();
+        state.resources.get(field).map(|resource| resource.payload.clone())
+    }
+
+    /// The name that is shown for the resource of a field.
+    #[must_use]
+    pub fn resource_name(&self, field: &str) -> Option<String> {
+        let state = self.shared.state();
+        state.resources.get(field)?.name.as_str().map(str::to_owned)
+    }
+
+    /// Answers the next authorized request with this instead of doing anything. Calls add up: each
+    /// stands for one request.
+    pub fn fail_next(&self, status: u16, body: &str) {
+        let failure = Failure::Answer(status, body.to_owned());
+        self.shared.state().failures.push_back(failure);
+    }
+
+    /// Does what the next authorized request asks for, then closes the connection without an answer.
+    pub fn lose_next_answer(&self) {
+        self.shared.state().failures.push_back(Failure::Lost);
+    }
+
+    /// Closes every connection without an answer until [`Self::up`].
+    pub fn down(&self) {
+        self.shared.state().down = true;
+    }
+
+    /// The end of [`Self::down`].
+    pub fn up(&self) {
+        self.shared.state().down = false;
+    }
+
+    /// Waits this long before each answer.
+    pub fn answer_after(&self, delay: Duration) {
+        self.shared.state().delay = delay;
+    }
+
+    /// Only `<instance>.<field>` is an id, as in organizations with a naming convention of their own.
+    pub fn only_dotted_ids(&self) {
+        self.shared.state().only_dotted_ids = true;
+    }
+}
+
+async fn serve(listener: TcpListener, shared: Arc<Shared>) {
+    let Ok(listener) = tokio::net::TcpListener::from_std(listener) else { return };
+    while let Ok((stream, _)) = listener.accept().await {
+        let shared = Arc::clone(&shared);
+        tokio::spawn(async move {
+            let service = hyper::service::service_fn(|request| handle(&shared, request));
+            // A client that hangs up is its own business.
+            let _ = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
+        });
+    }
+}
+
+/// An error closes the connection.
+async fn handle(shared: &Shared, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, &'static str> {
+    let (head, body) = request.into_parts();
+    let body = body.collect().await.map_err(|_| "the client went away")?.to_bytes();
+    let header = |name| {
+        let value = head.headers.get(name).and_then(|value| value.to_str().ok());
+        value.unwrap_or_default().to_owned()
+    };
+    let authorization = header(AUTHORIZATION);
+    let mut recorded = Recorded {
+        method: head.method.to_string(),
+        path: head.uri.to_string(),
+        body: serde_json::from_slice(&body).unwrap_or(Value::Null),
+        user_agent: header(USER_AGENT),
+        authorized: shared.refusal(&authorization).is_none(),
+        status: 0,
+    };
+    let is_json = header(CONTENT_TYPE).starts_with("application/json");
+    let (answer, delay) = {
+        let mut state = shared.state();
+        let answer = if state.down {
+            None
+        } else if let Some(refusal) = shared.refusal(&authorization) {
+            Some(refusal)
+        } else if !body.is_empty() && !is_json {
+            Some(Answer::json(415, &json!({"error": "Unsupported Media Type"})))
+        } else {
+            match state.failures.pop_front() {
+                Some(Failure::Answer(status, body)) => Some(Answer { status, body }),
+                Some(Failure::Lost) => {
+                    shared.route(&mut state, &recorded);
+                    None
+                }
+                None => Some(shared.route(&mut state, &recorded)),
+            }
+        };
+        recorded.status = answer.as_ref().map_or(0, |answer| answer.status);
+        state.requests.push(recorded);
+        (answer, state.delay)
+    };
+    tokio::time::sleep(delay).await;
+    let answer = answer.ok_or("no answer")?;
+    Response::builder()
+        .status(answer.status)
+        .header(CONTENT_TYPE, "application/json; charset=utf-8")
+        .body(Full::new(Bytes::from(answer.body)))
+        .map_err(|_| "no such status")
+}
+
+impl Shared {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Why a request is not let in: only this deployment's Basic credential is.
+    fn refusal(&self, authorization: &str) -> Option<Answer> {
+        let refused = |status, why: &str| Some(Answer::json(status, &json!({"error": why})));
+        let credential = authorization
+            .strip_prefix("Basic ")
+            .and_then(|encoded| STANDARD.decode(encoded).ok())
+            .and_then(|bytes| String::from_utf8(bytes).ok());
+        match credential.as_deref().and_then(|credential| credential.split_once(':')) {
+            Some((user, token)) if user == self.deployment && token == self.token => None,
+            Some((_, token)) if token == self.token => refused(403, "Forbidden"),
+            _ => refused(401, "Unauthorized"),
+        }
+    }
+
+    fn route(&self, state: &mut State, request: &Recorded) -> Answer {
+        let mut parts = request.path.trim_start_matches('/').splitn(3, '/');
+        let (version, collection, id) = (parts.next(), parts.next(), parts.next());
+        let known = match (version, collection) {
+            (Some("v1"), Some("artifacts")) => true,
+            (Some("v1"), Some("resources")) => self.era != Era::Artifacts,
+            // Not a step's business, but the platform has it; a test can see that it was called.
+            (Some("v1"), Some("deployments")) if request.method == "PATCH" => return Answer::json(200, &json!({})),
+            _ => false,
+        };
+        if !known {
+            return Answer::not_found();
+        }
+        match (request.method.as_str(), id) {
+            ("POST", None) => self.publish(state, &request.body, 201),
+            ("GET" | "PUT" | "DELETE", Some(id)) => {
+                let Some(field) = self.field_of(state, id) else { return Answer::not_found() };
+                match request.method.as_str() {
+                    "GET" => Answer::json(200, &self.shown(state, &field)),
+                    "PUT" => self.publish(state, &request.body, 200),
+                    _ => self.delete(state, &field, &request.body),
+                }
+            }
+            _ => Answer::json(405, &json!({"error": "Method Not Allowed"})),
+        }
+    }
+
+    /// Creates or replaces: there is one resource for a field of the instance.
+    fn publish(&self, state: &mut State, body: &Value, status: u16) -> Answer {
+        let Some(body) = body.as_object() else { return Answer::invalid(json!({"body": ["must be an object"]})) };
+        let errors = self.complaints(body);
+        if !errors.is_empty() {
+            return Answer::invalid(errors);
+        }
+        let field = body["field"].as_str().unwrap_or_default().to_owned();
+        let payload = body.get("payload").cloned().unwrap_or_else(|| {
+            let old = ["data", "specs"].into_iter().filter_map(|key| Some((key.to_owned(), body.get(key)?.clone())));
+            Value::Object(old.collect())
+        });
+        state.resources.insert(field.clone(), Resource { name: body["name"].clone(), payload });
+        Answer::json(status, &self.shown(state, &field))
+    }
+
+    /// What is wrong with a body, by key.
+    fn complaints(&self, body: &Map<String, Value>) -> Map<String, Value> {
+        let (texts, others): (&[&str], &[&str]) = match self.era {
+            Era::Artifacts => (&["field", "name", "type"], &["id", "payload", "data", "specs"]),
+            Era::Resources => (&["field", "name"], &["id", "type", "payload", "data", "specs"]),
+            Era::Dependencies => (&["field", "name"], &["payload"]),
+        };
+        let mut errors = Map::new();
+        for key in texts {
+            if body.get(*key).and_then(Value::as_str).is_none_or(str::is_empty) {
+                errors.insert((*key).to_owned(), json!(["can't be blank"]));
+            }
+        }
+        let has_object = |key| body.get(key).is_some_and(Value::is_object);
+        if !has_object("payload") && (self.era == Era::Dependencies || !has_object("data")) {
+            errors.insert("payload".to_owned(), json!(["must be an object"]));
+        }
+        for key in body.keys().filter(|key| !texts.contains(&key.as_str()) && !others.contains(&key.as_str())) {
+            errors.insert(key.clone(), json!(["is not accepted"]));
+        }
+        errors
+    }
+
+    fn delete(&self, state: &mut State, field: &str, body: &Value) -> Answer {
+        match self.era {
+            Era::Artifacts if body["field"] != field => Answer::invalid(json!({"field": ["can't be blank"]})),
+            Era::Dependencies => {
+                state.resources.remove(field);
+                Answer { status: 204, body: String::new() }
+            }
+            Era::Artifacts | Era::Resources => {
+                let shown = self.shown(state, field);
+                state.resources.remove(field);
+                Answer::json(200, &shown)
+            }
+        }
+    }
+
+    /// The ids of a field's resource, the one that is shown first.
+    fn ids(&self, state: &State, field: &str) -> Vec<String> {
+        if state.only_dotted_ids {
+            return vec![format!("{INSTANCE}.{field}")];
+        }
+        match self.era {
+            Era::Artifacts => vec![format!("{PACKAGE}-{field}")],
+            Era::Resources => vec![format!("{PACKAGE}-{field}"), format!("{INSTANCE}-{field}")],
+            Era::Dependencies => vec![format!("{INSTANCE}-{field}"), format!("{INSTANCE}.{field}")],
+        }
+    }
+
+    fn field_of(&self, state: &State, id: &str) -> Option<String> {
+        state.resources.keys().find(|field| self.ids(state, field).iter().any(|known| known == id)).cloned()
+    }
+
+    fn shown(&self, state: &State, field: &str) -> Value {
+        let Some(resource) = state.resources.get(field) else { return Value::Null };
+        let mut shown = json!({
+            "id": self.ids(state, field)[0],
+            "field": field,
+            "name": resource.name,
+            "payload": resource.payload,
+            "type": format!("{ORGANIZATION}/{TYPE}"),
+        });
+        if self.era == Era::Dependencies {
+            shown["resource_type"] = json!(format!("{TYPE}@0.0.0"));
+            shown["version_constraint"] = Value::Null;
+            shown["available_upgrade"] = Value::Null;
+            shown["created_at"] = json!("2026-09-01T00:00:00Z");
+            shown["updated_at"] = json!("2026-09-01T00:00:00Z");
+        }
+        shown
+    }
+}
+
+fn uuid() -> String {
+    let hex = random::hex(&random::bytes::<16>());
+    format!("{}-{}-4{}-a{}-{}", &hex[..8], &hex[8..12], &hex[13..16], &hex[17..20], &hex[20..])
+}

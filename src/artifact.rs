@@ -1,0 +1,67 @@
+//! The artifact: a kubernetes-cluster document with our token, in the shape of the connection. Also its two readings
+//! as a document of somebody else's making: for `kubeconfig`. Pure.
+
+use serde_json::{Map, Value, json};
+
+use crate::{
+    request::{Connection, Namespace, Shape},
+    schema::Schema,
+    secret::Token,
+};
+
+/// What an artifact of this request looks like: everything but the token.
+pub struct Form {
+    /// Flat or legacy.
+    pub shape: Shape,
+    /// The namespace to say, if it is to be said.
+    pub namespace: Option<Namespace>,
+    /// What it has to fit.
+    pub schema: Schema,
+}
+
+/// A finished artifact. It holds the token, and is therefore neither `Debug` nor `Serialize`.
+pub struct Artifact(Value);
+
+impl Form {
+    /// Puts the token where the parent's was; nothing else of the parent's login is taken over.
+    ///
+    /// # Errors
+    /// Where it does not fit the schema, without a value.
+    pub fn fill(&self, connection: &Connection, token: &Token) -> Result<Artifact, Vec<crate::finding::Finding>> {
+        let authentication = json!({
+            "cluster": {
+                "server": connection.server.as_str(),
+                "certificate-authority-data": connection.ca.as_base64(),
+            },
+            "user": { "token": token.expose() },
+        });
+        let mut body = Map::from_iter([("authentication".to_owned(), authentication)]);
+        if let Some(infrastructure) = &connection.infrastructure {
+            body.insert("infrastructure".to_owned(), infrastructure.clone().into());
+        }
+        if let Some(namespace) = &self.namespace {
+            body.insert("namespace".to_owned(), namespace.as_str().into());
+        }
+        if self.shape == Shape::Legacy {
+            body = Map::from_iter([("data".to_owned(), body.into())]);
+        }
+        if let Some(specs) = &connection.specs {
+            body.insert("specs".to_owned(), specs.clone().into());
+        }
+        let artifact = Artifact(body.into());
+        let findings = self.schema.check("", &artifact.0);
+        if findings.is_empty() { Ok(artifact) } else { Err(findings) }
+    }
+}
+
+impl Artifact {
+    /// The document, for the platform and for `--output`: the two places it may go.
+    pub(crate) const fn document(&self) -> &Value {
+        &self.0
+    }
+
+    /// As a file holds it.
+    pub(crate) fn text(&self) -> String {
+        format!("{:#}\n", self.0)
+    }
+}

@@ -1,0 +1,489 @@
+//! The cluster: the only file that names `kube::Client` and `Api`. Every request of a run is made here, bounded, and
+//! counted. In: manifests and references. Out: [`Live`] objects without a Secret's data, and tokens as [`Token`].
+
+mod refusal;
+
+pub use refusal::{needed, summary};
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use k8s_openapi::api::{
+    authentication::v1::SelfSubjectReview,
+    authorization::v1::{
+        ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec, SelfSubjectRulesReview,
+        SelfSubjectRulesReviewSpec,
+    },
+};
+use kube::{
+    Api, Client, Config,
+    api::{ApiResource, DeleteParams, DynamicObject, Patch, PatchParams, PostParams, Preconditions},
+    client::ConfigExt as _,
+    config::AuthInfo,
+};
+use secrecy::SecretString;
+use serde_json::{Value, json};
+use tower::ServiceBuilder;
+
+use crate::{
+    credential::{Identity, Review},
+    error::{Code, Failure},
+    object::{Kind, Live, MANAGER, Manifest, Reference},
+    plan::{Home, Observed},
+    rbac::{Atom, Rule, Tuple},
+    request::{CaBundle, Login, Names, Namespace, Server},
+    secret::Token,
+    transport,
+};
+use refusal::Attempt;
+
+/// Time for one answer (interface section 2).
+const ANSWER: Duration = Duration::from_secs(30);
+/// Time for the token controller (interface section 2).
+const TOKEN: Duration = Duration::from_secs(60);
+/// First pause between two looks at the Secret. The controller takes 7 to 95 ms, 9 in the median: shorter pauses
+/// would only add requests, longer ones lose time.
+const FIRST_PAUSE: Duration = Duration::from_millis(5);
+/// Longest pause between two looks, for a controller that is away.
+const LAST_PAUSE: Duration = Duration::from_secs(1);
+
+/// What a run has used up: its time and its requests. Shared by all its connections.
+#[derive(Clone)]
+pub struct Budget {
+    deadline: Instant,
+    requests: Arc<AtomicU32>,
+}
+
+impl Budget {
+    /// Starts the clock of a run.
+    #[must_use]
+    pub fn new(timeout: Duration) -> Self {
+        Self { deadline: Instant::now() + timeout, requests: Arc::default() }
+    }
+
+    /// What is left of the run, at most this much.
+    #[must_use]
+    pub fn at_most(&self, limit: Duration) -> Duration {
+        self.deadline.saturating_duration_since(Instant::now()).min(limit)
+    }
+
+    /// One more request.
+    pub fn count(&self) {
+        self.requests.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Requests so far, to the cluster and the platform.
+    #[must_use]
+    pub fn requests(&self) -> u32 {
+        self.requests.load(Ordering::Relaxed)
+    }
+}
+
+/// An open connection to one API server as one user.
+pub struct Cluster {
+    client: Client,
+    server: String,
+    budget: Budget,
+    /// `HTTP/2` or `HTTP/1.1`.
+    pub protocol: &'static str,
+}
+
+/// What the first look at a cluster finds.
+pub struct Sight {
+    /// The objects at our places.
+    pub observed: Observed,
+    /// The token in the Secret, if there is one.
+    pub token: Option<Token>,
+    /// As in `v1.36.3`.
+    pub server_version: Option<String>,
+    /// What the parent credential may do in the home namespace.
+    pub rights: Review,
+    /// What the parent credential may not even look at.
+    pub denied: Vec<Tuple>,
+}
+
+impl Cluster {
+    /// Opens a connection.
+    ///
+    /// # Errors
+    /// Which step on the way failed.
+    pub async fn connect(
+        server: &Server,
+        ca: &CaBundle,
+        tls_server_name: Option<&str>,
+        login: &Login,
+        budget: &Budget,
+    ) -> Result<Self, Failure> {
+        const DOING: &str = "connecting to the cluster";
+
+        let mut config = Config::new(server.uri().clone());
+        config.root_cert = Some(ca.certificates().to_vec());
+        config.tls_server_name = tls_server_name.map(str::to_owned);
+        config.default_retry = false;
+        config.headers.push((http::header::USER_AGENT, user_agent()));
+        config.auth_info = match login {
+            Login::Token(token) => {
+                AuthInfo { token: Some(SecretString::from(token.expose())), ..AuthInfo::default() }
+            }
+            Login::Kubeconfig(login) => (**login).clone(),
+        };
+        let trouble = |error: &kube::Error| transport::Trouble::of(error).while_doing(DOING, server.as_str());
+        let auth = config.auth_layer().map_err(|error| trouble(&error))?;
+        let extra = config.extra_headers_layer().map_err(|error| trouble(&error))?;
+        let (http, protocol) = transport::open(&config, budget.at_most(ANSWER))
+            .await
+            .map_err(|error| error.while_doing(DOING, server.as_str()))?;
+        let counter = budget.clone();
+        let service = ServiceBuilder::new()
+            .map_request(move |request: http::Request<kube::client::Body>| {
+                counter.count();
+                request
+            })
+            .layer(config.base_uri_layer())
+            .option_layer(auth)
+            .layer(extra)
+            .map_err(tower::BoxError::from)
+            .service(http);
+        let client = Client::new(service, config.default_namespace);
+        Ok(Self { client, server: server.as_str().to_owned(), budget: budget.clone(), protocol })
+    }
+
+    /// One round of reads, all at once: the namespace, our objects, the server's version, our own rights.
+    ///
+    /// # Errors
+    /// Any fault but a denial; denials are collected, so that all of them can be told at once.
+    pub async fn observe(&self, namespace: &Namespace, names: &Names) -> Result<Sight, Failure> {
+        let at = |kind, name: &str| Reference::new(kind, namespace, name);
+        let object = names.object();
+        let first_secret = at(Kind::Secret, &names.secret(1));
+        let (service_account, role, binding) =
+            (at(Kind::ServiceAccount, object), at(Kind::Role, object), at(Kind::RoleBinding, object));
+        let (home, service_account, role, binding, secret, version, rights) = tokio::join!(
+            self.home(namespace),
+            self.get(&service_account),
+            self.get(&role),
+            self.get(&binding),
+            self.get(&first_secret),
+            self.version(),
+            self.rules(namespace),
+        );
+        let mut denied = Vec::new();
+        let (home, service_account) = (home?, tolerate(service_account, &mut denied)?);
+        let (role, binding) = (tolerate(role, &mut denied)?, tolerate(binding, &mut denied)?);
+        let mut secret = tolerate(secret, &mut denied)?;
+        let newest = service_account.as_ref().and_then(|seen| seen.live.generation());
+        if let Some(generation) = newest.filter(|generation| *generation > 1) {
+            secret = tolerate(self.get(&at(Kind::Secret, &names.secret(generation))).await, &mut denied)?;
+        }
+        let live = |seen: Option<Seen>| seen.map(|seen| seen.live);
+        let (secret, token) = secret.map(|seen| (seen.live, seen.token)).unzip();
+        Ok(Sight {
+            observed: Observed {
+                home,
+                service_account: live(service_account),
+                role: live(role),
+                binding: live(binding),
+                secret,
+            },
+            token: token.flatten(),
+            server_version: version?,
+            rights: rights?,
+            denied,
+        })
+    }
+
+    async fn home(&self, namespace: &Namespace) -> Result<Home, Failure> {
+        let reference = Reference::namespace(namespace);
+        let attempt = self.attempt("looking for", "get", Some(&reference));
+        let api: Api<DynamicObject> = Api::all_with(self.client.clone(), &resource(Kind::Namespace));
+        match self.bounded(&attempt, api.get_opt(&reference.name)).await {
+            Ok(None) => Ok(Home::Absent),
+            Ok(Some(found)) => {
+                let phase = found.data.pointer("/status/phase").and_then(Value::as_str);
+                Ok(if phase == Some("Terminating") { Home::Terminating } else { Home::Active })
+            }
+            // A parent that is limited to this namespace may not look at it; later requests will tell.
+            Err(failure) if failure.code == Code::MissingPermission => Ok(Home::Unknown),
+            Err(failure) => Err(failure),
+        }
+    }
+
+    async fn version(&self) -> Result<Option<String>, Failure> {
+        let attempt = self.attempt("asking for the server's version", "get", None);
+        match self.bounded(&attempt, self.client.apiserver_version()).await {
+            Ok(info) => Ok(Some(info.git_version)),
+            // Only told, never needed: a cluster that hides it is none the worse.
+            Err(failure) if matches!(failure.code, Code::MissingPermission | Code::Refused) => Ok(None),
+            Err(failure) => Err(failure),
+        }
+    }
+
+    async fn get(&self, reference: &Reference) -> Result<Option<Seen>, Failure> {
+        let attempt = self.attempt("looking for", "get", Some(reference));
+        Ok(self.bounded(&attempt, self.api(reference).get_opt(&reference.name)).await?.map(Seen::of))
+    }
+
+    /// Makes the namespace. Somebody else making it at the same time is as good.
+    ///
+    /// # Errors
+    /// Why not.
+    pub async fn create_namespace(&self, namespace: &Namespace) -> Result<(), Failure> {
+        let reference = Reference::namespace(namespace);
+        let attempt = self.attempt("creating", "create", Some(&reference));
+        let api: Api<DynamicObject> = Api::all_with(self.client.clone(), &resource(Kind::Namespace));
+        let body = DynamicObject::new(&reference.name, &resource(Kind::Namespace));
+        let parameters = PostParams { field_manager: Some(MANAGER.to_owned()), ..PostParams::default() };
+        match self.bounded(&attempt, api.create(&parameters, &body)).await {
+            Ok(_) => Ok(()),
+            Err(failure) if failure.code == Code::Conflict => Ok(()),
+            Err(failure) => Err(failure),
+        }
+    }
+
+    /// Server-side apply of our fields. Over an object that is there, `live` must be ours: then what others wrote
+    /// into our fields is put right, guarded by its uid; an object that is not there is made without force, so that
+    /// one that appears meanwhile is a conflict and not a victim.
+    ///
+    /// # Errors
+    /// Why not.
+    pub async fn apply(&self, manifest: &Manifest, live: Option<&Live>) -> Result<Live, Failure> {
+        self.patch("applying", manifest, live, PatchParams::apply(MANAGER)).await
+    }
+
+    /// The same, without anything being stored: what the server would make of it.
+    ///
+    /// # Errors
+    /// Why it would be refused.
+    pub async fn dry_run(&self, manifest: &Manifest, live: Option<&Live>) -> Result<Live, Failure> {
+        self.patch("trying to apply", manifest, live, PatchParams::apply(MANAGER).dry_run()).await
+    }
+
+    async fn patch(
+        &self,
+        doing: &str,
+        manifest: &Manifest,
+        live: Option<&Live>,
+        parameters: PatchParams,
+    ) -> Result<Live, Failure> {
+        let reference = &manifest.reference;
+        let mut parameters = parameters.validation_strict();
+        let mut body = manifest.body.clone();
+        if let Some(live) = live {
+            parameters = parameters.force();
+            body["metadata"]["uid"] = json!(live.uid);
+        }
+        let attempt = self.attempt(doing, "patch", Some(reference));
+        let patched = self.api(reference).patch(&reference.name, &parameters, &Patch::Apply(&body));
+        Ok(Seen::of(self.bounded(&attempt, patched).await?).live)
+    }
+
+    /// Deletes this very object; one that is gone already is done.
+    ///
+    /// # Errors
+    /// Why not.
+    pub async fn delete(&self, reference: &Reference, live: &Live) -> Result<(), Failure> {
+        let attempt = self.attempt("deleting", "delete", Some(reference));
+        let preconditions = Preconditions { uid: Some(live.uid.clone()), resource_version: None };
+        let parameters = DeleteParams::background().preconditions(preconditions);
+        let api = self.api(reference);
+        let deleting = async {
+            match api.delete(&reference.name, &parameters).await {
+                Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
+                other => other.map(drop),
+            }
+        };
+        self.bounded(&attempt, deleting).await
+    }
+
+    /// Waits until the token controller has filled the Secret.
+    ///
+    /// # Errors
+    /// The Secret disappeared, or was not filled in time.
+    pub async fn token(&self, secret: &Reference) -> Result<Token, Failure> {
+        const DOING: &str = "waiting for the token in";
+
+        let started = Instant::now();
+        let limit = self.budget.at_most(TOKEN);
+        loop {
+            match self.get(secret).await? {
+                None => {
+                    let cause = "it was deleted while the token was awaited; the token controller does that when the \
+                                 ServiceAccount is gone";
+                    return Err(Failure::new(Code::TokenSecretVanished, DOING, cause).on(secret));
+                }
+                Some(Seen { token: Some(token), .. }) => return Ok(token),
+                Some(_) => {}
+            }
+            let waited = started.elapsed();
+            if waited >= limit {
+                let cause = format!("no token after {} s", waited.as_secs());
+                return Err(Failure::new(Code::TokenControllerAbsent, DOING, cause).on(secret));
+            }
+            // An eighth of the time waited: little is lost after the token is there, and a slow server is asked
+            // less and less.
+            tokio::time::sleep((waited / 8).clamp(FIRST_PAUSE, LAST_PAUSE).min(limit - waited)).await;
+        }
+    }
+
+    /// Who this connection is to the server.
+    ///
+    /// # Errors
+    /// Why that could not be asked; 401 when it is nobody.
+    pub async fn identity(&self) -> Result<Identity, Failure> {
+        let attempt = self.attempt("asking the server who the token is", "create", None);
+        let api: Api<SelfSubjectReview> = Api::all(self.client.clone());
+        let review = self.bounded(&attempt, api.create(&PostParams::default(), &SelfSubjectReview::default())).await?;
+        let user = review.status.and_then(|status| status.user_info).unwrap_or_default();
+        Ok(Identity { username: user.username.unwrap_or_default(), uid: user.uid.unwrap_or_default() })
+    }
+
+    /// What this connection may do in a namespace, cluster-wide grants included.
+    ///
+    /// # Errors
+    /// Why that could not be asked.
+    pub async fn rules(&self, namespace: &Namespace) -> Result<Review, Failure> {
+        let attempt = self.attempt("asking the server for the permissions held", "create", None);
+        let api: Api<SelfSubjectRulesReview> = Api::all(self.client.clone());
+        let question = SelfSubjectRulesReview {
+            spec: SelfSubjectRulesReviewSpec { namespace: Some(namespace.to_string()) },
+            ..SelfSubjectRulesReview::default()
+        };
+        let review = self.bounded(&attempt, api.create(&PostParams::default(), &question)).await?;
+        let status = review.status.unwrap_or_default();
+        let rules = status.resource_rules.into_iter().map(|rule| Rule {
+            api_groups: rule.api_groups.unwrap_or_default(),
+            resources: rule.resources.unwrap_or_default(),
+            resource_names: rule.resource_names.unwrap_or_default(),
+            verbs: rule.verbs,
+        });
+        let urls = status.non_resource_rules.into_iter().flat_map(|rule| {
+            let urls = rule.non_resource_urls.unwrap_or_default();
+            rule.verbs.into_iter().flat_map(move |verb| urls.clone().into_iter().map(move |url| (verb.clone(), url)))
+        });
+        Ok(Review { rules: rules.collect(), urls: urls.collect(), complete: !status.incomplete })
+    }
+
+    /// Whether this connection may do one thing.
+    ///
+    /// # Errors
+    /// Why that could not be asked.
+    pub async fn allowed(&self, namespace: &Namespace, atom: Atom<'_>) -> Result<bool, Failure> {
+        let attempt = self.attempt("asking the server for one permission", "create", None);
+        let api: Api<SelfSubjectAccessReview> = Api::all(self.client.clone());
+        let (resource, subresource) = match atom.resource.split_once('/') {
+            Some((resource, subresource)) => (resource, Some(subresource.to_owned())),
+            None => (atom.resource, None),
+        };
+        let question = SelfSubjectAccessReview {
+            spec: SelfSubjectAccessReviewSpec {
+                resource_attributes: Some(ResourceAttributes {
+                    group: Some(atom.group.to_owned()),
+                    name: atom.name.map(str::to_owned),
+                    namespace: Some(namespace.to_string()),
+                    resource: Some(resource.to_owned()),
+                    subresource,
+                    verb: Some(atom.verb.to_owned()),
+                    ..ResourceAttributes::default()
+                }),
+                ..SelfSubjectAccessReviewSpec::default()
+            },
+            ..SelfSubjectAccessReview::default()
+        };
+        let review = self.bounded(&attempt, api.create(&PostParams::default(), &question)).await?;
+        Ok(review.status.is_some_and(|status| status.allowed))
+    }
+
+    fn api(&self, reference: &Reference) -> Api<DynamicObject> {
+        let namespace = reference.namespace.as_deref().unwrap_or_default();
+        Api::namespaced_with(self.client.clone(), namespace, &resource(reference.kind))
+    }
+
+    const fn attempt<'a>(&'a self, doing: &'a str, verb: &'a str, object: Option<&'a Reference>) -> Attempt<'a> {
+        Attempt { doing, verb, object, server: self.server.as_str() }
+    }
+
+    /// One request, within its time.
+    async fn bounded<T>(
+        &self,
+        attempt: &Attempt<'_>,
+        request: impl Future<Output = Result<T, kube::Error>>,
+    ) -> Result<T, Failure> {
+        match tokio::time::timeout(self.budget.at_most(ANSWER), request).await {
+            Ok(answer) => answer.map_err(|error| attempt.failed(&error)),
+            Err(_) => Err(transport::Trouble::Timeout("no answer").while_doing(attempt.doing, attempt.server)),
+        }
+    }
+}
+
+fn user_agent() -> http::HeaderValue {
+    http::HeaderValue::from_static(concat!("k8s-token/", env!("CARGO_PKG_VERSION")))
+}
+
+fn resource(kind: Kind) -> ApiResource {
+    let (group, api_version) = match kind.group() {
+        "" => (String::new(), "v1".to_owned()),
+        group => (group.to_owned(), format!("{group}/v1")),
+    };
+    ApiResource {
+        group,
+        version: "v1".to_owned(),
+        api_version,
+        kind: kind.as_str().to_owned(),
+        plural: kind.resource().to_owned(),
+    }
+}
+
+/// Sets a denial aside and goes on.
+fn tolerate<T>(result: Result<Option<T>, Failure>, denied: &mut Vec<Tuple>) -> Result<Option<T>, Failure> {
+    match result {
+        Err(mut failure) if failure.code == Code::MissingPermission => {
+            denied.append(&mut failure.missing);
+            Ok(None)
+        }
+        other => other,
+    }
+}
+
+/// An object as it came, taken apart: what may travel on, and the token.
+struct Seen {
+    live: Live,
+    token: Option<Token>,
+}
+
+impl Seen {
+    fn of(object: DynamicObject) -> Self {
+        let token = object.data.pointer("/data/token").and_then(Value::as_str);
+        let token = token.and_then(|text| STANDARD.decode(text).ok());
+        let token = token.and_then(|bytes| Token::parse(std::str::from_utf8(&bytes).ok()?).ok());
+        let meta = object.metadata;
+        let ours = meta.managed_fields.iter().flatten().find(|entry| {
+            entry.manager.as_deref() == Some(MANAGER) && entry.operation.as_deref() == Some("Apply")
+        });
+        let owned = |map: &str| {
+            let fields = ours.and_then(|entry| entry.fields_v1.as_ref()).map(|fields| &fields.0);
+            let keys = fields.and_then(|fields| fields.get("f:metadata")?.get(map)?.as_object());
+            keys.into_iter().flatten().filter_map(|(key, _)| Some(key.strip_prefix("f:")?.to_owned())).collect()
+        };
+        // Never `data`: what a Secret holds stays in this file.
+        let fields = ["rules", "subjects", "roleRef", "type"].into_iter().filter_map(|field| {
+            let value = object.data.get(field)?;
+            Some((field.to_owned(), value.clone()))
+        });
+        let live = Live {
+            uid: meta.uid.unwrap_or_default(),
+            resource_version: meta.resource_version.unwrap_or_default(),
+            owned_labels: owned("f:labels"),
+            owned_annotations: owned("f:annotations"),
+            labels: meta.labels.unwrap_or_default(),
+            annotations: meta.annotations.unwrap_or_default(),
+            fields: fields.collect(),
+        };
+        Self { live, token }
+    }
+}

@@ -1,0 +1,205 @@
+//! What an API server's refusal means: a Status or a broken connection becomes a [`Failure`] with a cause in one
+//! line. The strings that are matched are those of kube-apiserver. Pure.
+
+use kube::core::Status;
+
+use crate::{
+    error::{Code, Failure},
+    object::{Kind, Reference},
+    rbac::{Atom, Rule, Tuple, atoms},
+    report::shown,
+    transport::Trouble,
+};
+
+/// A request that failed: what it was for, and on which object.
+pub struct Attempt<'a> {
+    /// As in "applying".
+    pub doing: &'a str,
+    /// The verb that RBAC asks for.
+    pub verb: &'a str,
+    /// The object, if it was about one.
+    pub object: Option<&'a Reference>,
+    /// The server.
+    pub server: &'a str,
+}
+
+impl Attempt<'_> {
+    /// Why it failed.
+    #[must_use]
+    pub fn failed(&self, error: &kube::Error) -> Failure {
+        match error {
+            kube::Error::Api(status) => self.refused(status),
+            kube::Error::SerdeError(_) | kube::Error::HyperError(_) => {
+                self.failure(Code::NotKubernetes, "the answer is not one of a Kubernetes API")
+            }
+            other => Trouble::of(other).while_doing(self.doing, self.server),
+        }
+    }
+
+    fn failure(&self, code: Code, cause: impl Into<String>) -> Failure {
+        let failure = Failure::new(code, self.doing, cause);
+        match self.object {
+            Some(object) => failure.on(object),
+            None => failure.on(self.server),
+        }
+    }
+
+    fn refused(&self, status: &Status) -> Failure {
+        let text = shown(&status.message, 300);
+        let message = status.message.as_str();
+        let cause = |reason: &str| {
+            status.details.iter().flat_map(|details| &details.causes).any(|cause| cause.reason == reason)
+        };
+        match status.code {
+            401 => self.failure(Code::Unauthorized, "401: the cluster does not accept the credential"),
+            403 if message.contains("attempting to grant RBAC permissions not currently held") => {
+                let missing = not_held(message, self.object.and_then(|object| object.namespace.as_deref()));
+                let wildcard = missing.iter().any(is_wildcard);
+                let hint = if wildcard { "; listed single permissions never cover a wildcard" } else { "" };
+                let cause = format!(
+                    "the parent credential may not grant what it does not hold: {}{hint}",
+                    summary(&missing)
+                );
+                self.failure(Code::Escalation, cause).missing(missing)
+            }
+            403 if cause("NamespaceTerminating") => {
+                self.failure(Code::NamespaceTerminating, "the namespace is being deleted")
+            }
+            403 if message.contains("exceeded quota") => self.failure(Code::Quota, text),
+            403 if message.contains(" cannot ") && message.contains(" resource ") => {
+                let missing = vec![self.denied(message)];
+                let cause = format!("403: the parent credential lacks {}", summary(&missing));
+                self.failure(Code::MissingPermission, cause).missing(missing)
+            }
+            409 => self.failure(Code::Conflict, text),
+            429 => self.failure(Code::ServerError, "429: the server is overloaded"),
+            // An apply with a field that the server does not know is a 500 that no repeat mends.
+            500 if message.contains("failed to create typed patch object") => self.failure(Code::Refused, text),
+            code @ 500..=599 => self.failure(Code::ServerError, format!("{code}: {text}")),
+            // A JSON body that is no Status decodes as an empty one.
+            0 => self.failure(Code::NotKubernetes, "the answer is not one of a Kubernetes API"),
+            code if status.reason == "Failed to parse error data" => {
+                self.failure(Code::NotKubernetes, format!("{code}: the answer is not one of a Kubernetes API"))
+            }
+            code => self.failure(Code::Refused, format!("{code}: {text}")),
+        }
+    }
+
+    /// The permission that a plain denial is about: the object of the request, with the verb that the server names
+    /// (an apply of an absent object needs `create` beside `patch`).
+    fn denied(&self, message: &str) -> Tuple {
+        let verb = message.split(" cannot ").nth(1).and_then(|rest| rest.split(' ').next()).unwrap_or(self.verb);
+        match self.object {
+            Some(object) => needed(verb, object),
+            None => Atom::new(verb, "", "").tuple(None),
+        }
+    }
+}
+
+/// The permission that a request on this object needs. A Namespace stands for itself at cluster scope.
+#[must_use]
+pub fn needed(verb: &str, object: &Reference) -> Tuple {
+    let atom = Atom::new(verb, object.kind.group(), object.kind.resource());
+    // A POST has no name when it is authorized.
+    let atom = if object.kind == Kind::Namespace && verb == "create" { atom } else { atom.named(&object.name) };
+    atom.tuple(object.namespace.as_deref())
+}
+
+/// The first three of a list, and how many more there are.
+#[must_use]
+pub fn summary(tuples: &[Tuple]) -> String {
+    let shown: Vec<String> = tuples.iter().take(3).map(ToString::to_string).collect();
+    match tuples.len().saturating_sub(3) {
+        0 => shown.join("; "),
+        more => format!("{}; and {more} more", shown.join("; ")),
+    }
+}
+
+fn is_wildcard(tuple: &Tuple) -> bool {
+    matches!(tuple, Tuple::Resource { verb, group, resource, .. } if [verb, group, resource].contains(&&"*".to_owned()))
+}
+
+/// The permissions that the escalation check lists, one rule a line:
+/// `{APIGroups:["apps"], Resources:["deployments"], Verbs:["get" "list"]}`.
+fn not_held(message: &str, namespace: Option<&str>) -> Vec<Tuple> {
+    let mut tuples = Vec::new();
+    for line in message.lines().filter(|line| line.starts_with('{')) {
+        let verbs = go_list(line, "Verbs");
+        for url in go_list(line, "NonResourceURLs") {
+            tuples.extend(verbs.iter().map(|verb| Tuple::Url { verb: verb.clone(), url: url.clone() }));
+        }
+        let rule = Rule {
+            api_groups: go_list(line, "APIGroups"),
+            resources: go_list(line, "Resources"),
+            resource_names: go_list(line, "ResourceNames"),
+            verbs,
+        };
+        tuples.extend(atoms(&[rule]).map(|atom| atom.tuple(namespace)));
+    }
+    tuples
+}
+
+/// The strings of `key:["a" "b"]`. Go quotes as JSON does for all that can stand in a rule.
+fn go_list(line: &str, key: &str) -> Vec<String> {
+    let Some((_, rest)) = line.split_once(&format!("{key}:[")) else { return Vec::new() };
+    let mut strings = serde_json::Deserializer::from_str(rest).into_iter::<String>();
+    std::iter::from_fn(|| strings.next()?.ok()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn judge(status: serde_json::Value) -> Failure {
+        let object = Reference::new(Kind::Role, "a", "demo-token");
+        let attempt = Attempt { doing: "applying", verb: "patch", object: Some(&object), server: "https://s" };
+        attempt.refused(&serde_json::from_value(status).unwrap())
+    }
+
+    #[test]
+    fn an_escalation_lists_every_permission_once() {
+        let message = "roles.rbac.authorization.k8s.io \"demo-token\" is forbidden: user \"alice\" (groups=[\"g1\" \"g2\"]) \
+            is attempting to grant RBAC permissions not currently held:\n\
+            {APIGroups:[\"\"], Resources:[\"secrets\"], ResourceNames:[\"a\"], Verbs:[\"get\" \"list\"]}\n\
+            {APIGroups:[\"apps\"], Resources:[\"deployments\"], Verbs:[\"*\"]}";
+        let failure = judge(json!({"status": "Failure", "code": 403, "reason": "Forbidden", "message": message}));
+        assert_eq!(failure.code, Code::Escalation);
+        assert_eq!(
+            failure.missing,
+            [
+                Atom::new("get", "", "secrets").named("a").tuple(Some("a")),
+                Atom::new("list", "", "secrets").named("a").tuple(Some("a")),
+                Atom::new("*", "apps", "deployments").tuple(Some("a")),
+            ]
+        );
+        assert!(failure.cause.contains("wildcard"), "{}", failure.cause);
+    }
+
+    #[test]
+    fn a_plain_denial_names_the_verb_of_the_server() {
+        let message = "roles.rbac.authorization.k8s.io \"demo-token\" is forbidden: User \"alice\" cannot create resource \
+            \"roles\" in API group \"rbac.authorization.k8s.io\" in the namespace \"a\"";
+        let failure = judge(json!({"status": "Failure", "code": 403, "reason": "Forbidden", "message": message}));
+        assert_eq!(failure.code, Code::MissingPermission);
+        let atom = Atom::new("create", "rbac.authorization.k8s.io", "roles").named("demo-token");
+        assert_eq!(failure.missing, [atom.tuple(Some("a"))]);
+    }
+
+    #[rstest::rstest]
+    #[case(json!({"code": 401, "message": "Unauthorized", "reason": "Unauthorized"}), Code::Unauthorized)]
+    #[case(json!({"code": 403, "message": "pods \"x\" is forbidden: exceeded quota: q, requested: 1"}), Code::Quota)]
+    #[case(json!({"code": 403, "message": "admission webhook \"w\" denied the request: no"}), Code::Refused)]
+    #[case(json!({"code": 403, "message": "unable to create new content", "details": {"causes":
+        [{"reason": "NamespaceTerminating", "message": "", "field": "metadata.namespace"}]}}), Code::NamespaceTerminating)]
+    #[case(json!({"code": 409, "message": "Apply failed with 1 conflict"}), Code::Conflict)]
+    #[case(json!({"code": 429, "message": "Too many requests"}), Code::ServerError)]
+    #[case(json!({"code": 500, "message": "failed to create typed patch object (a)"}), Code::Refused)]
+    #[case(json!({"code": 503, "message": "x"}), Code::ServerError)]
+    #[case(json!({"code": 422, "message": "metadata.name: Invalid value"}), Code::Refused)]
+    #[case(json!({"code": 404, "message": "<html>", "reason": "Failed to parse error data"}), Code::NotKubernetes)]
+    #[case(json!({}), Code::NotKubernetes)]
+    fn every_refusal_has_its_code(#[case] status: serde_json::Value, #[case] code: Code) {
+        assert_eq!(judge(status).code, code);
+    }
+}

@@ -1,0 +1,74 @@
+//! A kubeconfig as kubectl reads it: finds the files, the context, its cluster and its user.
+
+use std::path::{Path, PathBuf};
+
+use kube::config::{AuthInfo, Cluster, Kubeconfig};
+
+use crate::cli::{Environment, env};
+
+/// One context of a kubeconfig.
+pub struct Context {
+    /// The server and its CA.
+    pub cluster: Cluster,
+    /// The login.
+    pub user: AuthInfo,
+    /// Content of `certificate-authority`, when it is a file.
+    pub authority: Option<Vec<u8>>,
+}
+
+/// Reads the context's parts.
+///
+/// # Errors
+/// What is missing, in one line that quotes no secret.
+pub fn read(path: Option<&Path>, context: Option<&str>, environment: &Environment) -> Result<Context, String> {
+    let files = match path {
+        Some(path) => vec![path.to_owned()],
+        None => found(environment)?,
+    };
+    let mut merged = Kubeconfig::default();
+    for file in &files {
+        // The reader's own errors quote the text around a fault, and that may be a token.
+        let one = Kubeconfig::read_from(file).map_err(|error| match error {
+            kube::config::KubeconfigError::ReadConfig(cause, _) => format!("cannot read {}: {cause}", file.display()),
+            _ => format!("{} is not a kubeconfig", file.display()),
+        })?;
+        merged = merged.merge(one).map_err(|_| format!("{} does not go with the files before it", file.display()))?;
+    }
+    let context = match (context, &merged.current_context) {
+        (Some(name), _) => name,
+        (None, Some(name)) if !name.is_empty() => name,
+        _ => return Err("the kubeconfig has no current context: name one with --context".to_owned()),
+    };
+    let named = merged.contexts.iter().find(|candidate| candidate.name == context);
+    let Some(named) = named.and_then(|named| named.context.as_ref()) else {
+        let known: Vec<&str> = merged.contexts.iter().map(|context| context.name.as_str()).collect();
+        return Err(format!("the kubeconfig has no context `{context}`; it has {}", known.join(", ")));
+    };
+    let cluster = merged.clusters.iter().find(|candidate| candidate.name == named.cluster);
+    let cluster = cluster
+        .and_then(|cluster| cluster.cluster.clone())
+        .ok_or_else(|| format!("the kubeconfig has no cluster `{}`", named.cluster))?;
+    let user_name = named.user.clone().unwrap_or_default();
+    let user = merged.auth_infos.iter().find(|candidate| candidate.name == user_name);
+    let user = user
+        .and_then(|user| user.auth_info.clone())
+        .ok_or_else(|| format!("the kubeconfig has no user `{user_name}`"))?;
+    let authority = match (&cluster.certificate_authority_data, &cluster.certificate_authority) {
+        (None, Some(file)) => {
+            Some(super::read_file(Path::new(file)).map_err(|cause| format!("cannot read {file}: {cause}"))?)
+        }
+        _ => None,
+    };
+    Ok(Context { cluster, user, authority })
+}
+
+/// KUBECONFIG, a list of files of which some may be missing, else the one in the home directory.
+fn found(environment: &Environment) -> Result<Vec<PathBuf>, String> {
+    if let Some(list) = environment.get(env::KUBECONFIG) {
+        let files: Vec<PathBuf> =
+            std::env::split_paths(list).filter(|file| !file.as_os_str().is_empty() && file.exists()).collect();
+        return if files.is_empty() { Err("no file of KUBECONFIG exists".to_owned()) } else { Ok(files) };
+    }
+    let home = environment.get(env::HOME).ok_or("neither --connection, --kubeconfig, KUBECONFIG nor HOME is set")?;
+    Ok(vec![Path::new(home).join(".kube/config")])
+}

@@ -1,0 +1,312 @@
+//! What is asked for: `Inputs -> Request`, parsed newtypes throughout. Past this point nothing invalid exists, and
+//! nothing here has touched the network. Pure.
+
+mod connection;
+mod name;
+mod platform;
+
+pub use connection::{CaBundle, Connection, Login, Server, Shape};
+pub use name::{InstanceName, Names, Namespace};
+pub use platform::{FIELD, Platform};
+
+use std::{collections::BTreeMap, time::Duration};
+
+use serde_json::Value;
+
+use crate::{
+    artifact::Form,
+    cli::Action,
+    finding::{Finding, Severity},
+    inputs::{ClusterInput, Inputs},
+    rbac::Rule,
+    schema::{self, Schema},
+    secret::Token,
+};
+
+/// Bound on a whole run when nothing else is said.
+const TIMEOUT: Duration = Duration::from_secs(180);
+
+/// One instance: what is to be granted, where, and to whom it is handed.
+pub struct Request {
+    /// The instance.
+    pub name: InstanceName,
+    /// The names of its objects.
+    pub names: Names,
+    /// Where it is.
+    pub namespace: Namespace,
+    /// What the credential may do.
+    pub rules: Vec<Rule>,
+    /// The instance's tags, those that can be labels.
+    pub labels: BTreeMap<String, String>,
+    /// The cluster.
+    pub connection: Connection,
+    /// What the artifact looks like.
+    pub form: Form,
+    /// Where it is published, if it is.
+    pub platform: Option<Platform>,
+    /// Bound on the whole run.
+    pub timeout: Duration,
+}
+
+/// How the request was put.
+pub struct Terms {
+    /// What is to be done.
+    pub action: Action,
+    /// Whether the platform is told.
+    pub publish: bool,
+    /// The command line's bound on the whole run.
+    pub timeout_seconds: Option<u64>,
+}
+
+/// A request that passed, or none, and what there is to say about the input either way.
+pub type Parsed = (Option<Request>, Vec<Finding>);
+
+/// Parses everything and reports every problem at once; `findings` are those of reading.
+#[must_use]
+pub fn parse(inputs: &Inputs, terms: &Terms, mut findings: Vec<Finding>) -> Parsed {
+    let params = params(inputs, terms.action, &mut findings);
+    let connection = keep(&mut findings, connection(inputs));
+    let platform = match terms.publish {
+        true => keep(&mut findings, platform::parse(&inputs.platform, inputs.bundle.as_ref())).map(Some),
+        false => Some(None),
+    };
+    let timeout = timeout(inputs, terms, &mut findings);
+    let form = match (&params, &connection) {
+        (Some(params), Some(connection)) => form(inputs, connection, &params.namespace, &mut findings),
+        _ => None,
+    };
+    let refused = findings.iter().any(|finding| finding.blocking);
+    let request = match (params, connection, platform, form) {
+        (Some(params), Some(connection), Some(platform), Some(form)) if !refused => Some(Request {
+            names: Names::of(&params.name),
+            name: params.name,
+            namespace: params.namespace,
+            rules: params.rules,
+            labels: params.labels,
+            connection,
+            form,
+            platform,
+            timeout,
+        }),
+        _ => None,
+    };
+    (request, findings)
+}
+
+struct Params {
+    name: InstanceName,
+    namespace: Namespace,
+    rules: Vec<Rule>,
+    labels: BTreeMap<String, String>,
+}
+
+fn params(inputs: &Inputs, action: Action, findings: &mut Vec<Finding>) -> Option<Params> {
+    let document = &inputs.params;
+    if document.is_null() && findings.iter().any(|finding| finding.blocking) {
+        return None; // it could not be read, which has been said
+    }
+    // What is taken back need not be sound: a rule that nobody may grant any more must not keep a token alive.
+    let ignored = |pointer: &str| action == Action::Decommission && pointer.starts_with("/rules");
+    let mut problems = check_params(inputs, document);
+    problems.retain(|finding| {
+        let missing_rules = finding.pointer.as_deref() == Some("") && finding.message.contains("`rules`");
+        !(ignored(finding.pointer.as_deref().unwrap_or_default())
+            || (action == Action::Decommission && missing_rules))
+    });
+    let overridden = inputs.config.get("namespace").filter(|value| !value.is_null());
+    if overridden.is_some() {
+        problems.retain(|finding| finding.pointer.as_deref() != Some("/namespace"));
+    }
+    let sound = problems.is_empty();
+    findings.append(&mut problems);
+
+    let namespace = match overridden.or_else(|| document.get("namespace")) {
+        Some(Value::String(text)) => Namespace::parse(text).map_err(|problem| (problem, overridden.is_some())).ok(),
+        None => Namespace::parse("default").ok(),
+        Some(_) => None,
+    };
+    if namespace.is_none() && (sound || overridden.is_some()) {
+        let place = if overridden.is_some() { "namespace of config.json" } else { "namespace" };
+        let text = format!("{place} is not the name of a namespace");
+        findings.push(Finding::blocking("schema", "/namespace", text).help(Namespace::parse("").err().unwrap_or("")));
+    }
+    if let (Some(Value::String(ours)), Some(Value::String(theirs))) = (overridden, document.get("namespace"))
+        && ours != theirs
+    {
+        let text = "config.json names another namespace than the params, and wins";
+        findings.push(Finding::remark("namespace-overridden", Severity::Info, text).at("/namespace"));
+    }
+    let name = name(inputs, findings);
+    let rules = match document.get("rules").cloned().map(serde_json::from_value) {
+        Some(Ok(rules)) => rules,
+        _ => Vec::new(),
+    };
+    let labels = labels(document, findings);
+    sound.then_some(Params { name: name?, namespace: namespace?, rules, labels })
+}
+
+fn check_params(inputs: &Inputs, document: &Value) -> Vec<Finding> {
+    let embedded = || serde_json::from_str(schema::PARAMS).unwrap_or_default();
+    let schema = inputs.params_schema.clone().unwrap_or_else(embedded);
+    if !document.is_object() {
+        return vec![Finding::blocking("schema", "", "the params must be of type object (type)")];
+    }
+    let known = schema.get("properties").and_then(Value::as_object).cloned().unwrap_or_default();
+    let mut findings = match Schema::new(schema) {
+        Ok(schema) => schema.check("", document),
+        Err(problem) => vec![Finding::blocking("schema", "", format!("bundle/schema-params.json is {problem}"))],
+    };
+    for key in document.as_object().into_iter().flat_map(serde_json::Map::keys) {
+        if key != "md_metadata" && !known.contains_key(key) {
+            let text = format!("unknown param `{}`: it has no effect", crate::report::shown(key, 40));
+            findings.push(Finding::remark("unknown-param", Severity::Low, text).at(pointer("", key)));
+        }
+    }
+    findings
+}
+
+fn name(inputs: &Inputs, findings: &mut Vec<Finding>) -> Option<InstanceName> {
+    let prefix = inputs.params.pointer("/md_metadata/name_prefix");
+    let (text, place) = match (&inputs.name, prefix) {
+        (Some(name), _) => (Some(name.as_str()), "--name"),
+        (None, Some(prefix)) => (prefix.as_str(), "md_metadata.name_prefix"),
+        (None, None) => (None, "md_metadata.name_prefix"),
+    };
+    let at = if inputs.name.is_some() { "" } else { "/md_metadata/name_prefix" };
+    let problem = match text.map(InstanceName::parse) {
+        Some(Ok(name)) => return Some(name),
+        Some(Err(problem)) => Finding::blocking("name", at, format!("{place}: {problem}")),
+        None if prefix.is_some() => Finding::blocking("name", at, format!("{place} must be of type string")),
+        None => Finding::blocking("name", "", "the instance has no name: --name, or md_metadata.name_prefix in the params"),
+    };
+    findings.push(problem);
+    None
+}
+
+fn labels(params: &Value, findings: &mut Vec<Finding>) -> BTreeMap<String, String> {
+    let tags = params.pointer("/md_metadata/default_tags").and_then(Value::as_object);
+    let mut labels = BTreeMap::new();
+    for (key, value) in tags.into_iter().flatten() {
+        match name::label(key, value) {
+            Ok(value) => {
+                labels.insert(key.clone(), value);
+            }
+            Err(problem) => {
+                let text = format!("tag `{}` is no label of the objects: {problem}", crate::report::shown(key, 40));
+                let at = pointer("/md_metadata/default_tags", key);
+                findings.push(Finding::remark("label-dropped", Severity::Low, text).at(at));
+            }
+        }
+    }
+    labels
+}
+
+fn connection(inputs: &Inputs) -> Result<Connection, Vec<Finding>> {
+    match &inputs.cluster {
+        ClusterInput::Missing => Err(Vec::new()), // the reader has said why
+        ClusterInput::Document(document) => {
+            connection::from_document(document, inputs.config.get(connection::SLOT))
+        }
+        ClusterInput::Kubeconfig(context) => connection::from_kubeconfig(context),
+    }
+}
+
+fn timeout(inputs: &Inputs, terms: &Terms, findings: &mut Vec<Finding>) -> Duration {
+    let seconds = match inputs.config.get("timeout_seconds").filter(|value| !value.is_null()) {
+        None => None,
+        Some(value) => match value.as_u64().filter(|seconds| (1..=86_400).contains(seconds)) {
+            Some(seconds) => Some(seconds),
+            None => {
+                let text = "timeout_seconds of config.json must be a whole number from 1 to 86400";
+                findings.push(Finding::blocking("schema", "/timeout_seconds", text));
+                None
+            }
+        },
+    };
+    terms.timeout_seconds.or(seconds).map_or(TIMEOUT, Duration::from_secs)
+}
+
+/// Decides what the artifact looks like, and proves with a made-up token that it will fit its schema.
+fn form(
+    inputs: &Inputs,
+    connection: &Connection,
+    namespace: &Namespace,
+    findings: &mut Vec<Finding>,
+) -> Option<Form> {
+    let option = |key: &str| inputs.config.get(key).filter(|value| !value.is_null());
+    let shape = match option("output_shape").map(|value| value.as_str().unwrap_or_default()) {
+        None | Some("auto") => connection.shape,
+        Some("flat") => Shape::Flat,
+        Some("legacy") => Shape::Legacy,
+        Some(_) => {
+            let text = "output_shape of config.json must be auto, legacy or flat";
+            findings.push(Finding::blocking("schema", "/output_shape", text));
+            return None;
+        }
+    };
+    let emit = match option("emit_namespace") {
+        None => None,
+        Some(Value::Bool(emit)) => Some(*emit),
+        Some(_) => {
+            let text = "emit_namespace of config.json must be true or false";
+            findings.push(Finding::blocking("schema", "/emit_namespace", text));
+            return None;
+        }
+    };
+    let theirs = inputs.artifacts_schema.as_ref().and_then(|schema| schema.pointer("/properties/token"));
+    let theirs = theirs.filter(|schema| shape_of(schema) == Some(shape));
+    let declared = theirs.is_some_and(|schema| schema.pointer("/properties/namespace").is_some());
+    let says = shape == Shape::Flat && emit.unwrap_or(connection.names_namespace || declared);
+    let (source, document) = match theirs {
+        Some(schema) => ("bundle/schema-artifacts.json", schema.clone()),
+        None => ("the type of the artifact", embedded(shape)),
+    };
+    let schema = match Schema::new(document) {
+        Ok(schema) => schema,
+        Err(problem) => {
+            findings.push(Finding::blocking("schema", "", format!("{source} is {problem}")));
+            return None;
+        }
+    };
+    let form = Form { shape, namespace: says.then(|| namespace.clone()), schema };
+    if let Ok(stand_in) = Token::parse("a-token-to-be")
+        && let Err(problems) = form.fill(connection, &stand_in)
+    {
+        findings.extend(problems.into_iter().map(|problem| Finding {
+            message: format!("the artifact would not fit {source}: {}", problem.message),
+            ..problem
+        }));
+        return None;
+    }
+    Some(form)
+}
+
+/// The shape that a type describes, if it describes one.
+fn shape_of(schema: &Value) -> Option<Shape> {
+    let has = |key: &str| {
+        let required = schema.get("required").and_then(Value::as_array);
+        required.is_some_and(|required| required.iter().any(|name| name == key))
+            || schema.get("properties").is_some_and(|properties| properties.get(key).is_some())
+    };
+    match (has("authentication"), has("data")) {
+        (true, _) => Some(Shape::Flat),
+        (false, true) => Some(Shape::Legacy),
+        (false, false) => None,
+    }
+}
+
+fn embedded(shape: Shape) -> Value {
+    let parse = |text: &str| serde_json::from_str::<Value>(text).unwrap_or_default();
+    match shape {
+        Shape::Flat => parse(schema::ARTIFACTS).pointer("/properties/token").cloned().unwrap_or_default(),
+        Shape::Legacy => parse(schema::LEGACY_CLUSTER),
+    }
+}
+
+fn keep<T>(findings: &mut Vec<Finding>, result: Result<T, Vec<Finding>>) -> Option<T> {
+    result.map_err(|mut problems| findings.append(&mut problems)).ok()
+}
+
+fn pointer(base: &str, key: &str) -> String {
+    format!("{base}/{}", key.replace('~', "~0").replace('/', "~1"))
+}

@@ -1,0 +1,173 @@
+//! The names of things: an instance, its namespace, its objects. Parsed once; what exists is valid in every place
+//! where the server will look at it. Pure.
+
+use std::fmt;
+
+/// A namespace: DNS-1123 label, 1 to 63 characters.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Namespace(String);
+
+impl Namespace {
+    /// Checks the name.
+    ///
+    /// # Errors
+    /// What would be right, without the value.
+    pub fn parse(text: &str) -> Result<Self, &'static str> {
+        if text.len() <= 63 && is_label(text) {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err("a namespace has 1 to 63 lower-case letters, digits and hyphens, a letter or digit at both ends")
+        }
+    }
+
+    /// As the server writes it.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Namespace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// The instance's name: DNS-1123 subdomain, so that the names made from it are valid for a ServiceAccount.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InstanceName(String);
+
+impl InstanceName {
+    /// 253 characters of a Kubernetes name, less `-token-` and the ten digits of the largest generation.
+    pub const MAX: usize = 253 - 17;
+
+    /// Checks the name.
+    ///
+    /// # Errors
+    /// What would be right, without the value.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        if text.is_empty() {
+            return Err("the name is empty".to_owned());
+        }
+        if text.len() > Self::MAX {
+            return Err(format!("a name has at most {} characters, this one {}", Self::MAX, text.chars().count()));
+        }
+        if !text.split('.').all(is_label) {
+            return Err("a name has lower-case letters, digits, hyphens and dots, a letter or digit at both ends of \
+                        each part"
+                .to_owned());
+        }
+        Ok(Self(text.to_owned()))
+    }
+
+    /// As the platform writes it.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for InstanceName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// The names of an instance's objects: those of the original bundle.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Names {
+    object: String,
+}
+
+impl Names {
+    /// `<name>-token` for ServiceAccount, Role and RoleBinding.
+    #[must_use]
+    pub fn of(name: &InstanceName) -> Self {
+        Self { object: format!("{name}-token") }
+    }
+
+    /// ServiceAccount, Role, RoleBinding.
+    #[must_use]
+    pub fn object(&self) -> &str {
+        &self.object
+    }
+
+    /// The token Secret of a generation: `<name>-token`, then `<name>-token-2`, and so on.
+    #[must_use]
+    pub fn secret(&self, generation: u32) -> String {
+        if generation <= 1 { self.object.clone() } else { format!("{}-{generation}", self.object) }
+    }
+}
+
+fn is_label(text: &str) -> bool {
+    let inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    !text.is_empty() && text.bytes().all(inner) && !text.starts_with('-') && !text.ends_with('-')
+}
+
+/// A tag as a label, or why the server would refuse it.
+///
+/// # Errors
+/// A sentence without the value.
+pub fn label(key: &str, value: &serde_json::Value) -> Result<String, &'static str> {
+    let (prefix, name) = key.split_once('/').map_or((None, key), |(prefix, name)| (Some(prefix), name));
+    let prefix_ok = prefix.is_none_or(|prefix| prefix.len() <= 253 && prefix.split('.').all(is_label));
+    if name.is_empty() || !prefix_ok || !is_label_text(name) {
+        return Err("its key is not the key of a label");
+    }
+    let value = match value {
+        serde_json::Value::String(text) => text.clone(),
+        serde_json::Value::Number(number) => number.to_string(),
+        serde_json::Value::Bool(flag) => flag.to_string(),
+        _ => return Err("its value is neither text, number nor boolean"),
+    };
+    if is_label_text(&value) {
+        Ok(value)
+    } else {
+        Err("a label has at most 63 letters, digits, dots, hyphens and underscores, a letter or digit at both ends")
+    }
+}
+
+fn is_label_text(text: &str) -> bool {
+    let inner = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
+    let ends = |byte: Option<&u8>| byte.is_none_or(u8::is_ascii_alphanumeric);
+    let bytes = text.as_bytes();
+    bytes.len() <= 63 && text.bytes().all(inner) && ends(bytes.first()) && ends(bytes.last())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn names_cannot_leave_their_place_in_a_path() {
+        for bad in ["", "../x", "a/b", "a?b", "a b", "A", "-a", "a-", "a..b", "a.", "\u{e4}", "a\n", &"a".repeat(237)] {
+            assert!(InstanceName::parse(bad).is_err(), "{bad:?} passed as a name");
+            assert!(Namespace::parse(bad).is_err(), "{bad:?} passed as a namespace");
+        }
+        assert!(Namespace::parse("a.b").is_err());
+        assert!(Namespace::parse(&"a".repeat(64)).is_err());
+        assert!(InstanceName::parse("ecomm-prod-api-abc1").is_ok());
+        assert!(InstanceName::parse(&"a".repeat(236)).is_ok());
+    }
+
+    #[test]
+    fn the_first_secret_has_the_original_name_and_no_name_comes_twice() {
+        let names = Names::of(&InstanceName::parse("demo").unwrap());
+        assert_eq!([1, 2, 3].map(|generation| names.secret(generation)), ["demo-token", "demo-token-2", "demo-token-3"]);
+    }
+
+    #[test]
+    fn tags_become_labels_or_are_refused() {
+        assert_eq!(label("md-project", &json!("ecomm")).unwrap(), "ecomm");
+        assert_eq!(label("example.com/count", &json!(3)).unwrap(), "3");
+        assert_eq!(label("on", &json!(true)).unwrap(), "true");
+        assert_eq!(label("empty", &json!("")).unwrap(), "");
+        for (key, value) in [
+            ("a b", json!("x")), ("a", json!("x y")), ("a", json!("me@example")), ("a", json!("x".repeat(64))), ("", json!("x")),
+            ("a", json!(null)), ("a", json!({})), ("-a", json!("x")), ("A.b/c", json!("x")), ("a/b/c", json!("x")), ("/a", json!("x")),
+        ] {
+            assert!(label(key, &value).is_err(), "{key:?}: {value} passed");
+        }
+    }
+}

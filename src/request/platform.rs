@@ -1,0 +1,99 @@
+//! The platform as the environment describes it: where it is, who we are there, and what our resource may be called.
+//! Pure.
+
+use serde_json::Value;
+
+use crate::{cli::env, finding::Finding, inputs::PlatformInput, secret::Token};
+
+/// The field under which the bundle publishes.
+pub const FIELD: &str = "token";
+/// The platform's own default, when the environment names no URL.
+const DEFAULT_URL: &str = "https://api.massdriver.cloud";
+
+/// A platform that a resource is published at.
+pub struct Platform {
+    /// Base URL; plain http is fine inside the platform's own network.
+    pub url: http::Uri,
+    /// User name of the login.
+    pub deployment_id: String,
+    /// Its password.
+    pub token: Token,
+    /// What the resource may be called, the newest convention first.
+    pub resource_ids: Vec<String>,
+    /// The type, for platforms that cannot infer it.
+    pub resource_type: String,
+}
+
+/// Reads the platform from the environment; `bundle` is `massdriver.yaml`.
+///
+/// # Errors
+/// Every problem; the variables that are missing have the code `environment-missing`.
+pub fn parse(input: &PlatformInput, bundle: Option<&Value>) -> Result<Platform, Vec<Finding>> {
+    let mut findings = Vec::new();
+    let mut required = |name: &str, value: &Option<String>| {
+        if value.is_none() {
+            let text = format!("{name} is not set: a credential that cannot be handed over must not be made");
+            findings.push(Finding::blocking("environment-missing", "", text));
+        }
+        value.clone()
+    };
+    let deployment_id = required(env::DEPLOYMENT_ID, &input.deployment_id);
+    let token = required(env::TOKEN, &input.token);
+    let token = token.and_then(|token| match Token::parse(&token) {
+        Ok(token) => Some(token),
+        Err(problem) => {
+            findings.push(Finding::blocking("connection", "", format!("{} {problem}", env::TOKEN)));
+            None
+        }
+    });
+    let url = input.url.as_deref().unwrap_or(DEFAULT_URL).trim_end_matches('/').parse::<http::Uri>();
+    let url = url.ok().filter(|url| url.host().is_some() && matches!(url.scheme_str(), Some("http" | "https")));
+    if url.is_none() {
+        findings.push(Finding::blocking("connection", "", format!("{} is not a URL: https://host", env::URL)));
+    }
+    match (url, deployment_id, token) {
+        (Some(url), Some(deployment_id), Some(token)) if findings.is_empty() => Ok(Platform {
+            url,
+            deployment_id,
+            token,
+            resource_ids: resource_ids(input),
+            resource_type: resource_type(bundle, input.organization_id.as_deref()),
+        }),
+        _ => Err(findings),
+    }
+}
+
+/// `<instance>-token`, `<package>-token`, `<instance>.token`: what the platform's own tools have tried over time.
+fn resource_ids(input: &PlatformInput) -> Vec<String> {
+    let dash = |base: &Option<String>| base.as_ref().map(|base| format!("{base}-{FIELD}"));
+    let dot = input.instance_id.as_ref().map(|instance| format!("{instance}.{FIELD}"));
+    [dash(&input.instance_id), dash(&input.package_name), dot].into_iter().flatten().collect()
+}
+
+/// The type as the bundle declares it, in the new form or the old, with the organization before it.
+fn resource_type(bundle: Option<&Value>, organization: Option<&str>) -> String {
+    let at = |pointer: String| bundle?.pointer(&pointer)?.as_str();
+    let declared = at(format!("/resources/{FIELD}/resource_type"))
+        .or_else(|| at(format!("/artifacts/properties/{FIELD}/$ref")))
+        .unwrap_or("kubernetes-cluster");
+    let bare = declared.split('@').next().unwrap_or(declared);
+    match organization {
+        Some(organization) if !bare.contains('/') => format!("{organization}/{bare}"),
+        _ => bare.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn the_type_is_the_bundles_without_version_and_with_the_organization() {
+        let new = json!({"resources": {"token": {"resource_type": "kubernetes-cluster@~1"}}});
+        let old = json!({"artifacts": {"properties": {"token": {"$ref": "acme/kubernetes-cluster"}}}});
+        assert_eq!(resource_type(Some(&new), Some("acme")), "acme/kubernetes-cluster");
+        assert_eq!(resource_type(Some(&old), Some("other")), "acme/kubernetes-cluster");
+        assert_eq!(resource_type(None, None), "kubernetes-cluster");
+    }
+}

@@ -1,0 +1,196 @@
+//! One connection to one server: DNS, TCP, TLS, and HTTP/2 where the server offers it. Knows nothing of Kubernetes or
+//! the platform; `cluster/` and `publish.rs` stand on it.
+//!
+//! The connection is opened before the first request, for two reasons: what goes wrong on the way has its own name,
+//! and all requests of a run share one TLS handshake. kube's own client speaks HTTP/1.1 only, where five requests at
+//! once open five connections and spend more time on handshakes than on answers. HTTP/1.1 stays enough: a server or
+//! proxy that does not offer HTTP/2 gets a pool of such connections.
+
+use std::{
+    error::Error,
+    fmt,
+    pin::Pin,
+    sync::{Arc, Mutex},
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use hyper_rustls::{FixedServerNameResolver, HttpsConnector, HttpsConnectorBuilder, MaybeHttpsStream};
+use hyper_util::{
+    client::legacy::{
+        Client,
+        connect::{Connection as _, HttpConnector},
+    },
+    rt::{TokioExecutor, TokioIo},
+};
+use kube::{client::ConfigExt as _, config::Config};
+use rustls::CertificateError;
+use tokio::net::TcpStream;
+use tower::{BoxError, Service, ServiceExt as _};
+
+use crate::error::{Code, Failure};
+
+/// Time to resolve, connect and shake hands (interface section 2).
+const CONNECT: Duration = Duration::from_secs(10);
+
+type Stream = MaybeHttpsStream<TokioIo<TcpStream>>;
+
+/// An open connection, reopened when it breaks between two requests.
+pub type Http = Client<Warm, kube::client::Body>;
+
+/// Opens a connection to the server of this configuration; `within` is what is left of the run.
+///
+/// # Errors
+/// What went wrong on the way there.
+pub async fn open(config: &Config, within: Duration) -> Result<(Http, &'static str), Trouble> {
+    let tls = config.rustls_client_config().map_err(|error| Trouble::of(&error))?;
+    let mut tcp = HttpConnector::new();
+    tcp.enforce_http(false);
+    tcp.set_nodelay(true);
+    let builder = HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http();
+    let builder = match config.tls_server_name.as_deref().map(|name| name.to_owned().try_into()) {
+        Some(Ok(name)) => builder.with_server_name_resolver(FixedServerNameResolver::new(name)),
+        _ => builder,
+    };
+    let mut connector = builder.enable_all_versions().wrap_connector(tcp);
+
+    let connecting = async {
+        let connector = connector.ready().await?;
+        connector.call(config.cluster_url.clone()).await
+    };
+    let stream = tokio::time::timeout(CONNECT.min(within), connecting)
+        .await
+        .map_err(|_| Trouble::Timeout("no connection"))?
+        .map_err(|error| Trouble::of(&*error))?;
+    let http2 = stream.connected().is_negotiated_h2();
+    let warm = Warm { first: Arc::new(Mutex::new(Some(stream))), connector };
+    let client = Client::builder(TokioExecutor::new()).http2_only(http2).build(warm);
+    Ok((client, if http2 { "HTTP/2" } else { "HTTP/1.1" }))
+}
+
+/// Hands out the connection that is open already, and new ones after it.
+#[derive(Clone)]
+pub struct Warm {
+    first: Arc<Mutex<Option<Stream>>>,
+    connector: HttpsConnector<HttpConnector>,
+}
+
+impl Service<http::Uri> for Warm {
+    type Response = Stream;
+    type Error = BoxError;
+    type Future = Pin<Box<dyn Future<Output = Result<Stream, BoxError>> + Send>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        self.connector.poll_ready(context)
+    }
+
+    fn call(&mut self, uri: http::Uri) -> Self::Future {
+        match self.first.lock().ok().and_then(|mut first| first.take()) {
+            Some(stream) => Box::pin(std::future::ready(Ok(stream))),
+            None => {
+                let connecting = self.connector.call(uri);
+                Box::pin(async { tokio::time::timeout(CONNECT, connecting).await? })
+            }
+        }
+    }
+}
+
+/// Why there is no connection, or no answer.
+#[derive(Debug)]
+pub enum Trouble {
+    /// The name is unknown.
+    Dns,
+    /// Nobody listens there, or no way leads there.
+    Refused(String),
+    /// Nothing came in time; what did not.
+    Timeout(&'static str),
+    /// The certificate is not signed by the CA.
+    UnknownIssuer,
+    /// TLS failed otherwise.
+    Tls(String),
+    /// The login command of a kubeconfig failed.
+    Login(String),
+    /// The connection broke.
+    Lost(String),
+}
+
+impl Trouble {
+    /// Finds the cause at the bottom of an error: the layers above it say no more than "client error".
+    #[must_use]
+    pub fn of(error: &(dyn Error + 'static)) -> Self {
+        let mut layer = Some(error);
+        let mut deepest = error.to_string();
+        while let Some(current) = layer {
+            if let Some(found) = Self::known(current) {
+                return found;
+            }
+            deepest = current.to_string();
+            // std::io::Error passes its own cause by in source(), and TLS errors live there.
+            let inner = current.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+            layer = match inner {
+                Some(inner) => Some(inner),
+                None => current.source(),
+            };
+        }
+        Self::Lost(crate::report::shown(&deepest, 200))
+    }
+
+    fn known(error: &(dyn Error + 'static)) -> Option<Self> {
+        use std::io::ErrorKind;
+
+        if let Some(error) = error.downcast_ref::<rustls::Error>() {
+            return Some(match error {
+                rustls::Error::InvalidCertificate(
+                    CertificateError::UnknownIssuer | CertificateError::BadSignature,
+                ) => Self::UnknownIssuer,
+                other => Self::Tls(crate::report::shown(&other.to_string(), 200)),
+            });
+        }
+        if error.is::<tokio::time::error::Elapsed>() {
+            return Some(Self::Timeout("no connection"));
+        }
+        if let Some(kube::Error::Auth(error)) = error.downcast_ref::<kube::Error>() {
+            return Some(Self::Login(crate::report::shown(&error.to_string(), 200)));
+        }
+        if error.to_string().starts_with("dns error") {
+            return Some(Self::Dns);
+        }
+        let error = error.downcast_ref::<std::io::Error>().filter(|error| error.get_ref().is_none())?;
+        Some(match error.kind() {
+            ErrorKind::TimedOut => Self::Timeout("no connection"),
+            ErrorKind::ConnectionRefused | ErrorKind::HostUnreachable | ErrorKind::NetworkUnreachable => {
+                Self::Refused(error.kind().to_string())
+            }
+            kind => Self::Lost(kind.to_string()),
+        })
+    }
+
+    /// The failure of what was being done, against which server.
+    #[must_use]
+    pub fn while_doing(self, doing: &str, server: &str) -> Failure {
+        let code = match self {
+            Self::Dns => Code::Dns,
+            Self::Refused(_) => Code::ConnectionFailed,
+            Self::Timeout(_) => Code::Timeout,
+            Self::UnknownIssuer => Code::TlsUnknownIssuer,
+            Self::Tls(_) => Code::Tls,
+            Self::Login(_) => Code::LoginFailed,
+            Self::Lost(_) => Code::ConnectionLost,
+        };
+        Failure::new(code, doing, self.to_string()).on(server)
+    }
+}
+
+impl fmt::Display for Trouble {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Dns => f.write_str("the host of the server is unknown to DNS"),
+            Self::Refused(cause) => write!(f, "cannot connect: {cause}"),
+            Self::Timeout(what) => write!(f, "{what} within the time for it"),
+            Self::UnknownIssuer => f.write_str("the CA given for the server did not sign the server's certificate"),
+            Self::Tls(cause) => write!(f, "TLS failed: {cause}"),
+            Self::Login(cause) => write!(f, "the login of the kubeconfig failed: {cause}"),
+            Self::Lost(cause) => write!(f, "the connection broke: {cause}"),
+        }
+    }
+}

@@ -84,7 +84,8 @@ fn sound_params_are_accepted(#[case] params: Value) {
 #[case::group_with_blank(with_rule(&json!({ "apiGroups": ["apps "] })), &[("/rules/0/apiGroups/0", "pattern")])]
 #[case::group_with_wildcard_inside(with_rule(&json!({ "apiGroups": ["*.k8s.io"] })), &[("/rules/0/apiGroups/0", "pattern")])]
 #[case::group_twice(with_rule(&json!({ "apiGroups": ["", ""] })), &[("/rules/0/apiGroups", "uniqueItems")])]
-#[case::group_null(with_rule(&json!({ "apiGroups": [null] })), &[("/rules/0/apiGroups/0", "type")])]
+#[case::group_null(with_rule(&json!({ "apiGroups": [null] })), &[("/rules/0/apiGroups/0", "not")])]
+#[case::group_number(with_rule(&json!({ "apiGroups": [1] })), &[("/rules/0/apiGroups/0", "type")])]
 #[case::group_not_in_a_list(with_rule(&json!({ "apiGroups": "apps" })), &[("/rules/0/apiGroups", "type")])]
 #[case::resource_kind(with_rule(&json!({ "resources": ["Pod"] })), &[("/rules/0/resources/0", "pattern")])]
 #[case::resource_empty(with_rule(&json!({ "resources": [""] })), &[("/rules/0/resources/0", "pattern")])]
@@ -269,7 +270,8 @@ fn namespace_cannot_change_after_the_first_deployment_and_defaults_to_default() 
     );
 }
 
-/// A form drops what nobody typed, unless told that the empty text is a value.
+/// A form drops what nobody typed, unless told that the empty text is a value, and a browser does not send a list
+/// with an empty text in it, unless null is allowed too (react-jsonschema-form, `isItemRequired`).
 #[test]
 fn a_form_can_submit_the_core_group() {
     let bundle = bundle();
@@ -278,7 +280,9 @@ fn a_form_can_submit_the_core_group() {
     let items =
         &bundle.block("params")["properties"]["rules"]["items"]["properties"]["apiGroups"]["items"];
     assert_eq!(items["default"], "");
+    assert_eq!(items["type"], json!(["string", "null"]));
     assert!(validator(items).is_valid(&json!("")));
+    assert!(!validator(items).is_valid(&json!(null)));
 }
 
 /// The UI schema has the shape of the params: below an array comes `items`, below an object its members.

@@ -1,0 +1,256 @@
+//! What the `mass` CLI makes of a massdriver.yaml, in the order in which it does it: read, give every boolean a default,
+//! turn slots into references, resolve the references, write the schemas. Also its lint rules that need no platform.
+
+use std::{collections::BTreeMap, fs, path::Path};
+
+use serde_json::{Map, Value, json};
+
+/// A reference is to one of the organisation's resource types; these are kept as files.
+const RESOURCE_TYPES: &str = "tests/resource-types";
+
+/// Words that make `mass` take a step's provisioner for one of its own and read its inputs from files of that tool.
+pub const BUILT_IN_PROVISIONERS: [&str; 4] = ["opentofu", "terraform", "helm", "bicep"];
+
+pub struct Bundle {
+    root: Map<String, Value>,
+}
+
+impl Bundle {
+    pub fn read(path: &Path) -> Self {
+        let text = fs::read_to_string(path).expect("massdriver.yaml can be read");
+        Self::parse(&text)
+    }
+
+    pub fn parse(text: &str) -> Self {
+        let mut root: Map<String, Value> =
+            serde_saphyr::from_str(text).expect("massdriver.yaml is a YAML mapping");
+        if let Some(params) = root.get_mut("params") {
+            give_booleans_a_default(params);
+        }
+        Self { root }
+    }
+
+    pub fn text(&self, key: &str) -> &str {
+        self.root[key].as_str().expect("a text")
+    }
+
+    pub fn block(&self, key: &str) -> &Value {
+        &self.root[key]
+    }
+
+    /// The four files of `mass bundle build`: file name and content.
+    pub fn schemas(&self) -> BTreeMap<String, String> {
+        let blocks = [
+            ("artifacts", slots(self.block("resources"))),
+            ("params", self.block("params").clone()),
+            ("connections", slots(self.block("dependencies"))),
+            ("ui", self.block("ui").clone()),
+        ];
+        blocks
+            .into_iter()
+            .map(|(label, block)| {
+                let strip_id = matches!(label, "params" | "ui");
+                let mut schema = dereference(&block, strip_id);
+                self.add_metadata(label, &mut schema);
+                (format!("schema-{label}.json"), marshal(schema))
+            })
+            .collect()
+    }
+
+    fn add_metadata(&self, label: &str, schema: &mut Value) {
+        if label == "ui" {
+            return;
+        }
+        let name = self.text("name");
+        let id =
+            format!("https://schemas.massdriver.cloud/schemas/bundles/{name}/schema-{label}.json");
+        schema["$schema"] = json!("http://json-schema.org/draft-07/schema");
+        schema["$id"] = json!(id);
+        schema["title"] = json!(name);
+        schema["description"] = json!(self.text("description"));
+    }
+
+    /// What `mass bundle lint` would object to, as far as it can be told offline.
+    pub fn lint(&self) -> Vec<String> {
+        let mut complaints = name_collisions(self.block("params"), self.block("dependencies"));
+        required_matches("params", self.block("params"), &mut complaints);
+        complaints
+    }
+}
+
+/// A form takes a boolean without default for absent. Arrays are not looked into.
+fn give_booleans_a_default(schema: &mut Value) {
+    let Some(map) = schema.as_object_mut() else {
+        return;
+    };
+    if map.get("type") == Some(&json!("boolean")) {
+        map.entry("default").or_insert(json!(false));
+    }
+    map.values_mut().for_each(give_booleans_a_default);
+}
+
+/// `{slot: {resource_type, required}}` as a schema with references.
+fn slots(block: &Value) -> Value {
+    let slots = block.as_object().expect("a mapping of slots");
+    let properties: Map<String, Value> = slots
+        .iter()
+        .map(|(name, slot)| (name.clone(), json!({ "$ref": slot["resource_type"] })))
+        .collect();
+    let required: Vec<&String> = slots
+        .iter()
+        .filter(|(_, slot)| slot["required"] == true)
+        .map(|(name, _)| name)
+        .collect();
+    json!({ "properties": properties, "required": required })
+}
+
+/// A referenced type becomes the base, and the keys beside the reference override it.
+fn dereference(schema: &Value, strip_id: bool) -> Value {
+    match schema {
+        Value::Array(items) => items
+            .iter()
+            .map(|item| dereference(item, strip_id))
+            .collect(),
+        Value::Object(map) => {
+            let mut result = Map::new();
+            for (key, value) in map {
+                match value {
+                    Value::String(reference) if key == "$ref" && !reference.starts_with('#') => {
+                        let mut referenced = resource_type(reference);
+                        if strip_id {
+                            referenced.remove("$id");
+                        }
+                        for (key, value) in referenced {
+                            result
+                                .entry(key)
+                                .or_insert_with(|| dereference(&value, strip_id));
+                        }
+                    }
+                    _ => {
+                        result.insert(key.clone(), dereference(value, strip_id));
+                    }
+                }
+            }
+            Value::Object(result)
+        }
+        _ => schema.clone(),
+    }
+}
+
+/// `[organisation/]name[@version]`; the file is what the platform would answer for the newest version.
+fn resource_type(reference: &str) -> Map<String, Value> {
+    let unversioned = reference.split('@').next().unwrap_or_default();
+    let name = unversioned.rsplit('/').next().unwrap_or_default();
+    let path = format!("{RESOURCE_TYPES}/{name}.json");
+    let text = fs::read_to_string(&path)
+        .unwrap_or_else(|error| panic!("resource type {reference}: {path}: {error}"));
+    serde_json::from_str(&text).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+/// As Go's `json.MarshalIndent` with four spaces: keys in byte order, and what could end a script element escaped.
+fn marshal(mut schema: Value) -> String {
+    schema.sort_all_objects();
+    let mut bytes = Vec::new();
+    let formatter = serde_json::ser::PrettyFormatter::with_indent(b"    ");
+    let mut serializer = serde_json::Serializer::with_formatter(&mut bytes, formatter);
+    serde::Serialize::serialize(&schema, &mut serializer).expect("JSON into memory");
+    let text = String::from_utf8(bytes).expect("JSON is UTF-8");
+    // Outside of strings these characters do not occur in JSON, so no parsing is needed.
+    let escapes = [
+        ('<', r"\u003c"),
+        ('>', r"\u003e"),
+        ('&', r"\u0026"),
+        ('\u{2028}', r"\u2028"),
+        ('\u{2029}', r"\u2029"),
+    ];
+    escapes
+        .iter()
+        .fold(text, |text, (raw, escape)| text.replace(*raw, escape))
+        + "\n"
+}
+
+fn name_collisions(params: &Value, dependencies: &Value) -> Vec<String> {
+    let names = |block: &Value| {
+        block
+            .as_object()
+            .map(|map| map.keys().cloned().collect())
+            .unwrap_or_default()
+    };
+    let (params, dependencies): (Vec<String>, Vec<String>) =
+        (names(&params["properties"]), names(dependencies));
+    params
+        .into_iter()
+        .filter(|name| dependencies.contains(name))
+        .map(|name| format!("name-collision: {name} is a param and a dependency"))
+        .collect()
+}
+
+fn required_matches(path: &str, schema: &Value, complaints: &mut Vec<String>) {
+    let properties = &schema["properties"];
+    for name in schema["required"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_str)
+    {
+        if properties.get(name).is_none() {
+            complaints.push(format!(
+                "required-match: {path}.{name} is required and not a property"
+            ));
+        }
+    }
+    for (name, property) in properties.as_object().into_iter().flatten() {
+        required_matches(&format!("{path}.{name}"), property, complaints);
+    }
+    if let Some(items) = schema.get("items") {
+        required_matches(&format!("{path}[]"), items, complaints);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_is_escaped_and_keys_are_sorted_as_go_does_it() {
+        let schema = json!({ "b": { "z": [], "$id": "<a&b>\u{2028}" }, "B": {}, "a": true });
+        let expected = "{\n    \"B\": {},\n    \"a\": true,\n    \"b\": {\n        \
+                        \"$id\": \"\\u003ca\\u0026b\\u003e\\u2028\",\n        \"z\": []\n    }\n}\n";
+        assert_eq!(marshal(schema), expected);
+    }
+
+    #[test]
+    fn keys_beside_a_reference_override_the_type_whatever_their_order() {
+        let schema = json!({ "$ref": "massdriver/kubernetes-cluster@~1", "$comment": "first", "title": "mine" });
+        let resolved = dereference(&schema, false);
+        assert_eq!(resolved["title"], "mine");
+        assert_eq!(resolved["$comment"], "first");
+        assert_eq!(resolved["required"], json!(["authentication"]));
+        assert!(resolved.get("$ref").is_none());
+    }
+
+    #[test]
+    fn a_boolean_without_default_is_false_but_not_inside_of_arrays() {
+        let mut schema = json!({
+            "properties": { "on": { "type": "boolean" }, "kept": { "type": "boolean", "default": true } },
+            "oneOf": [{ "type": "boolean" }],
+        });
+        give_booleans_a_default(&mut schema);
+        assert_eq!(schema["properties"]["on"]["default"], false);
+        assert_eq!(schema["properties"]["kept"]["default"], true);
+        assert!(schema["oneOf"][0].get("default").is_none());
+    }
+
+    #[test]
+    fn lint_finds_a_collision_and_a_required_name_that_is_no_property() {
+        let bundle = Bundle::parse(
+            "params:\n  required: [missing]\n  properties:\n    cluster:\n      required: [deep]\n      properties: {}\n\
+             dependencies:\n  cluster: { resource_type: kubernetes-cluster, required: true }\n",
+        );
+        let complaints = bundle.lint();
+        assert_eq!(complaints.len(), 3, "{complaints:?}");
+        assert!(complaints[0].starts_with("name-collision: cluster"));
+        assert!(complaints[1].starts_with("required-match: params.missing"));
+        assert!(complaints[2].starts_with("required-match: params.cluster.deep"));
+    }
+}

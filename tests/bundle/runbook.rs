@@ -1,0 +1,240 @@
+//! operator.md as operators see it: rendered by a Mustache engine with what each generation of the platform offers.
+
+use std::{collections::BTreeMap, fs};
+
+use rstest::rstest;
+use serde_json::{Value, json};
+
+const SERVER: &str = "https://api.example.com:6443/k8s?a=1&b=2";
+
+fn authentication() -> Value {
+    json!({
+        "cluster": { "server": SERVER, "certificate-authority-data": "Q0E=" },
+        "user": { "token": "[SENSITIVE]" },
+    })
+}
+
+/// Payloads of a kubernetes-cluster resource, as they circulate.
+pub fn shapes() -> BTreeMap<&'static str, Value> {
+    let aws = json!({ "arn": "arn:aws:eks:eu-west-1:123456789012:cluster/c", "oidc_issuer_url": "https://oidc.example.com" });
+    let specs = json!({ "kubernetes": { "cloud": "aws", "version": "1.33" }, "aws": { "region": "eu-west-1" } });
+    BTreeMap::from([
+        ("flat", json!({ "authentication": authentication() })),
+        (
+            "flat with namespace",
+            json!({ "authentication": authentication(), "namespace": "team-a" }),
+        ),
+        (
+            "flat with cloud",
+            json!({ "authentication": authentication(), "infrastructure": aws, "specs": specs }),
+        ),
+        (
+            "legacy",
+            json!({ "data": { "authentication": authentication() } }),
+        ),
+        (
+            "legacy with cloud",
+            json!({ "data": { "authentication": authentication(), "infrastructure": aws }, "specs": specs }),
+        ),
+    ])
+}
+
+/// What the platform hands to the template: today's names, both in the time between, the old ones only, and the old
+/// ones without the credential.
+#[derive(Clone, Copy, Debug)]
+enum Names {
+    New,
+    Both,
+    Old,
+    OldSpecsOnly,
+}
+
+fn context(names: Names, payload: &Value) -> Value {
+    let mut context = json!({
+        "id": "shop-prod-token",
+        "params": {
+            "namespace": "team-a",
+            "rules": [
+                { "apiGroups": ["", "apps"], "resources": ["pods", "*/scale"], "verbs": ["get", "list"] },
+                { "apiGroups": ["*"], "resources": ["configmaps"], "verbs": ["get"], "resourceNames": ["one", "two"] },
+                { "apiGroups": [""], "resources": ["pods/log"], "verbs": ["get"], "resourceNames": [] },
+            ],
+            "md_metadata": { "name_prefix": "shop-prod-token-x1y2", "default_tags": {} },
+        },
+    });
+    let incoming = json!({ "kubernetes_cluster": payload });
+    let outgoing = json!({ "token": payload });
+    if matches!(names, Names::New | Names::Both) {
+        context["dependencies"] = incoming.clone();
+        context["resources"] = outgoing.clone();
+    }
+    if matches!(names, Names::Both | Names::Old) {
+        context["connections"] = incoming;
+        context["artifacts"] = outgoing;
+    }
+    if matches!(names, Names::OldSpecsOnly) {
+        let specs = json!({ "specs": payload.get("specs").cloned().unwrap_or_else(|| json!({})) });
+        context["connections"] = json!({ "kubernetes_cluster": specs });
+        context["artifacts"] = json!({ "token": specs });
+    }
+    context
+}
+
+fn template() -> String {
+    let text = fs::read_to_string("operator.md").expect("operator.md");
+    let body = text
+        .strip_prefix("---\ntemplating: mustache\n---\n")
+        .expect("the front matter turns templating on");
+    body.to_owned()
+}
+
+fn render(context: &Value) -> String {
+    let template = mustache::compile_str(&template()).expect("a sound template");
+    template
+        .render_to_string(context)
+        .expect("a rendered runbook")
+}
+
+/// What a reader would stumble over: blanks where a value was meant, and tags that were not understood.
+fn blanks(text: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut in_block = false;
+    for line in text.lines() {
+        let fence = line.starts_with("```");
+        in_block ^= fence;
+        let mut complain = |what: &str| found.push(format!("{what}: {line}"));
+        if line.contains("{{") || line.contains("}}") {
+            complain("leftover tag");
+        }
+        if line.contains("&#") || line.contains("&amp;") || line.contains("&quot;") {
+            complain("escaped for HTML");
+        }
+        if line != line.trim_end() {
+            complain("blank at the end");
+        }
+        if fence {
+            continue;
+        }
+        let words = if in_block { line.trim_start() } else { line };
+        if !in_block {
+            // Every second part between back quotes is code.
+            let parts: Vec<&str> = line.split('`').collect();
+            if parts.len().is_multiple_of(2)
+                || parts
+                    .iter()
+                    .skip(1)
+                    .step_by(2)
+                    .any(|code| code.trim().is_empty())
+            {
+                complain("empty code");
+            }
+        }
+        if [
+            " .",
+            " ,",
+            ": .",
+            "()",
+            "--namespace  ",
+            "account::",
+            ":-token",
+            " -token",
+            "//-",
+        ]
+        .iter()
+        .any(|gap| {
+            words.contains(gap) && !(*gap == " ." && words.contains("--sort-by .lastTimestamp"))
+        }) || words.ends_with("--namespace")
+        {
+            complain("gap");
+        }
+    }
+    if in_block {
+        found.push("a code block is not closed".to_owned());
+    }
+    if text.contains("\n\n\n") {
+        found.push("two empty lines".to_owned());
+    }
+    found
+}
+
+#[rstest]
+fn runbook_has_no_blanks_whatever_the_platform_offers(
+    #[values(
+        "flat",
+        "flat with namespace",
+        "flat with cloud",
+        "legacy",
+        "legacy with cloud"
+    )]
+    shape: &str,
+    #[values(Names::New, Names::Both, Names::Old, Names::OldSpecsOnly)] names: Names,
+) {
+    let text = render(&context(names, &shapes()[shape]));
+    assert_eq!(blanks(&text), Vec::<String>::new(), "{text}");
+    let knows_the_credential = !matches!(names, Names::OldSpecsOnly);
+    assert_eq!(
+        text.matches(SERVER).count(),
+        usize::from(knows_the_credential),
+        "the server, as it is written, once"
+    );
+    let knows_its_namespace = knows_the_credential && shape == "flat with namespace";
+    assert_eq!(
+        text.contains("set-context"),
+        !knows_its_namespace,
+        "only where the kubeconfig has no namespace"
+    );
+    assert!(!text.contains("[SENSITIVE]"));
+}
+
+#[test]
+fn runbook_has_no_blanks_before_the_first_deployment() {
+    let mut before = context(Names::New, &shapes()["flat"]);
+    before["resources"] = json!({});
+    let text = render(&before);
+    assert_eq!(blanks(&text), Vec::<String>::new(), "{text}");
+}
+
+/// Engines differ in what they leave of the line of a tag that stands alone.
+#[test]
+fn no_tag_stands_alone_on_its_line() {
+    let alone: Vec<_> = template()
+        .lines()
+        .filter(|line| line.starts_with("{{") && line.ends_with("}}"))
+        .map(str::to_owned)
+        .collect();
+    assert_eq!(alone, Vec::<String>::new());
+}
+
+#[test]
+fn the_search_for_blanks_finds_them() {
+    for bad in [
+        "a `` b",
+        "Server: .",
+        "use {{x}} now",
+        "in  , b",
+        "kubectl --namespace",
+        "https:&#x2F;&#x2F;a",
+        "(see ())",
+    ] {
+        assert!(!blanks(bad).is_empty(), "{bad}");
+    }
+    assert_eq!(blanks("The `\"\"` group: `a`, `b`."), Vec::<String>::new());
+}
+
+#[test]
+fn runbook_lists_the_rules_as_they_are() {
+    let text = render(&context(Names::New, &shapes()["flat"]));
+    for line in [
+        "- on `pods` `*/scale` in API group `\"\"` `\"apps\"`, verbs `get` `list`",
+        "- on `configmaps` in API group `\"*\"`, verbs `get`, object `one`, object `two`",
+        "- on `pods/log` in API group `\"\"`, verbs `get`",
+    ] {
+        assert!(text.lines().any(|found| found == line), "{line}\n{text}");
+    }
+}
+
+/// The whole text once, to be read by people when it changes.
+#[test]
+fn runbook_of_a_legacy_instance() {
+    insta::assert_snapshot!(render(&context(Names::New, &shapes()["legacy with cloud"])));
+}

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
-use std::thread::{self, sleep};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use base64::Engine as _;
@@ -24,11 +24,10 @@ use crate::pki::{self, Authority, ClientCertificate};
 use crate::processes::{Component, Processes};
 use crate::rest::{Client, Response};
 use crate::rsa;
+use crate::wait::{PATIENCE, poll};
 
 /// Where personas are ServiceAccounts.
 const PERSONAS: &str = "testbed-personas";
-/// For each step of a start. Generous: a machine that builds something else at the same time is slow.
-const PATIENCE: Duration = Duration::from_secs(60);
 /// Another program can take the port between our asking and the server's binding.
 const PORT_TRIES: usize = 5;
 
@@ -161,16 +160,12 @@ impl ControlPlane {
     }
 
     fn await_controllers(&self, what: &str, path: &str, pointer: &str) -> Result<(), Error> {
-        let start = Instant::now();
-        while start.elapsed() < PATIENCE {
+        let found = poll(PATIENCE, || {
             self.controllers().check()?;
             let answer = self.masters.send("GET", path, None, None)?;
-            if answer.body.pointer(pointer).is_some() {
-                return Ok(());
-            }
-            sleep(Duration::from_millis(10));
-        }
-        Err(self.controllers().late(what))
+            Ok(answer.body.pointer(pointer).map(drop))
+        })?;
+        found.ok_or_else(|| self.controllers().late(what))
     }
 
     fn controllers(&self) -> MutexGuard<'_, Component> {
@@ -226,13 +221,9 @@ impl ControlPlane {
         self.post("/api/v1/namespaces", &json!({"metadata": {"name": name}}));
         // So that a test that compares before with after sees no late arrivals. Not for ever: the
         // controllers may be frozen or dead.
-        let start = Instant::now();
-        let arrivals = ["serviceaccounts/default", "configmaps/kube-root-ca.crt"];
-        for arrival in arrivals {
+        for arrival in ["serviceaccounts/default", "configmaps/kube-root-ca.crt"] {
             let path = format!("/api/v1/namespaces/{name}/{arrival}");
-            while self.get(&path).is_none() && start.elapsed() < Duration::from_secs(2) {
-                sleep(Duration::from_millis(5));
-            }
+            let _ = poll(Duration::from_secs(1), || Ok(self.get(&path)));
         }
         name
     }
@@ -323,16 +314,11 @@ impl ControlPlane {
                 "name": first("resourceNames"),
             },
         }});
-        let start = Instant::now();
-        while start.elapsed() < PATIENCE {
-            let path = "/apis/authorization.k8s.io/v1/subjectaccessreviews";
-            let answer = self.expect("POST", path, Some(&question))?;
-            if answer["status"]["allowed"] == true {
-                return Ok(());
-            }
-            sleep(Duration::from_millis(5));
-        }
-        Err(self.api_server.late(&format!("the granting of {rule} to {}", persona.user)))
+        let allowed = poll(PATIENCE, || {
+            let answer = self.expect("POST", "/apis/authorization.k8s.io/v1/subjectaccessreviews", Some(&question))?;
+            Ok((answer["status"]["allowed"] == true).then_some(()))
+        })?;
+        allowed.ok_or_else(|| self.api_server.late(&format!("the granting of {rule} to {}", persona.user)))
     }
 
     /// A certificate for a user in at most two groups.
@@ -571,15 +557,11 @@ fn start_etcd(processes: &Processes, binaries: &Binaries) -> Result<Component, E
 }
 
 fn await_etcd(etcd: &mut Component, socket: &Path) -> Result<(), Error> {
-    let start = Instant::now();
-    while start.elapsed() < PATIENCE {
-        if UnixStream::connect(socket).is_ok() {
-            return Ok(());
-        }
+    let open = poll(PATIENCE, || {
         etcd.check()?;
-        sleep(Duration::from_millis(5));
-    }
-    Err(etcd.late("the opening of etcd's socket"))
+        Ok(UnixStream::connect(socket).ok())
+    })?;
+    open.map(drop).ok_or_else(|| etcd.late("the opening of etcd's socket"))
 }
 
 fn start_api_server(
@@ -605,15 +587,13 @@ fn start_api_server(
 }
 
 fn await_api_server(component: &mut Component, client: &Client) -> Result<(), Error> {
-    let start = Instant::now();
-    while start.elapsed() < PATIENCE {
+    let ready = poll(PATIENCE, || {
         component.check()?;
-        match client.send("GET", "/readyz", None, None) {
-            Ok(answer) if answer.text == "ok" => return Ok(()),
-            Ok(_) | Err(_) => sleep(Duration::from_millis(20)), // refused at first, then a list of checks
-        }
-    }
-    Err(component.late("the answer \"ok\" on /readyz"))
+        // Refused at first, then a list of checks.
+        let answer = client.send("GET", "/readyz", None, None).ok();
+        Ok(answer.filter(|answer| answer.text == "ok"))
+    })?;
+    ready.map(drop).ok_or_else(|| component.late("the answer \"ok\" on /readyz"))
 }
 
 fn free_port() -> Result<u16, Error> {
@@ -643,6 +623,7 @@ fn api_server_arguments(directory: &Path, port: u16, options: &Options) -> Vec<S
         format!("--audit-policy-file={directory}/audit.yaml"),
         format!("--audit-log-path={directory}/audit.log"),
         "--audit-log-mode=blocking".to_owned(), // on disk before the answer is sent
+        "--audit-log-maxsize=100000".to_owned(), // MB; a mark would not survive the change to a new file
         "--profiling=false".to_owned(),
     ];
     arguments.extend(options.api_server_arguments.iter().cloned());

@@ -3,7 +3,6 @@
 use std::fmt;
 
 /// Why a control plane could not be started, in words for the person who started it.
-#[derive(Debug)]
 pub struct Error(String);
 
 impl Error {
@@ -15,6 +14,13 @@ impl Error {
 impl fmt::Display for Error {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(&self.0)
+    }
+}
+
+/// The same words: this is what `unwrap` and a failing `main` show, and logs have many lines.
+impl fmt::Debug for Error {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, formatter)
     }
 }
 

@@ -17,6 +17,7 @@ mod random;
 mod relay;
 mod rest;
 mod rsa;
+mod wait;
 
 pub use audit::{Audit, AuditEvent, Mark};
 pub use control_plane::{ControlPlane, Options};
@@ -27,3 +28,4 @@ pub use pki::{ClientCertificate, WrongCa};
 pub use platform::{Era, Platform, Recorded};
 pub use relay::{DistantServer, RoundTripGate};
 pub use rest::Response;
+pub use wait::eventually;

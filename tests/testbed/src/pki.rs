@@ -108,9 +108,11 @@ impl Default for WrongCa {
     }
 }
 
-/// An EC P-256 key: the ServiceAccount signing key of a cluster whose tokens differ every time.
+/// An EC P-256 key: the ServiceAccount signing key of a cluster whose tokens differ every time. The public
+/// half is added because the API server finds it by itself only in RSA keys and in SEC 1.
 pub(crate) fn ec_key() -> Result<String, Error> {
-    Ok(KeyPair::generate().doing("making a key")?.serialize_pem())
+    let key = KeyPair::generate().doing("making a key")?;
+    Ok(key.serialize_pem() + &key.public_key_pem())
 }
 
 /// PEM around DER.

@@ -6,13 +6,15 @@
 //! first instruction. A shell outside the group waits on a second such pipe; when we are gone the
 //! kernel closes both, and the shell kills the group and removes the directory.
 
-use std::fs::File;
+use std::fs::{DirBuilder, File};
+use std::os::unix::fs::DirBuilderExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use crate::binaries::tail;
 use crate::error::{Doing, Error};
+use crate::random;
 
 /// `$1` is the group, `$2` the directory. `-s KILL`, because dash does not know `kill -9 --`. Removing is repeated because a dying process may still
 /// be writing.
@@ -45,24 +47,21 @@ impl Processes {
     /// An empty group and an empty directory that only we may read.
     pub(crate) fn new() -> Result<Self, Error> {
         // Short, because a Unix socket in it may have 103 characters on macOS.
-        let directory = tempfile::Builder::new().prefix("testbed-").tempdir().doing("making a temporary directory")?;
-        let leader = quiet("cat").process_group(0).spawn();
-        let leader = leader.doing("starting cat")?;
+        let name = format!("testbed-{}", random::hex(&random::bytes::<6>()));
+        let directory = std::env::temp_dir().join(name);
+        let leader = quiet("cat").process_group(0).spawn().doing("starting cat")?;
         let group = i32::try_from(leader.id()).doing("reading a process id")?;
         let watchdog = quiet("sh")
             .args(["-c", WATCHDOG, "testbed-watchdog"])
             .arg(group.to_string())
-            .arg(directory.path())
+            .arg(&directory)
             .current_dir("/")
             .process_group(0)
             .spawn()
             .doing("starting sh")?;
-        Ok(Self {
-            directory: directory.keep(), // from here on the watchdog removes it
-            group,
-            leader,
-            watchdog,
-        })
+        // Only now, when there is somebody who will remove it.
+        DirBuilder::new().mode(0o700).create(&directory).doing(format_args!("making {}", directory.display()))?;
+        Ok(Self { directory, group, leader, watchdog })
     }
 
     pub(crate) fn directory(&self) -> &Path {

@@ -13,7 +13,7 @@ use crate::error::{OrFail, fail};
 
 /// How long nothing must move before held bytes are let through. Longer than any pause of a program
 /// that still has something to send, and than the server needs for one of several answers.
-const SILENCE: Duration = Duration::from_millis(25);
+const SILENCE: Duration = Duration::from_millis(50);
 
 /// Counts the round trips of a program: everything a server says is held back until both sides have
 /// been silent for a while, then all of it is let through at once, over all connections, and that

@@ -8,8 +8,8 @@ use num_bigint::BigUint;
 
 use crate::{pki, random};
 
-/// Bits of each of the two primes.
-const PRIME_BITS: u64 = 1024;
+/// Length of each of the two primes.
+const PRIME_BYTES: usize = 128;
 /// Enough for random candidates of this size (FIPS 186-5, table B.1 asks for 5).
 const ROUNDS: usize = 5;
 const EXPONENT: u32 = 65_537;
@@ -44,10 +44,10 @@ pub(crate) fn generate() -> String {
 fn prime() -> BigUint {
     let small: Vec<u32> = small_primes();
     loop {
-        let mut start = BigUint::from_bytes_be(&random::bytes::<{ PRIME_BITS as usize / 8 }>());
-        start.set_bit(PRIME_BITS - 1, true);
-        start.set_bit(PRIME_BITS - 2, true);
-        start.set_bit(0, true);
+        let mut start = BigUint::from_bytes_be(&random::bytes::<PRIME_BYTES>());
+        for bit in [1023, 1022, 0] {
+            start.set_bit(bit, true);
+        }
         // Walk upwards from a random start; remainders are updated, not computed again.
         let mut rests: Vec<u32> = small.iter().map(|p| rest(&start, *p)).collect();
         for step in 0..1000_u32 {

@@ -1,0 +1,34 @@
+//! Waiting for what happens elsewhere.
+
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use crate::error::{Error, fail};
+
+/// Generous: a machine that builds something else at the same time is slow.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+const STEP: Duration = Duration::from_millis(5);
+
+/// Asks again and again until there is something or an error; `None` when `patience` is over.
+pub(crate) fn poll<T>(
+    patience: Duration,
+    mut ask: impl FnMut() -> Result<Option<T>, Error>,
+) -> Result<Option<T>, Error> {
+    let start = Instant::now();
+    loop {
+        let answer = ask()?;
+        if answer.is_some() || start.elapsed() >= patience {
+            return Ok(answer);
+        }
+        sleep(STEP);
+    }
+}
+
+/// Asks again and again until there is something. Ends the test when it takes longer than a minute.
+#[track_caller]
+pub fn eventually<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
+    match poll(PATIENCE, || Ok(ask())) {
+        Ok(Some(found)) => found,
+        _ => fail(format_args!("{what}: still not so after {PATIENCE:?}")),
+    }
+}

@@ -63,10 +63,6 @@ codes! {
     Usage = "usage", Usage;
     /// The input was refused; the findings say where.
     InputRefused = "input-refused", Input;
-    /// A document could not be read.
-    InputUnreadable = "input-unreadable", Input;
-    /// A variable that the platform sets is missing.
-    EnvironmentMissing = "environment-missing", Input;
     /// `--output` cannot be written.
     OutputNotWritable = "output-not-writable", Input;
     /// The name of the server is unknown.
@@ -212,8 +208,6 @@ const fn usual_next_step(code: Code) -> &'static str {
     match code {
         Code::Usage => "run k8s-token --help",
         Code::InputRefused => "mend the input where the findings point, then run again",
-        Code::InputUnreadable => "check the path and that the file holds one JSON document",
-        Code::EnvironmentMissing => "run as a provisioner of the platform, or use the subcommands with --params",
         Code::OutputNotWritable | Code::OutputFailed => "choose another --output, then run again",
         Code::Dns => "check the host in the connection's server, and the DNS of the place this runs in",
         Code::ConnectionFailed => "check the server's address and port, and the network from the place this runs in",

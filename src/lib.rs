@@ -1,2 +1,186 @@
-//! k8s-token
-pub mod error; pub mod finding; pub mod rbac; pub mod secret;
+//! k8s-token: turns `{namespace, rules[]}` and a cluster connection into a proved Kubernetes credential, and takes it
+//! back.
+//!
+//! The files are the data flow, in this order; a pure one does no I/O and knows no clock:
+//!
+//! ```text
+//! argv, environment, documents   cli, inputs       the only readers of disk and environment
+//!   -> Request                   request, schema   pure: nothing invalid exists past here
+//!   -> Desired                   desired           pure, infallible
+//!   -> Observed                  cluster           the only file that names kube's Client
+//!   -> Plan                      plan, rbac        pure
+//!   -> applied, token            cluster
+//!   -> proved                    credential        pure judgement
+//!   -> Artifact                  artifact          pure
+//!   -> published                 publish, output   the platform, a file
+//! the sequences                  run
+//! all that is printed            report
+//! ```
+
+pub mod artifact;
+pub mod cli;
+pub mod cluster;
+pub mod credential;
+pub mod desired;
+pub mod error;
+pub mod finding;
+pub mod inputs;
+pub mod kubeconfig;
+pub mod object;
+pub mod output;
+pub mod plan;
+pub mod publish;
+pub mod rbac;
+pub mod report;
+pub mod request;
+pub mod run;
+pub mod schema;
+pub mod secret;
+pub mod transport;
+
+use std::{ffi::OsString, io::Write, path::PathBuf};
+
+use cli::{Action, Environment, Invocation, Refusal, RunOptions, Target};
+use cluster::Budget;
+use error::{Code, Exit, Failure};
+use finding::Finding;
+use output::OutputFile;
+use report::Report;
+use request::{Namespace, Request, Terms};
+use run::Run;
+
+/// Runs the program: parses, does it, prints, and says how it ended.
+pub async fn main(
+    arguments: impl IntoIterator<Item = OsString>,
+    out: Box<dyn Write>,
+    log: Box<dyn Write>,
+) -> Exit {
+    let environment = Environment::read();
+    let report = Report::new(out, log);
+    match cli::parse(arguments, &environment) {
+        Ok(Invocation::Run(options)) => execute(&options, &environment, &report).await,
+        Ok(Invocation::Kubeconfig { artifact, namespace }) => {
+            finish(&report, false, print_kubeconfig(&artifact, namespace.as_deref(), &report))
+        }
+        Err(Refusal::Answer(text)) => {
+            report.text(&text, true);
+            Exit::Done
+        }
+        Err(Refusal::Usage(text)) => {
+            report.text(&text, false);
+            Exit::Usage
+        }
+        Err(Refusal::Failure(failure)) => finish(&report, false, Err(failure)),
+    }
+}
+
+async fn execute(options: &RunOptions, environment: &Environment, report: &Report) -> Exit {
+    report.begin(options.action);
+    let result = match prepare(options, environment, report) {
+        Ok((request, output)) => {
+            let budget = Budget::new(request.timeout);
+            let (name, namespace) = (request.name.as_str(), request.namespace.as_str());
+            report.about(name, namespace, request.connection.server.as_str(), &budget);
+            let run = Run { request: &request, budget, report };
+            tokio::select! {
+                result = work(options, &run, output) => result,
+                () = terminated() => {
+                    Err(Failure::new(Code::Terminated, options.action.as_str(), "stopped by SIGTERM"))
+                }
+            }
+        }
+        Err(failure) => Err(failure),
+    };
+    let changes = matches!(result, Ok(true)) && options.detailed_exitcode;
+    match finish(report, options.json, result.map(drop)) {
+        Exit::Done if changes => Exit::Changes,
+        exit => exit,
+    }
+}
+
+/// Reads, parses, and proves that the output can be written: all that is done before the first packet.
+fn prepare(
+    options: &RunOptions,
+    environment: &Environment,
+    report: &Report,
+) -> Result<(Request, Option<OutputFile>), Failure> {
+    let (inputs, findings) = inputs::load(&options.source, environment);
+    let terms =
+        Terms { action: options.action, publish: options.publish, timeout_seconds: options.timeout_seconds };
+    let (request, findings) = request::parse(&inputs, &terms, findings);
+    let Some(request) = request else { return Err(Failure::input(findings)) };
+    request.tokens().for_each(|token| report.learn(token));
+    findings.into_iter().for_each(|finding| report.finding(finding));
+    let output = match &options.output {
+        Some(Target::File(path)) => Some(OutputFile::prepare(path).map_err(|cause| {
+            Failure::new(Code::OutputNotWritable, "preparing the output", cause.to_string()).on(path.display())
+        })?),
+        _ => None,
+    };
+    Ok((request, output))
+}
+
+/// True when a plan has changes.
+async fn work(options: &RunOptions, run: &Run<'_>, output: Option<OutputFile>) -> Result<bool, Failure> {
+    match options.action {
+        Action::Plan => {
+            let changes = run::plan(run).await?;
+            run.report.done(if changes { "planned: there are changes," } else { "planned: nothing to change," });
+            Ok(changes)
+        }
+        Action::Provision => {
+            let artifact = run::provision(run).await?;
+            let unwritten = |cause: std::io::Error| {
+                Failure::new(Code::OutputFailed, "writing the artifact", cause.to_string())
+            };
+            if let Some(file) = output {
+                file.commit(&artifact.text()).map_err(unwritten)?;
+            }
+            if options.output == Some(Target::Stdout) {
+                run.report.hand_out(&artifact.text()).map_err(unwritten)?;
+            }
+            run.report.done("the credential is proved and handed out,");
+            Ok(false)
+        }
+        Action::Decommission => {
+            run::decommission(run).await?;
+            run.report.done("the credential is gone,");
+            Ok(false)
+        }
+    }
+}
+
+fn print_kubeconfig(artifact: &PathBuf, namespace: Option<&str>, report: &Report) -> Result<(), Failure> {
+    let namespace = namespace.map(Namespace::parse).transpose().map_err(|problem| {
+        Failure::input(vec![Finding::blocking("schema", "", format!("--namespace: {problem}"))])
+    })?;
+    let document = inputs::document(artifact).map_err(Failure::input)?;
+    let text = kubeconfig::render(&document, namespace.as_ref()).map_err(Failure::input)?;
+    report.hand_out(&text).map_err(|cause| {
+        Failure::new(Code::OutputFailed, "writing the kubeconfig", cause.to_string())
+    })
+}
+
+fn finish(report: &Report, json: bool, result: Result<(), Failure>) -> Exit {
+    let mut exit = Exit::Done;
+    if let Err(failure) = result {
+        exit = failure.code.exit();
+        report.failure(failure);
+    }
+    if json && report.document().is_err() && exit == Exit::Done {
+        exit = Exit::Failed;
+    }
+    exit
+}
+
+/// Resolves when the process is asked to stop.
+async fn terminated() {
+    use tokio::signal::unix::{SignalKind, signal};
+
+    match signal(SignalKind::terminate()) {
+        Ok(mut stop) => {
+            stop.recv().await;
+        }
+        Err(_) => std::future::pending().await,
+    }
+}

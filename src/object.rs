@@ -160,9 +160,56 @@ impl Live {
         }
     }
 
+    /// Pointers to what differs between this state of an object and another, in all that can be seen of it here.
+    #[must_use]
+    pub fn differences(&self, other: &Self) -> Vec<String> {
+        let mut found = Vec::new();
+        for (map, ours, theirs) in
+            [("labels", &self.labels, &other.labels), ("annotations", &self.annotations, &other.annotations)]
+        {
+            let keys: BTreeSet<&String> = ours.keys().chain(theirs.keys()).collect();
+            let differ = keys.into_iter().filter(|key| ours.get(*key) != theirs.get(*key));
+            found.extend(differ.map(|key| format!("/metadata/{map}/{}", escaped(key))));
+        }
+        let fields: BTreeSet<&String> = self.fields.keys().chain(other.fields.keys()).collect();
+        for field in fields {
+            let side = |live: &Self| live.fields.get(field).cloned().unwrap_or_default();
+            differing(&format!("/{field}"), &side(self), &side(other), &mut found);
+        }
+        found.sort();
+        found
+    }
+
     /// The number of the newest token Secret, as the ServiceAccount remembers it.
     #[must_use]
     pub fn generation(&self) -> Option<u32> {
         self.annotations.get(GENERATION)?.parse().ok()
+    }
+}
+
+/// A key as one step of a JSON pointer.
+#[must_use]
+pub fn escaped(key: &str) -> String {
+    key.replace('~', "~0").replace('/', "~1")
+}
+
+/// Adds pointers to the smallest parts that differ. A list of plain values is one part: the server owns it as a whole.
+pub fn differing(at: &str, one: &Value, other: &Value, found: &mut Vec<String>) {
+    match (one, other) {
+        (Value::Object(one), Value::Object(other)) => {
+            let keys: BTreeSet<&String> = one.keys().chain(other.keys()).collect();
+            for key in keys {
+                let side = |map: &serde_json::Map<String, Value>| map.get(key).cloned().unwrap_or_default();
+                differing(&format!("{at}/{}", escaped(key)), &side(one), &side(other), found);
+            }
+        }
+        (Value::Array(one), Value::Array(other)) if one.iter().chain(other).any(Value::is_object) => {
+            for index in 0..one.len().max(other.len()) {
+                let side = |list: &[Value]| list.get(index).cloned().unwrap_or_default();
+                differing(&format!("{at}/{index}"), &side(one), &side(other), found);
+            }
+        }
+        _ if one == other => {}
+        _ => found.push(at.to_owned()),
     }
 }

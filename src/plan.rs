@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::{
     desired::Desired,
-    object::{Kind, Live, Manifest, Owner, Reference},
+    object::{Kind, Live, Manifest, Owner, Reference, differing, escaped},
     rbac::{Permissions, Rule, difference, same_permissions},
 };
 
@@ -209,9 +209,8 @@ fn differences(manifest: &Manifest, live: &Live) -> Vec<String> {
             metadata[map].as_object().into_iter().flatten().map(|(key, value)| (key.as_str(), value)).collect();
         let differ = want.iter().filter(|(key, value)| have.get(**key).map(String::as_str) != value.as_str());
         let gone = owned.iter().filter(|key| !want.contains_key(key.as_str()) && have.contains_key(*key));
-        fields.extend(differ.map(|(key, _)| *key).chain(gone.map(String::as_str)).map(|key| {
-            format!("/metadata/{map}/{}", key.replace('~', "~0").replace('/', "~1"))
-        }));
+        let keys = differ.map(|(key, _)| *key).chain(gone.map(String::as_str));
+        fields.extend(keys.map(|key| format!("/metadata/{map}/{}", escaped(key))));
     }
     for (field, want) in manifest.body.as_object().into_iter().flatten() {
         if matches!(field.as_str(), "apiVersion" | "kind" | "metadata") {
@@ -221,7 +220,7 @@ fn differences(manifest: &Manifest, live: &Live) -> Vec<String> {
         if field == "rules" && same_rules(have, want) {
             continue;
         }
-        pointers(&format!("/{field}"), have, want, &mut fields);
+        differing(&format!("/{field}"), have, want, &mut fields);
     }
     fields.sort();
     fields
@@ -234,27 +233,5 @@ fn same_rules(have: &Value, want: &Value) -> bool {
     match (parse(have), parse(want)) {
         (Some(have), Some(want)) => known && same_permissions(&have, &want),
         _ => false,
-    }
-}
-
-/// Walks both values down to the smallest parts that differ. Lists of plain values are one part: the server owns
-/// them as a whole.
-fn pointers(at: &str, have: &Value, want: &Value, found: &mut Vec<String>) {
-    match (have, want) {
-        (Value::Object(have), Value::Object(want)) => {
-            let keys: std::collections::BTreeSet<&String> = have.keys().chain(want.keys()).collect();
-            for key in keys {
-                let side = |map: &serde_json::Map<String, Value>| map.get(key).cloned().unwrap_or_default();
-                pointers(&format!("{at}/{key}"), &side(have), &side(want), found);
-            }
-        }
-        (Value::Array(have), Value::Array(want)) if want.iter().chain(have).any(Value::is_object) => {
-            for index in 0..have.len().max(want.len()) {
-                let side = |list: &[Value]| list.get(index).cloned().unwrap_or_default();
-                pointers(&format!("{at}/{index}"), &side(have), &side(want), found);
-            }
-        }
-        _ if have == want => {}
-        _ => found.push(at.to_owned()),
     }
 }

@@ -279,8 +279,9 @@ impl Cluster {
             body["metadata"]["uid"] = json!(live.uid);
         }
         let attempt = self.attempt(doing, "patch", Some(reference));
-        let patched = self.api(reference).patch(&reference.name, &parameters, &Patch::Apply(&body));
-        Ok(Seen::of(self.bounded(&attempt, patched).await?).live)
+        let (api, body) = (self.api(reference), Patch::Apply(&body));
+        let patched = self.bounded(&attempt, api.patch(&reference.name, &parameters, &body)).await?;
+        Ok(Seen::of(patched).live)
     }
 
     /// Deletes this very object; one that is gone already is done.
@@ -305,7 +306,7 @@ impl Cluster {
     ///
     /// # Errors
     /// The Secret disappeared, or was not filled in time.
-    pub async fn token(&self, secret: &Reference) -> Result<Token, Failure> {
+    pub async fn token(&self, secret: &Reference) -> Result<(Token, Live), Failure> {
         const DOING: &str = "waiting for the token in";
 
         let started = Instant::now();
@@ -317,7 +318,7 @@ impl Cluster {
                                  ServiceAccount is gone";
                     return Err(Failure::new(Code::TokenSecretVanished, DOING, cause).on(secret));
                 }
-                Some(Seen { token: Some(token), .. }) => return Ok(token),
+                Some(Seen { token: Some(token), live }) => return Ok((token, live)),
                 Some(_) => {}
             }
             let waited = started.elapsed();

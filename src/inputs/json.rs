@@ -32,8 +32,8 @@ struct Node<'a> {
 
 impl Node<'_> {
     fn child(&mut self, step: &str) -> Node<'_> {
-        let step = step.replace('~', "~0").replace('/', "~1");
-        Node { pointer: format!("{}/{step}", self.pointer), duplicates: self.duplicates }
+        let pointer = format!("{}/{}", self.pointer, crate::object::escaped(step));
+        Node { pointer, duplicates: self.duplicates }
     }
 }
 

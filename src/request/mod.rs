@@ -48,6 +48,17 @@ pub struct Request {
     pub timeout: Duration,
 }
 
+impl Request {
+    /// Every secret that the request holds, for the redactor.
+    pub fn tokens(&self) -> impl Iterator<Item = &Token> {
+        let parent = match &self.connection.login {
+            Login::Token(token) => Some(token),
+            Login::Kubeconfig(_) => None,
+        };
+        parent.into_iter().chain(self.platform.iter().map(|platform| &platform.token))
+    }
+}
+
 /// How the request was put.
 pub struct Terms {
     /// What is to be done.
@@ -117,7 +128,7 @@ fn params(inputs: &Inputs, action: Action, findings: &mut Vec<Finding>) -> Optio
     if overridden.is_some() {
         problems.retain(|finding| finding.pointer.as_deref() != Some("/namespace"));
     }
-    let sound = problems.is_empty();
+    let sound = !problems.iter().any(|finding| finding.blocking);
     findings.append(&mut problems);
 
     let namespace = match overridden.or_else(|| document.get("namespace")) {
@@ -308,5 +319,5 @@ fn keep<T>(findings: &mut Vec<Finding>, result: Result<T, Vec<Finding>>) -> Opti
 }
 
 fn pointer(base: &str, key: &str) -> String {
-    format!("{base}/{}", key.replace('~', "~0").replace('/', "~1"))
+    format!("{base}/{}", crate::object::escaped(key))
 }

@@ -1,0 +1,273 @@
+//! Everything that is printed: the log of a run on stderr, one document on stdout. The one output path; each line
+//! passes the redactor on its way out.
+
+use std::{
+    cell::RefCell,
+    io::Write,
+    time::{Duration, Instant},
+};
+
+use serde::Serialize;
+
+use crate::{
+    cli::Action,
+    cluster::Budget,
+    credential::Proof,
+    error::Failure,
+    finding::{Finding, Severity},
+    object::Reference,
+    plan::{self, Change},
+    rbac::{Permissions, Tuple},
+    secret::{Redactor, Token},
+};
+
+/// Where a run prints to.
+pub struct Report {
+    redactor: Redactor,
+    log: RefCell<Box<dyn Write>>,
+    out: RefCell<Box<dyn Write>>,
+    started: Instant,
+    budget: RefCell<Option<Budget>>,
+    document: RefCell<Document>,
+    written: RefCell<Vec<String>>,
+}
+
+/// The document of `--json` (interface section 4): a key is always there, what does not apply is null or empty.
+#[derive(Default, Serialize)]
+struct Document {
+    version: u32,
+    action: Option<Action>,
+    outcome: &'static str,
+    name: Option<String>,
+    namespace: Option<String>,
+    server: Option<String>,
+    server_version: Option<String>,
+    changes: Vec<Change>,
+    permissions: Permissions,
+    findings: Vec<Finding>,
+    missing_permissions: Vec<Tuple>,
+    proof: Option<Proof>,
+    token: Option<TokenFacts>,
+    error: Option<ErrorFacts>,
+    requests: u32,
+    duration_ms: u64,
+}
+
+/// What may be said of a token.
+#[derive(Clone, Serialize)]
+pub struct TokenFacts {
+    /// SHA-256 of its bytes.
+    pub fingerprint: String,
+    /// The Secret that holds it.
+    pub secret: String,
+    /// Uid of that Secret.
+    pub secret_uid: String,
+    /// When it ends; null for one that does not.
+    pub expires: Option<String>,
+}
+
+#[derive(Serialize)]
+struct ErrorFacts {
+    code: &'static str,
+    exit: u8,
+    doing: String,
+    object: Option<String>,
+    cause: String,
+    state: String,
+    next: String,
+}
+
+impl Report {
+    /// Prints to these two.
+    pub fn new(out: Box<dyn Write>, log: Box<dyn Write>) -> Self {
+        Self {
+            redactor: Redactor::default(),
+            log: RefCell::new(log),
+            out: RefCell::new(out),
+            started: Instant::now(),
+            budget: RefCell::default(),
+            document: RefCell::new(Document { version: 1, ..Document::default() }),
+            written: RefCell::default(),
+        }
+    }
+
+    /// From here on this token is blanked on every path.
+    pub fn learn(&self, token: &Token) {
+        self.redactor.learn(token);
+    }
+
+    /// Announces a run.
+    pub fn begin(&self, action: Action) {
+        self.document.borrow_mut().action = Some(action);
+    }
+
+    /// Names what the run is about, and starts counting.
+    pub fn about(&self, name: &str, namespace: &str, server: &str, budget: &Budget) {
+        let mut document = self.document.borrow_mut();
+        document.name = Some(name.to_owned());
+        document.namespace = Some(namespace.to_owned());
+        document.server = Some(server.to_owned());
+        *self.budget.borrow_mut() = Some(budget.clone());
+        let action = document.action.map_or("run", Action::as_str);
+        drop(document);
+        self.line(&format!("{action:<11} {name} in namespace {namespace} (k8s-token {})", env!("CARGO_PKG_VERSION")));
+    }
+
+    /// One line of the log: what was done, to what, and how long the server took.
+    pub fn step(&self, verb: &str, what: &str, took: Option<Duration>) {
+        match took {
+            Some(took) => self.line(&format!("{verb:<11} {what:<66} {:>6} ms", took.as_millis())),
+            None => self.line(&format!("{verb:<11} {what}")),
+        }
+    }
+
+    /// The server said its version.
+    pub fn server_version(&self, version: Option<String>) {
+        self.document.borrow_mut().server_version = version;
+    }
+
+    /// An object was changed, or would be; `took` none for a plan.
+    pub fn change(&self, change: &Change, took: Option<Duration>) {
+        let fields = match change.fields.as_slice() {
+            [] => String::new(),
+            fields => format!("  {}", fields.join(" ")),
+        };
+        self.step(change.action.as_str(), &format!("{}{fields}", change.reference), took);
+        let mut document = self.document.borrow_mut();
+        document.changes.push(change.clone());
+        document.changes.sort_by_key(|change| change.reference.kind);
+    }
+
+    /// A write went through; a later failure says so.
+    pub fn wrote(&self, action: plan::Action, reference: &Reference) {
+        self.written.borrow_mut().push(format!("{} of {reference}", action.as_str()));
+    }
+
+    /// What changes for the holder.
+    pub fn permissions(&self, permissions: Permissions) {
+        for (word, tuples) in [("widened", &permissions.widened), ("narrowed", &permissions.narrowed)] {
+            for tuple in tuples.iter().take(LISTED) {
+                self.step(word, &tuple.to_string(), None);
+            }
+            if tuples.len() > LISTED {
+                self.step(word, &format!("and {} more", tuples.len() - LISTED), None);
+            }
+        }
+        self.document.borrow_mut().permissions = permissions;
+    }
+
+    /// Something to say about the input or the cluster.
+    pub fn finding(&self, finding: Finding) {
+        if finding.severity > Severity::Info || finding.blocking {
+            let at = finding.pointer.as_deref().filter(|pointer| !pointer.is_empty());
+            let at = at.map(|pointer| format!("{pointer} ")).unwrap_or_default();
+            self.step(finding.severity.as_str(), &format!("{at}{} [{}]", finding.message, finding.code), None);
+            if let Some(help) = &finding.help {
+                self.step("", help, None);
+            }
+        } else {
+            self.step(finding.severity.as_str(), &finding.message, None);
+        }
+        self.document.borrow_mut().findings.push(finding);
+    }
+
+    /// The credential is proved.
+    pub fn proof(&self, proof: Proof) {
+        self.document.borrow_mut().proof = Some(proof);
+    }
+
+    /// What may be said of the token.
+    pub fn token(&self, facts: TokenFacts) {
+        self.document.borrow_mut().token = Some(facts);
+    }
+
+    /// How the run failed; what state is left follows from what was written.
+    pub fn failure(&self, failure: Failure) {
+        let state = failure.state.unwrap_or_else(|| match self.written.borrow().as_slice() {
+            [] => "nothing was changed".to_owned(),
+            done => format!("done so far: {}; a repeat goes on from there", done.join(", ")),
+        });
+        for finding in failure.findings {
+            self.finding(finding);
+        }
+        self.line("");
+        self.step("failed", &format!("{} (exit {})", failure.code.as_str(), failure.code.exit() as u8), None);
+        let object = failure.object.as_deref().map(|object| format!(" {object}")).unwrap_or_default();
+        self.step("  doing", &format!("{}{object}", failure.doing), None);
+        self.step("  cause", &failure.cause, None);
+        for tuple in failure.missing.iter().take(LISTED) {
+            self.step("  missing", &tuple.to_string(), None);
+        }
+        if failure.missing.len() > LISTED {
+            self.step("  missing", &format!("and {} more", failure.missing.len() - LISTED), None);
+        }
+        self.step("  state", &state, None);
+        self.step("  next", &failure.next, None);
+        let mut document = self.document.borrow_mut();
+        document.missing_permissions = failure.missing;
+        document.error = Some(ErrorFacts {
+            code: failure.code.as_str(),
+            exit: failure.code.exit() as u8,
+            doing: failure.doing,
+            object: failure.object,
+            cause: failure.cause,
+            state,
+            next: failure.next,
+        });
+    }
+
+    /// The last line of the log.
+    pub fn done(&self, what: &str) {
+        let requests = self.budget.borrow().as_ref().map_or(0, Budget::requests);
+        let milliseconds = self.started.elapsed().as_millis();
+        self.step("done", &format!("{what} in {milliseconds} ms with {requests} requests"), None);
+    }
+
+    /// Prints the document of `--json`.
+    ///
+    /// # Errors
+    /// Standard output is closed.
+    pub fn document(&self) -> std::io::Result<()> {
+        let mut document = self.document.borrow_mut();
+        document.outcome = if document.error.is_some() { "failed" } else { "ok" };
+        document.requests = self.budget.borrow().as_ref().map_or(0, Budget::requests);
+        document.duration_ms = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let text = serde_json::to_string_pretty(&*document)?;
+        writeln!(self.out.borrow_mut(), "{}", self.redactor.sweep(&text))
+    }
+
+    /// Prints what stdout is for and holds a token: an artifact or a kubeconfig that was asked for. The only text
+    /// that does not pass the redactor.
+    ///
+    /// # Errors
+    /// Standard output is closed.
+    pub fn hand_out(&self, text: &str) -> std::io::Result<()> {
+        let mut out = self.out.borrow_mut();
+        out.write_all(text.as_bytes())?;
+        out.flush()
+    }
+
+    /// Prints a text of our own, such as the help.
+    pub fn text(&self, text: &str, to_stdout: bool) {
+        let stream = if to_stdout { &self.out } else { &self.log };
+        let _ = stream.borrow_mut().write_all(text.as_bytes());
+    }
+
+    fn line(&self, text: &str) {
+        // A closed stderr is no reason to stop half-way through a change.
+        let _ = writeln!(self.log.borrow_mut(), "{}", self.redactor.sweep(text).trim_end());
+    }
+}
+
+/// How many tuples of a kind the log lists; the document has all of them.
+const LISTED: usize = 10;
+
+/// Text from outside, fit for one line of a log: no control characters, and no longer than this many characters.
+#[must_use]
+pub fn shown(text: &str, limit: usize) -> String {
+    let mut line: String = text.chars().map(|char| if char.is_control() { ' ' } else { char }).take(limit).collect();
+    if text.chars().nth(limit).is_some() {
+        line.push('\u{2026}');
+    }
+    line
+}

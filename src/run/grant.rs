@@ -1,0 +1,249 @@
+//! plan and provision: look, compare, change what differs, prove it, hand it out.
+
+use std::time::{Duration, Instant};
+
+use super::{Run, proof, rights};
+use crate::{
+    artifact::Artifact,
+    cluster::{Cluster, Sight},
+    credential::{Expected, check_claims},
+    desired::Desired,
+    error::{Code, Failure},
+    finding::{Finding, Severity},
+    object::{Kind, Live, Manifest, Reference},
+    plan::{Action, Change, Home, Plan, change},
+    publish::{self, Publisher},
+    report::TokenFacts,
+    secret::Token,
+};
+
+/// Shows what provision would do: everything up to the first write, with the server's own verdict on each object
+/// where it can give one. True when there are changes.
+///
+/// # Errors
+/// What a provision would fail with, as far as reads can tell.
+pub async fn plan(run: &Run<'_>) -> Result<bool, Failure> {
+    let cluster = run.connect().await?;
+    let sight = run.observe(&cluster).await?;
+    let (desired, mut plan) = compare(run, &sight);
+    let lack = rights::lacking(run.request, &sight, &plan);
+    let refused = obstacles(&sight, &plan).or_else(|| lack.into_failure());
+
+    let mut verdict = Ok(());
+    if refused.is_none() {
+        verdict = preview(&cluster, &sight, &desired, &mut plan).await;
+    }
+    for change in &plan.changes {
+        run.report.change(change, None);
+    }
+    let changes = !plan.is_empty();
+    run.report.permissions(plan.permissions);
+    match refused {
+        Some(failure) => Err(failure),
+        None => verdict.map(|()| changes),
+    }
+}
+
+/// Makes the credential, proves it, and hands it out.
+///
+/// # Errors
+/// Which step failed; a repeat goes on from there.
+pub async fn provision(run: &Run<'_>) -> Result<Artifact, Failure> {
+    let cluster = run.connect().await?;
+    let sight = run.observe(&cluster).await?;
+    let (desired, plan) = compare(run, &sight);
+    if let Some(failure) = obstacles(&sight, &plan) {
+        return Err(failure);
+    }
+    let lack = rights::lacking(run.request, &sight, &plan);
+    if lack.requests.is_empty() && !lack.grants.is_empty() && sight.observed.home == Home::Active {
+        // The server's own list of what may not be granted, where it can be had without a write.
+        cluster.dry_run(&desired.role, sight.observed.role.as_ref()).await?;
+    }
+    if let Some(failure) = lack.into_failure() {
+        return Err(failure);
+    }
+
+    let service_account = converge(run, &cluster, &sight, &desired, &plan).await?;
+    let (token, secret) = token(run, &cluster, &sight, &desired).await?;
+    let expected = Expected {
+        namespace: run.request.namespace.as_str(),
+        service_account: run.request.names.object(),
+        uid: &service_account.uid,
+    };
+    check_claims(&token, &expected)?;
+    run.report.token(TokenFacts {
+        fingerprint: token.fingerprint(),
+        secret: desired.secret.reference.name.clone(),
+        secret_uid: secret.uid,
+        expires: None,
+    });
+    let narrowed = plan.permissions.narrowed.clone();
+    run.report.permissions(plan.permissions);
+    proof::prove(run, &token, &expected, &narrowed).await?;
+
+    let artifact = run.request.form.fill(&run.request.connection, &token).map_err(|findings| Failure {
+        findings,
+        ..Failure::new(Code::ArtifactInvalid, "building the artifact", "it does not fit its schema")
+    })?;
+    hand_over(run, &artifact).await?;
+    Ok(artifact)
+}
+
+fn compare(run: &Run<'_>, sight: &Sight) -> (Desired, Plan) {
+    let request = run.request;
+    let desired = Desired::new(request, sight.observed.generation());
+    let (name, namespace) = (request.name.as_str(), request.namespace.as_str());
+    let plan = Plan::new(name, namespace, &request.rules, &desired, &sight.observed);
+    (desired, plan)
+}
+
+/// What stands in the way whoever asks.
+fn obstacles(sight: &Sight, plan: &Plan) -> Option<Failure> {
+    const DOING: &str = "comparing what is there with what is wanted";
+
+    if let Some(first) = plan.foreign.first() {
+        let cause = format!("it exists and is not ours: {}", first.whose);
+        let mut failure = Failure::new(Code::ForeignObject, DOING, cause).on(&first.reference);
+        failure.findings = plan
+            .foreign
+            .iter()
+            .map(|foreign| {
+                let text = format!("{} is not ours: {}", foreign.reference, foreign.whose);
+                Finding::remark("foreign-object", Severity::High, text)
+            })
+            .collect();
+        return Some(failure);
+    }
+    (sight.observed.home == Home::Terminating)
+        .then(|| Failure::new(Code::NamespaceTerminating, DOING, "the namespace is being deleted"))
+}
+
+/// Lets the server try each change. What it cannot try is simulated: in a namespace that is not there yet nothing can
+/// be tried, and a binding to a Role that is not there yet only by those who may bind anything.
+async fn preview(cluster: &Cluster, sight: &Sight, desired: &Desired, plan: &mut Plan) -> Result<(), Failure> {
+    if sight.observed.home == Home::Absent {
+        return Ok(());
+    }
+    let observed = &sight.observed;
+    let wanted = |kind: Kind| plan.action(kind).filter(|action| matches!(action, Action::Create | Action::Update));
+    let binding = wanted(Kind::RoleBinding).filter(|_| observed.role.is_some());
+    let try_one = async |wanted: Option<Action>, manifest: &Manifest, live: Option<&Live>| match wanted {
+        Some(_) => cluster.dry_run(manifest, live).await.map(Some),
+        None => Ok(None),
+    };
+    let (service_account, role, binding, secret) = tokio::join!(
+        try_one(wanted(Kind::ServiceAccount), &desired.service_account, observed.service_account.as_ref()),
+        try_one(wanted(Kind::Role), &desired.role, observed.role.as_ref()),
+        try_one(binding, &desired.binding, observed.binding.as_ref()),
+        try_one(wanted(Kind::Secret), &desired.secret, observed.secret.as_ref()),
+    );
+    // What the server makes of it counts: admission may add to a change, or undo it.
+    let outcomes = [
+        (&desired.service_account, service_account?, &observed.service_account),
+        (&desired.role, role?, &observed.role),
+        (&desired.binding, binding?, &observed.binding),
+        (&desired.secret, secret?, &observed.secret),
+    ];
+    for (manifest, outcome, live) in outcomes {
+        let (Some(outcome), Some(live)) = (outcome, live) else { continue };
+        let planned = plan.changes.iter_mut().find(|planned| planned.reference == manifest.reference);
+        if let Some(planned) = planned {
+            planned.fields = outcome.differences(live);
+            if planned.fields.is_empty() {
+                planned.action = Action::Unchanged;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Changes what differs. The ServiceAccount is written before the Secret, because it remembers the Secret's number,
+/// and because the token controller deletes the Secret of a ServiceAccount that is not there; the Role before the
+/// binding, because the server looks at it when it judges the binding.
+async fn converge(
+    run: &Run<'_>,
+    cluster: &Cluster,
+    sight: &Sight,
+    desired: &Desired,
+    plan: &Plan,
+) -> Result<Live, Failure> {
+    if sight.observed.home == Home::Absent {
+        let started = Instant::now();
+        cluster.create_namespace(&run.request.namespace).await?;
+        let reference = Reference::namespace(&run.request.namespace);
+        record(run, &Change { action: Action::Create, reference, fields: Vec::new() }, started.elapsed());
+    }
+    let observed = &sight.observed;
+    let make = async |manifest: &Manifest, live: Option<&Live>| {
+        let planned = plan.changes.iter().find(|planned| planned.reference == manifest.reference);
+        let planned = planned.cloned().unwrap_or_else(|| change(manifest, live));
+        let started = Instant::now();
+        let made = match (planned.action, live) {
+            (Action::Unchanged, Some(live)) => {
+                run.report.change(&planned, None);
+                return Ok(live.clone());
+            }
+            (Action::Replace, Some(live)) => {
+                cluster.delete(&manifest.reference, live).await?;
+                run.report.wrote(Action::Delete, &manifest.reference);
+                cluster.apply(manifest, None).await?
+            }
+            (_, live) => cluster.apply(manifest, live).await?,
+        };
+        record(run, &planned, started.elapsed());
+        Ok(made)
+    };
+    let (service_account, role) = tokio::join!(
+        make(&desired.service_account, observed.service_account.as_ref()),
+        make(&desired.role, observed.role.as_ref()),
+    );
+    let service_account = service_account?;
+    role?;
+    let (binding, secret) = tokio::join!(
+        make(&desired.binding, observed.binding.as_ref()),
+        make(&desired.secret, observed.secret.as_ref()),
+    );
+    binding?;
+    secret?;
+    Ok(service_account)
+}
+
+fn record(run: &Run<'_>, change: &Change, took: Duration) {
+    run.report.wrote(change.action, &change.reference);
+    run.report.change(change, Some(took));
+}
+
+/// The token that was seen at the first look, or the one that the controller has made by now.
+async fn token(run: &Run<'_>, cluster: &Cluster, sight: &Sight, desired: &Desired) -> Result<(Token, Live), Failure> {
+    if let (Some(token), Some(live)) = (&sight.token, &sight.observed.secret) {
+        run.report.step("token", &short(token), None);
+        return Ok((token.clone(), live.clone()));
+    }
+    let started = Instant::now();
+    let (token, live) = cluster.token(&desired.secret.reference).await?;
+    run.report.learn(&token);
+    run.report.step("token", &short(&token), Some(started.elapsed()));
+    Ok((token, live))
+}
+
+/// As much of the fingerprint as tells two tokens apart.
+fn short(token: &Token) -> String {
+    token.fingerprint().chars().take("sha256:".len() + 12).collect()
+}
+
+async fn hand_over(run: &Run<'_>, artifact: &Artifact) -> Result<(), Failure> {
+    let Some(platform) = &run.request.platform else { return Ok(()) };
+    let started = Instant::now();
+    let publishing = async {
+        let title = format!("Kubernetes token {} for namespace {}", run.request.name, run.request.namespace);
+        Publisher::connect(platform, &run.budget).await?.publish(&title, artifact).await
+    };
+    publish::in_time(platform, &run.budget, publishing).await.map_err(|failure| {
+        failure
+            .state("the credential is in the cluster, proved and working; the platform does not have it yet")
+            .next("deploy again when the platform answers: the same credential is published")
+    })?;
+    run.report.step("publish", &format!("field {} at {}", crate::request::FIELD, platform.url), Some(started.elapsed()));
+    Ok(())
+}

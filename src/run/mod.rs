@@ -1,0 +1,54 @@
+//! The sequences: plan, provision, decommission, in the words of operator.md. Owns the order of things; what each
+//! step means is decided by the pure files, and done by `cluster/` and `publish.rs`.
+
+mod grant;
+mod proof;
+mod rights;
+mod take_back;
+
+pub use grant::{plan, provision};
+pub use take_back::decommission;
+
+use std::time::Instant;
+
+use crate::{
+    cluster::{Budget, Cluster, Sight},
+    error::Failure,
+    report::Report,
+    request::Request,
+};
+
+/// What a run works with.
+pub struct Run<'a> {
+    /// What is asked for.
+    pub request: &'a Request,
+    /// What it has used up.
+    pub budget: Budget,
+    /// Where it prints to.
+    pub report: &'a Report,
+}
+
+impl Run<'_> {
+    async fn connect(&self) -> Result<Cluster, Failure> {
+        let connection = &self.request.connection;
+        let started = Instant::now();
+        let name = connection.tls_server_name.as_deref();
+        let cluster =
+            Cluster::connect(&connection.server, &connection.ca, name, &connection.login, &self.budget).await?;
+        let what = format!("{} ({})", connection.server.as_str(), cluster.protocol);
+        self.report.step("connect", &what, Some(started.elapsed()));
+        Ok(cluster)
+    }
+
+    async fn observe(&self, cluster: &Cluster) -> Result<Sight, Failure> {
+        let started = Instant::now();
+        let sight = cluster.observe(&self.request.namespace, &self.request.names).await?;
+        if let Some(token) = &sight.token {
+            self.report.learn(token);
+        }
+        let version = sight.server_version.as_deref().unwrap_or("of unknown version");
+        self.report.step("observe", &format!("Kubernetes {version}"), Some(started.elapsed()));
+        self.report.server_version(sight.server_version.clone());
+        Ok(sight)
+    }
+}

@@ -1,0 +1,134 @@
+//! decommission: the cluster and the platform at once, each whatever the other says; then the proof that the token is
+//! dead. The namespace stays.
+
+use std::time::{Duration, Instant};
+
+use super::Run;
+use crate::{
+    cluster::Cluster,
+    error::{Code, Failure},
+    finding::{Finding, Severity},
+    object::{Kind, Live, Owner, Reference},
+    plan::{Action, Change},
+    publish::{self, Publisher},
+    request::Login,
+    secret::Token,
+};
+
+/// How long a deleted token may still work: the API server remembers a successful login for 10 s, without a flag to
+/// change that. The rest is for a slow answer.
+const MEMORY: Duration = Duration::from_secs(20);
+/// Before the first question. An API server that has not heard of the deletion yet would log the token in once more,
+/// and then remember that for 10 s.
+const HEARSAY: Duration = Duration::from_millis(50);
+
+/// Takes the credential back.
+///
+/// # Errors
+/// What could not be finished, the cluster's side first. The other side is finished all the same.
+pub async fn decommission(run: &Run<'_>) -> Result<(), Failure> {
+    let (cluster, platform) = tokio::join!(cluster_side(run), platform_side(run));
+    match (cluster, platform) {
+        (Err(failure), Err(other)) => {
+            let text = format!("the platform's record is not deleted either: {}", other.cause);
+            run.report.finding(Finding::remark("platform-record", Severity::High, text));
+            Err(failure)
+        }
+        (Err(failure), Ok(())) => Err(failure),
+        (Ok(()), platform) => {
+            platform.map_err(|failure| failure.state("the cluster is clean; the platform's record is still there"))
+        }
+    }
+}
+
+async fn platform_side(run: &Run<'_>) -> Result<(), Failure> {
+    let Some(platform) = &run.request.platform else { return Ok(()) };
+    let started = Instant::now();
+    let retracting = async { Publisher::connect(platform, &run.budget).await?.retract().await };
+    let found = publish::in_time(platform, &run.budget, retracting).await?;
+    let what = if found { "record deleted" } else { "no record left" };
+    run.report.step("platform", &format!("{what} at {}", platform.url), Some(started.elapsed()));
+    Ok(())
+}
+
+async fn cluster_side(run: &Run<'_>) -> Result<(), Failure> {
+    let cluster = run.connect().await?;
+    let sight = run.observe(&cluster).await?;
+    let (request, observed) = (run.request, &sight.observed);
+    let at = |kind, name: &str| Reference::new(kind, &request.namespace, name);
+    let object = request.names.object();
+    let newest = observed.service_account.as_ref().and_then(Live::generation).unwrap_or(1);
+    let secret = request.names.secret(newest);
+
+    // The binding first: that cuts access within milliseconds, while a deleted Secret counts after up to 10 s. The
+    // ServiceAccount last: it remembers the number of the newest Secret.
+    let rounds = [
+        vec![(at(Kind::RoleBinding, object), &observed.binding)],
+        vec![(at(Kind::Secret, &secret), &observed.secret), (at(Kind::Role, object), &observed.role)],
+        vec![(at(Kind::ServiceAccount, object), &observed.service_account)],
+    ];
+    let mut denied: Vec<Failure> = Vec::new();
+    let mut token = None;
+    for round in rounds {
+        if !denied.is_empty() && round.iter().any(|(reference, _)| reference.kind == Kind::ServiceAccount) {
+            break; // what is left is found through it
+        }
+        for (reference, live) in round {
+            let Some(live) = live else { continue };
+            if let Owner::Foreign(whose) = live.owner(request.name.as_str(), request.namespace.as_str()) {
+                let text = format!("{reference} is left alone: {whose}");
+                run.report.finding(Finding::remark("foreign-object", Severity::Info, text));
+                continue;
+            }
+            let started = Instant::now();
+            match cluster.delete(&reference, live).await {
+                Ok(()) => {
+                    if reference.kind == Kind::Secret {
+                        token.clone_from(&sight.token);
+                    }
+                    run.report.wrote(Action::Delete, &reference);
+                    let change = Change { action: Action::Delete, reference, fields: Vec::new() };
+                    run.report.change(&change, Some(started.elapsed()));
+                }
+                Err(failure) if failure.code == Code::MissingPermission => denied.push(failure),
+                Err(failure) => return Err(failure),
+            }
+        }
+    }
+    let missing = sight.denied.into_iter().chain(denied.iter().flat_map(|failure| failure.missing.clone()));
+    let missing: Vec<_> = missing.collect();
+    if !missing.is_empty() {
+        let cause = format!("the parent credential lacks {}", crate::cluster::summary(&missing));
+        return Err(Failure::new(Code::MissingPermission, "deleting the objects", cause).missing(missing));
+    }
+    match token {
+        Some(token) => prove_dead(run, &token).await,
+        None => Ok(()),
+    }
+}
+
+/// Uses the token until the server refuses it.
+async fn prove_dead(run: &Run<'_>, token: &Token) -> Result<(), Failure> {
+    const DOING: &str = "proving that the token is dead";
+
+    let started = Instant::now();
+    tokio::time::sleep(HEARSAY).await;
+    let connection = &run.request.connection;
+    let name = connection.tls_server_name.as_deref();
+    let login = Login::Token(token.clone());
+    let cluster = Cluster::connect(&connection.server, &connection.ca, name, &login, &run.budget).await?;
+    let limit = run.budget.at_most(MEMORY);
+    loop {
+        match cluster.identity().await {
+            Err(failure) if failure.code == Code::Unauthorized => break,
+            Err(failure) => return Err(failure.state("everything is deleted; whether the token is dead is not proved")),
+            Ok(_) if started.elapsed() >= limit => {
+                let cause = format!("the server still accepts it after {} s", started.elapsed().as_secs());
+                return Err(Failure::new(Code::TokenStillAccepted, DOING, cause));
+            }
+            Ok(_) => tokio::time::sleep(Duration::from_millis(250)).await,
+        }
+    }
+    run.report.step("prove", "the token is refused with 401", Some(started.elapsed()));
+    Ok(())
+}

@@ -151,7 +151,14 @@ impl Module {
             if path.is_file() {
                 continue;
             }
-            let unfinished = finished.join(format!(".{}.unfinished", target.name));
+            // A name of our own: a build whose owner was killed may still be writing. Its leftovers go.
+            let stem = format!(".{}.unfinished-", target.name);
+            for leftover in fs::read_dir(&finished).into_iter().flatten().flatten() {
+                if leftover.file_name().to_string_lossy().starts_with(&stem) {
+                    let _ = fs::remove_file(leftover.path());
+                }
+            }
+            let unfinished = finished.join(format!("{stem}{}", std::process::id()));
             self.build_one(target, &unfinished, &finished)?;
             fs::rename(&unfinished, &path).doing(format_args!("naming {}", path.display()))?;
         }

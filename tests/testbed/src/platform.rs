@@ -95,20 +95,22 @@ struct Resource {
 #[derive(Debug)]
 enum Failure {
     /// Answered instead of doing anything.
-    Answer(u16, String),
+    Answer(Answer),
     /// Done, but the answer never arrives.
     Lost,
 }
 
 /// What is sent back.
+#[derive(Debug)]
 struct Answer {
     status: u16,
+    headers: Vec<(String, String)>,
     body: String,
 }
 
 impl Answer {
     fn json(status: u16, body: &Value) -> Self {
-        Self { status, body: body.to_string() }
+        Self { status, headers: Vec::new(), body: body.to_string() }
     }
 
     fn not_found() -> Self {
@@ -235,8 +237,14 @@ impl Platform {
     /// Answers the next authorized request with this instead of doing anything. Calls add up: each
     /// stands for one request.
     pub fn fail_next(&self, status: u16, body: &str) {
-        let failure = Failure::Answer(status, body.to_owned());
-        self.shared.state().failures.push_back(failure);
+        self.fail_next_with(status, &[], body);
+    }
+
+    /// The same with headers, such as `retry-after` or `location`.
+    pub fn fail_next_with(&self, status: u16, headers: &[(&str, &str)], body: &str) {
+        let headers = headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let answer = Answer { status, headers, body: body.to_owned() };
+        self.shared.state().failures.push_back(Failure::Answer(answer));
     }
 
     /// Does what the next authorized request asks for, then closes the connection without an answer.
@@ -305,7 +313,7 @@ async fn handle(shared: &Shared, request: Request<Incoming>) -> Result<Response<
             Some(Answer::json(415, &json!({"error": "Unsupported Media Type"})))
         } else {
             match state.failures.pop_front() {
-                Some(Failure::Answer(status, body)) => Some(Answer { status, body }),
+                Some(Failure::Answer(answer)) => Some(answer),
                 Some(Failure::Lost) => {
                     shared.route(&mut state, &recorded);
                     None
@@ -319,11 +327,14 @@ async fn handle(shared: &Shared, request: Request<Incoming>) -> Result<Response<
     };
     tokio::time::sleep(delay).await;
     let answer = answer.ok_or("no answer")?;
-    Response::builder()
-        .status(answer.status)
-        .header(CONTENT_TYPE, "application/json; charset=utf-8")
-        .body(Full::new(Bytes::from(answer.body)))
-        .map_err(|_| "no such status")
+    let mut response = Response::builder().status(answer.status);
+    if !answer.headers.iter().any(|(name, _)| name == "content-type") {
+        response = response.header(CONTENT_TYPE, "application/json; charset=utf-8");
+    }
+    for (name, value) in answer.headers {
+        response = response.header(name, value);
+    }
+    response.body(Full::new(Bytes::from(answer.body))).map_err(|_| "no such status or header")
 }
 
 impl Shared {
@@ -416,7 +427,7 @@ impl Shared {
             Era::Artifacts if body["field"] != field => Answer::invalid(json!({"field": ["can't be blank"]})),
             Era::Dependencies => {
                 state.resources.remove(field);
-                Answer { status: 204, body: String::new() }
+                Answer { status: 204, headers: Vec::new(), body: String::new() }
             }
             Era::Artifacts | Era::Resources => {
                 let shown = self.shown(state, field);

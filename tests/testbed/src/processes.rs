@@ -129,7 +129,8 @@ impl Component {
     }
 
     /// Sends a signal by name, as `STOP`.
-    pub(crate) fn signal(&self, name: &str) -> Result<(), Error> {
+    pub(crate) fn signal(&mut self, name: &str) -> Result<(), Error> {
+        self.check()?; // the id of an ended process may be another's by now
         // The shell's own kill: small systems have no program of that name.
         let sent = Command::new("sh")
             .args(["-c", r#"kill -s "$1" "$2""#, "testbed-signal", name])

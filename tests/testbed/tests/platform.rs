@@ -120,7 +120,7 @@ fn trouble_on_request() {
     let body = json!({"field": "token", "name": "n", "payload": {}});
     let publish = || ask(&platform, "POST", "/v1/resources", Some(&body)).0;
     platform.fail_next(503, "<html>");
-    platform.fail_next(429, "{}");
+    platform.fail_next_with(429, &[("retry-after", "1")], "{}");
     assert_eq!((publish(), publish()), (503, 429));
     assert_eq!(platform.resource("token"), None);
     platform.down();

@@ -42,7 +42,16 @@ impl Environment {
     pub fn read() -> Self {
         use env::{ACTION, DEPLOYMENT_ID, HOME, INSTANCE_ID, KUBECONFIG, NO_COLOR, ORGANIZATION_ID, PACKAGE_NAME};
         let names = [
-            ACTION, DEPLOYMENT_ID, env::TOKEN, env::URL, INSTANCE_ID, PACKAGE_NAME, ORGANIZATION_ID, KUBECONFIG, HOME, NO_COLOR,
+            ACTION,
+            DEPLOYMENT_ID,
+            env::TOKEN,
+            env::URL,
+            INSTANCE_ID,
+            PACKAGE_NAME,
+            ORGANIZATION_ID,
+            KUBECONFIG,
+            HOME,
+            NO_COLOR,
         ];
         Self(names.into_iter().filter_map(|name| Some((name, std::env::var(name).ok()?))).collect())
     }
@@ -250,10 +259,7 @@ pub enum Refusal {
 ///
 /// # Errors
 /// What to print instead of running.
-pub fn parse(
-    arguments: impl IntoIterator<Item = OsString>,
-    environment: &Environment,
-) -> Result<Invocation, Refusal> {
+pub fn parse(arguments: impl IntoIterator<Item = OsString>, environment: &Environment) -> Result<Invocation, Refusal> {
     use clap::error::ErrorKind;
 
     let cli = Cli::try_parse_from(arguments).map_err(|error| match error.kind() {
@@ -272,7 +278,7 @@ pub fn parse(
                 let text = "error: --output - and --json both want stdout: write the artifact to a file\n";
                 return Err(Refusal::Usage(text.to_owned()));
             }
-            Ok(Invocation::Run(RunOptions { output, publish, ..input.run(Action::Provision) }))
+            Ok(Invocation::Run(RunOptions { publish, output, ..input.run(Action::Provision) }))
         }
         Some(Command::Decommission { input, publish }) => {
             Ok(Invocation::Run(RunOptions { publish, ..input.run(Action::Decommission) }))
@@ -313,9 +319,13 @@ fn as_provisioner(environment: &Environment) -> Result<Invocation, Refusal> {
         Some("decommission") => Action::Decommission,
         Some(_) => {
             return Err(Refusal::Failure(
-                Failure::new(Code::Usage, "reading the environment", format!("{} holds an unknown action", env::ACTION))
-                    .state("nothing was changed")
-                    .next("set it to plan, provision or decommission"),
+                Failure::new(
+                    Code::Usage,
+                    "reading the environment",
+                    format!("{} holds an unknown action", env::ACTION),
+                )
+                .state("nothing was changed")
+                .next("set it to plan, provision or decommission"),
             ));
         }
     };

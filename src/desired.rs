@@ -46,7 +46,7 @@ impl Desired {
             ..ObjectMeta::default()
         };
         let manifest = |kind: Kind, name: &str, object: Value| Manifest {
-            reference: Reference::new(kind, &request.namespace, name),
+            reference: Reference::new(kind, request.namespace.as_str(), name),
             body: object,
         };
 

@@ -167,8 +167,8 @@ impl Failure {
 
     /// Names the object.
     #[must_use]
-    pub fn on(mut self, object: impl ToString) -> Self {
-        self.object = Some(object.to_string());
+    pub fn on(mut self, object: impl Into<String>) -> Self {
+        self.object = Some(object.into());
         self
     }
 

@@ -38,7 +38,7 @@ pub mod schema;
 pub mod secret;
 pub mod transport;
 
-use std::{ffi::OsString, io::Write, path::PathBuf};
+use std::{ffi::OsString, io::Write, path::Path};
 
 use cli::{Action, Environment, Invocation, Refusal, RunOptions, Target};
 use cluster::Budget;
@@ -50,11 +50,7 @@ use request::{Namespace, Request, Terms};
 use run::Run;
 
 /// Runs the program: parses, does it, prints, and says how it ended.
-pub async fn main(
-    arguments: impl IntoIterator<Item = OsString>,
-    out: Box<dyn Write>,
-    log: Box<dyn Write>,
-) -> Exit {
+pub async fn main(arguments: impl IntoIterator<Item = OsString>, out: Box<dyn Write>, log: Box<dyn Write>) -> Exit {
     let environment = Environment::read();
     let report = Report::new(out, log);
     match cli::parse(arguments, &environment) {
@@ -105,15 +101,19 @@ fn prepare(
     report: &Report,
 ) -> Result<(Request, Option<OutputFile>), Failure> {
     let (inputs, findings) = inputs::load(&options.source, environment);
-    let terms =
-        Terms { action: options.action, publish: options.publish, timeout_seconds: options.timeout_seconds };
+    let terms = Terms { action: options.action, publish: options.publish, timeout_seconds: options.timeout_seconds };
     let (request, findings) = request::parse(&inputs, &terms, findings);
     let Some(request) = request else { return Err(Failure::input(findings)) };
-    request.tokens().for_each(|token| report.learn(token));
-    findings.into_iter().for_each(|finding| report.finding(finding));
+    for token in request.tokens() {
+        report.learn(token);
+    }
+    for finding in findings {
+        report.finding(finding);
+    }
     let output = match &options.output {
         Some(Target::File(path)) => Some(OutputFile::prepare(path).map_err(|cause| {
-            Failure::new(Code::OutputNotWritable, "preparing the output", cause.to_string()).on(path.display())
+            Failure::new(Code::OutputNotWritable, "preparing the output", cause.to_string())
+                .on(path.display().to_string())
         })?),
         _ => None,
     };
@@ -130,9 +130,8 @@ async fn work(options: &RunOptions, run: &Run<'_>, output: Option<OutputFile>) -
         }
         Action::Provision => {
             let artifact = run::provision(run).await?;
-            let unwritten = |cause: std::io::Error| {
-                Failure::new(Code::OutputFailed, "writing the artifact", cause.to_string())
-            };
+            let unwritten =
+                |cause: std::io::Error| Failure::new(Code::OutputFailed, "writing the artifact", cause.to_string());
             if let Some(file) = output {
                 file.commit(&artifact.text()).map_err(unwritten)?;
             }
@@ -150,15 +149,16 @@ async fn work(options: &RunOptions, run: &Run<'_>, output: Option<OutputFile>) -
     }
 }
 
-fn print_kubeconfig(artifact: &PathBuf, namespace: Option<&str>, report: &Report) -> Result<(), Failure> {
-    let namespace = namespace.map(Namespace::parse).transpose().map_err(|problem| {
-        Failure::input(vec![Finding::blocking("schema", "", format!("--namespace: {problem}"))])
-    })?;
+fn print_kubeconfig(artifact: &Path, namespace: Option<&str>, report: &Report) -> Result<(), Failure> {
+    let namespace = namespace
+        .map(Namespace::parse)
+        .transpose()
+        .map_err(|problem| Failure::input(vec![Finding::blocking("schema", "", format!("--namespace: {problem}"))]))?;
     let document = inputs::document(artifact).map_err(Failure::input)?;
     let text = kubeconfig::render(&document, namespace.as_ref()).map_err(Failure::input)?;
-    report.hand_out(&text).map_err(|cause| {
-        Failure::new(Code::OutputFailed, "writing the kubeconfig", cause.to_string())
-    })
+    report
+        .hand_out(&text)
+        .map_err(|cause| Failure::new(Code::OutputFailed, "writing the kubeconfig", cause.to_string()))
 }
 
 fn finish(report: &Report, json: bool, result: Result<(), Failure>) -> Exit {

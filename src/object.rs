@@ -81,13 +81,15 @@ pub struct Reference {
 
 impl Reference {
     /// An object in a namespace.
-    pub fn new(kind: Kind, namespace: impl ToString, name: impl ToString) -> Self {
-        Self { kind, namespace: Some(namespace.to_string()), name: name.to_string() }
+    #[must_use]
+    pub fn new(kind: Kind, namespace: &str, name: &str) -> Self {
+        Self { kind, namespace: Some(namespace.to_owned()), name: name.to_owned() }
     }
 
     /// A Namespace.
-    pub fn namespace(name: impl ToString) -> Self {
-        Self { kind: Kind::Namespace, namespace: None, name: name.to_string() }
+    #[must_use]
+    pub fn namespace(name: &str) -> Self {
+        Self { kind: Kind::Namespace, namespace: None, name: name.to_owned() }
     }
 }
 

@@ -203,7 +203,8 @@ pub fn change(manifest: &Manifest, live: Option<&Live>) -> Change {
 fn differences(manifest: &Manifest, live: &Live) -> Vec<String> {
     let mut fields = Vec::new();
     let metadata = &manifest.body["metadata"];
-    let maps = [("labels", &live.labels, &live.owned_labels), ("annotations", &live.annotations, &live.owned_annotations)];
+    let maps =
+        [("labels", &live.labels, &live.owned_labels), ("annotations", &live.annotations, &live.owned_annotations)];
     for (map, have, owned) in maps {
         let want: BTreeMap<&str, &Value> =
             metadata[map].as_object().into_iter().flatten().map(|(key, value)| (key.as_str(), value)).collect();

@@ -112,9 +112,9 @@ impl<'a> Publisher<'a> {
             .header(header::ACCEPT, "application/json")
             .header(header::USER_AGENT, concat!("k8s-token/", env!("CARGO_PKG_VERSION")));
         let request = match body {
-            Some(body) => request
-                .header(header::CONTENT_TYPE, "application/json")
-                .body(Body::from(body.to_string().into_bytes())),
+            Some(body) => {
+                request.header(header::CONTENT_TYPE, "application/json").body(Body::from(body.to_string().into_bytes()))
+            }
             None => request.body(Body::empty()),
         };
         let request = request.map_err(invalid)?;
@@ -124,7 +124,10 @@ impl<'a> Publisher<'a> {
             let response = self.http.request(request).await.map_err(|error| transport::Trouble::of(&error))?;
             let status = response.status();
             // A success needs no reading, and a longer text than this no explaining.
-            let bytes = Limited::new(response.into_body(), ANSWER_BYTES).collect().await.map(|body| body.to_bytes());
+            let bytes = Limited::new(response.into_body(), ANSWER_BYTES)
+                .collect()
+                .await
+                .map(http_body_util::Collected::to_bytes);
             Ok(Answer { status, text: String::from_utf8_lossy(&bytes.unwrap_or_default()).into_owned() })
         };
         let answer = tokio::time::timeout(self.budget.at_most(ANSWER), exchange).await;
@@ -134,7 +137,7 @@ impl<'a> Publisher<'a> {
 
     fn refused(&self, doing: &str, answer: &Answer) -> Failure {
         let cause = format!("{}: {}", answer.status.as_u16(), answer.message());
-        Failure::new(Code::PlatformRefused, doing, cause).on(&self.platform.url)
+        Failure::new(Code::PlatformRefused, doing, cause).on(self.platform.address())
     }
 }
 
@@ -154,7 +157,7 @@ pub async fn in_time<T>(
 }
 
 fn unreachable(doing: &str, trouble: &transport::Trouble, platform: &Platform) -> Failure {
-    Failure::new(Code::PlatformUnreachable, doing, trouble.to_string()).on(&platform.url)
+    Failure::new(Code::PlatformUnreachable, doing, trouble.to_string()).on(platform.address())
 }
 
 struct Answer {

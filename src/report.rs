@@ -17,7 +17,7 @@ use crate::{
     finding::{Finding, Severity},
     object::Reference,
     plan::{self, Change},
-    rbac::{Permissions, Tuple},
+    rbac::{self, Permissions, Tuple},
     secret::{Redactor, Token},
 };
 
@@ -79,6 +79,7 @@ struct ErrorFacts {
 
 impl Report {
     /// Prints to these two.
+    #[must_use]
     pub fn new(out: Box<dyn Write>, log: Box<dyn Write>) -> Self {
         Self {
             redactor: Redactor::default(),
@@ -110,14 +111,14 @@ impl Report {
         *self.budget.borrow_mut() = Some(budget.clone());
         let action = document.action.map_or("run", Action::as_str);
         drop(document);
-        self.line(&format!("{action:<11} {name} in namespace {namespace} (k8s-token {})", env!("CARGO_PKG_VERSION")));
+        self.line(&format!("{action:<12} {name} in namespace {namespace} (k8s-token {})", env!("CARGO_PKG_VERSION")));
     }
 
     /// One line of the log: what was done, to what, and how long the server took.
     pub fn step(&self, verb: &str, what: &str, took: Option<Duration>) {
         match took {
-            Some(took) => self.line(&format!("{verb:<11} {what:<66} {:>6} ms", took.as_millis())),
-            None => self.line(&format!("{verb:<11} {what}")),
+            Some(took) => self.line(&format!("{verb:<12} {what:<72} {:>6} ms", took.as_millis())),
+            None => self.line(&format!("{verb:<12} {what}")),
         }
     }
 
@@ -145,14 +146,8 @@ impl Report {
 
     /// What changes for the holder.
     pub fn permissions(&self, permissions: Permissions) {
-        for (word, tuples) in [("widened", &permissions.widened), ("narrowed", &permissions.narrowed)] {
-            for tuple in tuples.iter().take(LISTED) {
-                self.step(word, &tuple.to_string(), None);
-            }
-            if tuples.len() > LISTED {
-                self.step(word, &format!("and {} more", tuples.len() - LISTED), None);
-            }
-        }
+        self.list("widened", &permissions.widened);
+        self.list("narrowed", &permissions.narrowed);
         self.document.borrow_mut().permissions = permissions;
     }
 
@@ -195,12 +190,7 @@ impl Report {
         let object = failure.object.as_deref().map(|object| format!(" {object}")).unwrap_or_default();
         self.step("  doing", &format!("{}{object}", failure.doing), None);
         self.step("  cause", &failure.cause, None);
-        for tuple in failure.missing.iter().take(LISTED) {
-            self.step("  missing", &tuple.to_string(), None);
-        }
-        if failure.missing.len() > LISTED {
-            self.step("  missing", &format!("and {} more", failure.missing.len() - LISTED), None);
-        }
+        self.list("  missing", &failure.missing);
         self.step("  state", &state, None);
         self.step("  next", &failure.next, None);
         let mut document = self.document.borrow_mut();
@@ -253,13 +243,24 @@ impl Report {
         let _ = stream.borrow_mut().write_all(text.as_bytes());
     }
 
+    /// Tuples for people: those that differ in the verb only share a line.
+    fn list(&self, word: &str, tuples: &[Tuple]) {
+        let lines = rbac::sentences(tuples);
+        for line in lines.iter().take(LISTED) {
+            self.step(word, line, None);
+        }
+        if lines.len() > LISTED {
+            self.step(word, &format!("and {} more lines; --json has all of them", lines.len() - LISTED), None);
+        }
+    }
+
     fn line(&self, text: &str) {
         // A closed stderr is no reason to stop half-way through a change.
         let _ = writeln!(self.log.borrow_mut(), "{}", self.redactor.sweep(text).trim_end());
     }
 }
 
-/// How many tuples of a kind the log lists; the document has all of them.
+/// How many lines of tuples the log lists; the document has all of them.
 const LISTED: usize = 10;
 
 /// Text from outside, fit for one line of a log: no control characters, and no longer than this many characters.

@@ -1,7 +1,10 @@
 //! JSON Schema: compiles a schema and turns what does not fit into findings that quote no value. The only file that
 //! knows the validator. Pure.
 
-use jsonschema::{ValidationError, error::{TypeKind, ValidationErrorKind}};
+use jsonschema::{
+    ValidationError,
+    error::{TypeKind, ValidationErrorKind},
+};
 use serde_json::Value;
 
 use crate::finding::Finding;

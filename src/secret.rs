@@ -112,10 +112,7 @@ mod tests {
     #[test]
     fn fingerprint_is_the_sha_256_of_the_bytes() {
         let token = Token::parse("abc").unwrap();
-        assert_eq!(
-            token.fingerprint(),
-            "sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
-        );
+        assert_eq!(token.fingerprint(), "sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
     }
 
     proptest! {

@@ -85,13 +85,11 @@ impl Service<http::Uri> for Warm {
     }
 
     fn call(&mut self, uri: http::Uri) -> Self::Future {
-        match self.first.lock().ok().and_then(|mut first| first.take()) {
-            Some(stream) => Box::pin(std::future::ready(Ok(stream))),
-            None => {
-                let connecting = self.connector.call(uri);
-                Box::pin(async { tokio::time::timeout(CONNECT, connecting).await? })
-            }
+        if let Some(open) = self.first.lock().ok().and_then(|mut first| first.take()) {
+            return Box::pin(std::future::ready(Ok(open)));
         }
+        let connecting = self.connector.call(uri);
+        Box::pin(async { tokio::time::timeout(CONNECT, connecting).await? })
     }
 }
 
@@ -140,9 +138,9 @@ impl Trouble {
 
         if let Some(error) = error.downcast_ref::<rustls::Error>() {
             return Some(match error {
-                rustls::Error::InvalidCertificate(
-                    CertificateError::UnknownIssuer | CertificateError::BadSignature,
-                ) => Self::UnknownIssuer,
+                rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer | CertificateError::BadSignature) => {
+                    Self::UnknownIssuer
+                }
                 other => Self::Tls(crate::report::shown(&other.to_string(), 200)),
             });
         }

@@ -128,9 +128,7 @@ impl Cluster {
         config.default_retry = false;
         config.headers.push((http::header::USER_AGENT, user_agent()));
         config.auth_info = match login {
-            Login::Token(token) => {
-                AuthInfo { token: Some(SecretString::from(token.expose())), ..AuthInfo::default() }
-            }
+            Login::Token(token) => AuthInfo { token: Some(SecretString::from(token.expose())), ..AuthInfo::default() },
             Login::Kubeconfig(login) => (**login).clone(),
         };
         let trouble = |error: &kube::Error| transport::Trouble::of(error).while_doing(DOING, server.as_str());
@@ -159,7 +157,7 @@ impl Cluster {
     /// # Errors
     /// Any fault but a denial; denials are collected, so that all of them can be told at once.
     pub async fn observe(&self, namespace: &Namespace, names: &Names) -> Result<Sight, Failure> {
-        let at = |kind, name: &str| Reference::new(kind, namespace, name);
+        let at = |kind, name: &str| Reference::new(kind, namespace.as_str(), name);
         let object = names.object();
         let first_secret = at(Kind::Secret, &names.secret(1));
         let (service_account, role, binding) =
@@ -199,7 +197,7 @@ impl Cluster {
     }
 
     async fn home(&self, namespace: &Namespace) -> Result<Home, Failure> {
-        let reference = Reference::namespace(namespace);
+        let reference = Reference::namespace(namespace.as_str());
         let attempt = self.attempt("looking for", "get", Some(&reference));
         let api: Api<DynamicObject> = Api::all_with(self.client.clone(), &resource(Kind::Namespace));
         match self.bounded(&attempt, api.get_opt(&reference.name)).await {
@@ -234,7 +232,7 @@ impl Cluster {
     /// # Errors
     /// Why not.
     pub async fn create_namespace(&self, namespace: &Namespace) -> Result<(), Failure> {
-        let reference = Reference::namespace(namespace);
+        let reference = Reference::namespace(namespace.as_str());
         let attempt = self.attempt("creating", "create", Some(&reference));
         let api: Api<DynamicObject> = Api::all_with(self.client.clone(), &resource(Kind::Namespace));
         let body = DynamicObject::new(&reference.name, &resource(Kind::Namespace));
@@ -316,19 +314,20 @@ impl Cluster {
                 None => {
                     let cause = "it was deleted while the token was awaited; the token controller does that when the \
                                  ServiceAccount is gone";
-                    return Err(Failure::new(Code::TokenSecretVanished, DOING, cause).on(secret));
+                    return Err(Failure::new(Code::TokenSecretVanished, DOING, cause).on(secret.to_string()));
                 }
                 Some(Seen { token: Some(token), live }) => return Ok((token, live)),
                 Some(_) => {}
             }
             let waited = started.elapsed();
-            if waited >= limit {
+            let left = limit.saturating_sub(waited);
+            if left.is_zero() {
                 let cause = format!("no token after {} s", waited.as_secs());
-                return Err(Failure::new(Code::TokenControllerAbsent, DOING, cause).on(secret));
+                return Err(Failure::new(Code::TokenControllerAbsent, DOING, cause).on(secret.to_string()));
             }
             // An eighth of the time waited: little is lost after the token is there, and a slow server is asked
             // less and less.
-            tokio::time::sleep((waited / 8).clamp(FIRST_PAUSE, LAST_PAUSE).min(limit - waited)).await;
+            tokio::time::sleep((waited / 8).clamp(FIRST_PAUSE, LAST_PAUSE).min(left)).await;
         }
     }
 
@@ -463,9 +462,11 @@ impl Seen {
         let token = token.and_then(|text| STANDARD.decode(text).ok());
         let token = token.and_then(|bytes| Token::parse(std::str::from_utf8(&bytes).ok()?).ok());
         let meta = object.metadata;
-        let ours = meta.managed_fields.iter().flatten().find(|entry| {
-            entry.manager.as_deref() == Some(MANAGER) && entry.operation.as_deref() == Some("Apply")
-        });
+        let ours = meta
+            .managed_fields
+            .iter()
+            .flatten()
+            .find(|entry| entry.manager.as_deref() == Some(MANAGER) && entry.operation.as_deref() == Some("Apply"));
         let owned = |map: &str| {
             let fields = ours.and_then(|entry| entry.fields_v1.as_ref()).map(|fields| &fields.0);
             let keys = fields.and_then(|fields| fields.get("f:metadata")?.get(map)?.as_object());

@@ -6,7 +6,7 @@ use kube::core::Status;
 use crate::{
     error::{Code, Failure},
     object::{Kind, Reference},
-    rbac::{Atom, Rule, Tuple, atoms},
+    rbac::{Atom, Rule, Tuple, atoms, sentences},
     report::shown,
     transport::Trouble,
 };
@@ -39,7 +39,7 @@ impl Attempt<'_> {
     fn failure(&self, code: Code, cause: impl Into<String>) -> Failure {
         let failure = Failure::new(code, self.doing, cause);
         match self.object {
-            Some(object) => failure.on(object),
+            Some(object) => failure.on(object.to_string()),
             None => failure.on(self.server),
         }
     }
@@ -56,10 +56,8 @@ impl Attempt<'_> {
                 let missing = not_held(message, self.object.and_then(|object| object.namespace.as_deref()));
                 let wildcard = missing.iter().any(is_wildcard);
                 let hint = if wildcard { "; listed single permissions never cover a wildcard" } else { "" };
-                let cause = format!(
-                    "the parent credential may not grant what it does not hold: {}{hint}",
-                    summary(&missing)
-                );
+                let cause =
+                    format!("the parent credential may not grant what it does not hold: {}{hint}", summary(&missing));
                 self.failure(Code::Escalation, cause).missing(missing)
             }
             403 if cause("NamespaceTerminating") => {
@@ -105,13 +103,14 @@ pub fn needed(verb: &str, object: &Reference) -> Tuple {
     atom.tuple(object.namespace.as_deref())
 }
 
-/// The first three of a list, and how many more there are.
+/// The first three lines of a list, and how many more there are.
 #[must_use]
 pub fn summary(tuples: &[Tuple]) -> String {
-    let shown: Vec<String> = tuples.iter().take(3).map(ToString::to_string).collect();
-    match tuples.len().saturating_sub(3) {
-        0 => shown.join("; "),
-        more => format!("{}; and {more} more", shown.join("; ")),
+    let lines = sentences(tuples);
+    let shown = lines.iter().take(3).map(String::as_str).collect::<Vec<_>>().join("; ");
+    match lines.len().saturating_sub(3) {
+        0 => shown,
+        more => format!("{shown}; and {more} more"),
     }
 }
 

@@ -142,7 +142,8 @@ mod tests {
     #[test]
     fn what_matches_nothing_is_no_difference() {
         let old = [rule(&[""], &["pods"], &["get"], &[])];
-        let new = [rule(&[""], &["pods", "pods/*"], &["get"], &[]), rule(&[""], &["pods"], &["deletecollection"], &["a"])];
+        let new =
+            [rule(&[""], &["pods", "pods/*"], &["get"], &[]), rule(&[""], &["pods"], &["deletecollection"], &["a"])];
         assert!(same_permissions(&old, &new));
         assert_eq!(difference(&old, &new, None), Permissions { unchanged: 1, ..Permissions::default() });
     }

@@ -37,9 +37,7 @@ impl Rule {
         };
         self.api_groups.iter().flat_map(move |group| {
             self.resources.iter().flat_map(move |resource| {
-                names().flat_map(move |name| {
-                    self.verbs.iter().map(move |verb| Atom { group, resource, name, verb })
-                })
+                names().flat_map(move |name| self.verbs.iter().map(move |verb| Atom { group, resource, name, verb }))
             })
         })
     }
@@ -122,21 +120,43 @@ pub enum Tuple {
     },
 }
 
-impl std::fmt::Display for Tuple {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl Tuple {
+    fn verb(&self) -> &str {
         match self {
-            Self::Url { verb, url } => write!(f, "{verb} {url}"),
-            Self::Resource { verb, group, resource, name, namespace } => {
-                write!(f, "{verb} {resource}")?;
-                if let Some(name) = name {
-                    write!(f, " \"{name}\"")?;
-                }
-                write!(f, " in group \"{group}\"")?;
-                match namespace {
-                    Some(namespace) => write!(f, ", namespace {namespace}"),
-                    None => write!(f, ", whole cluster"),
-                }
-            }
+            Self::Resource { verb, .. } | Self::Url { verb, .. } => verb,
         }
     }
+
+    /// The tuple without its verb, as in `pods/log in namespace team-a`. The core group goes without saying.
+    fn target(&self) -> String {
+        let Self::Resource { group, resource, name, namespace, .. } = self else {
+            return match self {
+                Self::Url { url, .. } | Self::Resource { resource: url, .. } => url.clone(),
+            };
+        };
+        let group = match group.as_str() {
+            "" => String::new(),
+            "*" => " of every group".to_owned(),
+            group => format!(" of {group}"),
+        };
+        let name = name.as_ref().map(|name| format!(" \"{name}\"")).unwrap_or_default();
+        let place = namespace
+            .as_ref()
+            .map_or_else(|| " at cluster scope".to_owned(), |namespace| format!(" in namespace {namespace}"));
+        format!("{resource}{group}{name}{place}")
+    }
+}
+
+/// Tuples as people say them, one target a line with all its verbs: `get, list pods in namespace team-a`.
+#[must_use]
+pub fn sentences(tuples: &[Tuple]) -> Vec<String> {
+    let mut lines: Vec<(String, Vec<&str>)> = Vec::new();
+    for tuple in tuples {
+        let target = tuple.target();
+        match lines.iter_mut().find(|(known, _)| *known == target) {
+            Some((_, verbs)) => verbs.push(tuple.verb()),
+            None => lines.push((target, vec![tuple.verb()])),
+        }
+    }
+    lines.into_iter().map(|(target, verbs)| format!("{} {target}", verbs.join(", "))).collect()
 }

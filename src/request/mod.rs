@@ -77,9 +77,10 @@ pub type Parsed = (Option<Request>, Vec<Finding>);
 pub fn parse(inputs: &Inputs, terms: &Terms, mut findings: Vec<Finding>) -> Parsed {
     let params = params(inputs, terms.action, &mut findings);
     let connection = keep(&mut findings, connection(inputs));
-    let platform = match terms.publish {
-        true => keep(&mut findings, platform::parse(&inputs.platform, inputs.bundle.as_ref())).map(Some),
-        false => Some(None),
+    let platform = if terms.publish {
+        keep(&mut findings, platform::parse(&inputs.platform, inputs.bundle.as_ref())).map(Some)
+    } else {
+        Some(None)
     };
     let timeout = timeout(inputs, terms, &mut findings);
     let form = match (&params, &connection) {
@@ -121,8 +122,7 @@ fn params(inputs: &Inputs, action: Action, findings: &mut Vec<Finding>) -> Optio
     let mut problems = check_params(inputs, document);
     problems.retain(|finding| {
         let missing_rules = finding.pointer.as_deref() == Some("") && finding.message.contains("`rules`");
-        !(ignored(finding.pointer.as_deref().unwrap_or_default())
-            || (action == Action::Decommission && missing_rules))
+        !(ignored(finding.pointer.as_deref().unwrap_or_default()) || (action == Action::Decommission && missing_rules))
     });
     let overridden = inputs.config.get("namespace").filter(|value| !value.is_null());
     if overridden.is_some() {
@@ -188,7 +188,9 @@ fn name(inputs: &Inputs, findings: &mut Vec<Finding>) -> Option<InstanceName> {
         Some(Ok(name)) => return Some(name),
         Some(Err(problem)) => Finding::blocking("name", at, format!("{place}: {problem}")),
         None if prefix.is_some() => Finding::blocking("name", at, format!("{place} must be of type string")),
-        None => Finding::blocking("name", "", "the instance has no name: --name, or md_metadata.name_prefix in the params"),
+        None => {
+            Finding::blocking("name", "", "the instance has no name: --name, or md_metadata.name_prefix in the params")
+        }
     };
     findings.push(problem);
     None
@@ -215,35 +217,23 @@ fn labels(params: &Value, findings: &mut Vec<Finding>) -> BTreeMap<String, Strin
 fn connection(inputs: &Inputs) -> Result<Connection, Vec<Finding>> {
     match &inputs.cluster {
         ClusterInput::Missing => Err(Vec::new()), // the reader has said why
-        ClusterInput::Document(document) => {
-            connection::from_document(document, inputs.config.get(connection::SLOT))
-        }
+        ClusterInput::Document(document) => connection::from_document(document, inputs.config.get(connection::SLOT)),
         ClusterInput::Kubeconfig(context) => connection::from_kubeconfig(context),
     }
 }
 
 fn timeout(inputs: &Inputs, terms: &Terms, findings: &mut Vec<Finding>) -> Duration {
-    let seconds = match inputs.config.get("timeout_seconds").filter(|value| !value.is_null()) {
-        None => None,
-        Some(value) => match value.as_u64().filter(|seconds| (1..=86_400).contains(seconds)) {
-            Some(seconds) => Some(seconds),
-            None => {
-                let text = "timeout_seconds of config.json must be a whole number from 1 to 86400";
-                findings.push(Finding::blocking("schema", "/timeout_seconds", text));
-                None
-            }
-        },
-    };
+    let configured = inputs.config.get("timeout_seconds").filter(|value| !value.is_null());
+    let seconds = configured.and_then(Value::as_u64).filter(|seconds| (1..=86_400).contains(seconds));
+    if configured.is_some() && seconds.is_none() {
+        let text = "timeout_seconds of config.json must be a whole number from 1 to 86400";
+        findings.push(Finding::blocking("schema", "/timeout_seconds", text));
+    }
     terms.timeout_seconds.or(seconds).map_or(TIMEOUT, Duration::from_secs)
 }
 
 /// Decides what the artifact looks like, and proves with a made-up token that it will fit its schema.
-fn form(
-    inputs: &Inputs,
-    connection: &Connection,
-    namespace: &Namespace,
-    findings: &mut Vec<Finding>,
-) -> Option<Form> {
+fn form(inputs: &Inputs, connection: &Connection, namespace: &Namespace, findings: &mut Vec<Finding>) -> Option<Form> {
     let option = |key: &str| inputs.config.get(key).filter(|value| !value.is_null());
     let shape = match option("output_shape").map(|value| value.as_str().unwrap_or_default()) {
         None | Some("auto") => connection.shape,

@@ -154,7 +154,10 @@ mod tests {
     #[test]
     fn the_first_secret_has_the_original_name_and_no_name_comes_twice() {
         let names = Names::of(&InstanceName::parse("demo").unwrap());
-        assert_eq!([1, 2, 3].map(|generation| names.secret(generation)), ["demo-token", "demo-token-2", "demo-token-3"]);
+        assert_eq!(
+            [1, 2, 3].map(|generation| names.secret(generation)),
+            ["demo-token", "demo-token-2", "demo-token-3"]
+        );
     }
 
     #[test]
@@ -164,8 +167,17 @@ mod tests {
         assert_eq!(label("on", &json!(true)).unwrap(), "true");
         assert_eq!(label("empty", &json!("")).unwrap(), "");
         for (key, value) in [
-            ("a b", json!("x")), ("a", json!("x y")), ("a", json!("me@example")), ("a", json!("x".repeat(64))), ("", json!("x")),
-            ("a", json!(null)), ("a", json!({})), ("-a", json!("x")), ("A.b/c", json!("x")), ("a/b/c", json!("x")), ("/a", json!("x")),
+            ("a b", json!("x")),
+            ("a", json!("x y")),
+            ("a", json!("me@example")),
+            ("a", json!("x".repeat(64))),
+            ("", json!("x")),
+            ("a", json!(null)),
+            ("a", json!({})),
+            ("-a", json!("x")),
+            ("A.b/c", json!("x")),
+            ("a/b/c", json!("x")),
+            ("/a", json!("x")),
         ] {
             assert!(label(key, &value).is_err(), "{key:?}: {value} passed");
         }

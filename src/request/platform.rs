@@ -24,6 +24,14 @@ pub struct Platform {
     pub resource_type: String,
 }
 
+impl Platform {
+    /// The base URL as people write it.
+    #[must_use]
+    pub fn address(&self) -> String {
+        self.url.to_string().trim_end_matches('/').to_owned()
+    }
+}
+
 /// Reads the platform from the environment; `bundle` is `massdriver.yaml`.
 ///
 /// # Errors

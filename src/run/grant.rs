@@ -104,7 +104,7 @@ fn obstacles(sight: &Sight, plan: &Plan) -> Option<Failure> {
 
     if let Some(first) = plan.foreign.first() {
         let cause = format!("it exists and is not ours: {}", first.whose);
-        let mut failure = Failure::new(Code::ForeignObject, DOING, cause).on(&first.reference);
+        let mut failure = Failure::new(Code::ForeignObject, DOING, cause).on(first.reference.to_string());
         failure.findings = plan
             .foreign
             .iter()
@@ -171,7 +171,7 @@ async fn converge(
     if sight.observed.home == Home::Absent {
         let started = Instant::now();
         cluster.create_namespace(&run.request.namespace).await?;
-        let reference = Reference::namespace(&run.request.namespace);
+        let reference = Reference::namespace(run.request.namespace.as_str());
         record(run, &Change { action: Action::Create, reference, fields: Vec::new() }, started.elapsed());
     }
     let observed = &sight.observed;
@@ -244,6 +244,10 @@ async fn hand_over(run: &Run<'_>, artifact: &Artifact) -> Result<(), Failure> {
             .state("the credential is in the cluster, proved and working; the platform does not have it yet")
             .next("deploy again when the platform answers: the same credential is published")
     })?;
-    run.report.step("publish", &format!("field {} at {}", crate::request::FIELD, platform.url), Some(started.elapsed()));
+    run.report.step(
+        "publish",
+        &format!("field {} at {}", crate::request::FIELD, platform.address()),
+        Some(started.elapsed()),
+    );
     Ok(())
 }

@@ -25,12 +25,7 @@ const SINGLE_QUESTIONS: usize = 50;
 ///
 /// # Errors
 /// What could not be proved.
-pub async fn prove(
-    run: &Run<'_>,
-    token: &Token,
-    expected: &Expected<'_>,
-    narrowed: &[Tuple],
-) -> Result<(), Failure> {
+pub async fn prove(run: &Run<'_>, token: &Token, expected: &Expected<'_>, narrowed: &[Tuple]) -> Result<(), Failure> {
     let started = Instant::now();
     let connection = &run.request.connection;
     let login = Login::Token(token.clone());
@@ -49,7 +44,7 @@ pub async fn prove(
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(Duration::from_millis(500));
     };
-    let what = format!("{}: {} allowed, {} neighbours denied", proof.username, proof.allowed, proof.denied);
+    let what = format!("{}: {} allowed, {} neighbours denied", expected.service_account, proof.allowed, proof.denied);
     run.report.step("prove", &what, Some(started.elapsed()));
     if !proof.excess.is_empty() {
         let text = format!("other bindings in the cluster also allow it to {}", summary(&proof.excess));

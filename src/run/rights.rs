@@ -34,7 +34,7 @@ pub fn lacking(request: &Request, sight: &Sight, plan: &Plan) -> Lack {
             }
         }
     }
-    let role = Reference::new(Kind::Role, &request.namespace, request.names.object());
+    let role = Reference::new(Kind::Role, request.namespace.as_str(), request.names.object());
     let grants = |kind: Kind, verb: &str| {
         let written = plan.action(kind).is_some_and(|action| action != Action::Unchanged);
         written && !holds(&held, verb, &role)
@@ -78,9 +78,7 @@ impl Lack {
     pub fn into_failure(self) -> Option<Failure> {
         let (code, cause) = match (self.requests.is_empty(), self.grants.is_empty()) {
             (true, true) => return None,
-            (false, _) => {
-                (Code::MissingPermission, format!("the parent credential lacks {}", summary(&self.requests)))
-            }
+            (false, _) => (Code::MissingPermission, format!("the parent credential lacks {}", summary(&self.requests))),
             (true, false) => (
                 Code::Escalation,
                 format!("the parent credential may not grant what it does not hold: {}", summary(&self.grants)),

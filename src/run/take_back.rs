@@ -47,7 +47,7 @@ async fn platform_side(run: &Run<'_>) -> Result<(), Failure> {
     let retracting = async { Publisher::connect(platform, &run.budget).await?.retract().await };
     let found = publish::in_time(platform, &run.budget, retracting).await?;
     let what = if found { "record deleted" } else { "no record left" };
-    run.report.step("platform", &format!("{what} at {}", platform.url), Some(started.elapsed()));
+    run.report.step("platform", &format!("{what} at {}", platform.address()), Some(started.elapsed()));
     Ok(())
 }
 
@@ -55,7 +55,7 @@ async fn cluster_side(run: &Run<'_>) -> Result<(), Failure> {
     let cluster = run.connect().await?;
     let sight = run.observe(&cluster).await?;
     let (request, observed) = (run.request, &sight.observed);
-    let at = |kind, name: &str| Reference::new(kind, &request.namespace, name);
+    let at = |kind, name: &str| Reference::new(kind, request.namespace.as_str(), name);
     let object = request.names.object();
     let newest = observed.service_account.as_ref().and_then(Live::generation).unwrap_or(1);
     let secret = request.names.secret(newest);
@@ -118,6 +118,7 @@ async fn prove_dead(run: &Run<'_>, token: &Token) -> Result<(), Failure> {
     let login = Login::Token(token.clone());
     let cluster = Cluster::connect(&connection.server, &connection.ca, name, &login, &run.budget).await?;
     let limit = run.budget.at_most(MEMORY);
+    let mut pause = Duration::from_millis(100);
     loop {
         match cluster.identity().await {
             Err(failure) if failure.code == Code::Unauthorized => break,
@@ -126,7 +127,10 @@ async fn prove_dead(run: &Run<'_>, token: &Token) -> Result<(), Failure> {
                 let cause = format!("the server still accepts it after {} s", started.elapsed().as_secs());
                 return Err(Failure::new(Code::TokenStillAccepted, DOING, cause));
             }
-            Ok(_) => tokio::time::sleep(Duration::from_millis(250)).await,
+            Ok(_) => {
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(Duration::from_secs(1));
+            }
         }
     }
     run.report.step("prove", "the token is refused with 401", Some(started.elapsed()));

@@ -8,6 +8,7 @@ use http::{HeaderValue, Method, Request, StatusCode, Uri, header};
 use http_body_util::{BodyExt as _, Limited};
 use kube::{Config, client::Body};
 use serde_json::{Value, json};
+use tower::ServiceExt as _;
 
 use crate::{
     artifact::Artifact,
@@ -121,7 +122,7 @@ impl<'a> Publisher<'a> {
 
         self.budget.count();
         let exchange = async {
-            let response = self.http.request(request).await.map_err(|error| transport::Trouble::of(&error))?;
+            let response = self.http.clone().oneshot(request).await.map_err(|error| transport::Trouble::of(&error))?;
             let status = response.status();
             // A success needs no reading, and a longer text than this no explaining.
             let bytes = Limited::new(response.into_body(), ANSWER_BYTES)

@@ -15,6 +15,7 @@ use std::{
     time::Duration,
 };
 
+use http::Request;
 use hyper_rustls::{FixedServerNameResolver, HttpsConnector, HttpsConnectorBuilder, MaybeHttpsStream};
 use hyper_util::{
     client::legacy::{
@@ -23,10 +24,16 @@ use hyper_util::{
     },
     rt::{TokioExecutor, TokioIo},
 };
-use kube::{client::ConfigExt as _, config::Config};
+use kube::{
+    client::{Body, ConfigExt as _},
+    config::Config,
+};
 use rustls::CertificateError;
 use tokio::net::TcpStream;
-use tower::{BoxError, Service, ServiceExt as _};
+use tower::{
+    BoxError, Service, ServiceExt as _,
+    retry::{Policy, Retry},
+};
 
 use crate::error::{Code, Failure};
 
@@ -36,7 +43,7 @@ const CONNECT: Duration = Duration::from_secs(10);
 type Stream = MaybeHttpsStream<TokioIo<TcpStream>>;
 
 /// An open connection, reopened when it breaks between two requests.
-pub type Http = Client<Warm, kube::client::Body>;
+pub type Http = Retry<Unprocessed, Client<Warm, Body>>;
 
 /// Opens a connection to the server of this configuration; `within` is what is left of the run.
 ///
@@ -65,7 +72,42 @@ pub async fn open(config: &Config, within: Duration) -> Result<(Http, &'static s
     let http2 = stream.connected().is_negotiated_h2();
     let warm = Warm { first: Arc::new(Mutex::new(Some(stream))), connector };
     let client = Client::builder(TokioExecutor::new()).http2_only(http2).build(warm);
-    Ok((client, if http2 { "HTTP/2" } else { "HTTP/1.1" }))
+    Ok((Retry::new(Unprocessed { left: 3 }, client), if http2 { "HTTP/2" } else { "HTTP/1.1" }))
+}
+
+/// Sends a request again when the server has said that it did not look at it. An API server ends an HTTP/2 connection
+/// politely now and then, to spread its clients (`--goaway-chance`) and after a 401; the requests that were on their
+/// way are then refused, and may be repeated whatever they are (RFC 9113, section 8.7). Nothing else is repeated here.
+#[derive(Clone)]
+pub struct Unprocessed {
+    left: u8,
+}
+
+impl<R, E: Error + 'static> Policy<Request<Body>, R, E> for Unprocessed {
+    type Future = std::future::Ready<()>;
+
+    fn retry(&mut self, _: &mut Request<Body>, result: &mut Result<R, E>) -> Option<Self::Future> {
+        let mut layer = result.as_ref().err().map(|error| error as &(dyn Error + 'static));
+        while let Some(error) = layer {
+            if let Some(error) = error.downcast_ref::<h2::Error>() {
+                let polite = error.is_remote() && error.is_go_away() && error.reason() == Some(h2::Reason::NO_ERROR);
+                let refused = error.is_remote() && error.reason() == Some(h2::Reason::REFUSED_STREAM);
+                self.left = self.left.checked_sub(1).filter(|_| polite || refused)?;
+                return Some(std::future::ready(()));
+            }
+            layer = error.source();
+        }
+        None
+    }
+
+    fn clone_request(&mut self, request: &Request<Body>) -> Option<Request<Body>> {
+        let mut copy = Request::new(request.body().try_clone()?);
+        *copy.method_mut() = request.method().clone();
+        *copy.uri_mut() = request.uri().clone();
+        *copy.headers_mut() = request.headers().clone();
+        *copy.extensions_mut() = request.extensions().clone();
+        Some(copy)
+    }
 }
 
 /// Hands out the connection that is open already, and new ones after it.

@@ -1,11 +1,7 @@
 //! The bundle as the platform and its users get it: massdriver.yaml, the schemas made from it, the runbook, and what a
 //! publish uploads. `UPDATE_SCHEMAS=1 cargo test --test bundle` rewrites the schemas.
 
-#![allow(
-    clippy::expect_used,
-    clippy::panic,
-    reason = "helpers of tests fail by panicking, as tests do"
-)]
+#![allow(clippy::expect_used, clippy::panic, reason = "helpers of tests fail by panicking, as tests do")]
 
 #[path = "bundle/form.rs"]
 mod form;
@@ -31,10 +27,7 @@ fn json_file(path: &str) -> Value {
 }
 
 fn validator(schema: &Value) -> jsonschema::Validator {
-    jsonschema::options()
-        .with_draft(jsonschema::Draft::Draft7)
-        .build(schema)
-        .expect("a JSON Schema of draft 7")
+    jsonschema::options().with_draft(jsonschema::Draft::Draft7).build(schema).expect("a JSON Schema of draft 7")
 }
 
 #[test]
@@ -44,10 +37,7 @@ fn committed_schemas_are_what_the_cli_would_write() {
             fs::write(&file, &content).expect("the schema can be written");
         }
         let committed = fs::read_to_string(&file).unwrap_or_default();
-        assert!(
-            committed == content,
-            "{file} is stale: run UPDATE_SCHEMAS=1 cargo test --test bundle"
-        );
+        assert!(committed == content, "{file} is stale: run UPDATE_SCHEMAS=1 cargo test --test bundle");
     }
 }
 
@@ -56,13 +46,8 @@ fn bundle_and_program_have_the_same_name_and_version() {
     let bundle = bundle();
     assert_eq!(bundle.text("name"), env!("CARGO_PKG_NAME"));
     assert_eq!(bundle.text("version"), env!("CARGO_PKG_VERSION"));
-    let image = bundle.block("steps")[0]["provisioner"]
-        .as_str()
-        .expect("a provisioner");
-    assert!(
-        image.ends_with(concat!(":", env!("CARGO_PKG_VERSION"))),
-        "{image}"
-    );
+    let image = bundle.block("steps")[0]["provisioner"].as_str().expect("a provisioner");
+    assert!(image.ends_with(concat!(":", env!("CARGO_PKG_VERSION"))), "{image}");
 }
 
 #[test]
@@ -72,10 +57,7 @@ fn metadata_keeps_the_platforms_limits() {
     assert!(bundle.block("ui").is_object());
     for block in ["dependencies", "resources"] {
         for (slot, entry) in bundle.block(block).as_object().expect("slots") {
-            assert!(
-                entry["resource_type"].is_string() && entry["required"].is_boolean(),
-                "{block}.{slot}"
-            );
+            assert!(entry["resource_type"].is_string() && entry["required"].is_boolean(), "{block}.{slot}");
         }
     }
 }
@@ -92,31 +74,17 @@ fn the_one_step_is_not_mistaken_for_a_built_in_provisioner() {
     assert_eq!(steps.len(), 1);
     assert_eq!(steps[0]["path"], "src");
     assert_eq!(steps[0]["config"]["namespace"], ".params.namespace");
-    assert!(
-        steps[0].get("skip_on_delete").is_none(),
-        "a skipped decommission would leave the token alive"
-    );
+    assert!(steps[0].get("skip_on_delete").is_none(), "a skipped decommission would leave the token alive");
     let image = steps[0]["provisioner"].as_str().expect("an image");
-    assert!(
-        mass::BUILT_IN_PROVISIONERS
-            .iter()
-            .all(|word| !image.contains(word)),
-        "{image}"
-    );
+    assert!(mass::BUILT_IN_PROVISIONERS.iter().all(|word| !image.contains(word)), "{image}");
 }
 
 #[test]
 fn slots_are_those_of_the_original() {
     let schemas = bundle().schemas();
     let parse = |file: &str| -> Value { serde_json::from_str(&schemas[file]).expect("JSON") };
-    assert_eq!(
-        parse("schema-connections.json")["required"],
-        serde_json::json!(["kubernetes_cluster"])
-    );
-    assert_eq!(
-        parse("schema-artifacts.json")["required"],
-        serde_json::json!(["token"])
-    );
+    assert_eq!(parse("schema-connections.json")["required"], serde_json::json!(["kubernetes_cluster"]));
+    assert_eq!(parse("schema-artifacts.json")["required"], serde_json::json!(["token"]));
 }
 
 /// Shapes that circulate, and what each type makes of them.
@@ -126,23 +94,10 @@ fn each_resource_type_accepts_its_own_shape_only() {
     let legacy_type = json_file("src/schema/kubernetes-cluster-legacy.json");
     for (name, payload) in runbook::shapes() {
         let legacy = name.starts_with("legacy");
-        assert_eq!(
-            validator(&flat_type).is_valid(&payload),
-            !legacy,
-            "flat type, {name}"
-        );
-        assert_eq!(
-            validator(&legacy_type).is_valid(&payload),
-            legacy,
-            "legacy type, {name}"
-        );
+        assert_eq!(validator(&flat_type).is_valid(&payload), !legacy, "flat type, {name}");
+        assert_eq!(validator(&legacy_type).is_valid(&payload), legacy, "legacy type, {name}");
     }
-    let mut of_no_cloud = runbook::shapes()
-        .remove("legacy with cloud")
-        .expect("a shape");
+    let mut of_no_cloud = runbook::shapes().remove("legacy with cloud").expect("a shape");
     of_no_cloud["data"]["infrastructure"] = serde_json::json!({});
-    assert!(
-        !validator(&legacy_type).is_valid(&of_no_cloud),
-        "an empty infrastructure is of no cloud"
-    );
+    assert!(!validator(&legacy_type).is_valid(&of_no_cloud), "an empty infrastructure is of no cloud");
 }

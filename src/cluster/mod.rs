@@ -171,6 +171,13 @@ impl Cluster {
             self.version(),
             self.rules(namespace),
         );
+        // A server that refuses the login may break the connection under the other requests: the login is the cause.
+        let failures = [home.as_ref().err(), version.as_ref().err(), rights.as_ref().err()]
+            .into_iter()
+            .chain([&service_account, &role, &binding, &secret].map(|seen| seen.as_ref().err()));
+        if let Some(failure) = failures.flatten().find(|failure| failure.code == Code::Unauthorized) {
+            return Err(failure.clone());
+        }
         let mut denied = Vec::new();
         let (home, service_account) = (home?, tolerate(service_account, &mut denied)?);
         let (role, binding) = (tolerate(role, &mut denied)?, tolerate(binding, &mut denied)?);

@@ -27,12 +27,7 @@ fn merge(target: &mut Value, changes: &Value) {
 fn violations(params: &Value) -> Vec<(String, String)> {
     validator(&json_file("schema-params.json"))
         .iter_errors(params)
-        .map(|error| {
-            (
-                error.instance_path().to_string(),
-                error.kind().keyword().to_owned(),
-            )
-        })
+        .map(|error| (error.instance_path().to_string(), error.kind().keyword().to_owned()))
         .collect()
 }
 
@@ -102,16 +97,10 @@ fn sound_params_are_accepted(#[case] params: Value) {
     with_rule(&json!({ "apiGroups": ["apps/v1"], "resources": ["Pod"], "verbs": ["*"] })),
     &[("/rules/0/apiGroups/0", "pattern"), ("/rules/0/resources/0", "pattern"), ("/rules/0/verbs/0", "enum")]
 )]
-fn bad_params_are_refused_where_they_are_bad(
-    #[case] params: Value,
-    #[case] expected: &[(&str, &str)],
-) {
+fn bad_params_are_refused_where_they_are_bad(#[case] params: Value, #[case] expected: &[(&str, &str)]) {
     let mut found = violations(&params);
     found.sort();
-    let expected: Vec<_> = expected
-        .iter()
-        .map(|(at, keyword)| ((*at).to_owned(), (*keyword).to_owned()))
-        .collect();
+    let expected: Vec<_> = expected.iter().map(|(at, keyword)| ((*at).to_owned(), (*keyword).to_owned())).collect();
     assert_eq!(found, expected, "{params}");
 }
 
@@ -121,31 +110,19 @@ fn namespace(namespace: &str) -> Value {
 
 fn presets() -> Vec<(String, Value)> {
     let bundle = bundle();
-    let examples = bundle.block("params")["examples"]
-        .as_array()
-        .expect("presets");
+    let examples = bundle.block("params")["examples"].as_array().expect("presets");
     examples
         .iter()
         .map(|example| {
             let mut params = example.clone();
-            merge(
-                &mut params,
-                &json!({ "__name": null, "namespace": "default" }),
-            );
-            (
-                example["__name"].as_str().expect("a name").to_owned(),
-                params,
-            )
+            merge(&mut params, &json!({ "__name": null, "namespace": "default" }));
+            (example["__name"].as_str().expect("a name").to_owned(), params)
         })
         .collect()
 }
 
 fn texts(list: &Value) -> Vec<&str> {
-    list.as_array()
-        .into_iter()
-        .flatten()
-        .filter_map(Value::as_str)
-        .collect()
+    list.as_array().into_iter().flatten().filter_map(Value::as_str).collect()
 }
 
 #[test]
@@ -165,14 +142,10 @@ fn presets_but_admin_reveal_no_secret_and_change_nothing() {
             let resources = texts(&rule["resources"]);
             assert!(!texts(&rule["apiGroups"]).contains(&"*"), "{name}: {rule}");
             assert!(
-                !resources
-                    .iter()
-                    .any(|resource| ["*", "secrets", "pods/exec"].contains(resource)),
+                !resources.iter().any(|resource| ["*", "secrets", "pods/exec"].contains(resource)),
                 "{name}: {rule}"
             );
-            let harmless = |verb: &&str| {
-                ["get", "list", "watch"].contains(verb) || resources == ["pods/portforward"]
-            };
+            let harmless = |verb: &&str| ["get", "list", "watch"].contains(verb) || resources == ["pods/portforward"];
             assert!(texts(&rule["verbs"]).iter().all(harmless), "{name}: {rule}");
         }
     }
@@ -216,10 +189,7 @@ fn every_field_of_the_form_has_a_title_and_a_description() {
     each_schema("", bundle().block("params"), &mut |path, schema| {
         fields += 1;
         for key in ["title", "description"] {
-            assert!(
-                schema[key].as_str().is_some_and(|text| !text.is_empty()),
-                "{path} has no {key}"
-            );
+            assert!(schema[key].as_str().is_some_and(|text| !text.is_empty()), "{path} has no {key}");
         }
     });
     assert_eq!(fields, 11);
@@ -230,21 +200,10 @@ fn every_field_of_the_form_has_a_title_and_a_description() {
 fn every_pattern_has_a_message_and_every_message_a_keyword() {
     each_schema("", bundle().block("params"), &mut |path, schema| {
         if schema.get("pattern").is_some() {
-            assert!(
-                schema["message"]["pattern"].is_string(),
-                "{path} has a pattern without message"
-            );
+            assert!(schema["message"]["pattern"].is_string(), "{path} has a pattern without message");
         }
-        for keyword in schema["message"]
-            .as_object()
-            .into_iter()
-            .flatten()
-            .map(|(keyword, _)| keyword)
-        {
-            assert!(
-                schema.get(keyword).is_some(),
-                "{path} has a message for {keyword}, which it does not use"
-            );
+        for keyword in schema["message"].as_object().into_iter().flatten().map(|(keyword, _)| keyword) {
+            assert!(schema.get(keyword).is_some(), "{path} has a message for {keyword}, which it does not use");
         }
     });
 }
@@ -264,10 +223,7 @@ fn namespace_cannot_change_after_the_first_deployment_and_defaults_to_default() 
     let namespace = &bundle.block("params")["properties"]["namespace"];
     assert_eq!(namespace["$md.immutable"], true);
     assert_eq!(namespace["default"], "default");
-    assert_eq!(
-        bundle.block("params")["required"],
-        json!(["namespace", "rules"])
-    );
+    assert_eq!(bundle.block("params")["required"], json!(["namespace", "rules"]));
 }
 
 /// A form drops what nobody typed, unless told that the empty text is a value, and a browser does not send a list
@@ -277,8 +233,7 @@ fn a_form_can_submit_the_core_group() {
     let bundle = bundle();
     let groups = &bundle.block("ui")["rules"]["items"]["apiGroups"];
     assert_eq!(groups["items"]["ui:emptyValue"], "");
-    let items =
-        &bundle.block("params")["properties"]["rules"]["items"]["properties"]["apiGroups"]["items"];
+    let items = &bundle.block("params")["properties"]["rules"]["items"]["properties"]["apiGroups"]["items"];
     assert_eq!(items["default"], "");
     assert_eq!(items["type"], json!(["string", "null"]));
     assert!(validator(items).is_valid(&json!("")));
@@ -293,22 +248,11 @@ fn every_key_of_the_ui_reaches_a_field() {
             let path = format!("{path}/{key}");
             if key == "ui:order" {
                 for name in texts(below).into_iter().filter(|name| *name != "*") {
-                    assert!(
-                        schema["properties"].get(name).is_some(),
-                        "{path} names {name}"
-                    );
+                    assert!(schema["properties"].get(name).is_some(), "{path} names {name}");
                 }
             } else if !key.starts_with("ui:") {
-                let reached = if schema["type"] == "array" {
-                    schema.get(key)
-                } else {
-                    schema["properties"].get(key)
-                };
-                check(
-                    &path,
-                    below,
-                    reached.unwrap_or_else(|| panic!("{path} reaches no field")),
-                );
+                let reached = if schema["type"] == "array" { schema.get(key) } else { schema["properties"].get(key) };
+                check(&path, below, reached.unwrap_or_else(|| panic!("{path} reaches no field")));
             }
         }
     }

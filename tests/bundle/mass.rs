@@ -22,8 +22,7 @@ impl Bundle {
     }
 
     pub fn parse(text: &str) -> Self {
-        let mut root: Map<String, Value> =
-            serde_saphyr::from_str(text).expect("massdriver.yaml is a YAML mapping");
+        let mut root: Map<String, Value> = serde_saphyr::from_str(text).expect("massdriver.yaml is a YAML mapping");
         if let Some(params) = root.get_mut("params") {
             give_booleans_a_default(params);
         }
@@ -62,8 +61,7 @@ impl Bundle {
             return;
         }
         let name = self.text("name");
-        let id =
-            format!("https://schemas.massdriver.cloud/schemas/bundles/{name}/schema-{label}.json");
+        let id = format!("https://schemas.massdriver.cloud/schemas/bundles/{name}/schema-{label}.json");
         schema["$schema"] = json!("http://json-schema.org/draft-07/schema");
         schema["$id"] = json!(id);
         schema["title"] = json!(name);
@@ -92,25 +90,17 @@ fn give_booleans_a_default(schema: &mut Value) {
 /// `{slot: {resource_type, required}}` as a schema with references.
 fn slots(block: &Value) -> Value {
     let slots = block.as_object().expect("a mapping of slots");
-    let properties: Map<String, Value> = slots
-        .iter()
-        .map(|(name, slot)| (name.clone(), json!({ "$ref": slot["resource_type"] })))
-        .collect();
-    let required: Vec<&String> = slots
-        .iter()
-        .filter(|(_, slot)| slot["required"] == true)
-        .map(|(name, _)| name)
-        .collect();
+    let properties: Map<String, Value> =
+        slots.iter().map(|(name, slot)| (name.clone(), json!({ "$ref": slot["resource_type"] }))).collect();
+    let required: Vec<&String> =
+        slots.iter().filter(|(_, slot)| slot["required"] == true).map(|(name, _)| name).collect();
     json!({ "properties": properties, "required": required })
 }
 
 /// A referenced type becomes the base, and the keys beside the reference override it.
 fn dereference(schema: &Value, strip_id: bool) -> Value {
     match schema {
-        Value::Array(items) => items
-            .iter()
-            .map(|item| dereference(item, strip_id))
-            .collect(),
+        Value::Array(items) => items.iter().map(|item| dereference(item, strip_id)).collect(),
         Value::Object(map) => {
             let mut result = Map::new();
             for (key, value) in map {
@@ -121,9 +111,7 @@ fn dereference(schema: &Value, strip_id: bool) -> Value {
                             referenced.remove("$id");
                         }
                         for (key, value) in referenced {
-                            result
-                                .entry(key)
-                                .or_insert_with(|| dereference(&value, strip_id));
+                            result.entry(key).or_insert_with(|| dereference(&value, strip_id));
                         }
                     }
                     _ => {
@@ -142,8 +130,7 @@ fn resource_type(reference: &str) -> Map<String, Value> {
     let unversioned = reference.split('@').next().unwrap_or_default();
     let name = unversioned.rsplit('/').next().unwrap_or_default();
     let path = format!("{RESOURCE_TYPES}/{name}.json");
-    let text = fs::read_to_string(&path)
-        .unwrap_or_else(|error| panic!("resource type {reference}: {path}: {error}"));
+    let text = fs::read_to_string(&path).unwrap_or_else(|error| panic!("resource type {reference}: {path}: {error}"));
     serde_json::from_str(&text).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
@@ -156,28 +143,14 @@ fn marshal(mut schema: Value) -> String {
     serde::Serialize::serialize(&schema, &mut serializer).expect("JSON into memory");
     let text = String::from_utf8(bytes).expect("JSON is UTF-8");
     // Outside of strings these characters do not occur in JSON, so no parsing is needed.
-    let escapes = [
-        ('<', r"\u003c"),
-        ('>', r"\u003e"),
-        ('&', r"\u0026"),
-        ('\u{2028}', r"\u2028"),
-        ('\u{2029}', r"\u2029"),
-    ];
-    escapes
-        .iter()
-        .fold(text, |text, (raw, escape)| text.replace(*raw, escape))
-        + "\n"
+    let escapes =
+        [('<', r"\u003c"), ('>', r"\u003e"), ('&', r"\u0026"), ('\u{2028}', r"\u2028"), ('\u{2029}', r"\u2029")];
+    escapes.iter().fold(text, |text, (raw, escape)| text.replace(*raw, escape)) + "\n"
 }
 
 fn name_collisions(params: &Value, dependencies: &Value) -> Vec<String> {
-    let names = |block: &Value| {
-        block
-            .as_object()
-            .map(|map| map.keys().cloned().collect())
-            .unwrap_or_default()
-    };
-    let (params, dependencies): (Vec<String>, Vec<String>) =
-        (names(&params["properties"]), names(dependencies));
+    let names = |block: &Value| block.as_object().map(|map| map.keys().cloned().collect()).unwrap_or_default();
+    let (params, dependencies): (Vec<String>, Vec<String>) = (names(&params["properties"]), names(dependencies));
     params
         .into_iter()
         .filter(|name| dependencies.contains(name))
@@ -187,16 +160,9 @@ fn name_collisions(params: &Value, dependencies: &Value) -> Vec<String> {
 
 fn required_matches(path: &str, schema: &Value, complaints: &mut Vec<String>) {
     let properties = &schema["properties"];
-    for name in schema["required"]
-        .as_array()
-        .into_iter()
-        .flatten()
-        .filter_map(Value::as_str)
-    {
+    for name in schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str) {
         if properties.get(name).is_none() {
-            complaints.push(format!(
-                "required-match: {path}.{name} is required and not a property"
-            ));
+            complaints.push(format!("required-match: {path}.{name} is required and not a property"));
         }
     }
     for (name, property) in properties.as_object().into_iter().flatten() {

@@ -66,14 +66,7 @@ fn files(walk: &mut WalkBuilder, root: &Path) -> BTreeSet<String> {
     walk.build()
         .map(|entry| entry.expect("a readable entry"))
         .filter(|entry| entry.file_type().is_some_and(|kind| kind.is_file()))
-        .map(|entry| {
-            entry
-                .path()
-                .strip_prefix(root)
-                .expect("below the root")
-                .to_string_lossy()
-                .into_owned()
-        })
+        .map(|entry| entry.path().strip_prefix(root).expect("below the root").to_string_lossy().into_owned())
         .collect()
 }
 
@@ -86,8 +79,7 @@ fn uploaded() -> BTreeSet<String> {
 fn a_publish_uploads_what_the_platform_reads_and_nothing_else() {
     let checkout = checkout();
     let mut walk = WalkBuilder::new(checkout.path());
-    walk.standard_filters(false)
-        .add_custom_ignore_filename(".mdignore");
+    walk.standard_filters(false).add_custom_ignore_filename(".mdignore");
     assert_eq!(files(&mut walk, checkout.path()), uploaded());
 }
 
@@ -110,11 +102,8 @@ fn it_makes_no_difference_that_the_cli_lets_the_last_matching_line_win() {
     let kept: BTreeSet<String> = files(&mut everything, checkout.path())
         .into_iter()
         .filter(|path| {
-            let last = lines
-                .iter()
-                .rev()
-                .map(|line| line.matched_path_or_any_parents(path, false))
-                .find(|m| !m.is_none());
+            let last =
+                lines.iter().rev().map(|line| line.matched_path_or_any_parents(path, false)).find(|m| !m.is_none());
             !matches!(last, Some(Match::Ignore(_)))
         })
         .collect();

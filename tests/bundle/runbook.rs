@@ -16,22 +16,14 @@ fn authentication() -> Value {
 
 /// Payloads of a kubernetes-cluster resource, as they circulate.
 pub fn shapes() -> BTreeMap<&'static str, Value> {
-    let aws = json!({ "arn": "arn:aws:eks:eu-west-1:123456789012:cluster/c", "oidc_issuer_url": "https://oidc.example.com" });
+    let aws =
+        json!({ "arn": "arn:aws:eks:eu-west-1:123456789012:cluster/c", "oidc_issuer_url": "https://oidc.example.com" });
     let specs = json!({ "kubernetes": { "cloud": "aws", "version": "1.33" }, "aws": { "region": "eu-west-1" } });
     BTreeMap::from([
         ("flat", json!({ "authentication": authentication() })),
-        (
-            "flat with namespace",
-            json!({ "authentication": authentication(), "namespace": "team-a" }),
-        ),
-        (
-            "flat with cloud",
-            json!({ "authentication": authentication(), "infrastructure": aws, "specs": specs }),
-        ),
-        (
-            "legacy",
-            json!({ "data": { "authentication": authentication() } }),
-        ),
+        ("flat with namespace", json!({ "authentication": authentication(), "namespace": "team-a" })),
+        ("flat with cloud", json!({ "authentication": authentication(), "infrastructure": aws, "specs": specs })),
+        ("legacy", json!({ "data": { "authentication": authentication() } })),
         (
             "legacy with cloud",
             json!({ "data": { "authentication": authentication(), "infrastructure": aws }, "specs": specs }),
@@ -82,17 +74,13 @@ fn context(names: Names, payload: &Value) -> Value {
 
 fn template() -> String {
     let text = fs::read_to_string("operator.md").expect("operator.md");
-    let body = text
-        .strip_prefix("---\ntemplating: mustache\n---\n")
-        .expect("the front matter turns templating on");
+    let body = text.strip_prefix("---\ntemplating: mustache\n---\n").expect("the front matter turns templating on");
     body.to_owned()
 }
 
 fn render(context: &Value) -> String {
     let template = mustache::compile_str(&template()).expect("a sound template");
-    template
-        .render_to_string(context)
-        .expect("a rendered runbook")
+    template.render_to_string(context).expect("a rendered runbook")
 }
 
 /// What a reader would stumble over: blanks where a value was meant, and tags that were not understood.
@@ -119,31 +107,14 @@ fn blanks(text: &str) -> Vec<String> {
         if !in_block {
             // Every second part between back quotes is code.
             let parts: Vec<&str> = line.split('`').collect();
-            if parts.len().is_multiple_of(2)
-                || parts
-                    .iter()
-                    .skip(1)
-                    .step_by(2)
-                    .any(|code| code.trim().is_empty())
-            {
+            if parts.len().is_multiple_of(2) || parts.iter().skip(1).step_by(2).any(|code| code.trim().is_empty()) {
                 complain("empty code");
             }
         }
-        if [
-            " .",
-            " ,",
-            ": .",
-            "()",
-            "--namespace  ",
-            "account::",
-            ":-token",
-            " -token",
-            "//-",
-        ]
-        .iter()
-        .any(|gap| {
-            words.contains(gap) && !(*gap == " ." && words.contains("--sort-by .lastTimestamp"))
-        }) || words.ends_with("--namespace")
+        if [" .", " ,", ": .", "()", "--namespace  ", "account::", ":-token", " -token", "//-"]
+            .iter()
+            .any(|gap| words.contains(gap) && !(*gap == " ." && words.contains("--sort-by .lastTimestamp")))
+            || words.ends_with("--namespace")
         {
             complain("gap");
         }
@@ -159,30 +130,15 @@ fn blanks(text: &str) -> Vec<String> {
 
 #[rstest]
 fn runbook_has_no_blanks_whatever_the_platform_offers(
-    #[values(
-        "flat",
-        "flat with namespace",
-        "flat with cloud",
-        "legacy",
-        "legacy with cloud"
-    )]
-    shape: &str,
+    #[values("flat", "flat with namespace", "flat with cloud", "legacy", "legacy with cloud")] shape: &str,
     #[values(Names::New, Names::Both, Names::Old, Names::OldSpecsOnly)] names: Names,
 ) {
     let text = render(&context(names, &shapes()[shape]));
     assert_eq!(blanks(&text), Vec::<String>::new(), "{text}");
     let knows_the_credential = !matches!(names, Names::OldSpecsOnly);
-    assert_eq!(
-        text.matches(SERVER).count(),
-        usize::from(knows_the_credential),
-        "the server, as it is written, once"
-    );
+    assert_eq!(text.matches(SERVER).count(), usize::from(knows_the_credential), "the server, as it is written, once");
     let knows_its_namespace = knows_the_credential && shape == "flat with namespace";
-    assert_eq!(
-        text.contains("set-context"),
-        !knows_its_namespace,
-        "only where the kubeconfig has no namespace"
-    );
+    assert_eq!(text.contains("set-context"), !knows_its_namespace, "only where the kubeconfig has no namespace");
     assert!(!text.contains("[SENSITIVE]"));
 }
 
@@ -197,25 +153,16 @@ fn runbook_has_no_blanks_before_the_first_deployment() {
 /// Engines differ in what they leave of the line of a tag that stands alone.
 #[test]
 fn no_tag_stands_alone_on_its_line() {
-    let alone: Vec<_> = template()
-        .lines()
-        .filter(|line| line.starts_with("{{") && line.ends_with("}}"))
-        .map(str::to_owned)
-        .collect();
+    let alone: Vec<_> =
+        template().lines().filter(|line| line.starts_with("{{") && line.ends_with("}}")).map(str::to_owned).collect();
     assert_eq!(alone, Vec::<String>::new());
 }
 
 #[test]
 fn the_search_for_blanks_finds_them() {
-    for bad in [
-        "a `` b",
-        "Server: .",
-        "use {{x}} now",
-        "in  , b",
-        "kubectl --namespace",
-        "https:&#x2F;&#x2F;a",
-        "(see ())",
-    ] {
+    for bad in
+        ["a `` b", "Server: .", "use {{x}} now", "in  , b", "kubectl --namespace", "https:&#x2F;&#x2F;a", "(see ())"]
+    {
         assert!(!blanks(bad).is_empty(), "{bad}");
     }
     assert_eq!(blanks("The `\"\"` group: `a`, `b`."), Vec::<String>::new());

@@ -1,0 +1,100 @@
+//! What a run may cost, counted and not timed: requests, round trips, writes, bytes.
+
+mod support;
+
+use serde_json::{Value, json};
+use support::Instance;
+use testbed::{AuditEvent, ControlPlane, Grant, Persona, RoundTripGate};
+
+fn control_plane() -> &'static ControlPlane {
+    ControlPlane::shared()
+}
+
+fn parent(stem: &str) -> Persona {
+    control_plane().persona(stem, &[Grant::cluster_role("cluster-admin")])
+}
+
+/// The requests of one run, to the cluster, by anybody with our name: parent and issued token.
+fn requests(namespace: &str, mark: testbed::Mark) -> Vec<AuditEvent> {
+    let mut events = control_plane().audit().since(mark);
+    // Reviews have no namespace of their own; no other test of this binary runs at the same time.
+    events.retain(|event| event.user_agent.starts_with("k8s-token/"));
+    assert!(events.iter().any(|event| event.namespace == namespace));
+    events
+}
+
+/// Looks at the Secret while the controller makes the token: how many there are is the controller's doing.
+fn is_waiting(event: &AuditEvent) -> bool {
+    event.resource == "secrets" && event.verb == "get"
+}
+
+#[test]
+fn a_provision_keeps_to_its_counts() {
+    let (cp, parent) = (control_plane(), parent("counts"));
+    let namespace = cp.namespace("counts");
+    let instance = Instance::new(&parent, &namespace);
+    let mark = cp.audit().mark();
+    let document = instance.ask("provision", &["--publish"]).expect_code(0).document();
+    let events = requests(&namespace, mark);
+    let (waiting, others): (Vec<_>, Vec<_>) = events.iter().partition(|event| is_waiting(event));
+    // 7 to look, 4 to make, 4 to prove; and one to the platform.
+    assert_eq!(others.len() + 1, 15, "{:#?}", others.iter().map(|event| &event.uri).collect::<Vec<_>>());
+    assert_eq!(events.iter().filter(|event| event.is_write()).count(), 4);
+    assert_eq!(document["requests"], events.len() + 1, "the document counts right");
+    // One look at the start, then one every 5 ms or more.
+    assert!(waiting.len() <= 20, "{} looks at the Secret", waiting.len());
+
+    let mark = cp.audit().mark();
+    let document = instance.ask("provision", &["--publish"]).expect_code(0).document();
+    let events = requests(&namespace, mark);
+    assert_eq!((events.len(), events.iter().filter(|event| event.is_write()).count()), (11, 0));
+    assert_eq!(document["requests"], 12);
+
+    a_thousand_rules_cost_no_more_requests_than_one(&instance, &namespace);
+    the_round_trips_are_those_of_the_design(&parent);
+}
+
+/// In one test with the rest, because it counts what is said to the server at the same time.
+fn a_thousand_rules_cost_no_more_requests_than_one(instance: &Instance, namespace: &str) {
+    let rules: Vec<Value> = (0..1000)
+        .map(|number| json!({"apiGroups": ["example.com"], "resources": [format!("things{number}")], "verbs": ["get", "list"]}))
+        .collect();
+    let mut many = Instance::new(control_plane().admin(), namespace).rules(&json!(rules));
+    many.connection = instance.connection.clone();
+    let mark = control_plane().audit().mark();
+    let document = many.ask("provision", &["--publish"]).expect_code(0).document();
+    let events = requests(namespace, mark);
+    assert_eq!(events.iter().filter(|event| event.is_write()).count(), 1, "the Role");
+    assert_eq!(document["proof"]["allowed"], 2000);
+    let reviews = events.iter().filter(|event| event.resource.ends_with("reviews")).count();
+    assert_eq!(reviews, 1 + 4 * (reviews - 1) / 4, "whole rounds of proof only");
+    assert!(events.len() <= 12 + 4 * 8, "{} requests", events.len());
+}
+
+fn the_round_trips_are_those_of_the_design(parent: &Persona) {
+    let cp = control_plane();
+    let namespace = cp.namespace("trips");
+    let gate = RoundTripGate::in_front_of(cp.server());
+    let instance = Instance::new(&parent.by_way_of(&gate.server()), &namespace);
+    instance.ask("provision", &["--publish"]).expect_code(0);
+    assert_eq!(gate.connections(), 2, "one as the parent, one as the new credential");
+    // look, make two, make two, token, prove; the platform is the sixth. Beside them two TLS handshakes.
+    assert!(gate.round_trips() <= 5 + 2, "{} round trips", gate.round_trips());
+
+    let gate = RoundTripGate::in_front_of(cp.server());
+    let mut again = Instance::new(&parent.by_way_of(&gate.server()), &namespace);
+    again.config = instance.config.clone();
+    again.ask("provision", &[]).expect_code(0);
+    assert!(gate.round_trips() <= 2 + 2, "{} round trips when nothing changed", gate.round_trips());
+}
+
+#[test]
+fn the_release_binary_stays_small() {
+    let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned());
+    let built =
+        std::process::Command::new(cargo).args(["build", "--release", "--bin", "k8s-token", "--locked"]).status();
+    assert!(built.unwrap().success(), "the release build failed");
+    let target = std::env::var("CARGO_TARGET_DIR").unwrap_or_else(|_| "target".to_owned());
+    let size = std::fs::metadata(std::path::Path::new(&target).join("release/k8s-token")).unwrap().len();
+    assert!(size <= 8 * 1024 * 1024, "{size} bytes");
+}

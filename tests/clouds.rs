@@ -1,0 +1,108 @@
+//! An API server as managed clouds run it: a webhook authorizer that cannot list what it allows, and connections that
+//! are ended politely now and then.
+
+mod support;
+
+use std::{
+    io::{Read as _, Write as _},
+    net::TcpListener,
+    sync::LazyLock,
+};
+
+use serde_json::json;
+use support::Instance;
+use testbed::{ControlPlane, Grant, Options};
+
+/// Answers every question with "no opinion", as a cloud's authorizer does for users that are not its own.
+fn webhook() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/authorize", listener.local_addr().unwrap());
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            std::thread::spawn(move || -> Option<()> {
+                let mut stream = stream.ok()?;
+                loop {
+                    // A request is a head, a blank line and as many bytes as it says.
+                    let (mut bytes, mut chunk) = (Vec::new(), [0; 4096]);
+                    let whole = |bytes: &[u8]| {
+                        let text = String::from_utf8_lossy(bytes).to_ascii_lowercase();
+                        let (head, _) = text.split_once("\r\n\r\n")?;
+                        let length =
+                            head.split("content-length: ").nth(1)?.split("\r\n").next()?.parse::<usize>().ok()?;
+                        (bytes.len() >= head.len() + 4 + length).then_some(())
+                    };
+                    while whole(&bytes).is_none() {
+                        let read = stream.read(&mut chunk).ok().filter(|read| *read > 0)?;
+                        bytes.extend_from_slice(&chunk[..read]);
+                    }
+                    let answer = json!({"apiVersion": "authorization.k8s.io/v1", "kind": "SubjectAccessReview", "status": {"allowed": false}}).to_string();
+                    write!(
+                        stream,
+                        "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{answer}",
+                        answer.len()
+                    )
+                    .ok()?;
+                }
+            });
+        }
+    });
+    url
+}
+
+static CLOUD: LazyLock<(ControlPlane, tempfile::TempDir)> = LazyLock::new(|| {
+    let directory = tempfile::tempdir().unwrap();
+    let config = directory.path().join("webhook.json");
+    let document = json!({
+        "apiVersion": "v1", "kind": "Config", "current-context": "w",
+        "clusters": [{"name": "w", "cluster": {"server": webhook()}}], "users": [{"name": "w", "user": {}}],
+        "contexts": [{"name": "w", "context": {"cluster": "w", "user": "w"}}],
+    });
+    std::fs::write(&config, document.to_string()).unwrap();
+    let options = Options {
+        api_server_arguments: vec![
+            "--authorization-mode=Webhook".to_owned(), // adds to the testbed's own
+            "--authorization-webhook-version=v1".to_owned(),
+            format!("--authorization-webhook-config-file={}", config.display()),
+            "--goaway-chance=0.02".to_owned(),
+        ],
+        ..Options::default()
+    };
+    (ControlPlane::start(&options).unwrap(), directory)
+});
+
+#[test]
+fn where_rights_cannot_be_listed_they_are_asked_for_one_by_one() {
+    let cp = &CLOUD.0;
+    let namespace = cp.namespace("cloud");
+    let parent = cp.persona("cloud", &[Grant::cluster_role("cluster-admin")]);
+    let instance = Instance::new(&parent, &namespace);
+    let document = instance.ask("provision", &["--publish"]).expect_code(0).document();
+    assert_eq!(document["proof"]["complete"], false, "the list is a lower bound, and that is said");
+    assert_eq!(document["proof"]["allowed"], 2);
+    assert!(document["proof"]["denied"].as_u64().unwrap() > 0);
+    let again = instance.ask("provision", &[]).expect_code(0).document();
+    assert!(support::changes(&again).iter().all(|(action, _)| action == "unchanged"));
+    instance.act("decommission").expect_code(0);
+}
+
+#[test]
+fn the_servers_own_verdict_counts_where_rights_cannot_be_listed() {
+    let cp = &CLOUD.0;
+    let namespace = cp.namespace("verdict");
+    let parent = cp.persona("verdict", &[Grant::cluster_role_in(&namespace, "view")]);
+    let document = Instance::new(&parent, &namespace).ask("provision", &[]).expect_code(77).document();
+    assert_eq!(document["error"]["code"], "missing-permission");
+    assert!(!document["missing_permissions"].as_array().unwrap().is_empty());
+}
+
+#[test]
+fn connections_that_end_politely_are_nothing_to_fail_for() {
+    let cp = &CLOUD.0;
+    let namespace = cp.namespace("goaway");
+    let instance = Instance::new(cp.admin(), &namespace);
+    instance.ask("provision", &[]).expect_code(0);
+    // 60 runs of 11 requests with 2 % each: more than ten connections are ended, surely some with requests under way.
+    for _ in 0..60 {
+        instance.ask("provision", &[]).expect_code(0);
+    }
+}

@@ -1,0 +1,218 @@
+//! What every test that drives the real binary needs: an instance as the platform lays it out, the binary, and what
+//! came of it.
+
+#![allow(dead_code, reason = "each test binary uses its part")]
+#![allow(clippy::expect_used, clippy::panic, reason = "helpers of tests fail by panicking, as tests do")]
+
+use std::{
+    fs,
+    path::PathBuf,
+    process::{Command, Output, Stdio},
+};
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use testbed::{ControlPlane, Era, Persona, Platform};
+
+/// The name of every instance: tests have a namespace each.
+pub const NAME: &str = "ecomm-prod-demo-x7k2";
+/// The name of its objects.
+pub const OBJECT: &str = "ecomm-prod-demo-x7k2-token";
+
+/// The connection shapes of the platform's eras.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shape {
+    /// Everything under `data`.
+    Legacy,
+    /// Flat, with infrastructure and specs.
+    Full,
+    /// Flat, with nothing but the authentication.
+    Bare,
+}
+
+/// An instance: documents in a directory, an environment, a platform.
+pub struct Instance {
+    pub directory: TempDir,
+    pub namespace: String,
+    pub params: Value,
+    pub connection: Value,
+    pub config: Value,
+    pub platform: Platform,
+}
+
+impl Instance {
+    /// In this namespace, with the rights of this parent, allowed to read pods.
+    pub fn new(parent: &Persona, namespace: &str) -> Self {
+        Self::of_era(parent, namespace, Era::Dependencies, Shape::Bare)
+    }
+
+    pub fn of_era(parent: &Persona, namespace: &str, era: Era, shape: Shape) -> Self {
+        let authentication = parent.connection()["authentication"].clone();
+        let infrastructure = json!({
+            "arn": "arn:aws:eks:eu-west-1:123456789012:cluster/demo",
+            "oidc_issuer_url": "https://oidc.example.com/id/1",
+        });
+        let specs =
+            json!({"kubernetes": {"cloud": "aws", "distribution": "eks", "version": "1.36", "platform_version": "1"}});
+        let connection = match shape {
+            Shape::Bare => json!({"authentication": authentication}),
+            Shape::Full => json!({"authentication": authentication, "infrastructure": infrastructure, "specs": specs}),
+            Shape::Legacy => {
+                json!({"data": {"authentication": authentication, "infrastructure": infrastructure}, "specs": specs})
+            }
+        };
+        let params = json!({
+            "namespace": namespace,
+            "rules": [{"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list"]}],
+            "md_metadata": {
+                "name_prefix": NAME,
+                "default_tags": {"managed-by": "massdriver", "md-project": "ecomm"},
+                "deployment": {"id": "1"},
+                "observability": {"alarm_webhook_url": "https://example.com"},
+            },
+        });
+        Self {
+            directory: tempfile::tempdir().expect("a directory"),
+            namespace: namespace.to_owned(),
+            params,
+            connection,
+            config: json!({"namespace": namespace}),
+            platform: Platform::start(era),
+        }
+    }
+
+    pub fn rules(mut self, rules: &Value) -> Self {
+        self.params["rules"] = rules.clone();
+        self
+    }
+
+    fn write(&self) {
+        let put = |name: &str, document: &Value| {
+            fs::write(self.directory.path().join(name), document.to_string()).expect("a document");
+        };
+        let slots = json!({"kubernetes_cluster": self.connection});
+        put("params.json", &self.params);
+        put("config.json", &self.config);
+        put("envs.json", &json!({}));
+        put("secrets.json", &json!({}));
+        put("connections.json", &slots);
+        if self.platform.era() == Era::Dependencies {
+            put("dependencies.json", &slots);
+        }
+    }
+
+    /// Runs as the platform does: no arguments, working directory, environment.
+    pub fn act(&self, action: &str) -> Ran {
+        self.write();
+        let mut command = binary();
+        command.current_dir(self.directory.path()).envs(self.platform.env());
+        Ran::of(command.env("MASSDRIVER_DEPLOYMENT_ACTION", action))
+    }
+
+    /// Runs as a command that answers with one document.
+    pub fn ask(&self, action: &str, more: &[&str]) -> Ran {
+        Ran::of(&mut self.command(action, more))
+    }
+
+    /// The command of [`Self::ask`], not started.
+    pub fn command(&self, action: &str, more: &[&str]) -> Command {
+        self.write();
+        let mut command = binary();
+        command.args([action, "--json", "--instance-dir"]).arg(self.directory.path()).args(more);
+        command.envs(self.platform.env());
+        command
+    }
+
+    /// Provisions, and returns the artifact that reached the platform.
+    pub fn provision(&self) -> Value {
+        self.act("provision").expect_code(0);
+        self.platform.resource("token").expect("a published artifact")
+    }
+
+    /// Provisions, and returns the token that reached the platform.
+    pub fn token(&self) -> String {
+        token_of(&self.provision())
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+}
+
+/// The token in an artifact of either form.
+pub fn token_of(artifact: &Value) -> String {
+    let token =
+        artifact.pointer("/authentication/user/token").or_else(|| artifact.pointer("/data/authentication/user/token"));
+    token.and_then(Value::as_str).expect("a token in the artifact").to_owned()
+}
+
+/// The real binary, with nothing of this process's environment.
+pub fn binary() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_k8s-token"));
+    command.env_clear().stdin(Stdio::null());
+    command
+}
+
+/// What came of a run.
+#[derive(Debug)]
+pub struct Ran {
+    pub code: i32,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl Ran {
+    pub fn of(command: &mut Command) -> Self {
+        Self::from(command.output().expect("the binary runs"))
+    }
+
+    #[track_caller]
+    pub fn expect_code(self, code: i32) -> Self {
+        assert_eq!(self.code, code, "stdout:\n{}\nstderr:\n{}", self.stdout, self.stderr);
+        self
+    }
+
+    /// The one document on stdout.
+    #[track_caller]
+    pub fn document(&self) -> Value {
+        serde_json::from_str(&self.stdout).unwrap_or_else(|_| panic!("no document: {self:?}"))
+    }
+}
+
+impl From<Output> for Ran {
+    fn from(output: Output) -> Self {
+        let text = |bytes| String::from_utf8(bytes).expect("text");
+        Self { code: output.status.code().unwrap_or(-1), stdout: text(output.stdout), stderr: text(output.stderr) }
+    }
+}
+
+/// The paths of the four objects.
+pub fn paths(namespace: &str) -> [String; 4] {
+    let rbac = format!("/apis/rbac.authorization.k8s.io/v1/namespaces/{namespace}");
+    let core = format!("/api/v1/namespaces/{namespace}");
+    [
+        format!("{core}/serviceaccounts/{OBJECT}"),
+        format!("{rbac}/roles/{OBJECT}"),
+        format!("{rbac}/rolebindings/{OBJECT}"),
+        format!("{core}/secrets/{OBJECT}"),
+    ]
+}
+
+/// uid and resourceVersion of each of the four objects that is there.
+pub fn versions(control_plane: &ControlPlane, namespace: &str) -> Vec<(String, String)> {
+    let objects = paths(namespace).into_iter().filter_map(|path| control_plane.get(&path));
+    let field = |object: &Value, name: &str| object["metadata"][name].as_str().unwrap_or_default().to_owned();
+    objects.map(|object| (field(&object, "uid"), field(&object, "resourceVersion"))).collect()
+}
+
+/// What a token gets for reading something: 200, 401, 403, 404.
+pub fn status(control_plane: &ControlPlane, token: &str, path: &str) -> u16 {
+    control_plane.request("GET", path, Some(token), None).status
+}
+
+/// A change of the document, as `(action, kind)`.
+pub fn changes(document: &Value) -> Vec<(String, String)> {
+    let text = |change: &Value, key: &str| change[key].as_str().unwrap_or_default().to_owned();
+    let changes = document["changes"].as_array().expect("changes");
+    changes.iter().map(|change| (text(change, "action"), text(change, "kind"))).collect()
+}

@@ -215,7 +215,16 @@ fn build() -> Result<PathBuf> {
     // <target>/<profile>/examples/quickstart
     let this = std::env::current_exe()?;
     let target = this.ancestors().nth(3).context("this is not where cargo puts an example")?;
-    let status = Command::new(cargo)
+    let mut command = Command::new(cargo);
+    // `cargo run` describes this package in variables that build scripts look at. With them cargo would find ring
+    // changed, and build it and all that stands on it once more, now and after the next plain `cargo build`.
+    for (name, _) in std::env::vars_os() {
+        let name = name.to_string_lossy();
+        if name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_") {
+            command.env_remove(&*name);
+        }
+    }
+    let status = command
         .args(["build", "--release", "--locked", "--bin", "k8s-token", "--target-dir"])
         .arg(target)
         .current_dir(env!("CARGO_MANIFEST_DIR"))

@@ -17,6 +17,8 @@
 //! all that is printed            report
 //! ```
 
+#![warn(clippy::disallowed_methods)]
+
 pub mod artifact;
 pub mod cli;
 pub mod cluster;

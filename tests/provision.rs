@@ -1,5 +1,7 @@
 //! provision, as the platform runs it, on a real API server.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "helpers of tests fail as tests do")]
+
 mod support;
 
 use rstest::rstest;

@@ -35,8 +35,12 @@ impl Server {
         if authority.as_str().contains('@') {
             return Err("holds a user name: only a token logs in");
         }
-        if authority.host().is_empty() || uri.query().is_some() || text.contains('#') {
+        if uri.query().is_some() || text.contains('#') {
             return Err(FORM);
+        }
+        let host = authority.host().trim_start_matches('[').trim_end_matches(']');
+        if rustls::pki_types::ServerName::try_from(host).is_err() {
+            return Err("has a host that no certificate can name: a DNS name, or a whole IP address");
         }
         Ok(Self { text: text.to_owned(), uri })
     }

@@ -75,10 +75,7 @@ pub async fn main(arguments: impl IntoIterator<Item = OsString>, out: Box<dyn Wr
 async fn execute(options: &RunOptions, environment: &Environment, report: &Report) -> Exit {
     report.begin(options.action);
     let result = match prepare(options, environment, report) {
-        Ok((request, output)) => {
-            let budget = Budget::new(request.timeout);
-            let (name, namespace) = (request.name.as_str(), request.namespace.as_str());
-            report.about(name, namespace, request.connection.server.as_str(), &budget);
+        Ok((request, output, budget)) => {
             let run = Run { request: &request, budget, report };
             tokio::select! {
                 result = work(options, &run, output) => result,
@@ -101,7 +98,7 @@ fn prepare(
     options: &RunOptions,
     environment: &Environment,
     report: &Report,
-) -> Result<(Request, Option<OutputFile>), Failure> {
+) -> Result<(Request, Option<OutputFile>, Budget), Failure> {
     let (inputs, findings) = inputs::load(&options.source, environment);
     let terms = Terms { action: options.action, publish: options.publish, timeout_seconds: options.timeout_seconds };
     let (request, findings) = request::parse(&inputs, &terms, findings);
@@ -109,6 +106,8 @@ fn prepare(
     for token in request.tokens() {
         report.learn(token);
     }
+    let budget = Budget::new(request.timeout);
+    report.about(request.name.as_str(), request.namespace.as_str(), request.connection.server.as_str(), &budget);
     for finding in findings {
         report.finding(finding);
     }
@@ -119,7 +118,7 @@ fn prepare(
         })?),
         _ => None,
     };
-    Ok((request, output))
+    Ok((request, output, budget))
 }
 
 /// True when a plan has changes.

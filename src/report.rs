@@ -183,7 +183,11 @@ impl Report {
             done => format!("done so far: {}; a repeat goes on from there", done.join(", ")),
         });
         for finding in failure.findings {
-            self.finding(finding);
+            if finding.message == failure.cause {
+                self.document.borrow_mut().findings.push(finding); // the log says it below
+            } else {
+                self.finding(finding);
+            }
         }
         self.line("");
         self.step("failed", &format!("{} (exit {})", failure.code.as_str(), failure.code.exit() as u8), None);

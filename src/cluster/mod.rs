@@ -3,7 +3,7 @@
 
 mod refusal;
 
-pub use refusal::{needed, summary};
+pub use refusal::{denied, needed, not_grantable, summary};
 
 use std::{
     sync::{

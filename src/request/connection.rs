@@ -100,6 +100,10 @@ impl CaBundle {
         if certificates.is_empty() {
             return Err("holds no certificate");
         }
+        let mut roots = rustls::RootCertStore::empty();
+        if certificates.iter().any(|certificate| roots.add(certificate.as_slice().into()).is_err()) {
+            return Err("holds a certificate that cannot be read: X.509 version 3 is needed");
+        }
         Ok(Self { base64, certificates })
     }
 

@@ -20,15 +20,19 @@
 #![warn(clippy::disallowed_methods)]
 
 pub mod artifact;
+pub mod budget;
 pub mod cli;
 pub mod cluster;
+pub mod connection;
 pub mod credential;
 pub mod desired;
 pub mod error;
 pub mod finding;
 pub mod inputs;
 pub mod kubeconfig;
+pub mod name;
 pub mod object;
+pub mod observed;
 pub mod output;
 pub mod plan;
 pub mod publish;
@@ -38,17 +42,19 @@ pub mod request;
 pub mod run;
 pub mod schema;
 pub mod secret;
+pub mod text;
 pub mod transport;
 
 use std::{ffi::OsString, io::Write, path::Path};
 
+use budget::Budget;
 use cli::{Action, Environment, Invocation, Refusal, RunOptions, Target};
-use cluster::Budget;
 use error::{Code, Exit, Failure};
 use finding::Finding;
+use name::Namespace;
 use output::OutputFile;
 use report::Report;
-use request::{Namespace, Request, Terms};
+use request::{Request, Terms};
 use run::Run;
 
 /// Runs the program: parses, does it, prints, and says how it ended.

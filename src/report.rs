@@ -10,8 +10,8 @@ use std::{
 use serde::Serialize;
 
 use crate::{
+    budget::Budget,
     cli::Action,
-    cluster::Budget,
     credential::Proof,
     error::Failure,
     finding::{Finding, Severity},
@@ -266,13 +266,3 @@ impl Report {
 
 /// How many lines of tuples the log lists; the document has all of them.
 const LISTED: usize = 10;
-
-/// Text from outside, fit for one line of a log: no control characters, and no longer than this many characters.
-#[must_use]
-pub fn shown(text: &str, limit: usize) -> String {
-    let mut line: String = text.chars().map(|char| if char.is_control() { ' ' } else { char }).take(limit).collect();
-    if text.chars().nth(limit).is_some() {
-        line.push('\u{2026}');
-    }
-    line
-}

@@ -29,7 +29,7 @@ const RULES: &[(&str, &[&str])] = &[
     ("stderr()", &["main.rs"]),
     ("jsonschema::", &["schema.rs"]),
     (".expose()", &["secret.rs", "artifact.rs", "kubeconfig.rs", "publish.rs", "cluster/mod.rs", "credential.rs"]),
-    ("expose_secret()", &["secret.rs", "request/connection.rs"]),
+    ("expose_secret()", &["secret.rs", "connection.rs"]),
     (
         "tokio::",
         &[
@@ -45,7 +45,7 @@ const RULES: &[(&str, &[&str])] = &[
     ),
     (
         "Instant::now",
-        &["cluster/mod.rs", "run/mod.rs", "run/grant.rs", "run/proof.rs", "run/take_back.rs", "report.rs"],
+        &["budget.rs", "cluster/mod.rs", "run/mod.rs", "run/grant.rs", "run/proof.rs", "run/take_back.rs", "report.rs"],
     ),
 ];
 

@@ -8,7 +8,7 @@ use crate::{
     finding::{Finding, Severity},
     object::{Kind, Reference},
     rbac::{Atom, Rule, Tuple, atoms, sentences},
-    report::shown,
+    text::shown,
     transport::Trouble,
 };
 

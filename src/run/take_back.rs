@@ -6,12 +6,12 @@ use std::time::{Duration, Instant};
 use super::Run;
 use crate::{
     cluster::Cluster,
+    connection::Login,
     error::{Code, Failure},
     finding::{Finding, Severity},
     object::{Kind, Owner, Reference},
     plan::{Action, Change},
     publish::{self, Publisher},
-    request::Login,
     secret::Token,
 };
 

@@ -4,7 +4,8 @@
 use serde_json::{Map, Value, json};
 
 use crate::{
-    request::{Connection, Namespace, Shape},
+    connection::{Connection, Shape},
+    name::Namespace,
     schema::Schema,
     secret::Token,
 };

@@ -82,7 +82,7 @@ pub fn check_claims(token: &Token, expected: &Expected<'_>) -> Result<(), Failur
     ];
     for (what, has, wants) in rows {
         if has != wants {
-            return refuse(format!("its {what} is `{}`, not `{wants}`", crate::report::shown(has, 80)));
+            return refuse(format!("its {what} is `{}`, not `{wants}`", crate::text::shown(has, 80)));
         }
     }
     Ok(())
@@ -99,8 +99,8 @@ pub fn check_identity(identity: &Identity, expected: &Expected<'_>) -> Result<()
     }
     let cause = format!(
         "the server says it is {} with uid {}, not {username} with uid {}",
-        crate::report::shown(&identity.username, 300),
-        crate::report::shown(&identity.uid, 80),
+        crate::text::shown(&identity.username, 300),
+        crate::text::shown(&identity.uid, 80),
         expected.uid
     );
     Err(Failure::new(Code::WrongIdentity, "asking the server who the token is", cause))

@@ -179,13 +179,6 @@ impl Failure {
         self
     }
 
-    /// Adds what the parent credential lacks.
-    #[must_use]
-    pub fn missing(mut self, missing: Vec<Tuple>) -> Self {
-        self.missing = missing;
-        self
-    }
-
     /// Says what state is left, unless that is known already.
     #[must_use]
     pub fn state(mut self, state: impl Into<String>) -> Self {

@@ -3,9 +3,10 @@
 use serde_json::Value;
 
 use crate::{
+    connection::{CaBundle, Server},
     credential,
     finding::Finding,
-    request::{CaBundle, Namespace, Server},
+    name::Namespace,
     secret::Token,
 };
 

@@ -17,16 +17,22 @@
 //! all that is printed            report
 //! ```
 
+#![warn(clippy::disallowed_methods)]
+
 pub mod artifact;
+pub mod budget;
 pub mod cli;
 pub mod cluster;
+pub mod connection;
 pub mod credential;
 pub mod desired;
 pub mod error;
 pub mod finding;
 pub mod inputs;
 pub mod kubeconfig;
+pub mod name;
 pub mod object;
+pub mod observed;
 pub mod output;
 pub mod plan;
 pub mod publish;
@@ -36,17 +42,19 @@ pub mod request;
 pub mod run;
 pub mod schema;
 pub mod secret;
+pub mod text;
 pub mod transport;
 
 use std::{ffi::OsString, io::Write, path::Path};
 
+use budget::Budget;
 use cli::{Action, Environment, Invocation, Refusal, RunOptions, Target};
-use cluster::Budget;
 use error::{Code, Exit, Failure};
 use finding::Finding;
+use name::Namespace;
 use output::OutputFile;
 use report::Report;
-use request::{Namespace, Request, Terms};
+use request::{Request, Terms};
 use run::Run;
 
 /// Runs the program: parses, does it, prints, and says how it ended.
@@ -73,10 +81,7 @@ pub async fn main(arguments: impl IntoIterator<Item = OsString>, out: Box<dyn Wr
 async fn execute(options: &RunOptions, environment: &Environment, report: &Report) -> Exit {
     report.begin(options.action);
     let result = match prepare(options, environment, report) {
-        Ok((request, output)) => {
-            let budget = Budget::new(request.timeout);
-            let (name, namespace) = (request.name.as_str(), request.namespace.as_str());
-            report.about(name, namespace, request.connection.server.as_str(), &budget);
+        Ok((request, output, budget)) => {
             let run = Run { request: &request, budget, report };
             tokio::select! {
                 result = work(options, &run, output) => result,
@@ -99,7 +104,7 @@ fn prepare(
     options: &RunOptions,
     environment: &Environment,
     report: &Report,
-) -> Result<(Request, Option<OutputFile>), Failure> {
+) -> Result<(Request, Option<OutputFile>, Budget), Failure> {
     let (inputs, findings) = inputs::load(&options.source, environment);
     let terms = Terms { action: options.action, publish: options.publish, timeout_seconds: options.timeout_seconds };
     let (request, findings) = request::parse(&inputs, &terms, findings);
@@ -107,6 +112,8 @@ fn prepare(
     for token in request.tokens() {
         report.learn(token);
     }
+    let budget = Budget::new(request.timeout);
+    report.about(request.name.as_str(), request.namespace.as_str(), request.connection.server.as_str(), &budget);
     for finding in findings {
         report.finding(finding);
     }
@@ -117,7 +124,7 @@ fn prepare(
         })?),
         _ => None,
     };
-    Ok((request, output))
+    Ok((request, output, budget))
 }
 
 /// True when a plan has changes.

@@ -7,6 +7,8 @@ use std::fmt;
 use serde::{Serialize, Serializer};
 use serde_json::Value;
 
+use crate::text::escaped;
+
 /// Our field manager and the value of [`MANAGED_BY`].
 pub const MANAGER: &str = "k8s-token";
 /// Says whose an object is, together with the annotations [`NAME`] and [`NAMESPACE`].
@@ -187,12 +189,6 @@ impl Live {
     pub fn generation(&self) -> Option<u32> {
         self.annotations.get(GENERATION)?.parse().ok()
     }
-}
-
-/// A key as one step of a JSON pointer.
-#[must_use]
-pub fn escaped(key: &str) -> String {
-    key.replace('~', "~0").replace('/', "~1")
 }
 
 /// Adds pointers to the smallest parts that differ. A list of plain values is one part: the server owns it as a whole.

@@ -8,61 +8,11 @@ use serde_json::Value;
 
 use crate::{
     desired::Desired,
-    object::{Kind, Live, Manifest, Owner, Reference, differing, escaped},
+    object::{Kind, Live, Manifest, Owner, Reference, differing},
+    observed::{Home, Observed},
     rbac::{Permissions, Rule, difference, same_permissions},
+    text::escaped,
 };
-
-/// The state of the home namespace.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Home {
-    /// There.
-    Active,
-    /// To be made.
-    #[default]
-    Absent,
-    /// On its way out: nothing can be made in it.
-    Terminating,
-    /// The parent credential may not look; later requests will tell.
-    Unknown,
-}
-
-/// What the server has at the places of our objects.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Observed {
-    /// The home namespace.
-    pub home: Home,
-    /// The ServiceAccount.
-    pub service_account: Option<Live>,
-    /// The Role.
-    pub role: Option<Live>,
-    /// The RoleBinding.
-    pub binding: Option<Live>,
-    /// The Secret of the newest generation.
-    pub secret: Option<Live>,
-}
-
-impl Observed {
-    /// The number of the token Secret to have: the newest when it is there, else the next one. A name is never used
-    /// twice in the life of a ServiceAccount, because the same name means the same token, even after its deletion.
-    #[must_use]
-    pub fn generation(&self) -> u32 {
-        match self.service_account.as_ref().map(|live| live.generation().unwrap_or(1)) {
-            None => 1,
-            Some(newest) if self.secret.is_some() => newest,
-            Some(newest) => newest.saturating_add(1),
-        }
-    }
-
-    fn of(&self, kind: Kind) -> Option<&Live> {
-        match kind {
-            Kind::ServiceAccount => self.service_account.as_ref(),
-            Kind::Role => self.role.as_ref(),
-            Kind::RoleBinding => self.binding.as_ref(),
-            Kind::Secret => self.secret.as_ref(),
-            Kind::Namespace => None,
-        }
-    }
-}
 
 /// What is done with an object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -234,5 +184,76 @@ fn same_rules(have: &Value, want: &Value) -> bool {
     match (parse(have), parse(want)) {
         (Some(have), Some(want)) => known && same_permissions(&have, &want),
         _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn role(rules: &Value) -> Manifest {
+        let metadata = json!({"labels": {"a/b": "1"}, "annotations": {"x": "y"}});
+        Manifest {
+            reference: Reference::new(Kind::Role, "a", "demo-token"),
+            body: json!({"metadata": metadata, "rules": rules}),
+        }
+    }
+
+    fn live(rules: &Value) -> Live {
+        let map = |key: &str, value: &str| BTreeMap::from([(key.to_owned(), value.to_owned())]);
+        Live {
+            labels: map("a/b", "1"),
+            annotations: map("x", "y"),
+            fields: BTreeMap::from([("rules".to_owned(), rules.clone())]),
+            ..Live::default()
+        }
+    }
+
+    fn pods(verbs: &[&str]) -> Value {
+        json!([{"apiGroups": [""], "resources": ["pods"], "verbs": verbs}])
+    }
+
+    #[test]
+    fn what_is_as_it_should_be_is_unchanged_whatever_others_add() {
+        let mut live = live(&pods(&["list", "get"]));
+        live.labels.insert("theirs".to_owned(), "x".to_owned());
+        live.annotations.insert("kubernetes.io/service-account.uid".to_owned(), "u".to_owned());
+        assert_eq!(change(&role(&pods(&["get", "list"])), Some(&live)).action, Action::Unchanged);
+    }
+
+    #[test]
+    fn each_difference_is_named_by_its_pointer() {
+        let mut drifted = live(&pods(&["get"]));
+        drifted.labels.insert("a/b".to_owned(), "2".to_owned());
+        drifted.annotations.clear();
+        let change = change(&role(&pods(&["get", "list"])), Some(&drifted));
+        assert_eq!(change.action, Action::Update);
+        assert_eq!(change.fields, ["/metadata/annotations/x", "/metadata/labels/a~1b", "/rules/0/verbs"]);
+    }
+
+    #[test]
+    fn a_label_that_we_own_and_do_not_want_any_more_goes() {
+        let mut live = live(&pods(&["get"]));
+        live.labels.insert("old".to_owned(), "x".to_owned());
+        live.owned_labels.insert("old".to_owned());
+        assert_eq!(change(&role(&pods(&["get"])), Some(&live)).fields, ["/metadata/labels/old"]);
+    }
+
+    #[test]
+    fn a_rule_of_a_form_that_we_never_write_is_a_difference() {
+        let mut rules = pods(&["get"]);
+        rules.as_array_mut().unwrap().push(json!({"nonResourceURLs": ["/x"], "verbs": ["get"]}));
+        assert_eq!(change(&role(&pods(&["get"])), Some(&live(&rules))).fields, ["/rules/1"]);
+    }
+
+    #[test]
+    fn what_cannot_be_changed_is_replaced() {
+        let reference = Reference::new(Kind::RoleBinding, "a", "demo-token");
+        let binding = Manifest { reference, body: json!({"metadata": {}, "roleRef": {"kind": "Role", "name": "a"}}) };
+        let mut live = Live::default();
+        live.fields.insert("roleRef".to_owned(), json!({"kind": "Role", "name": "b"}));
+        assert_eq!(change(&binding, Some(&live)).action, Action::Replace);
+        assert_eq!(change(&binding, None).action, Action::Create);
     }
 }

@@ -12,10 +12,10 @@ use tower::ServiceExt as _;
 
 use crate::{
     artifact::Artifact,
-    cluster::Budget,
+    budget::Budget,
     error::{Code, Failure},
-    report::shown,
     request::{FIELD, Platform},
+    text::shown,
     transport,
 };
 

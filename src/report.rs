@@ -10,8 +10,8 @@ use std::{
 use serde::Serialize;
 
 use crate::{
+    budget::Budget,
     cli::Action,
-    cluster::Budget,
     credential::Proof,
     error::Failure,
     finding::{Finding, Severity},
@@ -183,7 +183,11 @@ impl Report {
             done => format!("done so far: {}; a repeat goes on from there", done.join(", ")),
         });
         for finding in failure.findings {
-            self.finding(finding);
+            if finding.message == failure.cause {
+                self.document.borrow_mut().findings.push(finding); // the log says it below
+            } else {
+                self.finding(finding);
+            }
         }
         self.line("");
         self.step("failed", &format!("{} (exit {})", failure.code.as_str(), failure.code.exit() as u8), None);
@@ -262,13 +266,3 @@ impl Report {
 
 /// How many lines of tuples the log lists; the document has all of them.
 const LISTED: usize = 10;
-
-/// Text from outside, fit for one line of a log: no control characters, and no longer than this many characters.
-#[must_use]
-pub fn shown(text: &str, limit: usize) -> String {
-    let mut line: String = text.chars().map(|char| if char.is_control() { ' ' } else { char }).take(limit).collect();
-    if text.chars().nth(limit).is_some() {
-        line.push('\u{2026}');
-    }
-    line
-}

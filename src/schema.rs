@@ -52,7 +52,7 @@ impl Schema {
                 unexpected
                     .iter()
                     .map(|field| {
-                        let field = crate::report::shown(field, 40);
+                        let field = crate::text::shown(field, 40);
                         one(format!("unknown field `{field}`")).help(format!("known fields: {known}"))
                     })
                     .collect()

@@ -172,7 +172,7 @@ impl Trouble {
                 None => current.source(),
             };
         }
-        Self::Lost(crate::report::shown(&deepest, 200))
+        Self::Lost(crate::text::shown(&deepest, 200))
     }
 
     fn known(error: &(dyn Error + 'static)) -> Option<Self> {
@@ -183,14 +183,14 @@ impl Trouble {
                 rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer | CertificateError::BadSignature) => {
                     Self::UnknownIssuer
                 }
-                other => Self::Tls(crate::report::shown(&other.to_string(), 200)),
+                other => Self::Tls(crate::text::shown(&other.to_string(), 200)),
             });
         }
         if error.is::<tokio::time::error::Elapsed>() {
             return Some(Self::Timeout("no connection"));
         }
         if let Some(kube::Error::Auth(error)) = error.downcast_ref::<kube::Error>() {
-            return Some(Self::Login(crate::report::shown(&error.to_string(), 200)));
+            return Some(Self::Login(crate::text::shown(&error.to_string(), 200)));
         }
         if error.to_string().starts_with("dns error") {
             return Some(Self::Dns);

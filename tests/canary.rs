@@ -1,6 +1,8 @@
 //! No token reaches a place where it does not belong: the parent's, the issued one and the platform's are searched for,
 //! raw and in base64, in all output, all objects of the cluster, the audit log, the platform's requests and every file.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "helpers of tests fail as tests do")]
+
 mod support;
 
 use std::{fs, path::Path};

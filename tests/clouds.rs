@@ -1,6 +1,8 @@
 //! An API server as managed clouds run it: a webhook authorizer that cannot list what it allows, and connections that
 //! are ended politely now and then.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "helpers of tests fail as tests do")]
+
 mod support;
 
 use std::{

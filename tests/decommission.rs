@@ -1,5 +1,7 @@
 //! decommission: nothing of ours is left, the token is dead, and what is not ours stays.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "helpers of tests fail as tests do")]
+
 mod support;
 
 use serde_json::json;

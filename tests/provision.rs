@@ -1,5 +1,7 @@
 //! provision, as the platform runs it, on a real API server.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "helpers of tests fail as tests do")]
+
 mod support;
 
 use rstest::rstest;
@@ -359,4 +361,80 @@ fn a_kubeconfig_with_a_client_certificate_is_as_good_as_a_connection() {
     let ran = run("plan", "nowhere", &[]).expect_code(65);
     assert!(ran.stderr.contains("no context `nowhere`; it has here"), "{}", ran.stderr);
     run("decommission", "here", &[]).expect_code(0);
+}
+
+#[test]
+fn a_binding_of_ours_to_another_role_is_made_again() {
+    let cp = control_plane();
+    let namespace = cp.namespace("replace");
+    let instance = Instance::new(cp.admin(), &namespace);
+    let token = instance.token();
+    let path = &paths(&namespace)[2];
+    let mut binding = cp.get(path).unwrap();
+    cp.delete(path);
+    binding["roleRef"]["name"] = json!("another");
+    let metadata = json!({"name": OBJECT, "labels": binding["metadata"]["labels"], "annotations": binding["metadata"]["annotations"]});
+    binding["metadata"] = metadata;
+    cp.post(path.rsplit_once('/').unwrap().0, &binding);
+
+    let plan = instance.ask("plan", &[]).expect_code(0).document();
+    assert_eq!(
+        (&plan["changes"][2]["action"], &plan["changes"][2]["fields"]),
+        (&json!("replace"), &json!(["/roleRef/name"]))
+    );
+    instance.ask("provision", &[]).expect_code(0);
+    assert_eq!(cp.get(path).unwrap()["roleRef"]["name"], OBJECT);
+    assert_eq!(status(cp, &token, &format!("/api/v1/namespaces/{namespace}/pods")), 200);
+}
+
+/// The log with everything blanked that differs from run to run, and blanks drawn together.
+fn story(log: &str, namespace: &str) -> String {
+    let line = |line: &str| {
+        let words = line.split(' ').filter(|word| !word.is_empty()).map(|word| match word {
+            word if word.starts_with("sha256:") => "sha256:#".to_owned(),
+            word if word.parse::<u64>().is_ok_and(|_| !line.contains("allowed")) => "#".to_owned(),
+            word if word.contains("127.0.0.1") => "URL".to_owned(),
+            word => word.replace(namespace, "team-a"),
+        });
+        let words: Vec<String> = words.collect();
+        match words.last().map(String::as_str) {
+            Some("ms") => format!("{} # ms", words[..words.len() - 2].join(" ")),
+            _ => words.join(" "),
+        }
+    };
+    // Two objects are made at the same time: which of them is told first is chance.
+    let mut lines: Vec<String> = log.lines().map(line).collect();
+    let created = |line: &String| line.starts_with("create ");
+    let first = lines.iter().position(created).unwrap_or(0);
+    let last = lines.iter().rposition(created).map_or(0, |last| last + 1);
+    lines[first.min(last)..last].sort();
+    lines.join("\n")
+}
+
+#[test]
+fn the_log_is_what_an_operator_wants_to_read() {
+    let cp = control_plane();
+    let namespace = cp.namespace("log");
+    let mut instance = Instance::new(cp.admin(), &namespace);
+    let ran = instance.act("provision").expect_code(0);
+    insta::assert_snapshot!("provision", story(&ran.stderr, &namespace));
+    assert_eq!(ran.stdout, "", "a provisioner says nothing on stdout");
+
+    instance = instance.rules(
+        &json!([{"apiGroups": ["", "apps"], "resources": ["pods"], "verbs": ["get", "watch"], "resourceNames": ["a"]}]),
+    );
+    insta::assert_snapshot!("plan", story(&instance.act("plan").expect_code(0).stderr, &namespace));
+    let weak = cp.persona("log", &[Grant::cluster_role_in(&namespace, "view")]);
+    let refused = Instance::new(&weak, &namespace).act("provision").expect_code(77);
+    insta::assert_snapshot!("refused", story(&refused.stderr, &namespace));
+    instance.params["namespace"] = json!("Team A");
+    instance.params["rules"][0]["verbz"] = json!([]);
+    instance.config = json!({});
+    insta::assert_snapshot!("bad_input", story(&instance.act("provision").expect_code(65).stderr, &namespace));
+    instance.params["namespace"] = json!(namespace);
+    let log = story(&instance.act("decommission").expect_code(0).stderr, &namespace);
+    // The platform is told at the same time: its line may stand anywhere.
+    let (platform, cluster): (Vec<&str>, Vec<&str>) = log.lines().partition(|line| line.starts_with("platform "));
+    assert_eq!(platform, ["platform record deleted at URL # ms"]);
+    insta::assert_snapshot!("decommission", cluster.join("\n"));
 }

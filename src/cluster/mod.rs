@@ -3,15 +3,9 @@
 
 mod refusal;
 
-pub use refusal::{needed, summary};
+pub use refusal::{denied, needed, not_grantable, summary};
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicU32, Ordering},
-    },
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use k8s_openapi::api::{
@@ -32,12 +26,14 @@ use serde_json::{Value, json};
 use tower::ServiceBuilder;
 
 use crate::{
+    budget::Budget,
+    connection::{CaBundle, Login, Server},
     credential::{Identity, Review},
     error::{Code, Failure},
+    name::{Names, Namespace},
     object::{Kind, Live, MANAGER, Manifest, Reference},
-    plan::{Home, Observed},
+    observed::{Home, Observed},
     rbac::{Atom, Rule, Tuple},
-    request::{CaBundle, Login, Names, Namespace, Server},
     secret::Token,
     transport,
 };
@@ -52,38 +48,6 @@ const TOKEN: Duration = Duration::from_secs(60);
 const FIRST_PAUSE: Duration = Duration::from_millis(5);
 /// Longest pause between two looks, for a controller that is away.
 const LAST_PAUSE: Duration = Duration::from_secs(1);
-
-/// What a run has used up: its time and its requests. Shared by all its connections.
-#[derive(Clone)]
-pub struct Budget {
-    deadline: Instant,
-    requests: Arc<AtomicU32>,
-}
-
-impl Budget {
-    /// Starts the clock of a run.
-    #[must_use]
-    pub fn new(timeout: Duration) -> Self {
-        Self { deadline: Instant::now() + timeout, requests: Arc::default() }
-    }
-
-    /// What is left of the run, at most this much.
-    #[must_use]
-    pub fn at_most(&self, limit: Duration) -> Duration {
-        self.deadline.saturating_duration_since(Instant::now()).min(limit)
-    }
-
-    /// One more request.
-    pub fn count(&self) {
-        self.requests.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// Requests so far, to the cluster and the platform.
-    #[must_use]
-    pub fn requests(&self) -> u32 {
-        self.requests.load(Ordering::Relaxed)
-    }
-}
 
 /// An open connection to one API server as one user.
 pub struct Cluster {
@@ -317,20 +281,23 @@ impl Cluster {
         let started = Instant::now();
         let limit = self.budget.at_most(TOKEN);
         loop {
-            match self.get(secret).await? {
-                None => {
+            let seen = self.get(secret).await;
+            let waited = started.elapsed();
+            let left = limit.saturating_sub(waited);
+            match seen {
+                Ok(Some(Seen { token: Some(token), live })) => return Ok((token, live)),
+                Ok(None) => {
                     let cause = "it was deleted while the token was awaited; the token controller does that when the \
                                  ServiceAccount is gone";
                     return Err(Failure::new(Code::TokenSecretVanished, DOING, cause).on(secret.to_string()));
                 }
-                Some(Seen { token: Some(token), live }) => return Ok((token, live)),
-                Some(_) => {}
-            }
-            let waited = started.elapsed();
-            let left = limit.saturating_sub(waited);
-            if left.is_zero() {
-                let cause = format!("no token after {} s", waited.as_secs());
-                return Err(Failure::new(Code::TokenControllerAbsent, DOING, cause).on(secret.to_string()));
+                // The last look may be cut short by the end of the run.
+                Err(failure) if failure.code != Code::Timeout || !left.is_zero() => return Err(failure),
+                Ok(_) | Err(_) if left.is_zero() => {
+                    let cause = format!("no token after {} s", waited.as_secs());
+                    return Err(Failure::new(Code::TokenControllerAbsent, DOING, cause).on(secret.to_string()));
+                }
+                Ok(_) | Err(_) => {}
             }
             // An eighth of the time waited: little is lost after the token is there, and a slow server is asked
             // less and less.

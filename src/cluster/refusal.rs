@@ -5,9 +5,10 @@ use kube::core::Status;
 
 use crate::{
     error::{Code, Failure},
+    finding::{Finding, Severity},
     object::{Kind, Reference},
     rbac::{Atom, Rule, Tuple, atoms, sentences},
-    report::shown,
+    text::shown,
     transport::Trouble,
 };
 
@@ -37,7 +38,10 @@ impl Attempt<'_> {
     }
 
     fn failure(&self, code: Code, cause: impl Into<String>) -> Failure {
-        let failure = Failure::new(code, self.doing, cause);
+        self.about(Failure::new(code, self.doing, cause))
+    }
+
+    fn about(&self, failure: Failure) -> Failure {
         match self.object {
             Some(object) => failure.on(object.to_string()),
             None => failure.on(self.server),
@@ -53,21 +57,23 @@ impl Attempt<'_> {
         match status.code {
             401 => self.failure(Code::Unauthorized, "401: the cluster does not accept the credential"),
             403 if message.contains("attempting to grant RBAC permissions not currently held") => {
-                let missing = not_held(message, self.object.and_then(|object| object.namespace.as_deref()));
-                let wildcard = missing.iter().any(is_wildcard);
-                let hint = if wildcard { "; listed single permissions never cover a wildcard" } else { "" };
-                let cause =
-                    format!("the parent credential may not grant what it does not hold: {}{hint}", summary(&missing));
-                self.failure(Code::Escalation, cause).missing(missing)
+                let namespace = self.object.and_then(|object| object.namespace.as_deref());
+                self.about(not_grantable(self.doing, not_held(message, namespace)))
             }
             403 if cause("NamespaceTerminating") => {
                 self.failure(Code::NamespaceTerminating, "the namespace is being deleted")
             }
             403 if message.contains("exceeded quota") => self.failure(Code::Quota, text),
             403 if message.contains(" cannot ") && message.contains(" resource ") => {
-                let missing = vec![self.denied(message)];
-                let cause = format!("403: the parent credential lacks {}", summary(&missing));
-                self.failure(Code::MissingPermission, cause).missing(missing)
+                self.about(denied(self.doing, vec![self.denied(message)]))
+            }
+            // Whoever may not look at a namespace finds out that it is not there when something is to be made in it.
+            404 if self.verb == "patch" && message.starts_with("namespaces ") => {
+                let home = self.object.and_then(|object| object.namespace.as_deref()).unwrap_or_default();
+                let home = Reference::namespace(home);
+                let mut failure = denied(self.doing, vec![needed("get", &home), needed("create", &home)]);
+                failure.cause = format!("the namespace is not there, and {}", failure.cause);
+                self.about(failure)
             }
             409 => self.failure(Code::Conflict, text),
             429 => self.failure(Code::ServerError, "429: the server is overloaded"),
@@ -101,6 +107,25 @@ pub fn needed(verb: &str, object: &Reference) -> Tuple {
     // A POST has no name when it is authorized.
     let atom = if object.kind == Kind::Namespace && verb == "create" { atom } else { atom.named(&object.name) };
     atom.tuple(object.namespace.as_deref())
+}
+
+/// The failure of requests that are denied: every permission that is missing for them.
+#[must_use]
+pub fn denied(doing: &str, missing: Vec<Tuple>) -> Failure {
+    let cause = format!("the parent credential lacks {}", summary(&missing));
+    let finding = Finding::remark("missing-permission", Severity::High, cause.clone());
+    Failure { findings: vec![finding], missing, ..Failure::new(Code::MissingPermission, doing, cause) }
+}
+
+/// The failure of a grant beyond what the granter holds: every permission that it does not hold.
+#[must_use]
+pub fn not_grantable(doing: &str, missing: Vec<Tuple>) -> Failure {
+    let mut cause = format!("the parent credential may not grant what it does not hold: {}", summary(&missing));
+    if missing.iter().any(is_wildcard) {
+        cause.push_str("; holding each single permission is not holding the wildcard");
+    }
+    let finding = Finding::remark("escalation", Severity::High, cause.clone());
+    Failure { findings: vec![finding], missing, ..Failure::new(Code::Escalation, doing, cause) }
 }
 
 /// The first three lines of a list, and how many more there are.

@@ -32,7 +32,7 @@ struct Node<'a> {
 
 impl Node<'_> {
     fn child(&mut self, step: &str) -> Node<'_> {
-        let pointer = format!("{}/{}", self.pointer, crate::object::escaped(step));
+        let pointer = format!("{}/{}", self.pointer, crate::text::escaped(step));
         Node { pointer, duplicates: self.duplicates }
     }
 }

@@ -1,12 +1,8 @@
 //! What is asked for: `Inputs -> Request`, parsed newtypes throughout. Past this point nothing invalid exists, and
 //! nothing here has touched the network. Pure.
 
-mod connection;
-mod name;
 mod platform;
 
-pub use connection::{CaBundle, Connection, Login, Server, Shape};
-pub use name::{InstanceName, Names, Namespace};
 pub use platform::{FIELD, Platform};
 
 use std::{collections::BTreeMap, time::Duration};
@@ -16,8 +12,10 @@ use serde_json::Value;
 use crate::{
     artifact::Form,
     cli::Action,
+    connection::{self, Connection, Login, Shape},
     finding::{Finding, Severity},
     inputs::{ClusterInput, Inputs},
+    name::{self, InstanceName, Names, Namespace},
     rbac::Rule,
     schema::{self, Schema},
     secret::Token,
@@ -169,7 +167,7 @@ fn check_params(inputs: &Inputs, document: &Value) -> Vec<Finding> {
     };
     for key in document.as_object().into_iter().flat_map(serde_json::Map::keys) {
         if key != "md_metadata" && !known.contains_key(key) {
-            let text = format!("unknown param `{}`: it has no effect", crate::report::shown(key, 40));
+            let text = format!("unknown param `{}`: it has no effect", crate::text::shown(key, 40));
             findings.push(Finding::remark("unknown-param", Severity::Low, text).at(pointer("", key)));
         }
     }
@@ -205,7 +203,7 @@ fn labels(params: &Value, findings: &mut Vec<Finding>) -> BTreeMap<String, Strin
                 labels.insert(key.clone(), value);
             }
             Err(problem) => {
-                let text = format!("tag `{}` is no label of the objects: {problem}", crate::report::shown(key, 40));
+                let text = format!("tag `{}` is no label of the objects: {problem}", crate::text::shown(key, 40));
                 let at = pointer("/md_metadata/default_tags", key);
                 findings.push(Finding::remark("label-dropped", Severity::Low, text).at(at));
             }
@@ -309,5 +307,5 @@ fn keep<T>(findings: &mut Vec<Finding>, result: Result<T, Vec<Finding>>) -> Opti
 }
 
 fn pointer(base: &str, key: &str) -> String {
-    format!("{base}/{}", crate::object::escaped(key))
+    format!("{base}/{}", crate::text::escaped(key))
 }

@@ -11,7 +11,8 @@ use crate::{
     error::{Code, Failure},
     finding::{Finding, Severity},
     object::{Kind, Live, Manifest, Reference},
-    plan::{Action, Change, Home, Plan, change},
+    observed::Home,
+    plan::{Action, Change, Plan, change},
     publish::{self, Publisher},
     report::TokenFacts,
     secret::Token,
@@ -26,8 +27,7 @@ pub async fn plan(run: &Run<'_>) -> Result<bool, Failure> {
     let cluster = run.connect().await?;
     let sight = run.observe(&cluster).await?;
     let (desired, mut plan) = compare(run, &sight);
-    let lack = rights::lacking(run.request, &sight, &plan);
-    let refused = obstacles(&sight, &plan).or_else(|| lack.into_failure());
+    let refused = obstacles(&sight, &plan).or_else(|| rights::lacking(run.request, &sight, &plan));
 
     let mut verdict = Ok(());
     if refused.is_none() {
@@ -55,12 +55,7 @@ pub async fn provision(run: &Run<'_>) -> Result<Artifact, Failure> {
     if let Some(failure) = obstacles(&sight, &plan) {
         return Err(failure);
     }
-    let lack = rights::lacking(run.request, &sight, &plan);
-    if lack.requests.is_empty() && !lack.grants.is_empty() && sight.observed.home == Home::Active {
-        // The server's own list of what may not be granted, where it can be had without a write.
-        cluster.dry_run(&desired.role, sight.observed.role.as_ref()).await?;
-    }
-    if let Some(failure) = lack.into_failure() {
+    if let Some(failure) = rights::lacking(run.request, &sight, &plan) {
         return Err(failure);
     }
 
@@ -92,7 +87,10 @@ pub async fn provision(run: &Run<'_>) -> Result<Artifact, Failure> {
 
 fn compare(run: &Run<'_>, sight: &Sight) -> (Desired, Plan) {
     let request = run.request;
-    let desired = Desired::new(request, sight.observed.generation());
+    // What may not be looked at cannot be told from what is not there.
+    let blind = !sight.denied.is_empty();
+    let generation = if blind { sight.observed.newest() } else { sight.observed.generation() };
+    let desired = Desired::new(request, generation);
     let (name, namespace) = (request.name.as_str(), request.namespace.as_str());
     let plan = Plan::new(name, namespace, &request.rules, &desired, &sight.observed);
     (desired, plan)

@@ -12,7 +12,8 @@ pub use take_back::decommission;
 use std::time::Instant;
 
 use crate::{
-    cluster::{Budget, Cluster, Sight},
+    budget::Budget,
+    cluster::{Cluster, Sight},
     error::Failure,
     report::Report,
     request::Request,

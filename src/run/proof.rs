@@ -6,11 +6,11 @@ use std::time::{Duration, Instant};
 use super::Run;
 use crate::{
     cluster::{Cluster, summary},
+    connection::Login,
     credential::{Expected, Proof, Questions, check_identity},
     error::{Code, Failure},
     finding::{Finding, Severity},
     rbac::Tuple,
-    request::Login,
     secret::Token,
 };
 

@@ -2,47 +2,52 @@
 //! get through is refused before its first write, with everything that is missing. Pure.
 
 use crate::{
-    cluster::{Sight, needed, summary},
-    error::{Code, Failure},
+    cluster::{Sight, denied, needed, not_grantable},
+    error::Failure,
     object::{Kind, Reference},
     plan::{Action, Plan},
     rbac::{Atom, Coverage, Rule, Tuple, atoms},
     request::Request,
 };
 
-/// What the parent lacks.
-#[derive(Default)]
-pub struct Lack {
-    /// Requests that would be denied.
-    pub requests: Vec<Tuple>,
-    /// Permissions that it does not hold and therefore may not grant.
-    pub grants: Vec<Tuple>,
-}
+const DOING: &str = "comparing the parent credential's permissions with the plan";
 
-/// Compares. Where the server cannot list all rights, only denials that were met count: it will say the rest itself.
+/// Names all that the parent lacks, if anything. Where the server cannot list all rights, only denials that were met
+/// count: it will say the rest itself.
 #[must_use]
-pub fn lacking(request: &Request, sight: &Sight, plan: &Plan) -> Lack {
-    let mut lack = Lack { requests: sight.denied.clone(), grants: Vec::new() };
-    if !sight.rights.complete {
-        return lack;
-    }
-    let held = Coverage::of(&sight.rights.rules);
-    for change in &plan.changes {
-        for verb in verbs(change.action, change.reference.kind) {
-            if !holds(&held, verb, &change.reference) {
-                lack.requests.push(needed(verb, &change.reference));
+pub fn lacking(request: &Request, sight: &Sight, plan: &Plan) -> Option<Failure> {
+    let mut requests = sight.denied.clone();
+    let mut grants = Vec::new();
+    if sight.rights.complete {
+        let held = Coverage::of(&sight.rights.rules);
+        let changes =
+            plan.changes.iter().map(|change| (verbs(change.action, change.reference.kind), &change.reference));
+        for (verb, object) in changes.flat_map(|(verbs, object)| verbs.iter().map(move |verb| (*verb, object))) {
+            if !holds(&held, verb, object) {
+                requests.push(needed(verb, object));
             }
         }
+        let role = Reference::new(Kind::Role, request.namespace.as_str(), request.names.object());
+        let needs = |kind: Kind, instead: &str| {
+            let written = plan.action(kind).is_some_and(|action| action != Action::Unchanged);
+            written && !holds(&held, instead, &role)
+        };
+        if needs(Kind::Role, "escalate") || needs(Kind::RoleBinding, "bind") {
+            grants = not_held(&held, &request.rules, request.namespace.as_str());
+        }
     }
-    let role = Reference::new(Kind::Role, request.namespace.as_str(), request.names.object());
-    let grants = |kind: Kind, verb: &str| {
-        let written = plan.action(kind).is_some_and(|action| action != Action::Unchanged);
-        written && !holds(&held, verb, &role)
-    };
-    if grants(Kind::Role, "escalate") || grants(Kind::RoleBinding, "bind") {
-        lack.grants = not_held(&held, &request.rules, request.namespace.as_str());
+    match (requests.is_empty(), grants.is_empty()) {
+        (true, true) => None,
+        (true, false) => Some(not_grantable(DOING, grants)),
+        (false, true) => Some(denied(DOING, requests)),
+        (false, false) => {
+            let mut failure = denied(DOING, requests);
+            let mut beside = not_grantable(DOING, grants);
+            failure.missing.append(&mut beside.missing);
+            failure.findings.append(&mut beside.findings);
+            Some(failure)
+        }
     }
-    lack
 }
 
 /// The requests that a change consists of, by the verbs that RBAC asks for.
@@ -70,21 +75,4 @@ fn not_held(held: &Coverage<'_>, rules: &[Rule], namespace: &str) -> Vec<Tuple> 
     missing.sort();
     missing.dedup();
     missing
-}
-
-impl Lack {
-    /// The failure that names all of it, if anything is lacking.
-    #[must_use]
-    pub fn into_failure(self) -> Option<Failure> {
-        let (code, cause) = match (self.requests.is_empty(), self.grants.is_empty()) {
-            (true, true) => return None,
-            (false, _) => (Code::MissingPermission, format!("the parent credential lacks {}", summary(&self.requests))),
-            (true, false) => (
-                Code::Escalation,
-                format!("the parent credential may not grant what it does not hold: {}", summary(&self.grants)),
-            ),
-        };
-        let missing = self.requests.into_iter().chain(self.grants).collect();
-        Some(Failure::new(code, "comparing the parent credential's permissions with the plan", cause).missing(missing))
-    }
 }

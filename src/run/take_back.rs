@@ -6,12 +6,12 @@ use std::time::{Duration, Instant};
 use super::Run;
 use crate::{
     cluster::Cluster,
+    connection::Login,
     error::{Code, Failure},
     finding::{Finding, Severity},
-    object::{Kind, Live, Owner, Reference},
+    object::{Kind, Owner, Reference},
     plan::{Action, Change},
     publish::{self, Publisher},
-    request::Login,
     secret::Token,
 };
 
@@ -57,8 +57,7 @@ async fn cluster_side(run: &Run<'_>) -> Result<(), Failure> {
     let (request, observed) = (run.request, &sight.observed);
     let at = |kind, name: &str| Reference::new(kind, request.namespace.as_str(), name);
     let object = request.names.object();
-    let newest = observed.service_account.as_ref().and_then(Live::generation).unwrap_or(1);
-    let secret = request.names.secret(newest);
+    let secret = request.names.secret(observed.newest());
 
     // The binding first: that cuts access within milliseconds, while a deleted Secret counts after up to 10 s. The
     // ServiceAccount last: it remembers the number of the newest Secret.
@@ -98,8 +97,7 @@ async fn cluster_side(run: &Run<'_>) -> Result<(), Failure> {
     let missing = sight.denied.into_iter().chain(denied.iter().flat_map(|failure| failure.missing.clone()));
     let missing: Vec<_> = missing.collect();
     if !missing.is_empty() {
-        let cause = format!("the parent credential lacks {}", crate::cluster::summary(&missing));
-        return Err(Failure::new(Code::MissingPermission, "deleting the objects", cause).missing(missing));
+        return Err(crate::cluster::denied("deleting the objects", missing));
     }
     match token {
         Some(token) => prove_dead(run, &token).await,

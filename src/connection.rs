@@ -35,8 +35,12 @@ impl Server {
         if authority.as_str().contains('@') {
             return Err("holds a user name: only a token logs in");
         }
-        if authority.host().is_empty() || uri.query().is_some() || text.contains('#') {
+        if uri.query().is_some() || text.contains('#') {
             return Err(FORM);
+        }
+        let host = authority.host().trim_start_matches('[').trim_end_matches(']');
+        if rustls::pki_types::ServerName::try_from(host).is_err() {
+            return Err("has a host that no certificate can name: a DNS name, or a whole IP address");
         }
         Ok(Self { text: text.to_owned(), uri })
     }
@@ -95,6 +99,10 @@ impl CaBundle {
             blocks.into_iter().filter(|block| block.tag() == "CERTIFICATE").map(pem::Pem::into_contents).collect();
         if certificates.is_empty() {
             return Err("holds no certificate");
+        }
+        let mut roots = rustls::RootCertStore::empty();
+        if certificates.iter().any(|certificate| roots.add(certificate.as_slice().into()).is_err()) {
+            return Err("holds a certificate that cannot be read: X.509 version 3 is needed");
         }
         Ok(Self { base64, certificates })
     }

@@ -1,0 +1,41 @@
+//! What a run has used up: its time and its requests. The one clock that bounds every wait.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+/// The deadline and the counter of one run, shared by all its connections.
+#[derive(Clone)]
+pub struct Budget {
+    deadline: Instant,
+    requests: Arc<AtomicU32>,
+}
+
+impl Budget {
+    /// Starts the clock of a run.
+    #[must_use]
+    pub fn new(timeout: Duration) -> Self {
+        Self { deadline: Instant::now() + timeout, requests: Arc::default() }
+    }
+
+    /// What is left of the run, at most this much.
+    #[must_use]
+    pub fn at_most(&self, limit: Duration) -> Duration {
+        self.deadline.saturating_duration_since(Instant::now()).min(limit)
+    }
+
+    /// One more request.
+    pub fn count(&self) {
+        self.requests.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Requests so far, to the cluster and the platform.
+    #[must_use]
+    pub fn requests(&self) -> u32 {
+        self.requests.load(Ordering::Relaxed)
+    }
+}

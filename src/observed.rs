@@ -1,0 +1,80 @@
+//! What the server has at the places of our objects: the form in which `cluster/` hands it to `plan.rs`. Pure data.
+
+use crate::object::{Kind, Live};
+
+/// The state of the home namespace.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Home {
+    /// There.
+    Active,
+    /// To be made.
+    #[default]
+    Absent,
+    /// On its way out: nothing can be made in it.
+    Terminating,
+    /// The parent credential may not look; later requests will tell.
+    Unknown,
+}
+
+/// What the server has at the places of our objects.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Observed {
+    /// The home namespace.
+    pub home: Home,
+    /// The ServiceAccount.
+    pub service_account: Option<Live>,
+    /// The Role.
+    pub role: Option<Live>,
+    /// The RoleBinding.
+    pub binding: Option<Live>,
+    /// The Secret of the newest generation.
+    pub secret: Option<Live>,
+}
+
+impl Observed {
+    /// The number of the token Secret to have: the newest when it is there, else the next one. A name is never used
+    /// twice in the life of a ServiceAccount, because the same name means the same token, even after its deletion.
+    #[must_use]
+    pub fn generation(&self) -> u32 {
+        let spent = self.service_account.is_some() && self.secret.is_none();
+        if spent { self.newest().saturating_add(1) } else { self.newest() }
+    }
+
+    /// The number of the newest token Secret that was ever made, or 1.
+    #[must_use]
+    pub fn newest(&self) -> u32 {
+        self.service_account.as_ref().and_then(Live::generation).unwrap_or(1)
+    }
+
+    /// The object of this kind.
+    #[must_use]
+    pub fn of(&self, kind: Kind) -> Option<&Live> {
+        match kind {
+            Kind::ServiceAccount => self.service_account.as_ref(),
+            Kind::Role => self.role.as_ref(),
+            Kind::RoleBinding => self.binding.as_ref(),
+            Kind::Secret => self.secret.as_ref(),
+            Kind::Namespace => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    #[test]
+    fn a_generation_is_never_used_twice() {
+        let account = |generation: &str| {
+            let annotations = BTreeMap::from([(crate::object::GENERATION.to_owned(), generation.to_owned())]);
+            Some(Live { annotations, ..Live::default() })
+        };
+        let seen = |service_account, secret| Observed { service_account, secret, ..Observed::default() };
+        assert_eq!(seen(None, None).generation(), 1);
+        assert_eq!(seen(account("1"), Some(Live::default())).generation(), 1);
+        assert_eq!(seen(account("1"), None).generation(), 2);
+        assert_eq!(seen(account("7"), None).generation(), 8);
+    }
+}

@@ -169,8 +169,11 @@ fn links_lead_somewhere() {
 }
 
 #[test]
-fn the_map_of_the_source_names_every_file() {
+fn the_map_of_the_source_names_every_file_and_no_other() {
     let map = text("src/README.md");
+    for name in code(&map).iter().filter(|code| code.ends_with(".rs")) {
+        assert!(Path::new("src").join(name).exists() || Path::new(name).exists(), "there is no {name}");
+    }
     let mut folders = vec![Path::new("src").to_owned()];
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(&folder).expect("a folder") {

@@ -115,29 +115,26 @@ fn params(inputs: &Inputs, action: Action, findings: &mut Vec<Finding>) -> Optio
     if document.is_null() && findings.iter().any(|finding| finding.blocking) {
         return None; // it could not be read, which has been said
     }
-    // What is taken back need not be sound: a rule that nobody may grant any more must not keep a token alive.
-    let ignored = |pointer: &str| action == Action::Decommission && pointer.starts_with("/rules");
-    let mut problems = check_params(inputs, document);
-    problems.retain(|finding| {
-        let missing_rules = finding.pointer.as_deref() == Some("") && finding.message.contains("`rules`");
-        !(ignored(finding.pointer.as_deref().unwrap_or_default()) || (action == Action::Decommission && missing_rules))
-    });
     let overridden = inputs.config.get("namespace").filter(|value| !value.is_null());
-    if overridden.is_some() {
-        problems.retain(|finding| finding.pointer.as_deref() != Some("/namespace"));
+    let mut effective = document.clone();
+    if let (Some(namespace), Some(params)) = (overridden, effective.as_object_mut()) {
+        params.insert("namespace".to_owned(), namespace.clone());
+    }
+    let mut problems = check_params(inputs, &effective);
+    if action == Action::Decommission {
+        // What is taken back need not be sound: a rule that nobody may grant any more must not keep a token alive.
+        problems.retain(|finding| !concerns_rules(finding));
     }
     let sound = !problems.iter().any(|finding| finding.blocking);
     findings.append(&mut problems);
 
-    let namespace = match overridden.or_else(|| document.get("namespace")) {
-        Some(Value::String(text)) => Namespace::parse(text).map_err(|problem| (problem, overridden.is_some())).ok(),
-        None => Namespace::parse("default").ok(),
-        Some(_) => None,
+    let namespace = match effective.get("namespace") {
+        Some(Value::String(text)) => Namespace::parse(text),
+        None => Namespace::parse("default"),
+        Some(_) => Err("a namespace is a text"),
     };
-    if namespace.is_none() && (sound || overridden.is_some()) {
-        let place = if overridden.is_some() { "namespace of config.json" } else { "namespace" };
-        let text = format!("{place} is not the name of a namespace");
-        findings.push(Finding::blocking("schema", "/namespace", text).help(Namespace::parse("").err().unwrap_or("")));
+    if let (Err(problem), true) = (namespace.as_ref(), sound) {
+        findings.push(Finding::blocking("schema", "/namespace", *problem)); // the bundle's own schema let it pass
     }
     if let (Some(Value::String(ours)), Some(Value::String(theirs))) = (overridden, document.get("namespace"))
         && ours != theirs
@@ -151,7 +148,12 @@ fn params(inputs: &Inputs, action: Action, findings: &mut Vec<Finding>) -> Optio
         _ => Vec::new(),
     };
     let labels = labels(document, findings);
-    sound.then_some(Params { name: name?, namespace: namespace?, rules, labels })
+    sound.then_some(Params { name: name?, namespace: namespace.ok()?, rules, labels })
+}
+
+fn concerns_rules(finding: &Finding) -> bool {
+    let pointer = finding.pointer.as_deref().unwrap_or_default();
+    pointer.starts_with("/rules") || (pointer.is_empty() && finding.message.contains("`rules`"))
 }
 
 fn check_params(inputs: &Inputs, document: &Value) -> Vec<Finding> {

@@ -19,6 +19,7 @@ use crate::{
     rbac::Rule,
     schema::{self, Schema},
     secret::Token,
+    text::{escaped, shown},
 };
 
 /// Bound on a whole run when nothing else is said.
@@ -143,10 +144,9 @@ fn params(inputs: &Inputs, action: Action, findings: &mut Vec<Finding>) -> Optio
         findings.push(Finding::remark("namespace-overridden", Severity::Info, text).at("/namespace"));
     }
     let name = name(inputs, findings);
-    let rules = match document.get("rules").cloned().map(serde_json::from_value) {
-        Some(Ok(rules)) => rules,
-        _ => Vec::new(),
-    };
+    // Of the form that the schema has just proved; a decommission needs none.
+    let rules = document.get("rules").cloned().map(serde_json::from_value);
+    let rules = rules.and_then(Result::ok).unwrap_or_default();
     let labels = labels(document, findings);
     sound.then_some(Params { name: name?, namespace: namespace.ok()?, rules, labels })
 }
@@ -156,22 +156,31 @@ fn concerns_rules(finding: &Finding) -> bool {
     pointer.starts_with("/rules") || (pointer.is_empty() && finding.message.contains("`rules`"))
 }
 
+/// Holds the params against what this program understands, and against the bundle's own form where it differs: a
+/// form that lets an unknown field of a rule pass must not widen a grant.
 fn check_params(inputs: &Inputs, document: &Value) -> Vec<Finding> {
-    let embedded = || serde_json::from_str(schema::PARAMS).unwrap_or_default();
-    let schema = inputs.params_schema.clone().unwrap_or_else(embedded);
-    if !document.is_object() {
+    let Some(params) = document.as_object() else {
         return vec![Finding::blocking("schema", "", "the params must be of type object (type)")];
-    }
-    let known = schema.get("properties").and_then(Value::as_object).cloned().unwrap_or_default();
-    let mut findings = match Schema::new(schema) {
-        Ok(schema) => schema.check("", document),
-        Err(problem) => vec![Finding::blocking("schema", "", format!("bundle/schema-params.json is {problem}"))],
     };
-    for key in document.as_object().into_iter().flat_map(serde_json::Map::keys) {
-        if key != "md_metadata" && !known.contains_key(key) {
-            let text = format!("unknown param `{}`: it has no effect", crate::text::shown(key, 40));
-            findings.push(Finding::remark("unknown-param", Severity::Low, text).at(pointer("", key)));
+    let understood: Value = serde_json::from_str(schema::PARAMS).unwrap_or_default();
+    let known = understood.get("properties").cloned().unwrap_or_default();
+    let mut findings: Vec<Finding> = Vec::new();
+    for (source, schema) in [("the embedded ", Some(&understood)), ("bundle/", inputs.params_schema.as_ref())] {
+        let Some(schema) = schema else { continue };
+        match Schema::new(schema.clone()) {
+            Ok(schema) => {
+                let more = schema.check("", document).into_iter();
+                let more: Vec<Finding> = more.filter(|finding| !findings.contains(finding)).collect();
+                findings.extend(more);
+            }
+            Err(problem) => {
+                findings.push(Finding::refusal("schema", format!("{source}schema-params.json is {problem}")));
+            }
         }
+    }
+    for key in params.keys().filter(|key| *key != "md_metadata" && known.get(key).is_none()) {
+        let text = format!("unknown param `{}`: it has no effect", shown(key, 40));
+        findings.push(Finding::remark("unknown-param", Severity::Low, text).at(pointer("", key)));
     }
     findings
 }
@@ -205,7 +214,7 @@ fn labels(params: &Value, findings: &mut Vec<Finding>) -> BTreeMap<String, Strin
                 labels.insert(key.clone(), value);
             }
             Err(problem) => {
-                let text = format!("tag `{}` is no label of the objects: {problem}", crate::text::shown(key, 40));
+                let text = format!("tag `{}` is no label of the objects: {problem}", shown(key, 40));
                 let at = pointer("/md_metadata/default_tags", key);
                 findings.push(Finding::remark("label-dropped", Severity::Low, text).at(at));
             }
@@ -309,5 +318,5 @@ fn keep<T>(findings: &mut Vec<Finding>, result: Result<T, Vec<Finding>>) -> Opti
 }
 
 fn pointer(base: &str, key: &str) -> String {
-    format!("{base}/{}", crate::text::escaped(key))
+    format!("{base}/{}", escaped(key))
 }

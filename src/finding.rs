@@ -62,6 +62,11 @@ impl Finding {
         }
     }
 
+    /// A finding that refuses the input for something that stands in no document.
+    pub fn refusal(code: &'static str, message: impl Into<String>) -> Self {
+        Self { pointer: None, ..Self::blocking(code, "", message) }
+    }
+
     /// A finding that is only told.
     pub fn remark(code: &'static str, severity: Severity, message: impl Into<String>) -> Self {
         Self { code, severity, pointer: None, message: message.into(), help: None, blocking: false }

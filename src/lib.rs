@@ -85,8 +85,8 @@ async fn execute(options: &RunOptions, environment: &Environment, report: &Repor
             let run = Run { request: &request, budget, report };
             tokio::select! {
                 result = work(options, &run, output) => result,
-                () = terminated() => {
-                    Err(Failure::new(Code::Terminated, options.action.as_str(), "stopped by SIGTERM"))
+                signal = terminated() => {
+                    Err(Failure::new(Code::Terminated, options.action.as_str(), format!("stopped by {signal}")))
                 }
             }
         }
@@ -180,14 +180,15 @@ fn finish(report: &Report, json: bool, result: Result<(), Failure>) -> Exit {
     exit
 }
 
-/// Resolves when the process is asked to stop.
-async fn terminated() {
+/// Resolves when the process is asked to stop, by the platform or by a person at the keyboard.
+async fn terminated() -> &'static str {
     use tokio::signal::unix::{SignalKind, signal};
 
-    match signal(SignalKind::terminate()) {
-        Ok(mut stop) => {
-            stop.recv().await;
-        }
-        Err(_) => std::future::pending().await,
+    match (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) {
+        (Ok(mut stop), Ok(mut interrupt)) => tokio::select! {
+            _ = stop.recv() => "SIGTERM",
+            _ = interrupt.recv() => "SIGINT",
+        },
+        _ => std::future::pending().await,
     }
 }

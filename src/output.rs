@@ -1,46 +1,55 @@
 //! The only writer of files: the artifact of `--output`, whole or not at all, and readable by nobody else.
 
-use std::path::{Path, PathBuf};
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{Error, Write as _},
+    os::unix::fs::OpenOptionsExt as _,
+    path::{Path, PathBuf},
+};
 
-/// A file that appears whole or not at all, readable by nobody else.
+/// A file that can be written.
 pub struct OutputFile {
     target: PathBuf,
     draft: PathBuf,
 }
 
 impl OutputFile {
-    /// Proves that the file can be written, before anything is done that it is for.
+    /// Proves that the file can be written, before anything is done that it is for. Leaves nothing behind.
     ///
     /// # Errors
     /// Why not.
-    pub fn prepare(target: &Path) -> std::io::Result<Self> {
-        use std::os::unix::fs::OpenOptionsExt as _;
-
-        let mut name = std::ffi::OsString::from(".");
-        name.push(target.file_name().ok_or_else(|| std::io::Error::other("not the path of a file"))?);
-        name.push(format!(".{}", std::process::id()));
-        let draft = target.with_file_name(name);
+    pub fn prepare(target: &Path) -> Result<Self, Error> {
         if target.is_dir() {
-            return Err(std::io::Error::other("is a directory"));
+            return Err(Error::other("is a directory"));
         }
-        std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&draft)?;
-        Ok(Self { target: target.to_owned(), draft })
+        let mut draft = std::ffi::OsString::from(".");
+        draft.push(target.file_name().ok_or_else(|| Error::other("not the path of a file"))?);
+        draft.push(format!(".{}", std::process::id()));
+        let file = Self { draft: target.with_file_name(draft), target: target.to_owned() };
+        file.open()?;
+        file.discard();
+        Ok(file)
     }
 
-    /// Writes it.
+    /// Writes it beside its place and moves it there.
     ///
     /// # Errors
     /// Why not; nothing is left then.
-    #[expect(clippy::disallowed_methods, reason = "the one writer of files")]
-    pub fn commit(self, content: &str) -> std::io::Result<()> {
-        std::fs::write(&self.draft, content)?;
-        std::fs::rename(&self.draft, &self.target)
+    pub fn commit(self, content: &str) -> Result<(), Error> {
+        let written = self.open().and_then(|mut draft| {
+            draft.write_all(content.as_bytes())?;
+            draft.sync_all()?;
+            fs::rename(&self.draft, &self.target)
+        });
+        written.inspect_err(|_| self.discard())
     }
-}
 
-impl Drop for OutputFile {
-    #[expect(clippy::disallowed_methods, reason = "takes back the draft of the one writer of files")]
-    fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.draft);
+    fn open(&self) -> Result<File, Error> {
+        OpenOptions::new().write(true).create_new(true).mode(0o600).open(&self.draft)
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "takes back its own draft")]
+    fn discard(&self) {
+        let _ = fs::remove_file(&self.draft);
     }
 }

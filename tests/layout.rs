@@ -22,7 +22,7 @@ const RULES: &[(&str, &[&str])] = &[
     ("kube::Client", &["cluster/mod.rs"]),
     ("Api<", &["cluster/mod.rs"]),
     ("Client, Config", &["cluster/mod.rs"]),
-    ("std::fs", &["inputs/mod.rs", "output.rs"]),
+    ("fs::", &["inputs/mod.rs", "output.rs"]),
     ("std::env", &["cli.rs", "main.rs", "inputs/kubeconfig.rs"]),
     ("std::io::stdin", &["inputs/mod.rs"]),
     ("stdout()", &["main.rs"]),

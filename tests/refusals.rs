@@ -471,3 +471,16 @@ fn a_kubeconfig_is_made_of_whole_artifacts_only() {
     assert_eq!(ran.stdout, "");
     assert!(!ran.stderr.contains(&token_of(&admin)));
 }
+
+#[test]
+fn a_looser_form_of_the_bundle_does_not_widen_a_grant() {
+    let instance = Instance::new(control_plane().admin(), "default");
+    std::fs::create_dir(instance.path("bundle")).unwrap();
+    let loose = json!({"properties": {"namespace": {"maxLength": 3}, "rules": {}}});
+    std::fs::write(instance.path("bundle/schema-params.json"), loose.to_string()).unwrap();
+    let rules = json!([{"apiGroups": [""], "resources": ["secrets"], "verbs": ["get"], "resourcesNames": ["one"]}]);
+    let document = error(&instance.rules(&rules).ask("plan", &[]).expect_code(65), "input-refused");
+    let pointers: Vec<&str> =
+        document["findings"].as_array().unwrap().iter().filter_map(|finding| finding["pointer"].as_str()).collect();
+    assert_eq!(pointers, ["/rules/0", "/namespace"], "both forms count");
+}

@@ -110,7 +110,7 @@ pub fn load(source: &Source, environment: &Environment) -> (Inputs, Vec<Finding>
                     match kubeconfig::read(path.as_deref(), context.as_deref(), environment) {
                         Ok(context) => ClusterInput::Kubeconfig(Box::new(context)),
                         Err(cause) => {
-                            reader.findings.push(Finding::blocking("connection", "", cause));
+                            reader.findings.push(Finding::refusal("connection", cause));
                             ClusterInput::Missing
                         }
                     }

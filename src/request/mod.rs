@@ -19,6 +19,7 @@ use crate::{
     rbac::Rule,
     schema::{self, Schema},
     secret::Token,
+    text::{escaped, shown},
 };
 
 /// Bound on a whole run when nothing else is said.
@@ -115,29 +116,26 @@ fn params(inputs: &Inputs, action: Action, findings: &mut Vec<Finding>) -> Optio
     if document.is_null() && findings.iter().any(|finding| finding.blocking) {
         return None; // it could not be read, which has been said
     }
-    // What is taken back need not be sound: a rule that nobody may grant any more must not keep a token alive.
-    let ignored = |pointer: &str| action == Action::Decommission && pointer.starts_with("/rules");
-    let mut problems = check_params(inputs, document);
-    problems.retain(|finding| {
-        let missing_rules = finding.pointer.as_deref() == Some("") && finding.message.contains("`rules`");
-        !(ignored(finding.pointer.as_deref().unwrap_or_default()) || (action == Action::Decommission && missing_rules))
-    });
     let overridden = inputs.config.get("namespace").filter(|value| !value.is_null());
-    if overridden.is_some() {
-        problems.retain(|finding| finding.pointer.as_deref() != Some("/namespace"));
+    let mut effective = document.clone();
+    if let (Some(namespace), Some(params)) = (overridden, effective.as_object_mut()) {
+        params.insert("namespace".to_owned(), namespace.clone());
+    }
+    let mut problems = check_params(inputs, &effective);
+    if action == Action::Decommission {
+        // What is taken back need not be sound: a rule that nobody may grant any more must not keep a token alive.
+        problems.retain(|finding| !concerns_rules(finding));
     }
     let sound = !problems.iter().any(|finding| finding.blocking);
     findings.append(&mut problems);
 
-    let namespace = match overridden.or_else(|| document.get("namespace")) {
-        Some(Value::String(text)) => Namespace::parse(text).map_err(|problem| (problem, overridden.is_some())).ok(),
-        None => Namespace::parse("default").ok(),
-        Some(_) => None,
+    let namespace = match effective.get("namespace") {
+        Some(Value::String(text)) => Namespace::parse(text),
+        None => Namespace::parse("default"),
+        Some(_) => Err("a namespace is a text"),
     };
-    if namespace.is_none() && (sound || overridden.is_some()) {
-        let place = if overridden.is_some() { "namespace of config.json" } else { "namespace" };
-        let text = format!("{place} is not the name of a namespace");
-        findings.push(Finding::blocking("schema", "/namespace", text).help(Namespace::parse("").err().unwrap_or("")));
+    if let (Err(problem), true) = (namespace.as_ref(), sound) {
+        findings.push(Finding::blocking("schema", "/namespace", *problem)); // the bundle's own schema let it pass
     }
     if let (Some(Value::String(ours)), Some(Value::String(theirs))) = (overridden, document.get("namespace"))
         && ours != theirs
@@ -146,30 +144,43 @@ fn params(inputs: &Inputs, action: Action, findings: &mut Vec<Finding>) -> Optio
         findings.push(Finding::remark("namespace-overridden", Severity::Info, text).at("/namespace"));
     }
     let name = name(inputs, findings);
-    let rules = match document.get("rules").cloned().map(serde_json::from_value) {
-        Some(Ok(rules)) => rules,
-        _ => Vec::new(),
-    };
+    // Of the form that the schema has just proved; a decommission needs none.
+    let rules = document.get("rules").cloned().map(serde_json::from_value);
+    let rules = rules.and_then(Result::ok).unwrap_or_default();
     let labels = labels(document, findings);
-    sound.then_some(Params { name: name?, namespace: namespace?, rules, labels })
+    sound.then_some(Params { name: name?, namespace: namespace.ok()?, rules, labels })
 }
 
+fn concerns_rules(finding: &Finding) -> bool {
+    let pointer = finding.pointer.as_deref().unwrap_or_default();
+    pointer.starts_with("/rules") || (pointer.is_empty() && finding.message.contains("`rules`"))
+}
+
+/// Holds the params against what this program understands, and against the bundle's own form where it differs: a
+/// form that lets an unknown field of a rule pass must not widen a grant.
 fn check_params(inputs: &Inputs, document: &Value) -> Vec<Finding> {
-    let embedded = || serde_json::from_str(schema::PARAMS).unwrap_or_default();
-    let schema = inputs.params_schema.clone().unwrap_or_else(embedded);
-    if !document.is_object() {
+    let Some(params) = document.as_object() else {
         return vec![Finding::blocking("schema", "", "the params must be of type object (type)")];
-    }
-    let known = schema.get("properties").and_then(Value::as_object).cloned().unwrap_or_default();
-    let mut findings = match Schema::new(schema) {
-        Ok(schema) => schema.check("", document),
-        Err(problem) => vec![Finding::blocking("schema", "", format!("bundle/schema-params.json is {problem}"))],
     };
-    for key in document.as_object().into_iter().flat_map(serde_json::Map::keys) {
-        if key != "md_metadata" && !known.contains_key(key) {
-            let text = format!("unknown param `{}`: it has no effect", crate::text::shown(key, 40));
-            findings.push(Finding::remark("unknown-param", Severity::Low, text).at(pointer("", key)));
+    let understood: Value = serde_json::from_str(schema::PARAMS).unwrap_or_default();
+    let known = understood.get("properties").cloned().unwrap_or_default();
+    let mut findings: Vec<Finding> = Vec::new();
+    for (source, schema) in [("the embedded ", Some(&understood)), ("bundle/", inputs.params_schema.as_ref())] {
+        let Some(schema) = schema else { continue };
+        match Schema::new(schema.clone()) {
+            Ok(schema) => {
+                let more = schema.check("", document).into_iter();
+                let more: Vec<Finding> = more.filter(|finding| !findings.contains(finding)).collect();
+                findings.extend(more);
+            }
+            Err(problem) => {
+                findings.push(Finding::refusal("schema", format!("{source}schema-params.json is {problem}")));
+            }
         }
+    }
+    for key in params.keys().filter(|key| *key != "md_metadata" && known.get(key).is_none()) {
+        let text = format!("unknown param `{}`: it has no effect", shown(key, 40));
+        findings.push(Finding::remark("unknown-param", Severity::Low, text).at(pointer("", key)));
     }
     findings
 }
@@ -203,7 +214,7 @@ fn labels(params: &Value, findings: &mut Vec<Finding>) -> BTreeMap<String, Strin
                 labels.insert(key.clone(), value);
             }
             Err(problem) => {
-                let text = format!("tag `{}` is no label of the objects: {problem}", crate::text::shown(key, 40));
+                let text = format!("tag `{}` is no label of the objects: {problem}", shown(key, 40));
                 let at = pointer("/md_metadata/default_tags", key);
                 findings.push(Finding::remark("label-dropped", Severity::Low, text).at(at));
             }
@@ -307,5 +318,5 @@ fn keep<T>(findings: &mut Vec<Finding>, result: Result<T, Vec<Finding>>) -> Opti
 }
 
 fn pointer(base: &str, key: &str) -> String {
-    format!("{base}/{}", crate::text::escaped(key))
+    format!("{base}/{}", escaped(key))
 }

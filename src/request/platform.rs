@@ -41,7 +41,7 @@ pub fn parse(input: &PlatformInput, bundle: Option<&Value>) -> Result<Platform, 
     let mut required = |name: &str, value: &Option<String>| {
         if value.is_none() {
             let text = format!("{name} is not set: a credential that cannot be handed over must not be made");
-            findings.push(Finding::blocking("environment-missing", "", text));
+            findings.push(Finding::refusal("environment-missing", text));
         }
         value.clone()
     };
@@ -50,14 +50,14 @@ pub fn parse(input: &PlatformInput, bundle: Option<&Value>) -> Result<Platform, 
     let token = token.and_then(|token| match Token::parse(&token) {
         Ok(token) => Some(token),
         Err(problem) => {
-            findings.push(Finding::blocking("connection", "", format!("{} {problem}", env::TOKEN)));
+            findings.push(Finding::refusal("connection", format!("{} {problem}", env::TOKEN)));
             None
         }
     });
     let url = input.url.as_deref().unwrap_or(DEFAULT_URL).trim_end_matches('/').parse::<http::Uri>();
     let url = url.ok().filter(|url| url.host().is_some() && matches!(url.scheme_str(), Some("http" | "https")));
     if url.is_none() {
-        findings.push(Finding::blocking("connection", "", format!("{} is not a URL: https://host", env::URL)));
+        findings.push(Finding::refusal("connection", format!("{} is not a URL: https://host", env::URL)));
     }
     match (url, deployment_id, token) {
         (Some(url), Some(deployment_id), Some(token)) if findings.is_empty() => Ok(Platform {

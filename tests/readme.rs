@@ -1,6 +1,11 @@
 //! What README.md and operator.md promise, held against the program: error codes, exit codes, flags, params, commands.
 
-#![allow(clippy::expect_used, clippy::disallowed_methods, reason = "helpers of tests fail by panicking, as tests do")]
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::disallowed_methods,
+    reason = "helpers of tests fail by panicking, as tests do"
+)]
 
 use std::{collections::BTreeSet, fs, path::Path, process::Command};
 
@@ -171,7 +176,8 @@ fn links_lead_somewhere() {
 #[test]
 fn the_map_of_the_source_names_every_file_and_no_other() {
     let map = text("src/README.md");
-    for name in code(&map).iter().filter(|code| code.ends_with(".rs")) {
+    let is_source = |path: &Path| path.extension().is_some_and(|kind| kind == "rs");
+    for name in code(&map).iter().filter(|code| is_source(Path::new(code))) {
         assert!(Path::new("src").join(name).exists() || Path::new(name).exists(), "there is no {name}");
     }
     let mut folders = vec![Path::new("src").to_owned()];
@@ -180,7 +186,7 @@ fn the_map_of_the_source_names_every_file_and_no_other() {
             let path = entry.expect("an entry").path();
             if path.is_dir() {
                 folders.push(path);
-            } else if path.extension().is_some_and(|kind| kind == "rs") {
+            } else if is_source(&path) {
                 let name = path.strip_prefix("src").expect("below src").display().to_string();
                 assert!(map.contains(&format!("`{name}`")), "src/README.md says nothing of {name}");
             }

@@ -31,7 +31,7 @@ pub mod env {
     pub const NO_COLOR: &str = "NO_COLOR";
 }
 
-/// A snapshot of the variables in [`env`].
+/// A snapshot of the variables in [`mod@env`].
 #[derive(Default)]
 pub struct Environment(HashMap<&'static str, String>);
 
@@ -72,18 +72,42 @@ impl Environment {
     disable_help_subcommand = true,
     after_help = "Without a command it runs as a Massdriver provisioner: the action comes from \
                   MASSDRIVER_DEPLOYMENT_ACTION, the documents from the working directory.\n\n\
-                  Exit status: 0 done, 1 failed, 2 changes (plan --detailed-exitcode), 64 command line, 65 input, \
-                  69 cluster or platform not usable, 73 foreign object, 75 not now, 76 not proved, \
-                  77 missing permissions, 143 stopped."
+                  Exit status:\n  \
+                  0    done\n  \
+                  1    failed\n  \
+                  2    plan --detailed-exitcode: there are changes\n  \
+                  64   wrong command line\n  \
+                  65   input refused\n  \
+                  69   cluster or platform not usable\n  \
+                  73   an object in the way is not ours\n  \
+                  75   not now\n  \
+                  76   the credential could not be proved\n  \
+                  77   the parent credential lacks permissions\n  \
+                  143  stopped by SIGTERM or SIGINT"
 )]
 struct Cli {
     #[command(subcommand)]
     command: Option<Command>,
 }
 
+/// The two ways to say what a run is about; clap's own line shows neither.
+macro_rules! usage {
+    ($command:literal) => {
+        concat!(
+            "k8s-token ",
+            $command,
+            " --params <FILE> --name <NAME> [OPTIONS]\n       ",
+            "k8s-token ",
+            $command,
+            " --instance-dir <DIR> [OPTIONS]"
+        )
+    };
+}
+
 #[derive(Subcommand)]
 enum Command {
     /// Show what provision would change; changes nothing
+    #[command(override_usage = usage!("plan"))]
     Plan {
         #[command(flatten)]
         input: InputArgs,
@@ -92,6 +116,7 @@ enum Command {
         detailed_exitcode: bool,
     },
     /// Make the credential, prove it and hand it out
+    #[command(override_usage = usage!("provision"))]
     Provision {
         #[command(flatten)]
         input: InputArgs,
@@ -103,6 +128,7 @@ enum Command {
         publish: bool,
     },
     /// Take the credential back and prove that it is dead
+    #[command(override_usage = usage!("decommission"))]
     Decommission {
         #[command(flatten)]
         input: InputArgs,

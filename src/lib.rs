@@ -149,8 +149,8 @@ async fn work(options: &RunOptions, run: &Run<'_>, output: Option<OutputFile>) -
             Ok(false)
         }
         Action::Decommission => {
-            run::decommission(run).await?;
-            run.report.done("the credential is gone,");
+            let found = run::decommission(run).await?;
+            run.report.done(if found { "the credential is gone," } else { "nothing was left of the credential," });
             Ok(false)
         }
     }

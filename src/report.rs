@@ -100,6 +100,7 @@ impl Report {
     /// Announces a run.
     pub fn begin(&self, action: Action) {
         self.document.borrow_mut().action = Some(action);
+        self.step(action.as_str(), concat!("k8s-token ", env!("CARGO_PKG_VERSION")), None);
     }
 
     /// Names what the run is about, and starts counting.
@@ -109,9 +110,8 @@ impl Report {
         document.namespace = Some(namespace.to_owned());
         document.server = Some(server.to_owned());
         *self.budget.borrow_mut() = Some(budget.clone());
-        let action = document.action.map_or("run", Action::as_str);
         drop(document);
-        self.line(&format!("{action:<12} {name} in namespace {namespace} (k8s-token {})", env!("CARGO_PKG_VERSION")));
+        self.step("instance", &format!("{name} in namespace {namespace}"), None);
     }
 
     /// One line of the log: what was done, to what, and how long the server took.
@@ -155,7 +155,7 @@ impl Report {
     pub fn finding(&self, finding: Finding) {
         if finding.severity > Severity::Info || finding.blocking {
             let at = finding.pointer.as_deref().filter(|pointer| !pointer.is_empty());
-            let at = at.map(|pointer| format!("{pointer} ")).unwrap_or_default();
+            let at = at.map(|pointer| format!("{pointer}: ")).unwrap_or_default();
             self.step(finding.severity.as_str(), &format!("{at}{} [{}]", finding.message, finding.code), None);
             if let Some(help) = &finding.help {
                 self.step("", help, None);

@@ -86,11 +86,14 @@ pub fn load(source: &Source, environment: &Environment) -> (Inputs, Vec<Finding>
         Source::Instance(directory) => {
             let bundle = directory.join("bundle");
             inputs.params = reader.required(&directory.join("params.json")).unwrap_or_default();
-            let document = match reader.optional(&directory.join("dependencies.json")) {
-                Some(document) => Some(document),
-                None => reader.required(&directory.join("connections.json")),
-            };
+            // The same document under its new name and its old one.
+            let [new, old] = ["dependencies.json", "connections.json"].map(|name| directory.join(name));
+            let document = reader.optional(&new).or_else(|| reader.optional(&old));
             inputs.cluster = document.map_or(ClusterInput::Missing, ClusterInput::Document);
+            if matches!(inputs.cluster, ClusterInput::Missing) && reader.findings.is_empty() {
+                let text = format!("there is neither {} nor {}", named(&new), named(&old));
+                reader.findings.push(Finding::blocking("schema", "", text));
+            }
             inputs.config = reader.optional(&directory.join("config.json")).unwrap_or_default();
             inputs.params_schema = reader.optional(&bundle.join("schema-params.json"));
             inputs.artifacts_schema = reader.optional(&bundle.join("schema-artifacts.json"));

@@ -75,13 +75,15 @@ pub async fn provision(run: &Run<'_>) -> Result<Artifact, Failure> {
     });
     let narrowed = plan.permissions.narrowed.clone();
     run.report.permissions(plan.permissions);
-    proof::prove(run, &token, &expected, &narrowed).await?;
+    // The platform is called while the proof is going on; it hears nothing before that is done.
+    let (proved, publisher) = tokio::join!(proof::prove(run, &token, &expected, &narrowed), dial(run));
+    proved?;
 
     let artifact = run.request.form.fill(&run.request.connection, &token).map_err(|findings| Failure {
         findings,
         ..Failure::new(Code::ArtifactInvalid, "building the artifact", "it does not fit its schema")
     })?;
-    hand_over(run, &artifact).await?;
+    hand_over(run, publisher, &artifact).await?;
     Ok(artifact)
 }
 
@@ -230,22 +232,28 @@ fn short(token: &Token) -> String {
     token.fingerprint().chars().take("sha256:".len() + 12).collect()
 }
 
-async fn hand_over(run: &Run<'_>, artifact: &Artifact) -> Result<(), Failure> {
-    let Some(platform) = &run.request.platform else { return Ok(()) };
+async fn dial<'a>(run: &Run<'a>) -> Option<Result<Publisher<'a>, Failure>> {
+    let platform = run.request.platform.as_ref()?;
+    Some(publish::in_time(platform, &run.budget, Publisher::connect(platform, &run.budget)).await)
+}
+
+async fn hand_over(
+    run: &Run<'_>,
+    publisher: Option<Result<Publisher<'_>, Failure>>,
+    artifact: &Artifact,
+) -> Result<(), Failure> {
+    let (Some(platform), Some(publisher)) = (&run.request.platform, publisher) else { return Ok(()) };
     let started = Instant::now();
     let publishing = async {
         let title = format!("Kubernetes token {} for namespace {}", run.request.name, run.request.namespace);
-        Publisher::connect(platform, &run.budget).await?.publish(&title, artifact).await
+        publisher?.publish(&title, artifact).await
     };
     publish::in_time(platform, &run.budget, publishing).await.map_err(|failure| {
         failure
             .state("the credential is in the cluster, proved and working; the platform does not have it yet")
             .next("deploy again when the platform answers: the same credential is published")
     })?;
-    run.report.step(
-        "publish",
-        &format!("field {} at {}", crate::request::FIELD, platform.address()),
-        Some(started.elapsed()),
-    );
+    let what = format!("field {} at {}", crate::request::FIELD, platform.address());
+    run.report.step("publish", &what, Some(started.elapsed()));
     Ok(())
 }

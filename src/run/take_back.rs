@@ -22,11 +22,14 @@ const MEMORY: Duration = Duration::from_secs(20);
 /// and then remember that for 10 s.
 const HEARSAY: Duration = Duration::from_millis(50);
 
-/// Takes the credential back.
+/// Between the first two questions; then twice as long, up to a second.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+
+/// Takes the credential back; false when nothing of it was left.
 ///
 /// # Errors
 /// What could not be finished, the cluster's side first. The other side is finished all the same.
-pub async fn decommission(run: &Run<'_>) -> Result<(), Failure> {
+pub async fn decommission(run: &Run<'_>) -> Result<bool, Failure> {
     let (cluster, platform) = tokio::join!(cluster_side(run), platform_side(run));
     match (cluster, platform) {
         (Err(failure), Err(other)) => {
@@ -34,24 +37,25 @@ pub async fn decommission(run: &Run<'_>) -> Result<(), Failure> {
             run.report.finding(Finding::remark("platform-record", Severity::High, text));
             Err(failure)
         }
-        (Err(failure), Ok(())) => Err(failure),
-        (Ok(()), platform) => {
-            platform.map_err(|failure| failure.state("the cluster is clean; the platform's record is still there"))
-        }
+        (Err(failure), Ok(_)) => Err(failure),
+        (Ok(deleted), platform) => match platform {
+            Ok(retracted) => Ok(deleted || retracted),
+            Err(failure) => Err(failure.state("the cluster is clean; the platform's record is still there")),
+        },
     }
 }
 
-async fn platform_side(run: &Run<'_>) -> Result<(), Failure> {
-    let Some(platform) = &run.request.platform else { return Ok(()) };
+async fn platform_side(run: &Run<'_>) -> Result<bool, Failure> {
+    let Some(platform) = &run.request.platform else { return Ok(false) };
     let started = Instant::now();
     let retracting = async { Publisher::connect(platform, &run.budget).await?.retract().await };
     let found = publish::in_time(platform, &run.budget, retracting).await?;
     let what = if found { "record deleted" } else { "no record left" };
     run.report.step("platform", &format!("{what} at {}", platform.address()), Some(started.elapsed()));
-    Ok(())
+    Ok(found)
 }
 
-async fn cluster_side(run: &Run<'_>) -> Result<(), Failure> {
+async fn cluster_side(run: &Run<'_>) -> Result<bool, Failure> {
     let cluster = run.connect().await?;
     let sight = run.observe(&cluster).await?;
     let (request, observed) = (run.request, &sight.observed);
@@ -67,7 +71,7 @@ async fn cluster_side(run: &Run<'_>) -> Result<(), Failure> {
         vec![(at(Kind::ServiceAccount, object), &observed.service_account)],
     ];
     let mut denied: Vec<Failure> = Vec::new();
-    let mut token = None;
+    let (mut token, mut deleted) = (None, false);
     for round in rounds {
         if !denied.is_empty() && round.iter().any(|(reference, _)| reference.kind == Kind::ServiceAccount) {
             break; // what is left is found through it
@@ -82,6 +86,7 @@ async fn cluster_side(run: &Run<'_>) -> Result<(), Failure> {
             let started = Instant::now();
             match cluster.delete(&reference, live).await {
                 Ok(()) => {
+                    deleted = true;
                     if reference.kind == Kind::Secret {
                         token.clone_from(&sight.token);
                     }
@@ -99,10 +104,10 @@ async fn cluster_side(run: &Run<'_>) -> Result<(), Failure> {
     if !missing.is_empty() {
         return Err(crate::cluster::denied("deleting the objects", missing));
     }
-    match token {
-        Some(token) => prove_dead(run, &token).await,
-        None => Ok(()),
+    if let Some(token) = token {
+        prove_dead(run, &token).await?;
     }
+    Ok(deleted)
 }
 
 /// Uses the token until the server refuses it.
@@ -116,7 +121,7 @@ async fn prove_dead(run: &Run<'_>, token: &Token) -> Result<(), Failure> {
     let login = Login::Token(token.clone());
     let cluster = Cluster::connect(&connection.server, &connection.ca, name, &login, &run.budget).await?;
     let limit = run.budget.at_most(MEMORY);
-    let mut pause = Duration::from_millis(100);
+    let mut pause = FIRST_PAUSE;
     loop {
         match cluster.identity().await {
             Err(failure) if failure.code == Code::Unauthorized => break,
@@ -126,6 +131,9 @@ async fn prove_dead(run: &Run<'_>, token: &Token) -> Result<(), Failure> {
                 return Err(Failure::new(Code::TokenStillAccepted, DOING, cause));
             }
             Ok(_) => {
+                if pause == FIRST_PAUSE {
+                    run.report.step("wait", "the server remembers tokens in use for up to 10 s", None);
+                }
                 tokio::time::sleep(pause).await;
                 pause = (pause * 2).min(Duration::from_secs(1));
             }

@@ -1,12 +1,11 @@
-//! The artifact: a kubernetes-cluster document with our token, in the shape of the connection. Also its two readings
-//! as a document of somebody else's making: for `kubeconfig`. Pure.
+//! The artifact: a kubernetes-cluster document with our token, in the shape of the connection. Pure.
 
 use serde_json::{Map, Value, json};
 
 use crate::{
     connection::{Connection, Shape},
     name::Namespace,
-    schema::Schema,
+    schema::{self, Schema},
     secret::Token,
 };
 
@@ -24,6 +23,13 @@ pub struct Form {
 pub struct Artifact(Value);
 
 impl Form {
+    /// The embedded type and nothing more.
+    #[must_use]
+    pub fn embedded(shape: Shape) -> Option<Self> {
+        let schema = Schema::new(schema::cluster(shape)).ok()?;
+        Some(Self { shape, namespace: None, schema })
+    }
+
     /// Puts the token where the parent's was; nothing else of the parent's login is taken over.
     ///
     /// # Errors

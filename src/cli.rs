@@ -5,7 +5,10 @@ use std::{collections::HashMap, ffi::OsString, path::PathBuf};
 
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 
-use crate::error::{Code, Failure};
+use crate::{
+    error::{Code, Failure},
+    text::shown,
+};
 
 /// The variables that are read, and no others.
 pub mod env {
@@ -27,8 +30,6 @@ pub mod env {
     pub const KUBECONFIG: &str = "KUBECONFIG";
     /// Where kubectl looks when that is not set; read on the command line only.
     pub const HOME: &str = "HOME";
-    /// Switches colour off.
-    pub const NO_COLOR: &str = "NO_COLOR";
 }
 
 /// A snapshot of the variables in [`mod@env`].
@@ -40,19 +41,9 @@ impl Environment {
     #[must_use]
     #[expect(clippy::disallowed_methods, reason = "the one reader of the environment")]
     pub fn read() -> Self {
-        use env::{ACTION, DEPLOYMENT_ID, HOME, INSTANCE_ID, KUBECONFIG, NO_COLOR, ORGANIZATION_ID, PACKAGE_NAME};
-        let names = [
-            ACTION,
-            DEPLOYMENT_ID,
-            env::TOKEN,
-            env::URL,
-            INSTANCE_ID,
-            PACKAGE_NAME,
-            ORGANIZATION_ID,
-            KUBECONFIG,
-            HOME,
-            NO_COLOR,
-        ];
+        use env::{ACTION, DEPLOYMENT_ID, HOME, INSTANCE_ID, KUBECONFIG, ORGANIZATION_ID, PACKAGE_NAME};
+        let names =
+            [ACTION, DEPLOYMENT_ID, env::TOKEN, env::URL, INSTANCE_ID, PACKAGE_NAME, ORGANIZATION_ID, KUBECONFIG, HOME];
         Self(names.into_iter().filter_map(|name| Some((name, std::env::var(name).ok()?))).collect())
     }
 
@@ -270,6 +261,14 @@ pub enum Invocation {
     },
 }
 
+impl Source {
+    /// Whether two documents are asked of one standard input.
+    fn reads_stdin_twice(&self) -> bool {
+        let Self::Files { params, cluster: ClusterSource::Document(connection), .. } = self else { return false };
+        params.as_os_str() == "-" && connection.as_os_str() == "-"
+    }
+}
+
 /// What to print instead of running.
 #[derive(Debug)]
 pub enum Refusal {
@@ -292,24 +291,26 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>, environment: &Enviro
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => Refusal::Answer(error.render().to_string()),
         _ => Refusal::Usage(error.render().to_string()),
     })?;
-    match cli.command {
-        None => as_provisioner(environment),
-        Some(Command::Kubeconfig { artifact, namespace }) => Ok(Invocation::Kubeconfig { artifact, namespace }),
-        Some(Command::Plan { input, detailed_exitcode }) => {
-            Ok(Invocation::Run(RunOptions { detailed_exitcode, ..input.run(Action::Plan) }))
+    let options = match cli.command {
+        None => return as_provisioner(environment),
+        Some(Command::Kubeconfig { artifact, namespace }) => {
+            return Ok(Invocation::Kubeconfig { artifact, namespace });
         }
+        Some(Command::Plan { input, detailed_exitcode }) => RunOptions { detailed_exitcode, ..input.run(Action::Plan) },
         Some(Command::Provision { input, output, publish }) => {
             let output = output.map(|path| if path.as_os_str() == "-" { Target::Stdout } else { Target::File(path) });
-            if input.json && output == Some(Target::Stdout) {
-                let text = "error: --output - and --json both want stdout: write the artifact to a file\n";
-                return Err(Refusal::Usage(text.to_owned()));
-            }
-            Ok(Invocation::Run(RunOptions { publish, output, ..input.run(Action::Provision) }))
+            RunOptions { publish, output, ..input.run(Action::Provision) }
         }
-        Some(Command::Decommission { input, publish }) => {
-            Ok(Invocation::Run(RunOptions { publish, ..input.run(Action::Decommission) }))
-        }
-    }
+        Some(Command::Decommission { input, publish }) => RunOptions { publish, ..input.run(Action::Decommission) },
+    };
+    let refusal = if options.json && options.output == Some(Target::Stdout) {
+        "error: --output - and --json both want stdout: write the artifact to a file\n"
+    } else if options.source.reads_stdin_twice() {
+        "error: --params - and --connection - both want stdin: put one of them into a file\n"
+    } else {
+        return Ok(Invocation::Run(options));
+    };
+    Err(Refusal::Usage(refusal.to_owned()))
 }
 
 impl InputArgs {
@@ -343,15 +344,12 @@ fn as_provisioner(environment: &Environment) -> Result<Invocation, Refusal> {
         Some("plan") => Action::Plan,
         Some("provision") => Action::Provision,
         Some("decommission") => Action::Decommission,
-        Some(_) => {
+        Some(other) => {
+            let cause = format!("{} holds the unknown action `{}`", env::ACTION, shown(other, 40));
             return Err(Refusal::Failure(
-                Failure::new(
-                    Code::Usage,
-                    "reading the environment",
-                    format!("{} holds an unknown action", env::ACTION),
-                )
-                .state("nothing was changed")
-                .next("set it to plan, provision or decommission"),
+                Failure::new(Code::Usage, "reading the environment", cause)
+                    .state("nothing was changed")
+                    .next("set it to plan, provision or decommission"),
             ));
         }
     };

@@ -168,9 +168,15 @@ pub fn from_document(document: &Value, overrides: Option<&Value>) -> Result<Conn
         Some(slot) => (format!("/{SLOT}"), slot),
         None => (String::new(), document),
     };
-    let Some(slot) = slot.as_object() else {
-        let text = format!("there is no cluster connection: `{SLOT}` must be a kubernetes-cluster document");
-        return Err(vec![Finding::blocking("schema", base, text)]);
+    let known = ["authentication", "data"];
+    let Some(slot) =
+        slot.as_object().filter(|slot| !base.is_empty() || known.iter().any(|key| slot.contains_key(*key)))
+    else {
+        let (at, text) = match document.get(SLOT) {
+            None => ("", format!("the field `{SLOT}` is missing: no cluster is connected (required)")),
+            Some(_) => (base.as_str(), format!("`{SLOT}` must be a kubernetes-cluster document (type)")),
+        };
+        return Err(vec![Finding::blocking("schema", at, text)]);
     };
     let data = slot.get("data").and_then(Value::as_object);
     let (shape, home, base) = match data {
@@ -178,15 +184,11 @@ pub fn from_document(document: &Value, overrides: Option<&Value>) -> Result<Conn
         _ => (Shape::Flat, slot, base),
     };
     let overridden = overrides.and_then(|value| value.get("authentication"));
-    let field = |section: &str, key: &str| {
-        let find = |value: Option<&Value>| value?.get(section)?.get(key).filter(|value| !value.is_null()).cloned();
-        find(overridden).or_else(|| find(home.get("authentication")))
-    };
     let mut findings = Vec::new();
-    let server = part(&mut findings, &base, "cluster/server", field("cluster", "server"), Server::parse);
-    let key = "certificate-authority-data";
-    let ca = part(&mut findings, &base, &format!("cluster/{key}"), field("cluster", key), CaBundle::parse);
-    let token = part(&mut findings, &base, "user/token", field("user", "token"), Token::parse);
+    let mut reader = Reader { home, overridden, base: &base, findings: &mut findings };
+    let server = reader.part("cluster", "server", Server::parse);
+    let ca = reader.part("cluster", "certificate-authority-data", CaBundle::parse);
+    let token = reader.part("user", "token", Token::parse);
     let (Some(server), Some(ca), Some(token)) = (server, ca, token) else { return Err(findings) };
     let object = |value: Option<&Value>| value.and_then(Value::as_object).cloned();
     Ok(Connection {
@@ -201,33 +203,53 @@ pub fn from_document(document: &Value, overrides: Option<&Value>) -> Result<Conn
     })
 }
 
-/// Parses one text of the document, or remembers why not.
-fn part<T>(
-    findings: &mut Vec<Finding>,
-    base: &str,
-    path: &str,
-    value: Option<Value>,
-    parse: impl Fn(&str) -> Result<T, &'static str>,
-) -> Option<T> {
-    let pointer = format!("{base}/authentication/{path}");
-    let problem = match value {
-        Some(Value::String(text)) => match parse(&text) {
-            Ok(part) => return Some(part),
-            Err(problem) => Finding::blocking("connection", pointer, format!("{} {problem}", leaf(path))),
-        },
-        Some(_) => Finding::blocking("schema", pointer, format!("{} must be of type string (type)", leaf(path))),
-        None => {
-            let parent = pointer.rsplit_once('/').map_or("", |(parent, _)| parent);
-            let text = format!("the connection lacks the field `{}` (required)", leaf(path));
-            Finding::blocking("schema", parent, text)
-        }
-    };
-    findings.push(problem);
-    None
+/// Reads the three texts that a connection is made of.
+struct Reader<'a> {
+    home: &'a Map<String, Value>,
+    overridden: Option<&'a Value>,
+    base: &'a str,
+    findings: &'a mut Vec<Finding>,
 }
 
-fn leaf(path: &str) -> &str {
-    path.rsplit('/').next().unwrap_or(path)
+impl Reader<'_> {
+    /// Parses one text, from `config.json` when it is there; or remembers why not.
+    fn part<T>(&mut self, section: &str, key: &str, parse: impl Fn(&str) -> Result<T, &'static str>) -> Option<T> {
+        let find = |from: Option<&Value>| from?.get(section)?.get(key).filter(|value| !value.is_null()).cloned();
+        let theirs = find(self.overridden);
+        let source = if theirs.is_some() { " of config.json" } else { "" };
+        let pointer = format!("{}/authentication/{section}/{key}", self.base);
+        let problem = match theirs.or_else(|| find(self.home.get("authentication"))) {
+            Some(Value::String(text)) => match parse(&text) {
+                Ok(part) => return Some(part),
+                Err(problem) => Finding::blocking("connection", pointer, format!("{key}{source} {problem}")),
+            },
+            Some(_) => Finding::blocking("schema", pointer, format!("{key}{source} must be of type string (type)")),
+            None => self.missing(section, key),
+        };
+        if !self.findings.contains(&problem) {
+            self.findings.push(problem);
+        }
+        None
+    }
+
+    /// The first step on the way to the text that is not there, at its parent's place.
+    fn missing(&self, section: &str, key: &str) -> Finding {
+        let absent = |text: &str, at: String| {
+            Finding::blocking(
+                "schema",
+                at,
+                format!("the kubernetes-cluster document lacks the field `{text}` (required)"),
+            )
+        };
+        let base = self.base;
+        match self.home.get("authentication") {
+            None => absent("authentication", base.to_owned()),
+            Some(authentication) if authentication.get(section).is_none() => {
+                absent(section, format!("{base}/authentication"))
+            }
+            Some(_) => absent(key, format!("{base}/authentication/{section}")),
+        }
+    }
 }
 
 /// Reads a connection from a kubeconfig's context: flat, with its namespace.
@@ -238,7 +260,11 @@ pub fn from_kubeconfig(context: &Context) -> Result<Connection, Vec<Finding>> {
     let Context { cluster, user, authority } = context;
     let mut findings = Vec::new();
     let mut refuse = |field: &str, text: &str| {
-        findings.push(Finding::blocking("connection", field, format!("{} {text}", leaf(field))));
+        findings.push(Finding::blocking(
+            "connection",
+            field,
+            format!("{} {text}", field.rsplit('/').next().unwrap_or(field)),
+        ));
     };
     let server = match cluster.server.as_deref().map(Server::parse) {
         Some(Ok(server)) => Some(server),
@@ -271,7 +297,11 @@ pub fn from_kubeconfig(context: &Context) -> Result<Connection, Vec<Finding>> {
                 None
             }
         },
-        None => Some(Login::Kubeconfig(Box::new(user.clone()))),
+        None if logs_in(user) => Some(Login::Kubeconfig(Box::new(user.clone()))),
+        None => {
+            refuse("/user", "has no login that is supported: a token, a client certificate or a command");
+            None
+        }
     };
     match (server, ca, login) {
         (Some(server), Some(ca), Some(login)) if findings.is_empty() => Ok(Connection {
@@ -286,4 +316,10 @@ pub fn from_kubeconfig(context: &Context) -> Result<Connection, Vec<Finding>> {
         }),
         _ => Err(findings),
     }
+}
+
+/// Whether there is anything to log in with besides a token; a user without it is anonymous.
+fn logs_in(user: &AuthInfo) -> bool {
+    let certificate = user.client_certificate.is_some() || user.client_certificate_data.is_some();
+    certificate || user.exec.is_some() || user.auth_provider.is_some() || user.username.is_some()
 }

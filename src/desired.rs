@@ -12,7 +12,7 @@ use k8s_openapi::{
 use serde_json::Value;
 
 use crate::{
-    object::{GENERATION, Kind, MANAGED_BY, MANAGER, Manifest, NAME, NAMESPACE, Reference},
+    object::{GENERATION, Kind, MANAGED_BY, MANAGER, Manifest, NAME, NAMESPACE, Reference, TOKEN_SECRET},
     rbac::Rule,
     request::Request,
 };
@@ -93,7 +93,7 @@ impl Desired {
                 &secret,
                 body(&Secret {
                     metadata: meta(&secret, &[("kubernetes.io/service-account.name", object)]),
-                    type_: Some("kubernetes.io/service-account-token".to_owned()),
+                    type_: Some(TOKEN_SECRET.to_owned()),
                     ..Secret::default()
                 }),
             ),

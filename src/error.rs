@@ -95,6 +95,8 @@ codes! {
     NamespaceTerminating = "namespace-terminating", NotNow;
     /// A quota of the namespace is used up.
     Quota = "quota", NotNow;
+    /// Somebody else changed the object, or made it, at the same time: another run, perhaps.
+    Conflict = "conflict", NotNow;
     /// The token Secret was not filled in time.
     TokenControllerAbsent = "token-controller-absent", Unproved;
     /// The token Secret disappeared while it was awaited.
@@ -111,8 +113,6 @@ codes! {
     Escalation = "escalation", Denied;
     /// The server or an admission policy refused an object.
     Refused = "refused", Failed;
-    /// Somebody changed the object at the same time.
-    Conflict = "conflict", Failed;
     /// The token still works after everything was deleted.
     TokenStillAccepted = "token-still-accepted", Failed;
     /// The artifact does not fit its schema.
@@ -144,6 +144,8 @@ pub struct Failure {
     pub state: Option<String>,
     /// The one next step.
     pub next: String,
+    /// True when a write was sent whose answer never came: it may have gone through.
+    pub unsettled: bool,
     /// What the parent credential lacks.
     pub missing: Vec<Tuple>,
     /// What the input was refused for.
@@ -160,6 +162,7 @@ impl Failure {
             cause: cause.into(),
             state: None,
             next: usual_next_step(code).to_owned(),
+            unsettled: false,
             missing: Vec::new(),
             findings: Vec::new(),
         }

@@ -3,11 +3,10 @@
 use serde_json::Value;
 
 use crate::{
-    connection::{CaBundle, Server},
+    connection::{self, Connection, Login},
     credential,
     finding::Finding,
     name::Namespace,
-    secret::Token,
 };
 
 /// Writes the kubeconfig. The context's namespace is the one given, else the document's, else the one in the token.
@@ -15,30 +14,10 @@ use crate::{
 /// # Errors
 /// What the document lacks.
 pub fn render(document: &Value, namespace: Option<&Namespace>) -> Result<String, Vec<Finding>> {
-    let home = if document.get("authentication").is_some() { document } else { &document["data"] };
-    let mut findings = Vec::new();
-    let mut field = |pointer: &str| {
-        let value = home.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
-        if value.is_empty() {
-            let text = format!("not a kubernetes-cluster document: `{}` is missing", pointer.trim_start_matches('/'));
-            findings.push(Finding::blocking("schema", pointer, text));
-        }
-        value
-    };
-    let server = field("/authentication/cluster/server");
-    let ca = field("/authentication/cluster/certificate-authority-data");
-    let token = field("/authentication/user/token");
-    if !findings.is_empty() {
-        return Err(findings);
-    }
-    let mut refuse = |pointer: &str, problem: &str| findings.push(Finding::blocking("connection", pointer, problem));
-    let server = Server::parse(server).map_err(|problem| refuse("/authentication/cluster/server", problem));
-    let pointer = "/authentication/cluster/certificate-authority-data";
-    let ca = CaBundle::parse(ca).map_err(|problem| refuse(pointer, problem));
-    let token = Token::parse(token).map_err(|problem| refuse("/authentication/user/token", problem));
-    let (Ok(server), Ok(ca), Ok(token)) = (server, ca, token) else { return Err(findings) };
-
-    let said = home.get("namespace").and_then(Value::as_str).map(str::to_owned);
+    // The very reading of a connection: an artifact is one.
+    let Connection { server, ca, login, .. } = connection::from_document(document, None)?;
+    let Login::Token(token) = login else { return Err(Vec::new()) }; // a document has no other login
+    let said = document.get("namespace").and_then(Value::as_str).map(str::to_owned);
     let namespace = match namespace {
         Some(namespace) => Some(namespace.clone()),
         None => said.or_else(|| credential::namespace_of(&token)).and_then(|text| Namespace::parse(&text).ok()),

@@ -20,6 +20,9 @@ pub const NAMESPACE: &str = "k8s-token.massdriver.cloud/namespace";
 /// Annotation of the ServiceAccount: the number of the newest token Secret, written before that Secret is made.
 pub const GENERATION: &str = "k8s-token.massdriver.cloud/token-generation";
 
+/// The type of a Secret that the token controller fills.
+pub const TOKEN_SECRET: &str = "kubernetes.io/service-account-token";
+
 /// The kinds we work with, in the order in which they are made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {

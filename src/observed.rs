@@ -1,6 +1,6 @@
 //! What the server has at the places of our objects: the form in which `cluster/` hands it to `plan.rs`. Pure data.
 
-use crate::object::{Kind, Live};
+use crate::object::{Kind, Live, TOKEN_SECRET};
 
 /// The state of the home namespace.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -36,8 +36,15 @@ impl Observed {
     /// twice in the life of a ServiceAccount, because the same name means the same token, even after its deletion.
     #[must_use]
     pub fn generation(&self) -> u32 {
-        let spent = self.service_account.is_some() && self.secret.is_none();
-        if spent { self.newest().saturating_add(1) } else { self.newest() }
+        let gone = self.service_account.is_some() && self.secret.is_none();
+        if gone || self.stale_secret().is_some() { self.newest().saturating_add(1) } else { self.newest() }
+    }
+
+    /// The newest Secret, when it can never hold a token: its type is another, and cannot be changed.
+    #[must_use]
+    pub fn stale_secret(&self) -> Option<&Live> {
+        let kind = |live: &&Live| live.fields.get("type").is_some_and(|kind| kind != TOKEN_SECRET);
+        self.secret.as_ref().filter(kind)
     }
 
     /// The number of the newest token Secret that was ever made, or 1.
@@ -46,14 +53,14 @@ impl Observed {
         self.service_account.as_ref().and_then(Live::generation).unwrap_or(1)
     }
 
-    /// The object of this kind.
+    /// The object of this kind, if it is of use.
     #[must_use]
     pub fn of(&self, kind: Kind) -> Option<&Live> {
         match kind {
             Kind::ServiceAccount => self.service_account.as_ref(),
             Kind::Role => self.role.as_ref(),
             Kind::RoleBinding => self.binding.as_ref(),
-            Kind::Secret => self.secret.as_ref(),
+            Kind::Secret => self.secret.as_ref().filter(|_| self.stale_secret().is_none()),
             Kind::Namespace => None,
         }
     }

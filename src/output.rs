@@ -2,7 +2,7 @@
 
 use std::{
     fs::{self, File, OpenOptions},
-    io::{Error, Write as _},
+    io::{Error, ErrorKind, Write as _},
     os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
 };
@@ -19,8 +19,10 @@ impl OutputFile {
     /// # Errors
     /// Why not.
     pub fn prepare(target: &Path) -> Result<Self, Error> {
-        if target.is_dir() {
-            return Err(Error::other("is a directory"));
+        // A link stays one, with its target replaced; a device or a pipe must not become a file.
+        let target = &fs::canonicalize(target).unwrap_or_else(|_| target.to_owned());
+        if fs::metadata(target).is_ok_and(|found| !found.is_file()) {
+            return Err(Error::other("exists and is not a regular file; - is standard output"));
         }
         let mut draft = std::ffi::OsString::from(".");
         draft.push(target.file_name().ok_or_else(|| Error::other("not the path of a file"))?);
@@ -45,7 +47,15 @@ impl OutputFile {
     }
 
     fn open(&self) -> Result<File, Error> {
-        OpenOptions::new().write(true).create_new(true).mode(0o600).open(&self.draft)
+        let create = || OpenOptions::new().write(true).create_new(true).mode(0o600).open(&self.draft);
+        create().or_else(|error| match error.kind() {
+            // Of a process of the same number that was killed: in a container that is every one.
+            ErrorKind::AlreadyExists => {
+                self.discard();
+                create()
+            }
+            _ => Err(error),
+        })
     }
 
     #[expect(clippy::disallowed_methods, reason = "takes back its own draft")]

@@ -11,6 +11,7 @@ use crate::{
     object::{Kind, Live, Manifest, Owner, Reference, differing},
     observed::{Home, Observed},
     rbac::{Permissions, Rule, difference, same_permissions},
+    request::Request,
     text::escaped,
 };
 
@@ -92,7 +93,9 @@ pub struct Plan {
 impl Plan {
     /// Compares what must be there with what is.
     #[must_use]
-    pub fn new(name: &str, namespace: &str, rules: &[Rule], desired: &Desired, observed: &Observed) -> Self {
+    pub fn new(request: &Request, desired: &Desired, observed: &Observed) -> Self {
+        let Request { names, rules, .. } = request;
+        let (name, namespace) = (request.name.as_str(), request.namespace.as_str());
         let mut plan = Self::default();
         if observed.home == Home::Absent {
             let reference = Reference::namespace(namespace);
@@ -106,7 +109,16 @@ impl Plan {
                 plan.changes.push(change(manifest, live));
             }
         }
-        let held = observed.role.as_ref().filter(|_| observed.binding.is_some()).map(rules_of).unwrap_or_default();
+        if let Some(stale) = observed.stale_secret() {
+            let reference = desired.secret.reference.clone();
+            let reference = Reference { name: names.secret(observed.newest()), ..reference };
+            match stale.owner(name, namespace) {
+                Owner::Ours => plan.changes.push(Change { action: Action::Delete, reference, fields: Vec::new() }),
+                Owner::Foreign(whose) => plan.foreign.push(Foreign { reference, whose }),
+            }
+        }
+        let bound = observed.binding.as_ref().is_some_and(|binding| binds(binding, &desired.binding));
+        let held = observed.role.as_ref().filter(|_| bound).map(rules_of).unwrap_or_default();
         plan.permissions = difference(&held, rules, Some(namespace));
         plan
     }
@@ -122,6 +134,13 @@ impl Plan {
     pub fn is_empty(&self) -> bool {
         self.changes.iter().all(|change| change.action == Action::Unchanged)
     }
+}
+
+/// Whether a live binding gives our Role to our ServiceAccount, whatever else it does.
+fn binds(binding: &Live, wanted: &Manifest) -> bool {
+    let subjects = binding.fields.get("subjects").and_then(Value::as_array);
+    binding.fields.get("roleRef") == Some(&wanted.body["roleRef"])
+        && subjects.is_some_and(|subjects| subjects.contains(&wanted.body["subjects"][0]))
 }
 
 /// The rules of a live Role.

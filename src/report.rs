@@ -2,7 +2,7 @@
 //! passes the redactor on its way out.
 
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     io::Write,
     time::{Duration, Instant},
 };
@@ -30,6 +30,7 @@ pub struct Report {
     budget: RefCell<Option<Budget>>,
     document: RefCell<Document>,
     written: RefCell<Vec<String>>,
+    spoke: Cell<bool>,
 }
 
 /// The document of `--json` (interface section 4): a key is always there, what does not apply is null or empty.
@@ -89,6 +90,7 @@ impl Report {
             budget: RefCell::default(),
             document: RefCell::new(Document { version: 1, ..Document::default() }),
             written: RefCell::default(),
+            spoke: Cell::default(),
         }
     }
 
@@ -182,6 +184,11 @@ impl Report {
             [] => "nothing was changed".to_owned(),
             done => format!("done so far: {}; a repeat goes on from there", done.join(", ")),
         });
+        let state = if failure.unsettled {
+            format!("{state}; the request that got no answer may have gone through, a repeat finds out")
+        } else {
+            state
+        };
         for finding in failure.findings {
             if finding.message == failure.cause {
                 self.document.borrow_mut().findings.push(finding); // the log says it below
@@ -189,7 +196,9 @@ impl Report {
                 self.finding(finding);
             }
         }
-        self.line("");
+        if self.spoke.get() {
+            self.line("");
+        }
         self.step("failed", &format!("{} (exit {})", failure.code.as_str(), failure.code.exit() as u8), None);
         let object = failure.object.as_deref().map(|object| format!(" {object}")).unwrap_or_default();
         self.step("  doing", &format!("{}{object}", failure.doing), None);
@@ -226,8 +235,9 @@ impl Report {
         document.outcome = if document.error.is_some() { "failed" } else { "ok" };
         document.requests = self.budget.borrow().as_ref().map_or(0, Budget::requests);
         document.duration_ms = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
-        let text = serde_json::to_string_pretty(&*document)?;
-        writeln!(self.out.borrow_mut(), "{}", self.redactor.sweep(&text))
+        let mut document = serde_json::to_value(&*document)?;
+        self.redactor.sweep_document(&mut document);
+        writeln!(self.out.borrow_mut(), "{document:#}")
     }
 
     /// Prints what stdout is for and holds a token: an artifact or a kubeconfig that was asked for. The only text
@@ -259,6 +269,7 @@ impl Report {
     }
 
     fn line(&self, text: &str) {
+        self.spoke.set(true);
         // A closed stderr is no reason to stop half-way through a change.
         let _ = writeln!(self.log.borrow_mut(), "{}", self.redactor.sweep(text).trim_end());
     }

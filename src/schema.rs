@@ -7,7 +7,7 @@ use jsonschema::{
 };
 use serde_json::Value;
 
-use crate::finding::Finding;
+use crate::{connection::Shape, finding::Finding};
 
 /// What the bundle's form accepts.
 pub const PARAMS: &str = include_str!("../schema-params.json");
@@ -15,6 +15,16 @@ pub const PARAMS: &str = include_str!("../schema-params.json");
 pub const ARTIFACTS: &str = include_str!("../schema-artifacts.json");
 /// The type of the artifact in its older form, everything under `data`.
 pub const LEGACY_CLUSTER: &str = include_str!("schema/kubernetes-cluster-legacy.json");
+
+/// The embedded type of a kubernetes-cluster document of this shape.
+#[must_use]
+pub fn cluster(shape: Shape) -> Value {
+    let parse = |text: &str| serde_json::from_str::<Value>(text).unwrap_or_default();
+    match shape {
+        Shape::Flat => parse(ARTIFACTS).pointer("/properties/token").cloned().unwrap_or_default(),
+        Shape::Legacy => parse(LEGACY_CLUSTER),
+    }
+}
 
 /// A schema that is ready to judge documents.
 pub struct Schema {

@@ -67,9 +67,22 @@ impl Redactor {
     /// What stands where a token stood.
     pub const BLANK: &str = "[REDACTED]";
 
-    /// From here on this token is blanked.
+    /// From here on this token is blanked, unless it is a word that stands everywhere: blanking `1` or `token` would
+    /// hide nothing and spoil every line.
     pub fn learn(&self, token: &Token) {
-        self.tokens.borrow_mut().push(token.clone());
+        if token.expose().len() >= 8 {
+            self.tokens.borrow_mut().push(token.clone());
+        }
+    }
+
+    /// The document with every text in it swept. Keys are ours, and stay.
+    pub fn sweep_document(&self, document: &mut serde_json::Value) {
+        match document {
+            serde_json::Value::String(text) => *text = self.sweep(text),
+            serde_json::Value::Array(items) => items.iter_mut().for_each(|item| self.sweep_document(item)),
+            serde_json::Value::Object(map) => map.values_mut().for_each(|value| self.sweep_document(value)),
+            _ => {}
+        }
     }
 
     /// The text without any known token.

@@ -25,7 +25,7 @@ use hyper_util::{
     rt::{TokioExecutor, TokioIo},
 };
 use kube::{
-    client::{Body, ConfigExt as _},
+    client::{AuthError, Body, ConfigExt as _},
     config::Config,
 };
 use rustls::CertificateError;
@@ -190,12 +190,20 @@ impl Trouble {
             return Some(Self::Timeout("no connection"));
         }
         if let Some(kube::Error::Auth(error)) = error.downcast_ref::<kube::Error>() {
-            return Some(Self::Login(crate::text::shown(&error.to_string(), 200)));
+            return Some(Self::Login(match error {
+                // Its own text repeats the environment of the command.
+                AuthError::AuthExecRun { out, .. } => format!("its command ended with {}", out.status),
+                error => crate::text::shown(&error.to_string(), 200),
+            }));
         }
         if error.to_string().starts_with("dns error") {
             return Some(Self::Dns);
         }
-        let error = error.downcast_ref::<std::io::Error>().filter(|error| error.get_ref().is_none())?;
+        let error = error.downcast_ref::<std::io::Error>()?;
+        if error.kind() == ErrorKind::UnexpectedEof {
+            return Some(Self::Lost("the server hung up".to_owned()));
+        }
+        let error = Some(error).filter(|error| error.get_ref().is_none())?;
         Some(match error.kind() {
             ErrorKind::TimedOut => Self::Timeout("no connection"),
             ErrorKind::ConnectionRefused | ErrorKind::HostUnreachable | ErrorKind::NetworkUnreachable => {
@@ -205,10 +213,10 @@ impl Trouble {
         })
     }
 
-    /// The failure of what was being done, against which server.
+    /// Its stable name.
     #[must_use]
-    pub fn while_doing(self, doing: &str, server: &str) -> Failure {
-        let code = match self {
+    pub const fn code(&self) -> Code {
+        match self {
             Self::Dns => Code::Dns,
             Self::Refused(_) => Code::ConnectionFailed,
             Self::Timeout(_) => Code::Timeout,
@@ -216,8 +224,13 @@ impl Trouble {
             Self::Tls(_) => Code::Tls,
             Self::Login(_) => Code::LoginFailed,
             Self::Lost(_) => Code::ConnectionLost,
-        };
-        Failure::new(code, doing, self.to_string()).on(server)
+        }
+    }
+
+    /// The failure of what was being done, against which server.
+    #[must_use]
+    pub fn while_doing(&self, doing: &str, server: &str) -> Failure {
+        Failure::new(self.code(), doing, self.to_string()).on(server)
     }
 }
 

@@ -131,3 +131,35 @@ fn each_side_is_finished_whatever_the_other_says() {
     assert_eq!(document["error"]["code"], "connection-failed");
     assert_eq!(broken.platform.resource("token"), None, "the record is gone");
 }
+
+#[test]
+fn nothing_that_only_a_hand_out_needs_keeps_a_token_alive() {
+    let cp = control_plane();
+    let namespace = cp.namespace("unneeded");
+    let mut instance = Instance::new(cp.admin(), &namespace);
+    instance.provision();
+    std::fs::create_dir(instance.path("bundle")).unwrap();
+    std::fs::write(instance.path("bundle/schema-params.json"), r#"{"required": ["new"]}"#).unwrap();
+    std::fs::write(
+        instance.path("bundle/schema-artifacts.json"),
+        r#"{"properties": {"token": {"required": ["data", "x"]}}}"#,
+    )
+    .unwrap();
+    instance.config["output_shape"] = json!("weird");
+    instance.params["rules"] = json!(null);
+    instance.act("decommission").expect_code(0);
+    assert_eq!(cp.get(&paths(&namespace)[3]), None);
+    assert_eq!(instance.platform.resource("token"), None);
+}
+
+#[test]
+fn without_ids_in_the_environment_the_name_prefix_finds_the_record() {
+    let cp = control_plane();
+    let namespace = cp.namespace("noids");
+    let instance = Instance::of_era(cp.admin(), &namespace, Era::Artifacts, Shape::Bare);
+    instance.provision();
+    let mut command = instance.command("decommission", &["--publish"]);
+    command.env_remove("MASSDRIVER_INSTANCE_ID").env_remove("MASSDRIVER_PACKAGE_NAME");
+    support::Ran::of(&mut command).expect_code(0);
+    assert_eq!(instance.platform.resource("token"), None);
+}

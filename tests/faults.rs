@@ -188,10 +188,10 @@ fn an_object_that_appears_meanwhile_is_a_conflict_and_not_a_victim() {
             .then_some(())
     });
     let role = paths(&namespace)[1].clone();
-    let theirs = json!({"metadata": {"name": OBJECT, "labels": {"app.kubernetes.io/managed-by": "Helm"}}, "rules": []});
-    cp.post(role.rsplit_once('/').unwrap().0, &theirs);
+    // Without a label it would conflict with nothing of ours: an apply would take it over.
+    cp.post(role.rsplit_once('/').unwrap().0, &json!({"metadata": {"name": OBJECT}}));
     let before = cp.get(&role).unwrap();
-    let ran = finish(child).expect_code(1);
+    let ran = finish(child).expect_code(75);
     assert_eq!(code(&ran), "conflict");
     assert_eq!(cp.get(&role).unwrap(), before);
     assert_eq!(code(&instance.ask("provision", &[]).expect_code(73)), "foreign-object", "the repeat says what it is");
@@ -352,4 +352,86 @@ fn a_token_stays_valid_while_the_platform_is_away() {
     instance.platform.down();
     instance.ask("provision", &["--publish"]).expect_code(69);
     assert_eq!(status(cp, &token, &format!("/api/v1/namespaces/{namespace}/pods")), 200);
+}
+
+#[test]
+fn runs_at_the_same_time_end_in_one_good_state_or_in_a_clear_refusal() {
+    let cp = control_plane();
+    for round in 0..8 {
+        let namespace = cp.namespace("together");
+        let instance = Instance::new(cp.admin(), &namespace);
+        let children: Vec<Child> = (0..4).map(|_| start(&instance, "provision", &[])).collect();
+        let ends: Vec<Ran> = children.into_iter().map(finish).collect();
+        for ran in &ends {
+            assert!(ran.code == 0 || (ran.code == 75 && code(ran) == "conflict"), "round {round}: {ran:?}");
+        }
+        let document = instance.ask("provision", &[]).expect_code(0).document();
+        let held: Vec<Value> =
+            secrets(cp, &namespace).iter().map(|secret| secret["metadata"]["name"].clone()).collect();
+        assert_eq!(held, [document["token"]["secret"].clone()], "no token is left behind");
+    }
+}
+
+#[test]
+fn a_secret_of_ours_that_can_hold_no_token_makes_way_and_its_name_stays_spent() {
+    let cp = control_plane();
+    let namespace = cp.namespace("opaque");
+    let instance = Instance::new(cp.admin(), &namespace);
+    let first = instance.ask("provision", &[]).expect_code(0).document();
+    let path = paths(&namespace)[3].clone();
+    let made = cp.get(&path).unwrap();
+    cp.delete(&path);
+    let metadata =
+        json!({"name": OBJECT, "labels": made["metadata"]["labels"], "annotations": made["metadata"]["annotations"]});
+    let restored = json!({"metadata": metadata, "type": "Opaque", "data": {"token": STANDARD.encode("junk")}});
+    cp.post(path.rsplit_once('/').unwrap().0, &restored);
+
+    let plan = instance.ask("plan", &[]).expect_code(0).document();
+    let wanted = [
+        ("update", "ServiceAccount"),
+        ("unchanged", "Role"),
+        ("unchanged", "RoleBinding"),
+        ("create", "Secret"),
+        ("delete", "Secret"),
+    ];
+    assert_eq!(support::changes(&plan), wanted.map(|(action, kind)| (action.to_owned(), kind.to_owned())));
+    let document = instance.ask("provision", &[]).expect_code(0).document();
+    assert_eq!(document["token"]["secret"], format!("{OBJECT}-2"));
+    assert_ne!(document["token"]["fingerprint"], first["token"]["fingerprint"]);
+    assert_eq!(cp.get(&path), None);
+    instance.ask("decommission", &[]).expect_code(0);
+    assert_eq!(secrets(cp, &namespace).len(), 0);
+}
+
+/// Passes the requests of the first connection on, and never an answer after the first two bursts of them: TLS is
+/// shaken, then the server hears everything and the client nothing.
+#[test]
+fn a_write_without_an_answer_is_told_as_such() {
+    let cp = control_plane();
+    let namespace = cp.unused_namespace("unanswered");
+    let far = DistantServer::in_front_of(cp.server(), Duration::from_millis(1500));
+    let instance = Instance::new(&cp.admin().by_way_of(&far.server()), &namespace);
+    // Two round trips of handshake, one of looking; the namespace is asked for, and the time is up before the answer.
+    let ran = instance.ask("provision", &["--timeout", "6"]).expect_code(69);
+    let document = ran.document();
+    assert_eq!(document["error"]["code"], "timeout");
+    let state = document["error"]["state"].as_str().unwrap();
+    assert!(state.contains("may have gone through"), "{document:#}");
+    assert!(document["error"]["object"].as_str().unwrap().contains(&namespace), "{document:#}");
+}
+
+#[test]
+fn an_overloaded_server_is_named_as_such() {
+    let options = Options {
+        api_server_arguments: vec![
+            "--enable-priority-and-fairness=false".to_owned(),
+            "--max-requests-inflight=1".to_owned(),
+            "--max-mutating-requests-inflight=1".to_owned(),
+        ],
+        ..Options::default()
+    };
+    let cp = ControlPlane::start(&options).unwrap();
+    let instance = Instance::new(cp.admin(), "default");
+    let busy = eventually("the server is overloaded", || Some(instance.ask("plan", &[])).filter(|ran| ran.code != 0));
+    assert_eq!((busy.code, code(&busy)), (69, "server-error".to_owned()), "{}", busy.stderr);
 }

@@ -120,3 +120,15 @@ fn a_refusal_by_admission_is_found_without_a_write() {
     assert_eq!(document["error"]["code"], "quota");
     assert_eq!(document["changes"].as_array().unwrap().len(), 4, "the whole plan is there all the same");
 }
+
+#[test]
+fn a_role_that_is_bound_to_nobody_was_not_held() {
+    let (cp, parent) = (control_plane(), parent("unbound"));
+    let namespace = cp.namespace("unbound");
+    let instance = Instance::new(&parent, &namespace);
+    instance.ask("provision", &[]).expect_code(0);
+    cp.merge_patch(&paths(&namespace)[2], &json!({"subjects": null}));
+    let document = plan(&instance, &parent, 2);
+    assert_eq!(document["permissions"]["unchanged"], 0);
+    assert_eq!(document["permissions"]["widened"].as_array().unwrap().len(), 2);
+}

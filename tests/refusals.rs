@@ -310,6 +310,9 @@ fn watched(instance: &mut Instance) -> std::net::TcpListener {
 #[case::token_line("/connection/authentication/user/token", json!("abc\n"), "connection",
     "/kubernetes_cluster/authentication/user/token")]
 #[case::token_missing("/connection/authentication/user", json!({}), "schema", "/kubernetes_cluster/authentication/user")]
+#[case::no_cluster("/connection", json!({}), "schema", "/kubernetes_cluster")]
+#[case::no_authentication("/connection", json!({"data": {}}), "schema", "/kubernetes_cluster/data")]
+#[case::no_cluster_section("/connection/authentication", json!({"user": {"token": "x"}}), "schema", "/kubernetes_cluster/authentication")]
 #[case::shape("/config/output_shape", json!("round"), "schema", "/output_shape")]
 #[case::timeout("/config/timeout_seconds", json!("soon"), "schema", "/timeout_seconds")]
 fn bad_input_is_refused_at_its_place_before_the_first_packet(
@@ -423,6 +426,7 @@ fn a_credential_that_cannot_be_handed_over_is_not_made() {
 #[case::unknown(&["frobnicate"], "unrecognized subcommand")]
 #[case::no_params(&["plan", "--name", "x"], "--params")]
 #[case::two_stdouts(&["provision", "--params", "p", "--name", "n", "--json", "--output", "-"], "both want stdout")]
+#[case::one_stdin(&["plan", "--params", "-", "--connection", "-", "--name", "n"], "both want stdin")]
 #[case::two_clusters(&["plan", "--params", "p", "--connection", "c", "--kubeconfig", "k"], "cannot be used with")]
 fn a_wrong_command_line_ends_with_64(#[case] arguments: &[&str], #[case] text: &str) {
     let ran = Ran::of(binary().args(arguments)).expect_code(64);
@@ -433,7 +437,11 @@ fn a_wrong_command_line_ends_with_64(#[case] arguments: &[&str], #[case] text: &
 #[test]
 fn an_unknown_action_ends_with_64() {
     let ran = Ran::of(binary().env("MASSDRIVER_DEPLOYMENT_ACTION", "destroy")).expect_code(64);
-    assert!(ran.stderr.contains("unknown action `destroy`"), "{}", ran.stderr);
+    assert!(
+        ran.stderr.contains("usage (exit 64)") && ran.stderr.contains("unknown action `destroy`"),
+        "{}",
+        ran.stderr
+    );
 }
 
 #[test]
@@ -467,7 +475,7 @@ fn a_kubeconfig_is_made_of_whole_artifacts_only() {
     assert!(ran.stderr.contains("--namespace"), "{}", ran.stderr);
     std::fs::write(&file, json!({"authentication": {"user": {"token": token_of(&admin)}}}).to_string()).unwrap();
     let ran = Ran::of(binary().arg("kubeconfig").arg(&file)).expect_code(65);
-    assert!(ran.stderr.contains("not a kubernetes-cluster document"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("the kubernetes-cluster document lacks the field `cluster`"), "{}", ran.stderr);
     assert_eq!(ran.stdout, "");
     assert!(!ran.stderr.contains(&token_of(&admin)));
 }
@@ -483,4 +491,52 @@ fn a_looser_form_of_the_bundle_does_not_widen_a_grant() {
     let pointers: Vec<&str> =
         document["findings"].as_array().unwrap().iter().filter_map(|finding| finding["pointer"].as_str()).collect();
     assert_eq!(pointers, ["/rules/0", "/namespace"], "both forms count");
+}
+
+#[test]
+fn an_output_that_is_no_file_stays_what_it_is_and_a_link_stays_a_link() {
+    let cp = control_plane();
+    let namespace = cp.namespace("links");
+    let instance = Instance::new(cp.admin(), &namespace);
+    let [pipe, link, target] = ["pipe", "link", "target"].map(|name| instance.path(name));
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    error(&instance.ask("provision", &["--output", pipe.to_str().unwrap()]).expect_code(65), "output-not-writable");
+    error(&instance.ask("provision", &["--output", "/dev/null"]).expect_code(65), "output-not-writable");
+    assert!(versions(cp, &namespace).is_empty());
+    std::fs::write(&target, "old").unwrap();
+    std::os::unix::fs::symlink(&target, &link).unwrap();
+    instance.ask("provision", &["--output", link.to_str().unwrap()]).expect_code(0);
+    assert!(std::fs::symlink_metadata(&link).unwrap().is_symlink());
+    assert!(std::fs::read_to_string(&target).unwrap().contains(&namespace));
+}
+
+#[test]
+fn short_secrets_do_not_spoil_the_document() {
+    let instance = Instance::new(control_plane().admin(), &control_plane().namespace("short"));
+    for token in ["1", "true", "token"] {
+        let mut command = instance.command("provision", &["--publish"]);
+        let document = Ran::of(command.env("MASSDRIVER_TOKEN", token)).expect_code(69).document();
+        assert_eq!((&document["version"], &document["error"]["code"]), (&json!(1), &json!("platform-refused")));
+        assert!(document["token"].is_object());
+    }
+    let mut command = instance.command("provision", &["--publish"]);
+    let ran = Ran::of(command.env("MASSDRIVER_URL", "http://bob:hunter2@127.0.0.1:1")).expect_code(65);
+    assert!(!ran.stderr.contains("hunter2") && !ran.stdout.contains("hunter2"));
+}
+
+#[test]
+fn who_may_not_even_ask_is_told_by_the_server() {
+    let cp = ControlPlane::start(&testbed::Options::default()).unwrap();
+    let namespace = cp.namespace("mute");
+    let parent = cp.persona("mute", &[Grant::cluster_role_in(&namespace, "view")]);
+    cp.delete("/apis/rbac.authorization.k8s.io/v1/clusterrolebindings/system:basic-user");
+    let instance = Instance::new(&parent, &namespace);
+    let document = testbed::eventually("the right is gone", || {
+        let document = instance.ask("plan", &[]).expect_code(77).document();
+        // With its rights listed it would be told of every verb; without, of the reads that were denied.
+        (document["missing_permissions"].as_array().unwrap().iter().all(|tuple| tuple["verb"] == "get"))
+            .then_some(document)
+    });
+    error(&instance.ask("plan", &[]).expect_code(77), "missing-permission");
+    assert!(missing(&document).iter().all(|tuple| tuple.ends_with(OBJECT)), "{document:#}");
 }

@@ -142,14 +142,22 @@ impl Cluster {
         if let Some(failure) = failures.flatten().find(|failure| failure.code == Code::Unauthorized) {
             return Err(failure.clone());
         }
+        // Only told, never needed: a cluster that hides its version is none the worse.
+        let version = version.unwrap_or_default();
+        // Who may not ask what they may do is told by each denial.
+        let rights = match rights {
+            Err(failure) if failure.code == Code::MissingPermission => Review::default(),
+            other => other?,
+        };
         let mut denied = Vec::new();
         let (home, service_account) = (home?, tolerate(service_account, &mut denied)?);
         let (role, binding) = (tolerate(role, &mut denied)?, tolerate(binding, &mut denied)?);
-        let mut secret = tolerate(secret, &mut denied)?;
         let newest = service_account.as_ref().and_then(|seen| seen.live.generation());
-        if let Some(generation) = newest.filter(|generation| *generation > 1) {
-            secret = tolerate(self.get(&at(Kind::Secret, &names.secret(generation))).await, &mut denied)?;
-        }
+        let secret = match newest.filter(|generation| *generation > 1) {
+            Some(generation) => self.get(&at(Kind::Secret, &names.secret(generation))).await,
+            None => secret,
+        };
+        let secret = tolerate(secret, &mut denied)?;
         let live = |seen: Option<Seen>| seen.map(|seen| seen.live);
         let (secret, token) = secret.map(|seen| (seen.live, seen.token)).unzip();
         Ok(Sight {
@@ -161,8 +169,8 @@ impl Cluster {
                 secret,
             },
             token: token.flatten(),
-            server_version: version?,
-            rights: rights?,
+            server_version: version,
+            rights,
             denied,
         })
     }
@@ -185,12 +193,7 @@ impl Cluster {
 
     async fn version(&self) -> Result<Option<String>, Failure> {
         let attempt = self.attempt("asking for the server's version", "get", None);
-        match self.bounded(&attempt, self.client.apiserver_version()).await {
-            Ok(info) => Ok(Some(info.git_version)),
-            // Only told, never needed: a cluster that hides it is none the worse.
-            Err(failure) if matches!(failure.code, Code::MissingPermission | Code::Refused) => Ok(None),
-            Err(failure) => Err(failure),
-        }
+        Ok(Some(self.bounded(&attempt, self.client.apiserver_version()).await?.git_version))
     }
 
     async fn get(&self, reference: &Reference) -> Result<Option<Seen>, Failure> {
@@ -204,7 +207,7 @@ impl Cluster {
     /// Why not.
     pub async fn create_namespace(&self, namespace: &Namespace) -> Result<(), Failure> {
         let reference = Reference::namespace(namespace.as_str());
-        let attempt = self.attempt("creating", "create", Some(&reference));
+        let attempt = Attempt { stores: true, ..self.attempt("creating", "create", Some(&reference)) };
         let api: Api<DynamicObject> = Api::all_with(self.client.clone(), &resource(Kind::Namespace));
         let body = DynamicObject::new(&reference.name, &resource(Kind::Namespace));
         let parameters = PostParams { field_manager: Some(MANAGER.to_owned()), ..PostParams::default() };
@@ -216,8 +219,8 @@ impl Cluster {
     }
 
     /// Server-side apply of our fields. Over an object that is there, `live` must be ours: then what others wrote
-    /// into our fields is put right, guarded by its uid; an object that is not there is made without force, so that
-    /// one that appears meanwhile is a conflict and not a victim.
+    /// into our fields is put right, unless somebody has written since we looked; an object that is not there is
+    /// made, unless it has appeared since. Either is a conflict, and nothing is written.
     ///
     /// # Errors
     /// Why not.
@@ -243,11 +246,18 @@ impl Cluster {
         let reference = &manifest.reference;
         let mut parameters = parameters.validation_strict();
         let mut body = manifest.body.clone();
-        if let Some(live) = live {
-            parameters = parameters.force();
-            body["metadata"]["uid"] = json!(live.uid);
-        }
-        let attempt = self.attempt(doing, "patch", Some(reference));
+        let version = match live {
+            Some(live) => {
+                parameters = parameters.force();
+                body["metadata"]["uid"] = json!(live.uid);
+                live.resource_version.as_str()
+            }
+            // The server compares it with that of an object that is there, and makes one that is not: no object has
+            // this version, which etcd gives to its first key.
+            None => "1",
+        };
+        body["metadata"]["resourceVersion"] = json!(version);
+        let attempt = Attempt { stores: !parameters.dry_run, ..self.attempt(doing, "patch", Some(reference)) };
         let (api, body) = (self.api(reference), Patch::Apply(&body));
         let patched = self.bounded(&attempt, api.patch(&reference.name, &parameters, &body)).await?;
         Ok(Seen::of(patched).live)
@@ -258,7 +268,7 @@ impl Cluster {
     /// # Errors
     /// Why not.
     pub async fn delete(&self, reference: &Reference, live: &Live) -> Result<(), Failure> {
-        let attempt = self.attempt("deleting", "delete", Some(reference));
+        let attempt = Attempt { stores: true, ..self.attempt("deleting", "delete", Some(reference)) };
         let preconditions = Preconditions { uid: Some(live.uid.clone()), resource_version: None };
         let parameters = DeleteParams::background().preconditions(preconditions);
         let api = self.api(reference);
@@ -310,7 +320,7 @@ impl Cluster {
     /// # Errors
     /// Why that could not be asked; 401 when it is nobody.
     pub async fn identity(&self) -> Result<Identity, Failure> {
-        let attempt = self.attempt("asking the server who the token is", "create", None);
+        let attempt = self.ask("asking the server who the token is", ("authentication.k8s.io", "selfsubjectreviews"));
         let api: Api<SelfSubjectReview> = Api::all(self.client.clone());
         let review = self.bounded(&attempt, api.create(&PostParams::default(), &SelfSubjectReview::default())).await?;
         let user = review.status.and_then(|status| status.user_info).unwrap_or_default();
@@ -322,7 +332,8 @@ impl Cluster {
     /// # Errors
     /// Why that could not be asked.
     pub async fn rules(&self, namespace: &Namespace) -> Result<Review, Failure> {
-        let attempt = self.attempt("asking the server for the permissions held", "create", None);
+        let attempt =
+            self.ask("asking the server for the permissions held", ("authorization.k8s.io", "selfsubjectrulesreviews"));
         let api: Api<SelfSubjectRulesReview> = Api::all(self.client.clone());
         let question = SelfSubjectRulesReview {
             spec: SelfSubjectRulesReviewSpec { namespace: Some(namespace.to_string()) },
@@ -348,7 +359,8 @@ impl Cluster {
     /// # Errors
     /// Why that could not be asked.
     pub async fn allowed(&self, namespace: &Namespace, atom: Atom<'_>) -> Result<bool, Failure> {
-        let attempt = self.attempt("asking the server for one permission", "create", None);
+        let attempt =
+            self.ask("asking the server for one permission", ("authorization.k8s.io", "selfsubjectaccessreviews"));
         let api: Api<SelfSubjectAccessReview> = Api::all(self.client.clone());
         let (resource, subresource) = match atom.resource.split_once('/') {
             Some((resource, subresource)) => (resource, Some(subresource.to_owned())),
@@ -379,7 +391,12 @@ impl Cluster {
     }
 
     const fn attempt<'a>(&'a self, doing: &'a str, verb: &'a str, object: Option<&'a Reference>) -> Attempt<'a> {
-        Attempt { doing, verb, object, server: self.server.as_str() }
+        Attempt { doing, verb, object, review: None, stores: false, server: self.server.as_str() }
+    }
+
+    /// A review that the server answers for whoever asks.
+    const fn ask<'a>(&'a self, doing: &'a str, review: (&'a str, &'a str)) -> Attempt<'a> {
+        Attempt { review: Some(review), ..self.attempt(doing, "create", None) }
     }
 
     /// One request, within its time.
@@ -390,7 +407,7 @@ impl Cluster {
     ) -> Result<T, Failure> {
         match tokio::time::timeout(self.budget.at_most(ANSWER), request).await {
             Ok(answer) => answer.map_err(|error| attempt.failed(&error)),
-            Err(_) => Err(transport::Trouble::Timeout("no answer").while_doing(attempt.doing, attempt.server)),
+            Err(_) => Err(attempt.unanswered(&transport::Trouble::Timeout("no answer"))),
         }
     }
 }

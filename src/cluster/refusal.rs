@@ -20,6 +20,10 @@ pub struct Attempt<'a> {
     pub verb: &'a str,
     /// The object, if it was about one.
     pub object: Option<&'a Reference>,
+    /// Group and resource of a review, if it was one.
+    pub review: Option<(&'a str, &'a str)>,
+    /// Whether something is stored when it gets through.
+    pub stores: bool,
     /// The server.
     pub server: &'a str,
 }
@@ -33,8 +37,18 @@ impl Attempt<'_> {
             kube::Error::SerdeError(_) | kube::Error::HyperError(_) => {
                 self.failure(Code::NotKubernetes, "the answer is not one of a Kubernetes API")
             }
-            other => Trouble::of(other).while_doing(self.doing, self.server),
+            other => self.unanswered(&Trouble::of(other)),
         }
+    }
+
+    /// Why there is no answer. A write may have gone through all the same.
+    #[must_use]
+    pub fn unanswered(&self, trouble: &Trouble) -> Failure {
+        let cause = match self.object {
+            Some(_) => format!("{trouble} ({})", self.server),
+            None => trouble.to_string(),
+        };
+        Failure { unsettled: self.stores, ..self.failure(trouble.code(), cause) }
     }
 
     fn failure(&self, code: Code, cause: impl Into<String>) -> Failure {
@@ -76,7 +90,9 @@ impl Attempt<'_> {
                 failure.cause = format!("the namespace is not there, and {}", failure.cause);
                 self.about(failure)
             }
-            409 => self.failure(Code::Conflict, text),
+            409 => {
+                self.failure(Code::Conflict, format!("somebody else changed it, or made it, at the same time: {text}"))
+            }
             429 => self.failure(Code::ServerError, "429: the server is overloaded"),
             // An apply with a field that the server does not know is a 500 that no repeat mends.
             500 if message.contains("failed to create typed patch object") => self.failure(Code::Refused, text),
@@ -94,10 +110,8 @@ impl Attempt<'_> {
     /// (an apply of an absent object needs `create` beside `patch`).
     fn denied(&self, message: &str) -> Tuple {
         let verb = message.split(" cannot ").nth(1).and_then(|rest| rest.split(' ').next()).unwrap_or(self.verb);
-        match self.object {
-            Some(object) => needed(verb, object),
-            None => Atom::new(verb, "", "").tuple(None),
-        }
+        let (group, resource) = self.review.unwrap_or_default();
+        self.object.map_or_else(|| Atom::new(verb, group, resource).tuple(None), |object| needed(verb, object))
     }
 }
 
@@ -178,7 +192,14 @@ mod tests {
 
     fn judge(status: serde_json::Value) -> Failure {
         let object = Reference::new(Kind::Role, "a", "demo-token");
-        let attempt = Attempt { doing: "applying", verb: "patch", object: Some(&object), server: "https://s" };
+        let attempt = Attempt {
+            doing: "applying",
+            verb: "patch",
+            object: Some(&object),
+            review: None,
+            stores: true,
+            server: "https://s",
+        };
         attempt.refused(&serde_json::from_value(status).unwrap())
     }
 

@@ -3,6 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use kube::config::{AuthInfo, Cluster, Kubeconfig};
+use secrecy::SecretString;
+
+use super::read_file;
 
 use crate::cli::{Environment, env};
 
@@ -50,15 +53,22 @@ pub fn read(path: Option<&Path>, context: Option<&str>, environment: &Environmen
         .ok_or_else(|| format!("the kubeconfig has no cluster `{}`", named.cluster))?;
     let user_name = named.user.clone().unwrap_or_default();
     let user = merged.auth_infos.iter().find(|candidate| candidate.name == user_name);
-    let user = user
+    let mut user = user
         .and_then(|user| user.auth_info.clone())
         .ok_or_else(|| format!("the kubeconfig has no user `{user_name}`"))?;
+    let bytes_of = |file: &str| read_file(Path::new(file)).map_err(|cause| format!("cannot read {file}: {cause}"));
     let authority = match (&cluster.certificate_authority_data, &cluster.certificate_authority) {
-        (None, Some(file)) => {
-            Some(super::read_file(Path::new(file)).map_err(|cause| format!("cannot read {file}: {cause}"))?)
-        }
+        (None, Some(file)) => Some(bytes_of(file)?),
         _ => None,
     };
+    if let (None, Some(file)) = (&user.token, &user.token_file) {
+        // kubectl drops the line break that such files end in.
+        let text = String::from_utf8(bytes_of(file)?).map_err(|_| format!("{file} holds no token"))?;
+        user.token = Some(SecretString::from(text.trim_end()));
+    }
+    for file in [&user.client_certificate, &user.client_key].into_iter().flatten() {
+        bytes_of(file)?;
+    }
     Ok(Context { cluster, user, authority })
 }
 

@@ -130,7 +130,8 @@ pub fn load(source: &Source, environment: &Environment) -> (Inputs, Vec<Finding>
 /// The finding that says why not.
 pub fn document(path: &Path) -> Result<Value, Vec<Finding>> {
     let mut reader = Reader::default();
-    reader.required(path).ok_or(reader.findings)
+    let document = reader.required(path);
+    document.filter(|_| reader.findings.is_empty()).ok_or(reader.findings)
 }
 
 #[derive(Default)]

@@ -74,15 +74,27 @@ pub type Parsed = (Option<Request>, Vec<Finding>);
 /// Parses everything and reports every problem at once; `findings` are those of reading.
 #[must_use]
 pub fn parse(inputs: &Inputs, terms: &Terms, mut findings: Vec<Finding>) -> Parsed {
+    let objects = [
+        ("config.json", Some(&inputs.config)),
+        ("kubernetes_cluster of config.json", inputs.config.get(connection::SLOT)),
+    ];
+    for (name, value) in objects {
+        if value.is_some_and(|value| !value.is_object() && !value.is_null()) {
+            findings.push(Finding::refusal("schema", format!("{name} must be of type object (type)")));
+        }
+    }
     let params = params(inputs, terms.action, &mut findings);
     let connection = keep(&mut findings, connection(inputs));
     let platform = if terms.publish {
-        keep(&mut findings, platform::parse(&inputs.platform, inputs.bundle.as_ref())).map(Some)
+        let name = params.as_ref().map_or("", |params| params.name.as_str());
+        keep(&mut findings, platform::parse(&inputs.platform, name, inputs.bundle.as_ref())).map(Some)
     } else {
         Some(None)
     };
     let timeout = timeout(inputs, terms, &mut findings);
     let form = match (&params, &connection) {
+        // Nothing is handed out, so nothing that is wrong with the form may keep a token alive.
+        (Some(_), Some(connection)) if terms.action == Action::Decommission => Form::embedded(connection.shape),
         (Some(params), Some(connection)) => form(inputs, connection, &params.namespace, &mut findings),
         _ => None,
     };
@@ -124,19 +136,13 @@ fn params(inputs: &Inputs, action: Action, findings: &mut Vec<Finding>) -> Optio
     let mut problems = check_params(inputs, &effective);
     if action == Action::Decommission {
         // What is taken back need not be sound: a rule that nobody may grant any more must not keep a token alive.
-        problems.retain(|finding| !concerns_rules(finding));
+        problems.retain(concerns_namespace);
     }
     let sound = !problems.iter().any(|finding| finding.blocking);
     findings.append(&mut problems);
 
-    let namespace = match effective.get("namespace") {
-        Some(Value::String(text)) => Namespace::parse(text),
-        None => Namespace::parse("default"),
-        Some(_) => Err("a namespace is a text"),
-    };
-    if let (Err(problem), true) = (namespace.as_ref(), sound) {
-        findings.push(Finding::blocking("schema", "/namespace", *problem)); // the bundle's own schema let it pass
-    }
+    // Of the form that the schema has just proved.
+    let namespace = Namespace::parse(effective.get("namespace").and_then(Value::as_str).unwrap_or_default());
     if let (Some(Value::String(ours)), Some(Value::String(theirs))) = (overridden, document.get("namespace"))
         && ours != theirs
     {
@@ -151,9 +157,12 @@ fn params(inputs: &Inputs, action: Action, findings: &mut Vec<Finding>) -> Optio
     sound.then_some(Params { name: name?, namespace: namespace.ok()?, rules, labels })
 }
 
-fn concerns_rules(finding: &Finding) -> bool {
-    let pointer = finding.pointer.as_deref().unwrap_or_default();
-    pointer.starts_with("/rules") || (pointer.is_empty() && finding.message.contains("`rules`"))
+fn concerns_namespace(finding: &Finding) -> bool {
+    match finding.pointer.as_deref() {
+        Some("/namespace") => true,
+        Some("") => finding.message.contains("`namespace`") || finding.message.starts_with("the params"),
+        _ => false,
+    }
 }
 
 /// Holds the params against what this program understands, and against the bundle's own form where it differs: a
@@ -206,7 +215,12 @@ fn name(inputs: &Inputs, findings: &mut Vec<Finding>) -> Option<InstanceName> {
 }
 
 fn labels(params: &Value, findings: &mut Vec<Finding>) -> BTreeMap<String, String> {
-    let tags = params.pointer("/md_metadata/default_tags").and_then(Value::as_object);
+    let tags = params.pointer("/md_metadata/default_tags").filter(|tags| !tags.is_null());
+    if tags.is_some_and(|tags| !tags.is_object()) {
+        let text = "the tags are no labels of the objects: they are not an object";
+        findings.push(Finding::remark("label-dropped", Severity::Low, text).at("/md_metadata/default_tags"));
+    }
+    let tags = tags.and_then(Value::as_object);
     let mut labels = BTreeMap::new();
     for (key, value) in tags.into_iter().flatten() {
         match name::label(key, value) {
@@ -269,7 +283,7 @@ fn form(inputs: &Inputs, connection: &Connection, namespace: &Namespace, finding
     let says = shape == Shape::Flat && emit.unwrap_or(connection.names_namespace || declared);
     let (source, document) = match theirs {
         Some(schema) => ("bundle/schema-artifacts.json", schema.clone()),
-        None => ("the type of the artifact", embedded(shape)),
+        None => ("the type of the artifact", schema::cluster(shape)),
     };
     let schema = match Schema::new(document) {
         Ok(schema) => schema,
@@ -302,14 +316,6 @@ fn shape_of(schema: &Value) -> Option<Shape> {
         (true, _) => Some(Shape::Flat),
         (false, true) => Some(Shape::Legacy),
         (false, false) => None,
-    }
-}
-
-fn embedded(shape: Shape) -> Value {
-    let parse = |text: &str| serde_json::from_str::<Value>(text).unwrap_or_default();
-    match shape {
-        Shape::Flat => parse(schema::ARTIFACTS).pointer("/properties/token").cloned().unwrap_or_default(),
-        Shape::Legacy => parse(schema::LEGACY_CLUSTER),
     }
 }
 

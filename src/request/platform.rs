@@ -32,11 +32,11 @@ impl Platform {
     }
 }
 
-/// Reads the platform from the environment; `bundle` is `massdriver.yaml`.
+/// Reads the platform from the environment; `name` is the instance's name prefix, `bundle` its `massdriver.yaml`.
 ///
 /// # Errors
 /// Every problem; the variables that are missing have the code `environment-missing`.
-pub fn parse(input: &PlatformInput, bundle: Option<&Value>) -> Result<Platform, Vec<Finding>> {
+pub fn parse(input: &PlatformInput, name: &str, bundle: Option<&Value>) -> Result<Platform, Vec<Finding>> {
     let mut findings = Vec::new();
     let mut required = |name: &str, value: &Option<String>| {
         if value.is_none() {
@@ -55,27 +55,35 @@ pub fn parse(input: &PlatformInput, bundle: Option<&Value>) -> Result<Platform, 
         }
     });
     let url = input.url.as_deref().unwrap_or(DEFAULT_URL).trim_end_matches('/').parse::<http::Uri>();
-    let url = url.ok().filter(|url| url.host().is_some() && matches!(url.scheme_str(), Some("http" | "https")));
+    // With a user in it, it would be a secret, and one that every log tells.
+    let plain = |url: &http::Uri| url.authority().is_some_and(|authority| !authority.as_str().contains('@'));
+    let url = url.ok().filter(|url| plain(url) && matches!(url.scheme_str(), Some("http" | "https")));
     if url.is_none() {
-        findings.push(Finding::refusal("connection", format!("{} is not a URL: https://host", env::URL)));
+        let text = format!("{} is not the URL of the platform: https://host, without a user", env::URL);
+        findings.push(Finding::refusal("connection", text));
     }
     match (url, deployment_id, token) {
         (Some(url), Some(deployment_id), Some(token)) if findings.is_empty() => Ok(Platform {
             url,
             deployment_id,
             token,
-            resource_ids: resource_ids(input),
+            resource_ids: resource_ids(input, name),
             resource_type: resource_type(bundle, input.organization_id.as_deref()),
         }),
         _ => Err(findings),
     }
 }
 
-/// `<instance>-token`, `<package>-token`, `<instance>.token`: what the platform's own tools have tried over time.
-fn resource_ids(input: &PlatformInput) -> Vec<String> {
-    let dash = |base: &Option<String>| base.as_ref().map(|base| format!("{base}-{FIELD}"));
+/// `<instance>-token`, `<package>-token`, `<instance>.token`: what the platform's own tools have tried over time. The
+/// name prefix is the package's name, for an environment that has neither.
+fn resource_ids(input: &PlatformInput, name: &str) -> Vec<String> {
+    let dash = |base: &str| format!("{base}-{FIELD}");
+    let package = match (&input.instance_id, &input.package_name) {
+        (None, None) => Some(name),
+        (_, package) => package.as_deref(),
+    };
     let dot = input.instance_id.as_ref().map(|instance| format!("{instance}.{FIELD}"));
-    [dash(&input.instance_id), dash(&input.package_name), dot].into_iter().flatten().collect()
+    [input.instance_id.as_deref().map(dash), package.map(dash), dot].into_iter().flatten().collect()
 }
 
 /// The type as the bundle declares it, in the new form or the old, with the organization before it.

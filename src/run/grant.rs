@@ -60,6 +60,8 @@ pub async fn provision(run: &Run<'_>) -> Result<Artifact, Failure> {
     }
 
     let service_account = converge(run, &cluster, &sight, &desired, &plan).await?;
+    let narrowed = plan.permissions.narrowed.clone();
+    run.report.permissions(plan.permissions);
     let (token, secret) = token(run, &cluster, &sight, &desired).await?;
     let expected = Expected {
         namespace: run.request.namespace.as_str(),
@@ -73,8 +75,6 @@ pub async fn provision(run: &Run<'_>) -> Result<Artifact, Failure> {
         secret_uid: secret.uid,
         expires: None,
     });
-    let narrowed = plan.permissions.narrowed.clone();
-    run.report.permissions(plan.permissions);
     // The platform is called while the proof is going on; it hears nothing before that is done.
     let (proved, publisher) = tokio::join!(proof::prove(run, &token, &expected, &narrowed), dial(run));
     proved?;
@@ -93,8 +93,7 @@ fn compare(run: &Run<'_>, sight: &Sight) -> (Desired, Plan) {
     let blind = !sight.denied.is_empty();
     let generation = if blind { sight.observed.newest() } else { sight.observed.generation() };
     let desired = Desired::new(request, generation);
-    let (name, namespace) = (request.name.as_str(), request.namespace.as_str());
-    let plan = Plan::new(name, namespace, &request.rules, &desired, &sight.observed);
+    let plan = Plan::new(request, &desired, &sight.observed);
     (desired, plan)
 }
 
@@ -136,14 +135,14 @@ async fn preview(cluster: &Cluster, sight: &Sight, desired: &Desired, plan: &mut
         try_one(wanted(Kind::ServiceAccount), &desired.service_account, observed.service_account.as_ref()),
         try_one(wanted(Kind::Role), &desired.role, observed.role.as_ref()),
         try_one(binding, &desired.binding, observed.binding.as_ref()),
-        try_one(wanted(Kind::Secret), &desired.secret, observed.secret.as_ref()),
+        try_one(wanted(Kind::Secret), &desired.secret, observed.of(Kind::Secret)),
     );
     // What the server makes of it counts: admission may add to a change, or undo it.
     let outcomes = [
-        (&desired.service_account, service_account?, &observed.service_account),
-        (&desired.role, role?, &observed.role),
-        (&desired.binding, binding?, &observed.binding),
-        (&desired.secret, secret?, &observed.secret),
+        (&desired.service_account, service_account?, observed.service_account.as_ref()),
+        (&desired.role, role?, observed.role.as_ref()),
+        (&desired.binding, binding?, observed.binding.as_ref()),
+        (&desired.secret, secret?, observed.of(Kind::Secret)),
     ];
     for (manifest, outcome, live) in outcomes {
         let (Some(outcome), Some(live)) = (outcome, live) else { continue };
@@ -202,10 +201,16 @@ async fn converge(
     role?;
     let (binding, secret) = tokio::join!(
         make(&desired.binding, observed.binding.as_ref()),
-        make(&desired.secret, observed.secret.as_ref()),
+        make(&desired.secret, observed.of(Kind::Secret)),
     );
     binding?;
     secret?;
+    let stale = plan.changes.iter().find(|planned| planned.action == Action::Delete);
+    if let (Some(planned), Some(live)) = (stale, observed.stale_secret()) {
+        let started = Instant::now();
+        cluster.delete(&planned.reference, live).await?;
+        record(run, planned, started.elapsed());
+    }
     Ok(service_account)
 }
 
@@ -216,7 +221,7 @@ fn record(run: &Run<'_>, change: &Change, took: Duration) {
 
 /// The token that was seen at the first look, or the one that the controller has made by now.
 async fn token(run: &Run<'_>, cluster: &Cluster, sight: &Sight, desired: &Desired) -> Result<(Token, Live), Failure> {
-    if let (Some(token), Some(live)) = (&sight.token, &sight.observed.secret) {
+    if let (Some(token), Some(live)) = (&sight.token, sight.observed.of(Kind::Secret)) {
         run.report.step("token", &short(token), None);
         return Ok((token.clone(), live.clone()));
     }

@@ -41,7 +41,7 @@ pub async fn prove(run: &Run<'_>, token: &Token, expected: &Expected<'_>, narrow
             Err(failure) if late || !passing(&failure) => return Err(explained(failure)),
             Ok(_) | Err(_) => {}
         }
-        tokio::time::sleep(pause).await;
+        tokio::time::sleep(run.budget.at_most(pause)).await;
         pause = (pause * 2).min(Duration::from_millis(500));
     };
     let what = format!("{}: {} allowed, {} neighbours denied", expected.service_account, proof.allowed, proof.denied);
@@ -94,6 +94,7 @@ async fn attempt(
     if !judgement.uncovered.is_empty() {
         let mut missing: Vec<Tuple> =
             judgement.uncovered.iter().map(|atom| atom.tuple(Some(namespace.as_str()))).collect();
+        missing.sort();
         missing.dedup();
         let cause = format!("the server does not allow it to {}", summary(&missing));
         return Err(Failure::new(Code::RulesNotAllowed, DOING, cause));
@@ -124,6 +125,11 @@ fn explained(failure: Failure) -> Failure {
         Code::Unauthorized => {
             let cause = "401: the server of the artifact does not know the token that its own cluster has just made";
             Failure::new(Code::AnotherCluster, DOING, cause)
+        }
+        // The denial is the new credential's, not the parent's.
+        Code::MissingPermission => {
+            let cause = "the server does not let the token ask what it may do, as every authenticated user may";
+            Failure::new(Code::RulesNotAllowed, DOING, cause)
         }
         _ => failure,
     }

@@ -50,6 +50,14 @@ pub fn lacking(request: &Request, sight: &Sight, plan: &Plan) -> Option<Failure>
     }
 }
 
+/// What the parent lacks to delete these, for all at once: as far as the server can list its rights.
+#[must_use]
+pub fn undeletable(sight: &Sight, objects: &[Reference]) -> Vec<Tuple> {
+    let held = Coverage::of(&sight.rights.rules);
+    let lacking = objects.iter().filter(|object| sight.rights.complete && !holds(&held, "delete", object));
+    lacking.map(|object| needed("delete", object)).collect()
+}
+
 /// The requests that a change consists of, by the verbs that RBAC asks for.
 const fn verbs(action: Action, kind: Kind) -> &'static [&'static str] {
     match (action, kind) {

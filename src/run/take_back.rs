@@ -3,9 +3,9 @@
 
 use std::time::{Duration, Instant};
 
-use super::Run;
+use super::{Run, rights};
 use crate::{
-    cluster::Cluster,
+    cluster::{Cluster, denied as denied_all, needed},
     connection::Login,
     error::{Code, Failure},
     finding::{Finding, Severity},
@@ -70,10 +70,14 @@ async fn cluster_side(run: &Run<'_>) -> Result<bool, Failure> {
         vec![(at(Kind::Secret, &secret), &observed.secret), (at(Kind::Role, object), &observed.role)],
         vec![(at(Kind::ServiceAccount, object), &observed.service_account)],
     ];
+    let unseen = |reference: &Reference| sight.denied.contains(&needed("get", reference));
+    let to_go = rounds.iter().flatten().filter(|(reference, live)| live.is_some() || unseen(reference));
+    let to_go: Vec<Reference> = to_go.map(|(reference, _)| reference.clone()).collect();
     let mut denied: Vec<Failure> = Vec::new();
     let (mut token, mut deleted) = (None, false);
     for round in rounds {
-        if !denied.is_empty() && round.iter().any(|(reference, _)| reference.kind == Kind::ServiceAccount) {
+        let hindered = !denied.is_empty() || !sight.denied.is_empty();
+        if hindered && round.iter().any(|(reference, _)| reference.kind == Kind::ServiceAccount) {
             break; // what is left is found through it
         }
         for (reference, live) in round {
@@ -99,10 +103,13 @@ async fn cluster_side(run: &Run<'_>) -> Result<bool, Failure> {
             }
         }
     }
-    let missing = sight.denied.into_iter().chain(denied.iter().flat_map(|failure| failure.missing.clone()));
-    let missing: Vec<_> = missing.collect();
-    if !missing.is_empty() {
-        return Err(crate::cluster::denied("deleting the objects", missing));
+    if !sight.denied.is_empty() || !denied.is_empty() {
+        let met = denied.into_iter().flat_map(|failure| failure.missing);
+        let mut missing: Vec<_> = sight.denied.iter().cloned().chain(met).collect();
+        missing.extend(rights::undeletable(&sight, &to_go));
+        missing.sort();
+        missing.dedup();
+        return Err(denied_all("deleting the objects", missing));
     }
     if let Some(token) = token {
         prove_dead(run, &token).await?;
@@ -125,16 +132,19 @@ async fn prove_dead(run: &Run<'_>, token: &Token) -> Result<(), Failure> {
     loop {
         match cluster.identity().await {
             Err(failure) if failure.code == Code::Unauthorized => break,
-            Err(failure) => return Err(failure.state("everything is deleted; whether the token is dead is not proved")),
-            Ok(_) if started.elapsed() >= limit => {
+            // The last question may be cut short by the end of the run.
+            Err(failure) if failure.code != Code::Timeout || started.elapsed() < limit => {
+                return Err(failure.state("everything is deleted; whether the token is dead is not proved"));
+            }
+            Ok(_) | Err(_) if started.elapsed() >= limit => {
                 let cause = format!("the server still accepts it after {} s", started.elapsed().as_secs());
                 return Err(Failure::new(Code::TokenStillAccepted, DOING, cause));
             }
-            Ok(_) => {
+            Ok(_) | Err(_) => {
                 if pause == FIRST_PAUSE {
                     run.report.step("wait", "the server remembers tokens in use for up to 10 s", None);
                 }
-                tokio::time::sleep(pause).await;
+                tokio::time::sleep(pause.min(limit.saturating_sub(started.elapsed()))).await;
                 pause = (pause * 2).min(Duration::from_secs(1));
             }
         }

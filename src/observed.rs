@@ -29,6 +29,8 @@ pub struct Observed {
     pub binding: Option<Live>,
     /// The Secret of the newest generation.
     pub secret: Option<Live>,
+    /// Secrets of earlier generations, by number: left by runs that overtook each other.
+    pub earlier: Vec<(u32, Live)>,
 }
 
 impl Observed {
@@ -37,14 +39,19 @@ impl Observed {
     #[must_use]
     pub fn generation(&self) -> u32 {
         let gone = self.service_account.is_some() && self.secret.is_none();
-        if gone || self.stale_secret().is_some() { self.newest().saturating_add(1) } else { self.newest() }
+        if gone || self.is_stale() { self.newest().saturating_add(1) } else { self.newest() }
     }
 
-    /// The newest Secret, when it can never hold a token: its type is another, and cannot be changed.
-    #[must_use]
-    pub fn stale_secret(&self) -> Option<&Live> {
-        let kind = |live: &&Live| live.fields.get("type").is_some_and(|kind| kind != TOKEN_SECRET);
-        self.secret.as_ref().filter(kind)
+    /// The Secrets that have to go, by number: those of earlier generations, and the newest when it can never hold a
+    /// token, because its type is another and cannot be changed.
+    pub fn retired(&self) -> impl Iterator<Item = (u32, &Live)> {
+        let earlier = self.earlier.iter().map(|(generation, live)| (*generation, live));
+        let stale = self.secret.as_ref().filter(|_| self.is_stale()).map(|live| (self.newest(), live));
+        earlier.chain(stale)
+    }
+
+    fn is_stale(&self) -> bool {
+        self.secret.as_ref().and_then(|live| live.fields.get("type")).is_some_and(|kind| kind != TOKEN_SECRET)
     }
 
     /// The number of the newest token Secret that was ever made, or 1.
@@ -60,7 +67,7 @@ impl Observed {
             Kind::ServiceAccount => self.service_account.as_ref(),
             Kind::Role => self.role.as_ref(),
             Kind::RoleBinding => self.binding.as_ref(),
-            Kind::Secret => self.secret.as_ref().filter(|_| self.stale_secret().is_none()),
+            Kind::Secret => self.secret.as_ref().filter(|_| !self.is_stale()),
             Kind::Namespace => None,
         }
     }

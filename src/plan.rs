@@ -109,13 +109,9 @@ impl Plan {
                 plan.changes.push(change(manifest, live));
             }
         }
-        if let Some(stale) = observed.stale_secret() {
-            let reference = desired.secret.reference.clone();
-            let reference = Reference { name: names.secret(observed.newest()), ..reference };
-            match stale.owner(name, namespace) {
-                Owner::Ours => plan.changes.push(Change { action: Action::Delete, reference, fields: Vec::new() }),
-                Owner::Foreign(whose) => plan.foreign.push(Foreign { reference, whose }),
-            }
+        for (generation, _) in observed.retired().filter(|(_, live)| live.owner(name, namespace) == Owner::Ours) {
+            let reference = Reference::new(Kind::Secret, namespace, &names.secret(generation));
+            plan.changes.push(Change { action: Action::Delete, reference, fields: Vec::new() });
         }
         let bound = observed.binding.as_ref().is_some_and(|binding| binds(binding, &desired.binding));
         let held = observed.role.as_ref().filter(|_| bound).map(rules_of).unwrap_or_default();

@@ -62,14 +62,22 @@ pub struct Cluster {
 pub struct Sight {
     /// The objects at our places.
     pub observed: Observed,
-    /// The token in the Secret, if there is one.
-    pub token: Option<Token>,
+    /// The tokens in the Secrets, by generation.
+    pub tokens: Vec<(u32, Token)>,
     /// As in `v1.36.3`.
     pub server_version: Option<String>,
     /// What the parent credential may do in the home namespace.
     pub rights: Review,
     /// What the parent credential may not even look at.
     pub denied: Vec<Tuple>,
+}
+
+impl Sight {
+    /// The token in the Secret of this generation, if there is one.
+    #[must_use]
+    pub fn token(&self, generation: u32) -> Option<&Token> {
+        self.tokens.iter().find(|(number, _)| *number == generation).map(|(_, token)| token)
+    }
 }
 
 impl Cluster {
@@ -152,14 +160,28 @@ impl Cluster {
         let mut denied = Vec::new();
         let (home, service_account) = (home?, tolerate(service_account, &mut denied)?);
         let (role, binding) = (tolerate(role, &mut denied)?, tolerate(binding, &mut denied)?);
-        let newest = service_account.as_ref().and_then(|seen| seen.live.generation());
-        let secret = match newest.filter(|generation| *generation > 1) {
-            Some(generation) => self.get(&at(Kind::Secret, &names.secret(generation))).await,
-            None => secret,
+        let newest = service_account.as_ref().and_then(|seen| seen.live.generation()).unwrap_or(1);
+        let secret_of = |generation| at(Kind::Secret, &names.secret(generation));
+        let (secret, earlier) = match newest {
+            0 | 1 => (secret, Vec::new()),
+            2 => (self.get(&secret_of(2)).await, vec![(1, secret)]),
+            newest => {
+                let before = newest - 1;
+                let (newest, one_before) = (secret_of(newest), secret_of(before));
+                let (newest, one_before) = tokio::join!(self.get(&newest), self.get(&one_before));
+                (newest, vec![(1, secret), (before, one_before)])
+            }
         };
         let secret = tolerate(secret, &mut denied)?;
+        // Who may not look at those has not made them either.
+        let earlier = earlier.into_iter().filter_map(|(generation, seen)| Some((generation, seen.ok()??)));
+        let (mut tokens, mut secrets) = (Vec::new(), Vec::new());
+        for (generation, seen) in earlier.chain(secret.map(|seen| (newest, seen))) {
+            tokens.extend(seen.token.map(|token| (generation, token)));
+            secrets.push((generation, seen.live));
+        }
+        let secret = secrets.pop_if(|(generation, _)| *generation == newest).map(|(_, live)| live);
         let live = |seen: Option<Seen>| seen.map(|seen| seen.live);
-        let (secret, token) = secret.map(|seen| (seen.live, seen.token)).unzip();
         Ok(Sight {
             observed: Observed {
                 home,
@@ -167,8 +189,9 @@ impl Cluster {
                 role: live(role),
                 binding: live(binding),
                 secret,
+                earlier: secrets,
             },
-            token: token.flatten(),
+            tokens,
             server_version: version,
             rights,
             denied,

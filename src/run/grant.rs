@@ -84,7 +84,22 @@ pub async fn provision(run: &Run<'_>) -> Result<Artifact, Failure> {
         ..Failure::new(Code::ArtifactInvalid, "building the artifact", "it does not fit its schema")
     })?;
     hand_over(run, publisher, &artifact).await?;
+    retire(run, &cluster, &sight, &plan.changes).await?;
     Ok(artifact)
+}
+
+/// Deletes the Secrets that have been replaced, now that everybody has the new token.
+async fn retire(run: &Run<'_>, cluster: &Cluster, sight: &Sight, changes: &[Change]) -> Result<(), Failure> {
+    for (generation, live) in sight.observed.retired() {
+        let name = run.request.names.secret(generation);
+        let planned = changes.iter().find(|planned| planned.action == Action::Delete && planned.reference.name == name);
+        if let Some(planned) = planned {
+            let started = Instant::now();
+            cluster.delete(&planned.reference, live).await?;
+            record(run, planned, started.elapsed());
+        }
+    }
+    Ok(())
 }
 
 fn compare(run: &Run<'_>, sight: &Sight) -> (Desired, Plan) {
@@ -205,12 +220,6 @@ async fn converge(
     );
     binding?;
     secret?;
-    let stale = plan.changes.iter().find(|planned| planned.action == Action::Delete);
-    if let (Some(planned), Some(live)) = (stale, observed.stale_secret()) {
-        let started = Instant::now();
-        cluster.delete(&planned.reference, live).await?;
-        record(run, planned, started.elapsed());
-    }
     Ok(service_account)
 }
 
@@ -221,7 +230,7 @@ fn record(run: &Run<'_>, change: &Change, took: Duration) {
 
 /// The token that was seen at the first look, or the one that the controller has made by now.
 async fn token(run: &Run<'_>, cluster: &Cluster, sight: &Sight, desired: &Desired) -> Result<(Token, Live), Failure> {
-    if let (Some(token), Some(live)) = (&sight.token, sight.observed.of(Kind::Secret)) {
+    if let (Some(token), Some(live)) = (sight.token(sight.observed.newest()), sight.observed.of(Kind::Secret)) {
         run.report.step("token", &short(token), None);
         return Ok((token.clone(), live.clone()));
     }

@@ -44,7 +44,7 @@ impl Run<'_> {
     async fn observe(&self, cluster: &Cluster) -> Result<Sight, Failure> {
         let started = Instant::now();
         let sight = cluster.observe(&self.request.namespace, &self.request.names).await?;
-        if let Some(token) = &sight.token {
+        for (_, token) in &sight.tokens {
             self.report.learn(token);
         }
         let version = sight.server_version.as_deref().unwrap_or("of unknown version");

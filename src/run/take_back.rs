@@ -5,13 +5,15 @@ use std::time::{Duration, Instant};
 
 use super::{Run, rights};
 use crate::{
-    cluster::{Cluster, denied as denied_all, needed},
+    cluster::{Cluster, denied, needed},
     connection::Login,
     error::{Code, Failure},
     finding::{Finding, Severity},
-    object::{Kind, Owner, Reference},
+    object::{Kind, Live, Owner, Reference},
+    observed::Observed,
     plan::{Action, Change},
     publish::{self, Publisher},
+    request::Request,
     secret::Token,
 };
 
@@ -59,62 +61,63 @@ async fn cluster_side(run: &Run<'_>) -> Result<bool, Failure> {
     let cluster = run.connect().await?;
     let sight = run.observe(&cluster).await?;
     let (request, observed) = (run.request, &sight.observed);
-    let at = |kind, name: &str| Reference::new(kind, request.namespace.as_str(), name);
-    let object = request.names.object();
-    let secret = request.names.secret(observed.newest());
+    let objects = order(request, observed);
+    let unseen = |object: &Reference| sight.denied.contains(&needed("get", object));
+    let there = objects.iter().filter(|(object, live)| live.is_some() || unseen(object));
+    let there: Vec<Reference> = there.map(|(object, _)| object.clone()).collect();
 
-    // The binding first: that cuts access within milliseconds, while a deleted Secret counts after up to 10 s. The
-    // ServiceAccount last: it remembers the number of the newest Secret.
-    let rounds = [
-        vec![(at(Kind::RoleBinding, object), &observed.binding)],
-        vec![(at(Kind::Secret, &secret), &observed.secret), (at(Kind::Role, object), &observed.role)],
-        vec![(at(Kind::ServiceAccount, object), &observed.service_account)],
-    ];
-    let unseen = |reference: &Reference| sight.denied.contains(&needed("get", reference));
-    let to_go = rounds.iter().flatten().filter(|(reference, live)| live.is_some() || unseen(reference));
-    let to_go: Vec<Reference> = to_go.map(|(reference, _)| reference.clone()).collect();
-    let mut denied: Vec<Failure> = Vec::new();
-    let (mut token, mut deleted) = (None, false);
-    for round in rounds {
-        let hindered = !denied.is_empty() || !sight.denied.is_empty();
-        if hindered && round.iter().any(|(reference, _)| reference.kind == Kind::ServiceAccount) {
+    let mut missing = sight.denied.clone();
+    let mut deleted = Vec::new();
+    for (object, live) in objects {
+        let Some(live) = live else { continue };
+        if let Owner::Foreign(whose) = live.owner(request.name.as_str(), request.namespace.as_str()) {
+            let text = format!("{object} is left alone: {whose}");
+            run.report.finding(Finding::remark("foreign-object", Severity::Info, text));
+            continue;
+        }
+        if object.kind == Kind::ServiceAccount && !missing.is_empty() {
             break; // what is left is found through it
         }
-        for (reference, live) in round {
-            let Some(live) = live else { continue };
-            if let Owner::Foreign(whose) = live.owner(request.name.as_str(), request.namespace.as_str()) {
-                let text = format!("{reference} is left alone: {whose}");
-                run.report.finding(Finding::remark("foreign-object", Severity::Info, text));
-                continue;
+        let started = Instant::now();
+        match cluster.delete(&object, live).await {
+            Ok(()) => {
+                deleted.push(object.clone());
+                run.report.wrote(Action::Delete, &object);
+                let change = Change { action: Action::Delete, reference: object, fields: Vec::new() };
+                run.report.change(&change, Some(started.elapsed()));
             }
-            let started = Instant::now();
-            match cluster.delete(&reference, live).await {
-                Ok(()) => {
-                    deleted = true;
-                    if reference.kind == Kind::Secret {
-                        token.clone_from(&sight.token);
-                    }
-                    run.report.wrote(Action::Delete, &reference);
-                    let change = Change { action: Action::Delete, reference, fields: Vec::new() };
-                    run.report.change(&change, Some(started.elapsed()));
-                }
-                Err(failure) if failure.code == Code::MissingPermission => denied.push(failure),
-                Err(failure) => return Err(failure),
-            }
+            Err(mut failure) if failure.code == Code::MissingPermission => missing.append(&mut failure.missing),
+            Err(failure) => return Err(failure),
         }
     }
-    if !sight.denied.is_empty() || !denied.is_empty() {
-        let met = denied.into_iter().flat_map(|failure| failure.missing);
-        let mut missing: Vec<_> = sight.denied.iter().cloned().chain(met).collect();
-        missing.extend(rights::undeletable(&sight, &to_go));
+    if !missing.is_empty() {
+        missing.extend(rights::undeletable(&sight, &there));
         missing.sort();
         missing.dedup();
-        return Err(denied_all("deleting the objects", missing));
+        return Err(denied("deleting the objects", missing));
     }
-    if let Some(token) = token {
-        prove_dead(run, &token).await?;
+    for (generation, token) in &sight.tokens {
+        if deleted.contains(&secret(request, *generation)) {
+            prove_dead(run, token).await?;
+        }
     }
-    Ok(deleted)
+    Ok(!deleted.is_empty())
+}
+
+/// What has to go, in this order. The binding first: that cuts access within milliseconds, while a deleted Secret
+/// counts after up to 10 s. The ServiceAccount last: it remembers the number of the newest Secret.
+fn order<'a>(request: &Request, observed: &'a Observed) -> Vec<(Reference, Option<&'a Live>)> {
+    let at = |kind| Reference::new(kind, request.namespace.as_str(), request.names.object());
+    let earlier = observed.earlier.iter().map(|(generation, live)| (secret(request, *generation), Some(live)));
+    let newest = (secret(request, observed.newest()), observed.secret.as_ref());
+    let role = (at(Kind::Role), observed.role.as_ref());
+    let (binding, account) = (observed.binding.as_ref(), observed.service_account.as_ref());
+    let first = std::iter::once((at(Kind::RoleBinding), binding));
+    first.chain(earlier).chain([newest, role, (at(Kind::ServiceAccount), account)]).collect()
+}
+
+fn secret(request: &Request, generation: u32) -> Reference {
+    Reference::new(Kind::Secret, request.namespace.as_str(), &request.names.secret(generation))
 }
 
 /// Uses the token until the server refuses it.

@@ -434,7 +434,9 @@ fn the_log_is_what_an_operator_wants_to_read() {
     instance.params["namespace"] = json!(namespace);
     let log = story(&instance.act("decommission").expect_code(0).stderr, &namespace);
     // The platform is told at the same time: its line may stand anywhere.
-    let (platform, cluster): (Vec<&str>, Vec<&str>) = log.lines().partition(|line| line.starts_with("platform "));
+    let (platform, mut cluster): (Vec<&str>, Vec<&str>) = log.lines().partition(|line| line.starts_with("platform "));
+    // Only when the token was used within the last 10 s, which is a matter of how fast this machine is.
+    cluster.retain(|line| !line.starts_with("wait "));
     assert_eq!(platform, ["platform record deleted at URL # ms"]);
     insta::assert_snapshot!("decommission", cluster.join("\n"));
 }

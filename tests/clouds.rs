@@ -108,3 +108,15 @@ fn connections_that_end_politely_are_nothing_to_fail_for() {
         instance.ask("provision", &[]).expect_code(0);
     }
 }
+
+#[test]
+fn http_1_is_enough() {
+    let options = Options { api_server_arguments: vec!["--disable-http2-serving".to_owned()], ..Options::default() };
+    let cp = ControlPlane::start(&options).unwrap();
+    let namespace = cp.unused_namespace("old");
+    let instance = Instance::new(cp.admin(), &namespace);
+    for action in ["plan", "provision", "provision", "decommission"] {
+        let ran = instance.act(action).expect_code(0);
+        assert!(ran.stderr.contains("(HTTP/1.1)"), "{}", ran.stderr);
+    }
+}

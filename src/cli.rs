@@ -1,5 +1,5 @@
 //! `argv` and environment: what was typed, and what the platform says through its variables. The only reader of the
-//! environment. Out: an [`Invocation`], which names the documents that `inputs.rs` reads.
+//! environment. Out: an [`Invocation`], which names the documents that `inputs/` reads.
 
 use std::{collections::HashMap, ffi::OsString, path::PathBuf};
 

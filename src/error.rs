@@ -29,7 +29,7 @@ pub enum Exit {
     Unproved = 76,
     /// The parent credential lacks rights.
     Denied = 77,
-    /// Stopped by SIGTERM.
+    /// Stopped by SIGTERM or SIGINT.
     Terminated = 143,
 }
 
@@ -111,6 +111,8 @@ codes! {
     MissingPermission = "missing-permission", Denied;
     /// The parent credential may not grant what it does not hold.
     Escalation = "escalation", Denied;
+    /// The namespace went away while it was worked in.
+    NamespaceAbsent = "namespace-absent", Failed;
     /// The server or an admission policy refused an object.
     Refused = "refused", Failed;
     /// The token still works after everything was deleted.
@@ -119,7 +121,7 @@ codes! {
     ArtifactInvalid = "artifact-invalid", Failed;
     /// The result could not be written.
     OutputFailed = "output-failed", Failed;
-    /// Stopped by SIGTERM.
+    /// Stopped by SIGTERM or SIGINT.
     Terminated = "terminated", Terminated;
 }
 
@@ -182,6 +184,22 @@ impl Failure {
         self
     }
 
+    /// Two things done at the same time: both results, or all that is to say of what failed.
+    ///
+    /// # Errors
+    /// The first failure, with what the second one adds.
+    pub fn both<A, B>(one: Result<A, Self>, other: Result<B, Self>) -> Result<(A, B), Self> {
+        match (one, other) {
+            (Ok(one), Ok(other)) => Ok((one, other)),
+            (Err(mut failure), Err(mut second)) => {
+                failure.missing.append(&mut second.missing);
+                failure.unsettled |= second.unsettled;
+                Err(failure)
+            }
+            (Err(failure), Ok(_)) | (Ok(_), Err(failure)) => Err(failure),
+        }
+    }
+
     /// Says what state is left, unless that is known already.
     #[must_use]
     pub fn state(mut self, state: impl Into<String>) -> Self {
@@ -222,6 +240,7 @@ const fn usual_next_step(code: Code) -> &'static str {
         }
         Code::ForeignObject => "choose another name, or delete that object if nobody needs it",
         Code::NamespaceTerminating => "wait until the namespace is gone, then run again",
+        Code::NamespaceAbsent => "find out who deletes the namespace, then run again",
         Code::Quota => "raise the quota or delete what is not needed, then run again",
         Code::TokenControllerAbsent => "check the token controller of kube-controller-manager, then run again",
         Code::TokenSecretVanished => "find out who deletes Secrets in this namespace, then run again",
@@ -233,7 +252,7 @@ const fn usual_next_step(code: Code) -> &'static str {
         }
         Code::Refused => "change what the server objects to, then run again",
         Code::Conflict => "run again",
-        Code::TokenStillAccepted => "run again; if it stays, look for a proxy that answers for the API server",
+        Code::TokenStillAccepted => "look for a proxy or another cluster that answers for the API server",
         Code::ArtifactInvalid => "compare bundle/schema-artifacts.json with the connection, or set output_shape",
         Code::Terminated => "run the same action again: it repairs what was left",
     }

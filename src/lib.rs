@@ -47,6 +47,7 @@ pub mod transport;
 
 use std::{ffi::OsString, io::Write, path::Path};
 
+use artifact::Artifact;
 use budget::Budget;
 use cli::{Action, Environment, Invocation, Refusal, RunOptions, Target};
 use error::{Code, Exit, Failure};
@@ -86,7 +87,8 @@ async fn execute(options: &RunOptions, environment: &Environment, report: &Repor
             tokio::select! {
                 result = work(options, &run, output) => result,
                 signal = terminated() => {
-                    Err(Failure::new(Code::Terminated, options.action.as_str(), format!("stopped by {signal}")))
+                    let failure = Failure::new(Code::Terminated, options.action.as_str(), format!("stopped by {signal}"));
+                    Err(Failure { unsettled: true, ..failure })
                 }
             }
         }
@@ -105,7 +107,7 @@ fn prepare(
     environment: &Environment,
     report: &Report,
 ) -> Result<(Request, Option<OutputFile>, Budget), Failure> {
-    let (inputs, findings) = inputs::load(&options.source, environment);
+    let (inputs, findings) = inputs::load(&options.source, options.action, environment);
     let terms = Terms { action: options.action, publish: options.publish, timeout_seconds: options.timeout_seconds };
     let (request, findings) = request::parse(&inputs, &terms, findings);
     let Some(request) = request else { return Err(Failure::input(findings)) };
@@ -136,15 +138,15 @@ async fn work(options: &RunOptions, run: &Run<'_>, output: Option<OutputFile>) -
             Ok(changes)
         }
         Action::Provision => {
-            let artifact = run::provision(run).await?;
-            let unwritten =
-                |cause: std::io::Error| Failure::new(Code::OutputFailed, "writing the artifact", cause.to_string());
-            if let Some(file) = output {
-                file.commit(&artifact.text()).map_err(unwritten)?;
-            }
-            if options.output == Some(Target::Stdout) {
-                run.report.hand_out(&artifact.text()).map_err(unwritten)?;
-            }
+            let deliver = |artifact: &Artifact| {
+                let written = match (output, &options.output) {
+                    (Some(file), _) => file.commit(&artifact.text()),
+                    (None, Some(Target::Stdout)) => run.report.hand_out(&artifact.text()),
+                    _ => Ok(()),
+                };
+                written.map_err(|cause| unwritten("writing the artifact", &cause))
+            };
+            run::provision(run, deliver).await?;
             run.report.done("the credential is proved and handed out,");
             Ok(false)
         }
@@ -163,9 +165,7 @@ fn print_kubeconfig(artifact: &Path, namespace: Option<&str>, report: &Report) -
         .map_err(|problem| Failure::input(vec![Finding::blocking("schema", "", format!("--namespace: {problem}"))]))?;
     let document = inputs::document(artifact).map_err(Failure::input)?;
     let text = kubeconfig::render(&document, namespace.as_ref()).map_err(Failure::input)?;
-    report
-        .hand_out(&text)
-        .map_err(|cause| Failure::new(Code::OutputFailed, "writing the kubeconfig", cause.to_string()))
+    report.hand_out(&text).map_err(|cause| unwritten("writing the kubeconfig", &cause))
 }
 
 fn finish(report: &Report, json: bool, result: Result<(), Failure>) -> Exit {
@@ -174,10 +174,18 @@ fn finish(report: &Report, json: bool, result: Result<(), Failure>) -> Exit {
         exit = failure.code.exit();
         report.failure(failure);
     }
-    if json && report.document().is_err() && exit == Exit::Done {
-        exit = Exit::Failed;
+    if json && let Err(cause) = report.document() {
+        let failure = unwritten("printing the document", &cause);
+        if exit == Exit::Done {
+            exit = failure.code.exit();
+        }
+        report.failure(failure);
     }
     exit
+}
+
+fn unwritten(doing: &str, cause: &std::io::Error) -> Failure {
+    Failure::new(Code::OutputFailed, doing, cause.to_string())
 }
 
 /// Resolves when the process is asked to stop, by the platform or by a person at the keyboard.

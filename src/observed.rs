@@ -29,7 +29,8 @@ pub struct Observed {
     pub binding: Option<Live>,
     /// The Secret of the newest generation.
     pub secret: Option<Live>,
-    /// Secrets of earlier generations, by number: left by runs that overtook each other.
+    /// The first Secret and the one before the newest, by number, when they are still there: left by runs that
+    /// overtook each other.
     pub earlier: Vec<(u32, Live)>,
 }
 
@@ -37,7 +38,7 @@ impl Observed {
     /// The number of the token Secret to have: the newest when it is there, else the next one. A name is never used
     /// twice in the life of a ServiceAccount, because the same name means the same token, even after its deletion.
     #[must_use]
-    pub fn generation(&self) -> u32 {
+    pub fn wanted_generation(&self) -> u32 {
         let gone = self.service_account.is_some() && self.secret.is_none();
         if gone || self.is_stale() { self.newest().saturating_add(1) } else { self.newest() }
     }
@@ -86,9 +87,9 @@ mod tests {
             Some(Live { annotations, ..Live::default() })
         };
         let seen = |service_account, secret| Observed { service_account, secret, ..Observed::default() };
-        assert_eq!(seen(None, None).generation(), 1);
-        assert_eq!(seen(account("1"), Some(Live::default())).generation(), 1);
-        assert_eq!(seen(account("1"), None).generation(), 2);
-        assert_eq!(seen(account("7"), None).generation(), 8);
+        assert_eq!(seen(None, None).wanted_generation(), 1);
+        assert_eq!(seen(account("1"), Some(Live::default())).wanted_generation(), 1);
+        assert_eq!(seen(account("1"), None).wanted_generation(), 2);
+        assert_eq!(seen(account("7"), None).wanted_generation(), 8);
     }
 }

@@ -21,7 +21,7 @@ impl OutputFile {
     pub fn prepare(target: &Path) -> Result<Self, Error> {
         // A link stays one, with its target replaced; a device or a pipe must not become a file.
         let target = &fs::canonicalize(target).unwrap_or_else(|_| target.to_owned());
-        if fs::metadata(target).is_ok_and(|found| !found.is_file()) {
+        if fs::symlink_metadata(target).is_ok_and(|found| !found.is_file()) {
             return Err(Error::other("exists and is not a regular file; - is standard output"));
         }
         let mut draft = std::ffi::OsString::from(".");

@@ -109,9 +109,15 @@ impl Plan {
                 plan.changes.push(change(manifest, live));
             }
         }
-        for (generation, _) in observed.retired().filter(|(_, live)| live.owner(name, namespace) == Owner::Ours) {
+        for (generation, live) in observed.retired() {
             let reference = Reference::new(Kind::Secret, namespace, &names.secret(generation));
-            plan.changes.push(Change { action: Action::Delete, reference, fields: Vec::new() });
+            match live.owner(name, namespace) {
+                Owner::Ours => plan.changes.push(Change { action: Action::Delete, reference, fields: Vec::new() }),
+                Owner::Foreign(whose) if generation == observed.newest() => {
+                    plan.foreign.push(Foreign { reference, whose });
+                }
+                Owner::Foreign(_) => {} // somebody has taken a name that we have left for good
+            }
         }
         let bound = observed.binding.as_ref().is_some_and(|binding| binds(binding, &desired.binding));
         let held = observed.role.as_ref().filter(|_| bound).map(rules_of).unwrap_or_default();

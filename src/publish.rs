@@ -1,4 +1,4 @@
-//! The platform's API: hands the artifact over, and takes its record back. The only network file beside `cluster/`.
+//! The platform's API: hands the artifact over, and takes its record back. The only one beside `cluster/` that sends requests.
 //! Three generations of the API are told apart by what they answer, never by a version.
 
 use std::time::Duration;
@@ -6,7 +6,10 @@ use std::time::Duration;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use http::{HeaderValue, Method, Request, StatusCode, Uri, header};
 use http_body_util::{BodyExt as _, Limited};
-use kube::{Config, client::Body};
+use kube::{
+    Config,
+    client::{Body, ConfigExt as _},
+};
 use serde_json::{Value, json};
 use tower::ServiceExt as _;
 
@@ -19,9 +22,9 @@ use crate::{
     transport,
 };
 
-/// Time for all that is done at the platform (interface section 2).
+/// Time for all that is done at the platform.
 const PLATFORM: Duration = Duration::from_secs(60);
-/// Time for one answer (interface section 2).
+/// Time for one answer.
 const ANSWER: Duration = Duration::from_secs(30);
 /// More of an answer than anybody reads.
 const ANSWER_BYTES: usize = 64 << 10;
@@ -44,9 +47,10 @@ impl<'a> Publisher<'a> {
             // Inside the platform's own network: nobody's certificate is looked at, so none need be loaded.
             config.root_cert = Some(Vec::new());
         }
-        let (http, _) = transport::open(&config, budget.at_most(ANSWER))
-            .await
-            .map_err(|trouble| unreachable("connecting to the platform", &trouble, platform))?;
+        let failed = |trouble: &transport::Trouble| unreachable("connecting to the platform", trouble, platform);
+        let tls = config.rustls_client_config().map_err(|error| failed(&transport::Trouble::of(&error)))?;
+        let opening = transport::open(&config, tls, budget.at_most(ANSWER));
+        let (http, _) = opening.await.map_err(|trouble| failed(&trouble))?;
         Ok(Self { platform, http, budget: budget.clone() })
     }
 

@@ -33,7 +33,7 @@ pub struct Report {
     spoke: Cell<bool>,
 }
 
-/// The document of `--json` (interface section 4): a key is always there, what does not apply is null or empty.
+/// The document of `--json`: a key is always there, what does not apply is null or empty.
 #[derive(Default, Serialize)]
 struct Document {
     version: u32,
@@ -240,8 +240,8 @@ impl Report {
         writeln!(self.out.borrow_mut(), "{document:#}")
     }
 
-    /// Prints what stdout is for and holds a token: an artifact or a kubeconfig that was asked for. The only text
-    /// that does not pass the redactor.
+    /// Prints what stdout is for and holds a token: an artifact or a kubeconfig that was asked for. It does not
+    /// pass the redactor.
     ///
     /// # Errors
     /// Standard output is closed.

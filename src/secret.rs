@@ -8,6 +8,9 @@ use secrecy::{ExposeSecret as _, SecretString};
 
 /// A bearer token: wiped from memory when dropped, and without `Debug`, `Display` or `Serialize`.
 ///
+/// ```
+/// fn print(token: &k8s_token::secret::Token) { format!("{}", token.fingerprint()); }
+/// ```
 /// ```compile_fail
 /// fn print(token: &k8s_token::secret::Token) { format!("{token:?}"); }
 /// ```

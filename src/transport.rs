@@ -25,7 +25,7 @@ use hyper_util::{
     rt::{TokioExecutor, TokioIo},
 };
 use kube::{
-    client::{AuthError, Body, ConfigExt as _},
+    client::{AuthError, Body},
     config::Config,
 };
 use rustls::CertificateError;
@@ -37,7 +37,7 @@ use tower::{
 
 use crate::error::{Code, Failure};
 
-/// Time to resolve, connect and shake hands (interface section 2).
+/// Time to resolve, connect and shake hands.
 const CONNECT: Duration = Duration::from_secs(10);
 
 type Stream = MaybeHttpsStream<TokioIo<TcpStream>>;
@@ -45,12 +45,15 @@ type Stream = MaybeHttpsStream<TokioIo<TcpStream>>;
 /// An open connection, reopened when it breaks between two requests.
 pub type Http = Retry<Unprocessed, Client<Warm, Body>>;
 
-/// Opens a connection to the server of this configuration; `within` is what is left of the run.
+/// Opens a connection to the server of this configuration; `tls` is made from it, `within` is what is left of the run.
 ///
 /// # Errors
 /// What went wrong on the way there.
-pub async fn open(config: &Config, within: Duration) -> Result<(Http, &'static str), Trouble> {
-    let tls = config.rustls_client_config().map_err(|error| Trouble::of(&error))?;
+pub async fn open(
+    config: &Config,
+    tls: rustls::ClientConfig,
+    within: Duration,
+) -> Result<(Http, &'static str), Trouble> {
     let mut tcp = HttpConnector::new();
     tcp.enforce_http(false);
     tcp.set_nodelay(true);
@@ -190,10 +193,12 @@ impl Trouble {
             return Some(Self::Timeout("no connection"));
         }
         if let Some(kube::Error::Auth(error)) = error.downcast_ref::<kube::Error>() {
+            // Their own texts repeat the environment of the command and what it printed, which may be a token.
             return Some(Self::Login(match error {
-                // Its own text repeats the environment of the command.
+                AuthError::AuthExecStart(cause) => format!("its command cannot be started: {cause}"),
                 AuthError::AuthExecRun { out, .. } => format!("its command ended with {}", out.status),
-                error => crate::text::shown(&error.to_string(), 200),
+                AuthError::AuthExecParse(_) => "its command did not print an ExecCredential".to_owned(),
+                _ => "its user cannot log in in a way that is supported".to_owned(),
             }));
         }
         if error.to_string().starts_with("dns error") {

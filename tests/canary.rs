@@ -87,11 +87,11 @@ fn no_token_is_where_it_does_not_belong() {
 
     let instance = Instance::of_era(&parent, &namespace, Era::Dependencies, support::Shape::Full);
     let mut secrets = vec![Canary::new("parent", &parent.token), Canary::new("platform", instance.platform.token())];
-    said(run(&instance, "plan", &[]));
-    said(run(&instance, "provision", &["--publish"]));
+    said(run(&instance, "plan", &[]).expect_code(0));
+    said(run(&instance, "provision", &["--publish"]).expect_code(0));
     let issued = token_of(&instance.platform.resource("token").unwrap());
     secrets.push(Canary::new("issued", &issued));
-    said(run(&instance, "provision", &["--publish"]));
+    said(run(&instance, "provision", &["--publish"]).expect_code(0));
     // Everything that can fail once the tokens are known.
     instance.platform.fail_next(500, &format!("echo: {issued} {} {}", parent.token, instance.platform.token()));
     said(run(&instance, "provision", &["--publish"]).expect_code(69));
@@ -157,6 +157,10 @@ fn no_token_is_where_it_does_not_belong() {
 
     let artifact = instance.path("artifact.json");
     fs::write(&artifact, instance.platform.resource("token").unwrap().to_string()).unwrap();
+    let gone = run(&instance, "decommission", &["--publish"]).expect_code(0);
+    for secret in &secrets {
+        secret.absent_from("the output of decommission", &format!("{}{}", gone.stdout, gone.stderr));
+    }
     let kubeconfig = Ran::of(binary().arg("kubeconfig").arg(&artifact)).expect_code(0);
     assert!(kubeconfig.stdout.contains(&issued), "that is what it is for");
     issueds.absent_from("the log of kubeconfig", &kubeconfig.stderr);

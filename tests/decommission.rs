@@ -139,13 +139,14 @@ fn nothing_that_only_a_hand_out_needs_keeps_a_token_alive() {
     let mut instance = Instance::new(cp.admin(), &namespace);
     instance.provision();
     std::fs::create_dir(instance.path("bundle")).unwrap();
-    std::fs::write(instance.path("bundle/schema-params.json"), r#"{"required": ["new"]}"#).unwrap();
+    std::fs::write(instance.path("bundle/schema-params.json"), "not even JSON").unwrap();
     std::fs::write(
         instance.path("bundle/schema-artifacts.json"),
         r#"{"properties": {"token": {"required": ["data", "x"]}}}"#,
     )
     .unwrap();
     instance.config["output_shape"] = json!("weird");
+    instance.config["timeout_seconds"] = json!("soon");
     instance.params["rules"] = json!(null);
     instance.act("decommission").expect_code(0);
     assert_eq!(cp.get(&paths(&namespace)[3]), None);

@@ -54,6 +54,7 @@ fn killed_at_any_moment_a_repeat_ends_clean() {
     let far = DistantServer::in_front_of(cp.server(), Duration::from_millis(40));
     let parent = cp.admin().by_way_of(&far.server());
     for (action, moments) in [("provision", 20), ("decommission", 14)] {
+        let mut halfway = 0;
         for moment in 0..moments {
             let namespace = cp.namespace("killed");
             let near = Instance::new(cp.admin(), &namespace);
@@ -65,6 +66,7 @@ fn killed_at_any_moment_a_repeat_ends_clean() {
             std::thread::sleep(Duration::from_millis(25 * moment));
             child.kill().unwrap();
             child.wait().unwrap();
+            halfway += usize::from((1..4).contains(&versions(cp, &namespace).len()));
 
             instance.connection = near.connection.clone();
             let ran = instance.ask(action, &[]).expect_code(0);
@@ -77,6 +79,7 @@ fn killed_at_any_moment_a_repeat_ends_clean() {
                 assert!(versions(cp, &namespace).is_empty());
             }
         }
+        assert!(halfway > 0, "no {action} was killed half-way");
     }
 }
 
@@ -158,13 +161,17 @@ fn an_address_behind_which_there_are_two_clusters_is_found_out() {
 fn rights_that_somebody_takes_away_meanwhile_are_not_handed_out() {
     let cp = control_plane();
     let namespace = cp.namespace("undone");
-    let instance = Instance::new(cp.admin(), &namespace);
-    let mut child = start(&instance, "provision", &["--publish"]);
-    let binding = &paths(&namespace)[2];
-    while child.try_wait().unwrap().is_none() {
-        cp.delete(binding);
-        std::thread::sleep(Duration::from_millis(1));
-    }
+    let parent = cp.persona("undone", &[Grant::cluster_role("cluster-admin")]);
+    Instance::new(&parent, &namespace).ask("provision", &[]).expect_code(0);
+    // The binding is there when the run looks, and gone when it proves.
+    let far = DistantServer::in_front_of(cp.server(), Duration::from_millis(300));
+    let instance = Instance::new(&parent.by_way_of(&far.server()), &namespace);
+    let mark = cp.audit().mark();
+    let child = start(&instance, "provision", &["--publish"]);
+    eventually("the run has looked", || {
+        cp.audit().of(&parent.user, mark).iter().any(|event| event.resource == "rolebindings").then_some(())
+    });
+    cp.delete(&paths(&namespace)[2]);
     let ran = finish(child).expect_code(76);
     assert_eq!(code(&ran), "rules-not-allowed");
     assert!(ran.document()["error"]["cause"].as_str().unwrap().contains("pods in namespace"));
@@ -333,11 +340,21 @@ fn a_login_by_command_works_and_its_failure_is_named() {
     let run = |script: &str| {
         let kubeconfig = login_by_command(cp, directory.path(), script);
         let mut command = binary();
-        command.env("PATH", "/usr/bin:/bin").args(["provision", "--json", "--name", NAME, "--params"]).arg(&params);
+        command
+            .env("PATH", "/usr/bin:/bin")
+            .args(["provision", "--json", "--timeout", "5", "--name", NAME, "--params"])
+            .arg(&params);
         Ran::of(command.arg("--kubeconfig").arg(kubeconfig))
     };
     let credential = json!({"apiVersion": "client.authentication.k8s.io/v1", "kind": "ExecCredential", "status": {"token": admin.token}});
     run(&format!("echo '{credential}'")).expect_code(0);
+    let babbling = run(&format!("echo {}", admin.token)).expect_code(69);
+    assert_eq!(code(&babbling), "login-failed");
+    let said = format!("{}{}", babbling.stdout, babbling.stderr);
+    assert!(!said.contains(&admin.token[..20]), "what the command prints may be a token");
+    let started = Instant::now();
+    assert_eq!(code(&run("exec sleep 60").expect_code(69)), "login-failed");
+    assert!(started.elapsed() < Duration::from_secs(12), "a login that hangs is bounded: {:?}", started.elapsed());
     let ran = run("echo no such session >&2; exit 3").expect_code(69);
     assert_eq!(code(&ran), "login-failed");
     assert!(!ran.stderr.contains(&admin.token));
@@ -403,8 +420,6 @@ fn a_secret_of_ours_that_can_hold_no_token_makes_way_and_its_name_stays_spent() 
     assert_eq!(secrets(cp, &namespace).len(), 0);
 }
 
-/// Passes the requests of the first connection on, and never an answer after the first two bursts of them: TLS is
-/// shaken, then the server hears everything and the client nothing.
 #[test]
 fn a_write_without_an_answer_is_told_as_such() {
     let cp = control_plane();

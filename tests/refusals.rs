@@ -446,21 +446,21 @@ fn an_unknown_action_ends_with_64() {
 
 #[test]
 fn sigterm_stops_within_its_time_while_a_request_hangs_and_a_repeat_repairs() {
-    let mut instance = Instance::new(control_plane().admin(), "default");
-    instance.connection["authentication"]["cluster"]["server"] = json!(SilentServer::start().server());
-    let child = instance
-        .command("provision", &[])
-        .stdout(std::process::Stdio::piped())
-        .stderr(std::process::Stdio::piped())
-        .spawn()
-        .unwrap();
-    std::thread::sleep(Duration::from_millis(500));
-    let started = Instant::now();
+    let cp = control_plane();
+    let namespace = cp.namespace("stopped");
+    let far = testbed::DistantServer::in_front_of(cp.server(), Duration::from_secs(1));
+    let instance = Instance::new(&cp.admin().by_way_of(&far.server()), &namespace);
+    let mut command = instance.command("provision", &[]);
+    let child = command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped()).spawn().unwrap();
+    testbed::eventually("the ServiceAccount is made", || cp.get(&paths(&namespace)[0]));
+    let started = Instant::now(); // its answer is half a second away
     let kill = std::process::Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap();
     assert!(kill.success());
     let ran = Ran::from(child.wait_with_output().unwrap()).expect_code(143);
     assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
-    error(&ran, "terminated");
+    let document = error(&ran, "terminated");
+    assert!(document["error"]["state"].as_str().unwrap().contains("may have gone through"), "{document:#}");
+    Instance::new(cp.admin(), &namespace).ask("provision", &[]).expect_code(0);
 }
 
 #[test]

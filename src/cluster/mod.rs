@@ -39,9 +39,9 @@ use crate::{
 };
 use refusal::Attempt;
 
-/// Time for one answer (interface section 2).
+/// Time for one answer.
 const ANSWER: Duration = Duration::from_secs(30);
-/// Time for the token controller (interface section 2).
+/// Time for the token controller.
 const TOKEN: Duration = Duration::from_secs(60);
 /// First pause between two looks at the Secret. The controller takes 7 to 95 ms, 9 in the median: shorter pauses
 /// would only add requests, longer ones lose time.
@@ -103,12 +103,20 @@ impl Cluster {
             Login::Token(token) => AuthInfo { token: Some(SecretString::from(token.expose())), ..AuthInfo::default() },
             Login::Kubeconfig(login) => (**login).clone(),
         };
-        let trouble = |error: &kube::Error| transport::Trouble::of(error).while_doing(DOING, server.as_str());
-        let auth = config.auth_layer().map_err(|error| trouble(&error))?;
-        let extra = config.extra_headers_layer().map_err(|error| trouble(&error))?;
-        let (http, protocol) = transport::open(&config, budget.at_most(ANSWER))
-            .await
-            .map_err(|error| error.while_doing(DOING, server.as_str()))?;
+        let trouble = |trouble: &transport::Trouble| trouble.while_doing(DOING, server.as_str());
+        // Both may run the login command of a kubeconfig, and wait for it.
+        let logging_in = tokio::task::spawn_blocking(move || {
+            let (auth, tls) = (config.auth_layer()?, config.rustls_client_config()?);
+            Ok::<_, kube::Error>((config, auth, tls))
+        });
+        let (config, auth, tls) = match tokio::time::timeout(budget.at_most(ANSWER), logging_in).await {
+            Ok(Ok(prepared)) => prepared.map_err(|error| trouble(&transport::Trouble::of(&error)))?,
+            Ok(Err(_)) => return Err(trouble(&transport::Trouble::Login("its command broke off".to_owned()))),
+            Err(_) => return Err(trouble(&transport::Trouble::Login("its command did not end in time".to_owned()))),
+        };
+        let extra = config.extra_headers_layer().map_err(|error| trouble(&transport::Trouble::of(&error)))?;
+        let opening = transport::open(&config, tls, budget.at_most(ANSWER));
+        let (http, protocol) = opening.await.map_err(|error| trouble(&error))?;
         let counter = budget.clone();
         let service = ServiceBuilder::new()
             .map_request(move |request: http::Request<kube::client::Body>| {
@@ -173,10 +181,13 @@ impl Cluster {
             }
         };
         let secret = tolerate(secret, &mut denied)?;
-        // Who may not look at those has not made them either.
-        let earlier = earlier.into_iter().filter_map(|(generation, seen)| Some((generation, seen.ok()??)));
         let (mut tokens, mut secrets) = (Vec::new(), Vec::new());
-        for (generation, seen) in earlier.chain(secret.map(|seen| (newest, seen))) {
+        let mut all = Vec::new();
+        for (generation, seen) in earlier {
+            // Who may not look at those has not made them either.
+            all.extend(tolerate(seen, &mut Vec::new())?.map(|seen| (generation, seen)));
+        }
+        for (generation, seen) in all.into_iter().chain(secret.map(|seen| (newest, seen))) {
             tokens.extend(seen.token.map(|token| (generation, token)));
             secrets.push((generation, seen.live));
         }

@@ -35,7 +35,8 @@ impl Attempt<'_> {
         match error {
             kube::Error::Api(status) => self.refused(status),
             kube::Error::SerdeError(_) | kube::Error::HyperError(_) => {
-                self.failure(Code::NotKubernetes, "the answer is not one of a Kubernetes API")
+                let failure = self.failure(Code::NotKubernetes, "the answer is not one of a Kubernetes API");
+                Failure { unsettled: self.stores, ..failure }
             }
             other => self.unanswered(&Trouble::of(other)),
         }
@@ -82,13 +83,8 @@ impl Attempt<'_> {
             403 if message.contains(" cannot ") && message.contains(" resource ") => {
                 self.about(denied(self.doing, vec![self.denied(message)]))
             }
-            // Whoever may not look at a namespace finds out that it is not there when something is to be made in it.
             404 if self.verb == "patch" && message.starts_with("namespaces ") => {
-                let home = self.object.and_then(|object| object.namespace.as_deref()).unwrap_or_default();
-                let home = Reference::namespace(home);
-                let mut failure = denied(self.doing, vec![needed("get", &home), needed("create", &home)]);
-                failure.cause = format!("the namespace is not there, and {}", failure.cause);
-                self.about(failure)
+                self.failure(Code::NamespaceAbsent, "the namespace is not there")
             }
             409 => {
                 self.failure(Code::Conflict, format!("somebody else changed it, or made it, at the same time: {text}"))
@@ -96,7 +92,10 @@ impl Attempt<'_> {
             429 => self.failure(Code::ServerError, "429: the server is overloaded"),
             // An apply with a field that the server does not know is a 500 that no repeat mends.
             500 if message.contains("failed to create typed patch object") => self.failure(Code::Refused, text),
-            code @ 500..=599 => self.failure(Code::ServerError, format!("{code}: {text}")),
+            // A gateway, or a server that gave up waiting, does not know what became of a write.
+            code @ 500..=599 => {
+                Failure { unsettled: self.stores, ..self.failure(Code::ServerError, format!("{code}: {text}")) }
+            }
             // A JSON body that is no Status decodes as an empty one.
             0 => self.failure(Code::NotKubernetes, "the answer is not one of a Kubernetes API"),
             code if status.reason == "Failed to parse error data" => {
@@ -238,6 +237,7 @@ mod tests {
     #[case(json!({"code": 403, "message": "admission webhook \"w\" denied the request: no"}), Code::Refused)]
     #[case(json!({"code": 403, "message": "unable to create new content", "details": {"causes":
         [{"reason": "NamespaceTerminating", "message": "", "field": "metadata.namespace"}]}}), Code::NamespaceTerminating)]
+    #[case(json!({"code": 404, "message": "namespaces \"a\" not found"}), Code::NamespaceAbsent)]
     #[case(json!({"code": 409, "message": "Apply failed with 1 conflict"}), Code::Conflict)]
     #[case(json!({"code": 429, "message": "Too many requests"}), Code::ServerError)]
     #[case(json!({"code": 500, "message": "failed to create typed patch object (a)"}), Code::Refused)]

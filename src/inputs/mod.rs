@@ -9,7 +9,7 @@ use std::{io::Read as _, path::Path};
 use serde_json::Value;
 
 use crate::{
-    cli::{ClusterSource, Environment, Source, env},
+    cli::{Action, ClusterSource, Environment, Source, env},
     finding::Finding,
 };
 
@@ -25,7 +25,7 @@ pub struct Inputs {
     pub name: Option<String>,
     /// Where the cluster is.
     pub cluster: ClusterInput,
-    /// `config.json`, `{}` when there is none.
+    /// `config.json`, null when there is none.
     pub config: Value,
     /// `bundle/schema-params.json`, when the platform put one there.
     pub params_schema: Option<Value>,
@@ -68,7 +68,7 @@ pub struct PlatformInput {
 
 /// Reads everything that the invocation names. What cannot be read becomes a blocking finding beside what can.
 #[must_use]
-pub fn load(source: &Source, environment: &Environment) -> (Inputs, Vec<Finding>) {
+pub fn load(source: &Source, action: Action, environment: &Environment) -> (Inputs, Vec<Finding>) {
     let mut reader = Reader::default();
     let variable = |name| environment.get(name).map(str::to_owned);
     let mut inputs = Inputs {
@@ -88,15 +88,19 @@ pub fn load(source: &Source, environment: &Environment) -> (Inputs, Vec<Finding>
             inputs.params = reader.required(&directory.join("params.json")).unwrap_or_default();
             // The same document under its new name and its old one.
             let [new, old] = ["dependencies.json", "connections.json"].map(|name| directory.join(name));
+            let known = reader.findings.len();
             let document = reader.optional(&new).or_else(|| reader.optional(&old));
             inputs.cluster = document.map_or(ClusterInput::Missing, ClusterInput::Document);
-            if matches!(inputs.cluster, ClusterInput::Missing) && reader.findings.is_empty() {
+            if matches!(inputs.cluster, ClusterInput::Missing) && reader.findings.len() == known {
                 let text = format!("there is neither {} nor {}", named(&new), named(&old));
                 reader.findings.push(Finding::blocking("schema", "", text));
             }
             inputs.config = reader.optional(&directory.join("config.json")).unwrap_or_default();
-            inputs.params_schema = reader.optional(&bundle.join("schema-params.json"));
-            inputs.artifacts_schema = reader.optional(&bundle.join("schema-artifacts.json"));
+            // What is taken back need not fit today's forms.
+            if action != Action::Decommission {
+                inputs.params_schema = reader.optional(&bundle.join("schema-params.json"));
+                inputs.artifacts_schema = reader.optional(&bundle.join("schema-artifacts.json"));
+            }
             inputs.bundle = read_file(&bundle.join("massdriver.yaml"))
                 .ok()
                 .and_then(|bytes| String::from_utf8(bytes).ok())

@@ -48,7 +48,7 @@ pub struct Request {
 }
 
 impl Request {
-    /// Every secret that the request holds, for the redactor.
+    /// Every token that the request holds, for the redactor.
     pub fn tokens(&self) -> impl Iterator<Item = &Token> {
         let parent = match &self.connection.login {
             Login::Token(token) => Some(token),
@@ -133,11 +133,13 @@ fn params(inputs: &Inputs, action: Action, findings: &mut Vec<Finding>) -> Optio
     if let (Some(namespace), Some(params)) = (overridden, effective.as_object_mut()) {
         params.insert("namespace".to_owned(), namespace.clone());
     }
-    let mut problems = check_params(inputs, &effective);
-    if action == Action::Decommission {
+    let mut problems = if action == Action::Decommission {
         // What is taken back need not be sound: a rule that nobody may grant any more must not keep a token alive.
-        problems.retain(concerns_namespace);
-    }
+        findings.retain(|finding| finding.code != "duplicate-key");
+        check_namespace(&effective)
+    } else {
+        check_params(inputs, &effective)
+    };
     let sound = !problems.iter().any(|finding| finding.blocking);
     findings.append(&mut problems);
 
@@ -157,11 +159,13 @@ fn params(inputs: &Inputs, action: Action, findings: &mut Vec<Finding>) -> Optio
     sound.then_some(Params { name: name?, namespace: namespace.ok()?, rules, labels })
 }
 
-fn concerns_namespace(finding: &Finding) -> bool {
-    match finding.pointer.as_deref() {
-        Some("/namespace") => true,
-        Some("") => finding.message.contains("`namespace`") || finding.message.starts_with("the params"),
-        _ => false,
+/// All that a decommission needs of the params.
+fn check_namespace(document: &Value) -> Vec<Finding> {
+    let understood: Value = serde_json::from_str(schema::PARAMS).unwrap_or_default();
+    let form = understood.pointer("/properties/namespace").cloned().unwrap_or_default();
+    match (document.get("namespace"), Schema::new(form)) {
+        (Some(namespace), Ok(form)) => form.check("/namespace", namespace),
+        _ => vec![Finding::blocking("schema", "", "the field `namespace` is missing (required)")],
     }
 }
 
@@ -248,7 +252,7 @@ fn connection(inputs: &Inputs) -> Result<Connection, Vec<Finding>> {
 fn timeout(inputs: &Inputs, terms: &Terms, findings: &mut Vec<Finding>) -> Duration {
     let configured = inputs.config.get("timeout_seconds").filter(|value| !value.is_null());
     let seconds = configured.and_then(Value::as_u64).filter(|seconds| (1..=86_400).contains(seconds));
-    if configured.is_some() && seconds.is_none() {
+    if configured.is_some() && seconds.is_none() && terms.action != Action::Decommission {
         let text = "timeout_seconds of config.json must be a whole number from 1 to 86400";
         findings.push(Finding::blocking("schema", "/timeout_seconds", text));
     }

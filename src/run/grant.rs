@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use super::{Run, proof, rights};
 use crate::{
     artifact::Artifact,
-    cluster::{Cluster, Sight},
+    cluster::{Cluster, Sight, denied, needed},
     credential::{Expected, check_claims},
     desired::Desired,
     error::{Code, Failure},
@@ -44,11 +44,11 @@ pub async fn plan(run: &Run<'_>) -> Result<bool, Failure> {
     }
 }
 
-/// Makes the credential, proves it, and hands it out.
+/// Makes the credential, proves it, and hands it out: to the platform, then to `deliver`.
 ///
 /// # Errors
 /// Which step failed; a repeat goes on from there.
-pub async fn provision(run: &Run<'_>) -> Result<Artifact, Failure> {
+pub async fn provision(run: &Run<'_>, deliver: impl FnOnce(&Artifact) -> Result<(), Failure>) -> Result<(), Failure> {
     let cluster = run.connect().await?;
     let sight = run.observe(&cluster).await?;
     let (desired, plan) = compare(run, &sight);
@@ -59,7 +59,8 @@ pub async fn provision(run: &Run<'_>) -> Result<Artifact, Failure> {
         return Err(failure);
     }
 
-    let service_account = converge(run, &cluster, &sight, &desired, &plan).await?;
+    let converged = converge(run, &cluster, &sight, &desired, &plan).await;
+    let service_account = converged.map_err(|failure| hidden_home(run, &sight, failure))?;
     let narrowed = plan.permissions.narrowed.clone();
     run.report.permissions(plan.permissions);
     let (token, secret) = token(run, &cluster, &sight, &desired).await?;
@@ -84,8 +85,18 @@ pub async fn provision(run: &Run<'_>) -> Result<Artifact, Failure> {
         ..Failure::new(Code::ArtifactInvalid, "building the artifact", "it does not fit its schema")
     })?;
     hand_over(run, publisher, &artifact).await?;
-    retire(run, &cluster, &sight, &plan.changes).await?;
-    Ok(artifact)
+    deliver(&artifact)?;
+    retire(run, &cluster, &sight, &plan.changes).await
+}
+
+/// Whoever may not look at the namespace finds out that it is not there when something is to be made in it.
+fn hidden_home(run: &Run<'_>, sight: &Sight, failure: Failure) -> Failure {
+    if failure.code != Code::NamespaceAbsent || sight.observed.home != Home::Unknown {
+        return failure;
+    }
+    let home = Reference::namespace(run.request.namespace.as_str());
+    let lacking = denied(&failure.doing, vec![needed("get", &home), needed("create", &home)]);
+    Failure { cause: format!("the namespace is not there, and {}", lacking.cause), object: failure.object, ..lacking }
 }
 
 /// Deletes the Secrets that have been replaced, now that everybody has the new token.
@@ -106,7 +117,7 @@ fn compare(run: &Run<'_>, sight: &Sight) -> (Desired, Plan) {
     let request = run.request;
     // What may not be looked at cannot be told from what is not there.
     let blind = !sight.denied.is_empty();
-    let generation = if blind { sight.observed.newest() } else { sight.observed.generation() };
+    let generation = if blind { sight.observed.newest() } else { sight.observed.wanted_generation() };
     let desired = Desired::new(request, generation);
     let plan = Plan::new(request, &desired, &sight.observed);
     (desired, plan)
@@ -152,12 +163,14 @@ async fn preview(cluster: &Cluster, sight: &Sight, desired: &Desired, plan: &mut
         try_one(binding, &desired.binding, observed.binding.as_ref()),
         try_one(wanted(Kind::Secret), &desired.secret, observed.of(Kind::Secret)),
     );
+    let (one, other) = (Failure::both(service_account, role), Failure::both(binding, secret));
+    let ((service_account, role), (binding, secret)) = Failure::both(one, other)?;
     // What the server makes of it counts: admission may add to a change, or undo it.
     let outcomes = [
-        (&desired.service_account, service_account?, observed.service_account.as_ref()),
-        (&desired.role, role?, observed.role.as_ref()),
-        (&desired.binding, binding?, observed.binding.as_ref()),
-        (&desired.secret, secret?, observed.of(Kind::Secret)),
+        (&desired.service_account, service_account, observed.service_account.as_ref()),
+        (&desired.role, role, observed.role.as_ref()),
+        (&desired.binding, binding, observed.binding.as_ref()),
+        (&desired.secret, secret, observed.of(Kind::Secret)),
     ];
     for (manifest, outcome, live) in outcomes {
         let (Some(outcome), Some(live)) = (outcome, live) else { continue };
@@ -212,14 +225,12 @@ async fn converge(
         make(&desired.service_account, observed.service_account.as_ref()),
         make(&desired.role, observed.role.as_ref()),
     );
-    let service_account = service_account?;
-    role?;
+    let (service_account, _) = Failure::both(service_account, role)?;
     let (binding, secret) = tokio::join!(
         make(&desired.binding, observed.binding.as_ref()),
         make(&desired.secret, observed.of(Kind::Secret)),
     );
-    binding?;
-    secret?;
+    Failure::both(binding, secret)?;
     Ok(service_account)
 }
 
@@ -265,7 +276,7 @@ async fn hand_over(
     publish::in_time(platform, &run.budget, publishing).await.map_err(|failure| {
         failure
             .state("the credential is in the cluster, proved and working; the platform does not have it yet")
-            .next("deploy again when the platform answers: the same credential is published")
+            .next("deploy again when that is mended: the same credential is published")
     })?;
     let what = format!("field {} at {}", crate::request::FIELD, platform.address());
     run.report.step("publish", &what, Some(started.elapsed()));

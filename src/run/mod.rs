@@ -14,6 +14,7 @@ use std::time::Instant;
 use crate::{
     budget::Budget,
     cluster::{Cluster, Sight},
+    connection::{Connection, Login},
     error::Failure,
     report::Report,
     request::Request,
@@ -33,12 +34,16 @@ impl Run<'_> {
     async fn connect(&self) -> Result<Cluster, Failure> {
         let connection = &self.request.connection;
         let started = Instant::now();
-        let name = connection.tls_server_name.as_deref();
-        let cluster =
-            Cluster::connect(&connection.server, &connection.ca, name, &connection.login, &self.budget).await?;
+        let cluster = self.connect_as(&connection.login).await?;
         let what = format!("{} ({})", connection.server.as_str(), cluster.protocol);
         self.report.step("connect", &what, Some(started.elapsed()));
         Ok(cluster)
+    }
+
+    /// A connection to the very server and CA of the artifact.
+    async fn connect_as(&self, login: &Login) -> Result<Cluster, Failure> {
+        let Connection { server, ca, tls_server_name, .. } = &self.request.connection;
+        Cluster::connect(server, ca, tls_server_name.as_deref(), login, &self.budget).await
     }
 
     async fn observe(&self, cluster: &Cluster) -> Result<Sight, Failure> {

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::{Run, rights};
 use crate::{
-    cluster::{Cluster, denied, needed},
+    cluster::{denied, needed},
     connection::Login,
     error::{Code, Failure},
     finding::{Finding, Severity},
@@ -63,14 +63,16 @@ async fn cluster_side(run: &Run<'_>) -> Result<bool, Failure> {
     let (request, observed) = (run.request, &sight.observed);
     let objects = order(request, observed);
     let unseen = |object: &Reference| sight.denied.contains(&needed("get", object));
-    let there = objects.iter().filter(|(object, live)| live.is_some() || unseen(object));
+    let owner = |live: &Live| live.owner(request.name.as_str(), request.namespace.as_str());
+    let ours = |live: &Live| owner(live) == Owner::Ours;
+    let there = objects.iter().filter(|(object, live)| live.map_or_else(|| unseen(object), ours));
     let there: Vec<Reference> = there.map(|(object, _)| object.clone()).collect();
 
     let mut missing = sight.denied.clone();
     let mut deleted = Vec::new();
     for (object, live) in objects {
         let Some(live) = live else { continue };
-        if let Owner::Foreign(whose) = live.owner(request.name.as_str(), request.namespace.as_str()) {
+        if let Owner::Foreign(whose) = owner(live) {
             let text = format!("{object} is left alone: {whose}");
             run.report.finding(Finding::remark("foreign-object", Severity::Info, text));
             continue;
@@ -87,7 +89,10 @@ async fn cluster_side(run: &Run<'_>) -> Result<bool, Failure> {
                 run.report.change(&change, Some(started.elapsed()));
             }
             Err(mut failure) if failure.code == Code::MissingPermission => missing.append(&mut failure.missing),
-            Err(failure) => return Err(failure),
+            Err(mut failure) => {
+                failure.missing.append(&mut missing);
+                return Err(failure);
+            }
         }
     }
     if !missing.is_empty() {
@@ -98,7 +103,11 @@ async fn cluster_side(run: &Run<'_>) -> Result<bool, Failure> {
     }
     for (generation, token) in &sight.tokens {
         if deleted.contains(&secret(request, *generation)) {
-            prove_dead(run, token).await?;
+            prove_dead(run, token).await.map_err(|failure| {
+                failure
+                    .state("everything is deleted; whether the token is dead is not proved, and a repeat cannot ask")
+                    .next("use the old token by hand: it must be answered by 401")
+            })?;
         }
     }
     Ok(!deleted.is_empty())
@@ -126,10 +135,7 @@ async fn prove_dead(run: &Run<'_>, token: &Token) -> Result<(), Failure> {
 
     let started = Instant::now();
     tokio::time::sleep(HEARSAY).await;
-    let connection = &run.request.connection;
-    let name = connection.tls_server_name.as_deref();
-    let login = Login::Token(token.clone());
-    let cluster = Cluster::connect(&connection.server, &connection.ca, name, &login, &run.budget).await?;
+    let cluster = run.connect_as(&Login::Token(token.clone())).await?;
     let limit = run.budget.at_most(MEMORY);
     let mut pause = FIRST_PAUSE;
     loop {
@@ -137,7 +143,7 @@ async fn prove_dead(run: &Run<'_>, token: &Token) -> Result<(), Failure> {
             Err(failure) if failure.code == Code::Unauthorized => break,
             // The last question may be cut short by the end of the run.
             Err(failure) if failure.code != Code::Timeout || started.elapsed() < limit => {
-                return Err(failure.state("everything is deleted; whether the token is dead is not proved"));
+                return Err(failure);
             }
             Ok(_) | Err(_) if started.elapsed() >= limit => {
                 let cause = format!("the server still accepts it after {} s", started.elapsed().as_secs());

@@ -1,5 +1,5 @@
-//! A real Kubernetes control plane, and a double of the platform, for tests, the quickstart and
-//! benchmarks. Never shipped.
+//! A real Kubernetes control plane, and a double of the platform, for tests and the quickstart.
+//! Never shipped.
 //!
 //! Everything here is blocking, lives on loopback, and fails by ending the test with a message that
 //! says what was being done.

@@ -8,7 +8,7 @@ use std::{
     io::{Read as _, Write as _},
     net::{TcpListener, TcpStream},
     os::unix::fs::PermissionsExt as _,
-    process::{Child, Stdio},
+    process::{Child, Command, Stdio},
     sync::LazyLock,
     time::{Duration, Instant},
 };
@@ -377,7 +377,10 @@ fn runs_at_the_same_time_end_in_one_good_state_or_in_a_clear_refusal() {
     for round in 0..8 {
         let namespace = cp.namespace("together");
         let instance = Instance::new(cp.admin(), &namespace);
-        let children: Vec<Child> = (0..4).map(|_| start(&instance, "provision", &[])).collect();
+        // All are made before any is started, because making one writes the documents.
+        let mut commands: Vec<Command> = (0..4).map(|_| instance.command("provision", &[])).collect();
+        let spawn = |command: &mut Command| command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let children: Vec<Child> = commands.iter_mut().map(spawn).collect();
         let ends: Vec<Ran> = children.into_iter().map(finish).collect();
         for ran in &ends {
             assert!(ran.code == 0 || (ran.code == 75 && code(ran) == "conflict"), "round {round}: {ran:?}");

@@ -55,7 +55,7 @@ fn a_provision_keeps_to_its_counts() {
     assert_eq!(document["requests"], 12);
 
     a_thousand_rules_cost_no_more_requests_than_one(&instance, &namespace);
-    the_round_trips_are_those_of_the_design(&parent);
+    the_round_trips_are_counted(&parent);
 }
 
 /// In one test with the rest, because it counts what is said to the server at the same time.
@@ -75,7 +75,7 @@ fn a_thousand_rules_cost_no_more_requests_than_one(instance: &Instance, namespac
     assert_eq!(events.len() - (reviews - 5), 12, "as many as for one rule, but for a proof that is asked again");
 }
 
-fn the_round_trips_are_those_of_the_design(parent: &Persona) {
+fn the_round_trips_are_counted(parent: &Persona) {
     let cp = control_plane();
     let namespace = cp.namespace("trips");
     let gate = RoundTripGate::in_front_of(cp.server());

@@ -22,7 +22,7 @@ use crate::stage::{self, Stage, heading, tell};
 const TURNS: usize = 15;
 /// Before the ones that count: the first runs fill caches of the API server and of the disk.
 const WARM_UP: usize = 2;
-/// What the design promises for wall time.
+/// The bound on wall time, as a multiple of the floor.
 const TARGET: f64 = 2.0;
 
 /// One run of the program, from the start of its process to its end.

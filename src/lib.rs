@@ -19,31 +19,31 @@
 
 #![warn(clippy::disallowed_methods)]
 
-pub mod artifact;
-pub mod budget;
-pub mod cli;
-pub mod cluster;
-pub mod connection;
-pub mod credential;
-pub mod desired;
+mod artifact;
+mod budget;
+mod cli;
+mod cluster;
+mod connection;
+mod credential;
+mod desired;
 pub mod error;
 pub mod finding;
-pub mod inputs;
-pub mod kubeconfig;
-pub mod name;
-pub mod object;
-pub mod observed;
-pub mod output;
-pub mod plan;
-pub mod publish;
+mod inputs;
+mod kubeconfig;
+mod name;
+mod object;
+mod observed;
+mod output;
+mod plan;
+mod publish;
 pub mod rbac;
-pub mod report;
-pub mod request;
-pub mod run;
-pub mod schema;
+mod report;
+mod request;
+mod run;
+mod schema;
 pub mod secret;
-pub mod text;
-pub mod transport;
+mod text;
+mod transport;
 
 use std::{ffi::OsString, io::Write, path::Path};
 

@@ -40,7 +40,7 @@ pub fn parse(input: &PlatformInput, name: &str, bundle: Option<&Value>) -> Resul
     let mut findings = Vec::new();
     let mut required = |name: &str, value: &Option<String>| {
         if value.is_none() {
-            let text = format!("{name} is not set: a credential that cannot be handed over must not be made");
+            let text = format!("{name} is not set: the platform could not be told, so nothing is done");
             findings.push(Finding::refusal("environment-missing", text));
         }
         value.clone()

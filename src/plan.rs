@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::{
     desired::Desired,
-    object::{Kind, Live, Manifest, Owner, Reference, differing},
+    object::{Live, Manifest, Owner, Reference, differing},
     observed::{Home, Observed},
     rbac::{Permissions, Rule, difference, same_permissions},
     request::Request,
@@ -94,7 +94,6 @@ impl Plan {
     /// Compares what must be there with what is.
     #[must_use]
     pub fn new(request: &Request, desired: &Desired, observed: &Observed) -> Self {
-        let Request { names, rules, .. } = request;
         let (name, namespace) = (request.name.as_str(), request.namespace.as_str());
         let mut plan = Self::default();
         if observed.home == Home::Absent {
@@ -110,7 +109,7 @@ impl Plan {
             }
         }
         for (generation, live) in observed.retired() {
-            let reference = Reference::new(Kind::Secret, namespace, &names.secret(generation));
+            let reference = request.secret(generation);
             match live.owner(name, namespace) {
                 Owner::Ours => plan.changes.push(Change { action: Action::Delete, reference, fields: Vec::new() }),
                 Owner::Foreign(whose) if generation == observed.newest() => {
@@ -121,14 +120,14 @@ impl Plan {
         }
         let bound = observed.binding.as_ref().is_some_and(|binding| binds(binding, &desired.binding));
         let held = observed.role.as_ref().filter(|_| bound).map(rules_of).unwrap_or_default();
-        plan.permissions = difference(&held, rules, Some(namespace));
+        plan.permissions = difference(&held, &request.rules, Some(namespace));
         plan
     }
 
-    /// The change of the object of this kind, if it is not foreign.
+    /// What is done with this object, if it is not foreign.
     #[must_use]
-    pub fn action(&self, kind: Kind) -> Option<Action> {
-        self.changes.iter().find(|change| change.reference.kind == kind).map(|change| change.action)
+    pub fn change(&self, object: &Reference) -> Option<&Change> {
+        self.changes.iter().find(|change| change.reference == *object)
     }
 
     /// True when a provision would write nothing.
@@ -161,8 +160,8 @@ pub fn change(manifest: &Manifest, live: Option<&Live>) -> Change {
     let fields = differences(manifest, live);
     let action = if fields.is_empty() {
         Action::Unchanged
-    } else if fields.iter().any(|field| field.starts_with("/roleRef") || field == "/type") {
-        // Immutable fields, by validation of RoleBinding and of Secret.
+    } else if fields.iter().any(|field| field.starts_with("/roleRef")) {
+        // Immutable, by validation of RoleBinding. So is the type of a Secret: one of another type is retired.
         Action::Replace
     } else {
         Action::Update
@@ -211,6 +210,7 @@ fn same_rules(have: &Value, want: &Value) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::object::Kind;
     use serde_json::json;
 
     fn role(rules: &Value) -> Manifest {

@@ -19,13 +19,11 @@ use crate::{
     error::{Code, Failure},
     request::{FIELD, Platform},
     text::shown,
-    transport,
+    transport::{self, ANSWER, USER_AGENT},
 };
 
 /// Time for all that is done at the platform.
 const PLATFORM: Duration = Duration::from_secs(60);
-/// Time for one answer.
-const ANSWER: Duration = Duration::from_secs(30);
 /// More of an answer than anybody reads.
 const ANSWER_BYTES: usize = 64 << 10;
 
@@ -120,7 +118,7 @@ impl<'a> Publisher<'a> {
             .uri(uri)
             .header(header::AUTHORIZATION, login)
             .header(header::ACCEPT, "application/json")
-            .header(header::USER_AGENT, concat!("k8s-token/", env!("CARGO_PKG_VERSION")));
+            .header(header::USER_AGENT, USER_AGENT);
         let request = match body {
             Some(body) => {
                 request.header(header::CONTENT_TYPE, "application/json").body(Body::from(body.to_string().into_bytes()))

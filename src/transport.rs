@@ -40,6 +40,11 @@ use crate::error::{Code, Failure};
 /// Time to resolve, connect and shake hands.
 const CONNECT: Duration = Duration::from_secs(10);
 
+/// Time for one answer, of whichever server.
+pub const ANSWER: Duration = Duration::from_secs(30);
+/// What this program calls itself: audit logs and managed fields keep it.
+pub const USER_AGENT: &str = concat!("k8s-token/", env!("CARGO_PKG_VERSION"));
+
 type Stream = MaybeHttpsStream<TokioIo<TcpStream>>;
 
 /// An open connection, reopened when it breaks between two requests.

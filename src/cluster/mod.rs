@@ -35,12 +35,10 @@ use crate::{
     observed::{Home, Observed},
     rbac::{Atom, Rule, Tuple},
     secret::Token,
-    transport,
+    transport::{self, ANSWER, USER_AGENT},
 };
 use refusal::Attempt;
 
-/// Time for one answer.
-const ANSWER: Duration = Duration::from_secs(30);
 /// Time for the token controller.
 const TOKEN: Duration = Duration::from_secs(60);
 /// First pause between two looks at the Secret. The controller takes 7 to 95 ms, 9 in the median: shorter pauses
@@ -98,7 +96,7 @@ impl Cluster {
         config.root_cert = Some(ca.certificates().to_vec());
         config.tls_server_name = tls_server_name.map(str::to_owned);
         config.default_retry = false;
-        config.headers.push((http::header::USER_AGENT, user_agent()));
+        config.headers.push((http::header::USER_AGENT, http::HeaderValue::from_static(USER_AGENT)));
         config.auth_info = match login {
             Login::Token(token) => AuthInfo { token: Some(SecretString::from(token.expose())), ..AuthInfo::default() },
             Login::Kubeconfig(login) => (**login).clone(),
@@ -212,8 +210,7 @@ impl Cluster {
     async fn home(&self, namespace: &Namespace) -> Result<Home, Failure> {
         let reference = Reference::namespace(namespace.as_str());
         let attempt = self.attempt("looking for", "get", Some(&reference));
-        let api: Api<DynamicObject> = Api::all_with(self.client.clone(), &resource(Kind::Namespace));
-        match self.bounded(&attempt, api.get_opt(&reference.name)).await {
+        match self.bounded(&attempt, self.api(&reference).get_opt(&reference.name)).await {
             Ok(None) => Ok(Home::Absent),
             Ok(Some(found)) => {
                 let phase = found.data.pointer("/status/phase").and_then(Value::as_str);
@@ -242,10 +239,9 @@ impl Cluster {
     pub async fn create_namespace(&self, namespace: &Namespace) -> Result<(), Failure> {
         let reference = Reference::namespace(namespace.as_str());
         let attempt = Attempt { stores: true, ..self.attempt("creating", "create", Some(&reference)) };
-        let api: Api<DynamicObject> = Api::all_with(self.client.clone(), &resource(Kind::Namespace));
         let body = DynamicObject::new(&reference.name, &resource(Kind::Namespace));
         let parameters = PostParams { field_manager: Some(MANAGER.to_owned()), ..PostParams::default() };
-        match self.bounded(&attempt, api.create(&parameters, &body)).await {
+        match self.bounded(&attempt, self.api(&reference).create(&parameters, &body)).await {
             Ok(_) => Ok(()),
             Err(failure) if failure.code == Code::Conflict => Ok(()),
             Err(failure) => Err(failure),
@@ -420,8 +416,11 @@ impl Cluster {
     }
 
     fn api(&self, reference: &Reference) -> Api<DynamicObject> {
-        let namespace = reference.namespace.as_deref().unwrap_or_default();
-        Api::namespaced_with(self.client.clone(), namespace, &resource(reference.kind))
+        let (client, resource) = (self.client.clone(), resource(reference.kind));
+        match &reference.namespace {
+            Some(namespace) => Api::namespaced_with(client, namespace, &resource),
+            None => Api::all_with(client, &resource),
+        }
     }
 
     const fn attempt<'a>(&'a self, doing: &'a str, verb: &'a str, object: Option<&'a Reference>) -> Attempt<'a> {
@@ -444,10 +443,6 @@ impl Cluster {
             Err(_) => Err(attempt.unanswered(&transport::Trouble::Timeout("no answer"))),
         }
     }
-}
-
-fn user_agent() -> http::HeaderValue {
-    http::HeaderValue::from_static(concat!("k8s-token/", env!("CARGO_PKG_VERSION")))
 }
 
 fn resource(kind: Kind) -> ApiResource {

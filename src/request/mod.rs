@@ -16,6 +16,7 @@ use crate::{
     finding::{Finding, Severity},
     inputs::{ClusterInput, Inputs},
     name::{self, InstanceName, Names, Namespace},
+    object::{Kind, Reference},
     rbac::Rule,
     schema::{self, Schema},
     secret::Token,
@@ -48,6 +49,18 @@ pub struct Request {
 }
 
 impl Request {
+    /// An object of the instance: all but the Secrets have one name.
+    #[must_use]
+    pub fn object(&self, kind: Kind) -> Reference {
+        Reference::new(kind, self.namespace.as_str(), self.names.object())
+    }
+
+    /// The token Secret of a generation.
+    #[must_use]
+    pub fn secret(&self, generation: u32) -> Reference {
+        Reference::new(Kind::Secret, self.namespace.as_str(), &self.names.secret(generation))
+    }
+
     /// Every token that the request holds, for the redactor.
     pub fn tokens(&self) -> impl Iterator<Item = &Token> {
         let parent = match &self.connection.login {

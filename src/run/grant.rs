@@ -27,7 +27,7 @@ pub async fn plan(run: &Run<'_>) -> Result<bool, Failure> {
     let cluster = run.connect().await?;
     let sight = run.observe(&cluster).await?;
     let (desired, mut plan) = compare(run, &sight);
-    let refused = obstacles(&sight, &plan).or_else(|| rights::lacking(run.request, &sight, &plan));
+    let refused = refusal(run, &sight, &plan);
 
     let mut verdict = Ok(());
     if refused.is_none() {
@@ -51,18 +51,16 @@ pub async fn plan(run: &Run<'_>) -> Result<bool, Failure> {
 pub async fn provision(run: &Run<'_>, deliver: impl FnOnce(&Artifact) -> Result<(), Failure>) -> Result<(), Failure> {
     let cluster = run.connect().await?;
     let sight = run.observe(&cluster).await?;
-    let (desired, plan) = compare(run, &sight);
-    if let Some(failure) = obstacles(&sight, &plan) {
-        return Err(failure);
-    }
-    if let Some(failure) = rights::lacking(run.request, &sight, &plan) {
+    let (desired, mut plan) = compare(run, &sight);
+    if let Some(failure) = refusal(run, &sight, &plan) {
         return Err(failure);
     }
 
     let converged = converge(run, &cluster, &sight, &desired, &plan).await;
     let service_account = converged.map_err(|failure| hidden_home(run, &sight, failure))?;
-    let narrowed = plan.permissions.narrowed.clone();
-    run.report.permissions(plan.permissions);
+    let permissions = std::mem::take(&mut plan.permissions);
+    let narrowed = permissions.narrowed.clone();
+    run.report.permissions(permissions);
     let (token, secret) = token(run, &cluster, &sight, &desired).await?;
     let expected = Expected {
         namespace: run.request.namespace.as_str(),
@@ -86,7 +84,7 @@ pub async fn provision(run: &Run<'_>, deliver: impl FnOnce(&Artifact) -> Result<
     })?;
     hand_over(run, publisher, &artifact).await?;
     deliver(&artifact)?;
-    retire(run, &cluster, &sight, &plan.changes).await
+    retire(run, &cluster, &sight, &plan).await
 }
 
 /// Whoever may not look at the namespace finds out that it is not there when something is to be made in it.
@@ -100,11 +98,9 @@ fn hidden_home(run: &Run<'_>, sight: &Sight, failure: Failure) -> Failure {
 }
 
 /// Deletes the Secrets that have been replaced, now that everybody has the new token.
-async fn retire(run: &Run<'_>, cluster: &Cluster, sight: &Sight, changes: &[Change]) -> Result<(), Failure> {
+async fn retire(run: &Run<'_>, cluster: &Cluster, sight: &Sight, plan: &Plan) -> Result<(), Failure> {
     for (generation, live) in sight.observed.retired() {
-        let name = run.request.names.secret(generation);
-        let planned = changes.iter().find(|planned| planned.action == Action::Delete && planned.reference.name == name);
-        if let Some(planned) = planned {
+        if let Some(planned) = plan.change(&run.request.secret(generation)) {
             let started = Instant::now();
             cluster.delete(&planned.reference, live).await?;
             record(run, planned, started.elapsed());
@@ -121,6 +117,11 @@ fn compare(run: &Run<'_>, sight: &Sight) -> (Desired, Plan) {
     let desired = Desired::new(request, generation);
     let plan = Plan::new(request, &desired, &sight.observed);
     (desired, plan)
+}
+
+/// What is known to stand in the way before anything is tried.
+fn refusal(run: &Run<'_>, sight: &Sight, plan: &Plan) -> Option<Failure> {
+    obstacles(sight, plan).or_else(|| rights::lacking(run.request, sight, plan))
 }
 
 /// What stands in the way whoever asks.
@@ -151,34 +152,32 @@ async fn preview(cluster: &Cluster, sight: &Sight, desired: &Desired, plan: &mut
         return Ok(());
     }
     let observed = &sight.observed;
-    let wanted = |kind: Kind| plan.action(kind).filter(|action| matches!(action, Action::Create | Action::Update));
-    let binding = wanted(Kind::RoleBinding).filter(|_| observed.role.is_some());
-    let try_one = async |wanted: Option<Action>, manifest: &Manifest, live: Option<&Live>| match wanted {
-        Some(_) => cluster.dry_run(manifest, live).await.map(Some),
-        None => Ok(None),
+    let planned = &*plan;
+    let try_one = async |manifest: &Manifest| {
+        let change = planned.change(&manifest.reference);
+        let wanted = change.is_some_and(|change| matches!(change.action, Action::Create | Action::Update));
+        let kind = manifest.reference.kind;
+        if !wanted || (kind == Kind::RoleBinding && observed.role.is_none()) {
+            return Ok(None);
+        }
+        cluster.dry_run(manifest, observed.of(kind)).await.map(Some)
     };
     let (service_account, role, binding, secret) = tokio::join!(
-        try_one(wanted(Kind::ServiceAccount), &desired.service_account, observed.service_account.as_ref()),
-        try_one(wanted(Kind::Role), &desired.role, observed.role.as_ref()),
-        try_one(binding, &desired.binding, observed.binding.as_ref()),
-        try_one(wanted(Kind::Secret), &desired.secret, observed.of(Kind::Secret)),
+        try_one(&desired.service_account),
+        try_one(&desired.role),
+        try_one(&desired.binding),
+        try_one(&desired.secret),
     );
     let (one, other) = (Failure::both(service_account, role), Failure::both(binding, secret));
     let ((service_account, role), (binding, secret)) = Failure::both(one, other)?;
     // What the server makes of it counts: admission may add to a change, or undo it.
-    let outcomes = [
-        (&desired.service_account, service_account, observed.service_account.as_ref()),
-        (&desired.role, role, observed.role.as_ref()),
-        (&desired.binding, binding, observed.binding.as_ref()),
-        (&desired.secret, secret, observed.of(Kind::Secret)),
-    ];
-    for (manifest, outcome, live) in outcomes {
-        let (Some(outcome), Some(live)) = (outcome, live) else { continue };
-        let planned = plan.changes.iter_mut().find(|planned| planned.reference == manifest.reference);
-        if let Some(planned) = planned {
-            planned.fields = outcome.differences(live);
-            if planned.fields.is_empty() {
-                planned.action = Action::Unchanged;
+    for (manifest, outcome) in desired.manifests().into_iter().zip([service_account, role, binding, secret]) {
+        let (Some(outcome), Some(live)) = (outcome, observed.of(manifest.reference.kind)) else { continue };
+        let change = plan.changes.iter_mut().find(|change| change.reference == manifest.reference);
+        if let Some(change) = change {
+            change.fields = outcome.differences(live);
+            if change.fields.is_empty() {
+                change.action = Action::Unchanged;
             }
         }
     }
@@ -202,9 +201,9 @@ async fn converge(
         record(run, &Change { action: Action::Create, reference, fields: Vec::new() }, started.elapsed());
     }
     let observed = &sight.observed;
-    let make = async |manifest: &Manifest, live: Option<&Live>| {
-        let planned = plan.changes.iter().find(|planned| planned.reference == manifest.reference);
-        let planned = planned.cloned().unwrap_or_else(|| change(manifest, live));
+    let make = async |manifest: &Manifest| {
+        let live = observed.of(manifest.reference.kind);
+        let planned = plan.change(&manifest.reference).cloned().unwrap_or_else(|| change(manifest, live));
         let started = Instant::now();
         let made = match (planned.action, live) {
             (Action::Unchanged, Some(live)) => {
@@ -221,15 +220,9 @@ async fn converge(
         record(run, &planned, started.elapsed());
         Ok(made)
     };
-    let (service_account, role) = tokio::join!(
-        make(&desired.service_account, observed.service_account.as_ref()),
-        make(&desired.role, observed.role.as_ref()),
-    );
+    let (service_account, role) = tokio::join!(make(&desired.service_account), make(&desired.role));
     let (service_account, _) = Failure::both(service_account, role)?;
-    let (binding, secret) = tokio::join!(
-        make(&desired.binding, observed.binding.as_ref()),
-        make(&desired.secret, observed.of(Kind::Secret)),
-    );
+    let (binding, secret) = tokio::join!(make(&desired.binding), make(&desired.secret));
     Failure::both(binding, secret)?;
     Ok(service_account)
 }

@@ -27,10 +27,10 @@ pub fn lacking(request: &Request, sight: &Sight, plan: &Plan) -> Option<Failure>
                 requests.push(needed(verb, object));
             }
         }
-        let role = Reference::new(Kind::Role, request.namespace.as_str(), request.names.object());
+        let role = request.object(Kind::Role);
         let needs = |kind: Kind, instead: &str| {
-            let written = plan.action(kind).is_some_and(|action| action != Action::Unchanged);
-            written && !holds(&held, instead, &role)
+            let planned = plan.change(&request.object(kind));
+            planned.is_some_and(|planned| planned.action != Action::Unchanged) && !holds(&held, instead, &role)
         };
         if needs(Kind::Role, "escalate") || needs(Kind::RoleBinding, "bind") {
             grants = not_held(&held, &request.rules, request.namespace.as_str());

@@ -102,7 +102,7 @@ async fn cluster_side(run: &Run<'_>) -> Result<bool, Failure> {
         return Err(denied("deleting the objects", missing));
     }
     for (generation, token) in &sight.tokens {
-        if deleted.contains(&secret(request, *generation)) {
+        if deleted.contains(&request.secret(*generation)) {
             prove_dead(run, token).await.map_err(|failure| {
                 failure
                     .state("everything is deleted; whether the token is dead is not proved, and a repeat cannot ask")
@@ -116,17 +116,12 @@ async fn cluster_side(run: &Run<'_>) -> Result<bool, Failure> {
 /// What has to go, in this order. The binding first: that cuts access within milliseconds, while a deleted Secret
 /// counts after up to 10 s. The ServiceAccount last: it remembers the number of the newest Secret.
 fn order<'a>(request: &Request, observed: &'a Observed) -> Vec<(Reference, Option<&'a Live>)> {
-    let at = |kind| Reference::new(kind, request.namespace.as_str(), request.names.object());
-    let earlier = observed.earlier.iter().map(|(generation, live)| (secret(request, *generation), Some(live)));
-    let newest = (secret(request, observed.newest()), observed.secret.as_ref());
-    let role = (at(Kind::Role), observed.role.as_ref());
+    let earlier = observed.earlier.iter().map(|(generation, live)| (request.secret(*generation), Some(live)));
+    let newest = (request.secret(observed.newest()), observed.secret.as_ref());
+    let role = (request.object(Kind::Role), observed.role.as_ref());
     let (binding, account) = (observed.binding.as_ref(), observed.service_account.as_ref());
-    let first = std::iter::once((at(Kind::RoleBinding), binding));
-    first.chain(earlier).chain([newest, role, (at(Kind::ServiceAccount), account)]).collect()
-}
-
-fn secret(request: &Request, generation: u32) -> Reference {
-    Reference::new(Kind::Secret, request.namespace.as_str(), &request.names.secret(generation))
+    let first = std::iter::once((request.object(Kind::RoleBinding), binding));
+    first.chain(earlier).chain([newest, role, (request.object(Kind::ServiceAccount), account)]).collect()
 }
 
 /// Uses the token until the server refuses it.

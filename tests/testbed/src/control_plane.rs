@@ -321,6 +321,11 @@ impl ControlPlane {
         allowed.ok_or_else(|| self.api_server.late(&format!("the granting of {rule} to {}", persona.user)))
     }
 
+    /// A certificate for another server on loopback that clients take for this one.
+    pub(crate) fn server_certificate(&self) -> Result<ClientCertificate, Error> {
+        self.authority.server()
+    }
+
     /// A certificate for a user in at most two groups.
     #[must_use]
     pub fn client_certificate(&self, user: &str, groups: &[&str]) -> ClientCertificate {

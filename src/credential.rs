@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::{
     error::{Code, Failure},
-    rbac::{Atom, Coverage, Rule, Tuple, VERBS, atoms},
+    rbac::{Atom, Coverage, Rule, Target, Tuple, VERBS, atoms},
     secret::Token,
 };
 
@@ -37,13 +37,11 @@ pub struct Identity {
     pub uid: String,
 }
 
-/// What the server says a user may do in one namespace, cluster-wide grants included.
+/// What the server says a user may do in one namespace, cluster-wide grants included, or in the whole cluster.
 #[derive(Default)]
 pub struct Review {
-    /// On resources.
+    /// On resources and on paths.
     pub rules: Vec<Rule>,
-    /// On URL paths: verb and path.
-    pub urls: Vec<(String, String)>,
     /// False when an authorizer cannot list what it allows (EKS, GKE and AKS have such): then this is a lower bound.
     pub complete: bool,
 }
@@ -115,44 +113,68 @@ pub struct Questions<'a> {
 }
 
 impl<'a> Questions<'a> {
-    /// Works out the questions for these rules.
+    /// Works out the questions for these permissions.
     ///
-    /// The neighbours of a rule are the other verbs on its resources, and for a rule on single names the same verbs
-    /// on all names: what a Role that is too wide by one step would allow.
+    /// The neighbours of a permission are the other verbs on its resource, for one on a single object the same on all
+    /// objects, and for one in a namespace the same in the whole cluster: what a Role that is too wide by one step, or
+    /// a binding of the wrong kind, would allow.
     #[must_use]
-    pub fn new(rules: &'a [Rule]) -> Self {
-        let asked = Coverage::of(rules);
-        let requested: BTreeSet<Atom<'a>> = atoms(rules).filter(|atom| !atom.is_dead()).collect();
+    pub fn new(permissions: &[Atom<'a>]) -> Self {
+        let asked: Coverage<'a> = permissions.iter().copied().collect();
+        let requested: BTreeSet<Atom<'a>> = permissions.iter().copied().filter(|atom| !atom.is_dead()).collect();
         let beside = requested.iter().flat_map(|atom| {
-            let all = Atom { name: None, ..*atom };
-            VERBS.into_iter().map(move |verb| Atom { verb, ..all }).chain([all])
+            let (verbs, all) = match atom.target {
+                Target::Resource { group, resource, .. } => {
+                    (&VERBS[..], Atom { target: Target::Resource { group, resource, name: None }, ..*atom })
+                }
+                Target::Url(_) => (&URL_VERBS[..], *atom),
+            };
+            verbs.iter().map(move |verb| Atom { verb, ..all }).chain([all, atom.within(None)])
         });
         let neighbours = beside.filter(|atom| !asked.covers(*atom)).collect();
         Self { asked, requested, neighbours }
     }
 
-    /// One permission of the request that an access review can ask for.
+    /// One permission of the request that an access review can ask for; in this namespace, if there is one.
     #[must_use]
-    pub fn allowed_example(&self) -> Option<Atom<'a>> {
-        self.requested.iter().copied().find_map(concrete)
+    pub fn allowed_example(&self, namespace: &str) -> Option<Atom<'a>> {
+        preferably(namespace, self.requested.iter().copied().filter_map(concrete))
     }
 
-    /// One neighbour that an access review can ask for.
+    /// One neighbour that an access review can ask for; in this namespace, if there is one.
     #[must_use]
-    pub fn denied_example(&self) -> Option<Atom<'a>> {
-        self.neighbours.iter().copied().find(|atom| concrete(*atom) == Some(*atom))
+    pub fn denied_example(&self, namespace: &str) -> Option<Atom<'a>> {
+        preferably(namespace, self.concrete_neighbours())
     }
 
-    /// Holds what the server lists against the request.
+    /// A permission of the request that is limited to a namespace, as one on the whole cluster: what must be denied.
     #[must_use]
-    pub fn judge(&self, review: &Review, namespace: &str) -> Judgement<'a> {
-        let held = Coverage::of(&review.rules);
-        let everyone = Coverage::from_iter(EVERYONE.map(|(group, resource)| Atom::new("create", group, resource)));
-        let beyond = atoms(&review.rules).filter(|atom| !atom.is_dead());
-        let beyond = beyond.filter(|atom| !self.asked.covers(*atom) && !everyone.covers(*atom));
-        let mut excess: BTreeSet<Tuple> = beyond.map(|atom| atom.tuple(Some(namespace))).collect();
-        let urls = review.urls.iter().filter(|(_, url)| !EVERYONES_URLS.contains(&url.trim_end_matches(['*', '/'])));
-        excess.extend(urls.map(|(verb, url)| Tuple::Url { verb: verb.clone(), url: url.clone() }));
+    pub fn elsewhere_example(&self) -> Option<Atom<'a>> {
+        let limited = self.requested.iter().filter(|atom| atom.namespace.is_some());
+        let elsewhere = limited.filter_map(|atom| concrete(atom.within(None)));
+        elsewhere.into_iter().find(|atom| !self.asked.covers(*atom))
+    }
+
+    fn concrete_neighbours(&self) -> impl Iterator<Item = Atom<'a>> {
+        self.neighbours.iter().copied().filter(|atom| concrete(*atom) == Some(*atom))
+    }
+
+    /// Holds what the server lists, for each namespace and (by none) for the whole cluster, against the request.
+    #[must_use]
+    pub fn judge(&self, reviews: &[(Option<&str>, Review)]) -> Judgement<'a> {
+        let listed = || reviews.iter().flat_map(|(namespace, review)| atoms(&review.rules, *namespace));
+        let held: Coverage<'_> = listed().collect();
+        let everywhere: Coverage<'_> = listed().filter(|atom| atom.namespace.is_none()).collect();
+        let everyone: Coverage<'_> =
+            EVERYONE.iter().map(|(group, resource)| Atom::new("create", group, resource)).collect();
+        let expected = |atom: &Atom<'_>| match atom.target {
+            Target::Url(url) if EVERYONES_URLS.contains(&url.trim_end_matches(['*', '/'])) => true,
+            _ => atom.is_dead() || self.asked.covers(*atom) || everyone.covers(*atom),
+        };
+        // What is allowed everywhere is told once, and not again for each namespace.
+        let told = |atom: &Atom<'_>| atom.namespace.is_some() && everywhere.covers(*atom);
+        let excess: BTreeSet<Tuple> =
+            listed().filter(|atom| !expected(atom) && !told(atom)).map(|atom| atom.tuple()).collect();
         Judgement {
             uncovered: self.requested.iter().copied().filter(|atom| !held.covers(*atom)).collect(),
             denied: self.neighbours.iter().filter(|atom| !held.covers(**atom)).count(),
@@ -165,6 +187,18 @@ impl<'a> Questions<'a> {
     pub fn requested(&self) -> usize {
         self.requested.len()
     }
+}
+
+/// The first one in this namespace, else the first one.
+fn preferably<'a>(namespace: &str, atoms: impl Iterator<Item = Atom<'a>>) -> Option<Atom<'a>> {
+    let mut first = None;
+    for atom in atoms {
+        if atom.namespace == Some(namespace) {
+            return Some(atom);
+        }
+        first.get_or_insert(atom);
+    }
+    first
 }
 
 /// What the server's list means for the request.
@@ -196,13 +230,23 @@ pub struct Proof {
 
 /// A permission with its wildcards replaced by something that can be asked for; none for `*/scale`.
 fn concrete(atom: Atom<'_>) -> Option<Atom<'_>> {
-    (!atom.resource.starts_with("*/")).then_some(Atom {
-        group: if atom.group == "*" { "" } else { atom.group },
-        resource: if atom.resource == "*" { "configmaps" } else { atom.resource },
-        verb: if atom.verb == "*" { "get" } else { atom.verb },
-        name: atom.name,
-    })
+    let target = match atom.target {
+        Target::Resource { resource, .. } if resource.starts_with("*/") => return None,
+        Target::Resource { group, resource, name } => Target::Resource {
+            group: if group == "*" { "" } else { group },
+            resource: if resource == "*" { "configmaps" } else { resource },
+            name,
+        },
+        Target::Url(url) => Target::Url(match url.trim_end_matches('*') {
+            "" => "/",
+            path => path,
+        }),
+    };
+    Some(Atom { target, verb: if atom.verb == "*" { "get" } else { atom.verb }, ..atom })
 }
+
+/// The verbs of the form that a path can be asked with.
+const URL_VERBS: [&str; 3] = ["get", "patch", "delete"];
 
 /// What every authenticated user may create: ClusterRole system:basic-user.
 const EVERYONE: [(&str, &str); 3] = [
@@ -236,6 +280,7 @@ mod tests {
             resources: owned(resources),
             verbs: owned(verbs),
             resource_names: owned(names),
+            ..Rule::default()
         }
     }
 
@@ -258,40 +303,68 @@ mod tests {
         assert!(failure.cause.contains("uid"), "{}", failure.cause);
     }
 
-    #[test]
-    fn neighbours_are_the_other_verbs_and_the_other_names() {
-        let rules = [rule(&["pods"], &["get", "list"], &[]), rule(&["secrets"], &["get"], &["one"])];
-        let questions = Questions::new(&rules);
-        assert_eq!(questions.requested(), 3);
-        assert!(questions.neighbours.contains(&Atom::new("delete", "", "pods")));
-        assert!(questions.neighbours.contains(&Atom::new("get", "", "secrets")));
-        assert!(!questions.neighbours.contains(&Atom::new("get", "", "pods")));
-        assert_eq!(questions.allowed_example(), Some(Atom::new("get", "", "pods")));
-        assert_eq!(questions.denied_example(), Some(Atom::new("create", "", "pods")));
+    fn permissions<'a>(rules: &'a [Rule], namespace: Option<&'a str>) -> Vec<Atom<'a>> {
+        atoms(rules, namespace).collect()
     }
 
     #[test]
-    fn excess_is_what_neither_the_request_nor_everybody_has() {
+    fn neighbours_are_the_other_verbs_the_other_names_and_the_other_namespaces() {
+        let rules = [rule(&["pods"], &["get", "list"], &[]), rule(&["secrets"], &["get"], &["one"])];
+        let here = Some("a");
+        let questions = Questions::new(&permissions(&rules, here));
+        assert_eq!(questions.requested(), 3);
+        for neighbour in [
+            Atom::new("delete", "", "pods").within(here),
+            Atom::new("get", "", "secrets").within(here),
+            Atom::new("get", "", "secrets").named("one"),
+            Atom::new("get", "", "pods"),
+        ] {
+            assert!(questions.neighbours.contains(&neighbour), "{neighbour:?}");
+        }
+        assert!(!questions.neighbours.contains(&Atom::new("get", "", "pods").within(here)));
+        assert_eq!(questions.allowed_example("a"), Some(Atom::new("get", "", "pods").within(here)));
+        assert_eq!(questions.denied_example("a"), Some(Atom::new("create", "", "pods").within(here)));
+        assert_eq!(questions.elsewhere_example(), Some(Atom::new("get", "", "pods")));
+        let wide = permissions(&rules, None);
+        assert_eq!(Questions::new(&[wide.clone(), permissions(&rules, here)].concat()).elsewhere_example(), None);
+        assert_eq!(Questions::new(&wide).denied_example("a"), Some(Atom::new("create", "", "pods")));
+    }
+
+    #[test]
+    fn excess_is_what_neither_the_request_nor_everybody_has_and_is_told_once() {
         let rules = [rule(&["pods"], &["get"], &[])];
         let basic = Rule {
             api_groups: vec!["authorization.k8s.io".to_owned()],
             resources: vec!["selfsubjectrulesreviews".to_owned()],
             verbs: vec!["create".to_owned()],
-            resource_names: Vec::new(),
+            ..Rule::default()
         };
-        let review = Review {
-            rules: vec![rule(&["pods"], &["get"], &[]), rule(&["secrets"], &["list"], &[]), basic],
-            urls: vec![("get".to_owned(), "/api/*".to_owned()), ("get".to_owned(), "/metrics".to_owned())],
-            complete: true,
+        let url = |url: &str| Rule {
+            verbs: vec!["get".to_owned()],
+            non_resource_urls: vec![url.to_owned()],
+            ..Rule::default()
         };
-        let judgement = Questions::new(&rules).judge(&review, "a");
+        let everywhere = [basic, url("/api/*"), url("/metrics"), rule(&["nodes"], &["list"], &[])];
+        let here = [&everywhere[..], &rules, &[rule(&["secrets"], &["list"], &[])]].concat();
+        let review = |rules: &[Rule]| Review { rules: rules.to_vec(), complete: true };
+        let reviews = [(None, review(&everywhere)), (Some("a"), review(&here)), (Some("b"), review(&everywhere))];
+        let asked = permissions(&rules, Some("a"));
+        let judgement = Questions::new(&asked).judge(&reviews);
         assert!(judgement.uncovered.is_empty());
         assert_eq!(
             judgement.excess,
             [
-                Atom::new("list", "", "secrets").tuple(Some("a")),
+                Atom::new("list", "", "nodes").tuple(),
+                Atom::new("list", "", "secrets").within(Some("a")).tuple(),
                 Tuple::Url { verb: "get".to_owned(), url: "/metrics".to_owned() },
             ]
         );
+        let too_wide = [(None, review(&rules)), (Some("a"), review(&rules))];
+        let judgement = Questions::new(&asked).judge(&too_wide);
+        assert_eq!(judgement.excess, [Atom::new("get", "", "pods").tuple()], "asked for in one namespace, held in all");
+        let elsewhere = [(None, review(&[])), (Some("a"), review(&[])), (Some("b"), review(&rules))];
+        let judgement = Questions::new(&asked).judge(&elsewhere);
+        assert_eq!(judgement.uncovered, asked, "held in one namespace, asked for in another");
+        assert_eq!(judgement.excess, [Atom::new("get", "", "pods").within(Some("b")).tuple()]);
     }
 }

@@ -1,18 +1,20 @@
-//! What must be there: `Request -> Desired`, the four objects as apply bodies. Pure and infallible.
+//! What must be there: `Request -> Desired`, every object as an apply body. Pure and infallible.
 
 use std::collections::BTreeMap;
 
 use k8s_openapi::{
     api::{
         core::v1::{Secret, ServiceAccount},
-        rbac::v1::{PolicyRule, Role, RoleBinding, RoleRef, Subject},
+        rbac::v1::{ClusterRole, ClusterRoleBinding, PolicyRule, Role, RoleBinding, RoleRef, Subject},
     },
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
 use serde_json::Value;
 
 use crate::{
-    object::{GENERATION, Kind, MANAGED_BY, MANAGER, Manifest, NAME, NAMESPACE, Reference, TOKEN_SECRET},
+    grant::{Authority, Grant, Place, Scope},
+    inventory::Inventory,
+    object::{GENERATION, INVENTORY, Kind, MANAGED_BY, MANAGER, Manifest, NAME, NAMESPACE, Reference, TOKEN_SECRET},
     rbac::Rule,
     request::Request,
 };
@@ -23,87 +25,123 @@ const DEPLOYED_WITH: (&str, &str) = ("app.kubernetes.io/deployed-with", "massdri
 /// The objects of one instance.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Desired {
-    /// The identity; remembers the number of the token Secret.
+    /// The number of the token Secret.
+    pub generation: u32,
+    /// Every place that stays.
+    pub inventory: Inventory,
+    /// The identity; remembers the two.
     pub service_account: Manifest,
-    /// What it may do.
-    pub role: Manifest,
-    /// That it may do it.
-    pub binding: Manifest,
+    /// What it may do, in the order of the request.
+    pub grants: Vec<Granted>,
     /// Where the token controller puts the token.
     pub secret: Manifest,
 }
 
-impl Desired {
-    /// The objects that grant this request; `generation` is the number of the token Secret, 1 for the first.
-    #[must_use]
-    pub fn new(request: &Request, generation: u32) -> Self {
-        let names = &request.names;
-        let meta = |name: &str, more: &[(&str, &str)]| ObjectMeta {
-            name: Some(name.to_owned()),
-            namespace: Some(request.namespace.to_string()),
-            labels: Some(labels(&request.labels)),
-            annotations: Some(annotations(request, more)),
-            ..ObjectMeta::default()
-        };
-        let manifest = |kind: Kind, name: &str, object: Value| Manifest {
-            reference: Reference::new(kind, request.namespace.as_str(), name),
-            body: object,
-        };
+/// The objects of one grant.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Granted {
+    /// Where they are.
+    pub place: Place,
+    /// Our own Role or ClusterRole; none when an existing ClusterRole is bound.
+    pub role: Option<Manifest>,
+    /// The binding.
+    pub binding: Manifest,
+}
 
-        let object = names.object();
-        let secret = names.secret(generation);
+impl Desired {
+    /// The objects that grant this request; `generation` is the number of the token Secret, 1 for the first. `kept` are
+    /// places of earlier requests that cannot be cleared.
+    #[must_use]
+    pub fn new(request: &Request, generation: u32, kept: Vec<Place>) -> Self {
+        let inventory = request.inventory_with(kept);
+        let secret = request.names.secret(generation);
+        let account_of = [("kubernetes.io/service-account.name", request.names.object().to_owned())];
         Self {
-            service_account: manifest(
-                Kind::ServiceAccount,
-                object,
-                body(&ServiceAccount {
-                    metadata: meta(object, &[(GENERATION, &generation.to_string())]),
-                    ..ServiceAccount::default()
-                }),
-            ),
-            role: manifest(
-                Kind::Role,
-                object,
-                body(&Role {
-                    metadata: meta(object, &[]),
-                    rules: Some(request.rules.iter().map(policy_rule).collect()),
-                }),
-            ),
-            binding: manifest(
-                Kind::RoleBinding,
-                object,
-                body(&RoleBinding {
-                    metadata: meta(object, &[]),
-                    role_ref: RoleRef {
-                        api_group: Kind::Role.group().to_owned(),
-                        kind: Kind::Role.as_str().to_owned(),
-                        name: object.to_owned(),
-                    },
-                    subjects: Some(vec![Subject {
-                        kind: Kind::ServiceAccount.as_str().to_owned(),
-                        name: object.to_owned(),
-                        // Legal to omit in a RoleBinding; scanners then show a dangling subject.
-                        namespace: Some(request.namespace.to_string()),
-                        ..Subject::default()
-                    }]),
-                }),
-            ),
-            secret: manifest(
-                Kind::Secret,
-                &secret,
-                body(&Secret {
-                    metadata: meta(&secret, &[("kubernetes.io/service-account.name", object)]),
+            generation,
+            service_account: service_account(request, generation, &inventory),
+            grants: request.grants.iter().map(|grant| granted(request, grant)).collect(),
+            secret: Manifest {
+                body: body(&Secret {
+                    metadata: metadata(request, &secret, account_of),
                     type_: Some(TOKEN_SECRET.to_owned()),
                     ..Secret::default()
                 }),
-            ),
+                reference: secret,
+            },
+            inventory,
         }
     }
+}
 
-    /// All four, in the order in which they are made.
-    #[must_use]
-    pub fn manifests(&self) -> [&Manifest; 4] {
-        [&self.service_account, &self.role, &self.binding, &self.secret]
+/// The ServiceAccount, with this inventory.
+#[must_use]
+pub fn service_account(request: &Request, generation: u32, inventory: &Inventory) -> Manifest {
+    let reference = request.names.service_account();
+    let generation = (GENERATION, generation.to_string());
+    let inventory = inventory.text().map(|text| (INVENTORY, text));
+    let metadata = metadata(request, &reference, std::iter::once(generation).chain(inventory));
+    Manifest { body: body(&ServiceAccount { metadata, ..ServiceAccount::default() }), reference }
+}
+
+fn granted(request: &Request, grant: &Grant) -> Granted {
+    let role = grant.place.has_role().then(|| role(request, &grant.place.scope, &grant.rules));
+    Granted { place: grant.place.clone(), role, binding: binding(request, &grant.place) }
+}
+
+/// Our own Role or ClusterRole of a scope, with these rules.
+#[must_use]
+pub fn role(request: &Request, scope: &Scope, rules: &[Rule]) -> Manifest {
+    let reference = request.names.role(scope);
+    let metadata = metadata(request, &reference, []);
+    let rules = Some(rules.iter().map(policy_rule).collect());
+    let body = match scope {
+        Scope::Namespace(_) => body(&Role { metadata, rules }),
+        Scope::Cluster => body(&ClusterRole { metadata, rules, ..ClusterRole::default() }),
+    };
+    Manifest { reference, body }
+}
+
+/// The binding of a place.
+#[must_use]
+pub fn binding(request: &Request, place: &Place) -> Manifest {
+    let reference = request.names.binding(place);
+    let metadata = metadata(request, &reference, []);
+    let role_ref = match &place.authority {
+        Authority::Rules => request.names.role(&place.scope),
+        Authority::ClusterRole(name) => Reference::at_cluster(Kind::ClusterRole, name.as_str()),
+    };
+    let role_ref = RoleRef {
+        api_group: role_ref.kind.group().to_owned(),
+        kind: role_ref.kind.as_str().to_owned(),
+        name: role_ref.name,
+    };
+    let subjects = Some(vec![Subject {
+        kind: Kind::ServiceAccount.as_str().to_owned(),
+        name: request.names.object().to_owned(),
+        // Legal to omit in a RoleBinding; scanners then show a dangling subject.
+        namespace: Some(request.namespace.to_string()),
+        ..Subject::default()
+    }]);
+    let body = match place.scope {
+        Scope::Namespace(_) => body(&RoleBinding { metadata, role_ref, subjects }),
+        Scope::Cluster => body(&ClusterRoleBinding { metadata, role_ref, subjects }),
+    };
+    Manifest { reference, body }
+}
+
+fn metadata(
+    request: &Request,
+    reference: &Reference,
+    more: impl IntoIterator<Item = (&'static str, String)>,
+) -> ObjectMeta {
+    let ours = [(NAME, request.name.to_string()), (NAMESPACE, request.namespace.to_string())];
+    let annotations = ours.into_iter().chain(more).map(|(key, value)| (key.to_owned(), value));
+    ObjectMeta {
+        name: Some(reference.name.clone()),
+        namespace: reference.namespace.clone(),
+        labels: Some(labels(&request.labels)),
+        annotations: Some(annotations.collect()),
+        ..ObjectMeta::default()
     }
 }
 
@@ -113,12 +151,6 @@ fn labels(tags: &BTreeMap<String, String>) -> BTreeMap<String, String> {
     tags.clone().into_iter().chain(ours).collect()
 }
 
-fn annotations(request: &Request, more: &[(&str, &str)]) -> BTreeMap<String, String> {
-    let (name, home) = (request.name.as_str(), request.namespace.as_str());
-    let ours = [(NAME, name), (NAMESPACE, home)];
-    ours.into_iter().chain(more.iter().copied()).map(|(key, value)| (key.to_owned(), value.to_owned())).collect()
-}
-
 fn policy_rule(rule: &Rule) -> PolicyRule {
     let some = |list: &Vec<String>| (!list.is_empty()).then(|| list.clone());
     PolicyRule {
@@ -126,7 +158,7 @@ fn policy_rule(rule: &Rule) -> PolicyRule {
         resources: some(&rule.resources),
         resource_names: some(&rule.resource_names),
         verbs: rule.verbs.clone(),
-        non_resource_urls: None,
+        non_resource_urls: some(&rule.non_resource_urls),
     }
 }
 

@@ -111,8 +111,10 @@ codes! {
     MissingPermission = "missing-permission", Denied;
     /// The parent credential may not grant what it does not hold.
     Escalation = "escalation", Denied;
-    /// The namespace went away while it was worked in.
+    /// A namespace of the request is not there, or went away while it was worked in.
     NamespaceAbsent = "namespace-absent", Failed;
+    /// A ClusterRole of the request is not there.
+    ClusterRoleAbsent = "cluster-role-absent", Failed;
     /// The server or an admission policy refused an object.
     Refused = "refused", Failed;
     /// The token still works after everything was deleted.
@@ -193,11 +195,27 @@ impl Failure {
             (Ok(one), Ok(other)) => Ok((one, other)),
             (Err(mut failure), Err(mut second)) => {
                 failure.missing.append(&mut second.missing);
+                failure.findings.append(&mut second.findings);
                 failure.unsettled |= second.unsettled;
                 Err(failure)
             }
             (Err(failure), Ok(_)) | (Ok(_), Err(failure)) => Err(failure),
         }
+    }
+
+    /// Any number of things done at the same time.
+    ///
+    /// # Errors
+    /// The first failure, with what the others add.
+    pub fn all<T>(results: impl IntoIterator<Item = Result<T, Self>>) -> Result<Vec<T>, Self> {
+        let mut all = Ok(Vec::new());
+        for result in results {
+            all = Self::both(all, result).map(|(mut all, result)| {
+                all.push(result);
+                all
+            });
+        }
+        all
     }
 
     /// Says what state is left, unless that is known already.
@@ -240,7 +258,8 @@ const fn usual_next_step(code: Code) -> &'static str {
         }
         Code::ForeignObject => "choose another name, or delete that object if nobody needs it",
         Code::NamespaceTerminating => "wait until the namespace is gone, then run again",
-        Code::NamespaceAbsent => "find out who deletes the namespace, then run again",
+        Code::NamespaceAbsent => "create the namespace, or take it out of the params, then run again",
+        Code::ClusterRoleAbsent => "create the ClusterRole, or take it out of the params, then run again",
         Code::Quota => "raise the quota or delete what is not needed, then run again",
         Code::TokenControllerAbsent => "check the token controller of kube-controller-manager, then run again",
         Code::TokenSecretVanished => "find out who deletes Secrets in this namespace, then run again",

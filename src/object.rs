@@ -17,6 +17,9 @@ pub const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
 pub const NAME: &str = "k8s-token.massdriver.cloud/name";
 /// Annotation: the instance's home namespace.
 pub const NAMESPACE: &str = "k8s-token.massdriver.cloud/namespace";
+/// Annotation of the ServiceAccount: all places outside the home namespace's own Role and binding where something of
+/// the instance may be, written before it is made there.
+pub const INVENTORY: &str = "k8s-token.massdriver.cloud/inventory";
 /// Annotation of the ServiceAccount: the number of the newest token Secret, written before that Secret is made.
 pub const GENERATION: &str = "k8s-token.massdriver.cloud/token-generation";
 
@@ -32,8 +35,12 @@ pub enum Kind {
     ServiceAccount,
     /// What it may do.
     Role,
+    /// What it may do in the whole cluster.
+    ClusterRole,
     /// That it may do it.
     RoleBinding,
+    /// That it may do it in the whole cluster.
+    ClusterRoleBinding,
     /// Holds the token.
     Secret,
 }
@@ -46,7 +53,9 @@ impl Kind {
             Self::Namespace => "Namespace",
             Self::ServiceAccount => "ServiceAccount",
             Self::Role => "Role",
+            Self::ClusterRole => "ClusterRole",
             Self::RoleBinding => "RoleBinding",
+            Self::ClusterRoleBinding => "ClusterRoleBinding",
             Self::Secret => "Secret",
         }
     }
@@ -56,7 +65,9 @@ impl Kind {
     pub const fn group(self) -> &'static str {
         match self {
             Self::Namespace | Self::ServiceAccount | Self::Secret => "",
-            Self::Role | Self::RoleBinding => "rbac.authorization.k8s.io",
+            Self::Role | Self::ClusterRole | Self::RoleBinding | Self::ClusterRoleBinding => {
+                "rbac.authorization.k8s.io"
+            }
         }
     }
 
@@ -67,7 +78,9 @@ impl Kind {
             Self::Namespace => "namespaces",
             Self::ServiceAccount => "serviceaccounts",
             Self::Role => "roles",
+            Self::ClusterRole => "clusterroles",
             Self::RoleBinding => "rolebindings",
+            Self::ClusterRoleBinding => "clusterrolebindings",
             Self::Secret => "secrets",
         }
     }
@@ -78,7 +91,7 @@ impl Kind {
 pub struct Reference {
     /// Its kind.
     pub kind: Kind,
-    /// Its namespace; none for a Namespace.
+    /// Its namespace; none for a Namespace and what is in none.
     pub namespace: Option<String>,
     /// Its name.
     pub name: String,
@@ -91,10 +104,27 @@ impl Reference {
         Self { kind, namespace: Some(namespace.to_owned()), name: name.to_owned() }
     }
 
+    /// An object that is in no namespace.
+    #[must_use]
+    pub fn at_cluster(kind: Kind, name: &str) -> Self {
+        Self { kind, namespace: None, name: name.to_owned() }
+    }
+
     /// A Namespace.
     #[must_use]
     pub fn namespace(name: &str) -> Self {
-        Self { kind: Kind::Namespace, namespace: None, name: name.to_owned() }
+        Self::at_cluster(Kind::Namespace, name)
+    }
+
+    /// Where people look for it: in the home namespace, then in the others by name, then in the whole cluster.
+    #[must_use]
+    pub fn place_in_reading_order(&self, home: &str) -> impl Ord + use<'_> {
+        let place = match self.namespace.as_deref() {
+            None if self.kind == Kind::Namespace => 0,
+            None => 2,
+            Some(namespace) => u8::from(namespace != home),
+        };
+        (place, self.namespace.as_deref().filter(|_| place == 1))
     }
 }
 

@@ -1,32 +1,54 @@
-//! What the server has at the places of our objects: the form in which `cluster/` hands it to `plan.rs`. Pure data.
+//! What the server has at the places of our objects: the form in which the look hands it to `plan.rs`. Pure data.
 
-use crate::object::{Kind, Live, TOKEN_SECRET};
+use std::collections::BTreeMap;
 
-/// The state of the home namespace.
+use crate::{
+    grant::{Authority, Place},
+    inventory::Inventory,
+    name::{ClusterRoleName, Namespace},
+    object::{Live, TOKEN_SECRET},
+    plan::rules_of,
+    rbac::{Rule, Tuple},
+};
+
+/// The state of a namespace.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Home {
+pub enum Presence {
     /// There.
     Active,
-    /// To be made.
-    #[default]
+    /// Not there.
     Absent,
     /// On its way out: nothing can be made in it.
     Terminating,
     /// The parent credential may not look; later requests will tell.
+    #[default]
     Unknown,
+}
+
+/// What is at one place.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Found {
+    /// Our own Role or ClusterRole.
+    pub role: Option<Live>,
+    /// The binding.
+    pub binding: Option<Live>,
+    /// What the parent credential lacks to look at it.
+    pub denied: Vec<Tuple>,
 }
 
 /// What the server has at the places of our objects.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Observed {
-    /// The home namespace.
-    pub home: Home,
+    /// The namespaces that were looked at, the home namespace among them.
+    pub namespaces: BTreeMap<Namespace, Presence>,
     /// The ServiceAccount.
     pub service_account: Option<Live>,
-    /// The Role.
-    pub role: Option<Live>,
-    /// The RoleBinding.
-    pub binding: Option<Live>,
+    /// Where the ServiceAccount says that something may be.
+    pub inventory: Inventory,
+    /// What is at the places of the request and of the inventory, and at that of the home namespace's own Role.
+    pub places: BTreeMap<Place, Found>,
+    /// The rules of existing ClusterRoles, as far as they were looked at; none for one that is not there.
+    pub cluster_roles: BTreeMap<ClusterRoleName, Option<Vec<Rule>>>,
     /// The Secret of the newest generation.
     pub secret: Option<Live>,
     /// The first Secret and the one before the newest, by number, when they are still there: left by runs that
@@ -61,15 +83,39 @@ impl Observed {
         self.service_account.as_ref().and_then(Live::generation).unwrap_or(1)
     }
 
-    /// The object of this kind, if it is of use.
+    /// The token Secret, if it is of use.
     #[must_use]
-    pub fn of(&self, kind: Kind) -> Option<&Live> {
-        match kind {
-            Kind::ServiceAccount => self.service_account.as_ref(),
-            Kind::Role => self.role.as_ref(),
-            Kind::RoleBinding => self.binding.as_ref(),
-            Kind::Secret => self.secret.as_ref().filter(|_| !self.is_stale()),
-            Kind::Namespace => None,
+    pub fn secret(&self) -> Option<&Live> {
+        self.secret.as_ref().filter(|_| !self.is_stale())
+    }
+
+    /// The state of a namespace; unknown when nobody looked.
+    #[must_use]
+    pub fn presence(&self, namespace: &Namespace) -> Presence {
+        self.namespaces.get(namespace).copied().unwrap_or_default()
+    }
+
+    /// Our own Role or ClusterRole at a place.
+    #[must_use]
+    pub fn role(&self, place: &Place) -> Option<&Live> {
+        self.places.get(place)?.role.as_ref()
+    }
+
+    /// The binding at a place.
+    #[must_use]
+    pub fn binding(&self, place: &Place) -> Option<&Live> {
+        self.places.get(place)?.binding.as_ref()
+    }
+
+    /// The rules that a binding at this place hands out, as far as they are known.
+    #[must_use]
+    pub fn rules(&self, place: &Place) -> Vec<Rule> {
+        match &place.authority {
+            Authority::Rules => {
+                let own = Place::new(place.scope.clone(), Authority::Rules);
+                self.role(&own).map(rules_of).unwrap_or_default()
+            }
+            Authority::ClusterRole(name) => self.cluster_roles.get(name).cloned().flatten().unwrap_or_default(),
         }
     }
 }

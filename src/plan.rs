@@ -7,10 +7,11 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::{
-    desired::Desired,
+    desired::{self, Desired},
+    grant::{Authority, Grant, Place},
     object::{Live, Manifest, Owner, Reference, differing},
-    observed::{Home, Observed},
-    rbac::{Permissions, Rule, difference, same_permissions},
+    observed::{Observed, Presence},
+    rbac::{Atom, Permissions, Rule, atoms, difference, same_permissions},
     request::Request,
     text::escaped,
 };
@@ -56,6 +57,15 @@ pub struct Change {
     pub fields: Vec<String>,
 }
 
+impl Change {
+    /// The order in which people read changes: place by place, what is made before what goes.
+    #[must_use]
+    pub fn reading_order(&self, home: &str) -> impl Ord + use<'_> {
+        let Reference { kind, name, .. } = &self.reference;
+        (self.reference.place_in_reading_order(home), self.action == Action::Delete, *kind, name)
+    }
+}
+
 impl Serialize for Change {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         use serde::ser::SerializeStruct as _;
@@ -82,7 +92,8 @@ pub struct Foreign {
 /// What a provision would do.
 #[derive(Debug, Default)]
 pub struct Plan {
-    /// One for each object, in the order in which they are made.
+    /// One for each object, in the order in which people read them: the home namespace, the other namespaces by name,
+    /// the whole cluster.
     pub changes: Vec<Change>,
     /// What changes for the holder of the credential.
     pub permissions: Permissions,
@@ -94,34 +105,50 @@ impl Plan {
     /// Compares what must be there with what is.
     #[must_use]
     pub fn new(request: &Request, desired: &Desired, observed: &Observed) -> Self {
-        let (name, namespace) = (request.name.as_str(), request.namespace.as_str());
+        let home = request.namespace.as_str();
         let mut plan = Self::default();
-        if observed.home == Home::Absent {
-            let reference = Reference::namespace(namespace);
-            plan.changes.push(Change { action: Action::Create, reference, fields: Vec::new() });
+        if observed.presence(&request.namespace) == Presence::Absent {
+            plan.push(Action::Create, Reference::namespace(home));
         }
-        for manifest in desired.manifests() {
-            let live = observed.of(manifest.reference.kind);
-            if let Some(Owner::Foreign(whose)) = live.map(|live| live.owner(name, namespace)) {
-                plan.foreign.push(Foreign { reference: manifest.reference.clone(), whose });
-            } else {
-                plan.changes.push(change(manifest, live));
+        plan.compare(request, &desired.service_account, observed.service_account.as_ref());
+        for granted in &desired.grants {
+            if let Some(role) = &granted.role {
+                plan.compare(request, role, observed.role(&granted.place));
+            }
+            plan.compare(request, &granted.binding, observed.binding(&granted.place));
+        }
+        plan.compare(request, &desired.secret, observed.secret());
+        for (reference, live) in leftovers(request, observed).flat_map(|(_, objects)| objects) {
+            if request.owns(live) {
+                plan.push(Action::Delete, reference);
             }
         }
         for (generation, live) in observed.retired() {
-            let reference = request.secret(generation);
-            match live.owner(name, namespace) {
-                Owner::Ours => plan.changes.push(Change { action: Action::Delete, reference, fields: Vec::new() }),
+            let reference = request.names.secret(generation);
+            match request.owner(live) {
+                Owner::Ours => plan.push(Action::Delete, reference),
                 Owner::Foreign(whose) if generation == observed.newest() => {
                     plan.foreign.push(Foreign { reference, whose });
                 }
                 Owner::Foreign(_) => {} // somebody has taken a name that we have left for good
             }
         }
-        let bound = observed.binding.as_ref().is_some_and(|binding| binds(binding, &desired.binding));
-        let held = observed.role.as_ref().filter(|_| bound).map(rules_of).unwrap_or_default();
-        plan.permissions = difference(&held, &request.rules, Some(namespace));
+        plan.changes.sort_by(|one, other| one.reading_order(home).cmp(&other.reading_order(home)));
+        plan.permissions = permissions(request, observed);
         plan
+    }
+
+    fn push(&mut self, action: Action, reference: Reference) {
+        self.changes.push(Change { action, reference, fields: Vec::new() });
+    }
+
+    fn compare(&mut self, request: &Request, manifest: &Manifest, live: Option<&Live>) {
+        match live.map(|live| request.owner(live)) {
+            Some(Owner::Foreign(whose)) => {
+                self.foreign.push(Foreign { reference: manifest.reference.clone(), whose });
+            }
+            _ => self.changes.push(change(manifest, live)),
+        }
     }
 
     /// What is done with this object, if it is not foreign.
@@ -137,7 +164,47 @@ impl Plan {
     }
 }
 
-/// Whether a live binding gives our Role to our ServiceAccount, whatever else it does.
+/// The places where something of an earlier request may be, and what is there: binding first, as it goes.
+pub fn leftovers<'a>(
+    request: &'a Request,
+    observed: &'a Observed,
+) -> impl Iterator<Item = (&'a Place, Vec<(Reference, &'a Live)>)> {
+    let left = observed.places.iter().filter(|(place, _)| !request.wants(place));
+    left.map(|(place, found)| {
+        let binding = found.binding.iter().map(|live| (request.names.binding(place), live));
+        let role = found.role.iter().map(|live| (request.names.role(&place.scope), live));
+        (place, binding.chain(role).collect())
+    })
+}
+
+/// What changes for the holder: what the bindings that are there hand out now, against the request.
+fn permissions(request: &Request, observed: &Observed) -> Permissions {
+    let bound = observed.places.iter().filter(|(place, found)| {
+        let binding = found.binding.as_ref().filter(|binding| request.owns(binding));
+        binding.is_some_and(|binding| binds(binding, &desired::binding(request, place)))
+    });
+    let held: Vec<(&Place, Vec<Rule>)> = bound.map(|(place, _)| (place, observed.rules(place))).collect();
+    let wanted = granted_rules(request, observed);
+    difference(&all_atoms(&held), &all_atoms(&wanted))
+}
+
+/// What the request grants, place by place: our own rules, and those that the existing ClusterRoles have now.
+#[must_use]
+pub fn granted_rules<'a>(request: &'a Request, observed: &Observed) -> Vec<(&'a Place, Vec<Rule>)> {
+    let rules = |grant: &'a Grant| match grant.place.authority {
+        Authority::Rules => grant.rules.clone(),
+        Authority::ClusterRole(_) => observed.rules(&grant.place),
+    };
+    request.grants.iter().map(|grant| (&grant.place, rules(grant))).collect()
+}
+
+/// Every single permission of these rules, each where it applies.
+#[must_use]
+pub fn all_atoms<'a>(rules: &'a [(&Place, Vec<Rule>)]) -> Vec<Atom<'a>> {
+    rules.iter().flat_map(|(place, rules)| atoms(rules, place.scope.namespace())).collect()
+}
+
+/// Whether a live binding gives the role of this place to our ServiceAccount, whatever else it does.
 fn binds(binding: &Live, wanted: &Manifest) -> bool {
     let subjects = binding.fields.get("subjects").and_then(Value::as_array);
     binding.fields.get("roleRef") == Some(&wanted.body["roleRef"])
@@ -197,14 +264,10 @@ fn differences(manifest: &Manifest, live: &Live) -> Vec<String> {
     fields
 }
 
-/// Rules in other words are the same rules: no write, no change. A rule that we do not know the form of is another.
+/// Rules in other words are the same rules: no write, no change. What cannot be read as rules is another.
 fn same_rules(have: &Value, want: &Value) -> bool {
     let parse = |rules: &Value| serde_json::from_value::<Vec<Rule>>(rules.clone()).ok();
-    let known = have.as_array().is_none_or(|rules| rules.iter().all(|rule| rule.get("nonResourceURLs").is_none()));
-    match (parse(have), parse(want)) {
-        (Some(have), Some(want)) => known && same_permissions(&have, &want),
-        _ => false,
-    }
+    matches!((parse(have), parse(want)), (Some(have), Some(want)) if same_permissions(&have, &want))
 }
 
 #[cfg(test)]

@@ -138,7 +138,8 @@ impl Report {
         self.step(change.action.as_str(), &format!("{}{fields}", change.reference), took);
         let mut document = self.document.borrow_mut();
         document.changes.push(change.clone());
-        document.changes.sort_by_key(|change| change.reference.kind);
+        let home = document.namespace.clone().unwrap_or_default();
+        document.changes.sort_by(|one, other| one.reading_order(&home).cmp(&other.reading_order(&home)));
     }
 
     /// A write went through; a later failure says so.

@@ -50,14 +50,19 @@ impl Token {
     /// `sha256:` and 64 hex digits: names the token without giving it away.
     #[must_use]
     pub fn fingerprint(&self) -> String {
-        use std::fmt::Write as _;
-
-        let digest = ring::digest::digest(&ring::digest::SHA256, self.expose().as_bytes());
-        digest.as_ref().iter().fold(String::from("sha256:"), |mut text, byte| {
-            let _ = write!(text, "{byte:02x}");
-            text
-        })
+        format!("sha256:{}", sha256(self.expose().as_bytes()))
     }
+}
+
+/// SHA-256 as 64 hexadecimal digits.
+pub(crate) fn sha256(bytes: &[u8]) -> String {
+    use std::fmt::Write as _;
+
+    let digest = ring::digest::digest(&ring::digest::SHA256, bytes);
+    digest.as_ref().iter().fold(String::with_capacity(64), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
 }
 
 /// The last line of defence on every output path: it knows each token of this run and blanks it, raw and in base64.

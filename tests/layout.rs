@@ -38,14 +38,25 @@ const RULES: &[(&str, &[&str])] = &[
             "transport.rs",
             "publish.rs",
             "cluster/mod.rs",
-            "run/grant.rs",
+            "run/converge.rs",
+            "run/look.rs",
             "run/proof.rs",
+            "run/provision.rs",
             "run/take_back.rs",
         ],
     ),
     (
         "Instant::now",
-        &["budget.rs", "cluster/mod.rs", "run/mod.rs", "run/grant.rs", "run/proof.rs", "run/take_back.rs", "report.rs"],
+        &[
+            "budget.rs",
+            "cluster/mod.rs",
+            "run/mod.rs",
+            "run/converge.rs",
+            "run/proof.rs",
+            "run/provision.rs",
+            "run/take_back.rs",
+            "report.rs",
+        ],
     ),
 ];
 

@@ -5,24 +5,31 @@ mod refusal;
 
 pub use refusal::{denied, needed, not_grantable, summary};
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use k8s_openapi::api::{
-    authentication::v1::SelfSubjectReview,
-    authorization::v1::{
-        ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec, SelfSubjectRulesReview,
-        SelfSubjectRulesReviewSpec,
+use k8s_openapi::{
+    api::{
+        authentication::v1::SelfSubjectReview,
+        authorization::v1::{
+            NonResourceAttributes, ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec,
+            SelfSubjectRulesReview, SelfSubjectRulesReviewSpec,
+        },
     },
+    apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
 use kube::{
     Api, Client, Config,
-    api::{ApiResource, DeleteParams, DynamicObject, Patch, PatchParams, PostParams, Preconditions},
+    api::{ApiResource, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams, Preconditions},
     client::ConfigExt as _,
     config::AuthInfo,
 };
 use secrecy::SecretString;
 use serde_json::{Value, json};
+use tokio::sync::Semaphore;
 use tower::ServiceBuilder;
 
 use crate::{
@@ -30,10 +37,10 @@ use crate::{
     connection::{CaBundle, Login, Server},
     credential::{Identity, Review},
     error::{Code, Failure},
-    name::{Names, Namespace},
-    object::{Kind, Live, MANAGER, Manifest, Reference},
-    observed::{Home, Observed},
-    rbac::{Atom, Rule, Tuple},
+    name::Namespace,
+    object::{Kind, Live, MANAGED_BY, MANAGER, Manifest, Reference},
+    observed::Presence,
+    rbac::{Atom, Rule, Target},
     secret::Token,
     transport::{self, ANSWER, USER_AGENT},
 };
@@ -47,35 +54,30 @@ const FIRST_PAUSE: Duration = Duration::from_millis(5);
 /// Longest pause between two looks, for a controller that is away.
 const LAST_PAUSE: Duration = Duration::from_secs(1);
 
+/// How many requests are under way at the same time. An API server lets one user queue 50 before it refuses any
+/// (priority-and-fairness, queueLengthLimit of the stock levels), and over HTTP/1.1 each takes a connection.
+const AT_ONCE: usize = 32;
+/// How many objects of a list come in one answer, as kubectl asks for them.
+const PAGE: u32 = 500;
+/// A name that no namespace can have: what is allowed there is allowed in the whole cluster.
+const NOWHERE: &str = "-";
+
 /// An open connection to one API server as one user.
 pub struct Cluster {
     client: Client,
+    turns: Semaphore,
     server: String,
     budget: Budget,
     /// `HTTP/2` or `HTTP/1.1`.
     pub protocol: &'static str,
 }
 
-/// What the first look at a cluster finds.
-pub struct Sight {
-    /// The objects at our places.
-    pub observed: Observed,
-    /// The tokens in the Secrets, by generation.
-    pub tokens: Vec<(u32, Token)>,
-    /// As in `v1.36.3`.
-    pub server_version: Option<String>,
-    /// What the parent credential may do in the home namespace.
-    pub rights: Review,
-    /// What the parent credential may not even look at.
-    pub denied: Vec<Tuple>,
-}
-
-impl Sight {
-    /// The token in the Secret of this generation, if there is one.
-    #[must_use]
-    pub fn token(&self, generation: u32) -> Option<&Token> {
-        self.tokens.iter().find(|(number, _)| *number == generation).map(|(_, token)| token)
-    }
+/// An object as it came, taken apart: what may travel on, and the token in it.
+pub struct Seen {
+    /// The object without a Secret's data.
+    pub live: Live,
+    /// The token of a Secret.
+    pub token: Option<Token>,
 }
 
 impl Cluster {
@@ -127,109 +129,69 @@ impl Cluster {
             .map_err(tower::BoxError::from)
             .service(http);
         let client = Client::new(service, config.default_namespace);
-        Ok(Self { client, server: server.as_str().to_owned(), budget: budget.clone(), protocol })
+        let turns = Semaphore::new(AT_ONCE);
+        Ok(Self { client, turns, server: server.as_str().to_owned(), budget: budget.clone(), protocol })
     }
 
-    /// One round of reads, all at once: the namespace, our objects, the server's version, our own rights.
+    /// The state of a namespace.
     ///
     /// # Errors
-    /// Any fault but a denial; denials are collected, so that all of them can be told at once.
-    pub async fn observe(&self, namespace: &Namespace, names: &Names) -> Result<Sight, Failure> {
-        let at = |kind, name: &str| Reference::new(kind, namespace.as_str(), name);
-        let object = names.object();
-        let first_secret = at(Kind::Secret, &names.secret(1));
-        let (service_account, role, binding) =
-            (at(Kind::ServiceAccount, object), at(Kind::Role, object), at(Kind::RoleBinding, object));
-        let (home, service_account, role, binding, secret, version, rights) = tokio::join!(
-            self.home(namespace),
-            self.get(&service_account),
-            self.get(&role),
-            self.get(&binding),
-            self.get(&first_secret),
-            self.version(),
-            self.rules(namespace),
-        );
-        // A server that refuses the login may break the connection under the other requests: the login is the cause.
-        let failures = [home.as_ref().err(), version.as_ref().err(), rights.as_ref().err()]
-            .into_iter()
-            .chain([&service_account, &role, &binding, &secret].map(|seen| seen.as_ref().err()));
-        if let Some(failure) = failures.flatten().find(|failure| failure.code == Code::Unauthorized) {
-            return Err(failure.clone());
-        }
-        // Only told, never needed: a cluster that hides its version is none the worse.
-        let version = version.unwrap_or_default();
-        // Who may not ask what they may do is told by each denial.
-        let rights = match rights {
-            Err(failure) if failure.code == Code::MissingPermission => Review::default(),
-            other => other?,
-        };
-        let mut denied = Vec::new();
-        let (home, service_account) = (home?, tolerate(service_account, &mut denied)?);
-        let (role, binding) = (tolerate(role, &mut denied)?, tolerate(binding, &mut denied)?);
-        let newest = service_account.as_ref().and_then(|seen| seen.live.generation()).unwrap_or(1);
-        let secret_of = |generation| at(Kind::Secret, &names.secret(generation));
-        let (secret, earlier) = match newest {
-            0 | 1 => (secret, Vec::new()),
-            2 => (self.get(&secret_of(2)).await, vec![(1, secret)]),
-            newest => {
-                let before = newest - 1;
-                let (newest, one_before) = (secret_of(newest), secret_of(before));
-                let (newest, one_before) = tokio::join!(self.get(&newest), self.get(&one_before));
-                (newest, vec![(1, secret), (before, one_before)])
-            }
-        };
-        let secret = tolerate(secret, &mut denied)?;
-        let (mut tokens, mut secrets) = (Vec::new(), Vec::new());
-        let mut all = Vec::new();
-        for (generation, seen) in earlier {
-            // Who may not look at those has not made them either.
-            all.extend(tolerate(seen, &mut Vec::new())?.map(|seen| (generation, seen)));
-        }
-        for (generation, seen) in all.into_iter().chain(secret.map(|seen| (newest, seen))) {
-            tokens.extend(seen.token.map(|token| (generation, token)));
-            secrets.push((generation, seen.live));
-        }
-        let secret = secrets.pop_if(|(generation, _)| *generation == newest).map(|(_, live)| live);
-        let live = |seen: Option<Seen>| seen.map(|seen| seen.live);
-        Ok(Sight {
-            observed: Observed {
-                home,
-                service_account: live(service_account),
-                role: live(role),
-                binding: live(binding),
-                secret,
-                earlier: secrets,
-            },
-            tokens,
-            server_version: version,
-            rights,
-            denied,
-        })
-    }
-
-    async fn home(&self, namespace: &Namespace) -> Result<Home, Failure> {
+    /// Any fault but a denial: a parent that is limited to a namespace may not look at it.
+    pub async fn presence(&self, namespace: &Namespace) -> Result<Presence, Failure> {
         let reference = Reference::namespace(namespace.as_str());
         let attempt = self.attempt("looking for", "get", Some(&reference));
         match self.bounded(&attempt, self.api(&reference).get_opt(&reference.name)).await {
-            Ok(None) => Ok(Home::Absent),
+            Ok(None) => Ok(Presence::Absent),
             Ok(Some(found)) => {
                 let phase = found.data.pointer("/status/phase").and_then(Value::as_str);
-                Ok(if phase == Some("Terminating") { Home::Terminating } else { Home::Active })
+                Ok(if phase == Some("Terminating") { Presence::Terminating } else { Presence::Active })
             }
-            // A parent that is limited to this namespace may not look at it; later requests will tell.
-            Err(failure) if failure.code == Code::MissingPermission => Ok(Home::Unknown),
+            Err(failure) if failure.code == Code::MissingPermission => Ok(Presence::Unknown),
             Err(failure) => Err(failure),
         }
     }
 
-    async fn version(&self) -> Result<Option<String>, Failure> {
+    /// The server's version, as in `v1.36.3`.
+    ///
+    /// # Errors
+    /// Why that could not be asked.
+    pub async fn version(&self) -> Result<String, Failure> {
         let attempt = self.attempt("asking for the server's version", "get", None);
-        Ok(Some(self.bounded(&attempt, self.client.apiserver_version()).await?.git_version))
+        Ok(self.bounded(&attempt, self.client.apiserver_version()).await?.git_version)
     }
 
-    async fn get(&self, reference: &Reference) -> Result<Option<Seen>, Failure> {
+    /// An object, if it is there.
+    ///
+    /// # Errors
+    /// Why it could not be looked for.
+    pub async fn get(&self, reference: &Reference) -> Result<Option<Seen>, Failure> {
         let attempt = self.attempt("looking for", "get", Some(reference));
         Ok(self.bounded(&attempt, self.api(reference).get_opt(&reference.name)).await?.map(Seen::of))
+    }
+
+    /// All objects of a kind that carry our label, of whatever instance; without a namespace those of the whole
+    /// cluster. Only their metadata: a Secret's data stays on the server.
+    ///
+    /// # Errors
+    /// Why they could not be listed.
+    pub async fn list(&self, kind: Kind, namespace: Option<&Namespace>) -> Result<Vec<(Reference, Live)>, Failure> {
+        let place = Reference { kind, namespace: namespace.map(ToString::to_string), name: String::new() };
+        let attempt = self.attempt("listing", "list", Some(&place));
+        let api = self.api(&place);
+        let mut parameters = ListParams::default().labels(&format!("{MANAGED_BY}={MANAGER}")).limit(PAGE);
+        let mut found = Vec::new();
+        loop {
+            let page = self.bounded(&attempt, api.list_metadata(&parameters)).await?;
+            found.extend(page.items.into_iter().map(|object| {
+                let meta = object.metadata;
+                let name = meta.name.clone().unwrap_or_default();
+                (Reference { kind, namespace: meta.namespace.clone(), name }, live(meta))
+            }));
+            match page.metadata.continue_.filter(|more| !more.is_empty()) {
+                Some(more) => parameters = parameters.continue_token(&more),
+                None => return Ok(found),
+            }
+        }
     }
 
     /// Makes the namespace. Somebody else making it at the same time is as good.
@@ -357,60 +319,71 @@ impl Cluster {
         Ok(Identity { username: user.username.unwrap_or_default(), uid: user.uid.unwrap_or_default() })
     }
 
-    /// What this connection may do in a namespace, cluster-wide grants included.
+    /// What this connection may do in a namespace, cluster-wide grants included; without a namespace only those.
     ///
     /// # Errors
     /// Why that could not be asked.
-    pub async fn rules(&self, namespace: &Namespace) -> Result<Review, Failure> {
+    pub async fn rules(&self, namespace: Option<&str>) -> Result<Review, Failure> {
         let attempt =
             self.ask("asking the server for the permissions held", ("authorization.k8s.io", "selfsubjectrulesreviews"));
         let api: Api<SelfSubjectRulesReview> = Api::all(self.client.clone());
         let question = SelfSubjectRulesReview {
-            spec: SelfSubjectRulesReviewSpec { namespace: Some(namespace.to_string()) },
+            spec: SelfSubjectRulesReviewSpec { namespace: Some(namespace.unwrap_or(NOWHERE).to_owned()) },
             ..SelfSubjectRulesReview::default()
         };
         let review = self.bounded(&attempt, api.create(&PostParams::default(), &question)).await?;
         let status = review.status.unwrap_or_default();
-        let rules = status.resource_rules.into_iter().map(|rule| Rule {
+        let resources = status.resource_rules.into_iter().map(|rule| Rule {
             api_groups: rule.api_groups.unwrap_or_default(),
             resources: rule.resources.unwrap_or_default(),
             resource_names: rule.resource_names.unwrap_or_default(),
             verbs: rule.verbs,
+            ..Rule::default()
         });
-        let urls = status.non_resource_rules.into_iter().flat_map(|rule| {
-            let urls = rule.non_resource_urls.unwrap_or_default();
-            rule.verbs.into_iter().flat_map(move |verb| urls.clone().into_iter().map(move |url| (verb.clone(), url)))
+        let urls = status.non_resource_rules.into_iter().map(|rule| Rule {
+            non_resource_urls: rule.non_resource_urls.unwrap_or_default(),
+            verbs: rule.verbs,
+            ..Rule::default()
         });
-        Ok(Review { rules: rules.collect(), urls: urls.collect(), complete: !status.incomplete })
+        Ok(Review { rules: resources.chain(urls).collect(), complete: !status.incomplete })
     }
 
-    /// Whether this connection may do one thing.
+    /// Whether this connection may do one thing, everywhere unless the permission names a namespace.
     ///
     /// # Errors
     /// Why that could not be asked.
-    pub async fn allowed(&self, namespace: &Namespace, atom: Atom<'_>) -> Result<bool, Failure> {
+    pub async fn allowed(&self, atom: Atom<'_>) -> Result<bool, Failure> {
         let attempt =
             self.ask("asking the server for one permission", ("authorization.k8s.io", "selfsubjectaccessreviews"));
         let api: Api<SelfSubjectAccessReview> = Api::all(self.client.clone());
-        let (resource, subresource) = match atom.resource.split_once('/') {
-            Some((resource, subresource)) => (resource, Some(subresource.to_owned())),
-            None => (atom.resource, None),
-        };
-        let question = SelfSubjectAccessReview {
-            spec: SelfSubjectAccessReviewSpec {
-                resource_attributes: Some(ResourceAttributes {
-                    group: Some(atom.group.to_owned()),
-                    name: atom.name.map(str::to_owned),
-                    namespace: Some(namespace.to_string()),
-                    resource: Some(resource.to_owned()),
-                    subresource,
+        let spec = match atom.target {
+            Target::Resource { group, resource, name } => {
+                let (resource, subresource) = match resource.split_once('/') {
+                    Some((resource, subresource)) => (resource, Some(subresource.to_owned())),
+                    None => (resource, None),
+                };
+                SelfSubjectAccessReviewSpec {
+                    resource_attributes: Some(ResourceAttributes {
+                        group: Some(group.to_owned()),
+                        name: name.map(str::to_owned),
+                        namespace: atom.namespace.map(str::to_owned),
+                        resource: Some(resource.to_owned()),
+                        subresource,
+                        verb: Some(atom.verb.to_owned()),
+                        ..ResourceAttributes::default()
+                    }),
+                    ..SelfSubjectAccessReviewSpec::default()
+                }
+            }
+            Target::Url(url) => SelfSubjectAccessReviewSpec {
+                non_resource_attributes: Some(NonResourceAttributes {
+                    path: Some(url.to_owned()),
                     verb: Some(atom.verb.to_owned()),
-                    ..ResourceAttributes::default()
                 }),
                 ..SelfSubjectAccessReviewSpec::default()
             },
-            ..SelfSubjectAccessReview::default()
         };
+        let question = SelfSubjectAccessReview { spec, ..SelfSubjectAccessReview::default() };
         let review = self.bounded(&attempt, api.create(&PostParams::default(), &question)).await?;
         Ok(review.status.is_some_and(|status| status.allowed))
     }
@@ -432,12 +405,16 @@ impl Cluster {
         Attempt { review: Some(review), ..self.attempt(doing, "create", None) }
     }
 
-    /// One request, within its time.
+    /// One request, within its time, which starts when it is its turn.
     async fn bounded<T>(
         &self,
         attempt: &Attempt<'_>,
         request: impl Future<Output = Result<T, kube::Error>>,
     ) -> Result<T, Failure> {
+        let turn = tokio::time::timeout(self.budget.at_most(Duration::MAX), self.turns.acquire()).await;
+        if turn.is_err() {
+            return Err(attempt.unanswered(&transport::Trouble::Timeout("no answer to earlier requests")));
+        }
         match tokio::time::timeout(self.budget.at_most(ANSWER), request).await {
             Ok(answer) => answer.map_err(|error| attempt.failed(&error)),
             Err(_) => Err(attempt.unanswered(&transport::Trouble::Timeout("no answer"))),
@@ -459,53 +436,39 @@ fn resource(kind: Kind) -> ApiResource {
     }
 }
 
-/// Sets a denial aside and goes on.
-fn tolerate<T>(result: Result<Option<T>, Failure>, denied: &mut Vec<Tuple>) -> Result<Option<T>, Failure> {
-    match result {
-        Err(mut failure) if failure.code == Code::MissingPermission => {
-            denied.append(&mut failure.missing);
-            Ok(None)
-        }
-        other => other,
-    }
-}
-
-/// An object as it came, taken apart: what may travel on, and the token.
-struct Seen {
-    live: Live,
-    token: Option<Token>,
-}
-
 impl Seen {
     fn of(object: DynamicObject) -> Self {
         let token = object.data.pointer("/data/token").and_then(Value::as_str);
         let token = token.and_then(|text| STANDARD.decode(text).ok());
         let token = token.and_then(|bytes| Token::parse(std::str::from_utf8(&bytes).ok()?).ok());
-        let meta = object.metadata;
-        let ours = meta
-            .managed_fields
-            .iter()
-            .flatten()
-            .find(|entry| entry.manager.as_deref() == Some(MANAGER) && entry.operation.as_deref() == Some("Apply"));
-        let owned = |map: &str| {
-            let fields = ours.and_then(|entry| entry.fields_v1.as_ref()).map(|fields| &fields.0);
-            let keys = fields.and_then(|fields| fields.get("f:metadata")?.get(map)?.as_object());
-            keys.into_iter().flatten().filter_map(|(key, _)| Some(key.strip_prefix("f:")?.to_owned())).collect()
-        };
         // Never `data`: what a Secret holds stays in this file.
         let fields = ["rules", "subjects", "roleRef", "type"].into_iter().filter_map(|field| {
             let value = object.data.get(field)?;
             Some((field.to_owned(), value.clone()))
         });
-        let live = Live {
-            uid: meta.uid.unwrap_or_default(),
-            resource_version: meta.resource_version.unwrap_or_default(),
-            owned_labels: owned("f:labels"),
-            owned_annotations: owned("f:annotations"),
-            labels: meta.labels.unwrap_or_default(),
-            annotations: meta.annotations.unwrap_or_default(),
-            fields: fields.collect(),
-        };
+        let live = Live { fields: fields.collect(), ..live(object.metadata) };
         Self { live, token }
+    }
+}
+
+fn live(meta: ObjectMeta) -> Live {
+    let ours = meta
+        .managed_fields
+        .iter()
+        .flatten()
+        .find(|entry| entry.manager.as_deref() == Some(MANAGER) && entry.operation.as_deref() == Some("Apply"));
+    let owned = |map: &str| {
+        let fields = ours.and_then(|entry| entry.fields_v1.as_ref()).map(|fields| &fields.0);
+        let keys = fields.and_then(|fields| fields.get("f:metadata")?.get(map)?.as_object());
+        keys.into_iter().flatten().filter_map(|(key, _)| Some(key.strip_prefix("f:")?.to_owned())).collect()
+    };
+    Live {
+        owned_labels: owned("f:labels"),
+        owned_annotations: owned("f:annotations"),
+        uid: meta.uid.unwrap_or_default(),
+        resource_version: meta.resource_version.unwrap_or_default(),
+        labels: meta.labels.unwrap_or_default(),
+        annotations: meta.annotations.unwrap_or_default(),
+        fields: BTreeMap::new(),
     }
 }

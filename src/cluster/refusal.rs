@@ -7,7 +7,7 @@ use crate::{
     error::{Code, Failure},
     finding::{Finding, Severity},
     object::{Kind, Reference},
-    rbac::{Atom, Rule, Tuple, atoms, sentences},
+    rbac::{Atom, Rule, Tuple, sentences},
     text::shown,
     transport::Trouble,
 };
@@ -110,7 +110,7 @@ impl Attempt<'_> {
     fn denied(&self, message: &str) -> Tuple {
         let verb = message.split(" cannot ").nth(1).and_then(|rest| rest.split(' ').next()).unwrap_or(self.verb);
         let (group, resource) = self.review.unwrap_or_default();
-        self.object.map_or_else(|| Atom::new(verb, group, resource).tuple(None), |object| needed(verb, object))
+        self.object.map_or_else(|| Atom::new(verb, group, resource).tuple(), |object| needed(verb, object))
     }
 }
 
@@ -118,9 +118,10 @@ impl Attempt<'_> {
 #[must_use]
 pub fn needed(verb: &str, object: &Reference) -> Tuple {
     let atom = Atom::new(verb, object.kind.group(), object.kind.resource());
-    // A POST has no name when it is authorized.
-    let atom = if object.kind == Kind::Namespace && verb == "create" { atom } else { atom.named(&object.name) };
-    atom.tuple(object.namespace.as_deref())
+    // A POST has no name when it is authorized, nor has a list.
+    let nameless = verb == "list" || (object.kind == Kind::Namespace && verb == "create");
+    let atom = if nameless { atom } else { atom.named(&object.name) };
+    atom.within(object.namespace.as_deref()).tuple()
 }
 
 /// The failure of requests that are denied: every permission that is missing for them.
@@ -162,17 +163,14 @@ fn is_wildcard(tuple: &Tuple) -> bool {
 fn not_held(message: &str, namespace: Option<&str>) -> Vec<Tuple> {
     let mut tuples = Vec::new();
     for line in message.lines().filter(|line| line.starts_with('{')) {
-        let verbs = go_list(line, "Verbs");
-        for url in go_list(line, "NonResourceURLs") {
-            tuples.extend(verbs.iter().map(|verb| Tuple::Url { verb: verb.clone(), url: url.clone() }));
-        }
         let rule = Rule {
             api_groups: go_list(line, "APIGroups"),
             resources: go_list(line, "Resources"),
             resource_names: go_list(line, "ResourceNames"),
-            verbs,
+            non_resource_urls: go_list(line, "NonResourceURLs"),
+            verbs: go_list(line, "Verbs"),
         };
-        tuples.extend(atoms(&[rule]).map(|atom| atom.tuple(namespace)));
+        tuples.extend(rule.atoms(namespace).map(|atom| atom.tuple()));
     }
     tuples
 }
@@ -213,9 +211,9 @@ mod tests {
         assert_eq!(
             failure.missing,
             [
-                Atom::new("get", "", "secrets").named("a").tuple(Some("a")),
-                Atom::new("list", "", "secrets").named("a").tuple(Some("a")),
-                Atom::new("*", "apps", "deployments").tuple(Some("a")),
+                Atom::new("get", "", "secrets").named("a").within(Some("a")).tuple(),
+                Atom::new("list", "", "secrets").named("a").within(Some("a")).tuple(),
+                Atom::new("*", "apps", "deployments").within(Some("a")).tuple(),
             ]
         );
         assert!(failure.cause.contains("wildcard"), "{}", failure.cause);
@@ -228,7 +226,7 @@ mod tests {
         let failure = judge(json!({"status": "Failure", "code": 403, "reason": "Forbidden", "message": message}));
         assert_eq!(failure.code, Code::MissingPermission);
         let atom = Atom::new("create", "rbac.authorization.k8s.io", "roles").named("demo-token");
-        assert_eq!(failure.missing, [atom.tuple(Some("a"))]);
+        assert_eq!(failure.missing, [atom.within(Some("a")).tuple()]);
     }
 
     #[rstest::rstest]

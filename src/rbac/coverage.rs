@@ -4,9 +4,10 @@
 
 use std::collections::{BTreeSet, HashSet};
 
-use super::{Atom, Rule, Tuple, atoms};
+use super::{Atom, Rule, Target, Tuple, atoms};
 
-/// The permissions that somebody holds, ready to be asked.
+/// The permissions that somebody holds, ready to be asked. What is held in the whole cluster is held in each namespace.
+#[derive(Default)]
 pub struct Coverage<'a> {
     held: HashSet<Atom<'a>>,
 }
@@ -17,13 +18,7 @@ impl<'a> FromIterator<Atom<'a>> for Coverage<'a> {
     }
 }
 
-impl<'a> Coverage<'a> {
-    /// All permissions of these rules.
-    #[must_use]
-    pub fn of(rules: &'a [Rule]) -> Self {
-        atoms(rules).collect()
-    }
-
+impl Coverage<'_> {
     /// True when one held permission is equal to or wider than this one.
     #[must_use]
     pub fn covers(&self, asked: Atom<'_>) -> bool {
@@ -36,25 +31,35 @@ impl<'a> Coverage<'a> {
     }
 }
 
-/// Tries every permission that would cover the asked one: at most 24, whatever the number of rules.
+/// Tries every permission that would cover the asked one: at most 48 on a resource, whatever the number of rules; on
+/// a path four for each of its characters.
 fn wider(asked: Atom<'_>, mut held: impl FnMut(Atom<'_>) -> bool) -> bool {
-    let any_subresource = asked.resource.split_once('/').map(|(_, sub)| format!("*/{sub}"));
-    let resources = [Some(asked.resource), Some("*"), any_subresource.as_deref()];
-    for resource in resources.into_iter().flatten() {
-        for group in [asked.group, "*"] {
-            for verb in [asked.verb, "*"] {
-                for name in [asked.name, None] {
-                    if held(Atom { group, resource, name, verb }) {
-                        return true;
-                    }
-                }
-            }
+    let everywhere = asked.namespace.is_some().then_some(None);
+    let mut anywhere = |target: Target<'_>| {
+        [asked.verb, "*"].into_iter().any(|verb| {
+            let places = std::iter::once(asked.namespace).chain(everywhere);
+            places.into_iter().any(|namespace| held(Atom { namespace, target, verb }))
+        })
+    };
+    match asked.target {
+        Target::Resource { group, resource, name } => {
+            let any_subresource = resource.split_once('/').map(|(_, sub)| format!("*/{sub}"));
+            let resources = [Some(resource), Some("*"), any_subresource.as_deref()];
+            resources.into_iter().flatten().any(|resource| {
+                [group, "*"].into_iter().any(|group| {
+                    [name, None].into_iter().any(|name| anywhere(Target::Resource { group, resource, name }))
+                })
+            })
+        }
+        Target::Url(url) => {
+            let prefixes = url.char_indices().map(|(end, _)| &url[..end]).chain([url]);
+            let mut patterns = prefixes.map(|prefix| format!("{prefix}*"));
+            anywhere(Target::Url(url)) || patterns.any(|pattern| anywhere(Target::Url(&pattern)))
         }
     }
-    false
 }
 
-/// What changes for the holder when the old rules are replaced by the new ones.
+/// What changes for the holder when the old permissions are replaced by the new ones.
 #[derive(Debug, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Permissions {
     /// What was not held before: the largest tuples, none that matches nothing.
@@ -65,14 +70,15 @@ pub struct Permissions {
     pub unchanged: usize,
 }
 
-/// Compares two lists of rules by what they allow, not by how they are written.
+/// Compares two lists of permissions by what they allow, not by how they are written.
 #[must_use]
-pub fn difference(old: &[Rule], new: &[Rule], namespace: Option<&str>) -> Permissions {
-    let asked: HashSet<Atom<'_>> = atoms(new).filter(|atom| !atom.is_dead()).collect();
-    let before = Coverage::of(old);
+pub fn difference(old: &[Atom<'_>], new: &[Atom<'_>]) -> Permissions {
+    let asked: HashSet<Atom<'_>> = new.iter().copied().filter(|atom| !atom.is_dead()).collect();
+    let (before, after) = (old.iter().copied().collect(), new.iter().copied().collect());
+    let tuples = |atoms: BTreeSet<Atom<'_>>| atoms.iter().map(Atom::tuple).collect();
     Permissions {
-        widened: tuples(beyond(new, &before), namespace),
-        narrowed: tuples(beyond(old, &Coverage::of(new)), namespace),
+        widened: tuples(beyond(new, &before)),
+        narrowed: tuples(beyond(old, &after)),
         unchanged: asked.into_iter().filter(|atom| before.covers(*atom)).count(),
     }
 }
@@ -80,17 +86,40 @@ pub fn difference(old: &[Rule], new: &[Rule], namespace: Option<&str>) -> Permis
 /// True when both lists allow the same, however they are ordered, split or merged.
 #[must_use]
 pub fn same_permissions(one: &[Rule], other: &[Rule]) -> bool {
-    beyond(one, &Coverage::of(other)).is_empty() && beyond(other, &Coverage::of(one)).is_empty()
+    let (one, other): (Vec<Atom<'_>>, Vec<Atom<'_>>) = (atoms(one, None).collect(), atoms(other, None).collect());
+    beyond(&one, &other.iter().copied().collect()).is_empty()
+        && beyond(&other, &one.iter().copied().collect()).is_empty()
 }
 
-/// The largest live permissions of these rules that the coverage lacks.
-pub(super) fn beyond<'a>(rules: &'a [Rule], held: &Coverage<'_>) -> BTreeSet<Atom<'a>> {
-    let lacking: Coverage<'a> = atoms(rules).filter(|atom| !atom.is_dead() && !held.covers(*atom)).collect();
+/// How the rules of a Role get from what it has to what it should have without a moment that lacks what stays.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Widening {
+    /// Nothing is added: all of the change can wait.
+    None,
+    /// Nothing is taken away: all of the change can be made at once.
+    Whole,
+    /// Something of both: first these rules, which hold the old and the new.
+    Between(Vec<Rule>),
+}
+
+/// Compares the rules that a Role has with those that it should have.
+#[must_use]
+pub fn widening(have: &[Rule], want: &[Rule]) -> Widening {
+    let (before, after): (Coverage<'_>, Coverage<'_>) = (atoms(have, None).collect(), atoms(want, None).collect());
+    let lacks = |held: &Coverage<'_>, rule: &Rule| rule.atoms(None).any(|atom| !atom.is_dead() && !held.covers(atom));
+    let stale = || have.iter().filter(|rule| lacks(&after, rule));
+    match (want.iter().any(|rule| lacks(&before, rule)), stale().next().is_some()) {
+        (false, true) => Widening::None,
+        (_, false) => Widening::Whole,
+        (true, true) => Widening::Between(want.iter().chain(stale()).cloned().collect()),
+    }
+}
+
+/// The largest live permissions of these that the coverage lacks.
+fn beyond<'a>(permissions: &[Atom<'a>], held: &Coverage<'_>) -> BTreeSet<Atom<'a>> {
+    let lacking = permissions.iter().copied().filter(|atom| !atom.is_dead() && !held.covers(*atom));
+    let lacking: Coverage<'a> = lacking.collect();
     lacking.held.iter().copied().filter(|atom| !lacking.covers_strictly(*atom)).collect()
-}
-
-fn tuples(atoms: BTreeSet<Atom<'_>>, namespace: Option<&str>) -> Vec<Tuple> {
-    atoms.into_iter().map(|atom| atom.tuple(namespace)).collect()
 }
 
 #[cfg(test)]
@@ -105,6 +134,7 @@ mod tests {
             resources: owned(resources),
             verbs: owned(verbs),
             resource_names: owned(names),
+            ..Rule::default()
         }
     }
 
@@ -126,16 +156,23 @@ mod tests {
     #[case::a_name_covers_no_other(rule(&[""], &["pods"], &["get"], &["a"]), Atom::new("get", "", "pods").named("b"), false)]
     #[case::a_name_does_not_cover_all(rule(&[""], &["pods"], &["get"], &["a"]), Atom::new("get", "", "pods"), false)]
     fn covers_as_the_server_does(#[case] held: Rule, #[case] asked: Atom<'_>, #[case] covered: bool) {
-        assert_eq!(Coverage::of(&[held]).covers(asked), covered);
+        let held = [held];
+        assert_eq!(atoms(&held, None).collect::<Coverage<'_>>().covers(asked), covered);
+        let here = Some("a");
+        assert_eq!(atoms(&held, here).collect::<Coverage<'_>>().covers(asked.within(here)), covered);
+        assert_eq!(atoms(&held, None).collect::<Coverage<'_>>().covers(asked.within(here)), covered);
+        assert!(!atoms(&held, here).collect::<Coverage<'_>>().covers(asked), "a namespace is not the cluster");
+        assert!(!atoms(&held, here).collect::<Coverage<'_>>().covers(asked.within(Some("b"))));
     }
 
     #[test]
     fn the_difference_names_the_largest_tuples() {
         let old = [rule(&[""], &["pods"], &["get", "list"], &[])];
         let new = [rule(&[""], &["*"], &["get"], &[]), rule(&[""], &["pods", "services"], &["get"], &[])];
-        let difference = difference(&old, &new, Some("a"));
-        assert_eq!(difference.widened, [Atom::new("get", "", "*").tuple(Some("a"))]);
-        assert_eq!(difference.narrowed, [Atom::new("list", "", "pods").tuple(Some("a"))]);
+        let at = Some("a");
+        let difference = difference(&all(&old, at), &all(&new, at));
+        assert_eq!(difference.widened, [Atom::new("get", "", "*").within(at).tuple()]);
+        assert_eq!(difference.narrowed, [Atom::new("list", "", "pods").within(at).tuple()]);
         assert_eq!(difference.unchanged, 1);
     }
 
@@ -145,7 +182,64 @@ mod tests {
         let new =
             [rule(&[""], &["pods", "pods/*"], &["get"], &[]), rule(&[""], &["pods"], &["deletecollection"], &["a"])];
         assert!(same_permissions(&old, &new));
-        assert_eq!(difference(&old, &new, None), Permissions { unchanged: 1, ..Permissions::default() });
+        let expected = Permissions { unchanged: 1, ..Permissions::default() };
+        assert_eq!(difference(&all(&old, None), &all(&new, None)), expected);
+    }
+
+    fn all<'a>(rules: &'a [Rule], namespace: Option<&'a str>) -> Vec<Atom<'a>> {
+        atoms(rules, namespace).collect()
+    }
+
+    #[test]
+    fn from_the_cluster_to_a_namespace_all_but_that_is_narrowed() {
+        let rules = [rule(&[""], &["pods"], &["get"], &[])];
+        let (wide, narrow) = (all(&rules, None), all(&rules, Some("a")));
+        let get_pods = Atom::new("get", "", "pods").tuple();
+        let expected = Permissions { narrowed: vec![get_pods.clone()], unchanged: 1, ..Permissions::default() };
+        assert_eq!(difference(&wide, &narrow), expected);
+        assert_eq!(
+            difference(&narrow, &wide),
+            Permissions { widened: vec![get_pods.clone()], ..Permissions::default() }
+        );
+        let both = [wide, narrow].concat();
+        assert_eq!(difference(&both, &[]).narrowed, [get_pods], "the largest says it all");
+    }
+
+    #[rstest::rstest]
+    #[case("/metrics", "/metrics", true)]
+    #[case("/metrics", "/metrics/cadvisor", false)]
+    #[case("/metrics*", "/metrics", true)]
+    #[case("/metrics/*", "/metrics", false)]
+    #[case("/metrics/*", "/metrics/cadvisor", true)]
+    #[case("*", "/metrics", true)]
+    #[case("*", "/met/*", true)]
+    #[case("/met/*", "*", false)]
+    #[case("/met/*", "/met/a/*", true)]
+    fn a_star_ends_a_path(#[case] held: &str, #[case] asked: &str, #[case] covered: bool) {
+        let rule = |url: &str| {
+            [Rule { verbs: vec!["get".to_owned()], non_resource_urls: vec![url.to_owned()], ..Rule::default() }]
+        };
+        let (held, asked) = (rule(held), rule(asked));
+        let asked = atoms(&asked, Some("a")).next().unwrap();
+        assert_eq!(asked.namespace, None, "a path is in no namespace");
+        assert_eq!(atoms(&held, None).collect::<Coverage<'_>>().covers(asked), covered);
+        assert!(!atoms(&held, None).collect::<Coverage<'_>>().covers(Atom { verb: "put", ..asked }));
+    }
+
+    #[test]
+    fn a_role_widens_first_and_shrinks_later() {
+        let (pods, both) = (rule(&[""], &["pods"], &["get"], &[]), rule(&[""], &["pods"], &["get", "list"], &[]));
+        let maps = rule(&[""], &["configmaps"], &["get"], &[]);
+        let one = std::slice::from_ref::<Rule>;
+        assert_eq!(widening(one(&pods), one(&both)), Widening::Whole);
+        assert_eq!(widening(one(&both), one(&pods)), Widening::None);
+        assert_eq!(widening(one(&pods), one(&pods)), Widening::Whole, "a label may differ");
+        assert_eq!(widening(one(&pods), one(&maps)), Widening::Between(vec![maps.clone(), pods.clone()]));
+        assert_eq!(
+            widening(&[pods.clone(), maps.clone()], one(&both)),
+            Widening::Between(vec![both.clone(), maps]),
+            "what is held by the new rules is not said twice"
+        );
     }
 
     fn any_rule() -> impl Strategy<Value = Rule> {
@@ -171,12 +265,20 @@ mod tests {
         }
 
         #[test]
+        fn on_the_way_nothing_is_lost_and_nothing_is_added(old in prop::collection::vec(any_rule(), 0..4),
+                                                           new in prop::collection::vec(any_rule(), 0..4)) {
+            if let Widening::Between(between) = widening(&old, &new) {
+                prop_assert!(same_permissions(&between, &[old, new].concat()));
+            }
+        }
+
+        #[test]
         fn old_less_narrowed_plus_widened_is_new(old in prop::collection::vec(any_rule(), 0..4),
                                                  new in prop::collection::vec(any_rule(), 0..4)) {
-            let widened = beyond(&new, &Coverage::of(&old));
-            let (before, after) = (Coverage::of(&old), Coverage::of(&new));
+            let (before, after): (Coverage<'_>, Coverage<'_>) = (atoms(&old, None).collect(), atoms(&new, None).collect());
+            let widened = beyond(&all(&new, None), &before);
             let gained: Coverage<'_> = widened.iter().copied().collect();
-            for atom in atoms(&new) {
+            for atom in atoms(&new, None) {
                 prop_assert!(before.covers(atom) || gained.covers(atom));
             }
             for atom in widened {

@@ -3,22 +3,22 @@
 
 mod coverage;
 
-pub use coverage::{Coverage, Permissions, difference, same_permissions};
+pub use coverage::{Coverage, Permissions, Widening, difference, same_permissions, widening};
 
 use serde::{Deserialize, Serialize};
 
 /// The verbs of the form: all that a request to an ordinary resource can be.
 pub const VERBS: [&str; 8] = ["get", "list", "watch", "create", "update", "patch", "delete", "deletecollection"];
 
-/// A rule on resources, as `rules[]` of the params and of a Role hold it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// A rule, as a Role or a ClusterRole holds it: on resources, or (in a ClusterRole) on URL paths of the API server.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Rule {
     /// API groups; `""` is the core group, `*` all.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub api_groups: Vec<String>,
     /// Plural names, with a subresource after a slash; `*` all of the groups, `*/scale` one subresource of all.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub resources: Vec<String>,
     /// Verbs; `*` all.
     #[serde(default)]
@@ -26,70 +26,112 @@ pub struct Rule {
     /// Names of single objects; none means all.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub resource_names: Vec<String>,
+    /// Paths, with a `*` at the end for all below.
+    #[serde(default, rename = "nonResourceURLs", skip_serializing_if = "Vec::is_empty")]
+    pub non_resource_urls: Vec<String>,
 }
 
 impl Rule {
-    /// The single permissions of this rule: one verb, group, resource and name each.
-    pub fn atoms(&self) -> impl Iterator<Item = Atom<'_>> {
+    /// The single permissions of this rule where it applies: one verb, group, resource and name each, or one verb and
+    /// path. A path is never in a namespace.
+    pub fn atoms<'a>(&'a self, namespace: Option<&'a str>) -> impl Iterator<Item = Atom<'a>> {
         let names = || {
             let all = self.resource_names.is_empty().then_some(None);
             all.into_iter().chain(self.resource_names.iter().map(|name| Some(name.as_str())))
         };
-        self.api_groups.iter().flat_map(move |group| {
+        let resources = self.api_groups.iter().flat_map(move |group| {
             self.resources.iter().flat_map(move |resource| {
-                names().flat_map(move |name| self.verbs.iter().map(move |verb| Atom { group, resource, name, verb }))
+                names().map(move |name| (namespace, Target::Resource { group, resource, name }))
             })
-        })
+        });
+        let urls = self.non_resource_urls.iter().map(|url| (None, Target::Url(url.as_str())));
+        resources
+            .chain(urls)
+            .flat_map(move |(namespace, target)| self.verbs.iter().map(move |verb| Atom { namespace, target, verb }))
     }
 }
 
-/// The single permissions of all rules, repeats included.
-pub fn atoms(rules: &[Rule]) -> impl Iterator<Item = Atom<'_>> {
-    rules.iter().flat_map(Rule::atoms)
+/// The single permissions of all rules where they apply, repeats included.
+pub fn atoms<'a>(rules: &'a [Rule], namespace: Option<&'a str>) -> impl Iterator<Item = Atom<'a>> {
+    rules.iter().flat_map(move |rule| rule.atoms(namespace))
 }
 
-/// One permission, wildcards unexpanded. Ordered as people read a list: group, resource, name, verb.
+/// One permission, wildcards unexpanded. Ordered as people read a list: where, on what, verb; the whole cluster first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Atom<'a> {
-    /// API group.
-    pub group: &'a str,
-    /// Resource, with its subresource.
-    pub resource: &'a str,
-    /// The one object, or all.
-    pub name: Option<&'a str>,
+    /// The namespace; none for the whole cluster.
+    pub namespace: Option<&'a str>,
+    /// On what.
+    pub target: Target<'a>,
     /// Verb.
     pub verb: &'a str,
 }
 
+/// What a permission is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Target<'a> {
+    /// Objects of the API.
+    Resource {
+        /// API group.
+        group: &'a str,
+        /// Resource, with its subresource.
+        resource: &'a str,
+        /// The one object, or all.
+        name: Option<&'a str>,
+    },
+    /// A path of the API server.
+    Url(&'a str),
+}
+
 impl<'a> Atom<'a> {
-    /// A permission on all objects.
+    /// A permission on all objects, everywhere.
     #[must_use]
     pub const fn new(verb: &'a str, group: &'a str, resource: &'a str) -> Self {
-        Self { group, resource, name: None, verb }
+        Self { namespace: None, target: Target::Resource { group, resource, name: None }, verb }
     }
 
-    /// The same on one object.
+    /// The same on one object; of a path there is only one.
     #[must_use]
     pub const fn named(self, name: &'a str) -> Self {
-        Self { name: Some(name), ..self }
+        match self.target {
+            Target::Resource { group, resource, .. } => {
+                Self { target: Target::Resource { group, resource, name: Some(name) }, ..self }
+            }
+            Target::Url(_) => self,
+        }
     }
 
-    /// True when no request can ever match it: `pods/*` and `*/*` are no wildcards to the server, and a
-    /// deletecollection never carries a name.
+    /// The same in one namespace, or in all.
+    #[must_use]
+    pub const fn within(self, namespace: Option<&'a str>) -> Self {
+        Self { namespace, ..self }
+    }
+
+    /// True when no request can ever match it: `pods/*` and `*/*` are no wildcards to the server, a deletecollection
+    /// never carries a name, and the verb on a path is that of HTTP.
     #[must_use]
     pub fn is_dead(&self) -> bool {
-        self.resource.ends_with("/*") || (self.verb == "deletecollection" && self.name.is_some())
+        match self.target {
+            Target::Resource { resource, name, .. } => {
+                resource.ends_with("/*") || (self.verb == "deletecollection" && name.is_some())
+            }
+            Target::Url(_) => !["*", "get", "head", "post", "put", "patch", "delete", "options"].contains(&self.verb),
+        }
     }
 
-    /// The tuple that is printed; `namespace` none at cluster scope.
+    /// The tuple that is printed.
     #[must_use]
-    pub fn tuple(&self, namespace: Option<&str>) -> Tuple {
-        Tuple::Resource {
-            verb: self.verb.to_owned(),
-            group: self.group.to_owned(),
-            resource: self.resource.to_owned(),
-            name: self.name.map(str::to_owned),
-            namespace: namespace.map(str::to_owned),
+    pub fn tuple(&self) -> Tuple {
+        let verb = self.verb.to_owned();
+        match self.target {
+            Target::Resource { group, resource, name } => Tuple::Resource {
+                verb,
+                group: group.to_owned(),
+                resource: resource.to_owned(),
+                name: name.map(str::to_owned),
+                namespace: self.namespace.map(str::to_owned),
+            },
+            Target::Url(url) => Tuple::Url { verb, url: url.to_owned() },
         }
     }
 }

@@ -1,6 +1,7 @@
 //! What is asked for: `Inputs -> Request`, parsed newtypes throughout. Past this point nothing invalid exists, and
 //! nothing here has touched the network. Pure.
 
+mod grants;
 mod platform;
 
 pub use platform::{FIELD, Platform};
@@ -14,9 +15,11 @@ use crate::{
     cli::Action,
     connection::{self, Connection, Login, Shape},
     finding::{Finding, Severity},
+    grant::{Grant, Place},
     inputs::{ClusterInput, Inputs},
+    inventory::Inventory,
     name::{self, InstanceName, Names, Namespace},
-    object::{Kind, Reference},
+    object::{Live, Owner},
     rbac::Rule,
     schema::{self, Schema},
     secret::Token,
@@ -34,8 +37,8 @@ pub struct Request {
     pub names: Names,
     /// Where it is.
     pub namespace: Namespace,
-    /// What the credential may do.
-    pub rules: Vec<Rule>,
+    /// What the credential may do, place by place: the home namespace first, then the others by name, then the cluster.
+    pub grants: Vec<Grant>,
     /// The instance's tags, those that can be labels.
     pub labels: BTreeMap<String, String>,
     /// The cluster.
@@ -49,16 +52,35 @@ pub struct Request {
 }
 
 impl Request {
-    /// An object of the instance: all but the Secrets have one name.
+    /// Whose an object is: ours when it carries the instance's name and home namespace.
     #[must_use]
-    pub fn object(&self, kind: Kind) -> Reference {
-        Reference::new(kind, self.namespace.as_str(), self.names.object())
+    pub fn owner(&self, live: &Live) -> Owner {
+        live.owner(self.name.as_str(), self.namespace.as_str())
     }
 
-    /// The token Secret of a generation.
+    /// True when an object is ours.
     #[must_use]
-    pub fn secret(&self, generation: u32) -> Reference {
-        Reference::new(Kind::Secret, self.namespace.as_str(), &self.names.secret(generation))
+    pub fn owns(&self, live: &Live) -> bool {
+        self.owner(live) == Owner::Ours
+    }
+
+    /// True when something is to be at this place.
+    #[must_use]
+    pub fn wants(&self, place: &Place) -> bool {
+        self.grants.iter().any(|grant| grant.place == *place)
+    }
+
+    /// The rules of our own Role at this place.
+    #[must_use]
+    pub fn rules(&self, place: &Place) -> &[Rule] {
+        self.grants.iter().find(|grant| grant.place == *place).map_or(&[], |grant| &grant.rules)
+    }
+
+    /// What the ServiceAccount has to remember: the places of this request, and these beside them.
+    #[must_use]
+    pub fn inventory_with(&self, more: impl IntoIterator<Item = Place>) -> Inventory {
+        let wanted = self.grants.iter().map(|grant| grant.place.clone());
+        Inventory::new(wanted.chain(more), &self.names.home())
     }
 
     /// Every token that the request holds, for the redactor.
@@ -114,10 +136,10 @@ pub fn parse(inputs: &Inputs, terms: &Terms, mut findings: Vec<Finding>) -> Pars
     let refused = findings.iter().any(|finding| finding.blocking);
     let request = match (params, connection, platform, form) {
         (Some(params), Some(connection), Some(platform), Some(form)) if !refused => Some(Request {
-            names: Names::of(&params.name),
+            names: params.names,
             name: params.name,
             namespace: params.namespace,
-            rules: params.rules,
+            grants: params.grants,
             labels: params.labels,
             connection,
             form,
@@ -131,8 +153,9 @@ pub fn parse(inputs: &Inputs, terms: &Terms, mut findings: Vec<Finding>) -> Pars
 
 struct Params {
     name: InstanceName,
+    names: Names,
     namespace: Namespace,
-    rules: Vec<Rule>,
+    grants: Vec<Grant>,
     labels: BTreeMap<String, String>,
 }
 
@@ -165,11 +188,22 @@ fn params(inputs: &Inputs, action: Action, findings: &mut Vec<Finding>) -> Optio
         findings.push(Finding::remark("namespace-overridden", Severity::Info, text).at("/namespace"));
     }
     let name = name(inputs, findings);
-    // Of the form that the schema has just proved; a decommission needs none.
-    let rules = document.get("rules").cloned().map(serde_json::from_value);
-    let rules = rules.and_then(Result::ok).unwrap_or_default();
     let labels = labels(document, findings);
-    sound.then_some(Params { name: name?, namespace: namespace.ok()?, rules, labels })
+    let (name, namespace) = (name?, namespace.ok().filter(|_| sound)?);
+    let names = Names::of(&name, &namespace);
+    let grants = grants::parse(document, &names.home());
+    if action != Action::Decommission {
+        let length = Inventory::new(grants.iter().map(|grant| grant.place.clone()), &names.home()).len();
+        if length > Inventory::LONGEST {
+            let text = format!(
+                "too many places: the list of them takes {length} bytes, and the ServiceAccount has room for {}; \
+                 use several instances, or `*`",
+                Inventory::LONGEST
+            );
+            findings.push(Finding::blocking("schema", "", text));
+        }
+    }
+    Some(Params { name, names, namespace, grants, labels })
 }
 
 /// All that a decommission needs of the params.

@@ -1,19 +1,26 @@
 //! The sequences: plan, provision, decommission, in the words of operator.md. Owns the order of things; what each
 //! step means is decided by the pure files, and done by `cluster/` and `publish.rs`.
 
-mod grant;
+mod compare;
+mod converge;
+mod look;
+mod plan;
 mod proof;
+mod provision;
 mod rights;
 mod take_back;
 
-pub use grant::{plan, provision};
+pub use plan::plan;
+pub use provision::provision;
 pub use take_back::decommission;
 
 use std::time::Instant;
 
+use look::Sight;
+
 use crate::{
     budget::Budget,
-    cluster::{Cluster, Sight},
+    cluster::Cluster,
     connection::{Connection, Login},
     error::Failure,
     report::Report,
@@ -46,15 +53,18 @@ impl Run<'_> {
         Cluster::connect(server, ca, tls_server_name.as_deref(), login, &self.budget).await
     }
 
-    async fn observe(&self, cluster: &Cluster) -> Result<Sight, Failure> {
+    async fn look(&self, cluster: &Cluster) -> Result<Sight, Failure> {
         let started = Instant::now();
-        let sight = cluster.observe(&self.request.namespace, &self.request.names).await?;
+        let mut sight = look::look(self, cluster).await?;
         for (_, token) in &sight.tokens {
             self.report.learn(token);
         }
         let version = sight.server_version.as_deref().unwrap_or("of unknown version");
         self.report.step("observe", &format!("Kubernetes {version}"), Some(started.elapsed()));
         self.report.server_version(sight.server_version.clone());
+        for finding in std::mem::take(&mut sight.findings) {
+            self.report.finding(finding);
+        }
         Ok(sight)
     }
 }

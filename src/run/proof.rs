@@ -1,17 +1,21 @@
 //! The proof: the new token is used against the very server and CA that go into the artifact, until the server
 //! confirms all of it or its time is up.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant},
+};
+
+use futures_util::future::join_all;
 
 use super::Run;
 use crate::{
     cluster::{Cluster, summary},
-    connection::Login,
     credential::{Expected, Proof, Questions, check_identity},
     error::{Code, Failure},
     finding::{Finding, Severity},
-    rbac::Tuple,
-    secret::Token,
+    grant::Scope,
+    rbac::{Atom, Tuple},
 };
 
 const DOING: &str = "proving the credential";
@@ -21,27 +25,47 @@ const PROPAGATION: Duration = Duration::from_secs(5);
 /// How many single questions are asked where the server cannot list what it allows.
 const SINGLE_QUESTIONS: usize = 50;
 
-/// Proves the token. `narrowed` is what this run has taken away: the proof waits until that is gone.
+/// What the credential is said to be.
+pub struct Claim<'a> {
+    /// Whose token it is.
+    pub expected: Expected<'a>,
+    /// All that it may do.
+    pub granted: Vec<Atom<'a>>,
+    /// Scopes in which something may have to go.
+    pub cleared: BTreeSet<&'a Scope>,
+    /// What this run takes away.
+    pub narrowed: Vec<Tuple>,
+    /// True while that is still to be done: then more than is granted counts for nothing yet.
+    pub shrinks: bool,
+}
+
+/// Proves the token of this connection, in every scope. The last proof waits until that is gone which the run has taken away.
 ///
 /// # Errors
 /// What could not be proved.
-pub async fn prove(run: &Run<'_>, token: &Token, expected: &Expected<'_>, narrowed: &[Tuple]) -> Result<(), Failure> {
+pub async fn prove(run: &Run<'_>, holder: &Cluster, claim: &Claim<'_>) -> Result<(), Failure> {
     let started = Instant::now();
-    let cluster = run.connect_as(&Login::Token(token.clone())).await?;
-    let questions = Questions::new(&run.request.rules);
+    let questions = Questions::new(&claim.granted);
     let limit = run.budget.at_most(PROPAGATION);
     let mut pause = Duration::from_millis(10);
     let proof = loop {
         let late = started.elapsed() >= limit;
-        match attempt(run, &cluster, &questions, expected).await {
-            Ok(proof) if late || !proof.excess.iter().any(|tuple| narrowed.contains(tuple)) => break proof,
+        let lingers = |proof: &Proof| proof.excess.iter().any(|tuple| claim.narrowed.contains(tuple));
+        match attempt(run, holder, &questions, claim).await {
+            Ok(proof) if late || claim.shrinks || !lingers(&proof) => break proof,
             Err(failure) if late || !passing(&failure) => return Err(explained(failure)),
             Ok(_) | Err(_) => {}
         }
         tokio::time::sleep(run.budget.at_most(pause)).await;
         pause = (pause * 2).min(Duration::from_millis(500));
     };
-    let what = format!("{}: {} allowed, {} neighbours denied", expected.service_account, proof.allowed, proof.denied);
+    let name = claim.expected.service_account;
+    if claim.shrinks {
+        let what = format!("{name}: {} allowed; now what is not wanted any more can go", proof.allowed);
+        run.report.step("prove", &what, Some(started.elapsed()));
+        return Ok(());
+    }
+    let what = format!("{name}: {} allowed, {} neighbours denied", proof.allowed, proof.denied);
     run.report.step("prove", &what, Some(started.elapsed()));
     if !proof.excess.is_empty() {
         let text = format!("other bindings in the cluster also allow it to {}", summary(&proof.excess));
@@ -58,60 +82,69 @@ async fn attempt(
     run: &Run<'_>,
     cluster: &Cluster,
     questions: &Questions<'_>,
-    expected: &Expected<'_>,
+    claim: &Claim<'_>,
 ) -> Result<Proof, Failure> {
-    let namespace = &run.request.namespace;
-    let ask = async |example: Option<_>| match example {
-        Some(atom) => cluster.allowed(namespace, atom).await.map(|allowed| Some((atom, allowed))),
+    let home = run.request.namespace.as_str();
+    // The home namespace whatever is granted there, and (by none) what is allowed in the whole cluster.
+    let mut scopes = BTreeSet::from([None, Some(home)]);
+    scopes.extend(run.request.grants.iter().map(|grant| grant.place.scope.namespace()));
+    if !claim.shrinks {
+        scopes.extend(claim.cleared.iter().map(|scope| scope.namespace()));
+    }
+    let ask = async |example: Option<Atom<'_>>| match example {
+        Some(atom) => cluster.allowed(atom).await.map(Some),
         None => Ok(None),
     };
-    let (identity, review, allowed, denied) = tokio::join!(
+    let (allowed, denied) = (questions.allowed_example(home), questions.denied_example(home));
+    let (identity, reviews, allowed_answer, denied_answer) = tokio::join!(
         cluster.identity(),
-        cluster.rules(namespace),
-        ask(questions.allowed_example()),
-        ask(questions.denied_example()),
+        join_all(scopes.into_iter().map(async |scope| Ok((scope, cluster.rules(scope).await?)))),
+        ask(allowed),
+        ask(denied),
     );
-    let (identity, review) = (identity?, review?);
-    check_identity(&identity, expected)?;
+    let identity = identity?;
+    check_identity(&identity, &claim.expected)?;
+    let reviews = Failure::all(reviews)?;
+    let complete = reviews.iter().all(|(_, review)| review.complete);
 
-    let mut judgement = questions.judge(&review, namespace.as_str());
-    if let Some((atom, false)) = allowed? {
+    let mut judgement = questions.judge(&reviews);
+    let mut asked = vec![(denied, denied_answer?)];
+    if let (Some(atom), Some(false)) = (allowed, allowed_answer?) {
         judgement.uncovered.push(atom);
-    } else if !review.complete {
-        // The list is a lower bound: what is not on it is asked for, one by one.
+    } else if !complete {
+        // The list is a lower bound: what is not on it is asked for, one by one; and so is a grant elsewhere.
         let mut unknown = std::mem::take(&mut judgement.uncovered);
         let rest = unknown.split_off(unknown.len().min(SINGLE_QUESTIONS));
-        for atom in unknown {
-            if !cluster.allowed(namespace, atom).await? {
+        let answers = join_all(unknown.iter().map(|atom| cluster.allowed(*atom))).await;
+        for (atom, allowed) in unknown.into_iter().zip(Failure::all(answers)?) {
+            if !allowed {
                 judgement.uncovered.push(atom);
             }
         }
         judgement.uncovered.extend(rest);
+        let elsewhere = questions.elsewhere_example();
+        asked.push((elsewhere, ask(elsewhere).await?));
     }
     if !judgement.uncovered.is_empty() {
-        let mut missing: Vec<Tuple> =
-            judgement.uncovered.iter().map(|atom| atom.tuple(Some(namespace.as_str()))).collect();
+        let mut missing: Vec<Tuple> = judgement.uncovered.iter().map(Atom::tuple).collect();
         missing.sort();
         missing.dedup();
         let cause = format!("the server does not confirm that it may {}", summary(&missing));
         return Err(Failure::new(Code::RulesNotAllowed, DOING, cause));
     }
-    let denied = denied?;
     // Not being on a list that is only a lower bound is no denial: then only what was asked for counts.
-    let neighbours = if review.complete { judgement.denied } else { usize::from(matches!(denied, Some((_, false)))) };
-    let mut excess = judgement.excess;
-    if let Some((atom, true)) = denied {
-        excess.push(atom.tuple(Some(namespace.as_str())));
-        excess.sort();
-        excess.dedup();
-    }
+    let denials = asked.iter().filter(|(_, answer)| *answer == Some(false)).count();
+    let mut excess: BTreeSet<Tuple> = judgement.excess.into_iter().collect();
+    excess.extend(
+        asked.iter().filter(|(_, answer)| *answer == Some(true)).filter_map(|(atom, _)| Some((*atom)?.tuple())),
+    );
     Ok(Proof {
         username: identity.username,
         uid: identity.uid,
         allowed: questions.requested(),
-        denied: neighbours,
-        excess,
-        complete: review.complete,
+        denied: if complete { judgement.denied } else { denials },
+        excess: excess.into_iter().collect(),
+        complete,
     })
 }
 

@@ -1,18 +1,24 @@
 //! decommission: the cluster and the platform at once, each whatever the other says; then the proof that the token is
 //! dead. The namespace stays.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
 
-use super::{Run, rights};
+use futures_util::future::join_all;
+
+use super::{Run, compare::remarks, look::Sight, rights};
 use crate::{
-    cluster::{denied, needed},
+    cluster::{Cluster, denied, needed, summary},
     connection::Login,
     error::{Code, Failure},
     finding::{Finding, Severity},
+    name::Namespace,
     object::{Kind, Live, Owner, Reference},
-    observed::Observed,
     plan::{Action, Change},
     publish::{self, Publisher},
+    rbac::Tuple,
     request::Request,
     secret::Token,
 };
@@ -58,51 +64,70 @@ async fn platform_side(run: &Run<'_>) -> Result<bool, Failure> {
 }
 
 async fn cluster_side(run: &Run<'_>) -> Result<bool, Failure> {
+    let request = run.request;
     let cluster = run.connect().await?;
-    let sight = run.observe(&cluster).await?;
-    let (request, observed) = (run.request, &sight.observed);
-    let objects = order(request, observed);
-    let unseen = |object: &Reference| sight.denied.contains(&needed("get", object));
-    let owner = |live: &Live| live.owner(request.name.as_str(), request.namespace.as_str());
-    let ours = |live: &Live| owner(live) == Owner::Ours;
-    let there = objects.iter().filter(|(object, live)| live.map_or_else(|| unseen(object), ours));
-    let there: Vec<Reference> = there.map(|(object, _)| object.clone()).collect();
+    let (sight, swept) = tokio::join!(run.look(&cluster), sweep(&cluster, &request.namespace));
+    let (sight, swept) = (sight?, swept?);
+    if !swept.unsearched.is_empty() {
+        let text = format!(
+            "not searched for what the ServiceAccount may have forgotten: the parent credential lacks {}",
+            summary(&swept.unsearched)
+        );
+        run.report.finding(Finding::remark("not-searched", Severity::Info, text));
+    }
+    let mut left = Left::of(request, &sight, swept);
+    for (object, whose) in std::mem::take(&mut left.foreign) {
+        let text = format!("{object} is left alone: {whose}");
+        run.report.finding(Finding::remark("foreign-object", Severity::Info, text));
+    }
+    for remark in remarks(request, &sight.observed).into_iter().filter(|remark| remark.severity == Severity::Info) {
+        run.report.finding(remark);
+    }
 
-    let mut missing = sight.denied.clone();
+    let mut missing = std::mem::take(&mut left.unseen);
     let mut deleted = Vec::new();
-    for (object, live) in objects {
-        let Some(live) = live else { continue };
-        if let Owner::Foreign(whose) = owner(live) {
-            let text = format!("{object} is left alone: {whose}");
-            run.report.finding(Finding::remark("foreign-object", Severity::Info, text));
-            continue;
-        }
-        if object.kind == Kind::ServiceAccount && !missing.is_empty() {
+    // Bindings first: that cuts access within milliseconds, while a deleted Secret counts after up to 10 s. The
+    // ServiceAccount last: it remembers the number of the newest Secret, and every place.
+    for stage in [
+        &[Kind::RoleBinding, Kind::ClusterRoleBinding][..],
+        &[Kind::Secret],
+        &[Kind::Role, Kind::ClusterRole],
+        &[Kind::ServiceAccount],
+    ] {
+        if stage == [Kind::ServiceAccount] && !missing.is_empty() {
             break; // what is left is found through it
         }
-        let started = Instant::now();
-        match cluster.delete(&object, live).await {
-            Ok(()) => {
-                deleted.push(object.clone());
-                run.report.wrote(Action::Delete, &object);
-                let change = Change { action: Action::Delete, reference: object, fields: Vec::new() };
-                run.report.change(&change, Some(started.elapsed()));
+        let objects = left.ours.iter().filter(|(object, _)| stage.contains(&object.kind));
+        let answers = join_all(objects.map(async |(object, live)| {
+            let started = Instant::now();
+            cluster.delete(object, live).await?;
+            run.report.wrote(Action::Delete, object);
+            let change = Change { action: Action::Delete, reference: object.clone(), fields: Vec::new() };
+            run.report.change(&change, Some(started.elapsed()));
+            Ok::<_, Failure>(object.clone())
+        }));
+        let mut failed = None;
+        for answer in answers.await {
+            match answer {
+                Ok(object) => deleted.push(object),
+                Err(mut failure) if failure.code == Code::MissingPermission => missing.append(&mut failure.missing),
+                Err(failure) => drop(failed.get_or_insert(failure)),
             }
-            Err(mut failure) if failure.code == Code::MissingPermission => missing.append(&mut failure.missing),
-            Err(mut failure) => {
-                failure.missing.append(&mut missing);
-                return Err(failure);
-            }
+        }
+        if let Some(mut failure) = failed {
+            failure.missing.append(&mut missing);
+            return Err(failure);
         }
     }
     if !missing.is_empty() {
+        let there: Vec<Reference> = left.ours.into_keys().chain(left.hidden).collect();
         missing.extend(rights::undeletable(&sight, &there));
         missing.sort();
         missing.dedup();
         return Err(denied("deleting the objects", missing));
     }
     for (generation, token) in &sight.tokens {
-        if deleted.contains(&request.secret(*generation)) {
+        if deleted.contains(&request.names.secret(*generation)) {
             prove_dead(run, token).await.map_err(|failure| {
                 failure
                     .state("everything is deleted; whether the token is dead is not proved, and a repeat cannot ask")
@@ -113,15 +138,94 @@ async fn cluster_side(run: &Run<'_>) -> Result<bool, Failure> {
     Ok(!deleted.is_empty())
 }
 
-/// What has to go, in this order. The binding first: that cuts access within milliseconds, while a deleted Secret
-/// counts after up to 10 s. The ServiceAccount last: it remembers the number of the newest Secret.
-fn order<'a>(request: &Request, observed: &'a Observed) -> Vec<(Reference, Option<&'a Live>)> {
-    let earlier = observed.earlier.iter().map(|(generation, live)| (request.secret(*generation), Some(live)));
-    let newest = (request.secret(observed.newest()), observed.secret.as_ref());
-    let role = (request.object(Kind::Role), observed.role.as_ref());
-    let (binding, account) = (observed.binding.as_ref(), observed.service_account.as_ref());
-    let first = std::iter::once((request.object(Kind::RoleBinding), binding));
-    first.chain(earlier).chain([newest, role, (request.object(Kind::ServiceAccount), account)]).collect()
+/// What a search by label finds, of whatever instance, and what could not be searched.
+#[derive(Default)]
+struct Swept {
+    found: Vec<(Reference, Live)>,
+    unsearched: Vec<Tuple>,
+}
+
+/// Searches the whole cluster for what carries our label, as far as the parent credential may list; where it may not,
+/// the home namespace.
+async fn sweep(cluster: &Cluster, home: &Namespace) -> Result<Swept, Failure> {
+    let everywhere =
+        [Kind::RoleBinding, Kind::Role, Kind::ClusterRoleBinding, Kind::ClusterRole].map(|kind| (kind, None));
+    let lists = everywhere.into_iter().chain([(Kind::Secret, Some(home))]);
+    let mut swept = Swept::default();
+    let mut again = Vec::new();
+    for (kind, answer) in
+        join_all(lists.map(async |(kind, namespace)| (kind, cluster.list(kind, namespace).await))).await
+    {
+        match answer {
+            Ok(found) => swept.found.extend(found),
+            Err(mut failure) if failure.code == Code::MissingPermission => {
+                swept.unsearched.append(&mut failure.missing);
+                again.extend(matches!(kind, Kind::RoleBinding | Kind::Role).then_some(kind));
+            }
+            Err(failure) => return Err(failure),
+        }
+    }
+    for answer in join_all(again.into_iter().map(|kind| cluster.list(kind, Some(home)))).await {
+        match answer {
+            Ok(found) => swept.found.extend(found),
+            Err(mut failure) if failure.code == Code::MissingPermission => {
+                swept.unsearched.append(&mut failure.missing);
+            }
+            Err(failure) => return Err(failure),
+        }
+    }
+    Ok(swept)
+}
+
+/// What has to go, and what stands in the way.
+#[derive(Default)]
+struct Left {
+    ours: BTreeMap<Reference, Live>,
+    /// At one of our places, and somebody else's.
+    foreign: Vec<(Reference, String)>,
+    /// What may be there, and may not be looked at.
+    hidden: Vec<Reference>,
+    /// What the parent lacks to look at those.
+    unseen: Vec<Tuple>,
+}
+
+impl Left {
+    fn of(request: &Request, sight: &Sight, swept: Swept) -> Self {
+        let (names, observed) = (&request.names, &sight.observed);
+        let mut left = Self::default();
+        let secrets = observed.earlier.iter().map(|(generation, live)| (names.secret(*generation), Some(live)));
+        let newest = (names.secret(observed.newest()), observed.secret.as_ref());
+        let account = (names.service_account(), observed.service_account.as_ref());
+        let mut objects: Vec<_> = secrets.chain([newest, account]).collect();
+        let home = names.home();
+        for (place, found) in &observed.places {
+            objects.push((names.binding(place), found.binding.as_ref()));
+            if place.has_role() {
+                objects.push((names.role(&place.scope), found.role.as_ref()));
+            }
+            // A place that only the params name need not be looked at: nothing was ever made there.
+            if *place == home || observed.inventory.contains(place) {
+                left.unseen.extend(found.denied.iter().cloned());
+            }
+        }
+        let identity = [names.service_account(), names.secret(observed.newest())];
+        let unseen = identity.iter().map(|object| needed("get", object));
+        left.unseen.extend(unseen.filter(|tuple| sight.denied.contains(tuple)));
+        for (object, live) in objects {
+            match live.map(|live| (live, request.owner(live))) {
+                Some((live, Owner::Ours)) => drop(left.ours.insert(object, live.clone())),
+                Some((_, Owner::Foreign(whose))) => left.foreign.push((object, whose)),
+                None if left.unseen.contains(&needed("get", &object)) => left.hidden.push(object),
+                None => {}
+            }
+        }
+        for (object, live) in swept.found {
+            if request.owns(&live) {
+                left.ours.entry(object).or_insert(live);
+            }
+        }
+        left
+    }
 }
 
 /// Uses the token until the server refuses it.

@@ -1,0 +1,170 @@
+//! The inventory: every place where something of an instance may be, as an annotation of its ServiceAccount. It is
+//! written before anything is made there, so that a run that died half-way leaves nothing that cannot be found. Pure.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    grant::{Authority, Place, Scope},
+    name::ClusterRoleName,
+};
+
+/// Places, but for the home namespace's own Role and binding: those are looked for anyway.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Inventory(BTreeSet<Place>);
+
+/// As it is written: the scopes of our own Roles, and those of each ClusterRole.
+#[derive(Default, Serialize, Deserialize)]
+#[serde(default)]
+struct Listed {
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    rules: BTreeSet<String>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    cluster_roles: BTreeMap<String, BTreeSet<String>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stand_ins: Option<Box<Listed>>,
+}
+
+impl Inventory {
+    /// How long the list of a request may be, in bytes. All annotations of an object together have 256 KiB
+    /// (apimachinery, `TotalAnnotationSizeLimitB`), and on the way from one request to another both lists stand there.
+    pub const LONGEST: usize = 100 << 10;
+    /// How long the list may be on the way.
+    pub const LONGEST_ON_THE_WAY: usize = 2 * Self::LONGEST;
+
+    /// All of these places but `home`.
+    pub fn new(places: impl IntoIterator<Item = Place>, home: &Place) -> Self {
+        Self(places.into_iter().filter(|place| place != home).collect())
+    }
+
+    /// Takes the value of the annotation. What cannot be understood is left out, and false says so.
+    #[must_use]
+    pub fn parse(text: &str, home: &Place) -> (Self, bool) {
+        let Ok(listed) = serde_json::from_str::<Listed>(text) else { return (Self::default(), false) };
+        let mut places = BTreeSet::new();
+        let mut whole = listed.places(&mut places);
+        if let Some(listed) = listed.stand_ins {
+            let mut stand_ins = BTreeSet::new();
+            whole &= listed.places(&mut stand_ins) && listed.stand_ins.is_none();
+            places.extend(stand_ins.into_iter().map(Place::stand_in));
+        }
+        (Self::new(places, home), whole)
+    }
+
+    /// The value of the annotation; none for an empty list.
+    #[must_use]
+    pub fn text(&self) -> Option<String> {
+        if self.0.is_empty() {
+            return None;
+        }
+        let mut listed = Listed::default();
+        for place in &self.0 {
+            let listed = if place.stand_in { listed.stand_ins.get_or_insert_default() } else { &mut listed };
+            let scopes = match &place.authority {
+                Authority::Rules => &mut listed.rules,
+                Authority::ClusterRole(name) => listed.cluster_roles.entry(name.as_str().to_owned()).or_default(),
+            };
+            scopes.insert(place.scope.to_string());
+        }
+        serde_json::to_string(&listed).ok()
+    }
+
+    /// Length of the annotation in bytes.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.text().map_or(0, |text| text.len())
+    }
+
+    /// The places.
+    pub fn places(&self) -> impl Iterator<Item = &Place> {
+        self.0.iter()
+    }
+
+    /// True when this place is on the list.
+    #[must_use]
+    pub fn contains(&self, place: &Place) -> bool {
+        self.0.contains(place)
+    }
+}
+
+impl Listed {
+    /// Adds what can be understood; false when that is not all of it.
+    fn places(&self, places: &mut BTreeSet<Place>) -> bool {
+        let mut whole = true;
+        let mut add = |scopes: &BTreeSet<String>, authority: &Authority| {
+            for scope in scopes {
+                match Scope::parse(scope) {
+                    Ok(scope) => drop(places.insert(Place::new(scope, authority.clone()))),
+                    Err(_) => whole = false,
+                }
+            }
+        };
+        add(&self.rules, &Authority::Rules);
+        let mut names = true;
+        for (name, scopes) in &self.cluster_roles {
+            match ClusterRoleName::parse(name) {
+                Ok(name) => add(scopes, &Authority::ClusterRole(name)),
+                Err(_) => names = false,
+            }
+        }
+        whole && names
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn place(scope: &str, role: Option<&str>) -> Place {
+        let authority =
+            role.map_or(Authority::Rules, |name| Authority::ClusterRole(ClusterRoleName::parse(name).unwrap()));
+        Place::new(Scope::parse(scope).unwrap(), authority)
+    }
+
+    #[test]
+    fn the_home_role_goes_without_saying() {
+        let home = place("a", None);
+        assert_eq!(Inventory::new([home.clone()], &home).text(), None);
+        let all = [home.clone(), place("b", None), place("*", None), place("a", Some("view")), home.clone().stand_in()];
+        let inventory = Inventory::new(all, &home);
+        let text = r#"{"rules":["*","b"],"cluster_roles":{"view":["a"]},"stand_ins":{"rules":["a"]}}"#;
+        assert_eq!(inventory.text().unwrap(), text);
+        assert_eq!(Inventory::parse(text, &home), (inventory, true));
+    }
+
+    #[test]
+    fn what_others_write_into_it_names_nothing_but_places() {
+        let home = place("a", None);
+        for text in ["", "7", "{\"rules\":\"b\"}", "nonsense", "{\"rules\":[1]}"] {
+            assert_eq!(Inventory::parse(text, &home), (Inventory::default(), false), "{text}");
+        }
+        let (inventory, whole) =
+            Inventory::parse(r#"{"rules":["../x","b"],"cluster_roles":{"a/b":["c"],"view":["c"]},"more":1}"#, &home);
+        assert!(!whole);
+        assert_eq!(inventory, Inventory::new([place("b", None), place("c", Some("view"))], &home));
+    }
+
+    #[test]
+    fn a_thousand_namespaces_are_no_trouble() {
+        let home = place("a", None);
+        let places = (0..1000).map(|number| place(&format!("a-team-of-some-name-{number}"), None));
+        assert!(Inventory::new(places, &home).len() < Inventory::LONGEST / 3);
+    }
+
+    proptest! {
+        #[test]
+        fn it_survives_the_way_there_and_back(scopes in prop::collection::vec("[a-z]{1,3}|[*]", 0..6),
+                                              roles in prop::collection::vec("[a-z:\"]{1,4}", 0..3)) {
+            let home = place("a", None);
+            let roles: Vec<Option<&str>> = roles.iter().map(|role| Some(role.as_str())).chain([None]).collect();
+            let places = scopes.iter().flat_map(|scope| roles.iter().map(|role| place(scope, *role)));
+            let both = places.flat_map(|place| [place.clone().stand_in(), place]);
+            let inventory = Inventory::new(both, &home);
+            if let Some(text) = inventory.text() {
+                prop_assert_eq!(Inventory::parse(&text, &home), (inventory, true));
+            }
+        }
+    }
+}

@@ -1,0 +1,360 @@
+//! From what is there to what is wanted, so that at no moment a right is missing that stays, and none is there that
+//! nobody asked for: first everything that widens; then, when the new state is proved, everything that shrinks.
+
+use std::time::{Duration, Instant};
+
+use futures_util::future::join_all;
+
+use super::{Run, compare::not_cleared, look::Sight, plan::trials};
+use crate::{
+    cluster::{Cluster, denied, needed},
+    desired::{self, Desired, Granted},
+    error::{Code, Failure},
+    grant::{Place, Scope},
+    inventory::Inventory,
+    name::Namespace,
+    object::{Live, Manifest, Reference},
+    observed::Presence,
+    plan::{Action, Change, Plan, change, leftovers, rules_of},
+    rbac::{Widening, widening},
+};
+
+/// What is worked on.
+pub struct Converge<'a> {
+    /// The run.
+    pub run: &'a Run<'a>,
+    /// The cluster, as the parent credential.
+    pub cluster: &'a Cluster,
+    /// What was there.
+    pub sight: &'a Sight,
+    /// What is wanted.
+    pub desired: &'a Desired,
+    /// What differs.
+    pub plan: &'a Plan,
+}
+
+/// What is there when all that widens is done.
+pub struct Widened<'a> {
+    /// The ServiceAccount.
+    pub service_account: Live,
+    /// The places that it remembers.
+    inventory: Inventory,
+    /// The Roles that still have to shrink, as they are now.
+    shrinking: Vec<(&'a Manifest, Live)>,
+    /// The bindings that stand in for others.
+    stand_ins: Vec<(Reference, Live)>,
+}
+
+/// How far a Role has come.
+enum Step<'a> {
+    /// It is as it should be.
+    Done,
+    /// It has all that is wanted, and something that is not.
+    Shrinks(&'a Manifest, Live),
+    /// It cannot have both: the parent credential may grant what is wanted, and not what is there.
+    AtOnce(&'a Manifest, &'a Live),
+}
+
+impl<'a> Converge<'a> {
+    /// Has the server try what would otherwise be found out half-way: whether a namespace is there that the parent
+    /// may not look at, and whether the parent may grant what it cannot list.
+    ///
+    /// # Errors
+    /// What stands in the way; nothing was changed.
+    pub async fn preflight(&self) -> Result<(), Failure> {
+        let places = self.desired.grants.iter().filter(|granted| self.is_uncertain(&granted.place.scope));
+        let objects: Vec<&Reference> = places
+            .flat_map(|granted| granted.role.iter().chain([&granted.binding]))
+            .map(|manifest| &manifest.reference)
+            .collect();
+        let tried = trials(self.sight, self.desired, self.plan);
+        let tried = tried.filter(|(manifest, _)| objects.contains(&&manifest.reference));
+        let verdicts = join_all(tried.map(async |(manifest, live)| self.cluster.dry_run(manifest, live).await));
+        Failure::all(verdicts.await).map(drop)
+    }
+
+    fn is_uncertain(&self, scope: &Scope) -> bool {
+        let presence = |namespace: &Namespace| self.sight.observed.presence(namespace);
+        let told = self.sight.rights.complete(scope);
+        match scope {
+            // Whoever may not look at the home namespace finds out with the first write.
+            Scope::Namespace(namespace) if *namespace == self.run.request.namespace => {
+                !told && presence(namespace) != Presence::Absent
+            }
+            Scope::Namespace(namespace) => !told || presence(namespace) == Presence::Unknown,
+            Scope::Cluster => !told,
+        }
+    }
+
+    /// Makes what is missing and widens what is too narrow. Each place is written down before anything is made there.
+    ///
+    /// The ServiceAccount comes before the Secret, because it remembers the Secret's number, and because the token
+    /// controller deletes the Secret of a ServiceAccount that is not there; each Role comes before its binding,
+    /// because the server looks at it when it judges the binding.
+    ///
+    /// # Errors
+    /// The first failure; a repeat goes on from there.
+    pub async fn widen(&self) -> Result<Widened<'a>, Failure> {
+        let replaced = |granted: &&Granted| self.action(&granted.binding) == Some(Action::Replace);
+        let (replaced, others): (Vec<&'a Granted>, Vec<&'a Granted>) = self.desired.grants.iter().partition(replaced);
+        let inventory = self.ahead(&replaced)?;
+        let home = self.run.request.names.home();
+        let at_home = |granted: &&Granted| granted.place == home;
+        let (ours, elsewhere): (Vec<&'a Granted>, Vec<&'a Granted>) = self.desired.grants.iter().partition(at_home);
+        let first = async {
+            self.make_namespace().await?;
+            let live = self.sight.observed.service_account.as_ref();
+            let last = inventory == self.desired.inventory;
+            let (account, roles) = tokio::join!(self.account(&inventory, live, last), self.roles(&ours));
+            Failure::both(account, roles)
+        };
+        let (service_account, mut steps) = first.await.map_err(|failure| self.in_home(failure))?;
+
+        // Bindings to Roles that are made in this round have to wait for the next.
+        let (late, early): (Vec<_>, Vec<_>) =
+            others.into_iter().partition(|granted| granted.role.is_some() && !at_home(granted));
+        let (bindings, secret, roles) = tokio::join!(
+            self.bindings(&early),
+            self.make(&self.desired.secret, self.sight.observed.secret()),
+            self.roles(&elsewhere),
+        );
+        let (_, more) = Failure::both(Failure::both(bindings, secret), roles)?;
+        steps.extend(more);
+        self.bindings(&late).await?;
+
+        let stand_ins = self.replace(&replaced).await?;
+        let mut shrinking = Vec::new();
+        for step in steps {
+            match step {
+                Step::Done => {}
+                Step::Shrinks(manifest, live) => shrinking.push((manifest, live)),
+                // Only now that all else is there: what it loses may be granted in another way by now.
+                Step::AtOnce(manifest, live) => drop(self.make(manifest, Some(live)).await?),
+            }
+        }
+        Ok(Widened { service_account, inventory, shrinking, stand_ins })
+    }
+
+    /// True when there is something to take away, or to be forgotten.
+    #[must_use]
+    pub fn will_shrink(&self, widened: &Widened<'_>) -> bool {
+        let mut left = leftovers(self.run.request, &self.sight.observed);
+        left.any(|(_, objects)| objects.iter().any(|(_, live)| self.run.request.owns(live)))
+            || !(widened.shrinking.is_empty() && widened.stand_ins.is_empty())
+            || widened.inventory != self.desired.inventory
+    }
+
+    /// Takes away what is not wanted any more, now that the new state is proved: bindings first, because that cuts
+    /// access within milliseconds.
+    ///
+    /// # Errors
+    /// The first failure, but for rights that the parent lacks at places of an earlier request: those are reported,
+    /// and the places are remembered.
+    pub async fn shrink(&self, widened: Widened<'a>) -> Result<(), Failure> {
+        let request = self.run.request;
+        let left: Vec<_> = leftovers(request, &self.sight.observed).collect();
+        let (bindings, roles): (Vec<_>, Vec<_>) = left
+            .iter()
+            .flat_map(|(place, objects)| objects.iter().map(move |(reference, live)| (*place, reference, *live)))
+            .filter(|(_, _, live)| request.owns(live))
+            .partition(|(place, reference, _)| **reference == request.names.binding(place));
+        let (cleared, shrunk, stood_in) = tokio::join!(
+            join_all(bindings.iter().map(|(place, reference, live)| self.clear(place, reference, live))),
+            join_all(widened.shrinking.iter().map(|(manifest, live)| self.make(manifest, Some(live)))),
+            join_all(widened.stand_ins.iter().map(async |(reference, live)| {
+                self.cluster.delete(reference, live).await?;
+                self.note(Action::Delete, reference, "which stood in");
+                Ok(())
+            })),
+        );
+        let ((mut kept, _), _) =
+            Failure::both(Failure::both(Failure::all(cleared), Failure::all(shrunk)), Failure::all(stood_in))?;
+        let cleared = join_all(roles.iter().map(|(place, reference, live)| self.clear(place, reference, live)));
+        kept.extend(Failure::all(cleared.await)?);
+
+        let kept: Vec<Place> = kept.into_iter().flatten().collect();
+        let inventory = Inventory::new(self.desired.inventory.places().cloned().chain(kept), &request.names.home());
+        if inventory != widened.inventory || inventory != self.desired.inventory {
+            self.account(&inventory, Some(&widened.service_account), true).await?;
+        }
+        Ok(())
+    }
+
+    /// Every place where something may be while this run is at work: those that are wanted, those that have to go and
+    /// are not empty, and those of the bindings that stand in for others.
+    fn ahead(&self, replaced: &[&Granted]) -> Result<Inventory, Failure> {
+        let request = self.run.request;
+        let left = leftovers(request, &self.sight.observed).filter(|(_, objects)| !objects.is_empty());
+        let stand_ins = replaced.iter().map(|granted| granted.place.clone().stand_in());
+        let more = left.map(|(place, _)| place.clone()).chain(stand_ins);
+        let places = self.desired.inventory.places().cloned().chain(more);
+        let inventory = Inventory::new(places, &request.names.home());
+        if inventory.len() <= Inventory::LONGEST_ON_THE_WAY {
+            return Ok(inventory);
+        }
+        let cause = format!(
+            "the places of this request and those still to be cleared take {} bytes, and there is room for {}",
+            inventory.len(),
+            Inventory::LONGEST_ON_THE_WAY
+        );
+        Err(Failure::new(Code::Refused, "writing the places down", cause)
+            .on(request.names.service_account().to_string())
+            .next("provision with a shorter list of namespaces first, then with the whole one"))
+    }
+
+    async fn make_namespace(&self) -> Result<(), Failure> {
+        let namespace = &self.run.request.namespace;
+        if self.sight.observed.presence(namespace) == Presence::Absent {
+            let started = Instant::now();
+            self.cluster.create_namespace(namespace).await?;
+            let reference = Reference::namespace(namespace.as_str());
+            self.record(&Change { action: Action::Create, reference, fields: Vec::new() }, started.elapsed());
+        }
+        Ok(())
+    }
+
+    /// Writes the ServiceAccount with this inventory, unless it is like that. Only the last time it is a change that
+    /// counts.
+    async fn account(&self, inventory: &Inventory, live: Option<&Live>, last: bool) -> Result<Live, Failure> {
+        let manifest = desired::service_account(self.run.request, self.desired.generation, inventory);
+        let started = Instant::now();
+        let written = match live {
+            Some(live) if change(&manifest, Some(live)).action == Action::Unchanged => None,
+            live => Some(self.cluster.apply(&manifest, live).await?),
+        };
+        let whole = change(&manifest, self.sight.observed.service_account.as_ref());
+        match (last, &written) {
+            (true, Some(_)) => self.record(&whole, started.elapsed()),
+            (true, None) => self.run.report.change(&whole, None),
+            (false, Some(_)) => {
+                self.note(whole.action, &manifest.reference, "with every place that will hold something");
+            }
+            (false, None) => {}
+        }
+        Ok(written.or_else(|| live.cloned()).unwrap_or_default())
+    }
+
+    /// Makes the Roles of these grants, or widens them.
+    async fn roles(&self, grants: &[&'a Granted]) -> Result<Vec<Step<'a>>, Failure> {
+        let steps = grants.iter().filter_map(|granted| Some((*granted, granted.role.as_ref()?)));
+        Failure::all(join_all(steps.map(|(granted, role)| self.role(granted, role))).await)
+    }
+
+    async fn role(&self, granted: &'a Granted, role: &'a Manifest) -> Result<Step<'a>, Failure> {
+        let request = self.run.request;
+        let live = self.sight.observed.role(&granted.place);
+        let (Some(live), Some(Action::Update)) = (live, self.action(role)) else {
+            return self.make(role, live).await.map(|_| Step::Done);
+        };
+        match widening(&rules_of(live), request.rules(&granted.place)) {
+            Widening::Whole => self.make(role, Some(live)).await.map(|_| Step::Done),
+            Widening::None => Ok(Step::Shrinks(role, live.clone())),
+            Widening::Between(rules) => {
+                let between = desired::role(request, &granted.place.scope, &rules);
+                match self.cluster.apply(&between, Some(live)).await {
+                    Ok(live) => {
+                        self.note(Action::Update, &role.reference, "with what is there and what is wanted");
+                        Ok(Step::Shrinks(role, live))
+                    }
+                    Err(failure) if failure.code == Code::Escalation => Ok(Step::AtOnce(role, live)),
+                    Err(failure) => Err(failure),
+                }
+            }
+        }
+    }
+
+    async fn bindings(&self, grants: &[&Granted]) -> Result<(), Failure> {
+        let live = |granted: &Granted| self.sight.observed.binding(&granted.place);
+        let made = join_all(grants.iter().map(|granted| self.make(&granted.binding, live(granted))));
+        Failure::all(made.await).map(drop)
+    }
+
+    /// Makes bindings again that refer to another role, because that cannot be changed. Another binding stands in for
+    /// each, so that what is granted by it is never missing.
+    async fn replace(&self, replaced: &[&Granted]) -> Result<Vec<(Reference, Live)>, Failure> {
+        let request = self.run.request;
+        let replace = async |granted: &Granted| {
+            let Some(live) = self.sight.observed.binding(&granted.place) else { return Ok(None) };
+            let place = granted.place.clone().stand_in();
+            let stand_in = desired::binding(request, &place);
+            let left = self.sight.observed.binding(&place).filter(|live| request.owns(live));
+            let mut made = None; // one that an earlier run has left is cleared as such
+            if change(&stand_in, left).action != Action::Unchanged {
+                let live = self.cluster.apply(&stand_in, left).await?;
+                self.note(Action::Create, &stand_in.reference, "which stands in");
+                made = left.is_none().then_some((stand_in.reference, live));
+            }
+            let started = Instant::now();
+            self.cluster.delete(&granted.binding.reference, live).await?;
+            self.run.report.wrote(Action::Delete, &granted.binding.reference);
+            self.cluster.apply(&granted.binding, None).await?;
+            if let Some(planned) = self.plan.change(&granted.binding.reference) {
+                self.record(planned, started.elapsed());
+            }
+            Ok(made)
+        };
+        let stand_ins = join_all(replaced.iter().map(|granted| replace(granted))).await;
+        Ok(Failure::all(stand_ins)?.into_iter().flatten().collect())
+    }
+
+    /// Brings one object to what is wanted.
+    async fn make(&self, manifest: &Manifest, live: Option<&Live>) -> Result<Live, Failure> {
+        let planned = self.plan.change(&manifest.reference).cloned().unwrap_or_else(|| change(manifest, live));
+        if let (Action::Unchanged, Some(live)) = (planned.action, live) {
+            self.run.report.change(&planned, None);
+            return Ok(live.clone());
+        }
+        let started = Instant::now();
+        let made = self.cluster.apply(manifest, live).await?;
+        self.record(&planned, started.elapsed());
+        Ok(made)
+    }
+
+    fn action(&self, manifest: &Manifest) -> Option<Action> {
+        self.plan.change(&manifest.reference).map(|change| change.action)
+    }
+
+    fn record(&self, change: &Change, took: Duration) {
+        self.run.report.wrote(change.action, &change.reference);
+        self.run.report.change(change, Some(took));
+    }
+
+    /// A write on the way, which the outcome does not show.
+    fn note(&self, action: Action, reference: &Reference, how: &str) {
+        self.run.report.wrote(action, reference);
+        self.run.report.step(action.as_str(), &format!("{reference} {how}"), None);
+    }
+
+    /// A failure in the home namespace. Whoever may not look at that finds out that it is not there when something is
+    /// to be made in it.
+    fn in_home(&self, failure: Failure) -> Failure {
+        let namespace = &self.run.request.namespace;
+        if failure.code != Code::NamespaceAbsent {
+            return failure;
+        }
+        if self.sight.observed.presence(namespace) != Presence::Unknown {
+            return failure.next("find out who deletes the namespace, then run again");
+        }
+        let home = Reference::namespace(namespace.as_str());
+        let lacking = denied(&failure.doing, vec![needed("get", &home), needed("create", &home)]);
+        let cause = format!("the namespace is not there, and {}", lacking.cause);
+        Failure { cause, object: failure.object, ..lacking }
+    }
+
+    /// Deletes an object of an earlier request; its place again when the parent may not.
+    async fn clear(&self, place: &Place, reference: &Reference, live: &Live) -> Result<Option<Place>, Failure> {
+        let started = Instant::now();
+        match self.cluster.delete(reference, live).await {
+            Ok(()) => {
+                let change = Change { action: Action::Delete, reference: reference.clone(), fields: Vec::new() };
+                self.record(&change, started.elapsed());
+                Ok(None)
+            }
+            Err(failure) if failure.code == Code::MissingPermission => {
+                self.run.report.finding(not_cleared(place, &failure.missing));
+                Ok(Some(place.clone()))
+            }
+            Err(failure) => Err(failure),
+        }
+    }
+}

@@ -1,0 +1,233 @@
+//! The look: what is at every place of the request, what the parent credential may do there, and then what is at the
+//! places that the ServiceAccount remembers. Two rounds of reads at most, each all at once.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use futures_util::future::join_all;
+
+use super::{Run, rights::Rights};
+use crate::{
+    cluster::{Cluster, Seen},
+    credential::Review,
+    error::{Code, Failure},
+    finding::{Finding, Severity},
+    grant::{Authority, Place, Scope},
+    inventory::Inventory,
+    name::{ClusterRoleName, Names, Namespace},
+    object::{INVENTORY, Kind, Live, Reference},
+    observed::{Found, Observed},
+    plan::rules_of,
+    rbac::Tuple,
+    secret::Token,
+};
+
+/// What the look finds.
+pub struct Sight {
+    /// The objects at our places.
+    pub observed: Observed,
+    /// The tokens in the Secrets, by generation.
+    pub tokens: Vec<(u32, Token)>,
+    /// As in `v1.36.3`; none from a server that hides it.
+    pub server_version: Option<String>,
+    /// What the parent credential may do, scope by scope.
+    pub rights: Rights,
+    /// What the parent credential lacks to look at what is asked for.
+    pub denied: Vec<Tuple>,
+    /// What there is to say about what was found.
+    pub findings: Vec<Finding>,
+}
+
+impl Sight {
+    /// The token in the Secret of this generation, if there is one.
+    #[must_use]
+    pub fn token(&self, generation: u32) -> Option<&Token> {
+        self.tokens.iter().find(|(number, _)| *number == generation).map(|(_, token)| token)
+    }
+}
+
+/// Looks.
+///
+/// # Errors
+/// Any fault but a denial; denials are collected, so that all of them can be told at once.
+pub async fn look(run: &Run<'_>, cluster: &Cluster) -> Result<Sight, Failure> {
+    let (request, names) = (run.request, &run.request.names);
+    let home = names.home();
+    let wanted: BTreeSet<&Place> = request.grants.iter().map(|grant| &grant.place).collect();
+    let scopes: BTreeSet<&Scope> = wanted.iter().map(|place| &place.scope).chain([&home.scope]).collect();
+    let places: BTreeSet<&Place> = wanted.iter().copied().chain([&home]).collect();
+    let (account, first_secret) = (names.service_account(), names.secret(1));
+    let (service_account, secret, version, surroundings, places, reviews) = tokio::join!(
+        cluster.get(&account),
+        cluster.get(&first_secret),
+        cluster.version(),
+        Surroundings::look(cluster, scopes.iter().copied(), wanted.iter().copied()),
+        join_all(places.iter().map(|place| look_at(cluster, names, place))),
+        join_all(scopes.iter().map(async |scope| ((*scope).clone(), cluster.rules(scope.namespace()).await))),
+    );
+    // A server that refuses the login may break the connection under the other requests: the login is the cause.
+    let refused = {
+        let first = [service_account.as_ref().err(), secret.as_ref().err(), version.as_ref().err()];
+        let first = first.into_iter().flatten().chain(surroundings.failures());
+        let places = places.iter().filter_map(|place| place.as_ref().err());
+        let reviews = reviews.iter().filter_map(|(_, review)| review.as_ref().err());
+        first.chain(places).chain(reviews).find(|failure| failure.code == Code::Unauthorized).cloned()
+    };
+    if let Some(failure) = refused {
+        return Err(failure);
+    }
+
+    let (mut denied, mut findings) = (Vec::new(), Vec::new());
+    let service_account = tolerate(service_account, &mut denied)?.map(|seen| seen.live);
+    let mut places: BTreeMap<Place, Found> = places.into_iter().collect::<Result<_, _>>()?;
+    let wanted_places = places.iter().filter(|(place, _)| wanted.contains(place));
+    denied.extend(wanted_places.flat_map(|(_, found)| found.denied.iter().cloned()));
+    let mut observed = Observed { service_account, ..Observed::default() };
+    surroundings.into_observed(&mut observed, Some(&mut denied))?;
+    let newest = observed.newest();
+    let remembered = observed.service_account.as_ref().and_then(|live| live.annotations.get(INVENTORY));
+    if let Some((inventory, whole)) = remembered.map(|text| Inventory::parse(text, &home)) {
+        if !whole {
+            let text = format!("the annotation {INVENTORY} of {account} cannot be read: not every place is known");
+            findings.push(
+                Finding::remark("inventory-unreadable", Severity::High, text)
+                    .help("look for objects of this instance elsewhere, or decommission with the right to list"),
+            );
+        }
+        observed.inventory = inventory;
+    }
+
+    let left: Vec<&Place> = observed.inventory.places().filter(|place| !places.contains_key(place)).collect();
+    let unseen_scopes: BTreeSet<&Scope> =
+        left.iter().map(|place| &place.scope).filter(|scope| !scopes.contains(scope)).collect();
+    let (earlier, surroundings, more) = tokio::join!(
+        secrets(cluster, names, newest, secret),
+        Surroundings::look(cluster, unseen_scopes.into_iter(), left.iter().copied()),
+        join_all(left.iter().map(|place| look_at(cluster, names, place))),
+    );
+    let (newest_secret, earlier) = earlier;
+    surroundings.into_observed(&mut observed, None)?;
+    places.extend(more.into_iter().collect::<Result<Vec<_>, _>>()?);
+    observed.places = places;
+
+    let mut tokens = Vec::new();
+    let mut keep = |generation: u32, seen: Seen| {
+        tokens.extend(seen.token.map(|token| (generation, token)));
+        seen.live
+    };
+    observed.secret = tolerate(newest_secret, &mut denied)?.map(|seen| keep(newest, seen));
+    for (generation, seen) in earlier {
+        // Who may not look at those has not made them either.
+        let seen = tolerate(seen, &mut Vec::new())?;
+        observed.earlier.extend(seen.map(|seen| (generation, keep(generation, seen))));
+    }
+    let mut rights = Rights::default();
+    for (scope, review) in reviews {
+        rights.add(scope, allowed_to_ask(review)?);
+    }
+    // Only told, never needed: a cluster that hides its version is none the worse.
+    let server_version = version.ok();
+    Ok(Sight { observed, tokens, server_version, rights, denied, findings })
+}
+
+/// What is around the places: namespaces, and the ClusterRoles that others keep.
+struct Surroundings {
+    namespaces: Vec<(Namespace, Result<crate::observed::Presence, Failure>)>,
+    cluster_roles: Vec<(ClusterRoleName, Result<Option<Seen>, Failure>)>,
+}
+
+impl Surroundings {
+    async fn look<'a>(
+        cluster: &Cluster,
+        scopes: impl Iterator<Item = &'a Scope>,
+        places: impl Iterator<Item = &'a Place>,
+    ) -> Self {
+        let namespaces = scopes.filter_map(|scope| match scope {
+            Scope::Namespace(namespace) => Some(namespace.clone()),
+            Scope::Cluster => None,
+        });
+        let cluster_roles: BTreeSet<&ClusterRoleName> = places
+            .filter_map(|place| match &place.authority {
+                Authority::ClusterRole(name) => Some(name),
+                Authority::Rules => None,
+            })
+            .collect();
+        let (namespaces, cluster_roles) = tokio::join!(
+            join_all(namespaces.map(async |namespace| {
+                let presence = cluster.presence(&namespace).await;
+                (namespace, presence)
+            })),
+            join_all(cluster_roles.into_iter().map(async |name| {
+                let reference = Reference::at_cluster(Kind::ClusterRole, name.as_str());
+                (name.clone(), cluster.get(&reference).await)
+            })),
+        );
+        Self { namespaces, cluster_roles }
+    }
+
+    fn failures(&self) -> impl Iterator<Item = &Failure> {
+        let namespaces = self.namespaces.iter().filter_map(|(_, seen)| seen.as_ref().err());
+        namespaces.chain(self.cluster_roles.iter().filter_map(|(_, seen)| seen.as_ref().err()))
+    }
+
+    /// Without a list of denials, a ClusterRole that may not be looked at is not needed: it belongs to what goes.
+    fn into_observed(self, observed: &mut Observed, denied: Option<&mut Vec<Tuple>>) -> Result<(), Failure> {
+        for (namespace, presence) in self.namespaces {
+            observed.namespaces.insert(namespace, presence?);
+        }
+        let mut unneeded = Vec::new();
+        let denied = denied.unwrap_or(&mut unneeded);
+        for (name, seen) in self.cluster_roles {
+            let known = denied.len();
+            let seen = tolerate(seen, denied)?;
+            if denied.len() == known {
+                observed.cluster_roles.entry(name).or_insert(seen.map(|seen| rules_of(&seen.live)));
+            }
+        }
+        Ok(())
+    }
+}
+
+async fn look_at(cluster: &Cluster, names: &Names, place: &Place) -> Result<(Place, Found), Failure> {
+    let (role, binding) = (names.role(&place.scope), names.binding(place));
+    let role = async { if place.has_role() { cluster.get(&role).await } else { Ok(None) } };
+    let (role, binding) = tokio::join!(role, cluster.get(&binding));
+    let mut denied = Vec::new();
+    let mut live = |seen| tolerate(seen, &mut denied).map(|seen| seen.map(|seen: Seen| seen.live));
+    let (role, binding): (Option<Live>, Option<Live>) = (live(role)?, live(binding)?);
+    Ok((place.clone(), Found { role, binding, denied }))
+}
+
+type Looked = Result<Option<Seen>, Failure>;
+
+/// The newest Secret, and the first one and the one before the newest, by number.
+async fn secrets(cluster: &Cluster, names: &Names, newest: u32, first: Looked) -> (Looked, Vec<(u32, Looked)>) {
+    match newest {
+        0 | 1 => (first, Vec::new()),
+        2 => (cluster.get(&names.secret(2)).await, vec![(1, first)]),
+        newest => {
+            let before = newest - 1;
+            let (newest, one_before) = (names.secret(newest), names.secret(before));
+            let (newest, one_before) = tokio::join!(cluster.get(&newest), cluster.get(&one_before));
+            (newest, vec![(1, first), (before, one_before)])
+        }
+    }
+}
+
+/// Who may not ask what they may do is told by each denial.
+fn allowed_to_ask(review: Result<Review, Failure>) -> Result<Review, Failure> {
+    match review {
+        Err(failure) if failure.code == Code::MissingPermission => Ok(Review::default()),
+        other => other,
+    }
+}
+
+/// Sets a denial aside and goes on.
+fn tolerate<T>(result: Result<Option<T>, Failure>, denied: &mut Vec<Tuple>) -> Result<Option<T>, Failure> {
+    match result {
+        Err(mut failure) if failure.code == Code::MissingPermission => {
+            denied.append(&mut failure.missing);
+            Ok(None)
+        }
+        other => other,
+    }
+}

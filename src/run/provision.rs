@@ -1,0 +1,140 @@
+//! provision: look, compare, widen, prove, shrink, hand out.
+
+use std::time::Instant;
+
+use super::{
+    Run,
+    compare::{compare, refusal, remarks},
+    converge::Converge,
+    look::Sight,
+    proof::{self, Claim},
+};
+use crate::{
+    artifact::Artifact,
+    cluster::Cluster,
+    connection::Login,
+    credential::{Expected, check_claims},
+    desired::Desired,
+    error::{Code, Failure},
+    object::Live,
+    plan::{Plan, all_atoms, granted_rules, leftovers},
+    publish::{self, Publisher},
+    report::TokenFacts,
+    secret::Token,
+};
+
+/// Makes the credential, proves it, and hands it out: to the platform, then to `deliver`.
+///
+/// # Errors
+/// Which step failed; a repeat goes on from there.
+pub async fn provision(run: &Run<'_>, deliver: impl FnOnce(&Artifact) -> Result<(), Failure>) -> Result<(), Failure> {
+    let request = run.request;
+    let cluster = run.connect().await?;
+    let sight = run.look(&cluster).await?;
+    let (desired, mut plan) = compare(request, &sight);
+    if let Some(failure) = refusal(request, &sight, &desired, &plan) {
+        return Err(failure);
+    }
+    for remark in remarks(request, &sight.observed) {
+        run.report.finding(remark);
+    }
+
+    let permissions = std::mem::take(&mut plan.permissions);
+    let converge = Converge { run, cluster: &cluster, sight: &sight, desired: &desired, plan: &plan };
+    converge.preflight().await?;
+    let widened = converge.widen().await?;
+    let narrowed = permissions.narrowed.clone();
+    run.report.permissions(permissions);
+    let (token, secret) = token(run, &cluster, &sight, &desired).await?;
+    let uid = widened.service_account.uid.clone();
+    let expected =
+        Expected { namespace: request.namespace.as_str(), service_account: request.names.object(), uid: &uid };
+    check_claims(&token, &expected)?;
+    run.report.token(TokenFacts {
+        fingerprint: token.fingerprint(),
+        secret: desired.secret.reference.name.clone(),
+        secret_uid: secret.uid,
+        expires: None,
+    });
+    let rules = granted_rules(request, &sight.observed);
+    let (granted, left) = (all_atoms(&rules), leftovers(request, &sight.observed).map(|(place, _)| &place.scope));
+    let mut claim =
+        Claim { expected, granted, cleared: left.collect(), narrowed, shrinks: converge.will_shrink(&widened) };
+    // The platform is called while the proof is going on; it hears nothing before that is done.
+    let proving = async {
+        let holder = run.connect_as(&Login::Token(token.clone())).await?;
+        proof::prove(run, &holder, &claim).await.map(|()| holder)
+    };
+    let (holder, publisher) = tokio::join!(proving, dial(run));
+    let holder = holder?;
+    if claim.shrinks {
+        converge.shrink(widened).await?;
+        claim.shrinks = false;
+        proof::prove(run, &holder, &claim).await?;
+    }
+
+    let artifact = request.form.fill(&request.connection, &token).map_err(|findings| Failure {
+        findings,
+        ..Failure::new(Code::ArtifactInvalid, "building the artifact", "it does not fit its schema")
+    })?;
+    hand_over(run, publisher, &artifact).await?;
+    deliver(&artifact)?;
+    retire(run, &cluster, &sight, &plan).await
+}
+
+/// Deletes the Secrets that have been replaced, now that everybody has the new token.
+async fn retire(run: &Run<'_>, cluster: &Cluster, sight: &Sight, plan: &Plan) -> Result<(), Failure> {
+    for (generation, live) in sight.observed.retired() {
+        if let Some(planned) = plan.change(&run.request.names.secret(generation)) {
+            let started = Instant::now();
+            cluster.delete(&planned.reference, live).await?;
+            run.report.wrote(planned.action, &planned.reference);
+            run.report.change(planned, Some(started.elapsed()));
+        }
+    }
+    Ok(())
+}
+
+/// The token that was seen at the first look, or the one that the controller has made by now.
+async fn token(run: &Run<'_>, cluster: &Cluster, sight: &Sight, desired: &Desired) -> Result<(Token, Live), Failure> {
+    if let (Some(token), Some(live)) = (sight.token(sight.observed.newest()), sight.observed.secret()) {
+        run.report.step("token", &short(token), None);
+        return Ok((token.clone(), live.clone()));
+    }
+    let started = Instant::now();
+    let (token, live) = cluster.token(&desired.secret.reference).await?;
+    run.report.learn(&token);
+    run.report.step("token", &short(&token), Some(started.elapsed()));
+    Ok((token, live))
+}
+
+/// As much of the fingerprint as tells two tokens apart.
+fn short(token: &Token) -> String {
+    token.fingerprint().chars().take("sha256:".len() + 12).collect()
+}
+
+async fn dial<'a>(run: &Run<'a>) -> Option<Result<Publisher<'a>, Failure>> {
+    let platform = run.request.platform.as_ref()?;
+    Some(publish::in_time(platform, &run.budget, Publisher::connect(platform, &run.budget)).await)
+}
+
+async fn hand_over(
+    run: &Run<'_>,
+    publisher: Option<Result<Publisher<'_>, Failure>>,
+    artifact: &Artifact,
+) -> Result<(), Failure> {
+    let (Some(platform), Some(publisher)) = (&run.request.platform, publisher) else { return Ok(()) };
+    let started = Instant::now();
+    let publishing = async {
+        let title = format!("Kubernetes token {} for namespace {}", run.request.name, run.request.namespace);
+        publisher?.publish(&title, artifact).await
+    };
+    publish::in_time(platform, &run.budget, publishing).await.map_err(|failure| {
+        failure
+            .state("the credential is in the cluster, proved and working; the platform does not have it yet")
+            .next("deploy again when that is mended: the same credential is published")
+    })?;
+    let what = format!("field {} at {}", crate::request::FIELD, platform.address());
+    run.report.step("publish", &what, Some(started.elapsed()));
+    Ok(())
+}

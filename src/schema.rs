@@ -104,7 +104,9 @@ fn describe(kind: &ValidationErrorKind) -> String {
             let options: Vec<String> = options.as_array().into_iter().flatten().map(plain).collect();
             format!("must be one of {}", options.join(", "))
         }
+        ValidationErrorKind::Constant { expected_value } => format!("must be {}", plain(expected_value)),
         ValidationErrorKind::MinItems { limit } => format!("must have at least {limit} {}", plural(*limit, "item")),
+        ValidationErrorKind::MaxItems { limit: 0 } => "must be empty".to_owned(),
         ValidationErrorKind::MaxItems { limit } => format!("must have at most {limit} {}", plural(*limit, "item")),
         ValidationErrorKind::UniqueItems => "holds an item twice".to_owned(),
         ValidationErrorKind::MinLength { limit: 1 } => "must not be empty".to_owned(),
@@ -127,4 +129,77 @@ fn plain(value: &Value) -> String {
 
 fn plural(count: u64, noun: &str) -> String {
     if count == 1 { noun.to_owned() } else { format!("{noun}s") }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn told(params: &Value) -> Vec<(String, String)> {
+        let form = Schema::new(serde_json::from_str(PARAMS).unwrap()).unwrap();
+        let mut told: Vec<_> = form
+            .check("", params)
+            .into_iter()
+            .map(|finding| {
+                (finding.pointer.unwrap(), format!("{}. {}", finding.message, finding.help.unwrap_or_default()))
+            })
+            .collect();
+        told.sort();
+        told
+    }
+
+    fn in_namespaces(namespaces: &Value) -> Vec<(String, String)> {
+        let rule = json!({"apiGroups": [""], "resources": ["pods"], "verbs": ["get"], "namespaces": namespaces});
+        told(&json!({"namespace": "a", "rules": [rule]}))
+    }
+
+    fn tells(told: &[(String, String)], expected: &[(&str, &str)]) {
+        assert_eq!(told.len(), expected.len(), "{told:#?}");
+        for ((at, told), (place, part)) in told.iter().zip(expected) {
+            assert!(at == place && told.contains(part), "{at}: {told}");
+        }
+    }
+
+    /// The form has the list as one of two alternatives; what is wrong in it is told as if it had none.
+    #[test]
+    fn an_alternative_hides_neither_place_nor_sentence() {
+        tells(&in_namespaces(&json!(null)), &[]);
+        tells(&in_namespaces(&json!(["a", "b"])), &[]);
+        tells(&in_namespaces(&json!([])), &[("/rules/0/namespaces", "1 item (minItems). List at least one")]);
+        tells(&in_namespaces(&json!(["*", "a"])), &[("/rules/0/namespaces", "(not). The whole cluster has every")]);
+        let wrong = [("/rules/0/namespaces/0", "(pattern). A namespace is written"), ("/rules/0/namespaces/2", "63")];
+        tells(&in_namespaces(&json!(["Team_A", "a", "n".repeat(64)])), &wrong);
+        tells(&in_namespaces(&json!("a")), &[("/rules/0/namespaces", "(anyOf). Namespaces are a list")]);
+    }
+
+    #[test]
+    fn a_rule_on_urls_says_what_it_may_have_all_at_once() {
+        let rule = json!({
+            "apiGroups": [""], "resources": ["pods"], "resourceNames": ["a"], "verbs": ["get"],
+            "nonResourceURLs": ["metrics"], "namespaces": ["a"],
+        });
+        let expected = [
+            ("/rules/0/apiGroups", "must be empty (maxItems). URLs are in no API group"),
+            ("/rules/0/namespaces/0", "must be * (const). URLs are in no namespace"),
+            ("/rules/0/nonResourceURLs/0", "(pattern). A URL is a path"),
+            ("/rules/0/resourceNames", "must be empty (maxItems). URLs have no object names"),
+            ("/rules/0/resources", "must be empty (maxItems). A rule on URLs has no resources"),
+        ];
+        tells(&told(&json!({"namespace": "a", "rules": [rule]})), &expected);
+        let rule = json!({"verbs": ["get"], "nonResourceURLs": ["/metrics"]});
+        let expected = [("/rules/0", "the field `namespaces` is missing (required). URLs are in no namespace")];
+        tells(&told(&json!({"namespace": "a", "rules": [rule]})), &expected);
+    }
+
+    #[test]
+    fn without_a_cluster_role_there_must_be_a_rule() {
+        for cluster_roles in [json!([]), json!("view")] {
+            let params = json!({"namespace": "a", "rules": [], "cluster_roles": cluster_roles});
+            let found = told(&params).into_iter().filter(|(at, _)| at == "/rules").collect::<Vec<_>>();
+            tells(&found, &[("/rules", "1 item (minItems). Without a rule")]);
+        }
+        tells(&told(&json!({"namespace": "a"})), &[("", "the field `rules` is missing (required)")]);
+    }
 }

@@ -129,12 +129,12 @@ fn the_params_of_the_readme_are_those_of_the_form() {
     let schema: serde_json::Value = serde_json::from_str(&text("schema-params.json")).expect("JSON");
     let mut known = BTreeSet::new();
     for (name, param) in schema["properties"].as_object().expect("params") {
-        let list = param["type"] == "array";
-        known.insert(format!("{name}{}", if list { "[]" } else { "" }));
+        let list = |param: &serde_json::Value| if param.get("items").is_some() { "[]" } else { "" };
+        known.insert(format!("{name}{}", list(param)));
         for (inner, param) in
             param.pointer("/items/properties").and_then(|inner| inner.as_object()).into_iter().flatten()
         {
-            known.insert(format!("{name}[].{inner}{}", if param["type"] == "array" { "[]" } else { "" }));
+            known.insert(format!("{name}[].{inner}{}", list(param)));
         }
     }
     let listed = rows(&text("README.md"), "### Params").into_iter().map(|row| in_code(&row[0]));

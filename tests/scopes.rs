@@ -167,6 +167,21 @@ fn an_existing_cluster_role_is_bound_where_it_is_asked_for(
 }
 
 #[test]
+fn a_cluster_role_may_have_any_name_that_the_server_takes() {
+    let cp = control_plane();
+    let home = cp.namespace("odd");
+    let name = format!("{home}: what? #1 & <more>");
+    let rules = [rule(&[""], &["pods"], &["list"])];
+    cp.post(&format!("{RBAC}/clusterroles"), &json!({"metadata": {"name": name}, "rules": rules}));
+    let mut instance = Instance::new(cp.admin(), &home).rules(&json!([]));
+    instance.params["cluster_roles"] = json!([{"name": name}, {"name": name, "namespaces": [home]}]);
+    assert_eq!(status(cp, &instance.token(), &pods(&home)), 200);
+    assert_eq!(shape(&home).len(), 1, "the same place twice is one place");
+    instance.act("decommission").expect_code(0);
+    assert!(rbac_objects(&home).is_empty());
+}
+
+#[test]
 fn simple_input_makes_the_four_objects_that_it_always_made() {
     let (cp, parent) = (control_plane(), parent("simple"));
     let home = cp.namespace("simple");

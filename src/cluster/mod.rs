@@ -27,6 +27,7 @@ use kube::{
     client::ConfigExt as _,
     config::AuthInfo,
 };
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use secrecy::SecretString;
 use serde_json::{Value, json};
 use tokio::sync::Semaphore;
@@ -140,7 +141,7 @@ impl Cluster {
     pub async fn presence(&self, namespace: &Namespace) -> Result<Presence, Failure> {
         let reference = Reference::namespace(namespace.as_str());
         let attempt = self.attempt("looking for", "get", Some(&reference));
-        match self.bounded(&attempt, self.api(&reference).get_opt(&reference.name)).await {
+        match self.bounded(&attempt, self.api(&reference).get_opt(&segment(&reference))).await {
             Ok(None) => Ok(Presence::Absent),
             Ok(Some(found)) => {
                 let phase = found.data.pointer("/status/phase").and_then(Value::as_str);
@@ -166,7 +167,7 @@ impl Cluster {
     /// Why it could not be looked for.
     pub async fn get(&self, reference: &Reference) -> Result<Option<Seen>, Failure> {
         let attempt = self.attempt("looking for", "get", Some(reference));
-        Ok(self.bounded(&attempt, self.api(reference).get_opt(&reference.name)).await?.map(Seen::of))
+        Ok(self.bounded(&attempt, self.api(reference).get_opt(&segment(reference))).await?.map(Seen::of))
     }
 
     /// All objects of a kind that carry our label, of whatever instance; without a namespace those of the whole
@@ -251,7 +252,7 @@ impl Cluster {
         body["metadata"]["resourceVersion"] = json!(version);
         let attempt = Attempt { stores: !parameters.dry_run, ..self.attempt(doing, "patch", Some(reference)) };
         let (api, body) = (self.api(reference), Patch::Apply(&body));
-        let patched = self.bounded(&attempt, api.patch(&reference.name, &parameters, &body)).await?;
+        let patched = self.bounded(&attempt, api.patch(&segment(reference), &parameters, &body)).await?;
         Ok(Seen::of(patched).live)
     }
 
@@ -265,7 +266,7 @@ impl Cluster {
         let parameters = DeleteParams::background().preconditions(preconditions);
         let api = self.api(reference);
         let deleting = async {
-            match api.delete(&reference.name, &parameters).await {
+            match api.delete(&segment(reference), &parameters).await {
                 Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
                 other => other.map(drop),
             }
@@ -420,6 +421,12 @@ impl Cluster {
             Err(_) => Err(attempt.unanswered(&transport::Trouble::Timeout("no answer"))),
         }
     }
+}
+
+/// An object's name as one segment of a path: a ClusterRole's may hold a question mark.
+fn segment(reference: &Reference) -> String {
+    const KEPT: AsciiSet = NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b':');
+    utf8_percent_encode(&reference.name, &KEPT).to_string()
 }
 
 fn resource(kind: Kind) -> ApiResource {

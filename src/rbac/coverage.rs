@@ -10,11 +10,38 @@ use super::{Atom, Rule, Target, Tuple, atoms};
 #[derive(Default)]
 pub struct Coverage<'a> {
     held: HashSet<Atom<'a>>,
+    wildcards: Wildcards,
+}
+
+/// Which wildcards are held at all: what is not need not be tried.
+#[derive(Clone, Copy, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "each stands for itself")]
+struct Wildcards {
+    everywhere: bool,
+    verb: bool,
+    group: bool,
+    resource: bool,
+    subresource: bool,
+    url: bool,
 }
 
 impl<'a> FromIterator<Atom<'a>> for Coverage<'a> {
     fn from_iter<I: IntoIterator<Item = Atom<'a>>>(held: I) -> Self {
-        Self { held: held.into_iter().collect() }
+        let held: HashSet<Atom<'a>> = held.into_iter().collect();
+        let mut wildcards = Wildcards::default();
+        for atom in &held {
+            wildcards.everywhere |= atom.namespace.is_none();
+            wildcards.verb |= atom.verb == "*";
+            match atom.target {
+                Target::Resource { group, resource, .. } => {
+                    wildcards.group |= group == "*";
+                    wildcards.resource |= resource == "*";
+                    wildcards.subresource |= resource.starts_with("*/");
+                }
+                Target::Url(url) => wildcards.url |= url.ends_with('*'),
+            }
+        }
+        Self { held, wildcards }
     }
 }
 
@@ -22,41 +49,49 @@ impl Coverage<'_> {
     /// True when one held permission is equal to or wider than this one.
     #[must_use]
     pub fn covers(&self, asked: Atom<'_>) -> bool {
-        wider(asked, |candidate| self.held.contains(&candidate))
+        self.any_wider(asked, |_| true)
     }
 
     /// True when another held permission is wider than this one.
     fn covers_strictly(&self, asked: Atom<'_>) -> bool {
-        wider(asked, |candidate| candidate != asked && self.held.contains(&candidate))
+        self.any_wider(asked, |candidate| candidate != asked)
+    }
+
+    /// Tries every permission that would cover the asked one: at most 48 on a resource, whatever the number of rules;
+    /// on a path four for each of its characters.
+    fn any_wider(&self, asked: Atom<'_>, counts: impl Fn(Atom<'_>) -> bool) -> bool {
+        let all = self.wildcards;
+        let anywhere = |target: Target<'_>| {
+            once_or_twice(asked.verb, "*", all.verb).any(|verb| {
+                once_or_twice(asked.namespace, None, all.everywhere).any(|namespace| {
+                    let candidate = Atom { namespace, target, verb };
+                    self.held.contains(&candidate) && counts(candidate)
+                })
+            })
+        };
+        match asked.target {
+            Target::Resource { group, resource, name } => {
+                let subresource = resource.split_once('/').filter(|_| all.subresource);
+                let subresource = subresource.map(|(_, subresource)| format!("*/{subresource}"));
+                let resources = once_or_twice(resource, "*", all.resource).chain(subresource.as_deref());
+                resources.into_iter().any(|resource| {
+                    once_or_twice(group, "*", all.group).any(|group| {
+                        once_or_twice(name, None, true).any(|name| anywhere(Target::Resource { group, resource, name }))
+                    })
+                })
+            }
+            Target::Url(url) => {
+                let prefixes = url.char_indices().map(|(end, _)| &url[..end]).chain([url]).filter(|_| all.url);
+                let mut patterns = prefixes.map(|prefix| format!("{prefix}*"));
+                anywhere(Target::Url(url)) || patterns.any(|pattern| anywhere(Target::Url(&pattern)))
+            }
+        }
     }
 }
 
-/// Tries every permission that would cover the asked one: at most 48 on a resource, whatever the number of rules; on
-/// a path four for each of its characters.
-fn wider(asked: Atom<'_>, mut held: impl FnMut(Atom<'_>) -> bool) -> bool {
-    let everywhere = asked.namespace.is_some().then_some(None);
-    let mut anywhere = |target: Target<'_>| {
-        [asked.verb, "*"].into_iter().any(|verb| {
-            let places = std::iter::once(asked.namespace).chain(everywhere);
-            places.into_iter().any(|namespace| held(Atom { namespace, target, verb }))
-        })
-    };
-    match asked.target {
-        Target::Resource { group, resource, name } => {
-            let any_subresource = resource.split_once('/').map(|(_, sub)| format!("*/{sub}"));
-            let resources = [Some(resource), Some("*"), any_subresource.as_deref()];
-            resources.into_iter().flatten().any(|resource| {
-                [group, "*"].into_iter().any(|group| {
-                    [name, None].into_iter().any(|name| anywhere(Target::Resource { group, resource, name }))
-                })
-            })
-        }
-        Target::Url(url) => {
-            let prefixes = url.char_indices().map(|(end, _)| &url[..end]).chain([url]);
-            let mut patterns = prefixes.map(|prefix| format!("{prefix}*"));
-            anywhere(Target::Url(url)) || patterns.any(|pattern| anywhere(Target::Url(&pattern)))
-        }
-    }
+/// The value itself, and the wider one where that is another and is there.
+fn once_or_twice<T: Copy + PartialEq>(value: T, wider: T, there: bool) -> impl Iterator<Item = T> {
+    std::iter::once(value).chain((there && wider != value).then_some(wider))
 }
 
 /// What changes for the holder when the old permissions are replaced by the new ones.

@@ -5,6 +5,8 @@ mod coverage;
 
 pub use coverage::{Coverage, Permissions, Widening, difference, same_permissions, widening};
 
+use std::collections::HashMap;
+
 use serde::{Deserialize, Serialize};
 
 /// The verbs of the form: all that a request to an ordinary resource can be.
@@ -193,9 +195,11 @@ impl Tuple {
 #[must_use]
 pub fn sentences(tuples: &[Tuple]) -> Vec<String> {
     let mut lines: Vec<(String, Vec<&str>)> = Vec::new();
+    let mut known: HashMap<String, usize> = HashMap::new();
     for tuple in tuples {
         let target = tuple.target();
-        match lines.iter_mut().find(|(known, _)| *known == target) {
+        let line = *known.entry(target.clone()).or_insert(lines.len());
+        match lines.get_mut(line) {
             Some((_, verbs)) => verbs.push(tuple.verb()),
             None => lines.push((target, vec![tuple.verb()])),
         }

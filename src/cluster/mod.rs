@@ -24,8 +24,7 @@ use k8s_openapi::{
 use kube::{
     Api, Client, Config,
     api::{ApiResource, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams, Preconditions},
-    client::ConfigExt as _,
-    config::AuthInfo,
+    client::{ConfigExt as _, middleware::AuthLayer},
 };
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use secrecy::SecretString;
@@ -81,8 +80,80 @@ pub struct Seen {
     pub token: Option<Token>,
 }
 
+/// An open connection on which nobody has logged in yet.
+pub struct Line {
+    config: Config,
+    http: transport::Http,
+    protocol: &'static str,
+    server: String,
+    budget: Budget,
+}
+
+const CONNECTING: &str = "connecting to the cluster";
+
+impl Line {
+    /// Opens a connection that needs no client certificate.
+    ///
+    /// # Errors
+    /// Which step on the way failed.
+    pub async fn open(
+        server: &Server,
+        ca: &CaBundle,
+        tls_server_name: Option<&str>,
+        budget: &Budget,
+    ) -> Result<Self, Failure> {
+        let config = config(server, ca, tls_server_name);
+        let trouble = |trouble: &transport::Trouble| trouble.while_doing(CONNECTING, server.as_str());
+        let tls = config.rustls_client_config().map_err(|error| trouble(&transport::Trouble::of(&error)))?;
+        let opening = transport::open(&config, tls, budget.at_most(ANSWER));
+        let (http, protocol) = opening.await.map_err(|error| trouble(&error))?;
+        Ok(Self { config, http, protocol, server: server.as_str().to_owned(), budget: budget.clone() })
+    }
+
+    /// Logs in with a token.
+    ///
+    /// # Errors
+    /// The token cannot be sent.
+    pub fn log_in(mut self, token: &Token) -> Result<Cluster, Failure> {
+        self.config.auth_info.token = Some(SecretString::from(token.expose()));
+        let auth = self.config.auth_layer().map_err(|error| self.trouble(&error))?;
+        self.into_cluster(auth)
+    }
+
+    fn into_cluster(self, auth: Option<AuthLayer>) -> Result<Cluster, Failure> {
+        let extra = self.config.extra_headers_layer().map_err(|error| self.trouble(&error))?;
+        let counter = self.budget.clone();
+        let service = ServiceBuilder::new()
+            .map_request(move |request: http::Request<kube::client::Body>| {
+                counter.count();
+                request
+            })
+            .layer(self.config.base_uri_layer())
+            .option_layer(auth)
+            .layer(extra)
+            .map_err(tower::BoxError::from)
+            .service(self.http);
+        let client = Client::new(service, self.config.default_namespace);
+        let turns = Semaphore::new(AT_ONCE);
+        Ok(Cluster { client, turns, server: self.server, budget: self.budget, protocol: self.protocol })
+    }
+
+    fn trouble(&self, error: &kube::Error) -> Failure {
+        transport::Trouble::of(error).while_doing(CONNECTING, &self.server)
+    }
+}
+
+fn config(server: &Server, ca: &CaBundle, tls_server_name: Option<&str>) -> Config {
+    let mut config = Config::new(server.uri().clone());
+    config.root_cert = Some(ca.certificates().to_vec());
+    config.tls_server_name = tls_server_name.map(str::to_owned);
+    config.default_retry = false;
+    config.headers.push((http::header::USER_AGENT, http::HeaderValue::from_static(USER_AGENT)));
+    config
+}
+
 impl Cluster {
-    /// Opens a connection.
+    /// Opens a connection and logs in.
     ///
     /// # Errors
     /// Which step on the way failed.
@@ -93,18 +164,12 @@ impl Cluster {
         login: &Login,
         budget: &Budget,
     ) -> Result<Self, Failure> {
-        const DOING: &str = "connecting to the cluster";
-
-        let mut config = Config::new(server.uri().clone());
-        config.root_cert = Some(ca.certificates().to_vec());
-        config.tls_server_name = tls_server_name.map(str::to_owned);
-        config.default_retry = false;
-        config.headers.push((http::header::USER_AGENT, http::HeaderValue::from_static(USER_AGENT)));
-        config.auth_info = match login {
-            Login::Token(token) => AuthInfo { token: Some(SecretString::from(token.expose())), ..AuthInfo::default() },
-            Login::Kubeconfig(login) => (**login).clone(),
-        };
-        let trouble = |trouble: &transport::Trouble| trouble.while_doing(DOING, server.as_str());
+        let mut config = config(server, ca, tls_server_name);
+        match login {
+            Login::Token(token) => return Line::open(server, ca, tls_server_name, budget).await?.log_in(token),
+            Login::Kubeconfig(login) => config.auth_info = (**login).clone(),
+        }
+        let trouble = |trouble: &transport::Trouble| trouble.while_doing(CONNECTING, server.as_str());
         // Both may run the login command of a kubeconfig, and wait for it.
         let logging_in = tokio::task::spawn_blocking(move || {
             let (auth, tls) = (config.auth_layer()?, config.rustls_client_config()?);
@@ -115,23 +180,9 @@ impl Cluster {
             Ok(Err(_)) => return Err(trouble(&transport::Trouble::Login("its command broke off".to_owned()))),
             Err(_) => return Err(trouble(&transport::Trouble::Login("its command did not end in time".to_owned()))),
         };
-        let extra = config.extra_headers_layer().map_err(|error| trouble(&transport::Trouble::of(&error)))?;
         let opening = transport::open(&config, tls, budget.at_most(ANSWER));
         let (http, protocol) = opening.await.map_err(|error| trouble(&error))?;
-        let counter = budget.clone();
-        let service = ServiceBuilder::new()
-            .map_request(move |request: http::Request<kube::client::Body>| {
-                counter.count();
-                request
-            })
-            .layer(config.base_uri_layer())
-            .option_layer(auth)
-            .layer(extra)
-            .map_err(tower::BoxError::from)
-            .service(http);
-        let client = Client::new(service, config.default_namespace);
-        let turns = Semaphore::new(AT_ONCE);
-        Ok(Self { client, turns, server: server.as_str().to_owned(), budget: budget.clone(), protocol })
+        Line { config, http, protocol, server: server.as_str().to_owned(), budget: budget.clone() }.into_cluster(auth)
     }
 
     /// The state of a namespace.

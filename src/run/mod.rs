@@ -20,7 +20,7 @@ use look::Sight;
 
 use crate::{
     budget::Budget,
-    cluster::Cluster,
+    cluster::{Cluster, Line},
     connection::{Connection, Login},
     error::Failure,
     report::Report,
@@ -51,6 +51,12 @@ impl Run<'_> {
     async fn connect_as(&self, login: &Login) -> Result<Cluster, Failure> {
         let Connection { server, ca, tls_server_name, .. } = &self.request.connection;
         Cluster::connect(server, ca, tls_server_name.as_deref(), login, &self.budget).await
+    }
+
+    /// The same, for somebody who will log in later.
+    async fn open_line(&self) -> Result<Line, Failure> {
+        let Connection { server, ca, tls_server_name, .. } = &self.request.connection;
+        Line::open(server, ca, tls_server_name.as_deref(), &self.budget).await
     }
 
     async fn look(&self, cluster: &Cluster) -> Result<Sight, Failure> {

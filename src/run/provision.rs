@@ -12,7 +12,6 @@ use super::{
 use crate::{
     artifact::Artifact,
     cluster::Cluster,
-    connection::Login,
     credential::{Expected, check_claims},
     desired::Desired,
     error::{Code, Failure},
@@ -42,10 +41,16 @@ pub async fn provision(run: &Run<'_>, deliver: impl FnOnce(&Artifact) -> Result<
     let permissions = std::mem::take(&mut plan.permissions);
     let converge = Converge { run, cluster: &cluster, sight: &sight, desired: &desired, plan: &plan };
     converge.preflight().await?;
-    let widened = converge.widen().await?;
-    let narrowed = permissions.narrowed.clone();
-    run.report.permissions(permissions);
-    let (token, secret) = token(run, &cluster, &sight, &desired).await?;
+    let making = async {
+        let widened = converge.widen().await?;
+        let narrowed = permissions.narrowed.clone();
+        run.report.permissions(permissions);
+        let (token, secret) = token(run, &cluster, &sight, &desired).await?;
+        Ok((widened, narrowed, token, secret))
+    };
+    // Connecting as the new credential takes as long as two of these requests, and needs no token yet.
+    let (made, line) = tokio::join!(making, run.open_line());
+    let (widened, narrowed, token, secret) = made?;
     let uid = widened.service_account.uid.clone();
     let expected =
         Expected { namespace: request.namespace.as_str(), service_account: request.names.object(), uid: &uid };
@@ -62,7 +67,7 @@ pub async fn provision(run: &Run<'_>, deliver: impl FnOnce(&Artifact) -> Result<
         Claim { expected, granted, cleared: left.collect(), narrowed, shrinks: converge.will_shrink(&widened) };
     // The platform is called while the proof is going on; it hears nothing before that is done.
     let proving = async {
-        let holder = run.connect_as(&Login::Token(token.clone())).await?;
+        let holder = line?.log_in(&token)?;
         proof::prove(run, &holder, &claim).await.map(|()| holder)
     };
     let (holder, publisher) = tokio::join!(proving, dial(run));

@@ -29,7 +29,8 @@ pub struct Floor {
 pub struct Lap {
     /// From the first request to the last answer.
     pub took: Duration,
-    /// How many there were: 8, and one more each time the token was not there yet, or not known yet.
+    /// How many there were: 5 and three a namespace, and one more each time the token was not there yet, or not known
+    /// yet.
     pub requests: u32,
 }
 
@@ -41,18 +42,17 @@ impl Floor {
         Self { client, parent: parent.token.clone() }
     }
 
-    /// Makes ServiceAccount, Role, RoleBinding and Secret, waits for the token, and asks with it who it is, what it
-    /// may do, and whether it may do one thing.
+    /// Makes ServiceAccount and Secret at home, Role and RoleBinding in each of the namespaces, waits for the token,
+    /// and asks with it who it is, what it may do in each of them, and whether it may do one thing.
     #[must_use]
-    pub fn credential(&self, namespace: &str, name: &str, rules: &[Value]) -> Lap {
-        let core = format!("/api/v1/namespaces/{namespace}");
-        let rbac = format!("/apis/rbac.authorization.k8s.io/v1/namespaces/{namespace}");
+    pub fn credential(&self, home: &str, name: &str, namespaces: &[String], rules: &[Value]) -> Lap {
+        let core = format!("/api/v1/namespaces/{home}");
         let account = json!({"metadata": {"name": name}});
         let role = json!({"metadata": {"name": name}, "rules": rules});
         let binding = json!({
             "metadata": {"name": name},
             "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": name},
-            "subjects": [{"kind": "ServiceAccount", "namespace": namespace, "name": name}],
+            "subjects": [{"kind": "ServiceAccount", "namespace": home, "name": name}],
         });
         let secret = json!({
             "metadata": {"name": name, "annotations": {"kubernetes.io/service-account.name": name}},
@@ -63,22 +63,30 @@ impl Floor {
 
         let start = Instant::now();
         self.send("POST", &format!("{core}/serviceaccounts"), &self.parent, Some(&account));
-        self.send("POST", &format!("{rbac}/roles"), &self.parent, Some(&role));
-        self.send("POST", &format!("{rbac}/rolebindings"), &self.parent, Some(&binding));
+        let mut requests = 3;
+        for namespace in namespaces {
+            let rbac = format!("/apis/rbac.authorization.k8s.io/v1/namespaces/{namespace}");
+            self.send("POST", &format!("{rbac}/roles"), &self.parent, Some(&role));
+            self.send("POST", &format!("{rbac}/rolebindings"), &self.parent, Some(&binding));
+            requests += 2;
+        }
         self.send("POST", &format!("{core}/secrets"), &self.parent, Some(&secret));
         let (token, looks) = self.token(&format!("{core}/secrets/{name}"));
         let questions = self.identity(&token);
         let reviews = "/apis/authorization.k8s.io/v1";
-        let what = json!({"spec": {"namespace": namespace}});
-        self.send("POST", &format!("{reviews}/selfsubjectrulesreviews"), &token, Some(&what));
+        for namespace in namespaces {
+            let what = json!({"spec": {"namespace": namespace}});
+            self.send("POST", &format!("{reviews}/selfsubjectrulesreviews"), &token, Some(&what));
+            requests += 1;
+        }
         let whether = json!({"spec": {"resourceAttributes": {
-            "namespace": namespace,
+            "namespace": namespaces[0],
             "verb": rules[0]["verbs"][0],
             "group": rules[0]["apiGroups"][0],
             "resource": rules[0]["resources"][0],
         }}});
         self.send("POST", &format!("{reviews}/selfsubjectaccessreviews"), &token, Some(&whether));
-        Lap { took: start.elapsed(), requests: 6 + looks + questions }
+        Lap { took: start.elapsed(), requests: requests + looks + questions }
     }
 
     /// The token that the controller puts into a Secret, and how often that was looked for.

@@ -486,6 +486,53 @@ fn a_parent_with_rights_in_some_of_the_namespaces_is_told_what_it_lacks_where(
 }
 
 #[test]
+fn to_bind_a_cluster_role_a_parent_needs_to_see_it_and_to_bind_it_there() {
+    let cp = control_plane();
+    let home = cp.namespace("binder");
+    let own = ["get", "create", "patch", "delete"];
+    let rbac = "rbac.authorization.k8s.io";
+    let named = |verb: &str| json!({"apiGroups": [rbac], "resources": ["clusterroles"], "verbs": [verb], "resourceNames": ["view"]});
+    let mut rules = vec![rule(&[""], &["serviceaccounts", "secrets"], &own), rule(&[rbac], &["rolebindings"], &own)];
+    rules.push(rule(&[rbac], &["roles"], &["get"]));
+    let ask = |stem: &str, rules: &[Value], sees: bool| {
+        let mut grants = vec![Grant::in_namespace(&home, rules)];
+        grants.extend(sees.then(|| Grant::everywhere(&[named("get")])));
+        let mut instance = Instance::new(&cp.persona(stem, &grants), &home).rules(&json!([]));
+        instance.params["cluster_roles"] = json!([{"name": "view"}]);
+        instance
+    };
+    let document = ask("bindblind", &rules, false).ask("provision", &[]).expect_code(77).document();
+    let tuple = json!({"verb": "get", "group": rbac, "resource": "clusterroles", "name": "view", "namespace": null});
+    assert!(document["missing_permissions"].as_array().unwrap().contains(&tuple), "{document:#}");
+    let document = ask("bindnot", &rules, true).ask("provision", &[]).expect_code(77).document();
+    assert_eq!(document["error"]["code"], "escalation");
+    let missing = document["missing_permissions"].as_array().unwrap();
+    assert!(missing.len() > 10 && missing.iter().all(|tuple| tuple["namespace"] == home), "all of view, here");
+    assert!(versions(cp, &home).is_empty());
+    rules.push(named("bind"));
+    let binder = ask("bind", &rules, true);
+    binder.ask("plan", &[]).expect_code(0);
+    assert_eq!(status(cp, &binder.token(), &pods(&home)), 200);
+    binder.ask("provision", &[]).expect_code(0);
+    binder.ask("decommission", &[]).expect_code(0);
+    assert!(rbac_objects(&home).is_empty());
+}
+
+#[test]
+fn more_places_than_the_service_account_can_remember_are_refused_before_the_first_packet() {
+    let cp = control_plane();
+    let home = cp.namespace("toomany");
+    let namespaces: Vec<String> =
+        (0..3000).map(|number| format!("a-namespace-with-quite-a-long-name-{number}")).collect();
+    let namespaces: Vec<&str> = namespaces.iter().map(String::as_str).collect();
+    let instance = Instance::new(cp.admin(), &home).rules(&json!([scoped(&["pods"], &["list"], &namespaces)]));
+    let document = instance.ask("plan", &[]).expect_code(65).document();
+    assert_eq!(codes(&document), ["schema"]);
+    assert!(document["findings"][0]["message"].as_str().unwrap().contains("too many places"), "{document:#}");
+    assert_eq!(document["requests"], 0);
+}
+
+#[test]
 fn a_place_that_may_not_be_touched_any_more_is_no_dead_end() {
     let cp = control_plane();
     let [home, lost] = ["lost", "lostthere"].map(|stem| cp.namespace(stem));

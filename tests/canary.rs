@@ -92,6 +92,12 @@ fn no_token_is_where_it_does_not_belong() {
     let issued = token_of(&instance.platform.resource("token").unwrap());
     secrets.push(Canary::new("issued", &issued));
     said(run(&instance, "provision", &["--publish"]).expect_code(0));
+    // More scopes, and back.
+    let mut wide = Instance::of_era(&parent, &namespace, Era::Dependencies, support::Shape::Full);
+    wide.params["rules"][0]["namespaces"] = json!(["*"]);
+    wide.params["cluster_roles"] = json!([{"name": "view", "namespaces": ["default"]}]);
+    said(run(&wide, "provision", &["--publish"]).expect_code(0));
+    said(run(&instance, "provision", &["--publish"]).expect_code(0));
     // Everything that can fail once the tokens are known.
     instance.platform.fail_next(500, &format!("echo: {issued} {} {}", parent.token, instance.platform.token()));
     said(run(&instance, "provision", &["--publish"]).expect_code(69));
@@ -108,8 +114,19 @@ fn no_token_is_where_it_does_not_belong() {
         assert_ne!(ran.code, 0);
         said(ran);
     }
-    for place in ["/namespace", "/rules/0/verbs/0", "/rules/0/apiGroups/0", "/md_metadata/name_prefix", "/rules/0"] {
+    for place in [
+        "/namespace",
+        "/rules/0/verbs/0",
+        "/rules/0/apiGroups/0",
+        "/rules/0/namespaces/0",
+        "/cluster_roles/0/name",
+        "/cluster_roles/0/namespaces/0",
+        "/md_metadata/name_prefix",
+        "/rules/0",
+    ] {
         let mut misplaced = Instance::new(&parent, &namespace);
+        misplaced.params["rules"][0]["namespaces"] = json!(["*"]);
+        misplaced.params["cluster_roles"] = json!([{"name": "view", "namespaces": ["default"]}]);
         let at = misplaced.params.pointer_mut(place).unwrap();
         *at = json!(parent.token);
         misplaced.config = json!({});

@@ -153,7 +153,9 @@ fn http_1_is_enough() {
     let options = Options { api_server_arguments: vec!["--disable-http2-serving".to_owned()], ..Options::default() };
     let cp = ControlPlane::start(&options).unwrap();
     let namespace = cp.unused_namespace("old");
-    let instance = Instance::new(cp.admin(), &namespace);
+    let mut instance = Instance::new(cp.admin(), &namespace);
+    let others: Vec<String> = (0..10).map(|_| cp.namespace("old")).collect();
+    instance.params["cluster_roles"] = json!([{"name": "view", "namespaces": others}]);
     for action in ["plan", "provision", "provision", "decommission"] {
         let ran = instance.act(action).expect_code(0);
         assert!(ran.stderr.contains("(HTTP/1.1)"), "{}", ran.stderr);

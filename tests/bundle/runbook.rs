@@ -180,6 +180,47 @@ fn runbook_lists_the_rules_as_they_are() {
     }
 }
 
+#[test]
+fn runbook_says_where_a_rule_applies_and_which_cluster_roles_are_bound() {
+    let mut scoped = context(Names::New, &shapes()["flat"]);
+    // As people write it, and as a form fills it in. A rule without resources must not find those of the platform.
+    scoped["params"]["rules"] = json!([
+        { "apiGroups": [""], "resources": ["pods"], "verbs": ["get"], "namespaces": ["team-b", "team-c"] },
+        { "nonResourceURLs": ["/metrics", "/apis/*"], "verbs": ["get"], "namespaces": ["*"] },
+        { "apiGroups": [], "resources": [], "nonResourceURLs": ["*"], "verbs": ["get"], "namespaces": ["*"] },
+        { "apiGroups": [""], "resources": ["pods"], "verbs": ["list"], "namespaces": null, "nonResourceURLs": [] },
+    ]);
+    scoped["params"]["cluster_roles"] = json!([
+        { "name": "view" },
+        { "name": "system:node-reader", "namespaces": ["team-b", "team-c"] },
+        { "name": "edit", "namespaces": null },
+    ]);
+    let text = render(&scoped);
+    assert_eq!(blanks(&text), Vec::<String>::new(), "{text}");
+    let list = [
+        "- on `pods` in API group `\"\"`, verbs `get`, namespace `team-b`, namespace `team-c`",
+        "- on URL `/metrics` URL `/apis/*`, verbs `get`, namespace `*`",
+        "- on URL `*`, verbs `get`, namespace `*`",
+        "- on `pods` in API group `\"\"`, verbs `list`",
+        "- all that the ClusterRole `view` allows",
+        "- all that the ClusterRole `system:node-reader` allows, namespace `team-b`, namespace `team-c`",
+        "- all that the ClusterRole `edit` allows",
+    ];
+    assert!(text.contains(&format!("\n{}\n\n", list.join("\n"))), "{text}");
+}
+
+#[test]
+fn runbook_of_cluster_roles_alone_has_no_blanks() {
+    let mut context = context(Names::New, &shapes()["flat"]);
+    for rules in [json!(null), json!([])] {
+        context["params"]["rules"] = rules;
+        context["params"]["cluster_roles"] = json!([{ "name": "view", "namespaces": ["*"] }]);
+        let text = render(&context);
+        assert_eq!(blanks(&text), Vec::<String>::new(), "{text}");
+        assert!(text.contains("\n- all that the ClusterRole `view` allows, namespace `*`\n\n"), "{text}");
+    }
+}
+
 /// The whole text once, to be read by people when it changes.
 #[test]
 fn runbook_of_a_legacy_instance() {

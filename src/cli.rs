@@ -139,10 +139,10 @@ enum Command {
 
 #[derive(Args)]
 struct InputArgs {
-    /// The params, one JSON document: namespace, rules; - for stdin
+    /// The params, one JSON document: namespace, rules, cluster_roles; - for stdin
     #[arg(long, value_name = "FILE", required_unless_present = "instance_dir")]
     params: Option<PathBuf>,
-    /// Name of the instance: its objects are called NAME-token
+    /// Name of the instance: the names of its objects start with NAME-token
     #[arg(long, value_name = "NAME")]
     name: Option<String>,
     /// The cluster as a kubernetes-cluster document, or a dependencies document that holds one

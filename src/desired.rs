@@ -78,7 +78,7 @@ impl Desired {
 pub fn service_account(request: &Request, generation: u32, inventory: &Inventory) -> Manifest {
     let reference = request.names.service_account();
     let generation = (GENERATION, generation.to_string());
-    let inventory = inventory.text().map(|text| (INVENTORY, text));
+    let inventory = inventory.text(&request.names.home()).map(|text| (INVENTORY, text));
     let metadata = metadata(request, &reference, std::iter::once(generation).chain(inventory));
     Manifest { body: body(&ServiceAccount { metadata, ..ServiceAccount::default() }), reference }
 }

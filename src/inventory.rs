@@ -10,7 +10,7 @@ use crate::{
     name::ClusterRoleName,
 };
 
-/// Places, but for the home namespace's own Role and binding: those are looked for anyway.
+/// Places. A ServiceAccount without the annotation has one: that of the home namespace's own Role.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Inventory(BTreeSet<Place>);
 
@@ -33,14 +33,10 @@ impl Inventory {
     /// How long the list may be on the way.
     pub const LONGEST_ON_THE_WAY: usize = 2 * Self::LONGEST;
 
-    /// All of these places but `home`.
-    pub fn new(places: impl IntoIterator<Item = Place>, home: &Place) -> Self {
-        Self(places.into_iter().filter(|place| place != home).collect())
-    }
-
-    /// Takes the value of the annotation. What cannot be understood is left out, and false says so.
+    /// Takes the annotation of a ServiceAccount that is there. What cannot be understood is left out, and false says so.
     #[must_use]
-    pub fn parse(text: &str, home: &Place) -> (Self, bool) {
+    pub fn parse(text: Option<&str>, home: &Place) -> (Self, bool) {
+        let Some(text) = text else { return (Self::from_iter([home.clone()]), true) };
         let Ok(listed) = serde_json::from_str::<Listed>(text) else { return (Self::default(), false) };
         let mut places = BTreeSet::new();
         let mut whole = listed.places(&mut places);
@@ -49,13 +45,13 @@ impl Inventory {
             whole &= listed.places(&mut stand_ins) && listed.stand_ins.is_none();
             places.extend(stand_ins.into_iter().map(Place::stand_in));
         }
-        (Self::new(places, home), whole)
+        (Self(places), whole)
     }
 
-    /// The value of the annotation; none for an empty list.
+    /// The value of the annotation; none where the home namespace's own Role is all there is.
     #[must_use]
-    pub fn text(&self) -> Option<String> {
-        if self.0.is_empty() {
+    pub fn text(&self, home: &Place) -> Option<String> {
+        if self.0.iter().all(|place| place == home) {
             return None;
         }
         let mut listed = Listed::default();
@@ -70,12 +66,6 @@ impl Inventory {
         serde_json::to_string(&listed).ok()
     }
 
-    /// Length of the annotation in bytes.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.text().map_or(0, |text| text.len())
-    }
-
     /// The places.
     pub fn places(&self) -> impl Iterator<Item = &Place> {
         self.0.iter()
@@ -85,6 +75,12 @@ impl Inventory {
     #[must_use]
     pub fn contains(&self, place: &Place) -> bool {
         self.0.contains(place)
+    }
+}
+
+impl FromIterator<Place> for Inventory {
+    fn from_iter<I: IntoIterator<Item = Place>>(places: I) -> Self {
+        Self(places.into_iter().collect())
     }
 }
 
@@ -124,33 +120,37 @@ mod tests {
     }
 
     #[test]
-    fn the_home_role_goes_without_saying() {
+    fn the_home_role_alone_goes_without_saying() {
         let home = place("a", None);
-        assert_eq!(Inventory::new([home.clone()], &home).text(), None);
-        let all = [home.clone(), place("b", None), place("*", None), place("a", Some("view")), home.clone().stand_in()];
-        let inventory = Inventory::new(all, &home);
-        let text = r#"{"rules":["*","b"],"cluster_roles":{"view":["a"]},"stand_ins":{"rules":["a"]}}"#;
-        assert_eq!(inventory.text().unwrap(), text);
-        assert_eq!(Inventory::parse(text, &home), (inventory, true));
+        let alone = Inventory::from_iter([home.clone()]);
+        assert_eq!(alone.text(&home), None);
+        assert_eq!(Inventory::parse(None, &home), (alone, true));
+        let elsewhere = Inventory::from_iter([place("b", None)]);
+        assert_eq!(elsewhere.text(&home).unwrap(), r#"{"rules":["b"]}"#);
+        let all = [place("b", None), place("*", None), place("a", Some("view")), home.clone().stand_in(), home.clone()];
+        let inventory = Inventory::from_iter(all);
+        let text = r#"{"rules":["*","a","b"],"cluster_roles":{"view":["a"]},"stand_ins":{"rules":["a"]}}"#;
+        assert_eq!(inventory.text(&home).unwrap(), text);
+        assert_eq!(Inventory::parse(Some(text), &home), (inventory, true));
     }
 
     #[test]
     fn what_others_write_into_it_names_nothing_but_places() {
         let home = place("a", None);
         for text in ["", "7", "{\"rules\":\"b\"}", "nonsense", "{\"rules\":[1]}"] {
-            assert_eq!(Inventory::parse(text, &home), (Inventory::default(), false), "{text}");
+            assert_eq!(Inventory::parse(Some(text), &home), (Inventory::default(), false), "{text}");
         }
-        let (inventory, whole) =
-            Inventory::parse(r#"{"rules":["../x","b"],"cluster_roles":{"a/b":["c"],"view":["c"]},"more":1}"#, &home);
+        let text = r#"{"rules":["../x","b"],"cluster_roles":{"a/b":["c"],"view":["c"]},"more":1}"#;
+        let (inventory, whole) = Inventory::parse(Some(text), &home);
         assert!(!whole);
-        assert_eq!(inventory, Inventory::new([place("b", None), place("c", Some("view"))], &home));
+        assert_eq!(inventory, Inventory::from_iter([place("b", None), place("c", Some("view"))]));
     }
 
     #[test]
     fn a_thousand_namespaces_are_no_trouble() {
-        let home = place("a", None);
         let places = (0..1000).map(|number| place(&format!("a-team-of-some-name-{number}"), None));
-        assert!(Inventory::new(places, &home).len() < Inventory::LONGEST / 3);
+        let text = places.collect::<Inventory>().text(&place("a", None)).unwrap();
+        assert!(text.len() < Inventory::LONGEST / 3);
     }
 
     proptest! {
@@ -161,9 +161,9 @@ mod tests {
             let roles: Vec<Option<&str>> = roles.iter().map(|role| Some(role.as_str())).chain([None]).collect();
             let places = scopes.iter().flat_map(|scope| roles.iter().map(|role| place(scope, *role)));
             let both = places.flat_map(|place| [place.clone().stand_in(), place]);
-            let inventory = Inventory::new(both, &home);
-            if let Some(text) = inventory.text() {
-                prop_assert_eq!(Inventory::parse(&text, &home), (inventory, true));
+            let inventory: Inventory = both.collect();
+            if let Some(text) = inventory.text(&home) {
+                prop_assert_eq!(Inventory::parse(Some(&text), &home), (inventory, true));
             }
         }
     }

@@ -1,4 +1,4 @@
-//! k8s-token: turns `{namespace, rules[]}` and a cluster connection into a proved Kubernetes credential, and takes it
+//! k8s-token: turns a namespace, rules and a cluster connection into a proved Kubernetes credential, and takes it
 //! back.
 //!
 //! The files are the data flow, in this order; a pure one does no I/O and knows no clock:

@@ -13,7 +13,7 @@ use base64::{
 };
 use serde_json::json;
 use support::{Instance, Ran, binary, paths, token_of};
-use testbed::{ControlPlane, Era, Grant};
+use testbed::{ControlPlane, Era, Grant, Persona};
 
 /// A secret in every form in which it could leak.
 struct Canary {
@@ -63,6 +63,26 @@ fn the_search_finds_what_is_there() {
     }
 }
 
+/// Where a token might be pasted by mistake.
+const MISPLACED: [&str; 8] = [
+    "/namespace",
+    "/rules/0/verbs/0",
+    "/rules/0/apiGroups/0",
+    "/rules/0/namespaces/0",
+    "/cluster_roles/0/name",
+    "/cluster_roles/0/namespaces/0",
+    "/md_metadata/name_prefix",
+    "/rules/0",
+];
+
+/// An instance with something in every kind of scope.
+fn wide(parent: &Persona, namespace: &str) -> Instance {
+    let mut instance = Instance::new(parent, namespace);
+    instance.params["rules"][0]["namespaces"] = json!(["*"]);
+    instance.params["cluster_roles"] = json!([{"name": "view", "namespaces": ["default"]}]);
+    instance
+}
+
 #[test]
 fn no_token_is_where_it_does_not_belong() {
     let cp = ControlPlane::shared();
@@ -93,10 +113,7 @@ fn no_token_is_where_it_does_not_belong() {
     secrets.push(Canary::new("issued", &issued));
     said(run(&instance, "provision", &["--publish"]).expect_code(0));
     // More scopes, and back.
-    let mut wide = Instance::of_era(&parent, &namespace, Era::Dependencies, support::Shape::Full);
-    wide.params["rules"][0]["namespaces"] = json!(["*"]);
-    wide.params["cluster_roles"] = json!([{"name": "view", "namespaces": ["default"]}]);
-    said(run(&wide, "provision", &["--publish"]).expect_code(0));
+    said(run(&wide(&parent, &namespace), "provision", &["--publish"]).expect_code(0));
     said(run(&instance, "provision", &["--publish"]).expect_code(0));
     // Everything that can fail once the tokens are known.
     instance.platform.fail_next(500, &format!("echo: {issued} {} {}", parent.token, instance.platform.token()));
@@ -114,19 +131,8 @@ fn no_token_is_where_it_does_not_belong() {
         assert_ne!(ran.code, 0);
         said(ran);
     }
-    for place in [
-        "/namespace",
-        "/rules/0/verbs/0",
-        "/rules/0/apiGroups/0",
-        "/rules/0/namespaces/0",
-        "/cluster_roles/0/name",
-        "/cluster_roles/0/namespaces/0",
-        "/md_metadata/name_prefix",
-        "/rules/0",
-    ] {
-        let mut misplaced = Instance::new(&parent, &namespace);
-        misplaced.params["rules"][0]["namespaces"] = json!(["*"]);
-        misplaced.params["cluster_roles"] = json!([{"name": "view", "namespaces": ["default"]}]);
+    for place in MISPLACED {
+        let mut misplaced = wide(&parent, &namespace);
         let at = misplaced.params.pointer_mut(place).unwrap();
         *at = json!(parent.token);
         misplaced.config = json!({});

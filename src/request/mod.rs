@@ -79,8 +79,7 @@ impl Request {
     /// What the ServiceAccount has to remember: the places of this request, and these beside them.
     #[must_use]
     pub fn inventory_with(&self, more: impl IntoIterator<Item = Place>) -> Inventory {
-        let wanted = self.grants.iter().map(|grant| grant.place.clone());
-        Inventory::new(wanted.chain(more), &self.names.home())
+        self.grants.iter().map(|grant| grant.place.clone()).chain(more).collect()
     }
 
     /// Every token that the request holds, for the redactor.
@@ -193,7 +192,8 @@ fn params(inputs: &Inputs, action: Action, findings: &mut Vec<Finding>) -> Optio
     let names = Names::of(&name, &namespace);
     let grants = grants::parse(document, &names.home());
     if action != Action::Decommission {
-        let length = Inventory::new(grants.iter().map(|grant| grant.place.clone()), &names.home()).len();
+        let inventory: Inventory = grants.iter().map(|grant| grant.place.clone()).collect();
+        let length = inventory.text(&names.home()).map_or(0, |text| text.len());
         if length > Inventory::LONGEST {
             let text = format!(
                 "too many places: the list of them takes {length} bytes, and the ServiceAccount has room for {}; \

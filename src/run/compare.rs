@@ -29,10 +29,8 @@ pub fn compare(request: &Request, sight: &Sight) -> (Desired, Plan) {
 
 /// Places of earlier requests that the parent credential may not look at any more, and what it lacks.
 fn unreachable<'a>(request: &Request, observed: &'a Observed) -> impl Iterator<Item = (&'a Place, &'a [Tuple])> {
-    let left = observed.places.iter().filter(|(place, _)| !request.wants(place));
-    // In the home namespace nothing is remembered, and without the ServiceAccount nothing was there.
-    let known = left.filter(|(place, _)| observed.inventory.contains(place) || observed.service_account.is_some());
-    known.filter(|(_, found)| !found.denied.is_empty()).map(|(place, found)| (place, found.denied.as_slice()))
+    let left = observed.places.iter().filter(|(place, _)| !request.wants(place) && observed.inventory.contains(place));
+    left.filter(|(_, found)| !found.denied.is_empty()).map(|(place, found)| (place, found.denied.as_slice()))
 }
 
 /// What there is to say of the places of earlier requests, before they are cleared.
@@ -60,8 +58,9 @@ pub fn not_cleared(place: &Place, missing: &[Tuple]) -> Finding {
         place.words(),
         summary(missing)
     );
-    Finding::remark("not-taken-back", Severity::High, text)
-        .help("have that granted to the parent credential and run again, or delete it by hand: the place is remembered")
+    Finding::remark("not-taken-back", Severity::High, text).help(
+        "have that granted to the parent credential and run again: the place is remembered until it is seen empty",
+    )
 }
 
 /// What is known to stand in the way before anything is tried.

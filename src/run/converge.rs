@@ -104,9 +104,14 @@ impl<'a> Converge<'a> {
         let first = async {
             self.make_namespace().await?;
             let live = self.sight.observed.service_account.as_ref();
-            let last = inventory == self.desired.inventory;
-            let (account, roles) = tokio::join!(self.account(&inventory, live, last), self.roles(&ours));
-            Failure::both(account, roles)
+            let account = self.account(&inventory, live, inventory == self.desired.inventory);
+            // The home Role is looked for whatever is written down, but where other places are, it is one of them.
+            if live.is_none() || self.sight.observed.inventory.contains(&home) {
+                let (account, roles) = tokio::join!(account, self.roles(&ours));
+                Failure::both(account, roles)
+            } else {
+                Ok((account.await?, self.roles(&ours).await?))
+            }
         };
         let (service_account, mut steps) = first.await.map_err(|failure| self.in_home(failure))?;
 
@@ -173,7 +178,7 @@ impl<'a> Converge<'a> {
         kept.extend(Failure::all(cleared.await)?);
 
         let kept: Vec<Place> = kept.into_iter().flatten().collect();
-        let inventory = Inventory::new(self.desired.inventory.places().cloned().chain(kept), &request.names.home());
+        let inventory: Inventory = self.desired.inventory.places().cloned().chain(kept).collect();
         if inventory != widened.inventory || inventory != self.desired.inventory {
             self.account(&inventory, Some(&widened.service_account), true).await?;
         }
@@ -187,14 +192,13 @@ impl<'a> Converge<'a> {
         let left = leftovers(request, &self.sight.observed).filter(|(_, objects)| !objects.is_empty());
         let stand_ins = replaced.iter().map(|granted| granted.place.clone().stand_in());
         let more = left.map(|(place, _)| place.clone()).chain(stand_ins);
-        let places = self.desired.inventory.places().cloned().chain(more);
-        let inventory = Inventory::new(places, &request.names.home());
-        if inventory.len() <= Inventory::LONGEST_ON_THE_WAY {
+        let inventory: Inventory = self.desired.inventory.places().cloned().chain(more).collect();
+        let length = inventory.text(&request.names.home()).map_or(0, |text| text.len());
+        if length <= Inventory::LONGEST_ON_THE_WAY {
             return Ok(inventory);
         }
         let cause = format!(
-            "the places of this request and those still to be cleared take {} bytes, and there is room for {}",
-            inventory.len(),
+            "the places of this request and those still to be cleared take {length} bytes, and there is room for {}",
             Inventory::LONGEST_ON_THE_WAY
         );
         Err(Failure::new(Code::Refused, "writing the places down", cause)

@@ -84,10 +84,11 @@ pub async fn look(run: &Run<'_>, cluster: &Cluster) -> Result<Sight, Failure> {
     let mut observed = Observed { service_account, ..Observed::default() };
     surroundings.into_observed(&mut observed, Some(&mut denied))?;
     let newest = observed.newest();
-    let remembered = observed.service_account.as_ref().and_then(|live| live.annotations.get(INVENTORY));
-    if let Some((inventory, whole)) = remembered.map(|text| Inventory::parse(text, &home)) {
+    if let Some(account) = &observed.service_account {
+        let (inventory, whole) = Inventory::parse(account.annotations.get(INVENTORY).map(String::as_str), &home);
         if !whole {
-            let text = format!("the annotation {INVENTORY} of {account} cannot be read: not every place is known");
+            let text =
+                format!("the annotation {INVENTORY} of the ServiceAccount cannot be read: not every place is known");
             findings.push(
                 Finding::remark("inventory-unreadable", Severity::High, text)
                     .help("look for objects of this instance elsewhere, or decommission with the right to list"),

@@ -119,21 +119,25 @@ async fn cluster_side(run: &Run<'_>) -> Result<bool, Failure> {
             return Err(failure);
         }
     }
+    for (generation, token) in &sight.tokens {
+        if deleted.contains(&request.names.secret(*generation)) {
+            prove_dead(run, token).await.map_err(|failure| {
+                failure
+                    .state("its Secret is deleted; whether the token is dead is not proved, and a repeat cannot ask")
+                    .next("use the old token by hand: it must be answered by 401")
+            })?;
+        }
+    }
     if !missing.is_empty() {
         let there: Vec<Reference> = left.ours.into_keys().chain(left.hidden).collect();
         missing.extend(rights::undeletable(&sight, &there));
         missing.sort();
         missing.dedup();
-        return Err(denied("deleting the objects", missing));
-    }
-    for (generation, token) in &sight.tokens {
-        if deleted.contains(&request.names.secret(*generation)) {
-            prove_dead(run, token).await.map_err(|failure| {
-                failure
-                    .state("everything is deleted; whether the token is dead is not proved, and a repeat cannot ask")
-                    .next("use the old token by hand: it must be answered by 401")
-            })?;
-        }
+        let account = request.names.service_account();
+        return Err(denied("deleting the objects", missing).next(format!(
+            "have the listed permissions granted to the parent credential, then run again; {account} stays until then, \
+             because it remembers the places: where one is gone for good, delete it by hand"
+        )));
     }
     Ok(!deleted.is_empty())
 }
@@ -203,8 +207,9 @@ impl Left {
             if place.has_role() {
                 objects.push((names.role(&place.scope), found.role.as_ref()));
             }
-            // A place that only the params name need not be looked at: nothing was ever made there.
-            if *place == home || observed.inventory.contains(place) {
+            // Nothing was ever made at a place that only the params name. Without the ServiceAccount nobody knows.
+            let lost = observed.service_account.is_none() && *place == home;
+            if lost || observed.inventory.contains(place) {
                 left.unseen.extend(found.denied.iter().cloned());
             }
         }

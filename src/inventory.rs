@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 use crate::{
     grant::{Authority, Place, Scope},
@@ -13,6 +14,9 @@ use crate::{
 /// Places. A ServiceAccount without the annotation has one: that of the home namespace's own Role.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Inventory(BTreeSet<Place>);
+
+/// The members of the list.
+const KINDS: [&str; 3] = ["rules", "cluster_roles", "stand_ins"];
 
 /// As it is written: the scopes of our own Roles, and those of each ClusterRole.
 #[derive(Default, Serialize, Deserialize)]
@@ -37,9 +41,13 @@ impl Inventory {
     #[must_use]
     pub fn parse(text: Option<&str>, home: &Place) -> (Self, bool) {
         let Some(text) = text else { return (Self::from_iter([home.clone()]), true) };
-        let Ok(listed) = serde_json::from_str::<Listed>(text) else { return (Self::default(), false) };
+        let value: Value = serde_json::from_str(text).unwrap_or_default();
+        // A later version may know more kinds of places.
+        let known = |map: &Map<String, Value>| map.keys().all(|key| KINDS.contains(&key.as_str()));
+        let known = value.as_object().is_some_and(known);
+        let Ok(listed) = serde_json::from_value::<Listed>(value) else { return (Self::default(), false) };
         let mut places = BTreeSet::new();
-        let mut whole = listed.places(&mut places);
+        let mut whole = listed.places(&mut places) && known;
         if let Some(listed) = listed.stand_ins {
             let mut stand_ins = BTreeSet::new();
             whole &= listed.places(&mut stand_ins) && listed.stand_ins.is_none();
@@ -144,6 +152,8 @@ mod tests {
         let (inventory, whole) = Inventory::parse(Some(text), &home);
         assert!(!whole);
         assert_eq!(inventory, Inventory::from_iter([place("b", None), place("c", Some("view"))]));
+        let newer = Inventory::parse(Some(r#"{"rules":["b"],"webhooks":["c"]}"#), &home);
+        assert_eq!(newer, (Inventory::from_iter([place("b", None)]), false), "a later version knows more");
     }
 
     #[test]

@@ -90,8 +90,8 @@ impl ClusterRoleName {
     /// What would be right, without the value.
     pub fn parse(text: &str) -> Result<Self, &'static str> {
         let bad = text.is_empty() || text == "." || text == ".." || text.contains(['/', '%']);
-        if bad || text.len() > LONGEST || text.chars().any(char::is_control) {
-            Err("a ClusterRole's name has 1 to 253 characters, and neither / nor % among them")
+        if bad || text.chars().count() > LONGEST || text.chars().any(char::is_control) {
+            Err("a ClusterRole's name has 1 to 253 characters, and neither /, % nor control characters among them")
         } else {
             Ok(Self(text.to_owned()))
         }

@@ -7,7 +7,7 @@ use std::fmt;
 use serde::{Serialize, Serializer};
 use serde_json::Value;
 
-use crate::text::escaped;
+use crate::{rbac::Rule, text::escaped};
 
 /// Our field manager and the value of [`MANAGED_BY`].
 pub const MANAGER: &str = "k8s-token";
@@ -215,6 +215,12 @@ impl Live {
         }
         found.sort();
         found
+    }
+
+    /// The rules of a Role or ClusterRole.
+    #[must_use]
+    pub fn rules(&self) -> Vec<Rule> {
+        self.fields.get("rules").and_then(|rules| serde_json::from_value(rules.clone()).ok()).unwrap_or_default()
     }
 
     /// The number of the newest token Secret, as the ServiceAccount remembers it.

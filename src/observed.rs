@@ -7,7 +7,6 @@ use crate::{
     inventory::Inventory,
     name::{ClusterRoleName, Namespace},
     object::{Live, TOKEN_SECRET},
-    plan::rules_of,
     rbac::{Rule, Tuple},
 };
 
@@ -113,7 +112,7 @@ impl Observed {
         match &place.authority {
             Authority::Rules => {
                 let own = Place::new(place.scope.clone(), Authority::Rules);
-                self.role(&own).map(rules_of).unwrap_or_default()
+                self.role(&own).map(Live::rules).unwrap_or_default()
             }
             Authority::ClusterRole(name) => self.cluster_roles.get(name).cloned().flatten().unwrap_or_default(),
         }

@@ -211,12 +211,6 @@ fn binds(binding: &Live, wanted: &Manifest) -> bool {
         && subjects.is_some_and(|subjects| subjects.contains(&wanted.body["subjects"][0]))
 }
 
-/// The rules of a live Role.
-#[must_use]
-pub fn rules_of(role: &Live) -> Vec<Rule> {
-    role.fields.get("rules").and_then(|rules| serde_json::from_value(rules.clone()).ok()).unwrap_or_default()
-}
-
 /// What is to be done so that the live object becomes the manifest.
 #[must_use]
 pub fn change(manifest: &Manifest, live: Option<&Live>) -> Change {

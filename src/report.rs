@@ -136,10 +136,7 @@ impl Report {
             fields => format!("  {}", fields.join(" ")),
         };
         self.step(change.action.as_str(), &format!("{}{fields}", change.reference), took);
-        let mut document = self.document.borrow_mut();
-        document.changes.push(change.clone());
-        let home = document.namespace.clone().unwrap_or_default();
-        document.changes.sort_by(|one, other| one.reading_order(&home).cmp(&other.reading_order(&home)));
+        self.document.borrow_mut().changes.push(change.clone());
     }
 
     /// A write went through; a later failure says so.
@@ -183,7 +180,11 @@ impl Report {
     pub fn failure(&self, failure: Failure) {
         let state = failure.state.unwrap_or_else(|| match self.written.borrow().as_slice() {
             [] => "nothing was changed".to_owned(),
-            done => format!("done so far: {}; a repeat goes on from there", done.join(", ")),
+            done => {
+                let (first, more) = done.split_at(done.len().min(LISTED));
+                let more = if more.is_empty() { String::new() } else { format!(" and {} more", more.len()) };
+                format!("done so far: {}{more}; a repeat goes on from there", first.join(", "))
+            }
         });
         let state = if failure.unsettled {
             format!("{state}; the request that got no answer may have gone through, a repeat finds out")
@@ -233,6 +234,8 @@ impl Report {
     /// Standard output is closed.
     pub fn document(&self) -> std::io::Result<()> {
         let mut document = self.document.borrow_mut();
+        let home = document.namespace.clone().unwrap_or_default();
+        document.changes.sort_by(|one, other| one.reading_order(&home).cmp(&other.reading_order(&home)));
         document.outcome = if document.error.is_some() { "failed" } else { "ok" };
         document.requests = self.budget.borrow().as_ref().map_or(0, Budget::requests);
         document.duration_ms = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
@@ -276,5 +279,5 @@ impl Report {
     }
 }
 
-/// How many lines of tuples the log lists; the document has all of them.
+/// How many lines of tuples the log lists, and how many writes; the document has all of them.
 const LISTED: usize = 10;

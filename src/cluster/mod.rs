@@ -87,6 +87,7 @@ pub struct Line {
     protocol: &'static str,
     server: String,
     budget: Budget,
+    opened: Instant,
 }
 
 const CONNECTING: &str = "connecting to the cluster";
@@ -107,7 +108,15 @@ impl Line {
         let tls = config.rustls_client_config().map_err(|error| trouble(&transport::Trouble::of(&error)))?;
         let opening = transport::open(&config, tls, budget.at_most(ANSWER));
         let (http, protocol) = opening.await.map_err(|error| trouble(&error))?;
-        Ok(Self { config, http, protocol, server: server.as_str().to_owned(), budget: budget.clone() })
+        let (server, budget) = (server.as_str().to_owned(), budget.clone());
+        Ok(Self { config, http, protocol, server, budget, opened: Instant::now() })
+    }
+
+    /// False when a server may have ended it because nobody said a word: Go's HTTP/2 does after 10 s
+    /// (golang.org/x/net/http2, prefaceTimeout).
+    #[must_use]
+    pub fn is_fresh(&self) -> bool {
+        self.opened.elapsed() < Duration::from_secs(5)
     }
 
     /// Logs in with a token.
@@ -182,7 +191,8 @@ impl Cluster {
         };
         let opening = transport::open(&config, tls, budget.at_most(ANSWER));
         let (http, protocol) = opening.await.map_err(|error| trouble(&error))?;
-        Line { config, http, protocol, server: server.as_str().to_owned(), budget: budget.clone() }.into_cluster(auth)
+        let (server, budget) = (server.as_str().to_owned(), budget.clone());
+        Line { config, http, protocol, server, budget, opened: Instant::now() }.into_cluster(auth)
     }
 
     /// The state of a namespace.
@@ -463,8 +473,8 @@ impl Cluster {
         attempt: &Attempt<'_>,
         request: impl Future<Output = Result<T, kube::Error>>,
     ) -> Result<T, Failure> {
-        let turn = tokio::time::timeout(self.budget.at_most(Duration::MAX), self.turns.acquire()).await;
-        if turn.is_err() {
+        let permit = tokio::time::timeout(self.budget.at_most(Duration::MAX), self.turns.acquire()).await;
+        if permit.is_err() {
             return Err(attempt.unanswered(&transport::Trouble::Timeout("no answer to earlier requests")));
         }
         match tokio::time::timeout(self.budget.at_most(ANSWER), request).await {

@@ -170,7 +170,8 @@ fn not_held(message: &str, namespace: Option<&str>) -> Vec<Tuple> {
             non_resource_urls: go_list(line, "NonResourceURLs"),
             verbs: go_list(line, "Verbs"),
         };
-        tuples.extend(rule.atoms(namespace).map(|atom| atom.tuple()));
+        // Paths too: the server wants them held even where a binding does not hand them out.
+        tuples.extend(rule.atoms(None).map(|atom| atom.within(namespace).tuple()));
     }
     tuples
 }

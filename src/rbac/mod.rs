@@ -35,21 +35,20 @@ pub struct Rule {
 
 impl Rule {
     /// The single permissions of this rule where it applies: one verb, group, resource and name each, or one verb and
-    /// path. A path is never in a namespace.
+    /// path. A path is in no namespace, so that a binding in one hands out none of them.
     pub fn atoms<'a>(&'a self, namespace: Option<&'a str>) -> impl Iterator<Item = Atom<'a>> {
         let names = || {
             let all = self.resource_names.is_empty().then_some(None);
             all.into_iter().chain(self.resource_names.iter().map(|name| Some(name.as_str())))
         };
         let resources = self.api_groups.iter().flat_map(move |group| {
-            self.resources.iter().flat_map(move |resource| {
-                names().map(move |name| (namespace, Target::Resource { group, resource, name }))
-            })
+            self.resources
+                .iter()
+                .flat_map(move |resource| names().map(move |name| Target::Resource { group, resource, name }))
         });
-        let urls = self.non_resource_urls.iter().map(|url| (None, Target::Url(url.as_str())));
-        resources
-            .chain(urls)
-            .flat_map(move |(namespace, target)| self.verbs.iter().map(move |verb| Atom { namespace, target, verb }))
+        let urls = self.non_resource_urls.iter().filter(move |_| namespace.is_none());
+        let targets = resources.chain(urls.map(|url| Target::Url(url.as_str())));
+        targets.flat_map(move |target| self.verbs.iter().map(move |verb| Atom { namespace, target, verb }))
     }
 }
 
@@ -165,6 +164,18 @@ pub enum Tuple {
 }
 
 impl Tuple {
+    /// The permission that it stands for.
+    #[must_use]
+    pub fn atom(&self) -> Atom<'_> {
+        match self {
+            Self::Resource { verb, group, resource, name, namespace } => {
+                let target = Target::Resource { group, resource, name: name.as_deref() };
+                Atom { namespace: namespace.as_deref(), target, verb }
+            }
+            Self::Url { verb, url } => Atom { namespace: None, target: Target::Url(url), verb },
+        }
+    }
+
     fn verb(&self) -> &str {
         match self {
             Self::Resource { verb, .. } | Self::Url { verb, .. } => verb,

@@ -6,6 +6,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::{
+    finding::Finding,
     grant::{Authority, Grant, Place, Scope},
     name::ClusterRoleName,
     rbac::Rule,
@@ -26,36 +27,56 @@ struct ScopedRole {
     namespaces: Option<Vec<String>>,
 }
 
-/// Takes params of the form that the schema has proved. For a decommission nothing has been proved, and nothing is
-/// lost with an entry that cannot be read: what was ever granted stands in the inventory.
+/// Takes the params apart, and says of each entry that cannot be read where it is and why: a grant must not be dropped
+/// without a word. A decommission does not care: what was ever granted stands in the inventory.
 #[must_use]
-pub fn parse(params: &Value, home: &Place) -> Vec<Grant> {
+pub fn parse(params: &Value, home: &Place) -> (Vec<Grant>, Vec<Finding>) {
     let mut grants: BTreeMap<Place, Vec<Rule>> = BTreeMap::new();
-    for entry in entries(params, "rules").filter_map(|entry| ScopedRule::deserialize(entry).ok()) {
-        for scope in scopes(entry.namespaces.as_deref(), home) {
-            grants.entry(Place::new(scope, Authority::Rules)).or_default().push(entry.rule.clone());
+    let mut findings = Vec::new();
+    let mut refuse = |pointer: String, why: String| findings.push(Finding::blocking("schema", pointer, why));
+    for (pointer, entry) in entries(params, "rules") {
+        match ScopedRule::deserialize(entry).map_err(|_| UNREADABLE).and_then(|entry| {
+            let scopes = scopes(entry.namespaces.as_deref(), home)?;
+            Ok((scopes, entry.rule))
+        }) {
+            Ok((scopes, rule)) => {
+                for scope in scopes {
+                    grants.entry(Place::new(scope, Authority::Rules)).or_default().push(rule.clone());
+                }
+            }
+            Err(why) => refuse(pointer, why.to_owned()),
         }
     }
-    for entry in entries(params, "cluster_roles").filter_map(|entry| ScopedRole::deserialize(entry).ok()) {
-        let Ok(name) = ClusterRoleName::parse(&entry.name) else { continue };
-        for scope in scopes(entry.namespaces.as_deref(), home) {
-            grants.entry(Place::new(scope, Authority::ClusterRole(name.clone()))).or_default();
+    for (pointer, entry) in entries(params, "cluster_roles") {
+        match ScopedRole::deserialize(entry).map_err(|_| UNREADABLE).and_then(|entry| {
+            let scopes = scopes(entry.namespaces.as_deref(), home)?;
+            Ok((scopes, ClusterRoleName::parse(&entry.name)?))
+        }) {
+            Ok((scopes, name)) => {
+                for scope in scopes {
+                    grants.entry(Place::new(scope, Authority::ClusterRole(name.clone()))).or_default();
+                }
+            }
+            Err(why) => refuse(pointer, why.to_owned()),
         }
     }
     let mut grants: Vec<Grant> = grants.into_iter().map(|(place, rules)| Grant { place, rules }).collect();
     grants.sort_by_key(|grant| grant.place.scope != home.scope);
-    grants
+    (grants, findings)
 }
 
-fn entries<'a>(params: &'a Value, key: &str) -> impl Iterator<Item = &'a Value> {
-    params.get(key).and_then(Value::as_array).into_iter().flatten()
+const UNREADABLE: &str = "is not of the form that it should have";
+
+fn entries<'a>(params: &'a Value, key: &'static str) -> impl Iterator<Item = (String, &'a Value)> {
+    let list = params.get(key).and_then(Value::as_array).into_iter().flatten();
+    list.enumerate().map(move |(index, entry)| (format!("/{key}/{index}"), entry))
 }
 
 /// Where an entry applies: in the home namespace, unless it says otherwise.
-fn scopes(namespaces: Option<&[String]>, home: &Place) -> Vec<Scope> {
+fn scopes(namespaces: Option<&[String]>, home: &Place) -> Result<Vec<Scope>, &'static str> {
     match namespaces {
-        None => vec![home.scope.clone()],
-        Some(namespaces) => namespaces.iter().filter_map(|text| Scope::parse(text).ok()).collect(),
+        None => Ok(vec![home.scope.clone()]),
+        Some(namespaces) => namespaces.iter().map(|text| Scope::parse(text)).collect(),
     }
 }
 
@@ -71,7 +92,7 @@ mod tests {
             Authority::ClusterRole(name) => format!("{} {}", place.scope, name.as_str()),
         };
         let resources = |rules: &[Rule]| rules.iter().flat_map(|rule| rule.resources.clone()).collect();
-        parse(params, &home).iter().map(|grant| (place(&grant.place), resources(&grant.rules))).collect()
+        parse(params, &home).0.iter().map(|grant| (place(&grant.place), resources(&grant.rules))).collect()
     }
 
     fn expected(grants: &[(&str, &[&str])]) -> Vec<(String, Vec<String>)> {
@@ -122,6 +143,11 @@ mod tests {
         let params =
             json!({"rules": [1, {"verbs": "get"}, null], "cluster_roles": [{"name": "a/b"}, {"name": "view"}, {}]});
         assert_eq!(parsed(&params), expected(&[("team-m view", &[])]));
+        let home = Place::new(Scope::parse("team-m").unwrap(), Authority::Rules);
+        let findings = parse(&params, &home).1;
+        let pointers: Vec<_> = findings.iter().filter_map(|finding| finding.pointer.as_deref()).collect();
+        let unread = ["/rules/0", "/rules/1", "/rules/2", "/cluster_roles/0", "/cluster_roles/2"];
+        assert_eq!(pointers, unread, "and says what it cannot");
         assert_eq!(parsed(&json!({"rules": {}, "cluster_roles": null})), vec![]);
     }
 }

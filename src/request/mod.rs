@@ -190,8 +190,9 @@ fn params(inputs: &Inputs, action: Action, findings: &mut Vec<Finding>) -> Optio
     let labels = labels(document, findings);
     let (name, namespace) = (name?, namespace.ok().filter(|_| sound)?);
     let names = Names::of(&name, &namespace);
-    let grants = grants::parse(document, &names.home());
+    let (grants, mut unread) = grants::parse(document, &names.home());
     if action != Action::Decommission {
+        findings.append(&mut unread);
         let inventory: Inventory = grants.iter().map(|grant| grant.place.clone()).collect();
         let length = inventory.text(&names.home()).map_or(0, |text| text.len());
         if length > Inventory::LONGEST {

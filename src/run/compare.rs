@@ -1,4 +1,5 @@
-//! What stands between what is there and what is wanted, before anything is tried: the plan, and what refuses it. Pure.
+//! What stands between what is there and what is wanted, before anything is tried: the plan, what refuses it, and what
+//! there is to say of places that stay. Pure.
 
 use super::{look::Sight, rights};
 use crate::{
@@ -7,8 +8,10 @@ use crate::{
     error::{Code, Failure},
     finding::{Finding, Severity},
     grant::{Place, Scope},
+    name::Namespace,
+    object::{Live, Manifest, Owner},
     observed::{Observed, Presence},
-    plan::Plan,
+    plan::{Action, Plan, leftovers},
     rbac::Tuple,
     request::Request,
 };
@@ -21,46 +24,64 @@ pub fn compare(request: &Request, sight: &Sight) -> (Desired, Plan) {
     // What may not be looked at cannot be told from what is not there.
     let blind = !sight.denied.is_empty();
     let generation = if blind { sight.observed.newest() } else { sight.observed.wanted_generation() };
-    let kept = unreachable(request, &sight.observed).map(|(place, _)| place.clone());
+    let kept = kept(request, &sight.observed).map(|(place, _)| place.clone());
     let desired = Desired::new(request, generation, kept.collect());
     let plan = Plan::new(request, &desired, &sight.observed);
     (desired, plan)
 }
 
-/// Places of earlier requests that the parent credential may not look at any more, and what it lacks.
-fn unreachable<'a>(request: &Request, observed: &'a Observed) -> impl Iterator<Item = (&'a Place, &'a [Tuple])> {
-    let left = observed.places.iter().filter(|(place, _)| !request.wants(place) && observed.inventory.contains(place));
-    left.filter(|(_, found)| !found.denied.is_empty()).map(|(place, found)| (place, found.denied.as_slice()))
+/// Places of earlier requests that cannot be cleared, and what there is to say of each: those that the parent
+/// credential may not look at any more, and those where somebody has made a binding of ours his own.
+fn kept<'a>(request: &'a Request, observed: &'a Observed) -> impl Iterator<Item = (&'a Place, Finding)> {
+    let left = leftovers(request, observed).filter(|(place, _)| observed.inventory.contains(place));
+    left.filter_map(|(place, objects)| {
+        let denied = observed.places.get(place).map_or(&[][..], |found| &found.denied);
+        if !denied.is_empty() {
+            return Some((place, not_cleared(place, &lacks(denied))));
+        }
+        let binding = objects.into_iter().find(|(object, _)| *object == request.names.binding(place));
+        let (object, live) = binding?;
+        match request.owner(live) {
+            Owner::Foreign(whose) => {
+                Some((place, not_cleared(place, &format!("{object} is not ours any more: {whose}"))))
+            }
+            Owner::Ours => None,
+        }
+    })
 }
 
 /// What there is to say of the places of earlier requests, before they are cleared.
 #[must_use]
 pub fn remarks(request: &Request, observed: &Observed) -> Vec<Finding> {
-    let unreachable = unreachable(request, observed).map(|(place, denied)| not_cleared(place, denied));
-    let gone = observed.namespaces.iter().filter(|(_, presence)| **presence == Presence::Absent);
-    let gone = gone.filter(|(namespace, _)| {
-        let mut left = observed.inventory.places().filter(|place| !request.wants(place));
-        left.any(|place| place.scope.namespace() == Some(namespace.as_str()))
-    });
-    let gone = gone.map(|(namespace, _)| {
-        let text =
-            format!("namespace {namespace} of an earlier request is gone, and with it all that was granted there");
-        Finding::remark("namespace-gone", Severity::Info, text)
-    });
-    unreachable.chain(gone).collect()
+    let kept = kept(request, observed).map(|(_, finding)| finding);
+    kept.chain(gone(observed, |place| !request.wants(place))).collect()
 }
 
-/// A place of an earlier request that stays, because the parent credential lacks these.
+/// Namespaces that are gone, and in which there was one of these places.
+pub fn gone(observed: &Observed, counts: impl Fn(&Place) -> bool) -> impl Iterator<Item = Finding> {
+    let absent = observed.namespaces.iter().filter(|(_, presence)| **presence == Presence::Absent);
+    let left = absent.filter(move |(namespace, _)| {
+        let mut places = observed.inventory.places().filter(|place| counts(place));
+        places.any(|place| place.scope.namespace() == Some(namespace.as_str()))
+    });
+    left.map(|(namespace, _)| {
+        let text = format!("namespace {namespace} is gone, and with it all that was granted there");
+        Finding::remark("namespace-gone", Severity::Info, text)
+    })
+}
+
+/// A place of an earlier request that stays, and why.
 #[must_use]
-pub fn not_cleared(place: &Place, missing: &[Tuple]) -> Finding {
-    let text = format!(
-        "what an earlier request granted {} may still be held: the parent credential lacks {}",
-        place.words(),
-        summary(missing)
-    );
-    Finding::remark("not-taken-back", Severity::High, text).help(
-        "have that granted to the parent credential and run again: the place is remembered until it is seen empty",
-    )
+pub fn not_cleared(place: &Place, why: &str) -> Finding {
+    let text = format!("what an earlier request granted {} may still be held: {why}", place.words());
+    Finding::remark("not-taken-back", Severity::High, text)
+        .help("mend that and run again: the place is remembered until it is seen empty")
+}
+
+/// What keeps the parent from something, in words.
+#[must_use]
+pub fn lacks(missing: &[Tuple]) -> String {
+    format!("the parent credential lacks {}", summary(missing))
 }
 
 /// What is known to stand in the way before anything is tried.
@@ -69,51 +90,94 @@ pub fn refusal(request: &Request, sight: &Sight, desired: &Desired, plan: &Plan)
     obstacles(request, sight, plan).or_else(|| rights::lacking(request, sight, desired, plan))
 }
 
+/// Something in the way whoever asks.
+struct Obstacle {
+    code: Code,
+    object: String,
+    cause: String,
+}
+
 /// What stands in the way whoever asks: all of it, named by the first.
 fn obstacles(request: &Request, sight: &Sight, plan: &Plan) -> Option<Failure> {
-    let foreign = plan.foreign.iter().map(|foreign| {
-        let cause = format!("it exists and is not ours: {}", foreign.whose);
-        let text = format!("{} is not ours: {}", foreign.reference, foreign.whose);
-        (Code::ForeignObject, foreign.reference.to_string(), cause, text)
+    let foreign = plan.foreign.iter().map(|foreign| Obstacle {
+        code: Code::ForeignObject,
+        object: foreign.reference.to_string(),
+        cause: format!("it exists and is not ours: {}", foreign.whose),
     });
-    let namespaces = |presence: Presence| {
+    let others = |presence: Presence| {
         let mut scopes: Vec<&Scope> = request.grants.iter().map(|grant| &grant.place.scope).collect();
         scopes.dedup();
-        scopes.into_iter().filter_map(move |scope| match scope {
-            Scope::Namespace(namespace) if sight.observed.presence(namespace) == presence => Some(namespace),
-            _ => None,
-        })
+        scopes
+            .into_iter()
+            .filter_map(move |scope| match scope {
+                Scope::Namespace(namespace) if *namespace != request.namespace => Some(namespace),
+                _ => None,
+            })
+            .filter(move |namespace| sight.observed.presence(namespace) == presence)
     };
-    let absent = namespaces(Presence::Absent).filter(|namespace| **namespace != request.namespace).map(|namespace| {
-        let cause = "it is not there; only the instance's own namespace is created";
-        let text = format!("namespace {namespace} is not there: only the instance's own namespace is created");
-        (Code::NamespaceAbsent, format!("Namespace {namespace}"), cause.to_owned(), text)
-    });
+    let of = |code: Code, cause: &'static str| {
+        move |namespace: &Namespace| Obstacle {
+            code,
+            object: format!("Namespace {namespace}"),
+            cause: cause.to_owned(),
+        }
+    };
+    let absent = others(Presence::Absent)
+        .map(of(Code::NamespaceAbsent, "it is not there, and only the instance's own namespace is created"));
     let missing = sight.observed.cluster_roles.iter().filter(|(name, rules)| {
-        let wanted = request.grants.iter().any(|grant| grant.place.authority.cluster_role() == Some(name));
-        rules.is_none() && wanted
+        rules.is_none() && request.grants.iter().any(|grant| grant.place.authority.cluster_role() == Some(name))
     });
-    let missing = missing.map(|(name, _)| {
-        let text = format!("ClusterRole {} is not there", name.as_str());
-        (Code::ClusterRoleAbsent, format!("ClusterRole {}", name.as_str()), "it is not there".to_owned(), text)
+    let missing = missing.map(|(name, _)| Obstacle {
+        code: Code::ClusterRoleAbsent,
+        object: format!("ClusterRole {}", name.as_str()),
+        cause: "it is not there".to_owned(),
     });
     let home = (sight.observed.presence(&request.namespace) == Presence::Terminating).then_some(&request.namespace);
-    let elsewhere = namespaces(Presence::Terminating).filter(|namespace| **namespace != request.namespace);
-    let terminating = home.into_iter().chain(elsewhere).map(|namespace| {
-        let text = format!("namespace {namespace} is being deleted");
-        (
-            Code::NamespaceTerminating,
-            format!("Namespace {namespace}"),
-            "the namespace is being deleted".to_owned(),
-            text,
-        )
-    });
+    let terminating = home.into_iter().chain(others(Presence::Terminating));
+    let terminating = terminating.map(of(Code::NamespaceTerminating, "the namespace is being deleted"));
 
-    let found: Vec<_> = foreign.chain(absent).chain(missing).chain(terminating).collect();
-    let (code, object, cause, _) = found.first()?;
-    let mut failure = Failure::new(*code, DOING, cause).on(object);
+    let found: Vec<Obstacle> = foreign.chain(absent).chain(missing).chain(terminating).collect();
+    let first = found.first()?;
+    let mut failure = Failure::new(first.code, DOING, first.cause.clone()).on(first.object.clone());
     // One obstacle is told by the error itself, unless it is one that people search the findings for.
-    let listed = found.iter().filter(|(code, ..)| found.len() > 1 || *code == Code::ForeignObject);
-    failure.findings = listed.map(|(code, _, _, text)| Finding::remark(code.as_str(), Severity::High, text)).collect();
+    let listed = found.iter().filter(|obstacle| found.len() > 1 || obstacle.code == Code::ForeignObject);
+    failure.findings = listed
+        .map(|Obstacle { code, object, cause }| {
+            Finding::remark(code.as_str(), Severity::High, format!("{object}: {cause}"))
+        })
+        .collect();
     Some(failure)
+}
+
+/// A change that the server can try.
+pub struct Trial<'a> {
+    /// What would be applied.
+    pub manifest: &'a Manifest,
+    /// Over what.
+    pub live: Option<&'a Live>,
+    /// Where, if it belongs to a grant.
+    pub place: Option<&'a Place>,
+}
+
+/// The changes that the server can try. A binding to a Role that is not there yet can be tried only by those who may
+/// bind anything, and what has to be deleted first not at all.
+#[must_use]
+pub fn trials<'a>(sight: &'a Sight, desired: &'a Desired, plan: &Plan) -> Vec<Trial<'a>> {
+    let observed = &sight.observed;
+    let identity =
+        [(&desired.service_account, observed.service_account.as_ref()), (&desired.secret, observed.secret())];
+    let identity = identity.map(|(manifest, live)| Trial { manifest, live, place: None });
+    let grants = desired.grants.iter().flat_map(|granted| {
+        let place = Some(&granted.place);
+        let role = granted.role.as_ref().map(|role| (role, observed.role(&granted.place)));
+        let bindable = role.is_none_or(|(_, live)| live.is_some());
+        let binding = bindable.then(|| (&granted.binding, observed.binding(&granted.place)));
+        role.into_iter().chain(binding).map(move |(manifest, live)| Trial { manifest, live, place })
+    });
+    let all = identity.into_iter().chain(grants);
+    all.filter(|trial| {
+        let change = plan.change(&trial.manifest.reference);
+        change.is_some_and(|change| matches!(change.action, Action::Create | Action::Update))
+    })
+    .collect()
 }

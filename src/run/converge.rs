@@ -1,11 +1,19 @@
 //! From what is there to what is wanted, so that at no moment a right is missing that stays, and none is there that
 //! nobody asked for: first everything that widens; then, when the new state is proved, everything that shrinks.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant},
+};
 
 use futures_util::future::join_all;
 
-use super::{Run, compare::not_cleared, look::Sight, plan::trials};
+use super::{
+    Run,
+    compare::{lacks, not_cleared, trials},
+    look::Sight,
+    plan::tried,
+};
 use crate::{
     cluster::{Cluster, denied, needed},
     desired::{self, Desired, Granted},
@@ -15,7 +23,7 @@ use crate::{
     name::Namespace,
     object::{Live, Manifest, Reference},
     observed::Presence,
-    plan::{Action, Change, Plan, change, leftovers, rules_of},
+    plan::{Action, Change, Plan, change, leftovers},
     rbac::{Widening, widening},
 };
 
@@ -57,20 +65,15 @@ enum Step<'a> {
 
 impl<'a> Converge<'a> {
     /// Has the server try what would otherwise be found out half-way: whether a namespace is there that the parent
-    /// may not look at, and whether the parent may grant what it cannot list.
+    /// may not look at, and whether the parent may do what it cannot list.
     ///
     /// # Errors
     /// What stands in the way; nothing was changed.
     pub async fn preflight(&self) -> Result<(), Failure> {
-        let places = self.desired.grants.iter().filter(|granted| self.is_uncertain(&granted.place.scope));
-        let objects: Vec<&Reference> = places
-            .flat_map(|granted| granted.role.iter().chain([&granted.binding]))
-            .map(|manifest| &manifest.reference)
-            .collect();
-        let tried = trials(self.sight, self.desired, self.plan);
-        let tried = tried.filter(|(manifest, _)| objects.contains(&&manifest.reference));
-        let verdicts = join_all(tried.map(async |(manifest, live)| self.cluster.dry_run(manifest, live).await));
-        Failure::all(verdicts.await).map(drop)
+        let home = Scope::Namespace(self.run.request.namespace.clone());
+        let mut trials = trials(self.sight, self.desired, self.plan);
+        trials.retain(|trial| self.is_uncertain(trial.place.map_or(&home, |place| &place.scope)));
+        tried(self.run, self.cluster, self.sight, trials).await.map(drop)
     }
 
     fn is_uncertain(&self, scope: &Scope) -> bool {
@@ -150,12 +153,12 @@ impl<'a> Converge<'a> {
     }
 
     /// Takes away what is not wanted any more, now that the new state is proved: bindings first, because that cuts
-    /// access within milliseconds.
+    /// access within milliseconds. Returns the places of earlier requests that may not be cleared: each is reported,
+    /// and remembered.
     ///
     /// # Errors
-    /// The first failure, but for rights that the parent lacks at places of an earlier request: those are reported,
-    /// and the places are remembered.
-    pub async fn shrink(&self, widened: Widened<'a>) -> Result<(), Failure> {
+    /// The first failure of another kind.
+    pub async fn shrink(&self, widened: Widened<'a>) -> Result<BTreeSet<Place>, Failure> {
         let request = self.run.request;
         let left: Vec<_> = leftovers(request, &self.sight.observed).collect();
         let (bindings, roles): (Vec<_>, Vec<_>) = left
@@ -172,24 +175,30 @@ impl<'a> Converge<'a> {
                 Ok(())
             })),
         );
-        let ((mut kept, _), _) =
+        let ((mut refused, _), _) =
             Failure::both(Failure::both(Failure::all(cleared), Failure::all(shrunk)), Failure::all(stood_in))?;
         let cleared = join_all(roles.iter().map(|(place, reference, live)| self.clear(place, reference, live)));
-        kept.extend(Failure::all(cleared.await)?);
+        refused.extend(Failure::all(cleared.await)?);
 
-        let kept: Vec<Place> = kept.into_iter().flatten().collect();
-        let inventory: Inventory = self.desired.inventory.places().cloned().chain(kept).collect();
+        let mut kept = BTreeSet::new();
+        for (place, why) in refused.into_iter().flatten() {
+            if kept.insert(place.clone()) {
+                self.run.report.finding(not_cleared(&place, &why));
+            }
+        }
+        let inventory: Inventory = self.desired.inventory.places().chain(&kept).cloned().collect();
         if inventory != widened.inventory || inventory != self.desired.inventory {
             self.account(&inventory, Some(&widened.service_account), true).await?;
         }
-        Ok(())
+        Ok(kept)
     }
 
     /// Every place where something may be while this run is at work: those that are wanted, those that have to go and
     /// are not empty, and those of the bindings that stand in for others.
     fn ahead(&self, replaced: &[&Granted]) -> Result<Inventory, Failure> {
         let request = self.run.request;
-        let left = leftovers(request, &self.sight.observed).filter(|(_, objects)| !objects.is_empty());
+        let left = leftovers(request, &self.sight.observed)
+            .filter(|(_, objects)| objects.iter().any(|(_, live)| request.owns(live)));
         let stand_ins = replaced.iter().map(|granted| granted.place.clone().stand_in());
         let more = left.map(|(place, _)| place.clone()).chain(stand_ins);
         let inventory: Inventory = self.desired.inventory.places().cloned().chain(more).collect();
@@ -250,7 +259,7 @@ impl<'a> Converge<'a> {
         let (Some(live), Some(Action::Update)) = (live, self.action(role)) else {
             return self.make(role, live).await.map(|_| Step::Done);
         };
-        match widening(&rules_of(live), request.rules(&granted.place)) {
+        match widening(&live.rules(), request.rules(&granted.place)) {
             Widening::Whole => self.make(role, Some(live)).await.map(|_| Step::Done),
             Widening::None => Ok(Step::Shrinks(role, live.clone())),
             Widening::Between(rules) => {
@@ -260,7 +269,10 @@ impl<'a> Converge<'a> {
                         self.note(Action::Update, &role.reference, "with what is there and what is wanted");
                         Ok(Step::Shrinks(role, live))
                     }
-                    Err(failure) if failure.code == Code::Escalation => Ok(Step::AtOnce(role, live)),
+                    // Or both together are more than an object may hold.
+                    Err(failure) if matches!(failure.code, Code::Escalation | Code::Refused) => {
+                        Ok(Step::AtOnce(role, live))
+                    }
                     Err(failure) => Err(failure),
                 }
             }
@@ -345,8 +357,13 @@ impl<'a> Converge<'a> {
         Failure { cause, object: failure.object, ..lacking }
     }
 
-    /// Deletes an object of an earlier request; its place again when the parent may not.
-    async fn clear(&self, place: &Place, reference: &Reference, live: &Live) -> Result<Option<Place>, Failure> {
+    /// Deletes an object of an earlier request; its place and the reason when that is not to be.
+    async fn clear(
+        &self,
+        place: &Place,
+        reference: &Reference,
+        live: &Live,
+    ) -> Result<Option<(Place, String)>, Failure> {
         let started = Instant::now();
         match self.cluster.delete(reference, live).await {
             Ok(()) => {
@@ -355,9 +372,10 @@ impl<'a> Converge<'a> {
                 Ok(None)
             }
             Err(failure) if failure.code == Code::MissingPermission => {
-                self.run.report.finding(not_cleared(place, &failure.missing));
-                Ok(Some(place.clone()))
+                Ok(Some((place.clone(), lacks(&failure.missing))))
             }
+            // An admission policy that protects it.
+            Err(failure) if failure.code == Code::Refused => Ok(Some((place.clone(), failure.cause))),
             Err(failure) => Err(failure),
         }
     }

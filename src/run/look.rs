@@ -10,13 +10,11 @@ use crate::{
     cluster::{Cluster, Seen},
     credential::Review,
     error::{Code, Failure},
-    finding::{Finding, Severity},
     grant::{Authority, Place, Scope},
     inventory::Inventory,
     name::{ClusterRoleName, Names, Namespace},
     object::{INVENTORY, Kind, Live, Reference},
-    observed::{Found, Observed},
-    plan::rules_of,
+    observed::{Found, Observed, Presence},
     rbac::Tuple,
     secret::Token,
 };
@@ -33,8 +31,8 @@ pub struct Sight {
     pub rights: Rights,
     /// What the parent credential lacks to look at what is asked for.
     pub denied: Vec<Tuple>,
-    /// What there is to say about what was found.
-    pub findings: Vec<Finding>,
+    /// False when the list of places on the ServiceAccount cannot be read as a whole.
+    pub inventory_is_whole: bool,
 }
 
 impl Sight {
@@ -76,25 +74,18 @@ pub async fn look(run: &Run<'_>, cluster: &Cluster) -> Result<Sight, Failure> {
         return Err(failure);
     }
 
-    let (mut denied, mut findings) = (Vec::new(), Vec::new());
+    let mut denied = Vec::new();
     let service_account = tolerate(service_account, &mut denied)?.map(|seen| seen.live);
     let mut places: BTreeMap<Place, Found> = places.into_iter().collect::<Result<_, _>>()?;
     let wanted_places = places.iter().filter(|(place, _)| wanted.contains(place));
     denied.extend(wanted_places.flat_map(|(_, found)| found.denied.iter().cloned()));
     let mut observed = Observed { service_account, ..Observed::default() };
-    surroundings.into_observed(&mut observed, Some(&mut denied))?;
+    denied.extend(surroundings.into_observed(&mut observed)?);
     let newest = observed.newest();
+    let mut inventory_is_whole = true;
     if let Some(account) = &observed.service_account {
-        let (inventory, whole) = Inventory::parse(account.annotations.get(INVENTORY).map(String::as_str), &home);
-        if !whole {
-            let text =
-                format!("the annotation {INVENTORY} of the ServiceAccount cannot be read: not every place is known");
-            findings.push(
-                Finding::remark("inventory-unreadable", Severity::High, text)
-                    .help("look for objects of this instance elsewhere, or decommission with the right to list"),
-            );
-        }
-        observed.inventory = inventory;
+        let text = account.annotations.get(INVENTORY).map(String::as_str);
+        (observed.inventory, inventory_is_whole) = Inventory::parse(text, &home);
     }
 
     let left: Vec<&Place> = observed.inventory.places().filter(|place| !places.contains_key(place)).collect();
@@ -106,8 +97,17 @@ pub async fn look(run: &Run<'_>, cluster: &Cluster) -> Result<Sight, Failure> {
         join_all(left.iter().map(|place| look_at(cluster, names, place))),
     );
     let (newest_secret, earlier) = earlier;
-    surroundings.into_observed(&mut observed, None)?;
+    // What a ClusterRole allows that is not asked for any more need not be known.
+    surroundings.into_observed(&mut observed)?;
     places.extend(more.into_iter().collect::<Result<Vec<_>, _>>()?);
+    for (place, found) in &mut places {
+        // Where the namespace is gone, so are the rights in it: nothing is left there to be denied.
+        if let Scope::Namespace(namespace) = &place.scope
+            && observed.presence(namespace) == Presence::Absent
+        {
+            found.denied.clear();
+        }
+    }
     observed.places = places;
 
     let mut tokens = Vec::new();
@@ -127,12 +127,12 @@ pub async fn look(run: &Run<'_>, cluster: &Cluster) -> Result<Sight, Failure> {
     }
     // Only told, never needed: a cluster that hides its version is none the worse.
     let server_version = version.ok();
-    Ok(Sight { observed, tokens, server_version, rights, denied, findings })
+    Ok(Sight { observed, tokens, server_version, rights, denied, inventory_is_whole })
 }
 
 /// What is around the places: namespaces, and the ClusterRoles that others keep.
 struct Surroundings {
-    namespaces: Vec<(Namespace, Result<crate::observed::Presence, Failure>)>,
+    namespaces: Vec<(Namespace, Result<Presence, Failure>)>,
     cluster_roles: Vec<(ClusterRoleName, Result<Option<Seen>, Failure>)>,
 }
 
@@ -170,21 +170,21 @@ impl Surroundings {
         namespaces.chain(self.cluster_roles.iter().filter_map(|(_, seen)| seen.as_ref().err()))
     }
 
-    /// Without a list of denials, a ClusterRole that may not be looked at is not needed: it belongs to what goes.
-    fn into_observed(self, observed: &mut Observed, denied: Option<&mut Vec<Tuple>>) -> Result<(), Failure> {
+    /// Hands over what was seen; what the parent lacks to look at the ClusterRoles.
+    fn into_observed(self, observed: &mut Observed) -> Result<Vec<Tuple>, Failure> {
         for (namespace, presence) in self.namespaces {
             observed.namespaces.insert(namespace, presence?);
         }
-        let mut unneeded = Vec::new();
-        let denied = denied.unwrap_or(&mut unneeded);
+        let mut denied = Vec::new();
         for (name, seen) in self.cluster_roles {
-            let known = denied.len();
-            let seen = tolerate(seen, denied)?;
-            if denied.len() == known {
-                observed.cluster_roles.entry(name).or_insert(seen.map(|seen| rules_of(&seen.live)));
+            let mut unseen = Vec::new();
+            let seen = tolerate(seen, &mut unseen)?;
+            if unseen.is_empty() {
+                observed.cluster_roles.entry(name).or_insert(seen.map(|seen| seen.live.rules()));
             }
+            denied.append(&mut unseen);
         }
-        Ok(())
+        Ok(denied)
     }
 }
 
@@ -198,10 +198,13 @@ async fn look_at(cluster: &Cluster, names: &Names, place: &Place) -> Result<(Pla
     Ok((place.clone(), Found { role, binding, denied }))
 }
 
-type Looked = Result<Option<Seen>, Failure>;
-
 /// The newest Secret, and the first one and the one before the newest, by number.
-async fn secrets(cluster: &Cluster, names: &Names, newest: u32, first: Looked) -> (Looked, Vec<(u32, Looked)>) {
+async fn secrets(
+    cluster: &Cluster,
+    names: &Names,
+    newest: u32,
+    first: Result<Option<Seen>, Failure>,
+) -> (Result<Option<Seen>, Failure>, Vec<(u32, Result<Option<Seen>, Failure>)>) {
     match newest {
         0 | 1 => (first, Vec::new()),
         2 => (cluster.get(&names.secret(2)).await, vec![(1, first)]),

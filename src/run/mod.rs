@@ -23,6 +23,8 @@ use crate::{
     cluster::{Cluster, Line},
     connection::{Connection, Login},
     error::Failure,
+    finding::{Finding, Severity},
+    object::INVENTORY,
     report::Report,
     request::Request,
 };
@@ -61,15 +63,20 @@ impl Run<'_> {
 
     async fn look(&self, cluster: &Cluster) -> Result<Sight, Failure> {
         let started = Instant::now();
-        let mut sight = look::look(self, cluster).await?;
+        let sight = look::look(self, cluster).await?;
         for (_, token) in &sight.tokens {
             self.report.learn(token);
         }
         let version = sight.server_version.as_deref().unwrap_or("of unknown version");
         self.report.step("observe", &format!("Kubernetes {version}"), Some(started.elapsed()));
         self.report.server_version(sight.server_version.clone());
-        for finding in std::mem::take(&mut sight.findings) {
-            self.report.finding(finding);
+        if !sight.inventory_is_whole {
+            let text =
+                format!("the annotation {INVENTORY} of the ServiceAccount cannot be read: not every place is known");
+            self.report.finding(
+                Finding::remark("inventory-unreadable", Severity::High, text)
+                    .help("look for objects of this instance elsewhere, or decommission with the right to list"),
+            );
         }
         Ok(sight)
     }

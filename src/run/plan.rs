@@ -4,14 +4,15 @@ use futures_util::future::join_all;
 
 use super::{
     Run,
-    compare::{compare, refusal, remarks},
+    compare::{Trial, compare, refusal, remarks, trials},
     look::Sight,
+    rights::with_ways_out,
 };
 use crate::{
     cluster::Cluster,
     desired::Desired,
-    error::Failure,
-    object::{Live, Manifest},
+    error::{Code, Failure},
+    object::Live,
     observed::Presence,
     plan::{Action, Plan},
 };
@@ -45,8 +46,8 @@ pub async fn plan(run: &Run<'_>) -> Result<bool, Failure> {
     }
 }
 
-/// Lets the server try each change. What it cannot try is simulated: in a namespace that is not there yet nothing can
-/// be tried, and a binding to a Role that is not there yet only by those who may bind anything.
+/// Lets the server try each change. What it cannot try is simulated; in a namespace that is not there yet nothing can
+/// be tried.
 async fn preview(
     run: &Run<'_>,
     cluster: &Cluster,
@@ -55,20 +56,13 @@ async fn preview(
     plan: &mut Plan,
 ) -> Result<(), Failure> {
     let home = &run.request.namespace;
-    let tried = trials(sight, desired, plan);
-    let tried = tried.filter(|(manifest, _)| {
-        sight.observed.presence(home) != Presence::Absent
-            || manifest.reference.namespace.as_deref() != Some(home.as_str())
-    });
-    let outcomes = join_all(tried.map(async |(manifest, live)| {
-        let outcome = cluster.dry_run(manifest, live).await?;
-        Ok((manifest, live, outcome))
-    }));
-    let outcomes = Failure::all(outcomes.await)?;
+    let absent = sight.observed.presence(home) == Presence::Absent;
+    let mut trials = trials(sight, desired, plan);
+    trials.retain(|trial| !absent || trial.manifest.reference.namespace.as_deref() != Some(home.as_str()));
     // What the server makes of it counts: admission may add to a change, or undo it.
-    for (manifest, live, outcome) in outcomes {
-        let change = plan.changes.iter_mut().find(|change| change.reference == manifest.reference);
-        if let (Some(change), Some(live)) = (change, live) {
+    for (trial, outcome) in tried(run, cluster, sight, trials).await? {
+        let change = plan.changes.iter_mut().find(|change| change.reference == trial.manifest.reference);
+        if let (Some(change), Some(live), Some(outcome)) = (change, trial.live, outcome) {
             change.fields = outcome.differences(live);
             if change.fields.is_empty() {
                 change.action = Action::Unchanged;
@@ -78,27 +72,28 @@ async fn preview(
     Ok(())
 }
 
-/// The changes that the server can try, each with what is there.
-pub fn trials<'a>(
-    sight: &'a Sight,
-    desired: &'a Desired,
-    plan: &Plan,
-) -> impl Iterator<Item = (&'a Manifest, Option<&'a Live>)> {
-    let observed = &sight.observed;
-    let account = (&desired.service_account, observed.service_account.as_ref());
-    let secret = (&desired.secret, observed.secret());
-    let grants = desired.grants.iter().flat_map(|granted| {
-        let role = granted.role.as_ref().map(|role| (role, observed.role(&granted.place)));
-        let bindable = role.is_none_or(|(_, live)| live.is_some());
-        let binding = bindable.then(|| (&granted.binding, observed.binding(&granted.place)));
-        role.into_iter().chain(binding)
-    });
-    let all = std::iter::once(account).chain(grants).chain([secret]);
-    let tried: Vec<_> = all
-        .filter(|(manifest, _)| {
-            let change = plan.change(&manifest.reference);
-            change.is_some_and(|change| matches!(change.action, Action::Create | Action::Update))
-        })
-        .collect();
-    tried.into_iter()
+/// What the server makes of each change; none where an admission webhook cannot be asked without consequences.
+///
+/// # Errors
+/// The first refusal, with what the others add.
+pub async fn tried<'a>(
+    run: &Run<'_>,
+    cluster: &Cluster,
+    sight: &Sight,
+    trials: Vec<Trial<'a>>,
+) -> Result<Vec<(Trial<'a>, Option<Live>)>, Failure> {
+    let outcomes = join_all(trials.into_iter().map(async |trial| {
+        match cluster.dry_run(trial.manifest, trial.live).await {
+            Ok(outcome) => Ok((trial, Some(outcome))),
+            // kube-apiserver, admission/plugin/webhook/errors.
+            Err(failure) if failure.code == Code::Refused && failure.cause.contains("does not support dry run") => {
+                Ok((trial, None))
+            }
+            Err(failure) => Err(match trial.place {
+                Some(place) => with_ways_out(run.request, sight, &[place], failure),
+                None => failure,
+            }),
+        }
+    }));
+    Failure::all(outcomes.await)
 }

@@ -15,7 +15,7 @@ use crate::{
     error::{Code, Failure},
     finding::{Finding, Severity},
     grant::Scope,
-    rbac::{Atom, Tuple},
+    rbac::{Atom, Coverage, Tuple},
 };
 
 const DOING: &str = "proving the credential";
@@ -31,40 +31,43 @@ pub struct Claim<'a> {
     pub expected: Expected<'a>,
     /// All that it may do.
     pub granted: Vec<Atom<'a>>,
-    /// Scopes in which something may have to go.
-    pub cleared: BTreeSet<&'a Scope>,
-    /// What this run takes away.
-    pub narrowed: Vec<Tuple>,
-    /// True while that is still to be done: then more than is granted counts for nothing yet.
-    pub shrinks: bool,
 }
 
-/// Proves the token of this connection, in every scope. The last proof waits until that is gone which the run has taken away.
+/// What a run has taken away.
+#[derive(Default)]
+pub struct Taken<'a> {
+    /// What is not granted any more.
+    pub narrowed: Coverage<'a>,
+    /// What could not be taken away, which has been said.
+    pub kept: Coverage<'a>,
+    /// Scopes of earlier requests.
+    pub cleared: BTreeSet<&'a Scope>,
+}
+
+/// Proves that the token of this connection may do what is granted, while it may still do more.
 ///
 /// # Errors
 /// What could not be proved.
-pub async fn prove(run: &Run<'_>, holder: &Cluster, claim: &Claim<'_>) -> Result<(), Failure> {
+pub async fn prove_wanted(run: &Run<'_>, holder: &Cluster, claim: &Claim<'_>) -> Result<(), Failure> {
     let started = Instant::now();
-    let questions = Questions::new(&claim.granted);
-    let limit = run.budget.at_most(PROPAGATION);
-    let mut pause = Duration::from_millis(10);
-    let proof = loop {
-        let late = started.elapsed() >= limit;
-        let lingers = |proof: &Proof| proof.excess.iter().any(|tuple| claim.narrowed.contains(tuple));
-        match attempt(run, holder, &questions, claim).await {
-            Ok(proof) if late || claim.shrinks || !lingers(&proof) => break proof,
-            Err(failure) if late || !passing(&failure) => return Err(explained(failure)),
-            Ok(_) | Err(_) => {}
-        }
-        tokio::time::sleep(run.budget.at_most(pause)).await;
-        pause = (pause * 2).min(Duration::from_millis(500));
-    };
+    let proof = ask_until(run, holder, claim, &BTreeSet::new(), |_| true).await?;
     let name = claim.expected.service_account;
-    if claim.shrinks {
-        let what = format!("{name}: {} allowed; now what is not wanted any more can go", proof.allowed);
-        run.report.step("prove", &what, Some(started.elapsed()));
-        return Ok(());
-    }
+    let what = format!("{name}: {} allowed; what is not wanted any more can go", proof.allowed);
+    run.report.step("prove", &what, Some(started.elapsed()));
+    Ok(())
+}
+
+/// Proves the token of this connection in every scope, and waits until that is gone which the run has taken away.
+///
+/// # Errors
+/// What could not be proved.
+pub async fn prove(run: &Run<'_>, holder: &Cluster, claim: &Claim<'_>, taken: &Taken<'_>) -> Result<(), Failure> {
+    let started = Instant::now();
+    let lingers = |tuple: &Tuple| taken.narrowed.covers(tuple.atom()) && !taken.kept.covers(tuple.atom());
+    let gone = |proof: &Proof| !proof.excess.iter().any(lingers);
+    let mut proof = ask_until(run, holder, claim, &taken.cleared, gone).await?;
+    proof.excess.retain(|tuple| !taken.kept.covers(tuple.atom()));
+    let name = claim.expected.service_account;
     let what = format!("{name}: {} allowed, {} neighbours denied", proof.allowed, proof.denied);
     run.report.step("prove", &what, Some(started.elapsed()));
     if !proof.excess.is_empty() {
@@ -78,19 +81,42 @@ pub async fn prove(run: &Run<'_>, holder: &Cluster, claim: &Claim<'_>) -> Result
     Ok(())
 }
 
+/// Asks until the server confirms the claim and it is enough, or the time for that is up.
+async fn ask_until(
+    run: &Run<'_>,
+    holder: &Cluster,
+    claim: &Claim<'_>,
+    cleared: &BTreeSet<&Scope>,
+    enough: impl Fn(&Proof) -> bool,
+) -> Result<Proof, Failure> {
+    let started = Instant::now();
+    let questions = Questions::new(&claim.granted);
+    // The home namespace whatever is granted there, and (by none) what is allowed in the whole cluster.
+    let mut scopes = BTreeSet::from([None, Some(run.request.namespace.as_str())]);
+    scopes.extend(run.request.grants.iter().map(|grant| grant.place.scope.namespace()));
+    scopes.extend(cleared.iter().map(|scope| scope.namespace()));
+    let limit = run.budget.at_most(PROPAGATION);
+    let mut pause = Duration::from_millis(10);
+    loop {
+        let late = started.elapsed() >= limit;
+        match attempt(run, holder, &questions, claim, &scopes).await {
+            Ok(proof) if late || enough(&proof) => return Ok(proof),
+            Err(failure) if late || !passing(&failure) => return Err(explained(failure)),
+            Ok(_) | Err(_) => {}
+        }
+        tokio::time::sleep(run.budget.at_most(pause)).await;
+        pause = (pause * 2).min(Duration::from_millis(500));
+    }
+}
+
 async fn attempt(
     run: &Run<'_>,
     cluster: &Cluster,
     questions: &Questions<'_>,
     claim: &Claim<'_>,
+    scopes: &BTreeSet<Option<&str>>,
 ) -> Result<Proof, Failure> {
     let home = run.request.namespace.as_str();
-    // The home namespace whatever is granted there, and (by none) what is allowed in the whole cluster.
-    let mut scopes = BTreeSet::from([None, Some(home)]);
-    scopes.extend(run.request.grants.iter().map(|grant| grant.place.scope.namespace()));
-    if !claim.shrinks {
-        scopes.extend(claim.cleared.iter().map(|scope| scope.namespace()));
-    }
     let ask = async |example: Option<Atom<'_>>| match example {
         Some(atom) => cluster.allowed(atom).await.map(Some),
         None => Ok(None),
@@ -98,7 +124,7 @@ async fn attempt(
     let (allowed, denied) = (questions.allowed_example(home), questions.denied_example(home));
     let (identity, reviews, allowed_answer, denied_answer) = tokio::join!(
         cluster.identity(),
-        join_all(scopes.into_iter().map(async |scope| Ok((scope, cluster.rules(scope).await?)))),
+        join_all(scopes.iter().map(async |scope| Ok((*scope, cluster.rules(*scope).await?)))),
         ask(allowed),
         ask(denied),
     );

@@ -7,7 +7,7 @@ use super::{
     compare::{compare, refusal, remarks},
     converge::Converge,
     look::Sight,
-    proof::{self, Claim},
+    proof::{self, Claim, Taken},
 };
 use crate::{
     artifact::Artifact,
@@ -15,9 +15,11 @@ use crate::{
     credential::{Expected, check_claims},
     desired::Desired,
     error::{Code, Failure},
+    grant::Place,
     object::Live,
     plan::{Plan, all_atoms, granted_rules, leftovers},
     publish::{self, Publisher},
+    rbac::Tuple,
     report::TokenFacts,
     secret::Token,
 };
@@ -38,19 +40,21 @@ pub async fn provision(run: &Run<'_>, deliver: impl FnOnce(&Artifact) -> Result<
         run.report.finding(remark);
     }
 
-    let permissions = std::mem::take(&mut plan.permissions);
+    let mut permissions = std::mem::take(&mut plan.permissions);
     let converge = Converge { run, cluster: &cluster, sight: &sight, desired: &desired, plan: &plan };
     converge.preflight().await?;
+    let narrowed = permissions.narrowed.clone();
     let making = async {
         let widened = converge.widen().await?;
-        let narrowed = permissions.narrowed.clone();
-        run.report.permissions(permissions);
+        if !converge.will_shrink(&widened) {
+            run.report.permissions(std::mem::take(&mut permissions));
+        }
         let (token, secret) = token(run, &cluster, &sight, &desired).await?;
-        Ok((widened, narrowed, token, secret))
+        Ok((widened, token, secret))
     };
     // Connecting as the new credential takes as long as two of these requests, and needs no token yet.
     let (made, line) = tokio::join!(making, run.open_line());
-    let (widened, narrowed, token, secret) = made?;
+    let (widened, token, secret) = made?;
     let uid = widened.service_account.uid.clone();
     let expected =
         Expected { namespace: request.namespace.as_str(), service_account: request.names.object(), uid: &uid };
@@ -62,20 +66,31 @@ pub async fn provision(run: &Run<'_>, deliver: impl FnOnce(&Artifact) -> Result<
         expires: None,
     });
     let rules = granted_rules(request, &sight.observed);
-    let (granted, left) = (all_atoms(&rules), leftovers(request, &sight.observed).map(|(place, _)| &place.scope));
-    let mut claim =
-        Claim { expected, granted, cleared: left.collect(), narrowed, shrinks: converge.will_shrink(&widened) };
+    let claim = Claim { expected, granted: all_atoms(&rules) };
+    let shrinks = converge.will_shrink(&widened);
+    let mut lost = Taken { narrowed: narrowed.iter().map(Tuple::atom).collect(), ..Taken::default() };
     // The platform is called while the proof is going on; it hears nothing before that is done.
     let proving = async {
-        let holder = line?.log_in(&token)?;
-        proof::prove(run, &holder, &claim).await.map(|()| holder)
+        let line = line?;
+        let line = if line.is_fresh() { line } else { run.open_line().await? };
+        let holder = line.log_in(&token)?;
+        if shrinks {
+            proof::prove_wanted(run, &holder, &claim).await?;
+        } else {
+            proof::prove(run, &holder, &claim, &lost).await?;
+        }
+        Ok::<_, Failure>(holder)
     };
     let (holder, publisher) = tokio::join!(proving, dial(run));
     let holder = holder?;
-    if claim.shrinks {
-        converge.shrink(widened).await?;
-        claim.shrinks = false;
-        proof::prove(run, &holder, &claim).await?;
+    if shrinks {
+        let kept: Vec<Place> = converge.shrink(widened).await?.into_iter().collect();
+        let kept: Vec<_> = kept.iter().map(|place| (place, sight.observed.rules(place))).collect();
+        lost.kept = all_atoms(&kept).into_iter().collect();
+        lost.cleared = leftovers(request, &sight.observed).map(|(place, _)| &place.scope).collect();
+        permissions.narrowed.retain(|tuple| !lost.kept.covers(tuple.atom()));
+        run.report.permissions(permissions);
+        proof::prove(run, &holder, &claim, &lost).await?;
     }
 
     let artifact = request.form.fill(&request.connection, &token).map_err(|findings| Failure {

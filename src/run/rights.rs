@@ -8,12 +8,12 @@ use crate::{
     cluster::{denied, needed, not_grantable},
     credential::Review,
     desired::Desired,
-    error::Failure,
+    error::{Code, Failure},
     grant::{Authority, Place, Scope},
     name::Namespace,
     object::{Kind, Reference},
-    plan::{Action, Change, Plan, granted_rules, rules_of},
-    rbac::{Atom, Coverage, Rule, Tuple, Widening, atoms, widening},
+    plan::{Action, Change, Plan, granted_rules},
+    rbac::{Atom, Coverage, Tuple, Widening, atoms, widening},
     request::Request,
 };
 
@@ -35,8 +35,9 @@ impl Rights {
         self.0.get(scope).is_some_and(|review| review.complete)
     }
 
-    fn held(&self) -> Coverage<'_> {
-        self.0.iter().flat_map(|(scope, review)| atoms(&review.rules, scope.namespace())).collect()
+    /// What is held in a scope, as the server judges a grant there: by what it lists for that scope, paths included.
+    fn held(&self, scope: &Scope) -> Coverage<'_> {
+        self.0.get(scope).into_iter().flat_map(|review| atoms(&review.rules, None)).collect()
     }
 }
 
@@ -44,47 +45,40 @@ impl Rights {
 /// count: it will say the rest itself.
 #[must_use]
 pub fn lacking(request: &Request, sight: &Sight, desired: &Desired, plan: &Plan) -> Option<Failure> {
-    let held = sight.rights.held();
     let mut requests = sight.denied.clone();
-    for change in plan.changes.iter().filter(|change| !is_leftover(change)) {
-        let scope = scope_of(&change.reference);
-        if scope.as_ref().is_some_and(|scope| sight.rights.complete(scope)) {
+    let mut ungrantable: Vec<(&Place, Vec<Tuple>)> = Vec::new();
+    for scope in sight.rights.0.keys().filter(|scope| sight.rights.complete(scope)) {
+        let held = sight.rights.held(scope);
+        let changes = plan.changes.iter().filter(|change| !is_leftover(change));
+        for change in changes.filter(|change| scope_of(&change.reference).as_ref() == Some(scope)) {
             let lacks = verbs(change).iter().filter(|verb| !holds(&held, verb, &change.reference));
             requests.extend(lacks.map(|verb| needed(verb, &change.reference)));
         }
-    }
-    let mut ungrantable: Vec<(&Place, Vec<Tuple>)> = Vec::new();
-    for ((place, rules), granted) in granted_rules(request, &sight.observed).iter().zip(&desired.grants) {
-        let changes = |reference: &Reference, instead: &str| {
-            let change = plan.change(reference);
-            change.is_some_and(|change| change.action != Action::Unchanged)
-                && !holds_on_role(&held, instead, request, place)
-        };
-        let role = granted.role.as_ref().is_some_and(|role| changes(&role.reference, "escalate"));
-        if sight.rights.complete(&place.scope) && (role || changes(&granted.binding.reference, "bind")) {
-            let missing: Vec<Tuple> = not_held(&held, rules, place.scope.namespace());
-            if !missing.is_empty() {
-                ungrantable.push((place, missing));
+        let here = granted_rules(request, &sight.observed).into_iter().filter(|(place, _)| place.scope == *scope);
+        for (place, rules) in here {
+            let Some(granted) = desired.grants.iter().find(|granted| granted.place == *place) else { continue };
+            let judged = |reference: &Reference, instead: &str| {
+                let change = plan.change(reference);
+                change.is_some_and(|change| change.action != Action::Unchanged)
+                    && !holds_on_role(&held, instead, request, place)
+            };
+            let role = granted.role.as_ref().is_some_and(|role| judged(&role.reference, "escalate"));
+            if role || judged(&granted.binding.reference, "bind") {
+                let lacks = atoms(&rules, None).filter(|atom| !held.covers(*atom));
+                ungrantable.push((place, lacks.map(|atom| atom.within(scope.namespace()).tuple()).collect()));
             }
         }
     }
-    let shrinks = ungrantable.iter().all(|(place, _)| only_shrinks(request, sight, place));
-    let grants = ungrantable.into_iter().flat_map(|(_, missing)| missing).collect();
-    refusal(requests, sorted(grants), shrinks)
-}
-
-fn refusal(requests: Vec<Tuple>, grants: Vec<Tuple>, shrinks: bool) -> Option<Failure> {
-    let not_grantable = |grants| {
-        let failure = not_grantable(DOING, grants);
-        if shrinks { failure.next(WAYS_TO_SHRINK) } else { failure }
-    };
-    match (requests.is_empty(), grants.is_empty()) {
-        (true, true) => None,
-        (true, false) => Some(not_grantable(grants)),
-        (false, true) => Some(denied(DOING, requests)),
-        (false, false) => {
-            let mut failure = denied(DOING, requests);
-            let mut beside = not_grantable(grants);
+    ungrantable.retain(|(_, missing)| !missing.is_empty());
+    let places: Vec<&Place> = ungrantable.iter().map(|(place, _)| *place).collect();
+    let grants = sorted(ungrantable.into_iter().flat_map(|(_, missing)| missing).collect());
+    let grants = (!grants.is_empty()).then(|| not_grantable(DOING, grants));
+    let grants = grants.map(|failure| with_ways_out(request, sight, &places, failure));
+    let requests = (!requests.is_empty()).then(|| denied(DOING, requests));
+    match (requests, grants) {
+        (None, None) => None,
+        (Some(failure), None) | (None, Some(failure)) => Some(failure),
+        (Some(mut failure), Some(mut beside)) => {
             failure.missing.append(&mut beside.missing);
             failure.findings.append(&mut beside.findings);
             Some(failure)
@@ -92,16 +86,33 @@ fn refusal(requests: Vec<Tuple>, grants: Vec<Tuple>, shrinks: bool) -> Option<Fa
     }
 }
 
+/// Says what else can be done when these places may not be granted.
+#[must_use]
+pub fn with_ways_out(request: &Request, sight: &Sight, places: &[&Place], failure: Failure) -> Failure {
+    if failure.code != Code::Escalation {
+        failure
+    } else if places.iter().any(|place| only_shrinks(request, sight, place)) {
+        failure.next(WAYS_TO_SHRINK)
+    } else if places.iter().any(|place| place.authority.cluster_role().is_some()) {
+        failure.next(WAYS_TO_BIND)
+    } else {
+        failure
+    }
+}
+
 /// To the server a Role with fewer rules is a grant of those that stay.
 const WAYS_TO_SHRINK: &str = "have the listed permissions, or escalate on the Role, granted to the parent credential; \
                               or drop the scope as a whole, which needs no such right; or decommission";
 
+/// Whoever may bind a role need not hold what it allows.
+const WAYS_TO_BIND: &str = "have the listed permissions, or bind on the ClusterRole in that scope, granted to the parent \
+                            credential; or ask for less";
+
 /// True when the Role at this place loses something and gains nothing.
-#[must_use]
-pub fn only_shrinks(request: &Request, sight: &Sight, place: &Place) -> bool {
+fn only_shrinks(request: &Request, sight: &Sight, place: &Place) -> bool {
     let grant = request.grants.iter().find(|grant| grant.place == *place);
     let role = sight.observed.role(place);
-    matches!((grant, role), (Some(grant), Some(role)) if widening(&rules_of(role), &grant.rules) == Widening::None)
+    matches!((grant, role), (Some(grant), Some(role)) if widening(&role.rules(), &grant.rules) == Widening::None)
 }
 
 /// What an earlier request has left always goes if it can, and stands in nobody's way if it cannot.
@@ -112,10 +123,11 @@ fn is_leftover(change: &Change) -> bool {
 /// What the parent lacks to delete these, for all at once: as far as the server can list its rights.
 #[must_use]
 pub fn undeletable(sight: &Sight, objects: &[Reference]) -> Vec<Tuple> {
-    let held = sight.rights.held();
-    let known = |object: &&Reference| scope_of(object).is_some_and(|scope| sight.rights.complete(&scope));
-    let lacking = objects.iter().filter(known).filter(|object| !holds(&held, "delete", object));
-    lacking.map(|object| needed("delete", object)).collect()
+    let lacks = |object: &&Reference| {
+        let scope = scope_of(object).filter(|scope| sight.rights.complete(scope));
+        scope.is_some_and(|scope| !holds(&sight.rights.held(&scope), "delete", object))
+    };
+    objects.iter().filter(lacks).map(|object| needed("delete", object)).collect()
 }
 
 /// The requests that a change consists of, by the verbs that RBAC asks for.
@@ -144,9 +156,7 @@ fn scope_of(object: &Reference) -> Option<Scope> {
 }
 
 fn holds(held: &Coverage<'_>, verb: &str, object: &Reference) -> bool {
-    let scope = scope_of(object);
     let atom = Atom::new(verb, object.kind.group(), object.kind.resource());
-    let atom = atom.within(scope.as_ref().and_then(Scope::namespace));
     let posted = object.kind == Kind::Namespace && verb == "create";
     held.covers(if posted { atom } else { atom.named(&object.name) })
 }
@@ -157,12 +167,7 @@ fn holds_on_role(held: &Coverage<'_>, verb: &str, request: &Request, place: &Pla
         Authority::Rules => request.names.role(&place.scope),
         Authority::ClusterRole(name) => Reference::at_cluster(Kind::ClusterRole, name.as_str()),
     };
-    let atom = Atom::new(verb, role.kind.group(), role.kind.resource()).named(&role.name);
-    held.covers(atom.within(place.scope.namespace()))
-}
-
-fn not_held(held: &Coverage<'_>, rules: &[Rule], namespace: Option<&str>) -> Vec<Tuple> {
-    atoms(rules, namespace).filter(|atom| !held.covers(*atom)).map(|atom| atom.tuple()).collect()
+    held.covers(Atom::new(verb, role.kind.group(), role.kind.resource()).named(&role.name))
 }
 
 fn sorted(mut tuples: Vec<Tuple>) -> Vec<Tuple> {

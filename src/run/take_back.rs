@@ -8,7 +8,7 @@ use std::{
 
 use futures_util::future::join_all;
 
-use super::{Run, compare::remarks, look::Sight, rights};
+use super::{Run, compare::gone, look::Sight, rights};
 use crate::{
     cluster::{Cluster, denied, needed, summary},
     connection::Login,
@@ -67,34 +67,39 @@ async fn cluster_side(run: &Run<'_>) -> Result<bool, Failure> {
     let request = run.request;
     let cluster = run.connect().await?;
     let (sight, swept) = tokio::join!(run.look(&cluster), sweep(&cluster, &request.namespace));
-    let (sight, swept) = (sight?, swept?);
+    let sight = sight?;
+    let mut missing = Vec::new();
     if !swept.unsearched.is_empty() {
         let text = format!(
             "not searched for what the ServiceAccount may have forgotten: the parent credential lacks {}",
             summary(&swept.unsearched)
         );
         run.report.finding(Finding::remark("not-searched", Severity::Info, text));
+        if !sight.inventory_is_whole {
+            missing.extend(swept.unsearched.iter().cloned()); // nothing else finds what it does not say
+        }
     }
+    let mut failed = swept.failed.clone();
     let mut left = Left::of(request, &sight, swept);
     for (object, whose) in std::mem::take(&mut left.foreign) {
         let text = format!("{object} is left alone: {whose}");
         run.report.finding(Finding::remark("foreign-object", Severity::Info, text));
     }
-    for remark in remarks(request, &sight.observed).into_iter().filter(|remark| remark.severity == Severity::Info) {
+    for remark in gone(&sight.observed, |_| true) {
         run.report.finding(remark);
     }
 
-    let mut missing = std::mem::take(&mut left.unseen);
+    missing.append(&mut left.unseen);
     let mut deleted = Vec::new();
     // Bindings first: that cuts access within milliseconds, while a deleted Secret counts after up to 10 s. The
-    // ServiceAccount last: it remembers the number of the newest Secret, and every place.
+    // ServiceAccount last: it remembers the number of the newest Secret, and every place. Whatever fails, the rest goes.
     for stage in [
         &[Kind::RoleBinding, Kind::ClusterRoleBinding][..],
         &[Kind::Secret],
         &[Kind::Role, Kind::ClusterRole],
         &[Kind::ServiceAccount],
     ] {
-        if stage == [Kind::ServiceAccount] && !missing.is_empty() {
+        if stage == [Kind::ServiceAccount] && !(missing.is_empty() && failed.is_none()) {
             break; // what is left is found through it
         }
         let objects = left.ours.iter().filter(|(object, _)| stage.contains(&object.kind));
@@ -106,17 +111,12 @@ async fn cluster_side(run: &Run<'_>) -> Result<bool, Failure> {
             run.report.change(&change, Some(started.elapsed()));
             Ok::<_, Failure>(object.clone())
         }));
-        let mut failed = None;
         for answer in answers.await {
             match answer {
                 Ok(object) => deleted.push(object),
                 Err(mut failure) if failure.code == Code::MissingPermission => missing.append(&mut failure.missing),
                 Err(failure) => drop(failed.get_or_insert(failure)),
             }
-        }
-        if let Some(mut failure) = failed {
-            failure.missing.append(&mut missing);
-            return Err(failure);
         }
     }
     for (generation, token) in &sight.tokens {
@@ -127,6 +127,9 @@ async fn cluster_side(run: &Run<'_>) -> Result<bool, Failure> {
                     .next("use the old token by hand: it must be answered by 401")
             })?;
         }
+    }
+    if let Some(failure) = failed {
+        return Err(Failure { missing, ..failure });
     }
     if !missing.is_empty() {
         let there: Vec<Reference> = left.ours.into_keys().chain(left.hidden).collect();
@@ -146,39 +149,43 @@ async fn cluster_side(run: &Run<'_>) -> Result<bool, Failure> {
 #[derive(Default)]
 struct Swept {
     found: Vec<(Reference, Live)>,
+    /// What the parent lacks to search everywhere.
     unsearched: Vec<Tuple>,
+    /// Why else a search failed: what is known goes all the same.
+    failed: Option<Failure>,
+}
+
+impl Swept {
+    /// Takes an answer; true when it was a denial.
+    fn take(&mut self, answer: Result<Vec<(Reference, Live)>, Failure>) -> bool {
+        match answer {
+            Ok(found) => self.found.extend(found),
+            Err(mut failure) if failure.code == Code::MissingPermission => {
+                self.unsearched.append(&mut failure.missing);
+                return true;
+            }
+            Err(failure) => drop(self.failed.get_or_insert(failure)),
+        }
+        false
+    }
 }
 
 /// Searches the whole cluster for what carries our label, as far as the parent credential may list; where it may not,
 /// the home namespace.
-async fn sweep(cluster: &Cluster, home: &Namespace) -> Result<Swept, Failure> {
+async fn sweep(cluster: &Cluster, home: &Namespace) -> Swept {
     let everywhere =
         [Kind::RoleBinding, Kind::Role, Kind::ClusterRoleBinding, Kind::ClusterRole].map(|kind| (kind, None));
     let lists = everywhere.into_iter().chain([(Kind::Secret, Some(home))]);
-    let mut swept = Swept::default();
-    let mut again = Vec::new();
-    for (kind, answer) in
-        join_all(lists.map(async |(kind, namespace)| (kind, cluster.list(kind, namespace).await))).await
-    {
-        match answer {
-            Ok(found) => swept.found.extend(found),
-            Err(mut failure) if failure.code == Code::MissingPermission => {
-                swept.unsearched.append(&mut failure.missing);
-                again.extend(matches!(kind, Kind::RoleBinding | Kind::Role).then_some(kind));
-            }
-            Err(failure) => return Err(failure),
-        }
+    let answers = join_all(lists.map(async |(kind, namespace)| (kind, cluster.list(kind, namespace).await)));
+    let (mut swept, mut again) = (Swept::default(), Vec::new());
+    for (kind, answer) in answers.await {
+        let denied = swept.take(answer);
+        again.extend((denied && matches!(kind, Kind::RoleBinding | Kind::Role)).then_some(kind));
     }
     for answer in join_all(again.into_iter().map(|kind| cluster.list(kind, Some(home)))).await {
-        match answer {
-            Ok(found) => swept.found.extend(found),
-            Err(mut failure) if failure.code == Code::MissingPermission => {
-                swept.unsearched.append(&mut failure.missing);
-            }
-            Err(failure) => return Err(failure),
-        }
+        swept.take(answer);
     }
-    Ok(swept)
+    swept
 }
 
 /// What has to go, and what stands in the way.

@@ -110,6 +110,8 @@ pub struct Questions<'a> {
     asked: Coverage<'a>,
     requested: BTreeSet<Atom<'a>>,
     neighbours: BTreeSet<Atom<'a>>,
+    /// What every authenticated user may do besides.
+    everyone: Coverage<'static>,
 }
 
 impl<'a> Questions<'a> {
@@ -131,8 +133,10 @@ impl<'a> Questions<'a> {
             };
             verbs.iter().map(move |verb| Atom { verb, ..all }).chain([all, atom.within(None)])
         });
-        let neighbours = beside.filter(|atom| !asked.covers(*atom)).collect();
-        Self { asked, requested, neighbours }
+        let everyone: Coverage<'static> =
+            EVERYONE.into_iter().map(|(group, resource)| Atom::new("create", group, resource)).collect();
+        let neighbours = beside.filter(|atom| !asked.covers(*atom) && !everyone.covers(*atom)).collect();
+        Self { asked, requested, neighbours, everyone }
     }
 
     /// One permission of the request that an access review can ask for; in this namespace, if there is one.
@@ -152,7 +156,7 @@ impl<'a> Questions<'a> {
     pub fn elsewhere_example(&self) -> Option<Atom<'a>> {
         let limited = self.requested.iter().filter(|atom| atom.namespace.is_some());
         let elsewhere = limited.filter_map(|atom| concrete(atom.within(None)));
-        elsewhere.into_iter().find(|atom| !self.asked.covers(*atom))
+        elsewhere.into_iter().find(|atom| !self.asked.covers(*atom) && !self.everyone.covers(*atom))
     }
 
     fn concrete_neighbours(&self) -> impl Iterator<Item = Atom<'a>> {
@@ -165,11 +169,9 @@ impl<'a> Questions<'a> {
         let listed = || reviews.iter().flat_map(|(namespace, review)| atoms(&review.rules, *namespace));
         let held: Coverage<'_> = listed().collect();
         let everywhere: Coverage<'_> = listed().filter(|atom| atom.namespace.is_none()).collect();
-        let everyone: Coverage<'_> =
-            EVERYONE.iter().map(|(group, resource)| Atom::new("create", group, resource)).collect();
         let expected = |atom: &Atom<'_>| match atom.target {
             Target::Url(url) if EVERYONES_URLS.contains(&url.trim_end_matches(['*', '/'])) => true,
-            _ => atom.is_dead() || self.asked.covers(*atom) || everyone.covers(*atom),
+            _ => atom.is_dead() || self.asked.covers(*atom) || self.everyone.covers(*atom),
         };
         // What is allowed everywhere is told once, and not again for each namespace.
         let told = |atom: &Atom<'_>| atom.namespace.is_some() && everywhere.covers(*atom);

@@ -1,6 +1,6 @@
 //! What must be there: `Request -> Desired`, every object as an apply body. Pure and infallible.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::{
     api::{
@@ -70,6 +70,14 @@ impl Desired {
             },
             inventory,
         }
+    }
+}
+
+impl Desired {
+    /// The places that stay although the request does not want them.
+    #[must_use]
+    pub fn kept(&self, request: &Request) -> BTreeSet<Place> {
+        self.inventory.places().filter(|place| !request.wants(place)).cloned().collect()
     }
 }
 

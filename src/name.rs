@@ -177,6 +177,13 @@ impl Names {
         scope.reference(Kind::RoleBinding, Kind::ClusterRoleBinding, &name)
     }
 
+    /// All objects of a place, in the order in which they go.
+    #[must_use]
+    pub fn objects(&self, place: &Place) -> Vec<Reference> {
+        let role = place.has_role().then(|| self.role(&place.scope));
+        std::iter::once(self.binding(place)).chain(role).collect()
+    }
+
     fn is_home(&self, scope: &Scope) -> bool {
         scope.namespace() == Some(self.home.as_str())
     }

@@ -1,7 +1,7 @@
 //! What has to change: `(Desired, Observed) -> Plan`. Compares only fields that we own, so that what others write
 //! (token bytes, use labels, admission defaults) is no drift. Pure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 use serde_json::Value;
@@ -11,7 +11,7 @@ use crate::{
     grant::{Authority, Grant, Place},
     object::{Live, Manifest, Owner, Reference, differing},
     observed::{Observed, Presence},
-    rbac::{Atom, Permissions, Rule, atoms, difference, same_permissions},
+    rbac::{Atom, Coverage, Permissions, Rule, atoms, difference, same_permissions},
     request::Request,
     text::escaped,
 };
@@ -118,10 +118,8 @@ impl Plan {
             plan.compare(request, &granted.binding, observed.binding(&granted.place));
         }
         plan.compare(request, &desired.secret, observed.secret());
-        for (reference, live) in leftovers(request, observed).flat_map(|(_, objects)| objects) {
-            if request.owns(live) {
-                plan.push(Action::Delete, reference);
-            }
+        for (_, reference, _) in going(request, desired, observed) {
+            plan.push(Action::Delete, reference);
         }
         for (generation, live) in observed.retired() {
             let reference = request.names.secret(generation);
@@ -134,7 +132,7 @@ impl Plan {
             }
         }
         plan.changes.sort_by(|one, other| one.reading_order(home).cmp(&other.reading_order(home)));
-        plan.permissions = permissions(request, observed);
+        plan.permissions = permissions(request, desired, observed);
         plan
     }
 
@@ -177,15 +175,39 @@ pub fn leftovers<'a>(
     })
 }
 
-/// What changes for the holder: what the bindings that are there hand out now, against the request.
-fn permissions(request: &Request, observed: &Observed) -> Permissions {
+/// What has to go: all that is ours at places of an earlier request, but for those that cannot be cleared.
+pub fn going<'a>(
+    request: &'a Request,
+    desired: &'a Desired,
+    observed: &'a Observed,
+) -> impl Iterator<Item = (&'a Place, Reference, &'a Live)> {
+    let left = leftovers(request, observed).filter(|(place, _)| !desired.inventory.contains(place));
+    let objects =
+        left.flat_map(|(place, objects)| objects.into_iter().map(move |(object, live)| (place, object, live)));
+    objects.filter(|(_, _, live)| request.owns(live))
+}
+
+/// What is held at these places, as far as it is known.
+#[must_use]
+pub fn held_at<'a>(places: &'a BTreeSet<Place>, observed: &Observed) -> Vec<(&'a Place, Vec<Rule>)> {
+    places.iter().map(|place| (place, observed.rules(place))).collect()
+}
+
+/// What changes for the holder: what the bindings that are there hand out now, against the request and what stays in
+/// spite of it.
+fn permissions(request: &Request, desired: &Desired, observed: &Observed) -> Permissions {
     let bound = observed.places.iter().filter(|(place, found)| {
         let binding = found.binding.as_ref().filter(|binding| request.owns(binding));
         binding.is_some_and(|binding| binds(binding, &desired::binding(request, place)))
     });
     let held: Vec<(&Place, Vec<Rule>)> = bound.map(|(place, _)| (place, observed.rules(place))).collect();
     let wanted = granted_rules(request, observed);
-    difference(&all_atoms(&held), &all_atoms(&wanted))
+    let mut permissions = difference(&all_atoms(&held), &all_atoms(&wanted));
+    let kept = desired.kept(request);
+    let kept = held_at(&kept, observed);
+    let kept: Coverage<'_> = all_atoms(&kept).into_iter().collect();
+    permissions.narrowed.retain(|tuple| !kept.covers(tuple.atom()));
+    permissions
 }
 
 /// What the request grants, place by place: our own rules, and those that the existing ClusterRoles have now.

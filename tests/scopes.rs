@@ -234,6 +234,7 @@ fn what_is_asked_for_and_is_not_there_is_named_before_any_write(
     let document = wrong(&[("cluster_roles", json!([{"name": "no-such-role"}, {"name": "view"}]))]);
     assert_eq!(document["error"]["code"], "cluster-role-absent");
     assert_eq!(document["error"]["object"], "ClusterRole no-such-role");
+    assert_eq!(codes(&document), ["cluster-role-absent"]);
     assert_eq!(document["error"]["state"], "nothing was changed");
     assert_eq!((versions(cp, &home), rbac_objects(&home)), before);
     for namespace in [absent, other] {
@@ -567,6 +568,10 @@ fn a_place_that_may_not_be_touched_any_more_is_no_dead_end() {
         assert!(finding["message"].as_str().unwrap().contains(&lost), "{finding}");
         assert_eq!(inventory(&home), both, "it is remembered");
         assert_eq!(status(cp, &token, &pods(&lost)), 200);
+        let planned = weak.ask("plan", &["--detailed-exitcode"]).expect_code(0).document();
+        assert!(changes(&planned).iter().all(|(action, _)| action == "unchanged"), "as a provision: {planned:#}");
+        let verb = if stem == "lostsome" { "delete" } else { "get" };
+        assert!(finding["message"].as_str().unwrap().contains(verb), "{finding}");
         if stem == "lostsome" {
             let again = weak.ask("provision", &[]).expect_code(0).document();
             assert!(codes(&again).contains(&"not-taken-back"));

@@ -9,7 +9,7 @@ use crate::{
     finding::{Finding, Severity},
     grant::{Place, Scope},
     name::Namespace,
-    object::{Live, Manifest, Owner},
+    object::{Live, Manifest, Owner, Reference},
     observed::{Observed, Presence},
     plan::{Action, Plan, leftovers},
     rbac::Tuple,
@@ -24,20 +24,26 @@ pub fn compare(request: &Request, sight: &Sight) -> (Desired, Plan) {
     // What may not be looked at cannot be told from what is not there.
     let blind = !sight.denied.is_empty();
     let generation = if blind { sight.observed.newest() } else { sight.observed.wanted_generation() };
-    let kept = kept(request, &sight.observed).map(|(place, _)| place.clone());
+    let kept = kept(request, sight).map(|(place, _)| place.clone());
     let desired = Desired::new(request, generation, kept.collect());
     let plan = Plan::new(request, &desired, &sight.observed);
     (desired, plan)
 }
 
 /// Places of earlier requests that cannot be cleared, and what there is to say of each: those that the parent
-/// credential may not look at any more, and those where somebody has made a binding of ours his own.
-fn kept<'a>(request: &'a Request, observed: &'a Observed) -> impl Iterator<Item = (&'a Place, Finding)> {
+/// credential may not look at or clear any more, and those where somebody has made a binding of ours his own.
+fn kept<'a>(request: &'a Request, sight: &'a Sight) -> impl Iterator<Item = (&'a Place, Finding)> {
+    let observed = &sight.observed;
     let left = leftovers(request, observed).filter(|(place, _)| observed.inventory.contains(place));
     left.filter_map(|(place, objects)| {
-        let denied = observed.places.get(place).map_or(&[][..], |found| &found.denied);
-        if !denied.is_empty() {
-            return Some((place, not_cleared(place, &lacks(denied))));
+        let mut missing = observed.places.get(place).map(|found| found.denied.clone()).unwrap_or_default();
+        let there: Vec<Reference> = match &missing[..] {
+            [] => objects.iter().filter(|(_, live)| request.owns(live)).map(|(object, _)| object.clone()).collect(),
+            _ => request.names.objects(place),
+        };
+        missing.extend(rights::undeletable(sight, &there));
+        if !missing.is_empty() {
+            return Some((place, not_cleared(place, &lacks(&missing))));
         }
         let binding = objects.into_iter().find(|(object, _)| *object == request.names.binding(place));
         let (object, live) = binding?;
@@ -52,9 +58,9 @@ fn kept<'a>(request: &'a Request, observed: &'a Observed) -> impl Iterator<Item 
 
 /// What there is to say of the places of earlier requests, before they are cleared.
 #[must_use]
-pub fn remarks(request: &Request, observed: &Observed) -> Vec<Finding> {
-    let kept = kept(request, observed).map(|(_, finding)| finding);
-    kept.chain(gone(observed, |place| !request.wants(place))).collect()
+pub fn remarks(request: &Request, sight: &Sight) -> Vec<Finding> {
+    let kept = kept(request, sight).map(|(_, finding)| finding);
+    kept.chain(gone(&sight.observed, |place| !request.wants(place))).collect()
 }
 
 /// Namespaces that are gone, and in which there was one of these places.
@@ -139,9 +145,8 @@ fn obstacles(request: &Request, sight: &Sight, plan: &Plan) -> Option<Failure> {
     let found: Vec<Obstacle> = foreign.chain(absent).chain(missing).chain(terminating).collect();
     let first = found.first()?;
     let mut failure = Failure::new(first.code, DOING, first.cause.clone()).on(first.object.clone());
-    // One obstacle is told by the error itself, unless it is one that people search the findings for.
-    let listed = found.iter().filter(|obstacle| found.len() > 1 || obstacle.code == Code::ForeignObject);
-    failure.findings = listed
+    failure.findings = found
+        .iter()
         .map(|Obstacle { code, object, cause }| {
             Finding::remark(code.as_str(), Severity::High, format!("{object}: {cause}"))
         })

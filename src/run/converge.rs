@@ -23,7 +23,7 @@ use crate::{
     name::Namespace,
     object::{Live, Manifest, Reference},
     observed::Presence,
-    plan::{Action, Change, Plan, change, leftovers},
+    plan::{Action, Change, Plan, change, going},
     rbac::{Widening, widening},
 };
 
@@ -146,8 +146,7 @@ impl<'a> Converge<'a> {
     /// True when there is something to take away, or to be forgotten.
     #[must_use]
     pub fn will_shrink(&self, widened: &Widened<'_>) -> bool {
-        let mut left = leftovers(self.run.request, &self.sight.observed);
-        left.any(|(_, objects)| objects.iter().any(|(_, live)| self.run.request.owns(live)))
+        self.going().next().is_some()
             || !(widened.shrinking.is_empty() && widened.stand_ins.is_empty())
             || widened.inventory != self.desired.inventory
     }
@@ -160,12 +159,8 @@ impl<'a> Converge<'a> {
     /// The first failure of another kind.
     pub async fn shrink(&self, widened: Widened<'a>) -> Result<BTreeSet<Place>, Failure> {
         let request = self.run.request;
-        let left: Vec<_> = leftovers(request, &self.sight.observed).collect();
-        let (bindings, roles): (Vec<_>, Vec<_>) = left
-            .iter()
-            .flat_map(|(place, objects)| objects.iter().map(move |(reference, live)| (*place, reference, *live)))
-            .filter(|(_, _, live)| request.owns(live))
-            .partition(|(place, reference, _)| **reference == request.names.binding(place));
+        let (bindings, roles): (Vec<_>, Vec<_>) =
+            self.going().partition(|(place, reference, _)| *reference == request.names.binding(place));
         let (cleared, shrunk, stood_in) = tokio::join!(
             join_all(bindings.iter().map(|(place, reference, live)| self.clear(place, reference, live))),
             join_all(widened.shrinking.iter().map(|(manifest, live)| self.make(manifest, Some(live)))),
@@ -197,10 +192,8 @@ impl<'a> Converge<'a> {
     /// are not empty, and those of the bindings that stand in for others.
     fn ahead(&self, replaced: &[&Granted]) -> Result<Inventory, Failure> {
         let request = self.run.request;
-        let left = leftovers(request, &self.sight.observed)
-            .filter(|(_, objects)| objects.iter().any(|(_, live)| request.owns(live)));
         let stand_ins = replaced.iter().map(|granted| granted.place.clone().stand_in());
-        let more = left.map(|(place, _)| place.clone()).chain(stand_ins);
+        let more = self.going().map(|(place, ..)| place.clone()).chain(stand_ins);
         let inventory: Inventory = self.desired.inventory.places().cloned().chain(more).collect();
         let length = inventory.text(&request.names.home()).map_or(0, |text| text.len());
         if length <= Inventory::LONGEST_ON_THE_WAY {
@@ -324,6 +317,10 @@ impl<'a> Converge<'a> {
         let made = self.cluster.apply(manifest, live).await?;
         self.record(&planned, started.elapsed());
         Ok(made)
+    }
+
+    fn going(&self) -> impl Iterator<Item = (&'a Place, Reference, &'a Live)> {
+        going(self.run.request, self.desired, &self.sight.observed)
     }
 
     fn action(&self, manifest: &Manifest) -> Option<Action> {

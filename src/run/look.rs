@@ -54,21 +54,19 @@ pub async fn look(run: &Run<'_>, cluster: &Cluster) -> Result<Sight, Failure> {
     let scopes: BTreeSet<&Scope> = wanted.iter().map(|place| &place.scope).chain([&home.scope]).collect();
     let places: BTreeSet<&Place> = wanted.iter().copied().chain([&home]).collect();
     let (account, first_secret) = (names.service_account(), names.secret(1));
-    let (service_account, secret, version, surroundings, places, reviews) = tokio::join!(
+    let (service_account, secret, version, surroundings, places) = tokio::join!(
         cluster.get(&account),
         cluster.get(&first_secret),
         cluster.version(),
-        Surroundings::look(cluster, scopes.iter().copied(), wanted.iter().copied()),
+        Surroundings::look(cluster, &scopes, wanted.iter().copied()),
         join_all(places.iter().map(|place| look_at(cluster, names, place))),
-        join_all(scopes.iter().map(async |scope| ((*scope).clone(), cluster.rules(scope.namespace()).await))),
     );
     // A server that refuses the login may break the connection under the other requests: the login is the cause.
     let refused = {
         let first = [service_account.as_ref().err(), secret.as_ref().err(), version.as_ref().err()];
         let first = first.into_iter().flatten().chain(surroundings.failures());
         let places = places.iter().filter_map(|place| place.as_ref().err());
-        let reviews = reviews.iter().filter_map(|(_, review)| review.as_ref().err());
-        first.chain(places).chain(reviews).find(|failure| failure.code == Code::Unauthorized).cloned()
+        first.chain(places).find(|failure| failure.code == Code::Unauthorized).cloned()
     };
     if let Some(failure) = refused {
         return Err(failure);
@@ -80,7 +78,8 @@ pub async fn look(run: &Run<'_>, cluster: &Cluster) -> Result<Sight, Failure> {
     let wanted_places = places.iter().filter(|(place, _)| wanted.contains(place));
     denied.extend(wanted_places.flat_map(|(_, found)| found.denied.iter().cloned()));
     let mut observed = Observed { service_account, ..Observed::default() };
-    denied.extend(surroundings.into_observed(&mut observed)?);
+    let mut rights = Rights::default();
+    denied.extend(surroundings.settle(&mut observed, &mut rights)?);
     let newest = observed.newest();
     let mut inventory_is_whole = true;
     if let Some(account) = &observed.service_account {
@@ -93,12 +92,12 @@ pub async fn look(run: &Run<'_>, cluster: &Cluster) -> Result<Sight, Failure> {
         left.iter().map(|place| &place.scope).filter(|scope| !scopes.contains(scope)).collect();
     let (earlier, surroundings, more) = tokio::join!(
         secrets(cluster, names, newest, secret),
-        Surroundings::look(cluster, unseen_scopes.into_iter(), left.iter().copied()),
+        Surroundings::look(cluster, &unseen_scopes, left.iter().copied()),
         join_all(left.iter().map(|place| look_at(cluster, names, place))),
     );
     let (newest_secret, earlier) = earlier;
     // What a ClusterRole allows that is not asked for any more need not be known.
-    surroundings.into_observed(&mut observed)?;
+    surroundings.settle(&mut observed, &mut rights)?;
     places.extend(more.into_iter().collect::<Result<Vec<_>, _>>()?);
     for (place, found) in &mut places {
         // Where the namespace is gone, so are the rights in it: nothing is left there to be denied.
@@ -121,17 +120,14 @@ pub async fn look(run: &Run<'_>, cluster: &Cluster) -> Result<Sight, Failure> {
         let seen = tolerate(seen, &mut Vec::new())?;
         observed.earlier.extend(seen.map(|seen| (generation, keep(generation, seen))));
     }
-    let mut rights = Rights::default();
-    for (scope, review) in reviews {
-        rights.add(scope, allowed_to_ask(review)?);
-    }
     // Only told, never needed: a cluster that hides its version is none the worse.
     let server_version = version.ok();
     Ok(Sight { observed, tokens, server_version, rights, denied, inventory_is_whole })
 }
 
-/// What is around the places: namespaces, and the ClusterRoles that others keep.
+/// What is around the places: namespaces, what the parent may do in each scope, and the ClusterRoles that others keep.
 struct Surroundings {
+    reviews: Vec<(Scope, Result<Review, Failure>)>,
     namespaces: Vec<(Namespace, Result<Presence, Failure>)>,
     cluster_roles: Vec<(ClusterRoleName, Result<Option<Seen>, Failure>)>,
 }
@@ -139,10 +135,11 @@ struct Surroundings {
 impl Surroundings {
     async fn look<'a>(
         cluster: &Cluster,
-        scopes: impl Iterator<Item = &'a Scope>,
+        scopes: &BTreeSet<&'a Scope>,
         places: impl Iterator<Item = &'a Place>,
     ) -> Self {
-        let namespaces = scopes.filter_map(|scope| match scope {
+        let reviews = scopes.iter().map(async |scope| ((*scope).clone(), cluster.rules(scope.namespace()).await));
+        let namespaces = scopes.iter().filter_map(|scope| match scope {
             Scope::Namespace(namespace) => Some(namespace.clone()),
             Scope::Cluster => None,
         });
@@ -152,7 +149,8 @@ impl Surroundings {
                 Authority::Rules => None,
             })
             .collect();
-        let (namespaces, cluster_roles) = tokio::join!(
+        let (reviews, namespaces, cluster_roles) = tokio::join!(
+            join_all(reviews),
             join_all(namespaces.map(async |namespace| {
                 let presence = cluster.presence(&namespace).await;
                 (namespace, presence)
@@ -162,16 +160,20 @@ impl Surroundings {
                 (name.clone(), cluster.get(&reference).await)
             })),
         );
-        Self { namespaces, cluster_roles }
+        Self { reviews, namespaces, cluster_roles }
     }
 
     fn failures(&self) -> impl Iterator<Item = &Failure> {
         let namespaces = self.namespaces.iter().filter_map(|(_, seen)| seen.as_ref().err());
-        namespaces.chain(self.cluster_roles.iter().filter_map(|(_, seen)| seen.as_ref().err()))
+        let reviews = self.reviews.iter().filter_map(|(_, review)| review.as_ref().err());
+        namespaces.chain(reviews).chain(self.cluster_roles.iter().filter_map(|(_, seen)| seen.as_ref().err()))
     }
 
     /// Hands over what was seen; what the parent lacks to look at the ClusterRoles.
-    fn into_observed(self, observed: &mut Observed) -> Result<Vec<Tuple>, Failure> {
+    fn settle(self, observed: &mut Observed, rights: &mut Rights) -> Result<Vec<Tuple>, Failure> {
+        for (scope, review) in self.reviews {
+            rights.add(scope, allowed_to_ask(review)?);
+        }
         for (namespace, presence) in self.namespaces {
             observed.namespaces.insert(namespace, presence?);
         }

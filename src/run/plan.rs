@@ -27,7 +27,7 @@ pub async fn plan(run: &Run<'_>) -> Result<bool, Failure> {
     let sight = run.look(&cluster).await?;
     let (desired, mut plan) = compare(run.request, &sight);
     let refused = refusal(run.request, &sight, &desired, &plan);
-    for remark in remarks(run.request, &sight.observed) {
+    for remark in remarks(run.request, &sight) {
         run.report.finding(remark);
     }
 

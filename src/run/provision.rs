@@ -1,6 +1,6 @@
 //! provision: look, compare, widen, prove, shrink, hand out.
 
-use std::time::Instant;
+use std::{collections::BTreeSet, time::Instant};
 
 use super::{
     Run,
@@ -15,11 +15,10 @@ use crate::{
     credential::{Expected, check_claims},
     desired::Desired,
     error::{Code, Failure},
-    grant::Place,
     object::Live,
-    plan::{Plan, all_atoms, granted_rules, leftovers},
+    plan::{Plan, all_atoms, granted_rules, held_at, leftovers},
     publish::{self, Publisher},
-    rbac::Tuple,
+    rbac::{Coverage, Tuple},
     report::TokenFacts,
     secret::Token,
 };
@@ -36,7 +35,7 @@ pub async fn provision(run: &Run<'_>, deliver: impl FnOnce(&Artifact) -> Result<
     if let Some(failure) = refusal(request, &sight, &desired, &plan) {
         return Err(failure);
     }
-    for remark in remarks(request, &sight.observed) {
+    for remark in remarks(request, &sight) {
         run.report.finding(remark);
     }
 
@@ -68,7 +67,13 @@ pub async fn provision(run: &Run<'_>, deliver: impl FnOnce(&Artifact) -> Result<
     let rules = granted_rules(request, &sight.observed);
     let claim = Claim { expected, granted: all_atoms(&rules) };
     let shrinks = converge.will_shrink(&widened);
-    let mut lost = Taken { narrowed: narrowed.iter().map(Tuple::atom).collect(), ..Taken::default() };
+    let kept = desired.kept(request);
+    let held = held_at(&kept, &sight.observed);
+    let lost = Taken {
+        narrowed: narrowed.iter().map(Tuple::atom).collect(),
+        kept: all_atoms(&held).into_iter().collect(),
+        cleared: BTreeSet::new(),
+    };
     // The platform is called while the proof is going on; it hears nothing before that is done.
     let proving = async {
         let line = line?;
@@ -84,11 +89,12 @@ pub async fn provision(run: &Run<'_>, deliver: impl FnOnce(&Artifact) -> Result<
     let (holder, publisher) = tokio::join!(proving, dial(run));
     let holder = holder?;
     if shrinks {
-        let kept: Vec<Place> = converge.shrink(widened).await?.into_iter().collect();
-        let kept: Vec<_> = kept.iter().map(|place| (place, sight.observed.rules(place))).collect();
-        lost.kept = all_atoms(&kept).into_iter().collect();
-        lost.cleared = leftovers(request, &sight.observed).map(|(place, _)| &place.scope).collect();
-        permissions.narrowed.retain(|tuple| !lost.kept.covers(tuple.atom()));
+        let kept = kept.iter().cloned().chain(converge.shrink(widened).await?).collect();
+        let held = held_at(&kept, &sight.observed);
+        let kept: Coverage<'_> = all_atoms(&held).into_iter().collect();
+        permissions.narrowed.retain(|tuple| !kept.covers(tuple.atom()));
+        let cleared = leftovers(request, &sight.observed).map(|(place, _)| &place.scope).collect();
+        let lost = Taken { kept, cleared, ..lost };
         run.report.permissions(permissions);
         proof::prove(run, &holder, &claim, &lost).await?;
     }

@@ -195,7 +195,9 @@ impl Cluster {
     pub async fn create_namespace(&self, namespace: &Namespace) -> Result<(), Failure> {
         let reference = Reference::namespace(namespace.as_str());
         let attempt = Attempt { stores: true, ..self.attempt("creating", "create", Some(&reference)) };
-        let body = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": reference.name}});
+        let body = json!({
+            "apiVersion": reference.kind.api_version(), "kind": reference.kind, "metadata": {"name": reference.name},
+        });
         let parameters = PostParams { field_manager: Some(MANAGER.to_owned()), ..PostParams::default() };
         let request = collection(&reference).create(&parameters, body.to_string().into_bytes());
         match self.send(&attempt, request).await {

@@ -2,14 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use k8s_openapi::{
-    api::{
-        core::v1::{Secret, ServiceAccount},
-        rbac::v1::{ClusterRole, ClusterRoleBinding, PolicyRule, Role, RoleBinding, RoleRef, Subject},
-    },
-    apimachinery::pkg::apis::meta::v1::ObjectMeta,
-};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::{
     grant::{Authority, Grant, Place, Scope},
@@ -60,20 +53,11 @@ impl Desired {
             generation,
             service_account: service_account(request, generation, &inventory),
             grants: request.grants.iter().map(|grant| granted(request, grant)).collect(),
-            secret: Manifest {
-                body: body(&Secret {
-                    metadata: metadata(request, &secret, account_of),
-                    type_: Some(TOKEN_SECRET.to_owned()),
-                    ..Secret::default()
-                }),
-                reference: secret,
-            },
+            secret: manifest(request, secret, &account_of, json!({"type": TOKEN_SECRET})),
             inventory,
         }
     }
-}
 
-impl Desired {
     /// The places that stay although the request does not want them.
     #[must_use]
     pub fn kept(&self, request: &Request) -> BTreeSet<Place> {
@@ -84,11 +68,9 @@ impl Desired {
 /// The ServiceAccount, with this inventory.
 #[must_use]
 pub fn service_account(request: &Request, generation: u32, inventory: &Inventory) -> Manifest {
-    let reference = request.names.service_account();
-    let generation = (GENERATION, generation.to_string());
-    let inventory = inventory.text(&request.names.home()).map(|text| (INVENTORY, text));
-    let metadata = metadata(request, &reference, std::iter::once(generation).chain(inventory));
-    Manifest { body: body(&ServiceAccount { metadata, ..ServiceAccount::default() }), reference }
+    let mut remembered = vec![(GENERATION, generation.to_string())];
+    remembered.extend(inventory.text(&request.names.home()).map(|text| (INVENTORY, text)));
+    manifest(request, request.names.service_account(), &remembered, json!({}))
 }
 
 fn granted(request: &Request, grant: &Grant) -> Granted {
@@ -99,79 +81,51 @@ fn granted(request: &Request, grant: &Grant) -> Granted {
 /// Our own Role or ClusterRole of a scope, with these rules.
 #[must_use]
 pub fn role(request: &Request, scope: &Scope, rules: &[Rule]) -> Manifest {
-    let reference = request.names.role(scope);
-    let metadata = metadata(request, &reference, []);
-    let rules = Some(rules.iter().map(policy_rule).collect());
-    let body = match scope {
-        Scope::Namespace(_) => body(&Role { metadata, rules }),
-        Scope::Cluster => body(&ClusterRole { metadata, rules, ..ClusterRole::default() }),
-    };
-    Manifest { reference, body }
+    manifest(request, request.names.role(scope), &[], json!({"rules": rules}))
 }
 
 /// The binding of a place.
 #[must_use]
 pub fn binding(request: &Request, place: &Place) -> Manifest {
-    let reference = request.names.binding(place);
-    let metadata = metadata(request, &reference, []);
     let role_ref = match &place.authority {
         Authority::Rules => request.names.role(&place.scope),
         Authority::ClusterRole(name) => Reference::at_cluster(Kind::ClusterRole, name.as_str()),
     };
-    let role_ref = RoleRef {
-        api_group: role_ref.kind.group().to_owned(),
-        kind: role_ref.kind.as_str().to_owned(),
-        name: role_ref.name,
-    };
-    let subjects = Some(vec![Subject {
-        kind: Kind::ServiceAccount.as_str().to_owned(),
-        name: request.names.object().to_owned(),
-        // Legal to omit in a RoleBinding; scanners then show a dangling subject.
-        namespace: Some(request.namespace.to_string()),
-        ..Subject::default()
-    }]);
-    let body = match place.scope {
-        Scope::Namespace(_) => body(&RoleBinding { metadata, role_ref, subjects }),
-        Scope::Cluster => body(&ClusterRoleBinding { metadata, role_ref, subjects }),
-    };
-    Manifest { reference, body }
+    let own_fields = json!({
+        "roleRef": {"apiGroup": role_ref.kind.group(), "kind": role_ref.kind, "name": role_ref.name},
+        "subjects": [{
+            "kind": Kind::ServiceAccount,
+            "name": request.names.object(),
+            // Legal to omit in a RoleBinding; scanners then show a dangling subject.
+            "namespace": request.namespace.as_str(),
+        }],
+    });
+    manifest(request, request.names.binding(place), &[], own_fields)
 }
 
-fn metadata(
-    request: &Request,
-    reference: &Reference,
-    more: impl IntoIterator<Item = (&'static str, String)>,
-) -> ObjectMeta {
-    let ours = [(NAME, request.name.to_string()), (NAMESPACE, request.namespace.to_string())];
-    let annotations = ours.into_iter().chain(more).map(|(key, value)| (key.to_owned(), value));
-    ObjectMeta {
-        name: Some(reference.name.clone()),
-        namespace: reference.namespace.clone(),
-        labels: Some(labels(&request.labels)),
-        annotations: Some(annotations.collect()),
-        ..ObjectMeta::default()
+/// An object of the instance, with these annotations beside those that all have, and these fields of its kind. What
+/// the server does not know it refuses: an apply is validated strictly.
+fn manifest(request: &Request, reference: Reference, annotations: &[(&str, String)], mut body: Value) -> Manifest {
+    let mut metadata = json!({
+        "name": reference.name,
+        "labels": labels(&request.labels),
+        "annotations": {NAME: request.name.as_str(), NAMESPACE: request.namespace.as_str()},
+    });
+    for (key, value) in annotations {
+        metadata["annotations"][*key] = json!(value);
     }
+    if let Some(namespace) = &reference.namespace {
+        metadata["namespace"] = json!(namespace);
+    }
+    body["apiVersion"] = json!(reference.kind.api_version());
+    body["kind"] = json!(reference.kind);
+    body["metadata"] = metadata;
+    Manifest { reference, body }
 }
 
 /// The tags of the instance; our own labels win over a tag of the same key.
 fn labels(tags: &BTreeMap<String, String>) -> BTreeMap<String, String> {
-    let ours = [(MANAGED_BY, MANAGER), DEPLOYED_WITH].map(|(key, value)| (key.to_owned(), value.to_owned()));
-    tags.clone().into_iter().chain(ours).collect()
-}
-
-fn policy_rule(rule: &Rule) -> PolicyRule {
-    let some = |list: &Vec<String>| (!list.is_empty()).then(|| list.clone());
-    PolicyRule {
-        api_groups: some(&rule.api_groups),
-        resources: some(&rule.resources),
-        resource_names: some(&rule.resource_names),
-        verbs: rule.verbs.clone(),
-        non_resource_urls: some(&rule.non_resource_urls),
-    }
-}
-
-/// The apply body of a typed object. Kubernetes types have string keys only, so that this cannot fail; an empty
-/// body would be refused by the server.
-fn body<T: serde::Serialize>(object: &T) -> Value {
-    serde_json::to_value(object).unwrap_or_default()
+    let mut labels = tags.clone();
+    labels.extend([(MANAGED_BY, MANAGER), DEPLOYED_WITH].map(|(key, value)| (key.to_owned(), value.to_owned())));
+    labels
 }

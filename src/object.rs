@@ -71,6 +71,15 @@ impl Kind {
         }
     }
 
+    /// As in `apiVersion`.
+    #[must_use]
+    pub fn api_version(self) -> String {
+        match self.group() {
+            "" => "v1".to_owned(),
+            group => format!("{group}/v1"),
+        }
+    }
+
     /// The resource, as rules and paths name it.
     #[must_use]
     pub const fn resource(self) -> &'static str {

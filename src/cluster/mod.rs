@@ -1,34 +1,29 @@
-//! The cluster: the only file that names `kube::Client` and `Api`. Every request of a run is made here, bounded, and
-//! counted. In: manifests and references. Out: [`Live`] objects without a Secret's data, and tokens as [`Token`].
+//! The cluster: the only file that names `kube::Client`. Every request of a run is made here, bounded, and counted. In:
+//! manifests and references. Out: [`Live`] objects without a Secret's data, and tokens as [`Token`].
+//!
+//! Requests and answers are plain JSON, and all go through [`Cluster::exchange`]: a type for each kind and the code to
+//! read it would be a multiple of all that is said here.
 
 mod refusal;
 
 pub use refusal::{denied, needed, not_grantable, summary};
 
 use std::{
-    collections::BTreeMap,
+    pin::Pin,
     time::{Duration, Instant},
 };
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use k8s_openapi::{
-    api::{
-        authentication::v1::SelfSubjectReview,
-        authorization::v1::{
-            NonResourceAttributes, ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec,
-            SelfSubjectRulesReview, SelfSubjectRulesReviewSpec,
-        },
-    },
-    apimachinery::pkg::apis::meta::v1::ObjectMeta,
-};
 use kube::{
-    Api, Client, Config,
-    api::{ApiResource, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams, Preconditions},
+    Client, Config,
+    api::{DeleteParams, GetParams, ListParams, Patch, PatchParams, PostParams, Preconditions},
     client::{ConfigExt as _, middleware::AuthLayer},
+    core::{Request, request::Error as Unbuilt},
 };
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use secrecy::SecretString;
-use serde_json::{Value, json};
+use serde::Deserialize as _;
+use serde_json::{Map, Value, json};
 use tokio::sync::Semaphore;
 use tower::ServiceBuilder;
 
@@ -202,12 +197,10 @@ impl Cluster {
     pub async fn presence(&self, namespace: &Namespace) -> Result<Presence, Failure> {
         let reference = Reference::namespace(namespace.as_str());
         let attempt = self.attempt("looking for", "get", Some(&reference));
-        match self.bounded(&attempt, self.api(&reference).get_opt(&segment(&reference))).await {
+        match self.find(&attempt, &reference).await {
             Ok(None) => Ok(Presence::Absent),
-            Ok(Some(found)) => {
-                let phase = found.data.pointer("/status/phase").and_then(Value::as_str);
-                Ok(if phase == Some("Terminating") { Presence::Terminating } else { Presence::Active })
-            }
+            Ok(Some(found)) if text(&found, "/status/phase") == "Terminating" => Ok(Presence::Terminating),
+            Ok(Some(_)) => Ok(Presence::Active),
             Err(failure) if failure.code == Code::MissingPermission => Ok(Presence::Unknown),
             Err(failure) => Err(failure),
         }
@@ -219,7 +212,8 @@ impl Cluster {
     /// Why that could not be asked.
     pub async fn version(&self) -> Result<String, Failure> {
         let attempt = self.attempt("asking for the server's version", "get", None);
-        Ok(self.bounded(&attempt, self.client.apiserver_version()).await?.git_version)
+        let request = http::Request::get("/version").body(Vec::new()).map_err(Unbuilt::BuildRequest);
+        Ok(text(&self.send(&attempt, request).await?, "/gitVersion"))
     }
 
     /// An object, if it is there.
@@ -228,7 +222,7 @@ impl Cluster {
     /// Why it could not be looked for.
     pub async fn get(&self, reference: &Reference) -> Result<Option<Seen>, Failure> {
         let attempt = self.attempt("looking for", "get", Some(reference));
-        Ok(self.bounded(&attempt, self.api(reference).get_opt(&segment(reference))).await?.map(Seen::of))
+        Ok(self.find(&attempt, reference).await?.as_ref().map(Seen::of))
     }
 
     /// All objects of a kind that carry our label, of whatever instance; without a namespace those of the whole
@@ -239,19 +233,18 @@ impl Cluster {
     pub async fn list(&self, kind: Kind, namespace: Option<&Namespace>) -> Result<Vec<(Reference, Live)>, Failure> {
         let place = Reference { kind, namespace: namespace.map(ToString::to_string), name: String::new() };
         let attempt = self.attempt("listing", "list", Some(&place));
-        let api = self.api(&place);
         let mut parameters = ListParams::default().labels(&format!("{MANAGED_BY}={MANAGER}")).limit(PAGE);
         let mut found = Vec::new();
         loop {
-            let page = self.bounded(&attempt, api.list_metadata(&parameters)).await?;
-            found.extend(page.items.into_iter().map(|object| {
-                let meta = object.metadata;
-                let name = meta.name.clone().unwrap_or_default();
-                (Reference { kind, namespace: meta.namespace.clone(), name }, live(meta))
+            let page = self.send(&attempt, collection(&place).list_metadata(&parameters)).await?;
+            found.extend(list(&page, "/items").iter().map(|object| {
+                let namespace = Some(text(object, "/metadata/namespace")).filter(|namespace| !namespace.is_empty());
+                let reference = Reference { kind, namespace, name: text(object, "/metadata/name") };
+                (reference, Seen::of(object).live)
             }));
-            match page.metadata.continue_.filter(|more| !more.is_empty()) {
-                Some(more) => parameters = parameters.continue_token(&more),
-                None => return Ok(found),
+            match text(&page, "/metadata/continue") {
+                end if end.is_empty() => return Ok(found),
+                more => parameters = parameters.continue_token(&more),
             }
         }
     }
@@ -263,9 +256,12 @@ impl Cluster {
     pub async fn create_namespace(&self, namespace: &Namespace) -> Result<(), Failure> {
         let reference = Reference::namespace(namespace.as_str());
         let attempt = Attempt { stores: true, ..self.attempt("creating", "create", Some(&reference)) };
-        let body = DynamicObject::new(&reference.name, &resource(Kind::Namespace));
+        let body = json!({
+            "apiVersion": reference.kind.api_version(), "kind": reference.kind, "metadata": {"name": reference.name},
+        });
         let parameters = PostParams { field_manager: Some(MANAGER.to_owned()), ..PostParams::default() };
-        match self.bounded(&attempt, self.api(&reference).create(&parameters, &body)).await {
+        let request = collection(&reference).create(&parameters, body.to_string().into_bytes());
+        match self.send(&attempt, request).await {
             Ok(_) => Ok(()),
             Err(failure) if failure.code == Code::Conflict => Ok(()),
             Err(failure) => Err(failure),
@@ -312,9 +308,8 @@ impl Cluster {
         };
         body["metadata"]["resourceVersion"] = json!(version);
         let attempt = Attempt { stores: !parameters.dry_run, ..self.attempt(doing, "patch", Some(reference)) };
-        let (api, body) = (self.api(reference), Patch::Apply(&body));
-        let patched = self.bounded(&attempt, api.patch(&segment(reference), &parameters, &body)).await?;
-        Ok(Seen::of(patched).live)
+        let request = collection(reference).patch(&segment(reference), &parameters, &Patch::Apply(&body));
+        Ok(Seen::of(&self.send(&attempt, request).await?).live)
     }
 
     /// Deletes this very object; one that is gone already is done.
@@ -325,14 +320,11 @@ impl Cluster {
         let attempt = Attempt { stores: true, ..self.attempt("deleting", "delete", Some(reference)) };
         let preconditions = Preconditions { uid: Some(live.uid.clone()), resource_version: None };
         let parameters = DeleteParams::background().preconditions(preconditions);
-        let api = self.api(reference);
-        let deleting = async {
-            match api.delete(&segment(reference), &parameters).await {
-                Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
-                other => other.map(drop),
-            }
-        };
-        self.bounded(&attempt, deleting).await
+        match self.exchange(&attempt, collection(reference).delete(&segment(reference), &parameters)).await? {
+            Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
+            Err(error) => Err(attempt.failed(&error)),
+            Ok(_) => Ok(()),
+        }
     }
 
     /// Waits until the token controller has filled the Secret.
@@ -374,11 +366,11 @@ impl Cluster {
     /// # Errors
     /// Why that could not be asked; 401 when it is nobody.
     pub async fn identity(&self) -> Result<Identity, Failure> {
-        let attempt = self.ask("asking the server who the token is", ("authentication.k8s.io", "selfsubjectreviews"));
-        let api: Api<SelfSubjectReview> = Api::all(self.client.clone());
-        let review = self.bounded(&attempt, api.create(&PostParams::default(), &SelfSubjectReview::default())).await?;
-        let user = review.status.and_then(|status| status.user_info).unwrap_or_default();
-        Ok(Identity { username: user.username.unwrap_or_default(), uid: user.uid.unwrap_or_default() })
+        const DOING: &str = "asking the server who the token is";
+
+        let review = self.review(DOING, "authentication.k8s.io", "SelfSubjectReview", json!({})).await?;
+        let user = |field: &str| text(&review, &format!("/status/userInfo/{field}"));
+        Ok(Identity { username: user("username"), uid: user("uid") })
     }
 
     /// What this connection may do in a namespace, cluster-wide grants included; without a namespace only those.
@@ -386,28 +378,16 @@ impl Cluster {
     /// # Errors
     /// Why that could not be asked.
     pub async fn rules(&self, namespace: Option<&str>) -> Result<Review, Failure> {
-        let attempt =
-            self.ask("asking the server for the permissions held", ("authorization.k8s.io", "selfsubjectrulesreviews"));
-        let api: Api<SelfSubjectRulesReview> = Api::all(self.client.clone());
-        let question = SelfSubjectRulesReview {
-            spec: SelfSubjectRulesReviewSpec { namespace: Some(namespace.unwrap_or(NOWHERE).to_owned()) },
-            ..SelfSubjectRulesReview::default()
-        };
-        let review = self.bounded(&attempt, api.create(&PostParams::default(), &question)).await?;
-        let status = review.status.unwrap_or_default();
-        let resources = status.resource_rules.into_iter().map(|rule| Rule {
-            api_groups: rule.api_groups.unwrap_or_default(),
-            resources: rule.resources.unwrap_or_default(),
-            resource_names: rule.resource_names.unwrap_or_default(),
-            verbs: rule.verbs,
-            ..Rule::default()
-        });
-        let urls = status.non_resource_rules.into_iter().map(|rule| Rule {
-            non_resource_urls: rule.non_resource_urls.unwrap_or_default(),
-            verbs: rule.verbs,
-            ..Rule::default()
-        });
-        Ok(Review { rules: resources.chain(urls).collect(), complete: !status.incomplete })
+        const DOING: &str = "asking the server for the permissions held";
+
+        let question = json!({"spec": {"namespace": namespace.unwrap_or(NOWHERE)}});
+        let review = self.review(DOING, "authorization.k8s.io", "SelfSubjectRulesReview", question).await?;
+        let rules = list(&review, "/status/resourceRules").iter().chain(list(&review, "/status/nonResourceRules"));
+        Ok(Review {
+            // A rule without verbs may come as one that cannot be read, and allows nothing.
+            rules: rules.filter_map(|rule| Rule::deserialize(rule).ok()).collect(),
+            complete: review.pointer("/status/incomplete") != Some(&Value::Bool(true)),
+        })
     }
 
     /// Whether this connection may do one thing, everywhere unless the permission names a namespace.
@@ -415,74 +395,80 @@ impl Cluster {
     /// # Errors
     /// Why that could not be asked.
     pub async fn allowed(&self, atom: Atom<'_>) -> Result<bool, Failure> {
-        let attempt =
-            self.ask("asking the server for one permission", ("authorization.k8s.io", "selfsubjectaccessreviews"));
-        let api: Api<SelfSubjectAccessReview> = Api::all(self.client.clone());
+        const DOING: &str = "asking the server for one permission";
+
+        let verb = atom.verb;
         let spec = match atom.target {
             Target::Resource { group, resource, name } => {
-                let (resource, subresource) = match resource.split_once('/') {
-                    Some((resource, subresource)) => (resource, Some(subresource.to_owned())),
-                    None => (resource, None),
-                };
-                SelfSubjectAccessReviewSpec {
-                    resource_attributes: Some(ResourceAttributes {
-                        group: Some(group.to_owned()),
-                        name: name.map(str::to_owned),
-                        namespace: atom.namespace.map(str::to_owned),
-                        resource: Some(resource.to_owned()),
-                        subresource,
-                        verb: Some(atom.verb.to_owned()),
-                        ..ResourceAttributes::default()
-                    }),
-                    ..SelfSubjectAccessReviewSpec::default()
-                }
+                let (resource, subresource) = resource.split_once('/').unwrap_or((resource, ""));
+                let name = name.unwrap_or_default();
+                let namespace = atom.namespace.unwrap_or_default();
+                json!({"resourceAttributes": {
+                    "group": group, "resource": resource, "subresource": subresource, "name": name,
+                    "namespace": namespace, "verb": verb,
+                }})
             }
-            Target::Url(url) => SelfSubjectAccessReviewSpec {
-                non_resource_attributes: Some(NonResourceAttributes {
-                    path: Some(url.to_owned()),
-                    verb: Some(atom.verb.to_owned()),
-                }),
-                ..SelfSubjectAccessReviewSpec::default()
-            },
+            Target::Url(url) => json!({"nonResourceAttributes": {"path": url, "verb": verb}}),
         };
-        let question = SelfSubjectAccessReview { spec, ..SelfSubjectAccessReview::default() };
-        let review = self.bounded(&attempt, api.create(&PostParams::default(), &question)).await?;
-        Ok(review.status.is_some_and(|status| status.allowed))
+        let review =
+            self.review(DOING, "authorization.k8s.io", "SelfSubjectAccessReview", json!({"spec": spec})).await?;
+        Ok(review.pointer("/status/allowed") == Some(&Value::Bool(true)))
     }
 
-    fn api(&self, reference: &Reference) -> Api<DynamicObject> {
-        let (client, resource) = (self.client.clone(), resource(reference.kind));
-        match &reference.namespace {
-            Some(namespace) => Api::namespaced_with(client, namespace, &resource),
-            None => Api::all_with(client, &resource),
-        }
+    /// A review, which the server answers for whoever asks.
+    async fn review(&self, doing: &str, group: &str, kind: &str, mut question: Value) -> Result<Value, Failure> {
+        let resource = format!("{}s", kind.to_lowercase());
+        let attempt = Attempt { review: Some((group, &resource)), ..self.attempt(doing, "create", None) };
+        question["apiVersion"] = json!(format!("{group}/v1"));
+        question["kind"] = json!(kind);
+        let reviews = Request::new(format!("/apis/{group}/v1/{resource}"));
+        self.send(&attempt, reviews.create(&PostParams::default(), question.to_string().into_bytes())).await
     }
 
     const fn attempt<'a>(&'a self, doing: &'a str, verb: &'a str, object: Option<&'a Reference>) -> Attempt<'a> {
         Attempt { doing, verb, object, review: None, stores: false, server: self.server.as_str() }
     }
 
-    /// A review that the server answers for whoever asks.
-    const fn ask<'a>(&'a self, doing: &'a str, review: (&'a str, &'a str)) -> Attempt<'a> {
-        Attempt { review: Some(review), ..self.attempt(doing, "create", None) }
+    /// An object as the server has it, if it is there.
+    async fn find(&self, attempt: &Attempt<'_>, reference: &Reference) -> Result<Option<Value>, Failure> {
+        let request = collection(reference).get(&segment(reference), &GetParams::default());
+        match self.exchange(attempt, request).await? {
+            Err(kube::Error::Api(status)) if status.is_not_found() => Ok(None),
+            answer => answer.map(Some).map_err(|error| attempt.failed(&error)),
+        }
     }
 
-    /// One request, within its time, which starts when it is its turn.
-    async fn bounded<T>(
-        &self,
-        attempt: &Attempt<'_>,
-        request: impl Future<Output = Result<T, kube::Error>>,
-    ) -> Result<T, Failure> {
-        let permit = tokio::time::timeout(self.budget.at_most(Duration::MAX), self.turns.acquire()).await;
-        if permit.is_err() {
-            return Err(attempt.unanswered(&transport::Trouble::Timeout("no answer to earlier requests")));
-        }
-        match tokio::time::timeout(self.budget.at_most(ANSWER), request).await {
-            Ok(answer) => answer.map_err(|error| attempt.failed(&error)),
-            Err(_) => Err(attempt.unanswered(&transport::Trouble::Timeout("no answer"))),
-        }
+    /// A request that the server has to grant.
+    async fn send(&self, attempt: &Attempt<'_>, request: Built) -> Result<Value, Failure> {
+        self.exchange(attempt, request).await?.map_err(|error| attempt.failed(&error))
+    }
+
+    /// One request and its answer, within its time, which starts when it is its turn. Fails when there is none in time.
+    ///
+    /// Boxed, so that what waits for it (and what waits for that) is small, and is compiled without it.
+    fn exchange<'a>(&'a self, attempt: &'a Attempt<'_>, request: Built) -> Answered<'a> {
+        Box::pin(async move {
+            let permit = tokio::time::timeout(self.budget.at_most(Duration::MAX), self.turns.acquire()).await;
+            if permit.is_err() {
+                return Err(attempt.unanswered(&transport::Trouble::Timeout("no answer to earlier requests")));
+            }
+            let answering = async {
+                let answer = self.client.request_text(request.map_err(kube::Error::BuildRequest)?).await?;
+                let object: Map<String, Value> = serde_json::from_str(&answer).map_err(kube::Error::SerdeError)?;
+                Ok(Value::Object(object))
+            };
+            match tokio::time::timeout(self.budget.at_most(ANSWER), answering).await {
+                Ok(answer) => Ok(answer),
+                Err(_) => Err(attempt.unanswered(&transport::Trouble::Timeout("no answer"))),
+            }
+        })
     }
 }
+
+/// A request, unless what it is made of does not make one.
+type Built = Result<http::Request<Vec<u8>>, Unbuilt>;
+/// What the server says to one.
+type Answered<'a> = Pin<Box<dyn Future<Output = Result<Result<Value, kube::Error>, Failure>> + 'a>>;
 
 /// An object's name as one segment of a path: a ClusterRole's may hold a question mark.
 fn segment(reference: &Reference) -> String {
@@ -490,53 +476,58 @@ fn segment(reference: &Reference) -> String {
     utf8_percent_encode(&reference.name, &KEPT).to_string()
 }
 
-fn resource(kind: Kind) -> ApiResource {
-    let (group, api_version) = match kind.group() {
-        "" => (String::new(), "v1".to_owned()),
-        group => (group.to_owned(), format!("{group}/v1")),
+/// Where the objects of this kind and namespace are.
+fn collection(reference: &Reference) -> Request {
+    let resource = reference.kind.resource();
+    let api = match reference.kind.group() {
+        "" => "/api/v1".to_owned(),
+        group => format!("/apis/{group}/v1"),
     };
-    ApiResource {
-        group,
-        version: "v1".to_owned(),
-        api_version,
-        kind: kind.as_str().to_owned(),
-        plural: kind.resource().to_owned(),
-    }
+    Request::new(match &reference.namespace {
+        Some(namespace) => format!("{api}/namespaces/{namespace}/{resource}"),
+        None => format!("{api}/{resource}"),
+    })
 }
 
 impl Seen {
-    fn of(object: DynamicObject) -> Self {
-        let token = object.data.pointer("/data/token").and_then(Value::as_str);
-        let token = token.and_then(|text| STANDARD.decode(text).ok());
-        let token = token.and_then(|bytes| Token::parse(std::str::from_utf8(&bytes).ok()?).ok());
+    fn of(object: &Value) -> Self {
+        let token = STANDARD.decode(text(object, "/data/token")).unwrap_or_default();
+        let token = std::str::from_utf8(&token).ok().and_then(|token| Token::parse(token).ok());
+        let texts = |pointer: &str| {
+            let values = object.pointer(pointer).and_then(Value::as_object).into_iter().flatten();
+            values.filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned()))).collect()
+        };
+        let ours = list(object, "/metadata/managedFields")
+            .iter()
+            .find(|entry| text(entry, "/manager") == MANAGER && text(entry, "/operation") == "Apply");
+        let owned = |map: &str| {
+            let keys = ours.and_then(|entry| entry.pointer("/fieldsV1/f:metadata")?.get(map)?.as_object());
+            keys.into_iter().flatten().filter_map(|(key, _)| Some(key.strip_prefix("f:")?.to_owned())).collect()
+        };
         // Never `data`: what a Secret holds stays in this file.
         let fields = ["rules", "subjects", "roleRef", "type"].into_iter().filter_map(|field| {
-            let value = object.data.get(field)?;
+            let value = object.get(field)?;
             Some((field.to_owned(), value.clone()))
         });
-        let live = Live { fields: fields.collect(), ..live(object.metadata) };
+        let live = Live {
+            uid: text(object, "/metadata/uid"),
+            resource_version: text(object, "/metadata/resourceVersion"),
+            labels: texts("/metadata/labels"),
+            annotations: texts("/metadata/annotations"),
+            fields: fields.collect(),
+            owned_labels: owned("f:labels"),
+            owned_annotations: owned("f:annotations"),
+        };
         Self { live, token }
     }
 }
 
-fn live(meta: ObjectMeta) -> Live {
-    let ours = meta
-        .managed_fields
-        .iter()
-        .flatten()
-        .find(|entry| entry.manager.as_deref() == Some(MANAGER) && entry.operation.as_deref() == Some("Apply"));
-    let owned = |map: &str| {
-        let fields = ours.and_then(|entry| entry.fields_v1.as_ref()).map(|fields| &fields.0);
-        let keys = fields.and_then(|fields| fields.get("f:metadata")?.get(map)?.as_object());
-        keys.into_iter().flatten().filter_map(|(key, _)| Some(key.strip_prefix("f:")?.to_owned())).collect()
-    };
-    Live {
-        owned_labels: owned("f:labels"),
-        owned_annotations: owned("f:annotations"),
-        uid: meta.uid.unwrap_or_default(),
-        resource_version: meta.resource_version.unwrap_or_default(),
-        labels: meta.labels.unwrap_or_default(),
-        annotations: meta.annotations.unwrap_or_default(),
-        fields: BTreeMap::new(),
-    }
+/// A text in an answer; empty when it is not there.
+fn text(answer: &Value, pointer: &str) -> String {
+    answer.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned()
+}
+
+/// A list in an answer; empty when it is not there.
+fn list<'a>(answer: &'a Value, pointer: &str) -> &'a [Value] {
+    answer.pointer(pointer).and_then(Value::as_array).map_or(&[], Vec::as_slice)
 }

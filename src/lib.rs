@@ -33,6 +33,7 @@ mod inputs;
 mod inventory;
 mod kubeconfig;
 mod name;
+mod names;
 mod object;
 mod observed;
 mod output;

@@ -20,7 +20,6 @@ fn sources(directory: &Path, found: &mut Vec<(String, String)>) {
 /// What may stand only in these files.
 const RULES: &[(&str, &[&str])] = &[
     ("kube::Client", &["cluster/mod.rs"]),
-    ("Api<", &["cluster/mod.rs"]),
     ("Client, Config", &["cluster/mod.rs"]),
     ("fs::", &["inputs/mod.rs", "output.rs"]),
     ("std::env", &["cli.rs", "main.rs", "inputs/kubeconfig.rs"]),

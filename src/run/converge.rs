@@ -288,7 +288,8 @@ impl<'a> Converge<'a> {
             let stand_in = desired::binding(request, &place);
             let left = self.sight.observed.binding(&place).filter(|live| request.owns(live));
             let mut made = None; // one that an earlier run has left is cleared as such
-            if change(&stand_in, left).action != Action::Unchanged {
+            // Somebody may have pointed that elsewhere, too: then nothing can stand in.
+            if !matches!(change(&stand_in, left).action, Action::Unchanged | Action::Replace) {
                 let live = self.cluster.apply(&stand_in, left).await?;
                 self.note(Action::Create, &stand_in.reference, "which stands in");
                 made = left.is_none().then_some((stand_in.reference, live));

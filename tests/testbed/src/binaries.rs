@@ -1,6 +1,7 @@
-//! Where etcd, kube-apiserver, kube-controller-manager and kubectl come from: built once from the Go
-//! modules in `versions/` into a cache outside the repository, or taken ready-made from
-//! `KUBEBUILDER_ASSETS`. Touches the cache, runs `go`, reports progress on stderr.
+//! Where etcd, kube-apiserver, kube-controller-manager and kubectl come from, and helm for who asks for
+//! it: built once from the Go modules in `versions/` into a cache outside the repository. The control
+//! plane may also be taken ready-made from `KUBEBUILDER_ASSETS`. Touches the cache, runs `go`, reports
+//! progress on stderr.
 //!
 //! A finished set is found without Go: its folder is keyed by everything that decides what is built
 //! (go.mod with its `go` and `toolchain` lines, go.sum, flags, operating system, processor). The Go
@@ -52,6 +53,29 @@ const KUBERNETES: &[Target] = &[
     },
     Target { name: "kubectl", package: "k8s.io/kubernetes/cmd/kubectl", takes: "30 s" },
 ];
+
+/// Its base name is what it writes into managedFields.
+const HELM: &str = "helm";
+
+/// By major version: nothing is built from the one that nobody asks for.
+const fn helm_targets(major: u8) -> &'static [Target] {
+    match major {
+        3 => &[Target { name: HELM, package: "helm.sh/helm/v3/cmd/helm", takes: "2 min" }],
+        _ => &[Target { name: HELM, package: "helm.sh/helm/v4/cmd/helm", takes: "2 min" }],
+    }
+}
+
+/// Finds or builds helm of this major version.
+pub(crate) fn helm(major: u8) -> Result<PathBuf, Error> {
+    let cache = cache()?;
+    let module = Module::read(&format!("helm-{major}"), &format!("helm.sh/helm/v{major}"), helm_targets(major))?;
+    let program = module.finished(&cache).join(HELM);
+    if !program.is_file() {
+        let _lock = lock(&cache)?;
+        module.build(&cache)?;
+    }
+    Ok(program)
+}
 
 /// One Go module of `versions/` and what is built from it.
 struct Module {
@@ -129,7 +153,7 @@ impl Module {
             .find_map(|rest| rest.split_whitespace().next())
             .map(|number| format!("v{number}"))
             .ok_or_else(|| Error::new(format!("{folder}/go.mod requires no {of}")))?;
-        let flags = flags(&release, of == "k8s.io/kubernetes");
+        let flags = flags(of, &release);
         let (system, processor) = (std::env::consts::OS, std::env::consts::ARCH);
         let inputs = format!("{go_mod}\0{go_sum}\0{flags:?}\0{system}\0{processor}").into_bytes();
         Ok(Self { folder: folder.to_owned(), directory, release, flags, targets, inputs })
@@ -210,12 +234,17 @@ impl Module {
             .lines()
             .find_map(|line| line.strip_prefix("go ").map(str::to_owned))
             .unwrap_or_default();
+        let ready_made = match name {
+            HELM => "",
+            _ => {
+                ", or set KUBEBUILDER_ASSETS to a folder with etcd, kube-apiserver, kube-controller-manager and kubectl"
+            }
+        };
         let without = |problem: &str| {
             Error::new(format!(
                 "{name} {} has to be built once and {problem}.\n\
-                 Either install Go {needed} or newer (https://go.dev/dl), or set KUBEBUILDER_ASSETS to a folder with \
-                 etcd, kube-apiserver, kube-controller-manager and kubectl, or set K8S_TOKEN_TESTBED_CACHE to a cache \
-                 that another machine of this kind has filled.",
+                 Either install Go {needed} or newer (https://go.dev/dl){ready_made}, or set \
+                 K8S_TOKEN_TESTBED_CACHE to a cache that another machine of this kind has filled.",
                 self.release
             ))
         };
@@ -243,25 +272,27 @@ fn go_command() -> Command {
     go
 }
 
-/// Without the version flags `/version` would say v0.0.0-master.
-fn flags(release: &str, kubernetes: bool) -> Vec<String> {
+/// Without the version flags `/version` would say v0.0.0-master, and helm would know only its minor version.
+fn flags(of: &str, release: &str) -> Vec<String> {
     let mut linker = "-s -w".to_owned();
     let mut flags = Vec::new();
-    if kubernetes {
+    let mut set = |variable: &str, value: &str| {
+        let _ = write!(linker, " -X {variable}={value}");
+    };
+    if of == "k8s.io/kubernetes" {
         let mut numbers = release.trim_start_matches('v').split('.');
         let major = numbers.next().unwrap_or_default();
         let minor = numbers.next().unwrap_or_default();
-        for (variable, value) in [
-            ("k8s.io/component-base/version.gitVersion", release),
-            ("k8s.io/component-base/version.gitMajor", major),
-            ("k8s.io/component-base/version.gitMinor", minor),
-            ("k8s.io/component-base/version.gitTreeState", "clean"),
-            ("k8s.io/component-base/version.gitCommit", "0000000"),
-            ("k8s.io/client-go/pkg/version.gitVersion", release),
-        ] {
-            let _ = write!(linker, " -X {variable}={value}");
-        }
+        set("k8s.io/component-base/version.gitVersion", release);
+        set("k8s.io/component-base/version.gitMajor", major);
+        set("k8s.io/component-base/version.gitMinor", minor);
+        set("k8s.io/component-base/version.gitTreeState", "clean");
+        set("k8s.io/component-base/version.gitCommit", "0000000");
+        set("k8s.io/client-go/pkg/version.gitVersion", release);
         flags.extend(["-pgo=off", "-tags", "grpcnotrace"].map(str::to_owned));
+    }
+    if of.starts_with("helm.sh/helm/") {
+        set(&format!("{of}/internal/version.version"), release);
     }
     flags.extend(["-ldflags".to_owned(), linker]);
     flags
@@ -298,7 +329,7 @@ fn lock(cache: &Path) -> Result<File, Error> {
         if said.is_none_or(|said| said.elapsed() >= HEARTBEAT) {
             said = Some(Instant::now());
             say(&format!(
-                "waiting for another process that is building the control plane (it holds {}) ... {} s",
+                "waiting for another process that is building what tests need (it holds {}) ... {} s",
                 path.display(),
                 start.elapsed().as_secs()
             ));

@@ -19,6 +19,7 @@ use serde_json::{Value, json};
 use crate::audit::{Audit, POLICY};
 use crate::binaries::{Binaries, tail};
 use crate::error::{Doing, Error, OrFail, fail};
+use crate::helm::release_document;
 use crate::persona::{Grant, Persona, Rights, kubeconfig};
 use crate::pki::{self, Authority, ClientCertificate};
 use crate::processes::{Component, Processes};
@@ -209,7 +210,7 @@ impl ControlPlane {
     }
 
     /// A name that nobody else in this control plane is given.
-    fn unique(&self, stem: &str) -> String {
+    pub(crate) fn unique(&self, stem: &str) -> String {
         let number = self.counter.fetch_add(1, Ordering::Relaxed);
         format!("{stem}-{number}")
     }
@@ -464,8 +465,8 @@ impl ControlPlane {
     }
 
     /// Every object of every resource that can be listed, as text: JSON as the server gives it, and
-    /// the values of Secrets a second time in the clear. What is compressed or encoded inside a
-    /// Secret (a Helm release) stays so.
+    /// the values of Secrets a second time in the clear, those of Helm releases unpacked as well. What is
+    /// compressed or encoded otherwise inside a Secret stays so.
     #[must_use]
     pub fn dump_everything(&self) -> String {
         let mut dump = String::new();
@@ -480,16 +481,14 @@ impl ControlPlane {
             dump.push_str(&list.text);
             dump.push('\n');
             if resource == "secrets" {
-                for value in list.body["items"]
-                    .as_array()
-                    .into_iter()
-                    .flatten()
-                    .filter_map(|secret| secret["data"].as_object())
-                    .flat_map(serde_json::Map::values)
-                {
-                    let value = STANDARD.decode(value.as_str().unwrap_or_default());
-                    dump.push_str(&String::from_utf8_lossy(&value.unwrap_or_default()));
-                    dump.push('\n');
+                for secret in list.body["items"].as_array().into_iter().flatten() {
+                    let values = secret["data"].as_object().into_iter().flat_map(serde_json::Map::values);
+                    let values = values.map(|value| STANDARD.decode(value.as_str().unwrap_or_default()));
+                    let release = (secret["type"] == "helm.sh/release.v1").then(|| release_document(secret).ok());
+                    for value in values.flatten().chain(release.flatten()) {
+                        dump.push_str(&String::from_utf8_lossy(&value));
+                        dump.push('\n');
+                    }
                 }
             }
         }

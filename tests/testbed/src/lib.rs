@@ -1,4 +1,4 @@
-//! A real Kubernetes control plane, and a double of the platform, for tests and the quickstart.
+//! A real Kubernetes control plane, real helm, and a double of the platform, for tests and the quickstart.
 //! Never shipped.
 //!
 //! Everything here is blocking, lives on loopback, and fails by ending the test with a message that
@@ -10,7 +10,9 @@ mod control_plane;
 mod dead_ends;
 mod error;
 mod floor;
+mod helm;
 mod intercepting_proxy;
+mod original;
 mod persona;
 mod pki;
 mod platform;
@@ -26,7 +28,9 @@ pub use control_plane::{ControlPlane, Options};
 pub use dead_ends::{RefusedPort, SilentServer};
 pub use error::Error;
 pub use floor::{Floor, Lap};
+pub use helm::{Helm, HelmRelease};
 pub use intercepting_proxy::{Intercepted, InterceptingProxy, Verdict};
+pub use original::Original;
 pub use persona::{Grant, Persona, rule};
 pub use pki::{ClientCertificate, WrongCa};
 pub use platform::{Era, Platform, Recorded};

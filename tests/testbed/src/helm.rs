@@ -1,0 +1,114 @@
+//! Real helm, built when the first test asks for it, and what it keeps of its releases in a cluster.
+
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::OnceLock;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use flate2::read::GzDecoder;
+use serde_json::Value;
+
+use crate::binaries;
+use crate::control_plane::ControlPlane;
+use crate::error::{Doing, Error, OrFail, fail};
+
+/// One major version of helm.
+#[derive(Debug)]
+pub struct Helm {
+    major: u8,
+    program: PathBuf,
+}
+
+impl Helm {
+    /// Helm 3. Ends the test when it is not there and cannot be built.
+    #[must_use]
+    #[track_caller]
+    pub fn v3() -> &'static Self {
+        static V3: OnceLock<Result<Helm, Error>> = OnceLock::new();
+        Self::once(&V3, 3)
+    }
+
+    /// Helm 4. Ends the test when it is not there and cannot be built.
+    #[must_use]
+    #[track_caller]
+    pub fn v4() -> &'static Self {
+        static V4: OnceLock<Result<Helm, Error>> = OnceLock::new();
+        Self::once(&V4, 4)
+    }
+
+    #[track_caller]
+    fn once(cell: &'static OnceLock<Result<Self, Error>>, major: u8) -> &'static Self {
+        match cell.get_or_init(|| Ok(Self { major, program: binaries::helm(major)? })) {
+            Ok(helm) => helm,
+            Err(cause) => fail(cause),
+        }
+    }
+
+    /// 3 or 4.
+    #[must_use]
+    pub fn major(&self) -> u8 {
+        self.major
+    }
+
+    /// Where the program is.
+    #[must_use]
+    pub fn program(&self) -> &Path {
+        &self.program
+    }
+
+    /// Helm with nothing of the caller's environment; what it writes for itself goes into `home`.
+    #[must_use]
+    pub fn command(&self, home: &Path) -> Command {
+        let mut command = Command::new(&self.program);
+        command.env_clear().env("HOME", home).current_dir(home).stdin(Stdio::null());
+        command
+    }
+}
+
+/// One revision of a release, as its Secret holds it.
+#[derive(Clone, Debug)]
+pub struct HelmRelease {
+    /// Counts from 1.
+    pub revision: u64,
+    /// `deployed`, `superseded`, `failed`, `pending-install`, `pending-upgrade`, ... as the label says.
+    pub status: String,
+    /// The Secret.
+    pub secret: Value,
+    /// What is inside: chart, values (with all that was given to helm), manifest.
+    pub document: Value,
+}
+
+impl HelmRelease {
+    /// All that there is of a release in a namespace, oldest first.
+    #[must_use]
+    #[track_caller]
+    pub fn all(control_plane: &ControlPlane, namespace: &str, name: &str) -> Vec<Self> {
+        let path = format!("/api/v1/namespaces/{namespace}/secrets?labelSelector=owner%3Dhelm%2Cname%3D{name}");
+        let list = control_plane.get(&path).unwrap_or_default();
+        let secrets = list["items"].as_array().into_iter().flatten();
+        let mut releases: Vec<_> = secrets.map(|secret| Self::of(secret).or_fail("reading a release")).collect();
+        releases.sort_by_key(|release| release.revision);
+        releases
+    }
+
+    fn of(secret: &Value) -> Result<Self, Error> {
+        let label = |name: &str| secret["metadata"]["labels"][name].as_str().unwrap_or_default().to_owned();
+        Ok(Self {
+            revision: label("version").parse().doing("reading the label `version`")?,
+            status: label("status"),
+            document: serde_json::from_slice(&release_document(secret)?).doing("reading JSON")?,
+            secret: secret.clone(),
+        })
+    }
+}
+
+/// What a release Secret holds: gzip in base64, in the base64 of every Secret.
+pub(crate) fn release_document(secret: &Value) -> Result<Vec<u8>, Error> {
+    let encoded = STANDARD.decode(secret["data"]["release"].as_str().unwrap_or_default()).doing("decoding a Secret")?;
+    let packed = STANDARD.decode(encoded).doing("decoding a release")?;
+    let mut document = Vec::new();
+    GzDecoder::new(packed.as_slice()).read_to_end(&mut document).doing("unpacking a release")?;
+    Ok(document)
+}

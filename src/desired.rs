@@ -7,7 +7,11 @@ use serde_json::{Value, json};
 use crate::{
     grant::{Authority, Grant, Place, Scope},
     inventory::Inventory,
-    object::{GENERATION, INVENTORY, Kind, MANAGED_BY, MANAGER, Manifest, NAME, NAMESPACE, Reference, TOKEN_SECRET},
+    object::{
+        GENERATION, INVENTORY, Kind, MANAGED_BY, MANAGER, Manifest, NAME, NAMESPACE, Reference, TAKEN_OVER,
+        TOKEN_SECRET,
+    },
+    original::{TakeOver, TakenOver},
     rbac::Rule,
     request::Request,
 };
@@ -22,6 +26,8 @@ pub struct Desired {
     pub generation: u32,
     /// Every place that stays.
     pub inventory: Inventory,
+    /// What is left of the original bundle, and what is to be remembered of that.
+    pub take_over: TakeOver,
     /// The identity; remembers the two.
     pub service_account: Manifest,
     /// What it may do, in the order of the request.
@@ -45,16 +51,17 @@ impl Desired {
     /// The objects that grant this request; `generation` is the number of the token Secret, 1 for the first. `kept` are
     /// places of earlier requests that cannot be cleared.
     #[must_use]
-    pub fn new(request: &Request, generation: u32, kept: Vec<Place>) -> Self {
+    pub fn new(request: &Request, generation: u32, kept: Vec<Place>, take_over: TakeOver) -> Self {
         let inventory = request.inventory_with(kept);
         let secret = request.names.secret(generation);
         let account_of = [("kubernetes.io/service-account.name", request.names.object().to_owned())];
         Self {
             generation,
-            service_account: service_account(request, generation, &inventory),
+            service_account: service_account(request, generation, &inventory, take_over.record.as_ref()),
             grants: request.grants.iter().map(|grant| granted(request, grant)).collect(),
             secret: manifest(request, secret, &account_of, json!({"type": TOKEN_SECRET})),
             inventory,
+            take_over,
         }
     }
 
@@ -65,11 +72,17 @@ impl Desired {
     }
 }
 
-/// The ServiceAccount, with this inventory.
+/// The ServiceAccount, with this inventory, and with what it remembers of a take-over.
 #[must_use]
-pub fn service_account(request: &Request, generation: u32, inventory: &Inventory) -> Manifest {
+pub fn service_account(
+    request: &Request,
+    generation: u32,
+    inventory: &Inventory,
+    taken_over: Option<&TakenOver>,
+) -> Manifest {
     let mut remembered = vec![(GENERATION, generation.to_string())];
     remembered.extend(inventory.text(&request.names.home()).map(|text| (INVENTORY, text)));
+    remembered.extend(taken_over.map(|record| (TAKEN_OVER, record.text())));
     manifest(request, request.names.service_account(), &remembered, json!({}))
 }
 

@@ -36,6 +36,7 @@ mod name;
 mod names;
 mod object;
 mod observed;
+mod original;
 mod output;
 mod plan;
 mod publish;

@@ -7,7 +7,11 @@ use std::fmt;
 use serde::{Serialize, Serializer};
 use serde_json::Value;
 
-use crate::{rbac::Rule, text::escaped};
+use crate::{
+    original::{self, Release},
+    rbac::Rule,
+    text::escaped,
+};
 
 /// Our field manager and the value of [`MANAGED_BY`].
 pub const MANAGER: &str = "k8s-token";
@@ -20,6 +24,8 @@ pub const NAMESPACE: &str = "k8s-token.massdriver.cloud/namespace";
 /// Annotation of the ServiceAccount: all places outside the home namespace's own Role and binding where something of
 /// the instance may be, written before it is made there.
 pub const INVENTORY: &str = "k8s-token.massdriver.cloud/inventory";
+/// Annotation of the ServiceAccount: that the instance was one of the original bundle, and what is left of that.
+pub const TAKEN_OVER: &str = "k8s-token.massdriver.cloud/taken-over";
 /// Annotation of the ServiceAccount: the number of the newest token Secret, written before that Secret is made.
 pub const GENERATION: &str = "k8s-token.massdriver.cloud/token-generation";
 
@@ -174,10 +180,12 @@ pub struct Live {
     pub annotations: BTreeMap<String, String>,
     /// The kind's own fields: `rules`, `subjects`, `roleRef`, `type`.
     pub fields: BTreeMap<String, Value>,
-    /// Labels that our field manager owns.
+    /// Labels that our field manager owns; on an object that Helm manages, those that Helm owns too.
     pub owned_labels: BTreeSet<String>,
-    /// Annotations that our field manager owns.
+    /// Annotations that our field manager owns; likewise.
     pub owned_annotations: BTreeSet<String>,
+    /// Who owns which field, as the server keeps it; only of an object that Helm manages.
+    pub managed_fields: Vec<Value>,
 }
 
 /// Whose an object is.
@@ -185,12 +193,15 @@ pub struct Live {
 pub enum Owner {
     /// Of this very instance.
     Ours,
+    /// Of this very instance, made by the original bundle: it becomes ours.
+    Original,
     /// Of somebody else; the text says of whom, as far as the object tells.
     Foreign(String),
 }
 
 impl Live {
-    /// Ours are the objects that carry our label and the instance's name and home namespace, and no others.
+    /// Ours are the objects that carry our label and the instance's name and home namespace, and those of the original
+    /// bundle's release for this instance; and no others.
     #[must_use]
     pub fn owner(&self, name: &str, namespace: &str) -> Owner {
         let manager = self.labels.get(MANAGED_BY).map(String::as_str);
@@ -201,6 +212,10 @@ impl Live {
                 Owner::Foreign(format!("it belongs to the k8s-token instance {owner} of namespace {home}"))
             }
             (Some(MANAGER), _) => Owner::Foreign("it lacks our annotations: somebody removed them".to_owned()),
+            (Some(original::HELM), _) => match original::release_of(self, name, namespace) {
+                Release::Original => Owner::Original,
+                Release::Other(whose) => Owner::Foreign(whose),
+            },
             (Some(other), _) => Owner::Foreign(format!("it is managed by {other}")),
             (None, _) => Owner::Foreign("nothing says who manages it".to_owned()),
         }

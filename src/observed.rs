@@ -6,7 +6,7 @@ use crate::{
     grant::{Authority, Place},
     inventory::Inventory,
     name::{ClusterRoleName, Namespace},
-    object::{Live, TOKEN_SECRET},
+    object::{Live, Reference, TOKEN_SECRET},
     rbac::{Rule, Tuple},
 };
 
@@ -53,6 +53,8 @@ pub struct Observed {
     /// The first Secret and the one before the newest, by number, when they are still there: left by runs that
     /// overtook each other.
     pub earlier: Vec<(u32, Live)>,
+    /// The Secrets in which Helm keeps the original bundle's release, where there is one.
+    pub revisions: Vec<(Reference, Live)>,
 }
 
 impl Observed {

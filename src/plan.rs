@@ -11,6 +11,7 @@ use crate::{
     grant::{Authority, Grant, Place},
     object::{Live, Manifest, Owner, Reference, differing},
     observed::{Observed, Presence},
+    original,
     rbac::{Atom, Coverage, Permissions, Rule, atoms, difference, same_permissions},
     request::Request,
     text::escaped,
@@ -24,6 +25,8 @@ pub enum Action {
     Create,
     /// Some of our fields differ.
     Update,
+    /// The original bundle made it; it becomes ours as it is, but for what differs.
+    Adopt,
     /// It differs in what cannot be changed: deleted and made again.
     Replace,
     /// It goes.
@@ -39,6 +42,7 @@ impl Action {
         match self {
             Self::Create => "create",
             Self::Update => "update",
+            Self::Adopt => "adopt",
             Self::Replace => "replace",
             Self::Delete => "delete",
             Self::Unchanged => "unchanged",
@@ -124,16 +128,29 @@ impl Plan {
         for (generation, live) in observed.retired() {
             let reference = request.names.secret(generation);
             match request.owner(live) {
-                Owner::Ours => plan.push(Action::Delete, reference),
+                Owner::Ours | Owner::Original => plan.push(Action::Delete, reference),
                 Owner::Foreign(whose) if generation == observed.newest() => {
                     plan.foreign.push(Foreign { reference, whose });
                 }
                 Owner::Foreign(_) => {} // somebody has taken a name that we have left for good
             }
         }
-        plan.changes.sort_by(|one, other| one.reading_order(home).cmp(&other.reading_order(home)));
+        plan.sort(request);
         plan.permissions = permissions(request, desired, observed);
         plan
+    }
+
+    /// Adds objects that have to go beside those that are compared.
+    pub fn delete(&mut self, request: &Request, objects: &[Reference]) {
+        for object in objects {
+            self.push(Action::Delete, object.clone());
+        }
+        self.sort(request);
+    }
+
+    fn sort(&mut self, request: &Request) {
+        let home = request.namespace.as_str();
+        self.changes.sort_by(|one, other| one.reading_order(home).cmp(&other.reading_order(home)));
     }
 
     fn push(&mut self, action: Action, reference: Reference) {
@@ -198,7 +215,7 @@ pub fn held_at<'a>(places: &'a BTreeSet<Place>, observed: &Observed) -> Vec<(&'a
 fn permissions(request: &Request, desired: &Desired, observed: &Observed) -> Permissions {
     let bound = observed.places.iter().filter(|(place, found)| {
         let binding = found.binding.as_ref().filter(|binding| request.owns(binding));
-        binding.is_some_and(|binding| binds(binding, &desired::binding(request, place)))
+        binding.is_some_and(|binding| binds(binding, &desired::binding(request, place), request.namespace.as_str()))
     });
     let held: Vec<(&Place, Vec<Rule>)> = bound.map(|(place, _)| (place, observed.rules(place))).collect();
     let wanted = granted_rules(request, observed);
@@ -226,11 +243,19 @@ pub fn all_atoms<'a>(rules: &'a [(&Place, Vec<Rule>)]) -> Vec<Atom<'a>> {
     rules.iter().flat_map(|(place, rules)| atoms(rules, place.scope.namespace())).collect()
 }
 
-/// Whether a live binding gives the role of this place to our ServiceAccount, whatever else it does.
-fn binds(binding: &Live, wanted: &Manifest) -> bool {
+/// Whether a live binding gives the role of this place to our ServiceAccount, whatever else it does. A subject without
+/// a namespace, as the original bundle wrote it, is one of the binding's own.
+fn binds(binding: &Live, wanted: &Manifest, home: &str) -> bool {
+    let ours = &wanted.body["subjects"][0];
+    let beside = wanted.reference.namespace.as_deref() == Some(home);
+    let is_ours = |subject: &Value| {
+        let short = beside && subject.get("namespace").is_none();
+        ["kind", "name"].iter().all(|key| subject[key] == ours[key])
+            && (short || subject["namespace"] == ours["namespace"])
+    };
     let subjects = binding.fields.get("subjects").and_then(Value::as_array);
     binding.fields.get("roleRef") == Some(&wanted.body["roleRef"])
-        && subjects.is_some_and(|subjects| subjects.contains(&wanted.body["subjects"][0]))
+        && subjects.is_some_and(|subjects| subjects.iter().any(is_ours))
 }
 
 /// What is to be done so that the live object becomes the manifest.
@@ -246,6 +271,8 @@ pub fn change(manifest: &Manifest, live: Option<&Live>) -> Change {
     } else if fields.iter().any(|field| field.starts_with("/roleRef")) {
         // Immutable, by validation of RoleBinding. So is the type of a Secret: one of another type is retired.
         Action::Replace
+    } else if original::is_managed_by_helm(live) {
+        Action::Adopt // that of others is refused before anything is written
     } else {
         Action::Update
     };

@@ -9,6 +9,7 @@ mod refusal;
 pub use refusal::{denied, needed, not_grantable, summary};
 
 use std::{
+    collections::BTreeMap,
     pin::Pin,
     time::{Duration, Instant},
 };
@@ -35,6 +36,7 @@ use crate::{
     name::Namespace,
     object::{Kind, Live, MANAGED_BY, MANAGER, Manifest, Reference},
     observed::Presence,
+    original,
     rbac::{Atom, Rule, Target},
     secret::Token,
     transport::{self, ANSWER, USER_AGENT},
@@ -231,9 +233,38 @@ impl Cluster {
     /// # Errors
     /// Why they could not be listed.
     pub async fn list(&self, kind: Kind, namespace: Option<&Namespace>) -> Result<Vec<(Reference, Live)>, Failure> {
+        self.labelled(kind, namespace, &format!("{MANAGED_BY}={MANAGER}")).await
+    }
+
+    /// The Secrets in which Helm keeps the revisions of this very release, without what is in them.
+    ///
+    /// # Errors
+    /// Why they could not be listed.
+    pub async fn revisions(&self, namespace: &Namespace, release: &str) -> Result<Vec<(Reference, Live)>, Failure> {
+        let found = self.labelled(Kind::Secret, Some(namespace), &original::release_selector(release)).await?;
+        Ok(found.into_iter().filter(|(secret, _)| original::is_revision(&secret.name, release)).collect())
+    }
+
+    /// The chart of a revision, if it is one.
+    ///
+    /// # Errors
+    /// Why it could not be looked at.
+    pub async fn chart(&self, revision: &Reference) -> Result<Option<String>, Failure> {
+        let attempt = self.attempt("looking for", "get", Some(revision));
+        let found = self.find(&attempt, revision).await?;
+        let packed = found.and_then(|secret| STANDARD.decode(text(&secret, "/data/release")).ok());
+        Ok(packed.and_then(|packed| original::chart_of(&packed)))
+    }
+
+    async fn labelled(
+        &self,
+        kind: Kind,
+        namespace: Option<&Namespace>,
+        selector: &str,
+    ) -> Result<Vec<(Reference, Live)>, Failure> {
         let place = Reference { kind, namespace: namespace.map(ToString::to_string), name: String::new() };
         let attempt = self.attempt("listing", "list", Some(&place));
-        let mut parameters = ListParams::default().labels(&format!("{MANAGED_BY}={MANAGER}")).limit(PAGE);
+        let mut parameters = ListParams::default().labels(selector).limit(PAGE);
         let mut found = Vec::new();
         loop {
             let page = self.send(&attempt, collection(&place).list_metadata(&parameters)).await?;
@@ -284,6 +315,22 @@ impl Cluster {
     /// Why it would be refused.
     pub async fn dry_run(&self, manifest: &Manifest, live: Option<&Live>) -> Result<Live, Failure> {
         self.patch("trying to apply", manifest, live, PatchParams::apply(MANAGER).dry_run()).await
+    }
+
+    /// Replaces the managed fields of an object and changes nothing else, unless somebody has written since we looked.
+    ///
+    /// # Errors
+    /// Why not.
+    pub async fn hand_over(&self, reference: &Reference, live: &Live, fields: Vec<Value>) -> Result<Live, Failure> {
+        let attempt = Attempt { stores: true, ..self.attempt("taking over the fields of", "patch", Some(reference)) };
+        let replace = |path: &str, value: Value| json!({"op": "replace", "path": path, "value": value});
+        let version = replace("/metadata/resourceVersion", json!(live.resource_version));
+        let body = json!([replace("/metadata/managedFields", json!(fields)), version]).to_string();
+        let request = http::Request::patch(format!("{}/{}", collection(reference).url_path, segment(reference)))
+            .header(http::header::CONTENT_TYPE, "application/json-patch+json")
+            .body(body.into_bytes())
+            .map_err(Unbuilt::BuildRequest);
+        Ok(Seen::of(&self.send(&attempt, request).await?).live)
     }
 
     async fn patch(
@@ -490,19 +537,22 @@ fn collection(reference: &Reference) -> Request {
 }
 
 impl Seen {
-    fn of(object: &Value) -> Self {
+    fn of<'o>(object: &'o Value) -> Self {
         let token = STANDARD.decode(text(object, "/data/token")).unwrap_or_default();
         let token = std::str::from_utf8(&token).ok().and_then(|token| Token::parse(token).ok());
-        let texts = |pointer: &str| {
+        let texts = |pointer: &str| -> BTreeMap<String, String> {
             let values = object.pointer(pointer).and_then(Value::as_object).into_iter().flatten();
             values.filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned()))).collect()
         };
-        let ours = list(object, "/metadata/managedFields")
-            .iter()
-            .find(|entry| text(entry, "/manager") == MANAGER && text(entry, "/operation") == "Apply");
+        let managed = list(object, "/metadata/managedFields");
+        let labels = texts("/metadata/labels");
+        // What Helm owns of the original bundle's objects becomes ours.
+        let helms = labels.get(MANAGED_BY).is_some_and(|manager| manager == original::HELM);
+        let ours = |entry: &&Value| original::is_ours(entry) || (helms && original::is_helms(entry));
         let owned = |map: &str| {
-            let keys = ours.and_then(|entry| entry.pointer("/fieldsV1/f:metadata")?.get(map)?.as_object());
-            keys.into_iter().flatten().filter_map(|(key, _)| Some(key.strip_prefix("f:")?.to_owned())).collect()
+            let keys = |entry: &'o Value| entry.pointer("/fieldsV1/f:metadata")?.get(map)?.as_object();
+            let keys = managed.iter().filter(ours).filter_map(keys).flatten();
+            keys.filter_map(|(key, _)| Some(key.strip_prefix("f:")?.to_owned())).collect()
         };
         // Never `data`: what a Secret holds stays in this file.
         let fields = ["rules", "subjects", "roleRef", "type"].into_iter().filter_map(|field| {
@@ -512,11 +562,12 @@ impl Seen {
         let live = Live {
             uid: text(object, "/metadata/uid"),
             resource_version: text(object, "/metadata/resourceVersion"),
-            labels: texts("/metadata/labels"),
+            labels,
             annotations: texts("/metadata/annotations"),
             fields: fields.collect(),
             owned_labels: owned("f:labels"),
             owned_annotations: owned("f:annotations"),
+            managed_fields: if helms { managed.to_vec() } else { Vec::new() },
         };
         Self { live, token }
     }

@@ -53,16 +53,16 @@ pub struct Request {
 }
 
 impl Request {
-    /// Whose an object is: ours when it carries the instance's name and home namespace.
+    /// Whose an object is: this instance's when it carries its name and home namespace.
     #[must_use]
     pub fn owner(&self, live: &Live) -> Owner {
         live.owner(self.name.as_str(), self.namespace.as_str())
     }
 
-    /// True when an object is ours.
+    /// True when an object is this instance's, whoever made it.
     #[must_use]
     pub fn owns(&self, live: &Live) -> bool {
-        self.owner(live) == Owner::Ours
+        !matches!(self.owner(live), Owner::Foreign(_))
     }
 
     /// True when something is to be at this place.

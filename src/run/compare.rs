@@ -1,7 +1,7 @@
 //! What stands between what is there and what is wanted, before anything is tried: the plan, what refuses it, and what
 //! there is to say of places that stay. Pure.
 
-use super::{look::Sight, rights};
+use super::{look::Sight, rights, take_over};
 use crate::{
     cluster::summary,
     desired::Desired,
@@ -25,8 +25,9 @@ pub fn compare(request: &Request, sight: &Sight) -> (Desired, Plan) {
     let blind = !sight.denied.is_empty();
     let generation = if blind { sight.observed.newest() } else { sight.observed.wanted_generation() };
     let kept = kept(request, sight).map(|(place, _)| place.clone());
-    let desired = Desired::new(request, generation, kept.collect());
-    let plan = Plan::new(request, &desired, &sight.observed);
+    let desired = Desired::new(request, generation, kept.collect(), take_over::take_over(request, sight));
+    let mut plan = Plan::new(request, &desired, &sight.observed);
+    plan.delete(request, &desired.take_over.revisions);
     (desired, plan)
 }
 
@@ -51,16 +52,18 @@ fn kept<'a>(request: &'a Request, sight: &'a Sight) -> impl Iterator<Item = (&'a
             Owner::Foreign(whose) => {
                 Some((place, not_cleared(place, &format!("{object} is not ours any more: {whose}"))))
             }
-            Owner::Ours => None,
+            Owner::Ours | Owner::Original => None,
         }
     })
 }
 
-/// What there is to say of the places of earlier requests, before they are cleared.
+/// What there is to say of what was there before, before it is changed.
 #[must_use]
-pub fn remarks(request: &Request, sight: &Sight) -> Vec<Finding> {
+pub fn remarks(request: &Request, sight: &Sight, desired: &Desired) -> Vec<Finding> {
+    let taken_over = take_over::remarks(&desired.take_over, request, &sight.observed);
     let kept = kept(request, sight).map(|(_, finding)| finding);
-    kept.chain(gone(&sight.observed, |place| !request.wants(place))).collect()
+    let gone = gone(&sight.observed, |place| !request.wants(place));
+    taken_over.into_iter().chain(kept).chain(gone).collect()
 }
 
 /// Namespaces that are gone, and in which there was one of these places.
@@ -182,7 +185,7 @@ pub fn trials<'a>(sight: &'a Sight, desired: &'a Desired, plan: &Plan) -> Vec<Tr
     let all = identity.into_iter().chain(grants);
     all.filter(|trial| {
         let change = plan.change(&trial.manifest.reference);
-        change.is_some_and(|change| matches!(change.action, Action::Create | Action::Update))
+        change.is_some_and(|change| matches!(change.action, Action::Create | Action::Update | Action::Adopt))
     })
     .collect()
 }

@@ -13,6 +13,7 @@ use super::{
     compare::{lacks, not_cleared, trials},
     look::Sight,
     plan::tried,
+    take_over::release_left,
 };
 use crate::{
     cluster::{Cluster, denied, needed},
@@ -23,6 +24,7 @@ use crate::{
     name::Namespace,
     object::{Live, Manifest, Reference},
     observed::Presence,
+    original::TakenOver,
     plan::{Action, Change, Plan, change, going},
     rbac::{Widening, widening},
 };
@@ -107,9 +109,12 @@ impl<'a> Converge<'a> {
         let first = async {
             self.make_namespace().await?;
             let live = self.sight.observed.service_account.as_ref();
-            let account = self.account(&inventory, live, inventory == self.desired.inventory);
+            let record = self.desired.take_over.record_on_the_way();
+            let last = inventory == self.desired.inventory && record == self.desired.take_over.record;
+            let account = self.account(&inventory, record.as_ref(), live, last);
             // The home Role is looked for whatever is written down, but where other places are, it is one of them.
-            if live.is_none() || self.sight.observed.inventory.contains(&home) {
+            let known = live.is_none() || self.sight.observed.inventory.contains(&home);
+            if known && !self.desired.take_over.under_way {
                 let (account, roles) = tokio::join!(account, self.roles(&ours));
                 Failure::both(account, roles)
             } else {
@@ -148,6 +153,7 @@ impl<'a> Converge<'a> {
     pub fn will_shrink(&self, widened: &Widened<'_>) -> bool {
         self.going().next().is_some()
             || !(widened.shrinking.is_empty() && widened.stand_ins.is_empty())
+            || self.desired.take_over.under_way
             || widened.inventory != self.desired.inventory
     }
 
@@ -161,7 +167,7 @@ impl<'a> Converge<'a> {
         let request = self.run.request;
         let (bindings, roles): (Vec<_>, Vec<_>) =
             self.going().partition(|(place, reference, _)| *reference == request.names.binding(place));
-        let (cleared, shrunk, stood_in) = tokio::join!(
+        let (cleared, shrunk, stood_in, release) = tokio::join!(
             join_all(bindings.iter().map(|(place, reference, live)| self.clear(place, reference, live))),
             join_all(widened.shrinking.iter().map(|(manifest, live)| self.make(manifest, Some(live)))),
             join_all(widened.stand_ins.iter().map(async |(reference, live)| {
@@ -169,9 +175,12 @@ impl<'a> Converge<'a> {
                 self.note(Action::Delete, reference, "which stood in");
                 Ok(())
             })),
+            join_all(self.revisions().map(|(reference, live)| self.remove(reference, live))),
         );
-        let ((mut refused, _), _) =
-            Failure::both(Failure::both(Failure::all(cleared), Failure::all(shrunk)), Failure::all(stood_in))?;
+        let (((mut refused, _), _), release) = Failure::both(
+            Failure::both(Failure::both(Failure::all(cleared), Failure::all(shrunk)), Failure::all(stood_in)),
+            Failure::all(release),
+        )?;
         let cleared = join_all(roles.iter().map(|(place, reference, live)| self.clear(place, reference, live)));
         refused.extend(Failure::all(cleared.await)?);
 
@@ -181,9 +190,15 @@ impl<'a> Converge<'a> {
                 self.run.report.finding(not_cleared(&place, &why));
             }
         }
+        let mut record = self.desired.take_over.record.clone();
+        if let (Some(record), Some(why)) = (&mut record, release.into_iter().flatten().next()) {
+            record.pending = true;
+            self.run.report.finding(release_left(request, &why));
+        }
         let inventory: Inventory = self.desired.inventory.places().chain(&kept).cloned().collect();
-        if inventory != widened.inventory || inventory != self.desired.inventory {
-            self.account(&inventory, Some(&widened.service_account), true).await?;
+        let moved = inventory != widened.inventory || inventory != self.desired.inventory;
+        if moved || self.desired.take_over.under_way {
+            self.account(&inventory, record.as_ref(), Some(&widened.service_account), true).await?;
         }
         Ok(kept)
     }
@@ -219,10 +234,16 @@ impl<'a> Converge<'a> {
         Ok(())
     }
 
-    /// Writes the ServiceAccount with this inventory, unless it is like that. Only the last time it is a change that
-    /// counts.
-    async fn account(&self, inventory: &Inventory, live: Option<&Live>, last: bool) -> Result<Live, Failure> {
-        let manifest = desired::service_account(self.run.request, self.desired.generation, inventory);
+    /// Writes the ServiceAccount with this inventory and this record of a take-over, unless it is like that. Only the
+    /// last time it is a change that counts.
+    async fn account(
+        &self,
+        inventory: &Inventory,
+        record: Option<&TakenOver>,
+        live: Option<&Live>,
+        last: bool,
+    ) -> Result<Live, Failure> {
+        let manifest = desired::service_account(self.run.request, self.desired.generation, inventory, record);
         let started = Instant::now();
         let written = match live {
             Some(live) if change(&manifest, Some(live)).action == Action::Unchanged => None,
@@ -233,7 +254,7 @@ impl<'a> Converge<'a> {
             (true, Some(_)) => self.record(&whole, started.elapsed()),
             (true, None) => self.run.report.change(&whole, None),
             (false, Some(_)) => {
-                self.note(whole.action, &manifest.reference, "with every place that will hold something");
+                self.note(whole.action, &manifest.reference, "with all that it has to remember on the way");
             }
             (false, None) => {}
         }
@@ -249,7 +270,7 @@ impl<'a> Converge<'a> {
     async fn role(&self, granted: &'a Granted, role: &'a Manifest) -> Result<Step<'a>, Failure> {
         let request = self.run.request;
         let live = self.sight.observed.role(&granted.place);
-        let (Some(live), Some(Action::Update)) = (live, self.action(role)) else {
+        let (Some(live), Some(Action::Update | Action::Adopt)) = (live, self.action(role)) else {
             return self.make(role, live).await.map(|_| Step::Done);
         };
         match widening(&live.rules(), request.rules(&granted.place)) {
@@ -355,6 +376,12 @@ impl<'a> Converge<'a> {
         Failure { cause, object: failure.object, ..lacking }
     }
 
+    /// The Secrets of Helm that go.
+    fn revisions(&self) -> impl Iterator<Item = &'a (Reference, Live)> {
+        let going = &self.desired.take_over.revisions;
+        self.sight.observed.revisions.iter().filter(|(reference, _)| going.contains(reference))
+    }
+
     /// Deletes an object of an earlier request; its place and the reason when that is not to be.
     async fn clear(
         &self,
@@ -362,6 +389,11 @@ impl<'a> Converge<'a> {
         reference: &Reference,
         live: &Live,
     ) -> Result<Option<(Place, String)>, Failure> {
+        Ok(self.remove(reference, live).await?.map(|why| (place.clone(), why)))
+    }
+
+    /// Deletes an object that stands in nobody's way; the reason when that is not to be.
+    async fn remove(&self, reference: &Reference, live: &Live) -> Result<Option<String>, Failure> {
         let started = Instant::now();
         match self.cluster.delete(reference, live).await {
             Ok(()) => {
@@ -369,11 +401,9 @@ impl<'a> Converge<'a> {
                 self.record(&change, started.elapsed());
                 Ok(None)
             }
-            Err(failure) if failure.code == Code::MissingPermission => {
-                Ok(Some((place.clone(), lacks(&failure.missing))))
-            }
+            Err(failure) if failure.code == Code::MissingPermission => Ok(Some(lacks(&failure.missing))),
             // An admission policy that protects it.
-            Err(failure) if failure.code == Code::Refused => Ok(Some((place.clone(), failure.cause))),
+            Err(failure) if failure.code == Code::Refused => Ok(Some(failure.cause)),
             Err(failure) => Err(failure),
         }
     }

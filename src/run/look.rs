@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use futures_util::future::join_all;
 
-use super::{Run, rights::Rights};
+use super::{Run, rights::Rights, take_over};
 use crate::{
     cluster::{Cluster, Seen},
     credential::Review,
@@ -16,7 +16,9 @@ use crate::{
     names::Names,
     object::{INVENTORY, Kind, Live, Reference},
     observed::{Found, Observed, Presence},
+    original,
     rbac::Tuple,
+    request::Request,
     secret::Token,
 };
 
@@ -34,6 +36,10 @@ pub struct Sight {
     pub denied: Vec<Tuple>,
     /// False when the list of places on the ServiceAccount cannot be read as a whole.
     pub inventory_is_whole: bool,
+    /// True when the original bundle's release is, or may be, there.
+    pub release_is_evident: bool,
+    /// What the parent credential lacks to look for that release's Secrets.
+    pub revisions_denied: Vec<Tuple>,
 }
 
 impl Sight {
@@ -91,11 +97,22 @@ pub async fn look(run: &Run<'_>, cluster: &Cluster) -> Result<Sight, Failure> {
     let left: Vec<&Place> = observed.inventory.places().filter(|place| !places.contains_key(place)).collect();
     let unseen_scopes: BTreeSet<&Scope> =
         left.iter().map(|place| &place.scope).filter(|scope| !scopes.contains(scope)).collect();
-    let (earlier, surroundings, more) = tokio::join!(
+    let evident = take_over::is_evident(request, observed.service_account.as_ref(), places.get(&home));
+    // A release whose objects are gone, or were never made, is known by its Secrets alone.
+    let thinkable = observed.service_account.is_none() && observed.presence(&request.namespace) != Presence::Absent;
+    let release = release(cluster, request, evident, thinkable);
+    let (earlier, surroundings, more, release) = tokio::join!(
         secrets(cluster, names, newest, secret),
         Surroundings::look(cluster, &unseen_scopes, left.iter().copied()),
         join_all(left.iter().map(|place| look_at(cluster, names, place))),
+        release,
     );
+    let mut revisions_denied = Vec::new();
+    observed.revisions = tolerate(release.map(Some), &mut revisions_denied)?.unwrap_or_default();
+    let release_is_evident = evident || !observed.revisions.is_empty();
+    if !release_is_evident {
+        revisions_denied.clear(); // nothing says that there is one
+    }
     let (newest_secret, earlier) = earlier;
     // What a ClusterRole allows that is not asked for any more need not be known.
     surroundings.settle(&mut observed, &mut rights)?;
@@ -123,7 +140,16 @@ pub async fn look(run: &Run<'_>, cluster: &Cluster) -> Result<Sight, Failure> {
     }
     // Only told, never needed: a cluster that hides its version is none the worse.
     let server_version = version.ok();
-    Ok(Sight { observed, tokens, server_version, rights, denied, inventory_is_whole })
+    Ok(Sight {
+        observed,
+        tokens,
+        server_version,
+        rights,
+        denied,
+        inventory_is_whole,
+        release_is_evident,
+        revisions_denied,
+    })
 }
 
 /// What is around the places: namespaces, what the parent may do in each scope, and the ClusterRoles that others keep.
@@ -189,6 +215,24 @@ impl Surroundings {
         }
         Ok(denied)
     }
+}
+
+/// The Secrets of the original bundle's release, if it is one of this instance.
+async fn release(
+    cluster: &Cluster,
+    request: &Request,
+    evident: bool,
+    thinkable: bool,
+) -> Result<Vec<(Reference, Live)>, Failure> {
+    if !(evident || thinkable) {
+        return Ok(Vec::new());
+    }
+    let revisions = cluster.revisions(&request.namespace, request.name.as_str()).await?;
+    let ours = match revisions.last() {
+        Some((any, _)) if !evident => cluster.chart(any).await?.as_deref() == Some(original::CHART),
+        _ => evident,
+    };
+    Ok(if ours { revisions } else { Vec::new() })
 }
 
 async fn look_at(cluster: &Cluster, names: &Names, place: &Place) -> Result<(Place, Found), Failure> {

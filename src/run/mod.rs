@@ -9,6 +9,7 @@ mod proof;
 mod provision;
 mod rights;
 mod take_back;
+mod take_over;
 
 pub use plan::plan;
 pub use provision::provision;

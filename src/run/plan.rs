@@ -27,7 +27,7 @@ pub async fn plan(run: &Run<'_>) -> Result<bool, Failure> {
     let sight = run.look(&cluster).await?;
     let (desired, mut plan) = compare(run.request, &sight);
     let refused = refusal(run.request, &sight, &desired, &plan);
-    for remark in remarks(run.request, &sight) {
+    for remark in remarks(run.request, &sight, &desired) {
         run.report.finding(remark);
     }
 
@@ -62,6 +62,7 @@ async fn preview(
     // What the server makes of it counts: admission may add to a change, or undo it.
     for (trial, outcome) in tried(run, cluster, sight, trials).await? {
         let change = plan.changes.iter_mut().find(|change| change.reference == trial.manifest.reference);
+        let change = change.filter(|change| change.action != Action::Adopt); // Helm still holds what will go
         if let (Some(change), Some(live), Some(outcome)) = (change, trial.live, outcome) {
             change.fields = outcome.differences(live);
             if change.fields.is_empty() {

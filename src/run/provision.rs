@@ -1,6 +1,6 @@
 //! provision: look, compare, widen, prove, shrink, hand out.
 
-use std::{collections::BTreeSet, time::Instant};
+use std::{cell::OnceCell, collections::BTreeSet, time::Instant};
 
 use super::{
     Run,
@@ -8,13 +8,14 @@ use super::{
     converge::Converge,
     look::Sight,
     proof::{self, Claim, Taken},
+    take_over,
 };
 use crate::{
     artifact::Artifact,
     cluster::Cluster,
     credential::{Expected, check_claims},
     desired::Desired,
-    error::{Code, Failure},
+    error::{Code, Exit, Failure},
     object::Live,
     plan::{Plan, all_atoms, granted_rules, held_at, leftovers},
     publish::{self, Publisher},
@@ -28,27 +29,58 @@ use crate::{
 /// # Errors
 /// Which step failed; a repeat goes on from there.
 pub async fn provision(run: &Run<'_>, deliver: impl FnOnce(&Artifact) -> Result<(), Failure>) -> Result<(), Failure> {
-    let request = run.request;
     let cluster = run.connect().await?;
-    let sight = run.look(&cluster).await?;
+    let account = OnceCell::new();
+    let result = establish(run, &cluster, &account, deliver).await;
+    match (result, account.get()) {
+        (Err(failure), Some(uid)) if failure.code.exit() == Exit::Unproved => {
+            Err(overtaken(run, &cluster, uid, failure).await)
+        }
+        (result, _) => result,
+    }
+}
+
+/// A token does not work when its ServiceAccount is gone: then another run is the cause, and not what that led to.
+async fn overtaken(run: &Run<'_>, cluster: &Cluster, uid: &str, failure: Failure) -> Failure {
+    let account = run.request.names.service_account();
+    let what = match cluster.get(&account).await {
+        Ok(Some(seen)) if seen.live.uid != uid => "deleted and made again",
+        Ok(None) => "deleted",
+        Ok(Some(_)) | Err(_) => return failure,
+    };
+    let cause = format!("it was {what} while this run was at work: by another run, perhaps");
+    Failure::new(Code::Conflict, failure.doing, cause).on(account.to_string())
+}
+
+/// All of it. `account` gets the uid of the ServiceAccount as soon as that is there.
+async fn establish(
+    run: &Run<'_>,
+    cluster: &Cluster,
+    account: &OnceCell<String>,
+    deliver: impl FnOnce(&Artifact) -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    let request = run.request;
+    let mut sight = run.look(cluster).await?;
     let (desired, mut plan) = compare(request, &sight);
     if let Some(failure) = refusal(request, &sight, &desired, &plan) {
         return Err(failure);
     }
-    for remark in remarks(request, &sight) {
+    for remark in remarks(request, &sight, &desired) {
         run.report.finding(remark);
     }
 
     let mut permissions = std::mem::take(&mut plan.permissions);
-    let converge = Converge { run, cluster: &cluster, sight: &sight, desired: &desired, plan: &plan };
-    converge.preflight().await?;
+    Converge { run, cluster, sight: &sight, desired: &desired, plan: &plan }.preflight().await?;
+    take_over::take_fields(run, cluster, &mut sight.observed).await?;
+    let converge = Converge { run, cluster, sight: &sight, desired: &desired, plan: &plan };
     let narrowed = permissions.narrowed.clone();
     let making = async {
         let widened = converge.widen().await?;
+        let _ = account.set(widened.service_account.uid.clone());
         if !converge.will_shrink(&widened) {
             run.report.permissions(std::mem::take(&mut permissions));
         }
-        let (token, secret) = token(run, &cluster, &sight, &desired).await?;
+        let (token, secret) = token(run, cluster, &sight, &desired).await?;
         Ok((widened, token, secret))
     };
     // Connecting as the new credential takes as long as two of these requests, and needs no token yet.
@@ -105,7 +137,7 @@ pub async fn provision(run: &Run<'_>, deliver: impl FnOnce(&Artifact) -> Result<
     })?;
     hand_over(run, publisher, &artifact).await?;
     deliver(&artifact)?;
-    retire(run, &cluster, &sight, &plan).await
+    retire(run, cluster, &sight, &plan).await
 }
 
 /// Deletes the Secrets that have been replaced, now that everybody has the new token.

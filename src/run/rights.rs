@@ -12,6 +12,7 @@ use crate::{
     grant::{Authority, Place, Scope},
     name::Namespace,
     object::{Kind, Reference},
+    original,
     plan::{Action, Change, Plan, granted_rules},
     rbac::{Atom, Coverage, Tuple, Widening, atoms, widening},
     request::Request,
@@ -49,7 +50,7 @@ pub fn lacking(request: &Request, sight: &Sight, desired: &Desired, plan: &Plan)
     let mut ungrantable: Vec<(&Place, Vec<Tuple>)> = Vec::new();
     for scope in sight.rights.0.keys().filter(|scope| sight.rights.complete(scope)) {
         let held = sight.rights.held(scope);
-        let changes = plan.changes.iter().filter(|change| !is_leftover(change));
+        let changes = plan.changes.iter().filter(|change| !is_leftover(change, request));
         for change in changes.filter(|change| scope_of(&change.reference).as_ref() == Some(scope)) {
             let lacks = verbs(change).iter().filter(|verb| !holds(&held, verb, &change.reference));
             requests.extend(lacks.map(|verb| needed(verb, &change.reference)));
@@ -115,9 +116,10 @@ fn only_shrinks(request: &Request, sight: &Sight, place: &Place) -> bool {
     matches!((grant, role), (Some(grant), Some(role)) if widening(&role.rules(), &grant.rules) == Widening::None)
 }
 
-/// What an earlier request has left always goes if it can, and stands in nobody's way if it cannot.
-fn is_leftover(change: &Change) -> bool {
-    change.action == Action::Delete && change.reference.kind != Kind::Secret
+/// What an earlier request or Helm has left always goes if it can, and stands in nobody's way if it cannot.
+fn is_leftover(change: &Change, request: &Request) -> bool {
+    let Reference { kind, name, .. } = &change.reference;
+    change.action == Action::Delete && (*kind != Kind::Secret || original::is_revision(name, request.name.as_str()))
 }
 
 /// What the parent lacks to delete these, for all at once: as far as the server can list its rights.
@@ -137,7 +139,7 @@ const fn verbs(change: &Change) -> &'static [&'static str] {
         (Action::Create, Kind::Namespace) => &["create"],
         // A server-side apply is a patch; of an object that is not there it needs create as well.
         (Action::Create, _) => &["create", "patch"],
-        (Action::Update, _) => &["patch"],
+        (Action::Update | Action::Adopt, _) => &["patch"],
         (Action::Replace, _) => &["delete", "create", "patch"],
         (Action::Delete, _) => &["delete"],
     }

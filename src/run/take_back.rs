@@ -8,7 +8,7 @@ use std::{
 
 use futures_util::future::join_all;
 
-use super::{Run, compare::gone, look::Sight, rights};
+use super::{Run, compare::gone, look::Sight, rights, take_over};
 use crate::{
     cluster::{Cluster, denied, needed, summary},
     connection::Login,
@@ -79,13 +79,14 @@ async fn cluster_side(run: &Run<'_>) -> Result<bool, Failure> {
             missing.extend(swept.unsearched.iter().cloned()); // nothing else finds what it does not say
         }
     }
+    missing.extend(sight.revisions_denied.iter().cloned());
     let mut failed = swept.failed.clone();
     let mut left = Left::of(request, &sight, swept);
     for (object, whose) in std::mem::take(&mut left.foreign) {
         let text = format!("{object} is left alone: {whose}");
         run.report.finding(Finding::remark("foreign-object", Severity::Info, text));
     }
-    for remark in gone(&sight.observed, |_| true) {
+    for remark in gone(&sight.observed, |_| true).chain(take_over::left_behind(request, &sight)) {
         run.report.finding(remark);
     }
 
@@ -223,14 +224,21 @@ impl Left {
         let identity = [names.service_account(), names.secret(observed.newest())];
         let unseen = identity.iter().map(|object| needed("get", object));
         left.unseen.extend(unseen.filter(|tuple| sight.denied.contains(tuple)));
+        // The original bundle's Secret names no chart, so it is its ServiceAccount that tells.
+        let account = observed.service_account.as_ref().map(|live| request.owner(live));
+        let owner = |live: &Live| match (request.owner(live), &account) {
+            (Owner::Original, Some(Owner::Foreign(whose))) => Owner::Foreign(whose.clone()),
+            (owner, _) => owner,
+        };
         for (object, live) in objects {
-            match live.map(|live| (live, request.owner(live))) {
-                Some((live, Owner::Ours)) => drop(left.ours.insert(object, live.clone())),
+            match live.map(|live| (live, owner(live))) {
+                Some((live, Owner::Ours | Owner::Original)) => drop(left.ours.insert(object, live.clone())),
                 Some((_, Owner::Foreign(whose))) => left.foreign.push((object, whose)),
                 None if left.unseen.contains(&needed("get", &object)) => left.hidden.push(object),
                 None => {}
             }
         }
+        left.ours.extend(observed.revisions.iter().cloned());
         for (object, live) in swept.found {
             if request.owns(&live) {
                 left.ours.entry(object).or_insert(live);

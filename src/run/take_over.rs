@@ -1,0 +1,150 @@
+//! The take-over of an instance that the original bundle made with Helm: what tells of one, what becomes of it, and the
+//! hand-over of Helm's fields. The objects stay, and with them the token; the Secrets in which Helm keeps its revisions
+//! go, because they hold the parent credential.
+
+use futures_util::future::join_all;
+
+use super::{Run, compare::lacks, look::Sight, rights};
+use crate::{
+    cluster::Cluster,
+    connection::Login,
+    error::Failure,
+    finding::{Finding, Severity},
+    object::{Live, Owner, Reference},
+    observed::{Found, Observed},
+    original::{self, TakeOver, TakenOver},
+    request::Request,
+};
+
+/// True when the release's Secrets have to be looked for: an object at home came from the original's chart without
+/// doubt, or an earlier run has begun with the take-over and not finished it. The chart's Secret alone is no proof.
+#[must_use]
+pub fn is_evident(request: &Request, account: Option<&Live>, home: Option<&Found>) -> bool {
+    let objects = account.into_iter().chain(home.iter().flat_map(|found| found.role.iter().chain(&found.binding)));
+    let original = |live: &Live| request.owner(live) == Owner::Original && original::names_our_chart(live);
+    objects.into_iter().any(original) || record(request, account).is_some_and(|record| record.pending)
+}
+
+/// What the ServiceAccount remembers, if it is ours.
+fn record(request: &Request, account: Option<&Live>) -> Option<TakenOver> {
+    let account = account.filter(|live| request.owner(live) == Owner::Ours)?;
+    TakenOver::of(&account.annotations).filter(|record| record.release == request.name.as_str())
+}
+
+/// Works out what has to be done, and what is to be remembered.
+#[must_use]
+pub fn take_over(request: &Request, sight: &Sight) -> TakeOver {
+    let observed = &sight.observed;
+    let before = record(request, observed.service_account.as_ref());
+    let parent = fingerprint(request);
+    if !sight.release_is_evident {
+        // Remembered for as long as the credential is used that was to be read there.
+        let record = before.filter(|record| record.exposed.is_some() && record.exposed == parent);
+        return TakeOver { record, ..TakeOver::default() };
+    }
+    let deletable = |object: &Reference| rights::undeletable(sight, std::slice::from_ref(object)).is_empty();
+    let (revisions, left): (Vec<Reference>, Vec<Reference>) =
+        observed.revisions.iter().map(|(object, _)| object.clone()).partition(deletable);
+    let mut missing = sight.revisions_denied.clone();
+    missing.extend(rights::undeletable(sight, &left));
+    let stuck = (!missing.is_empty()).then(|| lacks(&missing));
+    let release = request.name.as_str().to_owned();
+    let exposed = before.map_or(parent, |record| record.exposed);
+    let record = TakenOver { release, exposed, pending: stuck.is_some() };
+    TakeOver { under_way: true, record: Some(record), revisions, stuck }
+}
+
+/// What there is to say of it.
+#[must_use]
+pub fn remarks(take_over: &TakeOver, request: &Request, observed: &Observed) -> Vec<Finding> {
+    let mut remarks = Vec::new();
+    if is_original(request, observed) {
+        let text = format!(
+            "the original bundle made this instance, as Helm release {}: its objects are taken over as they are, the \
+             token included",
+            request.name
+        );
+        remarks.push(
+            Finding::remark("adopt", Severity::Medium, text).help("Helm knows nothing of the instance after that"),
+        );
+    }
+    remarks.extend(exposed(take_over, request, observed));
+    remarks.extend(take_over.stuck.as_deref().map(|why| release_left(request, why)));
+    remarks
+}
+
+/// The parent credential that was to be read in the namespace.
+fn exposed(take_over: &TakeOver, request: &Request, observed: &Observed) -> Option<Finding> {
+    let home = &request.namespace;
+    let text = match (&take_over.record, observed.revisions.len()) {
+        (None, _) => return None,
+        (Some(_), 0) if take_over.under_way => {
+            format!(
+                "Helm kept the connection's credential in namespace {home}, for everybody who may read Secrets there"
+            )
+        }
+        (Some(_), 0) => format!(
+            "the connection still has the credential that Helm kept in namespace {home}, for everybody who may read \
+             Secrets there"
+        ),
+        (Some(_), revisions) => format!(
+            "Helm keeps the connection's credential in {revisions} Secrets of namespace {home}, for everybody who may \
+             read Secrets there"
+        ),
+    };
+    let help = "make a new credential for the connection, and have the old one refused by the cluster";
+    Some(Finding::remark("parent-exposed", Severity::High, text).help(help))
+}
+
+/// Secrets of the release that stay, and why.
+#[must_use]
+pub fn release_left(request: &Request, why: &str) -> Finding {
+    let text = format!(
+        "the Secrets in which Helm keeps the release {} of namespace {} are not all deleted: {why}",
+        request.name, request.namespace
+    );
+    Finding::remark("release-left", Severity::High, text)
+        .help("mend that and run again: the release is remembered until its Secrets are gone")
+}
+
+/// What a decommission has to say of an instance that the original bundle made.
+pub fn left_behind(request: &Request, sight: &Sight) -> Option<Finding> {
+    exposed(&take_over(request, sight), request, &sight.observed)
+}
+
+/// True when an object is there that the original bundle made.
+fn is_original(request: &Request, observed: &Observed) -> bool {
+    let places = observed.places.values().flat_map(|found| found.role.iter().chain(&found.binding));
+    let identity = observed.service_account.iter().chain(&observed.secret);
+    identity.chain(places).any(|live| request.owner(live) == Owner::Original)
+}
+
+fn fingerprint(request: &Request) -> Option<String> {
+    match &request.connection.login {
+        Login::Token(token) => Some(token.fingerprint()),
+        Login::Kubeconfig(_) => None,
+    }
+}
+
+/// Makes Helm's fields ours, object by object, without a change to anything else: what is not wanted of them can then
+/// be taken away by an apply.
+///
+/// # Errors
+/// Why not.
+pub async fn take_fields(run: &Run<'_>, cluster: &Cluster, observed: &mut Observed) -> Result<(), Failure> {
+    let (request, names) = (run.request, &run.request.names);
+    let secret = names.secret(observed.newest());
+    let identity = [(names.service_account(), observed.service_account.as_mut()), (secret, observed.secret.as_mut())];
+    let places = observed.places.iter_mut().flat_map(|(place, found)| {
+        [(names.binding(place), found.binding.as_mut()), (names.role(&place.scope), found.role.as_mut())]
+    });
+    let objects = identity.into_iter().chain(places).filter_map(|(object, live)| Some((object, live?)));
+    let taken = objects.filter(|(_, live)| request.owner(live) == Owner::Original).filter_map(|(object, live)| {
+        let fields = original::handed_over(&live.managed_fields)?;
+        Some(async move {
+            *live = cluster.hand_over(&object, live, fields).await?;
+            Ok(())
+        })
+    });
+    Failure::all(join_all(taken).await).map(drop)
+}

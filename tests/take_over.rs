@@ -1,0 +1,438 @@
+//! Instances of the original bundle, made by real helm, become ours: nobody downstream notices, and the parent
+//! credential that lay in the namespace is gone.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "helpers of tests fail as tests do")]
+
+mod support;
+
+use std::{
+    fs,
+    path::Path,
+    process::{Command, Stdio},
+};
+
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use serde_json::{Value, json};
+use support::{Instance, NAME, Ran, changes, paths, status, token_of, versions};
+use testbed::{ControlPlane, Grant, Helm, HelmRelease, InterceptingProxy, Original, Verdict, rule};
+
+const LABEL: &str = "kubernetes.io/legacy-token-last-used"; // of the server, on a token that was used
+const TAKEN_OVER: &str = "k8s-token.massdriver.cloud/taken-over";
+
+fn control_plane() -> &'static ControlPlane {
+    ControlPlane::shared()
+}
+
+/// The original's instance for the same documents that ours gets.
+fn original<'a>(helm: &'static Helm, instance: &Instance) -> Original<'a> {
+    Original::new(control_plane(), helm, &instance.params, &instance.connection)
+}
+
+fn instance(stem: &str) -> Instance {
+    let cp = control_plane();
+    Instance::new(cp.admin(), &cp.namespace(stem))
+}
+
+fn objects(namespace: &str) -> Vec<Value> {
+    paths(namespace).iter().filter_map(|path| control_plane().get(path)).collect()
+}
+
+fn uids(namespace: &str) -> Vec<String> {
+    versions(control_plane(), namespace).into_iter().map(|(uid, _)| uid).collect()
+}
+
+/// The token in the Secret, as soon as the controller has put it there.
+fn token(namespace: &str) -> String {
+    let path = &paths(namespace)[3];
+    testbed::eventually("a token", || {
+        let secret = control_plane().get(path)?;
+        let token = STANDARD.decode(secret["data"]["token"].as_str()?).ok()?;
+        String::from_utf8(token).ok()
+    })
+}
+
+#[track_caller]
+fn finding(ran: &Ran, code: &str) -> Option<Value> {
+    let findings = ran.document()["findings"].as_array().unwrap().clone();
+    findings.into_iter().find(|finding| finding["code"] == code)
+}
+
+/// All that the release's Secrets hold, unpacked; the parent credential among it.
+fn revisions(namespace: &str, release: &str) -> Vec<HelmRelease> {
+    HelmRelease::all(control_plane(), namespace, release)
+}
+
+/// How an instance of the original came to be what it is.
+type History = fn(&mut Original<'_>);
+
+const HISTORIES: [(&str, History, usize); 6] = [
+    ("installed", |original| drop(original.provision()), 1),
+    (
+        "upgraded",
+        |original| {
+            original.provision();
+            original.params["md_metadata"]["default_tags"]["md-project"] = json!("renamed");
+            original.params["rules"][0]["verbs"] = json!(["get"]);
+            original.provision();
+            original.params["rules"][0]["verbs"] = json!(["get", "list"]);
+            original.provision();
+        },
+        3,
+    ),
+    (
+        "an upgrade was refused",
+        |original| {
+            original.provision();
+            original.failed_provision();
+        },
+        2,
+    ),
+    (
+        "an upgrade was killed",
+        |original| {
+            original.provision();
+            original.killed_provision();
+        },
+        2,
+    ),
+    ("the install was refused", |original| drop(original.failed_provision()), 1),
+    ("the install was killed", |original| original.killed_provision(), 1),
+];
+
+#[rstest::rstest]
+#[case(3)]
+#[case(4)]
+fn whatever_its_history_it_is_taken_over(#[case] major: u8) {
+    let helm = if major == 3 { Helm::v3() } else { Helm::v4() };
+    std::thread::scope(|scope| {
+        for (history, make, revisions) in HISTORIES {
+            scope.spawn(move || taken_over(helm, history, make, revisions));
+        }
+    });
+}
+
+fn taken_over(helm: &'static Helm, history: &str, make: History, count: usize) {
+    let cp = control_plane();
+    let instance = instance("adopt");
+    let namespace = instance.namespace.clone();
+    let mut theirs = original(helm, &instance);
+    make(&mut theirs);
+    let parent = instance.connection["authentication"]["user"]["token"].as_str().unwrap().to_owned();
+    let before = uids(&namespace);
+    let whole = before.len() == 4;
+    let old_token = (before.len() == 4).then(|| token(&namespace));
+    assert_eq!(revisions(&namespace, NAME).len(), count, "{history}");
+    let holds = |release: &HelmRelease| release.document.to_string().contains(&parent);
+    assert!(revisions(&namespace, NAME).iter().all(holds), "{history}: the leak is there");
+    // Somebody else's in the same namespace: a namesake in part, and of another chart.
+    let mut namesake = theirs.clone();
+    namesake.params["md_metadata"]["name_prefix"] = json!(format!("{NAME}-2"));
+    namesake.provision();
+    let others = || [format!("{NAME}-2")].map(|name| revisions(&namespace, &name).len());
+    let neighbours = cp.get(&format!("/api/v1/namespaces/{namespace}/serviceaccounts/{NAME}-2-token"));
+    // A label and an annotation that somebody has put there by hand.
+    for path in paths(&namespace).iter().filter(|path| cp.get(path).is_some()) {
+        cp.merge_patch(path, &json!({"metadata": {"labels": {"team": "blue"}, "annotations": {"note": "keep"}}}));
+    }
+
+    let states = || (versions(cp, &namespace), revisions(&namespace, NAME).len());
+    let untouched = states();
+    let plan = instance.ask("plan", &[]).expect_code(0);
+    assert_eq!(states(), untouched, "{history}: a plan changes nothing");
+    let planned = changes(&plan.document());
+    let count_of = |action: &str| planned.iter().filter(|(found, _)| found == action).count();
+    assert_eq!((count_of("adopt"), count_of("delete")), (before.len(), count), "{history}: {planned:?}");
+    let adopted = finding(&plan, "adopt").map(|finding| finding["message"].as_str().unwrap().contains(NAME));
+    assert_eq!(adopted, (!before.is_empty()).then_some(true), "{history}");
+    assert_eq!(finding(&plan, "parent-exposed").unwrap()["severity"], "high", "{history}");
+    if whole {
+        assert_eq!(plan.document()["permissions"]["widened"], json!([]), "{history}");
+    }
+
+    let ran = instance.act("provision").expect_code(0);
+    assert!(ran.stderr.contains("parent-exposed"), "{history}: {}", ran.stderr);
+    assert!(ran.stderr.contains("make a new credential for the connection"), "{history}: {}", ran.stderr);
+    let artifact = instance.platform.resource("token").unwrap();
+    let token = token_of(&artifact);
+    assert_eq!(status(cp, &token, &format!("/api/v1/namespaces/{namespace}/pods")), 200, "{history}");
+    let after = uids(&namespace);
+    assert_eq!(after.len(), 4, "{history}");
+    assert!(before.iter().all(|uid| after.contains(uid)), "{history}: an object was made again");
+    if let Some(old) = old_token {
+        assert_eq!(token, old, "{history}: the token is another one");
+    }
+    assert_eq!(revisions(&namespace, NAME).len(), 0, "{history}: Secrets of the release are left");
+    assert_eq!(others(), [1], "{history}: somebody else's release was touched");
+    assert_eq!(cp.get(&format!("/api/v1/namespaces/{namespace}/serviceaccounts/{NAME}-2-token")), neighbours);
+    for object in objects(&namespace) {
+        let (labels, annotations) = (&object["metadata"]["labels"], &object["metadata"]["annotations"]);
+        let kind = object["kind"].as_str().unwrap();
+        assert_eq!(labels["app.kubernetes.io/managed-by"], "k8s-token", "{history}: {kind}");
+        assert_eq!(labels["md-project"], "ecomm", "{history}: {kind}");
+        assert_eq!(labels["helm.sh/chart"], Value::Null, "{history}: {kind}");
+        assert_eq!(annotations["meta.helm.sh/release-name"], Value::Null, "{history}: {kind}");
+        assert_eq!(annotations["meta.helm.sh/release-namespace"], Value::Null, "{history}: {kind}");
+        assert!(!object["metadata"]["managedFields"].to_string().contains("helm"), "{history}: {object}");
+        if before.contains(&object["metadata"]["uid"].as_str().unwrap().to_owned()) {
+            assert_eq!((&labels["team"], &annotations["note"]), (&json!("blue"), &json!("keep")), "{history}: {kind}");
+        }
+    }
+
+    let settled = versions(cp, &namespace);
+    let mark = cp.audit().mark();
+    let again = instance.ask("provision", &[]).expect_code(0);
+    assert!(changes(&again.document()).iter().all(|(action, _)| action == "unchanged"), "{}", again.stdout);
+    let writes = cp
+        .audit()
+        .of(&cp.admin().user, mark)
+        .into_iter()
+        .filter(|event| event.is_write() && event.uri.contains(&format!("/{namespace}/")));
+    assert_eq!(writes.count(), 0, "{history}: a repeat writes");
+    assert_eq!(versions(cp, &namespace), settled, "{history}");
+    assert!(finding(&again, "parent-exposed").is_some(), "{history}: the exposed credential is still in use");
+
+    // A tag that goes away goes from the objects too, and what is not ours stays.
+    let mut fewer = instance;
+    fewer.params["md_metadata"]["default_tags"] = json!({"managed-by": "massdriver"});
+    fewer.act("provision").expect_code(0);
+    for object in objects(&namespace) {
+        assert_eq!(object["metadata"]["labels"]["md-project"], Value::Null, "{history}: {}", object["kind"]);
+        let label = object["metadata"]["labels"].as_object().unwrap();
+        assert!(label.keys().all(|key| key != LABEL || object["kind"] == "Secret"));
+    }
+    fewer.act("decommission").expect_code(0);
+    assert_eq!(versions(cp, &namespace), [], "{history}");
+    assert_eq!(status(cp, &token, &format!("/api/v1/namespaces/{namespace}/pods")), 401, "{history}");
+    assert_eq!(others(), [1], "{history}");
+}
+
+#[test]
+fn when_the_parent_is_rotated_nothing_more_is_said() {
+    let cp = control_plane();
+    let mut instance = instance("rotated");
+    original(Helm::v3(), &instance).provision();
+    instance.act("provision").expect_code(0);
+    let record = || objects(&instance.namespace)[0]["metadata"]["annotations"][TAKEN_OVER].clone();
+    assert!(record().as_str().unwrap().contains("sha256:"), "{}", record());
+    assert!(!record().as_str().unwrap().contains("pending"), "{}", record());
+
+    let everything = [rule(&["*"], &["*"], &["*"])];
+    let other = cp.persona("rotated", &[Grant::everywhere(&everything)]);
+    instance.connection = json!({"authentication": other.connection()["authentication"]});
+    let ran = instance.ask("provision", &[]).expect_code(0);
+    assert!(finding(&ran, "parent-exposed").is_none(), "{}", ran.stderr);
+    assert_eq!(objects(&instance.namespace)[0]["metadata"]["annotations"][TAKEN_OVER], Value::Null);
+    let again = instance.ask("provision", &[]).expect_code(0);
+    assert!(changes(&again.document()).iter().all(|(action, _)| action == "unchanged"), "{}", again.stdout);
+}
+
+#[test]
+fn what_is_asked_for_may_change_on_the_way() {
+    let cp = control_plane();
+    let mut instance = instance("change");
+    original(Helm::v3(), &instance).provision();
+    let old = token(&instance.namespace);
+    instance.params["rules"][0]["verbs"] = json!(["get", "watch"]);
+    instance.params["rules"][0]["resources"] = json!(["pods", "services"]);
+    let plan = instance.ask("plan", &[]).expect_code(0).document();
+    let verbs = |list: &str| plan["permissions"][list].as_array().unwrap().len();
+    assert_eq!(
+        (verbs("widened"), verbs("narrowed"), plan["permissions"]["unchanged"].clone()),
+        (3, 1, json!(1)),
+        "{plan:#}"
+    );
+    instance.act("provision").expect_code(0);
+    assert_eq!(token(&instance.namespace), old);
+    let pods = format!("/api/v1/namespaces/{}/pods", instance.namespace);
+    let services = format!("/api/v1/namespaces/{}/services/x", instance.namespace);
+    assert_eq!(status(cp, &old, &pods), 403, "list went");
+    assert_eq!(status(cp, &old, &services), 404, "get came");
+    assert_eq!(revisions(&instance.namespace, NAME).len(), 0);
+}
+
+#[test]
+fn where_nothing_is_granted_at_home_any_more_its_role_goes() {
+    let cp = control_plane();
+    let mut instance = instance("moved-on");
+    original(Helm::v4(), &instance).provision();
+    let old = token(&instance.namespace);
+    instance.params["rules"] = json!([]);
+    instance.params["cluster_roles"] = json!([{"name": "view"}]);
+    instance.act("provision").expect_code(0);
+    assert_eq!(token(&instance.namespace), old);
+    let [_, role, binding, _] = paths(&instance.namespace);
+    assert_eq!((cp.get(&role), cp.get(&binding)), (None, None));
+    assert_eq!(status(cp, &old, &format!("/api/v1/namespaces/{}/pods", instance.namespace)), 200, "by the ClusterRole");
+    assert_eq!(revisions(&instance.namespace, NAME).len(), 0);
+}
+
+#[rstest::rstest]
+#[case(3)]
+#[case(4)]
+fn it_is_decommissioned_as_it_is(#[case] major: u8) {
+    let cp = control_plane();
+    let instance = instance("remove");
+    let theirs = original(if major == 3 { Helm::v3() } else { Helm::v4() }, &instance);
+    theirs.provision();
+    theirs.failed_provision();
+    let old = token(&instance.namespace);
+    let ran = instance.ask("decommission", &["--publish"]).expect_code(0);
+    assert_eq!(versions(cp, &instance.namespace), []);
+    assert_eq!(theirs.releases().len(), 0);
+    assert_eq!(status(cp, &old, "/api"), 401);
+    assert_eq!(finding(&ran, "parent-exposed").unwrap()["severity"], "high");
+    assert_eq!(changes(&ran.document()).iter().filter(|(action, _)| action == "delete").count(), 6);
+    instance.act("decommission").expect_code(0);
+}
+
+#[test]
+fn the_original_cannot_take_it_back() {
+    let cp = control_plane();
+    let instance = instance("for-good");
+    let theirs = original(Helm::v3(), &instance);
+    theirs.provision();
+    instance.act("provision").expect_code(0);
+    let settled = versions(cp, &instance.namespace);
+    assert!(!theirs.decommission().status.success(), "helm knows of no release");
+    let output = theirs.try_provision();
+    assert!(!output.status.success(), "helm takes nothing that is ours");
+    assert!(String::from_utf8_lossy(&output.stderr).contains("invalid ownership metadata"));
+    assert_eq!(versions(cp, &instance.namespace), settled);
+}
+
+/// A release of that name, of another chart: the original's with another name in its Chart.yaml.
+fn of_another_chart(instance: &Instance) {
+    let chart = instance.path("chart");
+    copy(Path::new("tests/testbed/charts/k8s-token"), &chart);
+    let about = fs::read_to_string(chart.join("Chart.yaml")).unwrap().replace("name: k8s-token", "name: web");
+    fs::write(chart.join("Chart.yaml"), about).unwrap();
+    let kubeconfig = control_plane().admin().kubeconfig(instance.directory.path());
+    let values = instance.path("values.json");
+    fs::write(&values, instance.params.to_string()).unwrap();
+    let mut helm: Command = Helm::v3().command(instance.directory.path());
+    helm.args(["install", NAME, "chart", "--namespace", &instance.namespace, "--values", "values.json"]);
+    let output = helm.arg("--kubeconfig").arg(kubeconfig).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap().flatten() {
+        let target = to.join(entry.file_name());
+        if entry.path().is_dir() {
+            copy(&entry.path(), &target);
+        } else {
+            fs::copy(entry.path(), target).unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_release_of_that_name_and_another_chart_is_foreign() {
+    let cp = control_plane();
+    let instance = instance("foreign");
+    of_another_chart(&instance);
+    let there = versions(cp, &instance.namespace);
+    for action in ["plan", "provision"] {
+        let ran = instance.ask(action, &[]).expect_code(73);
+        let text = ran.document()["error"]["cause"].as_str().unwrap().to_owned();
+        assert!(text.contains("web-0.1.0") && text.contains(NAME), "{text}");
+    }
+    let ran = instance.ask("decommission", &[]).expect_code(0);
+    assert_eq!(
+        ran.document()["findings"].as_array().unwrap().iter().filter(|it| it["code"] == "foreign-object").count(),
+        4
+    );
+    assert_eq!(versions(cp, &instance.namespace), there);
+    assert_eq!(revisions(&instance.namespace, NAME).len(), 1);
+}
+
+#[test]
+fn a_parent_that_may_not_see_the_release_is_told_and_another_finishes_it() {
+    let cp = control_plane();
+    let mut instance = instance("blind");
+    original(Helm::v3(), &instance).provision();
+    let old = token(&instance.namespace);
+    let ours = format!("{NAME}-token");
+    let rights = [
+        rule(&[""], &["pods"], &["get", "list"]),
+        rule(&[""], &["serviceaccounts", "secrets"], &["get", "create", "patch"]),
+        rule(&["rbac.authorization.k8s.io"], &["roles", "rolebindings"], &["get", "create", "patch", "delete"]),
+        json!({"apiGroups": [""], "resources": ["serviceaccounts", "secrets"], "verbs": ["delete"], "resourceNames": [ours]}),
+    ];
+    let blind = cp.persona("blind", &[Grant::in_namespace(&instance.namespace, &rights)]);
+    let sighted = instance.connection.clone();
+    instance.connection = json!({"authentication": blind.connection()["authentication"]});
+    let ran = instance.ask("provision", &[]).expect_code(0);
+    let left = finding(&ran, "release-left").unwrap();
+    assert!(left["message"].as_str().unwrap().contains("list secrets"), "{left}");
+    assert_eq!(revisions(&instance.namespace, NAME).len(), 1);
+    assert_eq!(token(&instance.namespace), old);
+    let again = instance.ask("provision", &[]).expect_code(0);
+    assert!(finding(&again, "release-left").is_some(), "it is remembered");
+    assert!(changes(&again.document()).iter().all(|(action, _)| action == "unchanged"), "{}", again.stdout);
+
+    instance.connection = sighted;
+    let ran = instance.ask("provision", &[]).expect_code(0);
+    assert!(finding(&ran, "release-left").is_none(), "{}", ran.stderr);
+    assert_eq!(revisions(&instance.namespace, NAME).len(), 0);
+    assert_eq!(token(&instance.namespace), old);
+}
+
+#[test]
+fn killed_at_any_request_the_repeat_finishes_it() {
+    let cp = control_plane();
+    let run = |helm: &'static Helm, n: usize, after: bool| -> bool {
+        let mut near = instance("killed");
+        near.params["rules"][0]["verbs"] = json!(["get", "watch"]);
+        let mut theirs = original(helm, &near);
+        theirs.params["rules"][0]["verbs"] = json!(["get", "list"]);
+        theirs.provision();
+        let (old, before) = (token(&near.namespace), uids(&near.namespace));
+        let proxy = InterceptingProxy::start(cp, move |request| match request.number == n {
+            true if after => Verdict::CutAfter,
+            true => Verdict::CutBefore,
+            false => Verdict::Forward,
+        });
+        let parent = cp.admin().by_way_of(&proxy.server());
+        let far = Instance::new(&parent, &near.namespace);
+        let far = Instance { params: near.params.clone(), ..far };
+        let mut command = far.command("provision", &[]);
+        let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let cut = proxy.kill_at_cut(&mut child);
+        proxy.settled();
+        let ran = near.ask("provision", &[]).expect_code(0);
+        let at = format!("helm {}, request {n}, {}", helm.major(), if after { "after" } else { "before" });
+        assert_eq!(uids(&near.namespace), before, "{at}");
+        assert_eq!(token(&near.namespace), old, "{at}");
+        assert_eq!(revisions(&near.namespace, NAME).len(), 0, "{at}: {}", ran.stderr);
+        for object in objects(&near.namespace) {
+            assert!(!object["metadata"].to_string().contains("helm"), "{at}: {object:#}");
+        }
+        let again = near.ask("provision", &[]).expect_code(0);
+        assert!(changes(&again.document()).iter().all(|(action, _)| action == "unchanged"), "{at}: {}", again.stdout);
+        cut
+    };
+    // The looks change nothing: from the first write on, one round at a time.
+    for (helm, after) in [(Helm::v3(), false), (Helm::v3(), true), (Helm::v4(), true)] {
+        let ends = std::sync::atomic::AtomicUsize::new(usize::MAX);
+        let next = std::sync::atomic::AtomicUsize::new(11);
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    loop {
+                        let n = next.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+                        if n >= ends.load(std::sync::atomic::Ordering::SeqCst) {
+                            return;
+                        }
+                        if !run(helm, n, after) {
+                            ends.fetch_min(n, std::sync::atomic::Ordering::SeqCst);
+                        }
+                    }
+                });
+            }
+        });
+        let total = ends.load(std::sync::atomic::Ordering::SeqCst);
+        assert!((25..60).contains(&total), "{total} requests");
+    }
+}

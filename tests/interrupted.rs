@@ -1,0 +1,277 @@
+//! Stopped between any two requests, and in company: whatever a run was doing when it ended, the same action again ends
+//! in the same state.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "helpers of tests fail as tests do")]
+
+mod support;
+
+use std::{
+    process::{Child, Command, Stdio},
+    sync::atomic::{AtomicUsize, Ordering},
+    time::{Duration, Instant},
+};
+
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use serde_json::{Value, json};
+use support::{Instance, OBJECT, Ran, changes, paths, status, token_of, versions};
+use testbed::{ControlPlane, InterceptingProxy, Platform, Verdict, eventually};
+
+fn control_plane() -> &'static ControlPlane {
+    ControlPlane::shared()
+}
+
+fn start(command: &mut Command) -> Child {
+    command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the binary runs")
+}
+
+fn finish(child: Child) -> Ran {
+    Ran::from(child.wait_with_output().expect("the binary ends"))
+}
+
+fn terminate(child: &Child) {
+    kill(Pid::from_raw(i32::try_from(child.id()).unwrap()), Signal::SIGTERM).unwrap();
+}
+
+/// The token Secrets of the instance, by name.
+fn secrets(namespace: &str) -> Vec<String> {
+    let list = control_plane().get(&format!("/api/v1/namespaces/{namespace}/secrets")).unwrap();
+    let names = list["items"].as_array().unwrap().iter().map(|secret| secret["metadata"]["name"].as_str().unwrap());
+    names.filter(|name| name.starts_with(OBJECT)).map(str::to_owned).collect()
+}
+
+/// How a run is stopped at a request.
+#[derive(Clone, Copy, Debug)]
+enum Stop {
+    /// SIGKILL before the request reaches the server.
+    KilledBefore,
+    /// SIGKILL after the server has done it, and before the answer.
+    KilledAfter,
+    /// SIGTERM while the request hangs.
+    Terminated,
+}
+
+/// Starts the action and stops it at its n-th request. False when it had fewer.
+fn stopped(instance: &Instance, action: &str, n: usize, how: Stop) -> bool {
+    let cp = control_plane();
+    let proxy = InterceptingProxy::start(cp, move |request| match (request.number == n, how) {
+        (false, _) => Verdict::Forward,
+        (true, Stop::KilledAfter) => Verdict::CutAfter,
+        (true, Stop::KilledBefore | Stop::Terminated) => Verdict::CutBefore,
+    });
+    let parent = cp.admin().by_way_of(&proxy.server());
+    let far = Instance { params: instance.params.clone(), ..Instance::new(&parent, &instance.namespace) };
+    let mut command = far.command(action, &["--publish"]);
+    command.envs(instance.platform.env());
+    if !matches!(how, Stop::Terminated) {
+        let mut child = start(&mut command);
+        let cut = proxy.kill_at_cut(&mut child);
+        proxy.settled();
+        return cut;
+    }
+    let mut child = start(&mut command);
+    let cut = loop {
+        if proxy.wait_for_cut(Duration::from_millis(20)) {
+            break true;
+        }
+        if child.try_wait().unwrap().is_some() {
+            break false;
+        }
+    };
+    if cut {
+        terminate(&child);
+        let asked = Instant::now();
+        let ran = finish(child).expect_code(143);
+        assert!(asked.elapsed() < Duration::from_secs(5), "{action}, request {n}: {:?}", asked.elapsed());
+        let error = &ran.document()["error"];
+        assert_eq!(error["code"], "terminated", "{action}, request {n}");
+        assert!(error["next"].as_str().unwrap().contains("again"), "{error}");
+    }
+    cut
+}
+
+/// Runs this for 0, 1, 2, ... until it is false; many at the same time, because what takes time is waiting for tokens to
+/// die. How many there were.
+fn each_request(run: impl Fn(usize) -> bool + Sync) -> usize {
+    let (next, end) = (AtomicUsize::new(0), AtomicUsize::new(usize::MAX));
+    std::thread::scope(|scope| {
+        for _ in 0..10 {
+            scope.spawn(|| {
+                loop {
+                    let n = next.fetch_add(1, Ordering::SeqCst);
+                    if n >= end.load(Ordering::SeqCst) {
+                        return;
+                    }
+                    if !run(n) {
+                        end.fetch_min(n, Ordering::SeqCst);
+                    }
+                }
+            });
+        }
+    });
+    end.load(Ordering::SeqCst)
+}
+
+/// What an undisturbed provision leaves behind, but for what differs from instance to instance.
+fn settled(instance: &Instance, at: &str) {
+    let cp = control_plane();
+    let artifact = instance.platform.resource("token").unwrap_or_else(|| panic!("{at}: nothing is published"));
+    let pods = format!("/api/v1/namespaces/{}/pods", instance.namespace);
+    assert_eq!(status(cp, &token_of(&artifact), &pods), 200, "{at}");
+    assert_eq!(
+        versions(cp, &instance.namespace).len() + usize::from(secrets(&instance.namespace) != [OBJECT]),
+        4,
+        "{at}"
+    );
+    assert_eq!(secrets(&instance.namespace).len(), 1, "{at}: a Secret is left over");
+    let again = instance.ask("provision", &["--publish"]).expect_code(0);
+    assert!(changes(&again.document()).iter().all(|(action, _)| action == "unchanged"), "{at}: {}", again.stdout);
+    let elsewhere = cp.get(
+        "/apis/rbac.authorization.k8s.io/v1/rolebindings?labelSelector=app.kubernetes.io%2Fmanaged-by%3Dk8s-token",
+    );
+    let home = json!(instance.namespace);
+    let bindings = elsewhere.unwrap()["items"].as_array().unwrap().clone();
+    let ours = bindings
+        .iter()
+        .filter(|binding| binding["metadata"]["annotations"]["k8s-token.massdriver.cloud/namespace"] == home);
+    assert_eq!(ours.count(), 1, "{at}");
+}
+
+#[rstest::rstest]
+#[case(Stop::KilledBefore)]
+#[case(Stop::KilledAfter)]
+#[case(Stop::Terminated)]
+fn a_provision_stopped_at_any_request_is_finished_by_the_next(#[case] how: Stop) {
+    let cp = control_plane();
+    let total = each_request(|n| {
+        let instance = Instance::new(cp.admin(), &cp.unused_namespace("stopped"));
+        let cut = stopped(&instance, "provision", n, how);
+        instance.act("provision").expect_code(0);
+        settled(&instance, &format!("provision, {how:?} at request {n}"));
+        cut
+    });
+    assert!((15..30).contains(&total), "{total} requests");
+}
+
+#[rstest::rstest]
+#[case(Stop::KilledBefore)]
+#[case(Stop::KilledAfter)]
+#[case(Stop::Terminated)]
+fn a_decommission_stopped_at_any_request_is_finished_by_the_next(#[case] how: Stop) {
+    let cp = control_plane();
+    let total = each_request(|n| {
+        let at = format!("decommission, {how:?} at request {n}");
+        let instance = Instance::new(cp.admin(), &cp.namespace("stopped"));
+        let token = instance.token();
+        let cut = stopped(&instance, "decommission", n, how);
+        instance.act("decommission").expect_code(0);
+        assert_eq!(versions(cp, &instance.namespace), [], "{at}");
+        assert_eq!(secrets(&instance.namespace), [""; 0], "{at}");
+        assert_eq!(instance.platform.resource("token"), None, "{at}");
+        let pods = format!("/api/v1/namespaces/{}/pods", instance.namespace);
+        let dead = || (status(cp, &token, &pods) == 401).then_some(());
+        eventually("the token is dead", dead);
+        cut
+    });
+    assert!((15..60).contains(&total), "{total} requests");
+}
+
+#[test]
+fn stopped_while_the_platform_is_silent_a_repeat_finishes_it() {
+    let cp = control_plane();
+    for signal in [Signal::SIGTERM, Signal::SIGKILL] {
+        let instance = Instance::new(cp.admin(), &cp.namespace("silent"));
+        let stop = |platform: &Platform, action: &str| {
+            platform.answer_after(Duration::from_secs(20));
+            let known = platform.requests().len();
+            let child = start(&mut instance.command(action, &["--publish"]));
+            eventually("the platform hears of it", || (platform.requests().len() > known).then_some(()));
+            kill(Pid::from_raw(i32::try_from(child.id()).unwrap()), signal).unwrap();
+            let ran = finish(child);
+            platform.answer_after(Duration::ZERO);
+            ran
+        };
+        let ran = stop(&instance.platform, "provision");
+        if signal == Signal::SIGTERM {
+            assert_eq!(ran.code, 143, "{ran:?}");
+            assert_eq!(versions(cp, &instance.namespace).len(), 4, "the credential is kept");
+        }
+        instance.act("provision").expect_code(0);
+        settled(&instance, &format!("{signal}"));
+        stop(&instance.platform, "decommission");
+        instance.act("decommission").expect_code(0);
+        assert_eq!(versions(cp, &instance.namespace), []);
+        assert_eq!(instance.platform.resource("token"), None);
+    }
+}
+
+/// Each of two runs at once ends well or is refused as one that came at a bad moment; then one of either action mends
+/// whatever they have left.
+#[rstest::rstest]
+#[case("provision", "decommission", true)]
+#[case("provision", "decommission", false)]
+#[case("decommission", "decommission", true)]
+#[case("provision", "provision", true)]
+fn two_runs_at_once_end_well_or_are_refused(#[case] one: &str, #[case] other: &str, #[case] there: bool) {
+    std::thread::scope(|scope| {
+        for round in 0..8 {
+            scope.spawn(move || two_runs(one, other, there, round));
+        }
+    });
+}
+
+fn two_runs(one: &str, other: &str, there: bool, round: u64) {
+    let cp = control_plane();
+    let namespace = cp.namespace("race");
+    let instance = Instance::new(cp.admin(), &namespace);
+    if there {
+        instance.provision();
+    }
+    // Different wishes, so that both have to write.
+    let mut wishes = Instance::new(cp.admin(), &namespace);
+    wishes.params["rules"][0]["verbs"] = json!(["get", "list", "watch"]);
+    let mut commands = [wishes.command(one, &["--publish"]), instance.command(other, &["--publish"])];
+    commands[0].envs(instance.platform.env());
+    let mut children = Vec::new();
+    for command in &mut commands {
+        children.push(start(command));
+        std::thread::sleep(Duration::from_millis(6 * round));
+    }
+    for ran in children.into_iter().map(finish) {
+        let error = ran.document()["error"].clone();
+        let refusal = ran.code == 75 && error["code"] == "conflict";
+        assert!(ran.code == 0 || refusal, "{one} and {other}, round {round}: {}\n{}", ran.code, ran.stderr);
+    }
+    instance.act("provision").expect_code(0);
+    settled(&instance, &format!("{one} and {other}, round {round}"));
+    let token = token_of(&instance.platform.resource("token").unwrap());
+    instance.act("decommission").expect_code(0);
+    assert_eq!(versions(cp, &namespace), []);
+    assert_eq!(secrets(&namespace), [""; 0]);
+    assert_eq!(status(cp, &token, &paths(&namespace)[0]), 401);
+}
+
+#[test]
+fn a_run_that_lost_its_service_account_to_another_says_so() {
+    let cp = control_plane();
+    let namespace = cp.namespace("overtaken");
+    let account = paths(&namespace)[0].clone();
+    let deleted = AtomicUsize::new(0);
+    let proxy = InterceptingProxy::start(cp, move |request| {
+        // Between the binding and the token: as a decommission does it that began before.
+        if request.path.contains("/secrets/") && request.method == "PATCH" && deleted.swap(1, Ordering::SeqCst) == 0 {
+            control_plane().delete(&account);
+        }
+        Verdict::Forward
+    });
+    let instance = Instance::new(&cp.admin().by_way_of(&proxy.server()), &namespace);
+    let ran = instance.ask("provision", &["--publish"]).expect_code(75);
+    let error: Value = ran.document()["error"].clone();
+    assert_eq!(error["code"], "conflict", "{error:#}");
+    assert!(error["cause"].as_str().unwrap().contains("another run"), "{error:#}");
+    assert_eq!(instance.platform.resource("token"), None);
+    let direct = Instance::new(cp.admin(), &namespace);
+    direct.act("provision").expect_code(0);
+}

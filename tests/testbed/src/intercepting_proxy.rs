@@ -295,7 +295,8 @@ impl Drop for InterceptingProxy {
     }
 }
 
-fn acceptor(control_plane: &ControlPlane) -> Result<TlsAcceptor, Error> {
+/// A server of this control plane's CA, for loopback.
+pub(crate) fn acceptor(control_plane: &ControlPlane) -> Result<TlsAcceptor, Error> {
     let identity = control_plane.server_certificate()?;
     let certificate = CertificateDer::from_pem_slice(identity.certificate.as_bytes()).doing("reading a certificate")?;
     let key = PrivateKeyDer::from_pem_slice(identity.key.as_bytes()).doing("reading a key")?;

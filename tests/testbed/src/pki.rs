@@ -21,6 +21,15 @@ pub struct ClientCertificate {
     pub key: String,
 }
 
+impl ClientCertificate {
+    /// For a user, signed by a CA that no control plane knows.
+    #[must_use]
+    pub fn of_a_stranger(user: &str) -> Self {
+        let signed = Authority::new("somebody-else").and_then(|authority| authority.client(user, &[]));
+        crate::error::OrFail::or_fail(signed, "making a stranger's certificate")
+    }
+}
+
 /// A certificate authority that signs servers and clients.
 pub(crate) struct Authority {
     issuer: CertifiedIssuer<'static, KeyPair>,

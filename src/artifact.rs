@@ -30,15 +30,21 @@ impl Form {
         Some(Self { shape, namespace: None, schema })
     }
 
-    /// Puts the token where the parent's was; nothing else of the parent's login is taken over.
+    /// Puts the token where the parent's was, and beside it the CA (in base64) that the server was verified against;
+    /// nothing of the parent's login is taken over.
     ///
     /// # Errors
     /// Where it does not fit the schema, without a value.
-    pub fn fill(&self, connection: &Connection, token: &Token) -> Result<Artifact, Vec<crate::finding::Finding>> {
+    pub fn fill(
+        &self,
+        connection: &Connection,
+        ca: &str,
+        token: &Token,
+    ) -> Result<Artifact, Vec<crate::finding::Finding>> {
         let authentication = json!({
             "cluster": {
                 "server": connection.server.as_str(),
-                "certificate-authority-data": connection.ca.as_base64(),
+                "certificate-authority-data": ca,
             },
             "user": { "token": token.expose() },
         });

@@ -7,6 +7,9 @@ use clap::{Args, CommandFactory as _, Parser, Subcommand};
 
 use crate::{
     error::{Code, Failure},
+    manual,
+    proxy::Variables,
+    report::Look,
     text::shown,
 };
 
@@ -30,6 +33,16 @@ pub mod env {
     pub const KUBECONFIG: &str = "KUBECONFIG";
     /// Where kubectl looks when that is not set; read on the command line only.
     pub const HOME: &str = "HOME";
+    /// Proxy for https, in the order in which Go looks for it.
+    pub const HTTPS_PROXY: [&str; 2] = ["HTTPS_PROXY", "https_proxy"];
+    /// Proxy for http.
+    pub const HTTP_PROXY: [&str; 2] = ["HTTP_PROXY", "http_proxy"];
+    /// What is reached without a proxy.
+    pub const NO_PROXY: [&str; 2] = ["NO_PROXY", "no_proxy"];
+    /// Set to anything, it means a log without colours.
+    pub const NO_COLOR: &str = "NO_COLOR";
+    /// What the terminal can do; `dumb` is nothing.
+    pub const TERM: &str = "TERM";
 }
 
 /// A snapshot of the variables in [`mod@env`].
@@ -44,7 +57,28 @@ impl Environment {
         use env::{ACTION, DEPLOYMENT_ID, HOME, INSTANCE_ID, KUBECONFIG, ORGANIZATION_ID, PACKAGE_NAME};
         let names =
             [ACTION, DEPLOYMENT_ID, env::TOKEN, env::URL, INSTANCE_ID, PACKAGE_NAME, ORGANIZATION_ID, KUBECONFIG, HOME];
-        Self(names.into_iter().filter_map(|name| Some((name, std::env::var(name).ok()?))).collect())
+        let proxies = [env::HTTPS_PROXY, env::HTTP_PROXY, env::NO_PROXY].into_iter().flatten();
+        let names = names.into_iter().chain(proxies).chain([env::NO_COLOR, env::TERM]);
+        Self(names.filter_map(|name| Some((name, std::env::var(name).ok()?))).collect())
+    }
+
+    /// What is said of proxies.
+    #[must_use]
+    pub fn proxies(&self) -> Variables {
+        let first =
+            |names: [&'static str; 2]| names.into_iter().find_map(|name| Some((name, self.get(name)?.to_owned())));
+        Variables {
+            https: first(env::HTTPS_PROXY),
+            http: first(env::HTTP_PROXY),
+            no: first(env::NO_PROXY).map(|(_, list)| list),
+        }
+    }
+
+    /// How a log looks that goes to a terminal, or to something else.
+    #[must_use]
+    pub fn look(&self, terminal: bool) -> Look {
+        let able = terminal && self.get(env::TERM).is_some_and(|kind| kind != "dumb");
+        Look { colour: able && self.get(env::NO_COLOR).is_none(), progress: able }
     }
 
     /// A variable's value, if it is set and not empty.
@@ -64,17 +98,23 @@ impl Environment {
     after_help = "Without a command it runs as a Massdriver provisioner: the action comes from \
                   MASSDRIVER_DEPLOYMENT_ACTION, the documents from the working directory.\n\n\
                   Exit status:\n  \
-                  0    done\n  \
-                  1    failed\n  \
+                  0    done; for plan: a provision would get through\n  \
+                  1    failed for another reason\n  \
                   2    plan --detailed-exitcode: there are changes\n  \
-                  64   wrong command line\n  \
-                  65   input refused\n  \
-                  69   cluster or platform not usable\n  \
+                  64   wrong command line, unknown action\n  \
+                  65   input refused, before the first packet\n  \
+                  69   cluster or platform not usable, login failed\n  \
                   73   an object in the way is not ours\n  \
-                  75   not now\n  \
+                  75   not now: namespace terminating, quota, another run at work\n  \
                   76   the credential could not be proved\n  \
                   77   the parent credential lacks permissions\n  \
-                  143  stopped by SIGTERM or SIGINT"
+                  143  stopped by SIGTERM or SIGINT\n\n\
+                  Environment:\n  \
+                  KUBECONFIG, HOME       where a kubeconfig is looked for, with a command\n  \
+                  HTTPS_PROXY, NO_PROXY  the way to the cluster and the platform (HTTP_PROXY to a platform without TLS)\n  \
+                  SSL_CERT_FILE          the CAs of the system, where no other is given; also SSL_CERT_DIR\n  \
+                  NO_COLOR               a log without colours\n  \
+                  MASSDRIVER_*           the action, and where and as whom to publish"
 )]
 struct Cli {
     #[command(subcommand)]
@@ -135,6 +175,13 @@ enum Command {
         #[arg(long, value_name = "NS")]
         namespace: Option<String>,
     },
+    /// Print a completion script, to be loaded by the shell
+    Completions {
+        /// Which shell
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page, in roff
+    Man,
 }
 
 #[derive(Args)]
@@ -154,8 +201,11 @@ struct InputArgs {
     /// Context of the kubeconfig; without it the current one
     #[arg(long, value_name = "NAME")]
     context: Option<String>,
+    /// Name to expect in the server's certificate instead of the host of its URL
+    #[arg(long, value_name = "NAME")]
+    tls_server_name: Option<String>,
     /// Read a directory laid out as the platform does, instead of all these
-    #[arg(long, value_name = "DIR", conflicts_with_all = ["params", "name", "connection", "kubeconfig", "context"])]
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["params", "name", "connection", "kubeconfig", "context", "tls_server_name"])]
     instance_dir: Option<PathBuf>,
     /// Bound on the whole run [default: 180]
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=86_400))]
@@ -202,6 +252,8 @@ pub enum Source {
         name: Option<String>,
         /// The cluster.
         cluster: ClusterSource,
+        /// The name of its certificate, if given.
+        tls_server_name: Option<String>,
     },
 }
 
@@ -259,6 +311,8 @@ pub enum Invocation {
         /// The namespace of the context, if given.
         namespace: Option<String>,
     },
+    /// A text of our own.
+    Print(String),
 }
 
 impl Source {
@@ -296,6 +350,10 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>, environment: &Enviro
         Some(Command::Kubeconfig { artifact, namespace }) => {
             return Ok(Invocation::Kubeconfig { artifact, namespace });
         }
+        Some(Command::Completions { shell }) => {
+            return Ok(Invocation::Print(manual::completions(&mut Cli::command(), shell)));
+        }
+        Some(Command::Man) => return Ok(Invocation::Print(manual::page(Cli::command()))),
         Some(Command::Plan { input, detailed_exitcode }) => RunOptions { detailed_exitcode, ..input.run(Action::Plan) },
         Some(Command::Provision { input, output, publish }) => {
             let output = output.map(|path| if path.as_os_str() == "-" { Target::Stdout } else { Target::File(path) });
@@ -324,6 +382,7 @@ impl InputArgs {
                     Some(path) => ClusterSource::Document(path),
                     None => ClusterSource::Kubeconfig { path: self.kubeconfig, context: self.context },
                 },
+                tls_server_name: self.tls_server_name,
             },
         };
         RunOptions {

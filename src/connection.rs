@@ -2,11 +2,20 @@
 //! gets. Parsed once from a document or a kubeconfig. Pure.
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use kube::config::AuthInfo;
-use secrecy::ExposeSecret as _;
-use serde_json::{Map, Value};
+use http::HeaderValue;
+use kube::config::{AuthInfo, ExecConfig, ExecInteractiveMode};
+use rustls::pki_types::ServerName;
+use secrecy::ExposeSecret;
+use serde_json::{Map, Value, json};
 
-use crate::{finding::Finding, inputs::kubeconfig::Context, secret::Token};
+use crate::{
+    finding::Finding,
+    inputs::kubeconfig::Context,
+    login::{Command, Credentials},
+    proxy::{Proxy, Route},
+    secret::Token,
+    tls::{self, Identity},
+};
 
 /// Key of the cluster in a dependencies document.
 pub const SLOT: &str = "kubernetes_cluster";
@@ -39,7 +48,7 @@ impl Server {
             return Err(FORM);
         }
         let host = authority.host().trim_start_matches('[').trim_end_matches(']');
-        if rustls::pki_types::ServerName::try_from(host).is_err() {
+        if ServerName::try_from(host).is_err() {
             return Err("has a host that no certificate can name: a DNS name, or a whole IP address");
         }
         Ok(Self { text: text.to_owned(), uri })
@@ -90,6 +99,12 @@ impl CaBundle {
         Self::from_pem(pem, STANDARD.encode(pem))
     }
 
+    /// Takes one certificate in DER.
+    #[must_use]
+    pub fn of(certificate: &[u8]) -> Option<Self> {
+        Self::parse_pem(pem::encode(&pem::Pem::new("CERTIFICATE", certificate)).as_bytes()).ok()
+    }
+
     fn from_pem(pem: &[u8], base64: String) -> Result<Self, &'static str> {
         let blocks = pem::parse_many(pem).map_err(|_| "is not PEM")?;
         if blocks.iter().any(|block| block.tag().contains("PRIVATE KEY")) {
@@ -120,13 +135,41 @@ impl CaBundle {
     }
 }
 
+/// What the server is verified against.
+#[derive(Clone)]
+pub enum Trust {
+    /// These certificates.
+    Given(CaBundle),
+    /// The CAs of the system, as a kubeconfig without one has it.
+    System,
+}
+
 /// How the parent logs in.
 #[derive(Clone)]
 pub enum Login {
     /// The connection's token.
     Token(Token),
-    /// A kubeconfig's client certificate or login command.
-    Kubeconfig(Box<AuthInfo>),
+    /// Whatever else a kubeconfig has.
+    Kubeconfig(Box<Person>),
+}
+
+/// A person with a kubeconfig.
+#[derive(Clone)]
+pub struct Person {
+    /// What there is to show.
+    pub credentials: Credentials,
+    /// What prints that, where there is nothing yet.
+    pub command: Option<Command>,
+    /// Whom to act as: `as`, and what goes with it.
+    pub acting: AuthInfo,
+}
+
+impl Person {
+    /// True when the login may ask somebody at the terminal.
+    #[must_use]
+    pub fn talks(&self) -> bool {
+        self.command.as_ref().is_some_and(|command| command.interactive)
+    }
 }
 
 /// The shape of a kubernetes-cluster document.
@@ -144,9 +187,11 @@ pub struct Connection {
     /// Where the server is.
     pub server: Server,
     /// What it is verified against.
-    pub ca: CaBundle,
-    /// Name to expect in the server's certificate instead of the host; from a kubeconfig only.
-    pub tls_server_name: Option<String>,
+    pub ca: Trust,
+    /// Name to expect in the server's certificate instead of the host.
+    pub tls_server_name: Option<ServerName<'static>>,
+    /// The way there.
+    pub route: Route,
     /// Who we are there.
     pub login: Login,
     /// The document's shape.
@@ -193,8 +238,9 @@ pub fn from_document(document: &Value, overrides: Option<&Value>) -> Result<Conn
     let object = |value: Option<&Value>| value.and_then(Value::as_object).cloned();
     Ok(Connection {
         server,
-        ca,
+        ca: Trust::Given(ca),
         tls_server_name: None,
+        route: Route::Direct,
         login: Login::Token(token),
         shape,
         infrastructure: object(home.get("infrastructure")).filter(|map| !map.is_empty()),
@@ -257,69 +303,188 @@ impl Reader<'_> {
 /// # Errors
 /// Every problem; pointers name the field of the kubeconfig's cluster or user.
 pub fn from_kubeconfig(context: &Context) -> Result<Connection, Vec<Finding>> {
-    let Context { cluster, user, authority } = context;
-    let mut findings = Vec::new();
-    let mut refuse = |field: &str, text: &str| {
-        findings.push(Finding::blocking(
-            "connection",
-            field,
-            format!("{} {text}", field.rsplit('/').next().unwrap_or(field)),
-        ));
+    let mut problems = Problems::default();
+    let cluster = &context.cluster;
+    let server = match cluster.server.as_deref().filter(|server| !server.is_empty()).map(Server::parse) {
+        Some(server) => problems.keep("/cluster/server", server),
+        None => problems.keep("/cluster/server", Err("is missing")),
     };
-    let server = match cluster.server.as_deref().map(Server::parse) {
-        Some(Ok(server)) => Some(server),
-        Some(Err(problem)) => {
-            refuse("/cluster/server", problem);
-            None
+    let ca = match (&cluster.certificate_authority_data, &context.authority) {
+        (Some(data), _) => {
+            problems.keep("/cluster/certificate-authority-data", CaBundle::parse(data)).map(Trust::Given)
         }
-        None => {
-            refuse("/cluster/server", "is missing");
-            None
+        (None, Some(pem)) => {
+            problems.keep("/cluster/certificate-authority", CaBundle::parse_pem(pem)).map(Trust::Given)
         }
+        (None, None) => Some(Trust::System),
     };
-    let ca = match (&cluster.certificate_authority_data, authority) {
-        (Some(data), _) => CaBundle::parse(data).map_err(|problem| ("/cluster/certificate-authority-data", problem)),
-        (None, Some(pem)) => CaBundle::parse_pem(pem).map_err(|problem| ("/cluster/certificate-authority", problem)),
-        (None, None) => Err(("/cluster/certificate-authority-data", "is missing: the artifact has to carry the CA")),
-    };
-    let ca = ca.map_err(|(field, problem)| refuse(field, problem)).ok();
     if cluster.insecure_skip_tls_verify == Some(true) {
-        refuse("/cluster/insecure-skip-tls-verify", "is not accepted: the server could be anybody");
+        let text = "is not accepted: the server could be anybody";
+        problems.keep::<()>("/cluster/insecure-skip-tls-verify", Err(text));
     }
-    if cluster.proxy_url.is_some() {
-        refuse("/cluster/proxy-url", "is not supported yet");
-    }
-    let login = match &user.token {
-        Some(token) => match Token::parse(token.expose_secret()) {
-            Ok(token) => Some(Login::Token(token)),
-            Err(problem) => {
-                refuse("/user/token", problem);
-                None
-            }
-        },
-        None if logs_in(user) => Some(Login::Kubeconfig(Box::new(user.clone()))),
-        None => {
-            refuse("/user", "has no login that is supported: a token, a client certificate or a command");
-            None
-        }
-    };
+    let name = cluster.tls_server_name.as_deref().filter(|name| !name.is_empty());
+    let name = name.and_then(|name| problems.keep("/cluster/tls-server-name", server_name(name)));
+    let proxy = cluster.proxy_url.as_deref().filter(|url| !url.is_empty());
+    let proxy = proxy.and_then(|url| problems.keep("/cluster/proxy-url", Proxy::parse(url, "proxy-url")));
+    let login = login(context, &mut problems);
     match (server, ca, login) {
-        (Some(server), Some(ca), Some(login)) if findings.is_empty() => Ok(Connection {
+        (Some(server), Some(ca), Some(login)) if problems.0.is_empty() => Ok(Connection {
             server,
             ca,
-            tls_server_name: cluster.tls_server_name.clone(),
+            tls_server_name: name,
+            route: proxy.map_or(Route::Direct, Route::Proxied),
             login,
             shape: Shape::Flat,
             infrastructure: None,
             specs: None,
             names_namespace: true,
         }),
-        _ => Err(findings),
+        _ => Err(problems.0),
     }
 }
 
-/// Whether there is anything to log in with besides a token; a user without it is anonymous.
-fn logs_in(user: &AuthInfo) -> bool {
-    let certificate = user.client_certificate.is_some() || user.client_certificate_data.is_some();
-    certificate || user.exec.is_some() || user.auth_provider.is_some() || user.username.is_some()
+/// The name that a server's certificate is to have.
+///
+/// # Errors
+/// What would be right.
+pub fn server_name(name: &str) -> Result<ServerName<'static>, &'static str> {
+    ServerName::try_from(name.to_owned())
+        .map_err(|_| "is not a name that a certificate can have: a DNS name, or an IP address")
+}
+
+/// What is wrong with a kubeconfig.
+#[derive(Default)]
+struct Problems(Vec<Finding>);
+
+impl Problems {
+    /// The part, or none once it is noted what is wrong with it.
+    fn keep<T>(&mut self, pointer: &str, part: Result<T, &'static str>) -> Option<T> {
+        let field = pointer.rsplit('/').next().unwrap_or(pointer);
+        part.map_err(|text| self.0.push(Finding::blocking("connection", pointer, format!("{field} {text}")))).ok()
+    }
+}
+
+/// The first that there is of a token or a client certificate (or both), and a command. What kubectl cannot do any
+/// more, or servers no longer take, is refused.
+fn login(context: &Context, problems: &mut Problems) -> Option<Login> {
+    let user = &context.user;
+    if user.username.as_ref().is_some_and(|name| !name.is_empty()) || user.password.is_some() {
+        let text = "and password are not supported, since no API server takes them: a token, a client certificate or a \
+                    command (exec) logs in";
+        return problems.keep("/user/username", Err(text));
+    }
+    let token = user.token.as_ref().filter(|token| !token.expose_secret().is_empty());
+    let token = match token.map(|token| Token::parse(token.expose_secret())) {
+        Some(token) => Some(problems.keep("/user/token", token)?),
+        None => None,
+    };
+    let identity = match identity(context) {
+        Some(identity) => Some(problems.keep("/user/client-certificate", identity)?),
+        None => None,
+    };
+    let acting = acting(user).or_else(|| problems.keep("/user/as", Err("holds what no header can hold")))?;
+    let command = match (&token, &identity, &user.exec) {
+        (None, None, Some(exec)) => Some(command(exec, context, problems)?),
+        _ => None,
+    };
+    match (token, identity, command) {
+        (None, None, None) if user.auth_provider.is_some() => {
+            let text =
+                "is not supported, and kubectl has dropped all but one of them: use a command (exec) such as kubelogin";
+            problems.keep("/user/auth-provider", Err(text))
+        }
+        (None, None, None) => problems
+            .keep("/user", Err("has no login that is supported: a token, a client certificate or a command (exec)")),
+        (Some(token), None, None) if acting.impersonate.is_none() => Some(Login::Token(token)),
+        (token, identity, command) => {
+            let credentials = Credentials { token, identity };
+            Some(Login::Kubeconfig(Box::new(Person { credentials, command, acting })))
+        }
+    }
+}
+
+/// The client certificate with its key, each from data before a file.
+fn identity(context: &Context) -> Option<Result<Identity, &'static str>> {
+    let part = |data: Option<&str>, file: &Option<Vec<u8>>| match data.filter(|data| !data.is_empty()) {
+        Some(data) => {
+            let compact: String = data.split_ascii_whitespace().collect();
+            Some(STANDARD.decode(compact).map_err(|_| "or its key is not the base64 of PEM"))
+        }
+        None => file.clone().map(Ok),
+    };
+    let certificate = part(context.user.client_certificate_data.as_deref(), &context.certificate);
+    let key = part(context.user.client_key_data.as_ref().map(ExposeSecret::expose_secret), &context.key);
+    match (certificate?, key) {
+        (Ok(certificate), Some(Ok(key))) => Some(tls::identity(&certificate, &key)),
+        (Err(problem), _) | (_, Some(Err(problem))) => Some(Err(problem)),
+        (_, None) => Some(Err("has no client-key")),
+    }
+}
+
+/// Whom a kubeconfig acts as; none when that cannot be sent.
+fn acting(user: &AuthInfo) -> Option<AuthInfo> {
+    let Some(name) = user.impersonate.as_ref().filter(|name| !name.is_empty()) else {
+        return Some(AuthInfo::default());
+    };
+    let extra = user.impersonate_user_extra.iter().flatten().flat_map(|(_, values)| values);
+    let groups = user.impersonate_groups.iter().flatten();
+    let mut sent = [name].into_iter().chain(&user.impersonate_uid).chain(groups).chain(extra);
+    sent.all(|text| HeaderValue::from_str(text).is_ok()).then(|| AuthInfo {
+        impersonate: Some(name.clone()),
+        impersonate_uid: user.impersonate_uid.clone(),
+        impersonate_groups: user.impersonate_groups.clone(),
+        impersonate_user_extra: user.impersonate_user_extra.clone(),
+        ..AuthInfo::default()
+    })
+}
+
+/// A login command, as client-go understands it.
+fn command(exec: &ExecConfig, context: &Context, problems: &mut Problems) -> Option<Command> {
+    let version = exec.api_version.as_deref().unwrap_or_default();
+    if !["client.authentication.k8s.io/v1", "client.authentication.k8s.io/v1beta1"].contains(&version) {
+        let text = "must be client.authentication.k8s.io/v1 or v1beta1: renew the kubeconfig with its vendor's tool";
+        return problems.keep("/user/exec/apiVersion", Err(text));
+    }
+    let program = exec.command.as_ref().filter(|program| !program.is_empty()).ok_or("is missing");
+    let program = problems.keep("/user/exec/command", program)?.clone();
+    let interactive = match exec.interactive_mode {
+        Some(ExecInteractiveMode::Never) => false,
+        Some(ExecInteractiveMode::Always) if !context.terminal => {
+            let text = "is Always, and standard input is no terminal that the command could ask at";
+            return problems.keep("/user/exec/interactiveMode", Err(text));
+        }
+        _ => context.terminal,
+    };
+    let mut spec = json!({ "interactive": interactive });
+    if exec.provide_cluster_info {
+        spec["cluster"] = cluster_info(context);
+    }
+    let variable = |variable: &std::collections::HashMap<String, String>| {
+        Some((variable.get("name")?.clone(), variable.get("value")?.clone()))
+    };
+    Some(Command {
+        program,
+        arguments: exec.args.clone().unwrap_or_default(),
+        variables: exec.env.iter().flatten().filter_map(variable).collect(),
+        told: json!({ "apiVersion": version, "kind": "ExecCredential", "spec": spec }),
+        interactive,
+        hint: exec.install_hint.clone(),
+    })
+}
+
+/// What a command is told of the cluster when it asks for that.
+fn cluster_info(context: &Context) -> Value {
+    let cluster = &context.cluster;
+    let ca = cluster.certificate_authority_data.clone();
+    let ca = ca.or_else(|| context.authority.as_ref().map(|pem| STANDARD.encode(pem)));
+    let config = cluster.extensions.iter().flatten().find(|it| it.name == "client.authentication.k8s.io/exec");
+    let told = [
+        ("server", cluster.server.clone().map(Value::from)),
+        ("tls-server-name", cluster.tls_server_name.clone().map(Value::from)),
+        ("certificate-authority-data", ca.map(Value::from)),
+        ("proxy-url", cluster.proxy_url.clone().map(Value::from)),
+        ("disable-compression", cluster.disable_compression.map(Value::from)),
+        ("config", config.map(|config| config.extension.clone())),
+    ];
+    told.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?))).collect::<Map<_, _>>().into()
 }

@@ -69,6 +69,8 @@ codes! {
     Dns = "dns", Unavailable;
     /// Nobody listens at the server's address, or it cannot be reached.
     ConnectionFailed = "connection-failed", Unavailable;
+    /// The proxy on the way could not be used.
+    Proxy = "proxy", Unavailable;
     /// The server's certificate is not signed by the connection's CA.
     TlsUnknownIssuer = "tls-unknown-issuer", Unavailable;
     /// TLS failed for another reason.
@@ -243,6 +245,7 @@ const fn usual_next_step(code: Code) -> &'static str {
         Code::OutputNotWritable | Code::OutputFailed => "choose another --output, then run again",
         Code::Dns => "check the host in the connection's server, and the DNS of the place this runs in",
         Code::ConnectionFailed => "check the server's address and port, and the network from the place this runs in",
+        Code::Proxy => "check the proxy's address, login and rules; NO_PROXY names what is reached without it",
         Code::TlsUnknownIssuer => {
             "take certificate-authority-data from the CA that signed the server's certificate, then run again"
         }

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use crate::{
-    connection::{self, Connection, Login},
+    connection::{self, Connection, Login, Trust},
     credential,
     finding::Finding,
     name::Namespace,
@@ -16,7 +16,8 @@ use crate::{
 pub fn render(document: &Value, namespace: Option<&Namespace>) -> Result<String, Vec<Finding>> {
     // The very reading of a connection: an artifact is one.
     let Connection { server, ca, login, .. } = connection::from_document(document, None)?;
-    let Login::Token(token) = login else { return Err(Vec::new()) }; // a document has no other login
+    // A document has nothing else.
+    let (Login::Token(token), Trust::Given(ca)) = (login, ca) else { return Err(Vec::new()) };
     let said = document.get("namespace").and_then(Value::as_str).map(str::to_owned);
     let namespace = match namespace {
         Some(namespace) => Some(namespace.clone()),

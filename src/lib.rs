@@ -32,6 +32,8 @@ mod grant;
 mod inputs;
 mod inventory;
 mod kubeconfig;
+mod login;
+mod manual;
 mod name;
 mod names;
 mod object;
@@ -39,6 +41,7 @@ mod observed;
 mod original;
 mod output;
 mod plan;
+mod proxy;
 mod publish;
 pub mod rbac;
 mod report;
@@ -47,7 +50,9 @@ mod run;
 mod schema;
 pub mod secret;
 mod text;
+mod tls;
 mod transport;
+mod tunnel;
 
 use std::{ffi::OsString, io::Write, path::Path};
 
@@ -62,14 +67,23 @@ use report::Report;
 use request::{Request, Terms};
 use run::Run;
 
-/// Runs the program: parses, does it, prints, and says how it ended.
-pub async fn main(arguments: impl IntoIterator<Item = OsString>, out: Box<dyn Write>, log: Box<dyn Write>) -> Exit {
+/// Runs the program: parses, does it, prints, and says how it ended; `terminal` is whether the log goes to one.
+pub async fn main(
+    arguments: impl IntoIterator<Item = OsString>,
+    out: Box<dyn Write>,
+    log: Box<dyn Write>,
+    terminal: bool,
+) -> Exit {
     let environment = Environment::read();
-    let report = Report::new(out, log);
+    let report = Report::new(out, log, environment.look(terminal));
     match cli::parse(arguments, &environment) {
         Ok(Invocation::Run(options)) => execute(&options, &environment, &report).await,
         Ok(Invocation::Kubeconfig { artifact, namespace }) => {
             finish(&report, false, print_kubeconfig(&artifact, namespace.as_deref(), &report))
+        }
+        Ok(Invocation::Print(text)) => {
+            let printed = report.hand_out(&text);
+            finish(&report, false, printed.map_err(|cause| unwritten("printing", &cause)))
         }
         Err(Refusal::Answer(text)) => {
             report.text(&text, true);
@@ -87,9 +101,10 @@ async fn execute(options: &RunOptions, environment: &Environment, report: &Repor
     report.begin(options.action);
     let result = match prepare(options, environment, report) {
         Ok((request, output, budget)) => {
-            let run = Run { request: &request, budget, report };
+            let run = Run::new(&request, budget, report);
             tokio::select! {
                 result = work(options, &run, output) => result,
+                never = report.progress() => match never {},
                 signal = terminated() => {
                     let failure = Failure::new(Code::Terminated, options.action.as_str(), format!("stopped by {signal}"));
                     Err(Failure { unsettled: true, ..failure })
@@ -118,8 +133,16 @@ fn prepare(
     for token in request.tokens() {
         report.learn(token);
     }
+    for password in request.passwords() {
+        report.redactor().learn_secret(password);
+    }
     let budget = Budget::new(request.timeout);
     report.about(request.name.as_str(), request.namespace.as_str(), request.connection.server.as_str(), &budget);
+    for (target, route) in request.routes() {
+        if let Some(text) = route.told(&target) {
+            report.step("proxy", &text, None);
+        }
+    }
     for finding in findings {
         report.finding(finding);
     }

@@ -6,10 +6,7 @@ use std::time::Duration;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use http::{HeaderValue, Method, Request, StatusCode, Uri, header};
 use http_body_util::{BodyExt as _, Limited};
-use kube::{
-    Config,
-    client::{Body, ConfigExt as _},
-};
+use kube::client::Body;
 use serde_json::{Value, json};
 use tower::ServiceExt as _;
 
@@ -17,9 +14,11 @@ use crate::{
     artifact::Artifact,
     budget::Budget,
     error::{Code, Failure},
+    proxy::Proxy,
     request::{FIELD, Platform},
     text::shown,
-    transport::{self, ANSWER, USER_AGENT},
+    tls::{Roots, Tls},
+    transport::{self, ANSWER, Target, USER_AGENT},
 };
 
 /// Time for all that is done at the platform.
@@ -40,14 +39,12 @@ impl<'a> Publisher<'a> {
     /// # Errors
     /// Why there is none.
     pub async fn connect(platform: &'a Platform, budget: &Budget) -> Result<Self, Failure> {
-        let mut config = Config::new(platform.url.clone());
-        if platform.url.scheme() == Some(&http::uri::Scheme::HTTP) {
-            // Inside the platform's own network: nobody's certificate is looked at, so none need be loaded.
-            config.root_cert = Some(Vec::new());
-        }
+        // Plain inside the platform's own network: nobody's certificate is looked at, so none need be loaded.
+        let roots = if platform.is_plain() { Roots::Nobody } else { Roots::System };
         let failed = |trouble: &transport::Trouble| unreachable("connecting to the platform", trouble, platform);
-        let tls = config.rustls_client_config().map_err(|error| failed(&transport::Trouble::of(&error)))?;
-        let opening = transport::open(&config, tls, budget.at_most(ANSWER));
+        let (tls, _) = Tls::new(roots, None).map_err(|error| failed(&transport::Trouble::of(&error)))?.split();
+        let target = Target { uri: &platform.url, name: None, proxy: platform.route.proxy() };
+        let opening = transport::open(&target, tls, budget.at_most(ANSWER));
         let (http, _) = opening.await.map_err(|trouble| failed(&trouble))?;
         Ok(Self { platform, http, budget: budget.clone() })
     }
@@ -119,6 +116,12 @@ impl<'a> Publisher<'a> {
             .header(header::AUTHORIZATION, login)
             .header(header::ACCEPT, "application/json")
             .header(header::USER_AGENT, USER_AGENT);
+        // A proxy that reads the requests is logged in at with each of them.
+        let proxy = self.platform.route.proxy().filter(|_| self.platform.is_plain());
+        let request = match proxy.and_then(Proxy::authorization) {
+            Some(login) => request.header(header::PROXY_AUTHORIZATION, login),
+            None => request,
+        };
         let request = match body {
             Some(body) => {
                 request.header(header::CONTENT_TYPE, "application/json").body(Body::from(body.to_string().into_bytes()))
@@ -165,7 +168,11 @@ pub async fn in_time<T>(
 }
 
 fn unreachable(doing: &str, trouble: &transport::Trouble, platform: &Platform) -> Failure {
-    Failure::new(Code::PlatformUnreachable, doing, trouble.to_string()).on(platform.address())
+    let code = match trouble {
+        transport::Trouble::Proxy(_) => Code::Proxy,
+        _ => Code::PlatformUnreachable,
+    };
+    Failure::new(code, doing, trouble.to_string()).on(platform.address())
 }
 
 struct Answer {

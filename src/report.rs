@@ -3,6 +3,7 @@
 
 use std::{
     cell::{Cell, RefCell},
+    convert::Infallible,
     io::Write,
     time::{Duration, Instant},
 };
@@ -31,6 +32,31 @@ pub struct Report {
     document: RefCell<Document>,
     written: RefCell<Vec<String>>,
     spoke: Cell<bool>,
+    look: Look,
+    waits: RefCell<Vec<(u32, String, Instant)>>,
+    drawn: Cell<bool>,
+}
+
+/// How the log looks: both only on a terminal.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Look {
+    /// In colours.
+    pub colour: bool,
+    /// With a last line that says what is being waited for.
+    pub progress: bool,
+}
+
+/// Something that is being waited for, until this is dropped.
+pub struct Waiting<'a> {
+    report: &'a Report,
+    number: u32,
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.report.waits.borrow_mut().retain(|(number, ..)| *number != self.number);
+        self.report.wipe();
+    }
 }
 
 /// The document of `--json`: a key is always there, what does not apply is null or empty.
@@ -81,7 +107,7 @@ struct ErrorFacts {
 impl Report {
     /// Prints to these two.
     #[must_use]
-    pub fn new(out: Box<dyn Write>, log: Box<dyn Write>) -> Self {
+    pub fn new(out: Box<dyn Write>, log: Box<dyn Write>, look: Look) -> Self {
         Self {
             redactor: Redactor::default(),
             log: RefCell::new(log),
@@ -91,6 +117,57 @@ impl Report {
             document: RefCell::new(Document { version: 1, ..Document::default() }),
             written: RefCell::default(),
             spoke: Cell::default(),
+            look,
+            waits: RefCell::default(),
+            drawn: Cell::default(),
+        }
+    }
+
+    /// What knows the secrets of this run; a copy of it can learn more.
+    #[must_use]
+    pub fn redactor(&self) -> Redactor {
+        self.redactor.clone()
+    }
+
+    /// Says on a terminal what is being waited for, until the answer is dropped.
+    #[must_use]
+    pub fn waiting(&self, what: &str) -> Waiting<'_> {
+        let mut waits = self.waits.borrow_mut();
+        let number = waits.last().map_or(0, |(number, ..)| number + 1);
+        waits.push((number, what.to_owned(), Instant::now()));
+        Waiting { report: self, number }
+    }
+
+    /// Keeps the last line of a terminal up to date, for as long as it is polled.
+    pub async fn progress(&self) -> Infallible {
+        if !self.look.progress {
+            return std::future::pending().await;
+        }
+        loop {
+            tokio::time::sleep(PULSE).await;
+            self.draw();
+        }
+    }
+
+    /// One line that the next one overwrites. What is over at once need not be announced.
+    fn draw(&self) {
+        let waits = self.waits.borrow();
+        let Some((_, what, since)) = waits.last() else { return };
+        let waited = since.elapsed();
+        if waited >= PATIENCE {
+            let text = format!("{:<12} {what}, {} s", "...", waited.as_secs());
+            let line: String = self.redactor.sweep(&text).chars().take(NARROW).collect();
+            let mut log = self.log.borrow_mut();
+            let _ = write!(log, "\r\x1b[K{line}").and_then(|()| log.flush());
+            self.drawn.set(true);
+        }
+    }
+
+    /// Takes that line away.
+    fn wipe(&self) {
+        if self.drawn.replace(false) {
+            let mut log = self.log.borrow_mut();
+            let _ = write!(log, "\r\x1b[K").and_then(|()| log.flush());
         }
     }
 
@@ -118,9 +195,17 @@ impl Report {
 
     /// One line of the log: what was done, to what, and how long the server took.
     pub fn step(&self, verb: &str, what: &str, took: Option<Duration>) {
-        match took {
-            Some(took) => self.line(&format!("{verb:<12} {what:<72} {:>6} ms", took.as_millis())),
-            None => self.line(&format!("{verb:<12} {what}")),
+        let text = match took {
+            Some(took) => format!("{verb:<12} {what:<72} {:>6} ms", took.as_millis()),
+            None => format!("{verb:<12} {what}"),
+        };
+        match colour(verb).filter(|_| self.look.colour) {
+            // After the redactor, which must see each word whole.
+            Some(colour) => self.line_with(&text, |line| match line.strip_prefix(verb) {
+                Some(rest) => format!("\x1b[{colour}m{verb}\x1b[0m{rest}"),
+                None => line,
+            }),
+            None => self.line(&text),
         }
     }
 
@@ -273,11 +358,34 @@ impl Report {
     }
 
     fn line(&self, text: &str) {
+        self.line_with(text, |line| line);
+    }
+
+    fn line_with(&self, text: &str, finish: impl FnOnce(String) -> String) {
         self.spoke.set(true);
+        self.wipe();
+        let line = finish(self.redactor.sweep(text).trim_end().to_owned());
         // A closed stderr is no reason to stop half-way through a change.
-        let _ = writeln!(self.log.borrow_mut(), "{}", self.redactor.sweep(text).trim_end());
+        let _ = writeln!(self.log.borrow_mut(), "{line}");
     }
 }
 
+/// The colour of a line's first word: what is bad, what takes away, what is new, what is good.
+fn colour(verb: &str) -> Option<&'static str> {
+    match verb {
+        "failed" | "critical" | "high" => Some("31"),
+        "medium" | "delete" | "replace" | "narrowed" => Some("33"),
+        "create" | "update" | "adopt" | "widened" => Some("36"),
+        "prove" | "done" => Some("32"),
+        _ => None,
+    }
+}
+
+/// Between two looks at the clock.
+const PULSE: Duration = Duration::from_millis(200);
+/// How long something may take before it is announced.
+const PATIENCE: Duration = Duration::from_millis(500);
+/// A line that is overwritten must not wrap.
+const NARROW: usize = 78;
 /// How many lines of tuples the log lists, and how many writes; the document has all of them.
 const LISTED: usize = 10;

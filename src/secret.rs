@@ -1,7 +1,7 @@
 //! Secrets as types. In: raw text from the edge. Out: a [`Token`] that cannot be printed, and a [`Redactor`]
 //! that blanks every token it has heard of in text on its way out. Pure.
 
-use std::cell::RefCell;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use secrecy::{ExposeSecret as _, SecretString};
@@ -47,6 +47,14 @@ impl Token {
         self.0.expose_secret()
     }
 
+    /// The header that logs in with it.
+    #[must_use]
+    pub fn bearer(&self) -> Option<http::HeaderValue> {
+        let mut value = http::HeaderValue::try_from(format!("Bearer {}", self.expose())).ok()?;
+        value.set_sensitive(true);
+        Some(value)
+    }
+
     /// `sha256:` and 64 hex digits: names the token without giving it away.
     #[must_use]
     pub fn fingerprint(&self) -> String {
@@ -65,21 +73,27 @@ pub(crate) fn sha256(bytes: &[u8]) -> String {
     })
 }
 
-/// The last line of defence on every output path: it knows each token of this run and blanks it, raw and in base64.
-#[derive(Default)]
+/// The last line of defence on every output path: it knows each secret of this run and blanks it, raw and in base64.
+/// A copy knows the same ones.
+#[derive(Clone, Default)]
 pub struct Redactor {
-    tokens: RefCell<Vec<Token>>,
+    secrets: Arc<Mutex<Vec<SecretString>>>,
 }
 
 impl Redactor {
     /// What stands where a token stood.
     pub const BLANK: &str = "[REDACTED]";
 
-    /// From here on this token is blanked, unless it is a word that stands everywhere: blanking `1` or `token` would
-    /// hide nothing and spoil every line.
+    /// From here on this token is blanked.
     pub fn learn(&self, token: &Token) {
-        if token.expose().len() >= 8 {
-            self.tokens.borrow_mut().push(token.clone());
+        self.learn_secret(&token.0);
+    }
+
+    /// The same for whatever else is a secret, unless it is a word that stands everywhere: blanking `1` or `token`
+    /// would hide nothing and spoil every line.
+    pub fn learn_secret(&self, secret: &SecretString) {
+        if secret.expose_secret().len() >= 8 {
+            self.secrets.lock().unwrap_or_else(PoisonError::into_inner).push(secret.clone());
         }
     }
 
@@ -100,8 +114,8 @@ impl Redactor {
     #[must_use]
     pub fn sweep(&self, text: &str) -> String {
         let mut swept = text.to_owned();
-        for token in self.tokens.borrow().iter() {
-            let raw = token.expose();
+        for secret in self.secrets.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+            let raw = secret.expose_secret();
             swept = swept.replace(raw, Self::BLANK);
             for offset in 0..3 {
                 let padded = [&b"\0\0\0"[..offset], raw.as_bytes()].concat();

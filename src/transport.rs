@@ -18,24 +18,21 @@ use std::{
 use http::Request;
 use hyper_rustls::{FixedServerNameResolver, HttpsConnector, HttpsConnectorBuilder, MaybeHttpsStream};
 use hyper_util::{
-    client::legacy::{
-        Client,
-        connect::{Connection as _, HttpConnector},
-    },
-    rt::{TokioExecutor, TokioIo},
+    client::legacy::{Client, connect::Connection as _},
+    rt::TokioExecutor,
 };
-use kube::{
-    client::{AuthError, Body},
-    config::Config,
-};
-use rustls::CertificateError;
-use tokio::net::TcpStream;
+use kube::client::Body;
+use rustls::{CertificateError, pki_types::ServerName};
 use tower::{
     BoxError, Service, ServiceExt as _,
     retry::{Policy, Retry},
 };
 
-use crate::error::{Code, Failure};
+use crate::{
+    error::{Code, Failure},
+    proxy::Proxy,
+    tunnel::{self, ProxyError, Tunnel},
+};
 
 /// Time to resolve, connect and shake hands.
 const CONNECT: Duration = Duration::from_secs(10);
@@ -45,37 +42,50 @@ pub const ANSWER: Duration = Duration::from_secs(30);
 /// What this program calls itself: audit logs and managed fields keep it.
 pub const USER_AGENT: &str = concat!("k8s-token/", env!("CARGO_PKG_VERSION"));
 
-type Stream = MaybeHttpsStream<TokioIo<TcpStream>>;
+type Stream = MaybeHttpsStream<tunnel::Stream>;
 
 /// An open connection, reopened when it breaks between two requests.
 pub type Http = Retry<Unprocessed, Client<Warm, Body>>;
 
-/// Opens a connection to the server of this configuration; `tls` is made from it, `within` is what is left of the run.
+/// Who is to be connected to, and on which way.
+pub struct Target<'a> {
+    /// The server.
+    pub uri: &'a http::Uri,
+    /// The name that its certificate has, where that is not its host.
+    pub name: Option<&'a ServerName<'static>>,
+    /// What stands in between.
+    pub proxy: Option<&'a Proxy>,
+}
+
+/// Opens a connection; `within` is what is left of the run.
 ///
 /// # Errors
 /// What went wrong on the way there.
 pub async fn open(
-    config: &Config,
+    target: &Target<'_>,
     tls: rustls::ClientConfig,
     within: Duration,
 ) -> Result<(Http, &'static str), Trouble> {
-    let mut tcp = HttpConnector::new();
-    tcp.enforce_http(false);
-    tcp.set_nodelay(true);
+    let tunnel = Tunnel::new(target.proxy).map_err(|error| Trouble::of(&error))?;
     let builder = HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http();
-    let builder = match config.tls_server_name.as_deref().map(|name| name.to_owned().try_into()) {
-        Some(Ok(name)) => builder.with_server_name_resolver(FixedServerNameResolver::new(name)),
-        _ => builder,
+    let builder = match target.name {
+        Some(name) => builder.with_server_name_resolver(FixedServerNameResolver::new(name.clone())),
+        None => builder,
     };
-    let mut connector = builder.enable_all_versions().wrap_connector(tcp);
+    let mut connector = builder.enable_all_versions().wrap_connector(tunnel);
 
     let connecting = async {
         let connector = connector.ready().await?;
-        connector.call(config.cluster_url.clone()).await
+        connector.call(target.uri.clone()).await
     };
     let stream = tokio::time::timeout(CONNECT.min(within), connecting)
         .await
-        .map_err(|_| Trouble::Timeout("no connection"))?
+        .map_err(|_| match target.proxy {
+            Some(proxy) => {
+                Trouble::Proxy(format!("the proxy {} opened no way within the time for it", proxy.address()))
+            }
+            None => Trouble::Timeout("no connection"),
+        })?
         .map_err(|error| Trouble::of(&*error))?;
     let http2 = stream.connected().is_negotiated_h2();
     let warm = Warm { first: Arc::new(Mutex::new(Some(stream))), connector };
@@ -109,20 +119,25 @@ impl<R, E: Error + 'static> Policy<Request<Body>, R, E> for Unprocessed {
     }
 
     fn clone_request(&mut self, request: &Request<Body>) -> Option<Request<Body>> {
-        let mut copy = Request::new(request.body().try_clone()?);
-        *copy.method_mut() = request.method().clone();
-        *copy.uri_mut() = request.uri().clone();
-        *copy.headers_mut() = request.headers().clone();
-        *copy.extensions_mut() = request.extensions().clone();
-        Some(copy)
+        copy(request)
     }
+}
+
+/// The same request once more, unless its body is gone once it is read.
+pub fn copy(request: &Request<Body>) -> Option<Request<Body>> {
+    let mut copy = Request::new(request.body().try_clone()?);
+    *copy.method_mut() = request.method().clone();
+    *copy.uri_mut() = request.uri().clone();
+    *copy.headers_mut() = request.headers().clone();
+    *copy.extensions_mut() = request.extensions().clone();
+    Some(copy)
 }
 
 /// Hands out the connection that is open already, and new ones after it.
 #[derive(Clone)]
 pub struct Warm {
     first: Arc<Mutex<Option<Stream>>>,
-    connector: HttpsConnector<HttpConnector>,
+    connector: HttpsConnector<Tunnel>,
 }
 
 impl Service<http::Uri> for Warm {
@@ -157,7 +172,14 @@ pub enum Trouble {
     /// TLS failed otherwise.
     Tls(String),
     /// The login command of a kubeconfig failed.
-    Login(String),
+    Login {
+        /// Why.
+        cause: String,
+        /// Where to get the command, if it is not there and the kubeconfig says.
+        hint: Option<String>,
+    },
+    /// A proxy is in the way, or not.
+    Proxy(String),
     /// The connection broke.
     Lost(String),
 }
@@ -197,14 +219,8 @@ impl Trouble {
         if error.is::<tokio::time::error::Elapsed>() {
             return Some(Self::Timeout("no connection"));
         }
-        if let Some(kube::Error::Auth(error)) = error.downcast_ref::<kube::Error>() {
-            // Their own texts repeat the environment of the command and what it printed, which may be a token.
-            return Some(Self::Login(match error {
-                AuthError::AuthExecStart(cause) => format!("its command cannot be started: {cause}"),
-                AuthError::AuthExecRun { out, .. } => format!("its command ended with {}", out.status),
-                AuthError::AuthExecParse(_) => "its command did not print an ExecCredential".to_owned(),
-                _ => "its user cannot log in in a way that is supported".to_owned(),
-            }));
+        if let Some(ProxyError(cause)) = error.downcast_ref::<ProxyError>() {
+            return Some(Self::Proxy(cause.clone()));
         }
         if error.to_string().starts_with("dns error") {
             return Some(Self::Dns);
@@ -232,7 +248,8 @@ impl Trouble {
             Self::Timeout(_) => Code::Timeout,
             Self::UnknownIssuer => Code::TlsUnknownIssuer,
             Self::Tls(_) => Code::Tls,
-            Self::Login(_) => Code::LoginFailed,
+            Self::Login { .. } => Code::LoginFailed,
+            Self::Proxy(_) => Code::Proxy,
             Self::Lost(_) => Code::ConnectionLost,
         }
     }
@@ -240,7 +257,12 @@ impl Trouble {
     /// The failure of what was being done, against which server.
     #[must_use]
     pub fn while_doing(&self, doing: &str, server: &str) -> Failure {
-        Failure::new(self.code(), doing, self.to_string()).on(server)
+        let failure = Failure::new(self.code(), doing, self.to_string()).on(server);
+        match self {
+            Self::Login { hint: Some(hint), .. } => failure
+                .next(format!("install it, then run again; the kubeconfig says: {}", crate::text::shown(hint, 300))),
+            _ => failure,
+        }
     }
 }
 
@@ -252,7 +274,8 @@ impl fmt::Display for Trouble {
             Self::Timeout(what) => write!(f, "{what} within the time for it"),
             Self::UnknownIssuer => f.write_str("the CA given for the server did not sign the server's certificate"),
             Self::Tls(cause) => write!(f, "TLS failed: {cause}"),
-            Self::Login(cause) => write!(f, "the login of the kubeconfig failed: {cause}"),
+            Self::Login { cause, .. } => write!(f, "the login of the kubeconfig failed: {cause}"),
+            Self::Proxy(cause) => f.write_str(cause),
             Self::Lost(cause) => write!(f, "the connection broke: {cause}"),
         }
     }

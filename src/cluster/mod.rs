@@ -11,6 +11,7 @@ pub use refusal::{denied, needed, not_grantable, summary};
 use std::{
     collections::BTreeMap,
     pin::Pin,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -18,11 +19,12 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use kube::{
     Client, Config,
     api::{DeleteParams, GetParams, ListParams, Patch, PatchParams, PostParams, Preconditions},
-    client::{ConfigExt as _, middleware::AuthLayer},
+    client::ConfigExt as _,
+    config::AuthInfo,
     core::{Request, request::Error as Unbuilt},
 };
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
-use secrecy::SecretString;
+use rustls::{client::ResolvesClientCert, pki_types::ServerName};
 use serde::Deserialize as _;
 use serde_json::{Map, Value, json};
 use tokio::sync::Semaphore;
@@ -30,16 +32,18 @@ use tower::ServiceBuilder;
 
 use crate::{
     budget::Budget,
-    connection::{CaBundle, Login, Server},
+    connection::{CaBundle, Connection, Login},
     credential::{Identity, Review},
     error::{Code, Failure},
+    login::{Credentials, LogIn, Session},
     name::Namespace,
     object::{Kind, Live, MANAGED_BY, MANAGER, Manifest, Reference},
     observed::Presence,
     original,
     rbac::{Atom, Rule, Target},
-    secret::Token,
-    transport::{self, ANSWER, USER_AGENT},
+    secret::{Redactor, Token},
+    tls::{Anchor, Roots, Tls},
+    transport::{self, ANSWER, Target as Peer, USER_AGENT},
 };
 use refusal::Attempt;
 
@@ -67,6 +71,21 @@ pub struct Cluster {
     budget: Budget,
     /// `HTTP/2` or `HTTP/1.1`.
     pub protocol: &'static str,
+    /// The CA of the system that the server was verified against, where none was given.
+    pub verified_by: Option<CaBundle>,
+}
+
+/// The way to a server: whom to trust there, and what name its certificate has to have.
+#[derive(Clone, Copy)]
+pub struct Way<'a> {
+    /// The server, and what is in between.
+    pub connection: &'a Connection,
+    /// What to verify it against; none means the CAs of the system.
+    pub ca: Option<&'a CaBundle>,
+    /// The name to expect instead of its host.
+    pub name: Option<&'a ServerName<'static>>,
+    /// What is left of the run.
+    pub budget: &'a Budget,
 }
 
 /// An object as it came, taken apart: what may travel on, and the token in it.
@@ -82,6 +101,7 @@ pub struct Line {
     config: Config,
     http: transport::Http,
     protocol: &'static str,
+    anchor: Anchor,
     server: String,
     budget: Budget,
     opened: Instant,
@@ -94,19 +114,32 @@ impl Line {
     ///
     /// # Errors
     /// Which step on the way failed.
-    pub async fn open(
-        server: &Server,
-        ca: &CaBundle,
-        tls_server_name: Option<&str>,
-        budget: &Budget,
-    ) -> Result<Self, Failure> {
-        let config = config(server, ca, tls_server_name);
-        let trouble = |trouble: &transport::Trouble| trouble.while_doing(CONNECTING, server.as_str());
-        let tls = config.rustls_client_config().map_err(|error| trouble(&transport::Trouble::of(&error)))?;
-        let opening = transport::open(&config, tls, budget.at_most(ANSWER));
+    pub async fn open(way: Way<'_>) -> Result<Self, Failure> {
+        Self::showing(None, way).await
+    }
+
+    async fn showing(identity: Option<Arc<dyn ResolvesClientCert>>, way: Way<'_>) -> Result<Self, Failure> {
+        let Connection { server, route, .. } = way.connection;
+        let trouble = |trouble: &transport::Trouble| {
+            let failure = trouble.while_doing(CONNECTING, server.as_str());
+            if matches!(trouble, transport::Trouble::UnknownIssuer) && way.ca.is_none() {
+                let next = "put the CA of the cluster into the kubeconfig, or name it in SSL_CERT_FILE, then run again";
+                let cause =
+                    "none of the system's CAs signed the server's certificate, and no other is given".to_owned();
+                return Failure { cause, ..failure.next(next) };
+            }
+            failure
+        };
+        let roots = way.ca.map_or(Roots::System, |ca| Roots::Given(ca.certificates()));
+        let tls = Tls::new(roots, identity).map_err(|error| trouble(&transport::Trouble::of(&error)))?;
+        let (tls, anchor) = tls.split();
+        let peer = Peer { uri: server.uri(), name: way.name, proxy: route.proxy() };
+        let opening = transport::open(&peer, tls, way.budget.at_most(ANSWER));
         let (http, protocol) = opening.await.map_err(|error| trouble(&error))?;
-        let (server, budget) = (server.as_str().to_owned(), budget.clone());
-        Ok(Self { config, http, protocol, server, budget, opened: Instant::now() })
+        let mut config = Config::new(server.uri().clone());
+        config.headers.push((http::header::USER_AGENT, http::HeaderValue::from_static(USER_AGENT)));
+        let (server, budget) = (server.as_str().to_owned(), way.budget.clone());
+        Ok(Self { config, http, protocol, anchor, server, budget, opened: Instant::now() })
     }
 
     /// False when a server may have ended it because nobody said a word: Go's HTTP/2 does after 10 s
@@ -120,13 +153,11 @@ impl Line {
     ///
     /// # Errors
     /// The token cannot be sent.
-    pub fn log_in(mut self, token: &Token) -> Result<Cluster, Failure> {
-        self.config.auth_info.token = Some(SecretString::from(token.expose()));
-        let auth = self.config.auth_layer().map_err(|error| self.trouble(&error))?;
-        self.into_cluster(auth)
+    pub fn log_in(self, token: &Token) -> Result<Cluster, Failure> {
+        self.into_cluster(Session::fixed(&Credentials { token: Some(token.clone()), identity: None }))
     }
 
-    fn into_cluster(self, auth: Option<AuthLayer>) -> Result<Cluster, Failure> {
+    fn into_cluster(self, session: Arc<Session>) -> Result<Cluster, Failure> {
         let extra = self.config.extra_headers_layer().map_err(|error| self.trouble(&error))?;
         let counter = self.budget.clone();
         let service = ServiceBuilder::new()
@@ -135,13 +166,14 @@ impl Line {
                 request
             })
             .layer(self.config.base_uri_layer())
-            .option_layer(auth)
+            .layer(LogIn(session))
             .layer(extra)
             .map_err(tower::BoxError::from)
             .service(self.http);
         let client = Client::new(service, self.config.default_namespace);
         let turns = Semaphore::new(AT_ONCE);
-        Ok(Cluster { client, turns, server: self.server, budget: self.budget, protocol: self.protocol })
+        let verified_by = self.anchor.certificate().and_then(CaBundle::of);
+        Ok(Cluster { client, turns, server: self.server, budget: self.budget, protocol: self.protocol, verified_by })
     }
 
     fn trouble(&self, error: &kube::Error) -> Failure {
@@ -149,47 +181,25 @@ impl Line {
     }
 }
 
-fn config(server: &Server, ca: &CaBundle, tls_server_name: Option<&str>) -> Config {
-    let mut config = Config::new(server.uri().clone());
-    config.root_cert = Some(ca.certificates().to_vec());
-    config.tls_server_name = tls_server_name.map(str::to_owned);
-    config.default_retry = false;
-    config.headers.push((http::header::USER_AGENT, http::HeaderValue::from_static(USER_AGENT)));
-    config
-}
-
 impl Cluster {
-    /// Opens a connection and logs in.
+    /// Opens a connection and logs in; what a login command prints is told to the redactor.
     ///
     /// # Errors
     /// Which step on the way failed.
-    pub async fn connect(
-        server: &Server,
-        ca: &CaBundle,
-        tls_server_name: Option<&str>,
-        login: &Login,
-        budget: &Budget,
-    ) -> Result<Self, Failure> {
-        let mut config = config(server, ca, tls_server_name);
-        match login {
-            Login::Token(token) => return Line::open(server, ca, tls_server_name, budget).await?.log_in(token),
-            Login::Kubeconfig(login) => config.auth_info = (**login).clone(),
-        }
-        let trouble = |trouble: &transport::Trouble| trouble.while_doing(CONNECTING, server.as_str());
-        // Both may run the login command of a kubeconfig, and wait for it.
-        let logging_in = tokio::task::spawn_blocking(move || {
-            let (auth, tls) = (config.auth_layer()?, config.rustls_client_config()?);
-            Ok::<_, kube::Error>((config, auth, tls))
-        });
-        let (config, auth, tls) = match tokio::time::timeout(budget.at_most(ANSWER), logging_in).await {
-            Ok(Ok(prepared)) => prepared.map_err(|error| trouble(&transport::Trouble::of(&error)))?,
-            Ok(Err(_)) => return Err(trouble(&transport::Trouble::Login("its command broke off".to_owned()))),
-            Err(_) => return Err(trouble(&transport::Trouble::Login("its command did not end in time".to_owned()))),
+    pub async fn connect(way: Way<'_>, login: &Login, redactor: &Redactor) -> Result<Self, Failure> {
+        let person = match login {
+            Login::Token(token) => return Line::open(way).await?.log_in(token),
+            Login::Kubeconfig(person) => person,
         };
-        let opening = transport::open(&config, tls, budget.at_most(ANSWER));
-        let (http, protocol) = opening.await.map_err(|error| trouble(&error))?;
-        let (server, budget) = (server.as_str().to_owned(), budget.clone());
-        Line { config, http, protocol, server, budget, opened: Instant::now() }.into_cluster(auth)
+        let session = match &person.command {
+            Some(command) => Session::by(command, way.budget, redactor)
+                .await
+                .map_err(|trouble| trouble.while_doing(CONNECTING, way.connection.server.as_str()))?,
+            None => Session::fixed(&person.credentials),
+        };
+        let mut line = Line::showing(Some(Arc::clone(&session) as _), way).await?;
+        line.config.auth_info = AuthInfo::clone(&person.acting);
+        line.into_cluster(session)
     }
 
     /// The state of a namespace.

@@ -1,4 +1,4 @@
-//! A kubeconfig as kubectl reads it: finds the files, the context, its cluster and its user.
+//! A kubeconfig as kubectl reads it: finds the files, the context, its cluster and its user, and reads what these name.
 
 use std::path::{Path, PathBuf};
 
@@ -17,6 +17,12 @@ pub struct Context {
     pub user: AuthInfo,
     /// Content of `certificate-authority`, when it is a file.
     pub authority: Option<Vec<u8>>,
+    /// Content of `client-certificate`, likewise.
+    pub certificate: Option<Vec<u8>>,
+    /// Content of `client-key`, likewise.
+    pub key: Option<Vec<u8>>,
+    /// Whether a login command can ask somebody at a terminal.
+    pub terminal: bool,
 }
 
 /// Reads the context's parts.
@@ -31,10 +37,13 @@ pub fn read(path: Option<&Path>, context: Option<&str>, environment: &Environmen
     let mut merged = Kubeconfig::default();
     for file in &files {
         // The reader's own errors quote the text around a fault, and that may be a token.
-        let one = Kubeconfig::read_from(file).map_err(|error| match error {
+        let mut one = Kubeconfig::read_from(file).map_err(|error| match error {
             kube::config::KubeconfigError::ReadConfig(cause, _) => format!("cannot read {}: {cause}", file.display()),
             _ => format!("{} is not a kubeconfig", file.display()),
         })?;
+        // What is empty says nothing, and the next file may: kubectl writes an empty name where it has none.
+        one.current_context = one.current_context.filter(|name| !name.is_empty());
+        (one.kind, one.api_version) = (None, None);
         merged = merged.merge(one).map_err(|_| format!("{} does not go with the files before it", file.display()))?;
     }
     let context = match (context, &merged.current_context) {
@@ -56,20 +65,22 @@ pub fn read(path: Option<&Path>, context: Option<&str>, environment: &Environmen
     let mut user = user
         .and_then(|user| user.auth_info.clone())
         .ok_or_else(|| format!("the kubeconfig has no user `{user_name}`"))?;
-    let bytes_of = |file: &str| read_file(Path::new(file)).map_err(|cause| format!("cannot read {file}: {cause}"));
-    let authority = match (&cluster.certificate_authority_data, &cluster.certificate_authority) {
-        (None, Some(file)) => Some(bytes_of(file)?),
-        _ => None,
+    // Data counts before a file.
+    let file = |data: bool, file: &Option<String>| match file.as_deref().filter(|file| !data && !file.is_empty()) {
+        Some(file) => read_file(Path::new(file)).map(Some).map_err(|cause| format!("cannot read {file}: {cause}")),
+        None => Ok(None),
     };
-    if let (None, Some(file)) = (&user.token, &user.token_file) {
-        // kubectl drops the line break that such files end in.
-        let text = String::from_utf8(bytes_of(file)?).map_err(|_| format!("{file} holds no token"))?;
-        user.token = Some(SecretString::from(text.trim_end()));
-    }
-    for file in [&user.client_certificate, &user.client_key].into_iter().flatten() {
-        bytes_of(file)?;
-    }
-    Ok(Context { cluster, user, authority })
+    let authority = file(cluster.certificate_authority_data.is_some(), &cluster.certificate_authority)?;
+    let certificate = file(user.client_certificate_data.is_some(), &user.client_certificate)?;
+    let key = file(user.client_key_data.is_some(), &user.client_key)?;
+    // kubectl prefers the file, as something else may renew it, and drops the line break that such files end in.
+    let token = match file(false, &user.token_file) {
+        Err(cause) if user.token.is_none() => return Err(cause),
+        read => read.unwrap_or_default().and_then(|bytes| String::from_utf8(bytes).ok()),
+    };
+    let token = token.as_deref().map(str::trim).filter(|token| !token.is_empty());
+    user.token = token.map(SecretString::from).or(user.token);
+    Ok(Context { cluster, user, authority, certificate, key, terminal: false })
 }
 
 /// KUBECONFIG, a list of files of which some may be missing, else the one in the home directory.

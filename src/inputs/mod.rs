@@ -4,13 +4,17 @@
 mod json;
 pub mod kubeconfig;
 
-use std::{io::Read as _, path::Path};
+use std::{
+    io::{IsTerminal as _, Read as _},
+    path::Path,
+};
 
 use serde_json::Value;
 
 use crate::{
     cli::{Action, ClusterSource, Environment, Source, env},
     finding::Finding,
+    proxy,
 };
 
 /// No honest document of ours is larger: the API server itself takes no body above 3 MiB.
@@ -25,6 +29,10 @@ pub struct Inputs {
     pub name: Option<String>,
     /// Where the cluster is.
     pub cluster: ClusterInput,
+    /// `--tls-server-name`.
+    pub tls_server_name: Option<String>,
+    /// What the environment says of proxies.
+    pub proxies: proxy::Variables,
     /// `config.json`, null when there is none.
     pub config: Value,
     /// `bundle/schema-params.json`, when the platform put one there.
@@ -72,6 +80,7 @@ pub fn load(source: &Source, action: Action, environment: &Environment) -> (Inpu
     let mut reader = Reader::default();
     let variable = |name| environment.get(name).map(str::to_owned);
     let mut inputs = Inputs {
+        proxies: environment.proxies(),
         platform: PlatformInput {
             url: variable(env::URL),
             deployment_id: variable(env::DEPLOYMENT_ID),
@@ -106,16 +115,21 @@ pub fn load(source: &Source, action: Action, environment: &Environment) -> (Inpu
                 .and_then(|bytes| String::from_utf8(bytes).ok())
                 .and_then(|text| serde_saphyr::from_str(&text).ok());
         }
-        Source::Files { params, name, cluster } => {
+        Source::Files { params, name, cluster, tls_server_name } => {
             inputs.params = reader.required(params).unwrap_or_default();
             inputs.name.clone_from(name);
+            inputs.tls_server_name.clone_from(tls_server_name);
             inputs.cluster = match cluster {
                 ClusterSource::Document(path) => {
                     reader.required(path).map_or(ClusterInput::Missing, ClusterInput::Document)
                 }
                 ClusterSource::Kubeconfig { path, context } => {
                     match kubeconfig::read(path.as_deref(), context.as_deref(), environment) {
-                        Ok(context) => ClusterInput::Kubeconfig(Box::new(context)),
+                        Ok(mut context) => {
+                            // Nobody can be asked where the params come from.
+                            context.terminal = params.as_os_str() != "-" && std::io::stdin().is_terminal();
+                            ClusterInput::Kubeconfig(Box::new(context))
+                        }
                         Err(cause) => {
                             reader.findings.push(Finding::refusal("connection", cause));
                             ClusterInput::Missing

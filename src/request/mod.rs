@@ -8,12 +8,13 @@ pub use platform::{FIELD, Platform};
 
 use std::{collections::BTreeMap, time::Duration};
 
+use secrecy::SecretString;
 use serde_json::Value;
 
 use crate::{
     artifact::Form,
     cli::Action,
-    connection::{self, Connection, Login, Shape},
+    connection::{self, Connection, Login, Shape, Trust},
     finding::{Finding, Severity},
     grant::{Grant, Place},
     inputs::{ClusterInput, Inputs},
@@ -21,6 +22,7 @@ use crate::{
     name::{self, InstanceName, Namespace},
     names::Names,
     object::{Live, Owner},
+    proxy::Route,
     rbac::Rule,
     schema::{self, Schema},
     secret::Token,
@@ -87,9 +89,21 @@ impl Request {
     pub fn tokens(&self) -> impl Iterator<Item = &Token> {
         let parent = match &self.connection.login {
             Login::Token(token) => Some(token),
-            Login::Kubeconfig(_) => None,
+            Login::Kubeconfig(person) => person.credentials.token.as_ref(),
         };
         parent.into_iter().chain(self.platform.iter().map(|platform| &platform.token))
+    }
+
+    /// The ways that this run takes, each with where it leads.
+    pub fn routes(&self) -> impl Iterator<Item = (String, &Route)> {
+        let cluster = (self.connection.server.as_str().to_owned(), &self.connection.route);
+        let platform = self.platform.iter().map(|platform| (platform.address(), &platform.route));
+        [cluster].into_iter().chain(platform)
+    }
+
+    /// The passwords of proxies, for the redactor.
+    pub fn passwords(&self) -> impl Iterator<Item = &SecretString> {
+        self.routes().filter_map(|(_, route)| route.proxy()?.secret())
     }
 }
 
@@ -119,10 +133,10 @@ pub fn parse(inputs: &Inputs, terms: &Terms, mut findings: Vec<Finding>) -> Pars
         }
     }
     let params = params(inputs, terms.action, &mut findings);
-    let connection = keep(&mut findings, connection(inputs));
+    let connection = keep(&mut findings, connection(inputs, terms));
     let platform = if terms.publish {
         let name = params.as_ref().map_or("", |params| params.name.as_str());
-        keep(&mut findings, platform::parse(&inputs.platform, name, inputs.bundle.as_ref())).map(Some)
+        keep(&mut findings, platform::parse(&inputs.platform, name, inputs.bundle.as_ref(), &inputs.proxies)).map(Some)
     } else {
         Some(None)
     };
@@ -290,12 +304,28 @@ fn labels(params: &Value, findings: &mut Vec<Finding>) -> BTreeMap<String, Strin
     labels
 }
 
-fn connection(inputs: &Inputs) -> Result<Connection, Vec<Finding>> {
-    match &inputs.cluster {
+fn connection(inputs: &Inputs, terms: &Terms) -> Result<Connection, Vec<Finding>> {
+    let mut connection = match &inputs.cluster {
         ClusterInput::Missing => Err(Vec::new()), // the reader has said why
         ClusterInput::Document(document) => connection::from_document(document, inputs.config.get(connection::SLOT)),
         ClusterInput::Kubeconfig(context) => connection::from_kubeconfig(context),
+    }?;
+    let refused = |text: String| vec![Finding::refusal("connection", text)];
+    if let Some(name) = &inputs.tls_server_name {
+        let name = connection::server_name(name).map_err(|problem| refused(format!("--tls-server-name {problem}")))?;
+        connection.tls_server_name = Some(name);
     }
+    let host = connection.server.uri().host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
+    connection.tls_server_name = connection.tls_server_name.filter(|name| name.to_str() != host);
+    if terms.publish && terms.action != Action::Decommission && connection.tls_server_name.is_some() {
+        let text = "the artifact cannot say a tls-server-name, and whoever gets it from the platform could not be told: \
+                    publish with a server whose certificate is for its host";
+        return Err(refused(text.to_owned()));
+    }
+    if connection.route.proxy().is_none() {
+        connection.route = inputs.proxies.route_to(connection.server.uri()).map_err(refused)?;
+    }
+    Ok(connection)
 }
 
 fn timeout(inputs: &Inputs, terms: &Terms, findings: &mut Vec<Finding>) -> Duration {
@@ -346,8 +376,12 @@ fn form(inputs: &Inputs, connection: &Connection, namespace: &Namespace, finding
         }
     };
     let form = Form { shape, namespace: says.then(|| namespace.clone()), schema };
+    let ca = match &connection.ca {
+        Trust::Given(ca) => ca.as_base64(),
+        Trust::System => "LS0tLS0=", // one to be
+    };
     if let Ok(stand_in) = Token::parse("a-token-to-be")
-        && let Err(problems) = form.fill(connection, &stand_in)
+        && let Err(problems) = form.fill(connection, ca, &stand_in)
     {
         findings.extend(problems.into_iter().map(|problem| Finding {
             message: format!("the artifact would not fit {source}: {}", problem.message),

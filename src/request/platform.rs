@@ -3,7 +3,13 @@
 
 use serde_json::Value;
 
-use crate::{cli::env, finding::Finding, inputs::PlatformInput, secret::Token};
+use crate::{
+    cli::env,
+    finding::Finding,
+    inputs::PlatformInput,
+    proxy::{Route, Variables},
+    secret::Token,
+};
 
 /// The field under which the bundle publishes.
 pub const FIELD: &str = "token";
@@ -14,6 +20,8 @@ const DEFAULT_URL: &str = "https://api.massdriver.cloud";
 pub struct Platform {
     /// Base URL; plain http is fine inside the platform's own network.
     pub url: http::Uri,
+    /// The way there.
+    pub route: Route,
     /// User name of the login.
     pub deployment_id: String,
     /// Its password.
@@ -25,6 +33,12 @@ pub struct Platform {
 }
 
 impl Platform {
+    /// Without TLS.
+    #[must_use]
+    pub fn is_plain(&self) -> bool {
+        self.url.scheme() == Some(&http::uri::Scheme::HTTP)
+    }
+
     /// The base URL as people write it.
     #[must_use]
     pub fn address(&self) -> String {
@@ -36,7 +50,12 @@ impl Platform {
 ///
 /// # Errors
 /// Every problem; the variables that are missing have the code `environment-missing`.
-pub fn parse(input: &PlatformInput, name: &str, bundle: Option<&Value>) -> Result<Platform, Vec<Finding>> {
+pub fn parse(
+    input: &PlatformInput,
+    name: &str,
+    bundle: Option<&Value>,
+    proxies: &Variables,
+) -> Result<Platform, Vec<Finding>> {
     let mut findings = Vec::new();
     let mut required = |name: &str, value: &Option<String>| {
         if value.is_none() {
@@ -62,9 +81,17 @@ pub fn parse(input: &PlatformInput, name: &str, bundle: Option<&Value>) -> Resul
         let text = format!("{} is not the URL of the platform: https://host, without a user", env::URL);
         findings.push(Finding::refusal("connection", text));
     }
-    match (url, deployment_id, token) {
-        (Some(url), Some(deployment_id), Some(token)) if findings.is_empty() => Ok(Platform {
+    let route = url.as_ref().and_then(|url| match proxies.route_to(url) {
+        Ok(route) => Some(route),
+        Err(problem) => {
+            findings.push(Finding::refusal("connection", problem));
+            None
+        }
+    });
+    match (url, route, deployment_id, token) {
+        (Some(url), Some(route), Some(deployment_id), Some(token)) if findings.is_empty() => Ok(Platform {
             url,
+            route,
             deployment_id,
             token,
             resource_ids: resource_ids(input, name),

@@ -15,15 +15,19 @@ pub use plan::plan;
 pub use provision::provision;
 pub use take_back::decommission;
 
-use std::time::Instant;
+use std::{
+    cell::{Cell, OnceCell},
+    time::Instant,
+};
 
 use look::Sight;
+use rustls::pki_types::ServerName;
 
 use crate::{
     budget::Budget,
-    cluster::{Cluster, Line},
-    connection::{Connection, Login},
-    error::Failure,
+    cluster::{Cluster, Line, Way},
+    connection::{CaBundle, Login, Trust},
+    error::{Code, Failure},
     finding::{Finding, Severity},
     object::INVENTORY,
     report::Report,
@@ -38,32 +42,79 @@ pub struct Run<'a> {
     pub budget: Budget,
     /// Where it prints to.
     pub report: &'a Report,
+    /// The CA of the system that the server was verified against.
+    verified_by: OnceCell<CaBundle>,
+    /// Whether it was said that the artifact cannot say the server's name.
+    said: Cell<bool>,
 }
 
-impl Run<'_> {
+impl<'a> Run<'a> {
+    /// A run that has done nothing yet.
+    #[must_use]
+    pub const fn new(request: &'a Request, budget: Budget, report: &'a Report) -> Self {
+        Self { request, budget, report, verified_by: OnceCell::new(), said: Cell::new(false) }
+    }
+
     async fn connect(&self) -> Result<Cluster, Failure> {
         let connection = &self.request.connection;
         let started = Instant::now();
+        // A command that talks to somebody has the terminal for itself.
+        let alone = matches!(&connection.login, Login::Kubeconfig(person) if person.talks());
+        let waiting = (!alone).then(|| self.report.waiting("connecting to the cluster"));
         let cluster = self.connect_as(&connection.login).await?;
+        drop(waiting);
         let what = format!("{} ({})", connection.server.as_str(), cluster.protocol);
         self.report.step("connect", &what, Some(started.elapsed()));
+        if let Some(ca) = &cluster.verified_by {
+            let text = "no CA is given: the server is verified by one of the system's, which goes into the artifact";
+            self.report.finding(Finding::remark("system-ca", Severity::Info, text));
+            let _ = self.verified_by.set(ca.clone());
+        }
         Ok(cluster)
     }
 
     /// A connection to the very server and CA of the artifact.
     async fn connect_as(&self, login: &Login) -> Result<Cluster, Failure> {
-        let Connection { server, ca, tls_server_name, .. } = &self.request.connection;
-        Cluster::connect(server, ca, tls_server_name.as_deref(), login, &self.budget).await
+        let name = self.request.connection.tls_server_name.as_ref();
+        Cluster::connect(self.way(name), login, &self.report.redactor()).await
     }
 
-    /// The same, for somebody who will log in later.
+    /// The same, for somebody who will log in later: a holder of the artifact, which cannot say another name for the
+    /// server than its host. Where that does not do, it is said, and the name is used all the same.
     async fn open_line(&self) -> Result<Line, Failure> {
-        let Connection { server, ca, tls_server_name, .. } = &self.request.connection;
-        Line::open(server, ca, tls_server_name.as_deref(), &self.budget).await
+        let Some(name) = &self.request.connection.tls_server_name else { return Line::open(self.way(None)).await };
+        match Line::open(self.way(None)).await {
+            Err(failure) if matches!(failure.code, Code::Tls | Code::TlsUnknownIssuer) => {
+                if !self.said.replace(true) {
+                    let name = name.to_str();
+                    let text = format!(
+                        "the server's certificate is for {name} and not for the host of its URL, and an artifact cannot \
+                         say that: whoever uses it has to be told"
+                    );
+                    let help = format!("kubectl --tls-server-name {name}, or a server URL that the certificate is for");
+                    self.report.finding(Finding::remark("tls-server-name", Severity::High, text).help(help));
+                }
+                Line::open(self.way(Some(name))).await
+            }
+            line => line,
+        }
+    }
+
+    fn way<'b>(&'b self, name: Option<&'b ServerName<'static>>) -> Way<'b> {
+        Way { connection: &self.request.connection, ca: self.ca(), name, budget: &self.budget }
+    }
+
+    /// The CA that the server is verified against; none before one of the system's is found.
+    fn ca(&self) -> Option<&CaBundle> {
+        match &self.request.connection.ca {
+            Trust::Given(ca) => Some(ca),
+            Trust::System => self.verified_by.get(),
+        }
     }
 
     async fn look(&self, cluster: &Cluster) -> Result<Sight, Failure> {
         let started = Instant::now();
+        let _waiting = self.report.waiting("looking at what is there");
         let sight = look::look(self, cluster).await?;
         for (_, token) in &sight.tokens {
             self.report.learn(token);

@@ -24,6 +24,9 @@ use crate::{
 /// What a provision would fail with, as far as reads can tell.
 pub async fn plan(run: &Run<'_>) -> Result<bool, Failure> {
     let cluster = run.connect().await?;
+    if run.request.connection.tls_server_name.is_some() {
+        run.open_line().await?; // says so where a holder of the artifact would not get that far
+    }
     let sight = run.look(&cluster).await?;
     let (desired, mut plan) = compare(run.request, &sight);
     let refused = refusal(run.request, &sight, &desired, &plan);

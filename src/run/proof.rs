@@ -90,6 +90,7 @@ async fn ask_until(
     enough: impl Fn(&Proof) -> bool,
 ) -> Result<Proof, Failure> {
     let started = Instant::now();
+    let _waiting = run.report.waiting("proving the credential");
     let questions = Questions::new(&claim.granted);
     // The home namespace whatever is granted there, and (by none) what is allowed in the whole cluster.
     let mut scopes = BTreeSet::from([None, Some(run.request.namespace.as_str())]);

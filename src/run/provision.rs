@@ -13,6 +13,7 @@ use super::{
 use crate::{
     artifact::Artifact,
     cluster::Cluster,
+    connection::CaBundle,
     credential::{Expected, check_claims},
     desired::Desired,
     error::{Code, Exit, Failure},
@@ -131,7 +132,8 @@ async fn establish(
         proof::prove(run, &holder, &claim, &lost).await?;
     }
 
-    let artifact = request.form.fill(&request.connection, &token).map_err(|findings| Failure {
+    let ca = run.ca().map(CaBundle::as_base64).unwrap_or_default();
+    let artifact = request.form.fill(&request.connection, ca, &token).map_err(|findings| Failure {
         findings,
         ..Failure::new(Code::ArtifactInvalid, "building the artifact", "it does not fit its schema")
     })?;
@@ -160,6 +162,7 @@ async fn token(run: &Run<'_>, cluster: &Cluster, sight: &Sight, desired: &Desire
         return Ok((token.clone(), live.clone()));
     }
     let started = Instant::now();
+    let _waiting = run.report.waiting("waiting for the token");
     let (token, live) = cluster.token(&desired.secret.reference).await?;
     run.report.learn(&token);
     run.report.step("token", &short(&token), Some(started.elapsed()));
@@ -183,6 +186,7 @@ async fn hand_over(
 ) -> Result<(), Failure> {
     let (Some(platform), Some(publisher)) = (&run.request.platform, publisher) else { return Ok(()) };
     let started = Instant::now();
+    let _waiting = run.report.waiting("publishing the artifact");
     let publishing = async {
         let title = format!("Kubernetes token {} for namespace {}", run.request.name, run.request.namespace);
         publisher?.publish(&title, artifact).await

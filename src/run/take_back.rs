@@ -253,6 +253,7 @@ async fn prove_dead(run: &Run<'_>, token: &Token) -> Result<(), Failure> {
     const DOING: &str = "proving that the token is dead";
 
     let started = Instant::now();
+    let _waiting = run.report.waiting("waiting for the token to die");
     tokio::time::sleep(HEARSAY).await;
     let cluster = run.connect_as(&Login::Token(token.clone())).await?;
     let limit = run.budget.at_most(MEMORY);

@@ -8,6 +8,7 @@ use std::{
     fs,
     path::PathBuf,
     process::{Command, Output, Stdio},
+    sync::LazyLock,
 };
 
 use serde_json::{Value, json};
@@ -172,10 +173,16 @@ impl Ran {
         self
     }
 
-    /// The one document on stdout.
+    /// The one document on stdout, of the form that is published.
     #[track_caller]
     pub fn document(&self) -> Value {
-        serde_json::from_str(&self.stdout).unwrap_or_else(|_| panic!("no document: {self:?}"))
+        static FORM: LazyLock<jsonschema::Validator> =
+            LazyLock::new(|| jsonschema::validator_for(&schema(true)).expect("a schema"));
+        let document = serde_json::from_str(&self.stdout).unwrap_or_else(|_| panic!("no document: {self:?}"));
+        let problems: Vec<String> =
+            FORM.iter_errors(&document).map(|error| format!("{}: {error}", error.instance_path())).collect();
+        assert!(problems.is_empty(), "not of the form of docs/output.schema.json: {problems:#?}");
+        document
     }
 }
 
@@ -184,6 +191,27 @@ impl From<Output> for Ran {
         let text = |bytes| String::from_utf8(bytes).expect("text");
         Self { code: output.status.code().unwrap_or(-1), stdout: text(output.stdout), stderr: text(output.stderr) }
     }
+}
+
+/// The published form of the document; closed, it lets no key pass that it does not list.
+pub fn schema(closed: bool) -> Value {
+    fn close(schema: &mut Value) {
+        match schema {
+            Value::Object(map) => {
+                map.values_mut().for_each(close);
+                if map.contains_key("required") {
+                    map.insert("additionalProperties".to_owned(), json!(false));
+                }
+            }
+            Value::Array(items) => items.iter_mut().for_each(close),
+            _ => {}
+        }
+    }
+    let mut schema = serde_json::from_str(include_str!("../../docs/output.schema.json")).expect("a schema");
+    if closed {
+        close(&mut schema);
+    }
+    schema
 }
 
 /// The paths of the four objects.

@@ -1,0 +1,254 @@
+//! How a person logs in to a cluster with a kubeconfig: a token, a client certificate, or a command that prints one of
+//! them (client.authentication.k8s.io). The only file that starts a process. The command runs once, and once more
+//! when the server answers 401 to what it printed.
+
+use std::{
+    fmt,
+    path::Path,
+    process::Stdio,
+    sync::{Arc, PoisonError, RwLock},
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use http::{HeaderValue, Request, Response, StatusCode, header::AUTHORIZATION};
+use kube::client::Body;
+use rustls::{SignatureScheme, client::ResolvesClientCert, sign::CertifiedKey};
+use serde_json::Value;
+use tower::{Layer, Service, ServiceExt as _};
+
+use crate::{
+    budget::Budget,
+    secret::{Redactor, Token},
+    tls::{self, Identity},
+    transport::{Trouble, copy},
+};
+
+/// What the server gets to see.
+#[derive(Clone, Default)]
+pub struct Credentials {
+    /// In the head of every request.
+    pub token: Option<Token>,
+    /// In the handshake.
+    pub identity: Option<Identity>,
+}
+
+/// A command that prints credentials.
+#[derive(Clone)]
+pub struct Command {
+    /// A name to look up on the PATH, or a path.
+    pub program: String,
+    /// Its arguments.
+    pub arguments: Vec<String>,
+    /// Variables beside those of this process.
+    pub variables: Vec<(String, String)>,
+    /// What it is told, as `KUBERNETES_EXEC_INFO`.
+    pub told: Value,
+    /// Whether it may ask the person at the terminal.
+    pub interactive: bool,
+    /// Where to get it, if the kubeconfig says so.
+    pub hint: Option<String>,
+}
+
+impl Command {
+    /// Runs it. Nothing that it prints is shown, unless it talks to a person.
+    ///
+    /// # Errors
+    /// What went wrong, without a word of what it printed.
+    pub async fn run(&self, within: Duration) -> Result<Credentials, Trouble> {
+        let name = Path::new(&self.program).file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let login = |cause: String, hint| Trouble::Login { cause: format!("its command {name} {cause}"), hint };
+        let failed = |cause: String| login(cause, None);
+        let theirs = || if self.interactive { Stdio::inherit() } else { Stdio::null() };
+        let mut command = tokio::process::Command::new(&self.program);
+        command
+            .args(&self.arguments)
+            .envs(self.variables.iter().map(|(name, value)| (name, value)))
+            .env("KUBERNETES_EXEC_INFO", self.told.to_string())
+            .stdin(theirs())
+            .stderr(theirs())
+            .stdout(Stdio::piped())
+            .kill_on_drop(true);
+        let child = command.spawn().map_err(|error| match error.kind() {
+            std::io::ErrorKind::NotFound => login("is not there".to_owned(), self.hint.clone()),
+            kind => failed(format!("cannot be started: {kind}")),
+        })?;
+        let output = tokio::time::timeout(within, child.wait_with_output())
+            .await
+            .map_err(|_| failed("did not end in time".to_owned()))?
+            .map_err(|error| failed(format!("cannot be waited for: {}", error.kind())))?;
+        if !output.status.success() {
+            return Err(failed(format!("ended with {}", output.status)));
+        }
+        // JSON, or YAML as client-go takes it.
+        let printed = std::str::from_utf8(&output.stdout).ok().and_then(|text| serde_saphyr::from_str(text).ok());
+        self.read(&printed.unwrap_or_default()).map_err(failed)
+    }
+
+    /// Reads an `ExecCredential`.
+    fn read(&self, printed: &Value) -> Result<Credentials, String> {
+        let text = |pointer: &str| printed.pointer(pointer).and_then(Value::as_str).filter(|text| !text.is_empty());
+        if text("/kind") != Some("ExecCredential") {
+            return Err("did not print an ExecCredential".to_owned());
+        }
+        if text("/apiVersion") != self.told["apiVersion"].as_str() {
+            return Err(format!("answered in another version than {}", self.told["apiVersion"]));
+        }
+        let certificate = (text("/status/clientCertificateData"), text("/status/clientKeyData"));
+        let identity = match certificate {
+            (Some(certificate), Some(key)) => {
+                let identity = tls::identity(certificate.as_bytes(), key.as_bytes());
+                Some(identity.map_err(|problem| format!("printed a client certificate that {problem}"))?)
+            }
+            (None, None) => None,
+            _ => return Err("printed a client certificate or a key, and not both".to_owned()),
+        };
+        let token = text("/status/token").map(Token::parse).transpose();
+        let token = token.map_err(|problem| format!("printed a token that {problem}"))?;
+        if token.is_none() && identity.is_none() {
+            return Err("printed neither a token nor a client certificate".to_owned());
+        }
+        Ok(Credentials { token, identity })
+    }
+}
+
+/// The login of one connection. A layer that shows the token, and a resolver that shows the client certificate.
+pub struct Session {
+    shown: RwLock<Shown>,
+    renewal: Option<tokio::sync::Mutex<Renewal>>,
+}
+
+struct Shown {
+    header: Option<HeaderValue>,
+    identity: Option<Identity>,
+    generation: u8,
+}
+
+struct Renewal {
+    command: Command,
+    budget: Budget,
+    redactor: Redactor,
+    left: u8,
+}
+
+impl Session {
+    /// Shows these, for as long as it lives.
+    #[must_use]
+    pub fn fixed(credentials: &Credentials) -> Arc<Self> {
+        Arc::new(Self { shown: RwLock::new(Shown::new(credentials, 0)), renewal: None })
+    }
+
+    /// Shows what this command prints.
+    ///
+    /// # Errors
+    /// Why it printed nothing to show.
+    pub async fn by(command: &Command, budget: &Budget, redactor: &Redactor) -> Result<Arc<Self>, Trouble> {
+        let credentials = command.run(budget.at_most(Duration::MAX)).await?;
+        credentials.token.iter().for_each(|token| redactor.learn(token));
+        let renewal = Renewal { command: command.clone(), budget: budget.clone(), redactor: redactor.clone(), left: 1 };
+        let shown = RwLock::new(Shown::new(&credentials, 0));
+        Ok(Arc::new(Self { shown, renewal: Some(tokio::sync::Mutex::new(renewal)) }))
+    }
+
+    /// Puts the login into a request; says which one it was.
+    fn dress(&self, request: &mut Request<Body>) -> u8 {
+        let shown = self.shown.read().unwrap_or_else(PoisonError::into_inner);
+        if let Some(header) = &shown.header {
+            request.headers_mut().insert(AUTHORIZATION, header.clone());
+        }
+        shown.generation
+    }
+
+    /// Runs the command again; false when that was done before for the same login, or fails.
+    async fn renew(&self, refused: u8) -> bool {
+        let Some(renewal) = &self.renewal else { return false };
+        // Requests at the same time are refused at the same time: the first of them renews for all.
+        let mut renewal = renewal.lock().await;
+        if self.shown.read().unwrap_or_else(PoisonError::into_inner).generation != refused {
+            return true;
+        }
+        let Some(left) = renewal.left.checked_sub(1) else { return false };
+        renewal.left = left;
+        let Ok(credentials) = renewal.command.run(renewal.budget.at_most(Duration::MAX)).await else { return false };
+        credentials.token.iter().for_each(|token| renewal.redactor.learn(token));
+        *self.shown.write().unwrap_or_else(PoisonError::into_inner) = Shown::new(&credentials, refused + 1);
+        true
+    }
+}
+
+impl Shown {
+    fn new(credentials: &Credentials, generation: u8) -> Self {
+        let header = credentials.token.as_ref().and_then(Token::bearer);
+        Self { header, identity: credentials.identity.clone(), generation }
+    }
+}
+
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a login")
+    }
+}
+
+impl ResolvesClientCert for Session {
+    fn resolve(&self, _: &[&[u8]], _: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        self.shown.read().unwrap_or_else(PoisonError::into_inner).identity.clone()
+    }
+
+    fn has_certs(&self) -> bool {
+        true
+    }
+}
+
+/// Puts the login into every request.
+#[derive(Clone)]
+pub struct LogIn(pub Arc<Session>);
+
+/// What is below that.
+#[derive(Clone)]
+pub struct LoggedIn<S> {
+    inner: S,
+    session: Arc<Session>,
+}
+
+impl<S> Layer<S> for LogIn {
+    type Service = LoggedIn<S>;
+
+    fn layer(&self, inner: S) -> LoggedIn<S> {
+        LoggedIn { inner, session: Arc::clone(&self.0) }
+    }
+}
+
+impl<S, B> Service<Request<Body>> for LoggedIn<S>
+where
+    S: Service<Request<Body>, Response = Response<B>> + Clone + Send + 'static,
+    S::Future: Send,
+    S::Error: Send,
+    B: Send,
+{
+    type Response = Response<B>;
+    type Error = S::Error;
+    type Future = futures_util::future::BoxFuture<'static, Result<Response<B>, S::Error>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, mut request: Request<Body>) -> Self::Future {
+        let session = Arc::clone(&self.session);
+        let again = session.renewal.as_ref().and_then(|_| copy(&request));
+        let shown = session.dress(&mut request);
+        let mut inner = self.inner.clone();
+        let answering = self.inner.call(request);
+        Box::pin(async move {
+            let answer = answering.await?;
+            // A request that is answered by 401 was not looked at: it may be repeated whatever it is.
+            let refused = answer.status() == StatusCode::UNAUTHORIZED;
+            let Some(mut again) = again.filter(|_| refused) else { return Ok(answer) };
+            if !session.renew(shown).await {
+                return Ok(answer);
+            }
+            session.dress(&mut again);
+            inner.ready().await?.call(again).await
+        })
+    }
+}

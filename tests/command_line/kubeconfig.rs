@@ -1,0 +1,269 @@
+//! The same kubeconfig works with kubectl and with us, or is refused for a reason that is said.
+
+use rstest::rstest;
+use serde_json::{Value, json};
+use testbed::{ClientCertificate, ControlPlane};
+
+use crate::{
+    desk::{Desk, admin, cluster, code, refusals},
+    support::{Ran, binary},
+};
+
+fn whoami(output: std::process::Output) -> String {
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[test]
+fn a_list_of_files_is_merged_and_what_stands_first_counts() {
+    let cp = ControlPlane::shared();
+    let desk = Desk::new(cp, "merged");
+    desk.put("one/pki/ca.pem", cp.ca_pem());
+    desk.put("two/token", &format!("{}\n", cp.admin().token));
+    // Relative to the file that names it; the empty current-context is what kubectl writes where there is none.
+    let one = json!({
+        "apiVersion": "v1", "kind": "Config", "current-context": "",
+        "contexts": [],
+        "clusters": [{"name": "here", "cluster": {"server": cp.server(), "certificate-authority": "pki/ca.pem"}}],
+        "users": null,
+    });
+    let two = json!({
+        "apiVersion": "v1", "kind": "Config", "current-context": "here",
+        "contexts": [{"name": "here", "context": {"cluster": "here", "user": "here"}}],
+        "clusters": [{"name": "here", "cluster": {"server": "https://127.0.0.1:1"}}],
+        "users": [{"name": "here", "user": {"tokenFile": "token"}}],
+    });
+    let three = json!({
+        "current-context": "there",
+        "users": [{"name": "here", "user": {"token": "another"}}],
+    });
+    let files = [("one/config", one), ("two/config", two), ("three/config", three)];
+    let mut paths: Vec<String> =
+        files.iter().map(|(name, text)| desk.put(name, &text.to_string()).display().to_string()).collect();
+    paths.insert(1, desk.path("missing").display().to_string());
+    paths.insert(2, String::new());
+    let list = paths.join(":");
+
+    let mut kubectl = std::process::Command::new(cp.kubectl_path());
+    let output = kubectl
+        .env_clear()
+        .env("KUBECONFIG", &list)
+        .args(["auth", "whoami", "-o", "jsonpath={.status.userInfo.username}"])
+        .output()
+        .unwrap();
+    assert_eq!(whoami(output), cp.admin().user);
+    let mark = cp.audit().mark();
+    Ran::of(desk.command("provision", &[]).env("KUBECONFIG", &list)).expect_code(0);
+    assert!(!cp.audit().of(&cp.admin().user, mark).is_empty());
+    // Named alone, a file stands for itself.
+    let ran = desk.ask("plan", "three/config", &[]).expect_code(65);
+    assert!(refusals(&ran)[0].1.contains("has no context `there`"), "{}", ran.stderr);
+}
+
+#[test]
+fn what_is_found_in_the_home_directory_counts_when_nothing_is_named() {
+    let cp = ControlPlane::shared();
+    let desk = Desk::new(cp, "home");
+    desk.kubeconfig(".kube/config", &cluster(cp), &admin(cp));
+    Ran::of(desk.command("plan", &[]).env("HOME", desk.directory.path())).expect_code(0);
+    let ran = Ran::of(&mut desk.command("plan", &[])).expect_code(65);
+    assert!(refusals(&ran)[0].1.contains("KUBECONFIG nor HOME is set"), "{}", ran.stderr);
+    let ran = Ran::of(desk.command("plan", &[]).env("HOME", "/nowhere")).expect_code(65);
+    assert!(refusals(&ran)[0].1.contains("cannot read /nowhere/.kube/config"), "{}", ran.stderr);
+}
+
+#[rstest]
+#[case::no_yaml("{ token: s3cret-s3cret", "is not a kubeconfig")]
+#[case::another_document("[s3cret-s3cret]", "is not a kubeconfig")]
+#[case::wrong_type(r#"{"users": [{"name": "u", "user": {"token": {"s3cret-s3cret": 1}}}]}"#, "is not a kubeconfig")]
+#[case::binary("\u{0}\u{1}s3cret-s3cret", "is not a kubeconfig")]
+#[case::empty("", "has no current context")]
+fn a_file_that_is_none_is_named_and_not_quoted(#[case] text: &str, #[case] problem: &str) {
+    let cp = ControlPlane::shared();
+    let desk = Desk::new(cp, "broken");
+    let good = desk.kubeconfig("good", &cluster(cp), &admin(cp));
+    let broken = desk.put("broken", text);
+    let ran = desk.ask("plan", "broken", &[]).expect_code(65);
+    assert!(refusals(&ran)[0].1.contains(problem), "{}", ran.stderr);
+    assert!(!format!("{}{}", ran.stdout, ran.stderr).contains("s3cret"));
+    // One broken file in a list is one too many, as for kubectl.
+    let list = format!("{}:{}", good.display(), broken.display());
+    let ran = Ran::of(desk.command("plan", &[]).env("KUBECONFIG", list));
+    assert_eq!(ran.code, if text.is_empty() { 0 } else { 65 }, "{}", ran.stderr);
+    if ran.code == 65 {
+        assert!(ran.stderr.contains("/broken is not a kubeconfig"), "{}", ran.stderr);
+    }
+}
+
+#[test]
+fn what_is_not_there_is_said_to_be_missing() {
+    let cp = ControlPlane::shared();
+    let desk = Desk::new(cp, "missing");
+    for (kubeconfig, problem) in [("nothing", "cannot read"), ("", "cannot read")] {
+        let ran = desk.ask("plan", kubeconfig, &[]).expect_code(65);
+        assert!(refusals(&ran)[0].1.contains(problem), "{}", ran.stderr);
+    }
+    let ran = Ran::of(desk.command("plan", &[]).env("KUBECONFIG", "/nowhere/a:/nowhere/b")).expect_code(65);
+    assert!(refusals(&ran)[0].1.contains("no file of KUBECONFIG exists"), "{}", ran.stderr);
+    for (user, file) in [
+        (json!({"tokenFile": "gone"}), "gone"),
+        (json!({"client-certificate": "gone.crt", "client-key": "gone.key"}), "gone.crt"),
+    ] {
+        desk.kubeconfig("config", &cluster(cp), &user);
+        let ran = desk.ask("plan", "config", &[]).expect_code(65);
+        assert!(refusals(&ran)[0].1.contains(&format!("{file}: No such file")), "{}", ran.stderr);
+    }
+}
+
+#[test]
+fn contexts_are_chosen_as_kubectl_chooses_them() {
+    let cp = ControlPlane::shared();
+    let desk = Desk::new(cp, "contexts");
+    let document = json!({
+        "current-context": "nobody",
+        "contexts": [
+            {"name": "here", "context": {"cluster": "here", "user": "admin"}},
+            {"name": "nobody", "context": {"cluster": "here", "user": "gone"}},
+            {"name": "nowhere", "context": {"cluster": "gone", "user": "admin"}},
+        ],
+        "clusters": [{"name": "here", "cluster": cluster(cp)}],
+        "users": [{"name": "admin", "user": admin(cp)}],
+    });
+    desk.put("config", &document.to_string());
+    desk.ask("plan", "config", &["--context", "here"]).expect_code(0);
+    for (more, problem) in [
+        (&[][..], "no user `gone`"),
+        (&["--context", "nowhere"][..], "no cluster `gone`"),
+        (&["--context", "else"][..], "no context `else`; it has here, nobody, nowhere"),
+    ] {
+        let ran = desk.ask("plan", "config", more).expect_code(65);
+        assert_eq!(code(&ran), "input-refused");
+        assert!(refusals(&ran)[0].1.contains(problem), "{}", ran.stderr);
+    }
+}
+
+#[test]
+fn who_logs_in_is_who_kubectl_logs_in_as() {
+    let cp = ControlPlane::shared();
+    let desk = Desk::new(cp, "who");
+    let alice = cp.client_certificate("alice", &["system:masters"]);
+    desk.put("alice.crt", &alice.certificate);
+    desk.put("alice.key", &alice.key);
+    desk.put("token", &format!("{}\n\n", cp.admin().token));
+    let base64 = |text: &str| {
+        use base64::Engine as _;
+        base64::engine::general_purpose::STANDARD.encode(text)
+    };
+    let script = desk.script("never", "touch \"$0.ran\"; exit 1");
+    let exec = json!({"apiVersion": "client.authentication.k8s.io/v1", "command": script, "interactiveMode": "Never"});
+    for (user, name) in [
+        (json!({"token": cp.admin().token}), cp.admin().user.as_str()),
+        (json!({"token": "stale", "tokenFile": "token"}), cp.admin().user.as_str()),
+        (json!({"client-certificate": "alice.crt", "client-key": "alice.key"}), "alice"),
+        (
+            json!({"client-certificate-data": base64(&alice.certificate), "client-key-data": base64(&alice.key)}),
+            "alice",
+        ),
+        // The server looks at the certificate first.
+        (json!({"client-certificate": "alice.crt", "client-key": "alice.key", "token": cp.admin().token}), "alice"),
+        (json!({"token": cp.admin().token, "exec": exec}), cp.admin().user.as_str()),
+        (json!({"token": cp.admin().token, "as": "carol", "as-groups": ["system:masters"]}), "carol"),
+    ] {
+        desk.kubeconfig("config", &cluster(cp), &user);
+        assert_eq!(whoami(desk.kubectl(cp, "config", &[])), name, "{user}");
+        let acting = user.get("as").is_some();
+        let mark = cp.audit().mark();
+        desk.ask("provision", "config", &[]).expect_code(0);
+        let seen = cp.audit().of(if acting { &cp.admin().user } else { name }, mark);
+        assert!(!seen.is_empty(), "{name} was seen by the server");
+    }
+    assert!(!desk.path("never.ran").exists(), "a command is for those who have nothing else");
+}
+
+#[test]
+fn acting_as_somebody_else_is_not_forgotten() {
+    let cp = ControlPlane::shared();
+    let desk = Desk::new(cp, "acting");
+    desk.kubeconfig("config", &cluster(cp), &json!({"token": cp.admin().token, "as": "nobody-at-all"}));
+    let ran = desk.ask("provision", "config", &[]).expect_code(77);
+    assert_eq!(code(&ran), "missing-permission");
+}
+
+#[rstest]
+#[case::password(json!({"username": "me", "password": "s3cret-s3cret"}), "/user/username", "not supported")]
+#[case::provider(json!({"auth-provider": {"name": "gcp", "config": {"access-token": "s3cret-s3cret"}}}), "/user/auth-provider", "kubelogin")]
+#[case::nothing(json!({}), "/user", "has no login that is supported")]
+#[case::empty(json!({"token": ""}), "/user", "has no login that is supported")]
+#[case::token(json!({"token": "s3cret s3cret"}), "/user/token", "holds blanks")]
+#[case::acting(json!({"token": "abc", "as": "s3cret\ns3cret"}), "/user/as", "no header")]
+#[case::no_key(json!({"client-certificate-data": "aGVsbG8="}), "/user/client-certificate", "has no client-key")]
+#[case::no_pem(json!({"client-certificate-data": "aGVsbG8=", "client-key-data": "aGVsbG8="}), "/user/client-certificate", "not the PEM of a certificate")]
+#[case::no_base64(json!({"client-certificate-data": "s3cret!", "client-key-data": "s3cret!"}), "/user/client-certificate", "base64")]
+#[case::old_api(json!({"exec": {"apiVersion": "client.authentication.k8s.io/v1alpha1", "command": "x"}}), "/user/exec/apiVersion", "v1beta1")]
+#[case::no_command(json!({"exec": {"apiVersion": "client.authentication.k8s.io/v1"}}), "/user/exec/command", "is missing")]
+#[case::no_terminal(json!({"exec": {"apiVersion": "client.authentication.k8s.io/v1", "command": "x", "interactiveMode": "Always"}}),
+    "/user/exec/interactiveMode", "no terminal")]
+fn a_login_that_is_not_supported_is_refused_at_its_place(
+    #[case] user: Value,
+    #[case] pointer: &str,
+    #[case] problem: &str,
+) {
+    let cp = ControlPlane::shared();
+    let desk = Desk::new(cp, "refused");
+    desk.kubeconfig("config", &cluster(cp), &user);
+    let ran = desk.ask("plan", "config", &[]).expect_code(65);
+    let found = refusals(&ran);
+    assert!(found.len() == 1 && found[0].0 == pointer && found[0].1.contains(problem), "{found:?}");
+    assert!(!format!("{}{}", ran.stdout, ran.stderr).contains("s3cret"));
+}
+
+#[test]
+fn a_certificate_goes_with_its_own_key() {
+    let cp = ControlPlane::shared();
+    let desk = Desk::new(cp, "pair");
+    desk.put("one.crt", &cp.client_certificate("one", &[]).certificate);
+    desk.put("two.key", &cp.client_certificate("two", &[]).key);
+    desk.kubeconfig("config", &cluster(cp), &json!({"client-certificate": "one.crt", "client-key": "two.key"}));
+    let ran = desk.ask("plan", "config", &[]).expect_code(65);
+    assert!(refusals(&ran)[0].1.contains("belongs to another certificate"), "{}", ran.stderr);
+    assert!(!desk.kubectl(cp, "config", &[]).status.success());
+    // Sound, and of nobody whom the server knows.
+    let stranger = ClientCertificate::of_a_stranger("alice");
+    desk.put("alice.crt", &stranger.certificate);
+    desk.put("alice.key", &stranger.key);
+    desk.kubeconfig("config", &cluster(cp), &json!({"client-certificate": "alice.crt", "client-key": "alice.key"}));
+    assert_eq!(code(&desk.ask("plan", "config", &[]).expect_code(69)), "unauthorized");
+}
+
+#[rstest]
+#[case::insecure("insecure-skip-tls-verify", json!(true), "could be anybody")]
+#[case::name("tls-server-name", json!("s3cret s3cret"), "a DNS name, or an IP address")]
+#[case::proxy("proxy-url", json!("me:s3cret@proxy"), "http://, https:// or socks5://")]
+#[case::ca("certificate-authority-data", json!("s3cret!"), "is not base64")]
+#[case::server("server", json!("http://127.0.0.1"), "a token is never sent in clear")]
+#[case::no_server("server", json!(""), "is missing")]
+fn a_cluster_that_cannot_be_used_is_refused_at_its_place(
+    #[case] field: &str,
+    #[case] value: Value,
+    #[case] problem: &str,
+) {
+    let cp = ControlPlane::shared();
+    let desk = Desk::new(cp, "refused");
+    let mut cluster = cluster(cp);
+    cluster[field] = value;
+    desk.kubeconfig("config", &cluster, &admin(cp));
+    let ran = desk.ask("plan", "config", &[]).expect_code(65);
+    let found = refusals(&ran);
+    assert!(found.len() == 1 && found[0].0 == format!("/cluster/{field}") && found[0].1.contains(problem), "{found:?}");
+    assert!(!format!("{}{}", ran.stdout, ran.stderr).contains("s3cret"));
+}
+
+#[test]
+fn the_platform_never_reads_a_persons_configuration() {
+    let cp = ControlPlane::shared();
+    let desk = Desk::new(cp, "platform");
+    let kubeconfig = desk.kubeconfig(".kube/config", &cluster(cp), &admin(cp));
+    let mut command = binary();
+    command.env("HOME", desk.directory.path()).env("KUBECONFIG", kubeconfig).current_dir(desk.directory.path());
+    let ran = Ran::of(command.env("MASSDRIVER_DEPLOYMENT_ACTION", "plan")).expect_code(65);
+    assert!(ran.stderr.contains("neither ./dependencies.json nor ./connections.json"), "{}", ran.stderr);
+}

@@ -1,0 +1,131 @@
+//! What only a terminal gets: colours, and a last line that says what is being waited for.
+
+use std::{
+    fs::File,
+    io::Read as _,
+    os::fd::OwnedFd,
+    process::{Command, Stdio},
+    thread,
+};
+
+use serde_json::json;
+use testbed::{ControlPlane, Options};
+
+use crate::{
+    desk::Desk,
+    support::{Instance, Ran, binary},
+};
+
+/// Runs a command with its stderr on a terminal; what the terminal gets, and how it ended.
+fn on_a_terminal(command: &mut Command) -> (String, i32) {
+    let pair = nix::pty::openpty(None, None).unwrap();
+    let theirs: OwnedFd = pair.slave;
+    let child = command.stderr(Stdio::from(theirs)).stdout(Stdio::null()).spawn();
+    // The last copy of the other end is the program's own: it closes when that ends.
+    command.stderr(Stdio::null());
+    let mut ours = File::from(pair.master);
+    let reader = thread::spawn(move || {
+        let (mut text, mut chunk) = (Vec::new(), [0; 4096]);
+        // The end of a terminal is an error to who reads it.
+        while let Ok(read) = ours.read(&mut chunk) {
+            if read == 0 {
+                break;
+            }
+            text.extend_from_slice(&chunk[..read]);
+        }
+        String::from_utf8_lossy(&text).into_owned()
+    });
+    let code = child.unwrap().wait().unwrap().code().unwrap_or(-1);
+    (reader.join().unwrap(), code)
+}
+
+/// Nobody makes tokens there: a run waits as long as it may.
+fn waiting(instance: &Instance, kind: Option<&str>, more: &[(&str, &str)]) -> String {
+    let mut command = instance.command("provision", &["--timeout", "3"]);
+    command.envs(more.iter().copied());
+    if let Some(kind) = kind {
+        command.env("TERM", kind);
+    }
+    let (text, code) = on_a_terminal(&mut command);
+    assert_eq!(code, 76, "{text}");
+    assert!(text.contains("token-controller-absent"), "{text}");
+    text
+}
+
+const WAIT: &str = "waiting for the token, ";
+
+#[test]
+fn a_wait_is_told_on_a_terminal_and_nowhere_else() {
+    let options = Options { no_token_controller: true, ..Options::default() };
+    let cp = ControlPlane::start(&options).unwrap();
+    let instance = Instance::new(cp.admin(), &cp.namespace("waiting"));
+    let text = waiting(&instance, Some("xterm"), &[]);
+    assert!(text.contains(&format!("\r\x1b[K...          {WAIT}1 s")), "{text:?}");
+    assert!(text.contains("\x1b[31mfailed\x1b[0m"), "{text:?}");
+    let drawn = text.matches(WAIT).count();
+    assert!(text.matches("\r\x1b[K").count() > drawn, "each is taken away again: {text:?}");
+    // Whatever is told for good stands on a line of its own.
+    let lines: Vec<&str> = text.split("\r\n").filter(|line| line.contains("failed")).collect();
+    assert!(
+        lines.iter().all(|line| !line.contains(WAIT) || line.rsplit('\r').next().unwrap().contains("failed")),
+        "{lines:?}"
+    );
+
+    let text = waiting(&instance, Some("xterm"), &[("NO_COLOR", "1")]);
+    assert!(text.contains(WAIT) && !text.contains("\x1b[3"), "{text:?}");
+    let text = waiting(&instance, Some("xterm"), &[("NO_COLOR", "")]);
+    assert!(text.contains("\x1b[31m"), "empty is not set: {text:?}");
+    for kind in [Some("dumb"), None] {
+        let text = waiting(&instance, kind, &[]);
+        assert!(!text.contains(WAIT) && !text.contains('\x1b'), "{text:?}");
+    }
+    let mut command = instance.command("provision", &["--timeout", "3"]);
+    let ran = Ran::of(command.env("TERM", "xterm")).expect_code(76);
+    assert!(!ran.stderr.contains(WAIT) && !ran.stderr.contains(['\x1b', '\r']), "{:?}", ran.stderr);
+}
+
+#[test]
+fn the_wait_for_the_end_of_a_token_is_told_too() {
+    let cp = ControlPlane::shared();
+    let instance = Instance::new(cp.admin(), &cp.namespace("dying"));
+    instance.ask("provision", &[]).expect_code(0);
+    let (text, code) = on_a_terminal(instance.command("decommission", &[]).env("TERM", "xterm"));
+    assert_eq!(code, 0, "{text}");
+    assert!(text.contains("waiting for the token to die, "), "{text:?}");
+    assert!(text.contains("\x1b[32mdone\x1b[0m"), "{text:?}");
+}
+
+#[test]
+fn the_help_has_no_colours_anywhere() {
+    let (text, _) = on_a_terminal(binary().env("TERM", "xterm"));
+    assert!(text.contains("Usage:") && !text.contains('\x1b'), "{text:?}");
+}
+
+/// A login that asks somebody has the terminal for itself; one that may not does not get it.
+#[test]
+fn a_login_command_talks_to_a_person_at_a_terminal() {
+    let cp = ControlPlane::shared();
+    let desk = Desk::new(cp, "person");
+    let version = "client.authentication.k8s.io/v1";
+    let credential = json!({"apiVersion": version, "kind": "ExecCredential", "status": {"token": cp.admin().token}});
+    let script = format!("echo 'Touch your key' >&2; read answer; [ \"$answer\" = touched ] && echo '{credential}'");
+    let login = desk.script("login", &script);
+    for (mode, code) in [("Always", 0), ("IfAvailable", 0), ("Never", 69)] {
+        let exec = json!({"apiVersion": version, "command": login, "interactiveMode": mode});
+        desk.kubeconfig("config", &crate::desk::cluster(cp), &json!({ "exec": exec }));
+        let pair = nix::pty::openpty(None, None).unwrap();
+        let mut ours = File::from(pair.master);
+        std::io::Write::write_all(&mut ours, b"touched\n").unwrap();
+        let mut command = desk.command("plan", &[]);
+        command.arg("--kubeconfig").arg(desk.path("config")).stdin(Stdio::from(pair.slave));
+        let ran = Ran::of(&mut command).expect_code(code);
+        assert_eq!(ran.stderr.contains("Touch your key"), code == 0, "{mode}: {}", ran.stderr);
+    }
+    // Who has given standard input away has none to be asked at.
+    let exec = json!({"apiVersion": version, "command": login, "interactiveMode": "Always"});
+    desk.kubeconfig("config", &crate::desk::cluster(cp), &json!({ "exec": exec }));
+    let mut command = binary();
+    command.args(["plan", "--json", "--name", "demo", "--params", "-", "--kubeconfig"]).arg(desk.path("config"));
+    let ran = Ran::of(command.stdin(File::open(desk.path("params.json")).unwrap())).expect_code(65);
+    assert!(ran.stderr.contains("standard input is no terminal"), "{}", ran.stderr);
+}

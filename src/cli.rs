@@ -111,7 +111,7 @@ impl Environment {
                   143  stopped by SIGTERM or SIGINT\n\n\
                   Environment:\n  \
                   KUBECONFIG, HOME       where a kubeconfig is looked for, with a command\n  \
-                  HTTPS_PROXY, NO_PROXY  the way to the cluster and the platform (HTTP_PROXY to a platform without TLS)\n  \
+                  HTTPS_PROXY, NO_PROXY  the way to the cluster and the platform; also HTTP_PROXY\n  \
                   SSL_CERT_FILE          the CAs of the system, where no other is given; also SSL_CERT_DIR\n  \
                   NO_COLOR               a log without colours\n  \
                   MASSDRIVER_*           the action, and where and as whom to publish"

@@ -6,22 +6,23 @@ use std::{
     fmt,
     path::Path,
     process::Stdio,
-    sync::{Arc, PoisonError, RwLock},
+    sync::{Arc, Mutex, PoisonError, RwLock},
     task::{Context, Poll},
     time::Duration,
 };
 
-use http::{HeaderValue, Request, Response, StatusCode, header::AUTHORIZATION};
+use futures_util::future::BoxFuture;
+use http::{HeaderValue, Request, StatusCode, header::AUTHORIZATION};
 use kube::client::Body;
 use rustls::{SignatureScheme, client::ResolvesClientCert, sign::CertifiedKey};
 use serde_json::Value;
-use tower::{Layer, Service, ServiceExt as _};
+use tower::{Service, ServiceExt as _};
 
 use crate::{
     budget::Budget,
     secret::{Redactor, Token},
     tls::{self, Identity},
-    transport::{Trouble, copy},
+    transport::{Http, Trouble, copy},
 };
 
 /// What the server gets to see.
@@ -112,7 +113,7 @@ impl Command {
     }
 }
 
-/// The login of one connection. A layer that shows the token, and a resolver that shows the client certificate.
+/// The login of one connection: what its requests show, and what its handshakes do.
 pub struct Session {
     shown: RwLock<Shown>,
     renewal: Option<tokio::sync::Mutex<Renewal>>,
@@ -199,56 +200,55 @@ impl ResolvesClientCert for Session {
     }
 }
 
-/// Puts the login into every request.
+/// Puts the login into every request to this server.
 #[derive(Clone)]
-pub struct LogIn(pub Arc<Session>);
-
-/// What is below that.
-#[derive(Clone)]
-pub struct LoggedIn<S> {
-    inner: S,
+pub struct LoggedIn {
     session: Arc<Session>,
+    http: Arc<Mutex<(u8, Http)>>,
 }
 
-impl<S> Layer<S> for LogIn {
-    type Service = LoggedIn<S>;
+impl LoggedIn {
+    /// Shows this login over these connections.
+    #[must_use]
+    pub fn new(session: Arc<Session>, http: Http) -> Self {
+        Self { session, http: Arc::new(Mutex::new((0, http))) }
+    }
 
-    fn layer(&self, inner: S) -> LoggedIn<S> {
-        LoggedIn { inner, session: Arc::clone(&self.0) }
+    /// Dresses a request, and says for which login and over which connections. What was opened for an earlier one
+    /// shows a certificate that does not count any more, or none: without a token one would be nobody there.
+    fn dressed(&self, request: &mut Request<Body>) -> (u8, Http) {
+        let generation = self.session.dress(request);
+        let mut http = self.http.lock().unwrap_or_else(PoisonError::into_inner);
+        if http.0 != generation {
+            *http = (generation, http.1.anew());
+        }
+        http.clone()
     }
 }
 
-impl<S, B> Service<Request<Body>> for LoggedIn<S>
-where
-    S: Service<Request<Body>, Response = Response<B>> + Clone + Send + 'static,
-    S::Future: Send,
-    S::Error: Send,
-    B: Send,
-{
-    type Response = Response<B>;
-    type Error = S::Error;
-    type Future = futures_util::future::BoxFuture<'static, Result<Response<B>, S::Error>>;
+impl Service<Request<Body>> for LoggedIn {
+    type Response = <Http as Service<Request<Body>>>::Response;
+    type Error = <Http as Service<Request<Body>>>::Error;
+    type Future = BoxFuture<'static, Result<Self::Response, Self::Error>>;
 
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        self.inner.poll_ready(context)
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        Poll::Ready(Ok(())) // each request asks its own connections
     }
 
     fn call(&mut self, mut request: Request<Body>) -> Self::Future {
-        let session = Arc::clone(&self.session);
-        let again = session.renewal.as_ref().and_then(|_| copy(&request));
-        let shown = session.dress(&mut request);
-        let mut inner = self.inner.clone();
-        let answering = self.inner.call(request);
+        let this = self.clone();
+        let again = this.session.renewal.as_ref().and_then(|_| copy(&request));
+        let (shown, http) = this.dressed(&mut request);
         Box::pin(async move {
-            let answer = answering.await?;
+            let answer = http.oneshot(request).await?;
             // A request that is answered by 401 was not looked at: it may be repeated whatever it is.
             let refused = answer.status() == StatusCode::UNAUTHORIZED;
             let Some(mut again) = again.filter(|_| refused) else { return Ok(answer) };
-            if !session.renew(shown).await {
+            if !this.session.renew(shown).await {
                 return Ok(answer);
             }
-            session.dress(&mut again);
-            inner.ready().await?.call(again).await
+            let (_, http) = this.dressed(&mut again);
+            http.oneshot(again).await
         })
     }
 }

@@ -44,8 +44,43 @@ pub const USER_AGENT: &str = concat!("k8s-token/", env!("CARGO_PKG_VERSION"));
 
 type Stream = MaybeHttpsStream<tunnel::Stream>;
 
+type Pool = Retry<Unprocessed, Client<Warm, Body>>;
+
 /// An open connection, reopened when it breaks between two requests.
-pub type Http = Retry<Unprocessed, Client<Warm, Body>>;
+#[derive(Clone)]
+pub struct Http {
+    pool: Pool,
+    connector: HttpsConnector<Tunnel>,
+    http2: bool,
+}
+
+impl Http {
+    fn new(first: Option<Stream>, connector: HttpsConnector<Tunnel>, http2: bool) -> Self {
+        let warm = Warm { first: Arc::new(Mutex::new(first)), connector: connector.clone() };
+        let client = Client::builder(TokioExecutor::new()).http2_only(http2).build(warm);
+        Self { pool: Retry::new(Unprocessed { left: 3 }, client), connector, http2 }
+    }
+
+    /// The same way once more, without any connection that was opened so far.
+    #[must_use]
+    pub fn anew(&self) -> Self {
+        Self::new(None, self.connector.clone(), self.http2)
+    }
+}
+
+impl Service<Request<Body>> for Http {
+    type Response = <Pool as Service<Request<Body>>>::Response;
+    type Error = <Pool as Service<Request<Body>>>::Error;
+    type Future = <Pool as Service<Request<Body>>>::Future;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        self.pool.poll_ready(context)
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        self.pool.call(request)
+    }
+}
 
 /// Who is to be connected to, and on which way.
 pub struct Target<'a> {
@@ -88,9 +123,7 @@ pub async fn open(
         })?
         .map_err(|error| Trouble::of(&*error))?;
     let http2 = stream.connected().is_negotiated_h2();
-    let warm = Warm { first: Arc::new(Mutex::new(Some(stream))), connector };
-    let client = Client::builder(TokioExecutor::new()).http2_only(http2).build(warm);
-    Ok((Retry::new(Unprocessed { left: 3 }, client), if http2 { "HTTP/2" } else { "HTTP/1.1" }))
+    Ok((Http::new(Some(stream), connector, http2), if http2 { "HTTP/2" } else { "HTTP/1.1" }))
 }
 
 /// Sends a request again when the server has said that it did not look at it. An API server ends an HTTP/2 connection

@@ -35,7 +35,7 @@ use crate::{
     connection::{CaBundle, Connection, Login},
     credential::{Identity, Review},
     error::{Code, Failure},
-    login::{Credentials, LogIn, Session},
+    login::{Credentials, LoggedIn, Session},
     name::Namespace,
     object::{Kind, Live, MANAGED_BY, MANAGER, Manifest, Reference},
     observed::Presence,
@@ -166,10 +166,9 @@ impl Line {
                 request
             })
             .layer(self.config.base_uri_layer())
-            .layer(LogIn(session))
             .layer(extra)
             .map_err(tower::BoxError::from)
-            .service(self.http);
+            .service(LoggedIn::new(session, self.http));
         let client = Client::new(service, self.config.default_namespace);
         let turns = Semaphore::new(AT_ONCE);
         let verified_by = self.anchor.certificate().and_then(CaBundle::of);

@@ -21,7 +21,7 @@ pub struct Context {
     pub certificate: Option<Vec<u8>>,
     /// Content of `client-key`, likewise.
     pub key: Option<Vec<u8>>,
-    /// Whether a login command can ask somebody at a terminal.
+    /// Whether a login command can ask somebody at a terminal; not before whoever reads standard input has said so.
     pub terminal: bool,
 }
 
@@ -57,7 +57,7 @@ pub fn read(path: Option<&Path>, context: Option<&str>, environment: &Environmen
         return Err(format!("the kubeconfig has no context `{context}`; it has {}", known.join(", ")));
     };
     let cluster = merged.clusters.iter().find(|candidate| candidate.name == named.cluster);
-    let cluster = cluster
+    let mut cluster = cluster
         .and_then(|cluster| cluster.cluster.clone())
         .ok_or_else(|| format!("the kubeconfig has no cluster `{}`", named.cluster))?;
     let user_name = named.user.clone().unwrap_or_default();
@@ -65,7 +65,9 @@ pub fn read(path: Option<&Path>, context: Option<&str>, environment: &Environmen
     let mut user = user
         .and_then(|user| user.auth_info.clone())
         .ok_or_else(|| format!("the kubeconfig has no user `{user_name}`"))?;
-    // Data counts before a file.
+    // Data counts before a file, and is none when it is empty.
+    cluster.certificate_authority_data = cluster.certificate_authority_data.filter(|data| !data.is_empty());
+    user.client_certificate_data = user.client_certificate_data.filter(|data| !data.is_empty());
     let file = |data: bool, file: &Option<String>| match file.as_deref().filter(|file| !data && !file.is_empty()) {
         Some(file) => read_file(Path::new(file)).map(Some).map_err(|cause| format!("cannot read {file}: {cause}")),
         None => Ok(None),

@@ -3,6 +3,8 @@
 
 #![allow(clippy::expect_used, clippy::panic, reason = "helpers of tests fail by panicking, as tests do")]
 
+#[path = "bundle/examples.rs"]
+mod examples;
 #[path = "bundle/form.rs"]
 mod form;
 #[path = "bundle/mass.rs"]

@@ -165,7 +165,7 @@ fn what_the_readme_quotes_of_the_quickstart_is_what_it_says() {
 
 #[test]
 fn links_lead_somewhere() {
-    for document in ["README.md", "src/README.md", "tests/testbed/README.md"] {
+    for document in ["README.md", "src/README.md", "tests/testbed/README.md", "examples/downstream/README.md"] {
         let folder = Path::new(document).parent().expect("a folder");
         for link in text(document).split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
             assert!(link.starts_with("https://") || folder.join(link).exists(), "{document}: {link}");

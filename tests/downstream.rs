@@ -446,6 +446,32 @@ fn objections(type_of: &hcl::Expression, value: &Value, at: &str, found: &mut Ve
     }
 }
 
+/// The type of an attribute of an object type, `optional` looked through.
+fn member(type_of: &hcl::Expression, name: &str) -> Option<hcl::Expression> {
+    use hcl::Expression::{FuncCall, Object};
+    match type_of {
+        FuncCall(call) if call.name.name.as_str() == "optional" => member(&call.args[0], name),
+        FuncCall(call) => match &call.args[..] {
+            [Object(members)] => members.iter().find(|(key, _)| key.to_string() == name).map(|(_, of)| of.clone()),
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
+/// Every `var.a.b.c` of the module, as its names.
+fn uses() -> Vec<Vec<String>> {
+    let of_name = |letter: char| letter.is_alphanumeric() || matches!(letter, '_' | '-' | '.');
+    let mut found = Vec::new();
+    for file in ["main.tf", "providers.tf"] {
+        let text = fs::read_to_string(format!("{EXAMPLES}/opentofu/src/{file}")).unwrap();
+        let paths = text.split("var.").skip(1).map(|rest| rest.split(|letter| !of_name(letter)).next().unwrap());
+        found.extend(paths.map(|path| path.split('.').map(str::to_owned).collect::<Vec<_>>()));
+    }
+    assert!(found.len() > 5, "{found:?}");
+    found
+}
+
 #[test]
 fn the_opentofu_module_declares_what_its_bundle_says() {
     let bundle = yaml(&fs::read_to_string(format!("{EXAMPLES}/opentofu/massdriver.yaml")).unwrap());
@@ -454,6 +480,11 @@ fn the_opentofu_module_declares_what_its_bundle_says() {
     inputs.extend(names(&bundle["dependencies"]));
     inputs.insert("md_metadata".to_owned());
     assert_eq!(variables().into_iter().map(|(name, _)| name).collect::<BTreeSet<_>>(), inputs);
+    for path in uses() {
+        let (_, declared) = variables().into_iter().find(|(name, _)| *name == path[0]).unwrap();
+        let member = path[1..].iter().try_fold(declared, |type_of, name| member(&type_of, name));
+        assert!(member.is_some(), "var.{} is not declared", path.join("."));
+    }
     let provider = module().into_iter().find(|block| block.identifier() == "provider").unwrap();
     let login: Vec<_> = provider.body().attributes().map(hcl::Attribute::key).collect();
     assert_eq!(login, ["host", "cluster_ca_certificate", "token"]);

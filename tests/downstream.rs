@@ -348,36 +348,43 @@ fn helm_4_waits_in_vain_for_a_deployment_whose_replica_sets_it_may_not_list() {
     assert!(missing_rules(&said).is_empty(), "{said}");
 }
 
-/// An image that knows only `.data`, with the flat artifact as it is, and with each of the README's two ways out.
+/// What is done for an image that knows only `.data`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Remedy {
+    Nothing,
+    LegacyArtifact,
+    ReshapedByTheStep,
+}
+
 #[rstest]
-#[case::as_it_is(None, None)]
-#[case::legacy_artifact(Some(0), None)]
-#[case::reshaped_by_the_step(None, Some(1))]
-fn images_that_read_only_data(#[case] token_block: Option<usize>, #[case] step_block: Option<usize>) {
-    let config = |block: usize| {
-        let blocks: Vec<_> = blocks("yaml").into_iter().filter(|block| block.contains("config:")).collect();
-        assert_eq!(blocks.len(), 2);
-        yaml(&blocks[block])["steps"][0]["config"].clone()
-    };
+fn images_that_read_only_data(
+    #[values(Remedy::Nothing, Remedy::LegacyArtifact, Remedy::ReshapedByTheStep)] remedy: Remedy,
+) {
+    let configs: Vec<_> = blocks("yaml").into_iter().filter(|block| block.contains("config:")).collect();
+    let [of_token, of_step] = &configs[..] else { panic!("{configs:?}") };
+    let config = |block: &str| yaml(block)["steps"][0]["config"].clone();
+
     let mut downstream = Downstream::new(3, &recommended());
-    if let Some(block) = token_block {
-        let inputs = json!({"params": downstream.token.params});
-        downstream.token.config = evaluate_config(&config(block), &inputs);
-        assert_eq!(downstream.token.config["output_shape"], "legacy");
-        downstream.grant(&recommended());
+    downstream.step.only_data = true;
+    match remedy {
+        Remedy::Nothing => {
+            let refused = downstream.step.command("provision").unwrap_err();
+            assert!(refused.contains("\"server\"") && readme().contains(&refused), "{refused}");
+            return;
+        }
+        Remedy::LegacyArtifact => {
+            let inputs = json!({"params": downstream.token.params});
+            downstream.token.config = evaluate_config(&config(of_token), &inputs);
+            assert_eq!(downstream.token.config["output_shape"], "legacy");
+            downstream.grant(&recommended());
+        }
+        Remedy::ReshapedByTheStep => downstream.step.config = config(of_step),
     }
     let artifact = &downstream.step.connections["kubernetes_cluster"];
-    assert_eq!(artifact.get("data").is_some(), token_block.is_some(), "the connection itself is flat");
-    if let Some(block) = step_block {
-        downstream.step.config = config(block);
-    }
-    downstream.step.only_data = true;
-    if token_block.is_none() && step_block.is_none() {
-        let refused = downstream.step.command("provision").unwrap_err();
-        assert!(refused.contains("\"server\"") && readme().contains(&refused), "{refused}");
-        return;
-    }
+    assert_eq!(artifact.get("data").is_some(), remedy == Remedy::LegacyArtifact);
+    assert!(downstream.token.connection.get("data").is_none(), "the connection itself is flat");
     downstream.succeed("provision");
+
     // The same step with a newer image.
     downstream.step.only_data = false;
     downstream.step.params["greeting"] = json!("Good morning");

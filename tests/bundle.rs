@@ -1,10 +1,12 @@
-//! The bundle as the platform and its users get it: massdriver.yaml, the schemas made from it, the runbook, and what a
-//! publish uploads. `UPDATE_SCHEMAS=1 cargo test --test bundle` rewrites the schemas.
+//! The bundle as the platform and its users get it: massdriver.yaml, the schemas made from it, the runbook, what a
+//! publish uploads, and the same for old platforms. `UPDATE_SCHEMAS=1 cargo test --test bundle` rewrites what is made.
 
 #![allow(clippy::expect_used, clippy::panic, reason = "helpers of tests fail by panicking, as tests do")]
 
 #[path = "bundle/form.rs"]
 mod form;
+#[path = "bundle/legacy.rs"]
+mod legacy;
 #[path = "bundle/mass.rs"]
 mod mass;
 #[path = "bundle/publish.rs"]

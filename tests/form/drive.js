@@ -2,13 +2,14 @@
 // one on stdout; tests/form.rs says what is in them, and judges.
 import { readFileSync } from 'node:fs'
 import { createRequire } from 'node:module'
+import { fileURLToPath } from 'node:url'
 
 const { modules, chromium, schema, uiSchema, cases } = JSON.parse(readFileSync(0, 'utf8'))
 const installed = createRequire(`${modules}/`)
 const { buildSync } = installed('esbuild')
 const playwright = installed('playwright-core')
 
-const here = new URL('.', import.meta.url).pathname
+const here = fileURLToPath(new URL('.', import.meta.url))
 const built = buildSync({
   entryPoints: [`${here}page.jsx`],
   bundle: true,
@@ -49,7 +50,7 @@ const settled = page =>
 const id = pointer => `root${pointer.replaceAll('/', '::')}`
 const field = (page, pointer) => page.locator(`[id="${id(pointer)}"]`)
 const press = async (page, list, title, index) =>
-  (await page.evaluateHandle(([...which]) => window.listButton(...which), [id(list), title, index])).click()
+  (await page.evaluateHandle(which => window.listButton(...which), [id(list), title, index])).click()
 
 const steps = {
   preset: (page, name) => page.selectOption('#presets', { label: name }),
@@ -65,9 +66,15 @@ const steps = {
     await page.locator(`[name="${id(pointer)}__anyof_select"]`).click()
     await page.getByRole('option', { name: title, exact: true }).click()
   },
-  save: page => page.click('#save'),
-  another: (page, params) =>
-    page.evaluate(which => window.openForm(...which), [schema, uiSchema, params]),
+  save: async page => {
+    await page.evaluate(() => {
+      delete window.happened.submitted
+      delete window.happened.refused
+    })
+    await page.click('#save')
+    await page.waitForFunction(() => window.happened.submitted || window.happened.refused || window.stopped().length > 0)
+  },
+  another: (page, params) => page.evaluate(which => window.openForm(...which), [schema, uiSchema, params]),
 }
 
 // In the platform's font, which a machine for tests does not have.
@@ -96,7 +103,6 @@ for (const { name, params, does, picture } of cases) {
       await settled(page)
     }
     await steps.save(page)
-    await page.waitForFunction(() => window.happened.submitted || window.happened.refused || window.stopped().length > 0)
     await settled(page)
     outcomes[name] = await page.evaluate(() => ({
       data: window.happened.data,

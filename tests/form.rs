@@ -96,6 +96,7 @@ const OTHER_NAMESPACES: &str = "In these namespaces";
 fn table() -> Vec<Row> {
     let mut rows = presets();
     rows.extend(filled_in());
+    rows.extend(advanced());
     rows.extend(refused());
     rows.extend(opened_again());
     rows
@@ -155,6 +156,29 @@ fn filled_in() -> Vec<Row> {
             Means(rule(&json!({ "resourceNames": ["one", "system:two"] }))),
         ),
         new(
+            "two rules",
+            json!([
+                ["add", "/rules"],
+                ["fill", "/rules/1/resources/0", "services"],
+                ["tick", "/rules/1/verbs", "list"]
+            ]),
+            Means(json!({ "namespace": "default", "rules": [
+                { "apiGroups": [""], "resources": ["pods"], "verbs": ["get"] },
+                { "apiGroups": [""], "resources": ["services"], "verbs": ["get", "list"] },
+            ] })),
+        ),
+        new(
+            "mended after a refusal",
+            json!([["fill", "/namespace", "Team_A"], ["save"], ["fill", "/namespace", "team-a"]]),
+            Means(in_team_a(rule(&json!({})))),
+        ),
+    ]
+}
+
+/// Elsewhere than in the own namespace, and beside rules on resources.
+fn advanced() -> Vec<Row> {
+    vec![
+        new(
             "other namespaces",
             json!([
                 ["choose", "/rules/0/namespaces", OTHER_NAMESPACES],
@@ -183,18 +207,6 @@ fn filled_in() -> Vec<Row> {
                 ["choose", "/rules/0/namespaces", "In the namespace above"]
             ]),
             Means(rule(&json!({}))),
-        ),
-        new(
-            "two rules",
-            json!([
-                ["add", "/rules"],
-                ["fill", "/rules/1/resources/0", "services"],
-                ["tick", "/rules/1/verbs", "list"]
-            ]),
-            Means(json!({ "namespace": "default", "rules": [
-                { "apiGroups": [""], "resources": ["pods"], "verbs": ["get"] },
-                { "apiGroups": [""], "resources": ["services"], "verbs": ["get", "list"] },
-            ] })),
         ),
         new(
             "URLs",
@@ -237,11 +249,6 @@ fn filled_in() -> Vec<Row> {
             "other namespaces, and none listed",
             json!([["choose", "/rules/0/namespaces", OTHER_NAMESPACES]]),
             Means(rule(&json!({}))),
-        ),
-        new(
-            "mended after a refusal",
-            json!([["fill", "/namespace", "Team_A"], ["save"], ["fill", "/namespace", "team-a"]]),
-            Means(in_team_a(rule(&json!({})))),
         ),
     ]
 }
@@ -556,6 +563,7 @@ fn presets_apply() {
 #[test]
 fn what_is_filled_in_is_what_is_granted() {
     hold(&filled_in());
+    hold(&advanced());
 }
 
 #[test]

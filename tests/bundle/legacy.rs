@@ -58,13 +58,12 @@ fn references(block: &str, slots: &Value) -> String {
     let slots = slots.as_object().expect("slots");
     let required: Vec<&str> =
         slots.iter().filter(|(_, slot)| slot["required"] == true).map(|(name, _)| name.as_str()).collect();
-    let mut text = format!("{block}:\n  required: [{}]\n  properties:\n", required.join(", "));
-    for (name, slot) in slots {
+    let entries = slots.iter().map(|(name, slot)| {
         let reference = slot["resource_type"].as_str().expect("a type").split('@').next().unwrap_or_default();
-        text.push_str(&format!("    {name}:\n      $ref: {reference}\n"));
-    }
-    text.push('\n');
-    text
+        format!("    {name}:\n      $ref: {reference}\n")
+    });
+    let entries = entries.collect::<Vec<_>>().concat();
+    format!("{block}:\n  required: [{}]\n  properties:\n{entries}\n", required.join(", "))
 }
 
 fn legacy() -> Bundle {

@@ -498,6 +498,7 @@ fn judge(row: &Row, outcome: &Outcome, ran: &Ran) -> Vec<String> {
 
     expect(accepted == (ran.code == 0), format!("accepted by the form: {accepted}; exit code {}", ran.code));
     expect(accepted || ran.code == 65, format!("exit code {}", ran.code));
+    expect(!accepted || outcome.submitted == outcome.data, format!("submitted something else: {}", outcome.submitted));
     for complaint in &outcome.complaints {
         expect(complaint.beside, format!("not beside its field: {complaint:?}"));
     }

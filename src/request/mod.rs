@@ -240,7 +240,9 @@ fn check_params(inputs: &Inputs, document: &Value) -> Vec<Finding> {
             }
         }
     }
-    for key in params.keys().filter(|key| *key != "md_metadata" && known.get(key).is_none()) {
+    // The platform adds the one, and its form the name of the preset that was chosen.
+    let platform = ["md_metadata", "__name"];
+    for key in params.keys().filter(|key| !platform.contains(&key.as_str()) && known.get(key).is_none()) {
         let text = format!("unknown param `{}`: it has no effect", shown(key, 40));
         findings.push(Finding::remark("unknown-param", Severity::Low, text).at(pointer("", key)));
     }

@@ -2,6 +2,8 @@
 
 use serde::Serialize;
 
+use crate::text::pointer_shown;
+
 /// How much a finding matters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -55,7 +57,7 @@ impl Finding {
         Self {
             code,
             severity: Severity::High,
-            pointer: Some(pointer.into()),
+            pointer: Some(pointer_shown(&pointer.into())),
             message: message.into(),
             help: None,
             blocking: true,
@@ -72,10 +74,10 @@ impl Finding {
         Self { code, severity, pointer: None, message: message.into(), help: None, blocking: false }
     }
 
-    /// Points at an element.
+    /// Points at an element; at what is around it, where the way there holds a key that cannot be shown.
     #[must_use]
     pub fn at(mut self, pointer: impl Into<String>) -> Self {
-        self.pointer = Some(pointer.into());
+        self.pointer = Some(pointer_shown(&pointer.into()));
         self
     }
 

@@ -24,6 +24,9 @@ use secrecy::{ExposeSecret as _, SecretString};
 pub struct Token(SecretString);
 
 impl Token {
+    /// More than any server takes in a header by far.
+    const LONGEST: usize = 64 << 10;
+
     /// Takes a token as it stands in a document or a Secret.
     ///
     /// # Errors
@@ -32,6 +35,9 @@ impl Token {
     pub fn parse(raw: &str) -> Result<Self, &'static str> {
         if raw.is_empty() {
             return Err("is empty");
+        }
+        if raw.len() > Self::LONGEST {
+            return Err("is longer than 64 KiB: that is no token");
         }
         if raw.ends_with(['\n', '\r']) {
             return Err("ends in a line break: remove it where the token was stored");

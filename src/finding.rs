@@ -1,5 +1,7 @@
 //! A finding: one remark on the input or the cluster, with the place it is about. Pure data.
 
+use std::{collections::BTreeMap, fmt::Write as _};
+
 use serde::Serialize;
 
 use crate::text::pointer_shown;
@@ -87,4 +89,29 @@ impl Finding {
         self.help = Some(help.into());
         self
     }
+}
+
+/// How many findings of a kind are told of one part of the input. Beyond that nobody reads them.
+const TOLD: usize = 50;
+
+/// The first findings of each kind for each part of the input; the last of them says how many more there are.
+#[must_use]
+pub fn condensed(findings: Vec<Finding>) -> Vec<Finding> {
+    let mut told: Vec<Finding> = Vec::new();
+    let mut kinds: BTreeMap<(&str, Option<String>), (usize, usize)> = BTreeMap::new();
+    for finding in findings {
+        let part = finding.pointer.as_ref().and_then(|pointer| pointer.split('/').nth(1)).map(str::to_owned);
+        let (count, last) = kinds.entry((finding.code, part)).or_default();
+        *count += 1;
+        if *count <= TOLD {
+            *last = told.len();
+            told.push(finding);
+        }
+    }
+    for (count, last) in kinds.into_values().filter(|(count, _)| *count > TOLD) {
+        if let Some(finding) = told.get_mut(last) {
+            let _ = write!(finding.message, " (and {} more of this kind)", count - TOLD);
+        }
+    }
+    told
 }

@@ -140,7 +140,7 @@ fn accept(
     }
     let budget = Budget::new(request.timeout);
     report.about(request.name.as_str(), request.namespace.as_str(), request.connection.server.as_str(), &budget);
-    for finding in findings {
+    for finding in finding::condensed(findings) {
         report.finding(finding);
     }
     Ok((request, budget))

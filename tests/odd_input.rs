@@ -608,7 +608,7 @@ fn everything_that_is_wrong_is_told_at_once_and_nothing_is_sent() {
 #[test]
 fn a_thousand_problems_of_a_kind_do_not_drown_the_others() {
     let mut instance = instance("drown");
-    instance.params["rules"] = json!(vec!["S3CRET"; 100_000]);
+    instance.params["rules"] = json!(vec!["S3CRET"; 10_000]);
     instance.params["md_metadata"]["default_tags"] =
         (0..1000).map(|tag| (format!("no label {tag}"), json!(1))).collect();
     instance.connection["authentication"]["user"]["token"] = json!("S3CRET\n");
@@ -618,34 +618,39 @@ fn a_thousand_problems_of_a_kind_do_not_drown_the_others() {
     let findings = document["findings"].as_array().unwrap();
     let of = |code: &str| findings.iter().filter(|finding| finding["code"] == code).collect::<Vec<_>>();
     assert_eq!((of("schema").len(), of("label-dropped").len()), (50, 50));
-    assert!(of("schema")[49]["message"].as_str().unwrap().ends_with("(and 99950 more of this kind)"), "{document:#}");
+    assert!(of("schema")[49]["message"].as_str().unwrap().ends_with("(and 9950 more of this kind)"), "{document:#}");
     assert!(ran.stderr.lines().count() < 200, "{}", ran.stderr);
 }
 
-/// Every length up to 200, with dots and without; a few of them as far as a credential that works.
-#[rstest]
-fn a_name_of_any_length_is_provisioned_and_taken_back(
-    #[values(1, 2, 36, 37, 53, 54, 57, 58, 62, 63, 64, 67, 100, 127, 128, 199, 200, 236)] length: usize,
-) {
-    let cp = control_plane();
-    let mut instance = instance("names");
-    let name: String = "a-long.name0.of-some1-convention--x.".chars().cycle().take(length - 1).chain(['z']).collect();
-    let name = name.replace(".z", "xz").replace("-.", "x.");
-    assert_eq!(name.len(), length);
-    instance.params["md_metadata"]["name_prefix"] = json!(name);
-    instance.params["rules"][0]["namespaces"] = json!(["*"]);
-    instance.params["cluster_roles"] = json!([{"name": "view"}]);
-    let token = instance.token();
-    let pods = format!("/api/v1/namespaces/{}/pods", instance.namespace);
-    assert_eq!(status(cp, &token, &pods), 200);
-    assert_eq!(status(cp, &token, "/api/v1/pods"), 200);
-    let again = instance.ask("provision", &[]).expect_code(0).document();
-    assert!(support::changes(&again).iter().all(|(action, _)| action == "unchanged"), "{again:#}");
-    let account = format!("/api/v1/namespaces/{}/serviceaccounts/{name}-token", instance.namespace);
-    assert!(cp.get(&account).is_some(), "{account}");
-    instance.act("decommission").expect_code(0);
-    assert_eq!(cp.get(&account), None);
-    assert_eq!(status(cp, &token, "/api"), 401);
+/// All at once: a decommission waits until the server has forgotten a token that was used just now.
+fn each<T: Sync>(rows: &[T], check: impl Fn(&T) + Sync) {
+    std::thread::scope(|scope| {
+        let checks: Vec<_> = rows.iter().map(|row| scope.spawn(|| check(row))).collect();
+        assert!(checks.into_iter().map(std::thread::ScopedJoinHandle::join).all(|check| check.is_ok()), "see above");
+    });
+}
+
+#[test]
+fn a_name_of_any_length_is_provisioned_and_taken_back() {
+    each(&[1, 2, 36, 37, 53, 54, 57, 58, 62, 63, 64, 67, 100, 127, 128, 199, 200, 236], |length| {
+        let cp = control_plane();
+        let mut instance = instance("names");
+        let cycle = "a-long.name0.of-some1-convention--x.".chars().cycle();
+        let name: String = cycle.take(length - 1).chain(['z']).collect();
+        let name = name.replace(".z", "xz").replace("-.", "x.");
+        assert_eq!(name.len(), *length);
+        instance.params["md_metadata"]["name_prefix"] = json!(name);
+        instance.params["rules"][0]["namespaces"] = json!(["*"]);
+        instance.params["cluster_roles"] = json!([{"name": "view"}]);
+        let token = instance.token();
+        let again = instance.ask("provision", &[]).expect_code(0).document();
+        assert!(support::changes(&again).iter().all(|(action, _)| action == "unchanged"), "{again:#}");
+        let account = format!("/api/v1/namespaces/{}/serviceaccounts/{name}-token", instance.namespace);
+        assert!(cp.get(&account).is_some(), "{account}");
+        instance.act("decommission").expect_code(0);
+        assert_eq!(cp.get(&account), None);
+        assert_eq!(status(cp, &token, "/api"), 401);
+    });
 }
 
 #[test]
@@ -722,7 +727,6 @@ fn a_tag_never_changes_what_anybody_may_do() {
     });
     assert!(!view.contains("gadgets"), "the rules of the instance were handed on to all viewers");
     cp.delete(&format!("{roles}/marker-{}", instance.namespace));
-    instance.act("decommission").expect_code(0);
 }
 
 #[test]
@@ -791,7 +795,6 @@ fn the_url_of_a_server_is_used_and_handed_on_as_it_came() {
         let artifact = instance.platform.resource("token").unwrap();
         assert_eq!(artifact["authentication"]["cluster"]["server"], server);
         assert_eq!(status(cp, &token_of(&artifact), &format!("/api/v1/namespaces/{}/pods", instance.namespace)), 200);
-        instance.act("decommission").expect_code(0);
     }
 }
 
@@ -891,7 +894,6 @@ fn config_overrides_each_field_by_itself(#[case] shape: Shape, #[case] document:
         let artifact = instance.provision();
         let inner = if shape == Shape::Legacy { &artifact["data"] } else { &artifact };
         assert_eq!(inner["authentication"]["cluster"], good["cluster"], "the artifact says what was proved");
-        instance.act("decommission").expect_code(0);
     }
     // A wrong override is as wrong as a wrong connection.
     for (section, field) in fields {
@@ -940,7 +942,6 @@ fn a_connection_is_read_where_it_is_and_null_is_nothing() {
         assert_eq!(keys, ["authentication"], "{connection}");
         assert!(!artifact.to_string().contains(":null"), "{artifact}");
         assert_eq!(artifact.get("data").is_none(), flat);
-        instance.act("decommission").expect_code(0);
     }
 }
 
@@ -1027,82 +1028,92 @@ fn unknown_members_are_passed_over_where_others_may_add_some() {
     }
 }
 
-/// Only what is needed to find the instance counts. Each row: a document, or a part of one, that a provision refuses.
-#[rstest]
-#[case::rules_null("/params/rules", json!(null))]
-#[case::rules_text("/params/rules", json!("x"))]
-#[case::rules_object("/params/rules", json!({}))]
-#[case::rules_garbage("/params/rules", json!([null, 7, "x", [], {}, {"verbs": 7}, {"verbs": ["*"], "namespaces": "x"}]))]
-#[case::rules_nowhere("/params/rules/0/namespaces", json!(["A B", "../x", "*", "c", 7]))]
-#[case::too_many_places("/params/rules/0/namespaces", json!((0..20_000).map(|n| format!("n{n}")).collect::<Vec<_>>()))]
-#[case::roles("/params/cluster_roles", json!([{"name": "a/b"}, {"name": 7}, 7, {"name": "view", "namespaces": 7}]))]
-#[case::roles_text("/params/cluster_roles", json!("view"))]
-#[case::tags("/params/md_metadata/default_tags", json!({"a b": {}, "c": "d e"}))]
-#[case::tags_text("/params/md_metadata/default_tags", json!("x"))]
-#[case::metadata("/params/md_metadata/deployment", json!(7))]
-#[case::unknown("/params/unknown", json!({"a": 1}))]
-#[case::shape("/config/output_shape", json!("round"))]
-#[case::emit("/config/emit_namespace", json!("perhaps"))]
-#[case::timeout("/config/timeout_seconds", json!("soon"))]
-#[case::option("/config/outputshape", json!(7))]
-#[case::config_list("/config", json!([]))]
-#[case::config_text("/config", json!("x"))]
-#[case::infrastructure("/connection/infrastructure", json!("x"))]
-#[case::specs("/connection/specs", json!([7]))]
-#[case::data("/connection/data", json!("x"))]
-#[case::namespace("/connection/namespace", json!(7))]
-#[case::logins("/connection/authentication/user/exec", json!(7))]
-fn what_is_odd_where_it_does_not_matter_keeps_no_token_alive(#[case] place: &str, #[case] value: Value) {
-    let cp = control_plane();
-    let mut instance = instance("lenient");
-    let token = instance.token();
-    put(&mut instance, place, value);
-    instance.act("decommission").expect_code(0);
-    assert_eq!(cp.get(&paths(&instance.namespace)[0]), None);
-    assert_eq!(status(cp, &token, "/api"), 401);
+/// Only what is needed to find the instance counts; this a provision refuses, or passes over.
+#[test]
+fn what_is_odd_where_it_does_not_matter_keeps_no_token_alive() {
+    let places: Vec<String> = (0..3000).map(|number| format!("a-namespace-of-forty-characters-{number:08}")).collect();
+    let rows = [
+        ("/params/rules", json!(null)),
+        ("/params/rules", json!("x")),
+        ("/params/rules", json!({})),
+        ("/params/rules", json!([null, 7, "x", [], {}, {"verbs": 7}, {"verbs": ["*"], "namespaces": "x"}])),
+        ("/params/rules/0/namespaces", json!(["A B", "../x", "*", "c", 7])),
+        ("/params/rules/0/namespaces", json!(places)), // more than anybody was ever granted
+        ("/params/cluster_roles", json!([{"name": "a/b"}, {"name": 7}, 7, {"name": "view", "namespaces": 7}])),
+        ("/params/cluster_roles", json!("view")),
+        ("/params/md_metadata/default_tags", json!({"a b": {}, "c": "d e"})),
+        ("/params/md_metadata/default_tags", json!("x")),
+        ("/params/md_metadata/deployment", json!(7)),
+        ("/params/unknown", json!({"a": 1})),
+        ("/config/output_shape", json!("round")),
+        ("/config/emit_namespace", json!("perhaps")),
+        ("/config/timeout_seconds", json!("soon")),
+        ("/config/outputshape", json!(7)),
+        ("/config", json!([])),
+        ("/config", json!("x")),
+        ("/connection/infrastructure", json!("x")),
+        ("/connection/specs", json!([7])),
+        ("/connection/data", json!("x")),
+        ("/connection/namespace", json!(7)),
+        ("/connection/authentication/user/exec", json!(7)),
+    ];
+    each(&rows, |(place, value)| {
+        let cp = control_plane();
+        let mut instance = instance("lenient");
+        let token = instance.token();
+        put(&mut instance, place, value.clone());
+        instance.act("decommission").expect_code(0);
+        assert_eq!(cp.get(&paths(&instance.namespace)[0]), None, "{place}: {value}");
+        assert_eq!(status(cp, &token, "/api"), 401, "{place}: {value}");
+    });
 }
 
-#[rstest]
-#[case::rules("params.json", |text: &str| text.replacen("\"verbs\":", "\"verbs\":[],\"verbs\":", 1))]
-#[case::tags("params.json", |text: &str| text.replacen("\"default_tags\":", "\"default_tags\":{},\"default_tags\":", 1))]
-#[case::unknown("params.json", |text: &str| text.replacen('{', "{\"a\":1,\"a\":2,", 1))]
-#[case::config("config.json", |text: &str| text.replacen('{', "{\"output_shape\":1,\"output_shape\":2,", 1))]
-#[case::form("bundle/schema-params.json", |_: &str| "{\"type\": 7}".to_owned())]
-#[case::no_form("bundle/schema-params.json", |_: &str| "no JSON".to_owned())]
-#[case::artifact("bundle/schema-artifacts.json", |_: &str| "{\"properties\": {\"token\": false}}".to_owned())]
-#[case::bundle("bundle/massdriver.yaml", |_: &str| "\t: [".to_owned())]
-fn a_document_that_is_odd_where_it_does_not_matter_keeps_no_token_alive(
-    #[case] name: &str,
-    #[case] odd: fn(&str) -> String,
-) {
-    let cp = control_plane();
-    let instance = instance("lenientfile");
-    let token = instance.token();
-    std::fs::create_dir(instance.path("bundle")).unwrap();
-    let text = std::fs::read_to_string(instance.path(name)).unwrap_or_default();
-    let ran = with_file(&instance, "decommission", &[name], |path| std::fs::write(path, odd(&text)).unwrap());
-    ran.expect_code(0);
-    assert_eq!(status(cp, &token, "/api"), 401);
+/// A document, and what becomes of its text.
+type Odd = (&'static str, fn(&str) -> String);
+
+#[test]
+fn a_document_that_is_odd_where_it_does_not_matter_keeps_no_token_alive() {
+    let rows: [Odd; 8] = [
+        ("params.json", |text| text.replacen("\"verbs\":", "\"verbs\":[],\"verbs\":", 1)),
+        ("params.json", |text| text.replacen("\"default_tags\":", "\"default_tags\":{},\"default_tags\":", 1)),
+        ("params.json", |text| text.replacen('{', &format!("{{\"{0}\":1,\"{0}\":2,", "k".repeat(40)), 1)),
+        ("config.json", |text| text.replacen('{', "{\"output_shape\":1,\"output_shape\":2,", 1)),
+        ("bundle/schema-params.json", |_| "{\"type\": 7}".to_owned()),
+        ("bundle/schema-params.json", |_| "no JSON".to_owned()),
+        ("bundle/schema-artifacts.json", |_| "{\"properties\": {\"token\": false}}".to_owned()),
+        ("bundle/massdriver.yaml", |_| "\t: [".to_owned()),
+    ];
+    each(&rows, |(name, odd)| {
+        let cp = control_plane();
+        let instance = instance("lenientfile");
+        let token = instance.token();
+        std::fs::create_dir(instance.path("bundle")).unwrap();
+        let text = std::fs::read_to_string(instance.path(name)).unwrap_or_default();
+        let write = |path: &std::path::Path| std::fs::write(path, odd(&text)).unwrap();
+        with_file(&instance, "decommission", &[name], write).expect_code(0);
+        assert_eq!(status(cp, &token, "/api"), 401, "{name}");
+    });
 }
 
-#[rstest]
-#[case::namespace("params.json", |text: &str| text.replacen('{', "{\"namespace\":\"elsewhere\",", 1))]
-#[case::name("params.json", |text: &str| text.replacen("\"name_prefix\":", "\"name_prefix\":\"other\",\"name_prefix\":", 1))]
-#[case::metadata("params.json", |text: &str| text.replacen('{', "{\"md_metadata\":{\"name_prefix\":\"other\"},", 1))]
-#[case::server("dependencies.json", |text: &str| text.replacen("\"server\":", "\"server\":\"https://other\",\"server\":", 1))]
-#[case::config("config.json", |_: &str| "{\"namespace\":\"a\",\"namespace\":\"b\"}".to_owned())]
-#[case::unreadable("config.json", |_: &str| "{\"namespace\":\"elsewh".to_owned())]
-fn what_says_where_the_instance_is_must_be_sound_for_a_decommission_too(
-    #[case] name: &str,
-    #[case] odd: fn(&str) -> String,
-) {
-    let cp = control_plane();
+#[test]
+fn what_says_where_the_instance_is_must_be_sound_for_a_decommission_too() {
+    let rows: [Odd; 6] = [
+        ("params.json", |text| text.replacen('{', "{\"namespace\":\"elsewhere\",", 1)),
+        ("params.json", |text| text.replacen("\"name_prefix\":", "\"name_prefix\":\"other\",\"name_prefix\":", 1)),
+        ("params.json", |text| text.replacen('{', "{\"md_metadata\":{\"name_prefix\":\"other\"},", 1)),
+        ("dependencies.json", |text| text.replacen("\"server\":", "\"server\":\"https://other\",\"server\":", 1)),
+        ("config.json", |_| "{\"namespace\":\"a\",\"namespace\":\"b\"}".to_owned()),
+        ("config.json", |_| "{\"namespace\":\"elsewh".to_owned()),
+    ];
     let instance = instance("strict");
     let token = instance.token();
-    let text = std::fs::read_to_string(instance.path(name)).unwrap();
-    let ran = with_file(&instance, "decommission", &[name], |path| std::fs::write(path, odd(&text)).unwrap());
-    assert_eq!(ran.expect_code(65).document()["requests"], 0);
-    assert_ne!(status(cp, &token, "/api"), 401, "nothing was done");
+    for (name, odd) in rows {
+        let text = std::fs::read_to_string(instance.path(name)).unwrap();
+        let write = |path: &std::path::Path| std::fs::write(path, odd(&text)).unwrap();
+        let ran = with_file(&instance, "decommission", &[name], write);
+        assert_eq!(ran.expect_code(65).document()["requests"], 0, "{name}");
+    }
+    assert_ne!(status(control_plane(), &token, "/api"), 401, "nothing was done");
     instance.act("decommission").expect_code(0);
 }
 
@@ -1110,8 +1121,9 @@ fn what_says_where_the_instance_is_must_be_sound_for_a_decommission_too(
 fn what_the_server_takes_no_more_of_is_told_as_such() {
     let cp = control_plane();
     let mut instance = instance("big");
-    let rule = |number: usize| json!({"apiGroups": ["example.com"], "resources": [format!("gadgets{number}")], "verbs": ["get", "list"]});
-    instance.params["rules"] = (0..60_000).map(rule).collect();
+    let long = "gadgets".repeat(34);
+    let rule = |number: usize| json!({"apiGroups": ["example.com"], "resources": [format!("{long}{number}")], "verbs": ["get"]});
+    instance.params["rules"] = (0..12_000).map(rule).collect();
     for action in ["plan", "provision"] {
         let ran = instance.ask(action, &["--timeout", "100"]);
         let document = ran.document();

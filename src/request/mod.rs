@@ -6,7 +6,7 @@ mod platform;
 
 pub use platform::{FIELD, Platform};
 
-use std::{collections::BTreeMap, fmt::Write as _, time::Duration};
+use std::{collections::BTreeMap, time::Duration};
 
 use serde_json::{Map, Value};
 
@@ -130,7 +130,6 @@ pub fn parse(inputs: &Inputs, terms: &Terms, mut findings: Vec<Finding>) -> Pars
         _ => None,
     };
     let refused = findings.iter().any(|finding| finding.blocking);
-    let findings = condensed(findings);
     let request = match (params, connection, platform, form) {
         (Some(params), Some(connection), Some(platform), Some(form)) if !refused => Some(Request {
             names: params.names,
@@ -146,30 +145,6 @@ pub fn parse(inputs: &Inputs, terms: &Terms, mut findings: Vec<Finding>) -> Pars
         _ => None,
     };
     (request, findings)
-}
-
-/// How many findings of a kind are told of one part of the input. Beyond that nobody reads them.
-const TOLD: usize = 50;
-
-/// The first findings of each kind for each part of the input; the last of them says how many more there are.
-fn condensed(findings: Vec<Finding>) -> Vec<Finding> {
-    let mut told: Vec<Finding> = Vec::new();
-    let mut kinds: BTreeMap<(&str, Option<String>), (usize, usize)> = BTreeMap::new();
-    for finding in findings {
-        let part = finding.pointer.as_ref().and_then(|pointer| pointer.split('/').nth(1)).map(str::to_owned);
-        let (count, last) = kinds.entry((finding.code, part)).or_default();
-        *count += 1;
-        if *count <= TOLD {
-            *last = told.len();
-            told.push(finding);
-        }
-    }
-    for (count, last) in kinds.into_values().filter(|(count, _)| *count > TOLD) {
-        if let Some(finding) = told.get_mut(last) {
-            let _ = write!(finding.message, " (and {} more of this kind)", count - TOLD);
-        }
-    }
-    told
 }
 
 /// The options of `config.json`.

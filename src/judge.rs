@@ -44,7 +44,7 @@ pub struct Verdict {
     pub stderr: String,
     /// Every object as it would be applied; none after a refusal.
     pub objects: Vec<Value>,
-    /// The artifact, with `the-new-token` in it; none after a refusal.
+    /// The artifact, with `the-new-token` in it; none after a refusal, and none of a decommission.
     pub artifact: Option<Value>,
 }
 
@@ -74,6 +74,7 @@ pub fn judge(action: &str, given: &Given<'_>) -> Verdict {
     let terms = Terms { action, publish: false, timeout_seconds: None };
     let accepted = accept(documents.parse(action), &terms, &report);
     let (objects, artifact) = match &accepted {
+        Ok((request, _)) if action == Action::Decommission => (objects(request), None),
         Ok((request, _)) => (objects(request), artifact(request)),
         Err(_) => (Vec::new(), None),
     };

@@ -53,6 +53,12 @@ impl Token {
         self.0.expose_secret()
     }
 
+    /// False for a word that stands everywhere, such as `1` or `token`.
+    #[must_use]
+    pub fn is_telling(&self) -> bool {
+        self.expose().len() >= 8
+    }
+
     /// `sha256:` and 64 hex digits: names the token without giving it away.
     #[must_use]
     pub fn fingerprint(&self) -> String {
@@ -84,7 +90,7 @@ impl Redactor {
     /// From here on this token is blanked, unless it is a word that stands everywhere: blanking `1` or `token` would
     /// hide nothing and spoil every line.
     pub fn learn(&self, token: &Token) {
-        if token.expose().len() >= 8 {
+        if token.is_telling() {
             self.tokens.borrow_mut().push(token.clone());
         }
     }

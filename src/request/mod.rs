@@ -24,7 +24,7 @@ use crate::{
     rbac::Rule,
     schema::{self, Schema},
     secret::Token,
-    text::{escaped, key_shown},
+    text::{escaped, key_shown, pointer_shown},
 };
 
 /// Bound on a whole run when nothing else is said.
@@ -391,16 +391,32 @@ fn form(inputs: &Inputs, connection: &Connection, namespace: &Namespace, finding
         }
     };
     let form = Form { shape, namespace: says.then(|| namespace.clone()), schema };
-    if let Ok(stand_in) = Token::parse("a-token-to-be")
-        && let Err(problems) = form.fill(connection, &stand_in)
-    {
-        findings.extend(problems.into_iter().map(|problem| Finding {
-            message: format!("the artifact would not fit {source}: {}", problem.message),
-            ..problem
-        }));
-        return None;
+    let Ok(stand_in) = Token::parse("a-token-to-be") else { return None };
+    match form.fill(connection, &stand_in) {
+        Err(problems) => {
+            findings.extend(problems.into_iter().map(|problem| Finding {
+                message: format!("the artifact would not fit {source}: {}", problem.message),
+                ..problem
+            }));
+            None
+        }
+        Ok(artifact) => {
+            // Of a token that is a word, nothing can be said.
+            let parent = match &connection.login {
+                Login::Token(token) if token.is_telling() => Some(token),
+                _ => None,
+            };
+            if let Some(place) = parent.and_then(|token| artifact.place_of(token)) {
+                let text = format!(
+                    "the connection's token stands in {} as well, and would be handed on with the artifact",
+                    pointer_shown(&place)
+                );
+                findings.push(Finding::refusal("connection", text));
+                return None;
+            }
+            Some(form)
+        }
     }
-    Some(form)
 }
 
 /// The shape that a type describes, if it describes one.

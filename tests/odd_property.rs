@@ -170,7 +170,7 @@ fn places(at: &str, value: &Value, found: &mut Vec<String>) {
     match value {
         Value::Object(map) => map.iter().for_each(|(key, value)| places(&step(key), value, found)),
         Value::Array(items) => {
-            items.iter().enumerate().for_each(|(index, item)| places(&step(&index.to_string()), item, found))
+            items.iter().enumerate().for_each(|(index, item)| places(&step(&index.to_string()), item, found));
         }
         _ => {}
     }

@@ -8,11 +8,17 @@ const LONGEST_KEY: usize = 32;
 /// than this many characters.
 #[must_use]
 pub fn shown(text: &str, limit: usize) -> String {
-    let mut line: String = text.chars().map(|char| if is_unprintable(char) { ' ' } else { char }).take(limit).collect();
+    let mut line: String = text.chars().map(printable).take(limit).collect();
     if text.chars().nth(limit).is_some() {
         line.push('\u{2026}');
     }
     line
+}
+
+/// Text as one line of a log, however long: nobody's words start another.
+#[must_use]
+pub fn one_line(text: &str) -> String {
+    text.chars().map(printable).collect()
 }
 
 /// True for a key of somebody's document that can be shown as it is.
@@ -42,6 +48,10 @@ pub fn escaped(key: &str) -> String {
 
 fn unescaped(step: &str) -> String {
     step.replace("~1", "/").replace("~0", "~")
+}
+
+fn printable(char: char) -> char {
+    if is_unprintable(char) { ' ' } else { char }
 }
 
 /// Control characters, and those that change the direction or the line of a text without being any.

@@ -1140,3 +1140,18 @@ fn what_the_server_takes_no_more_of_is_told_as_such() {
     assert_eq!(ran.document()["error"]["code"], "unauthorized", "{}", ran.stderr);
     assert_eq!(OBJECT, format!("{NAME}-token"));
 }
+
+#[test]
+fn what_others_wrote_into_the_cluster_forges_no_line_of_the_log() {
+    let cp = control_plane();
+    let instance = instance("forged");
+    let accounts = format!("/api/v1/namespaces/{}/serviceaccounts", instance.namespace);
+    let forged = "x\n\u{1b}[2K\rdone         the credential is proved and handed out,";
+    let annotations =
+        json!({"k8s-token.massdriver.cloud/name": forged, "k8s-token.massdriver.cloud/namespace": forged});
+    let labels = json!({"app.kubernetes.io/managed-by": "k8s-token"});
+    cp.post(&accounts, &json!({"metadata": {"name": OBJECT, "labels": labels, "annotations": annotations}}));
+    let ran = instance.ask("provision", &[]).expect_code(73);
+    assert!(!ran.stderr.lines().any(|line| line.starts_with("done")), "{}", ran.stderr);
+    assert!(!ran.stderr.contains('\u{1b}') && !ran.stderr.contains('\r'), "{:?}", ran.stderr);
+}

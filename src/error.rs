@@ -3,7 +3,10 @@
 
 use serde::{Serialize, Serializer};
 
-use crate::{finding::Finding, rbac::Tuple};
+use crate::{
+    finding::{Finding, condensed},
+    rbac::Tuple,
+};
 
 /// Exit statuses, as the README lists them. They stay once released.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -231,7 +234,7 @@ impl Failure {
         let blocking = findings.iter().filter(|finding| finding.blocking).count();
         let problems = if blocking == 1 { "1 problem".to_owned() } else { format!("{blocking} problems") };
         let mut failure = Self::new(Code::InputRefused, "reading the input", format!("{problems} in the input"));
-        failure.findings = findings;
+        failure.findings = condensed(findings);
         failure.state("nothing was sent, nothing was changed")
     }
 }

@@ -70,6 +70,16 @@ fn is_our_chart(chart: &str) -> bool {
     version.is_some_and(|version| version.starts_with(|first: char| first.is_ascii_digit()))
 }
 
+/// The longest name that Helm gives a release (chartutil, `maxReleaseNameLen`); as a label, a longer one could not even
+/// be looked for.
+const LONGEST_RELEASE: usize = 53;
+
+/// True when Helm can have a release of this name.
+#[must_use]
+pub const fn can_be_release(name: &str) -> bool {
+    name.len() <= LONGEST_RELEASE
+}
+
 /// The labels by which Helm finds the Secrets that it keeps its releases in.
 #[must_use]
 pub fn release_selector(release: &str) -> String {

@@ -19,6 +19,7 @@ use crate::{
     plan::{self, Change},
     rbac::{self, Permissions, Tuple},
     secret::{Redactor, Token},
+    text::one_line,
 };
 
 /// Where a run prints to.
@@ -275,7 +276,7 @@ impl Report {
     fn line(&self, text: &str) {
         self.spoke.set(true);
         // A closed stderr is no reason to stop half-way through a change.
-        let _ = writeln!(self.log.borrow_mut(), "{}", self.redactor.sweep(text).trim_end());
+        let _ = writeln!(self.log.borrow_mut(), "{}", one_line(&self.redactor.sweep(text)).trim_end());
     }
 }
 

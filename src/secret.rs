@@ -24,6 +24,9 @@ use secrecy::{ExposeSecret as _, SecretString};
 pub struct Token(SecretString);
 
 impl Token {
+    /// More than any server takes in a header by far.
+    const LONGEST: usize = 64 << 10;
+
     /// Takes a token as it stands in a document or a Secret.
     ///
     /// # Errors
@@ -32,6 +35,9 @@ impl Token {
     pub fn parse(raw: &str) -> Result<Self, &'static str> {
         if raw.is_empty() {
             return Err("is empty");
+        }
+        if raw.len() > Self::LONGEST {
+            return Err("is longer than 64 KiB: that is no token");
         }
         if raw.ends_with(['\n', '\r']) {
             return Err("ends in a line break: remove it where the token was stored");
@@ -45,6 +51,12 @@ impl Token {
     /// The bytes, for the places that put them on the wire: an Authorization header, the artifact, a kubeconfig.
     pub(crate) fn expose(&self) -> &str {
         self.0.expose_secret()
+    }
+
+    /// False for a word that stands everywhere, such as `1` or `token`.
+    #[must_use]
+    pub fn is_telling(&self) -> bool {
+        self.expose().len() >= 8
     }
 
     /// `sha256:` and 64 hex digits: names the token without giving it away.
@@ -78,7 +90,7 @@ impl Redactor {
     /// From here on this token is blanked, unless it is a word that stands everywhere: blanking `1` or `token` would
     /// hide nothing and spoil every line.
     pub fn learn(&self, token: &Token) {
-        if token.expose().len() >= 8 {
+        if token.is_telling() {
             self.tokens.borrow_mut().push(token.clone());
         }
     }

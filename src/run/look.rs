@@ -224,7 +224,7 @@ async fn release(
     evident: bool,
     thinkable: bool,
 ) -> Result<Vec<(Reference, Live)>, Failure> {
-    if !(evident || thinkable) {
+    if !(evident || thinkable) || !original::can_be_release(request.name.as_str()) {
         return Ok(Vec::new());
     }
     let revisions = cluster.revisions(&request.namespace, request.name.as_str()).await?;

@@ -54,6 +54,8 @@ pub struct Intercepted {
 pub enum Verdict {
     /// It reaches the server, and the client gets the server's answer.
     Forward,
+    /// The same under this path and query instead: what a proxy does that has clusters beneath paths of its own.
+    ForwardAs(String),
     /// The client gets this status with this JSON document, and the server never hears of the request.
     Answer(u16, Value),
     /// The program dies before this request: neither this one nor a later one reaches the server.
@@ -372,7 +374,7 @@ impl Drop for Busy {
 }
 
 impl Shared {
-    async fn pass(self: &Arc<Self>, head: Parts, body: Bytes) -> Outcome {
+    async fn pass(self: &Arc<Self>, mut head: Parts, body: Bytes) -> Outcome {
         let gate = self.gate.lock().await;
         let request = self.record(&head, &body);
         if let Some(end) = self.end() {
@@ -387,11 +389,15 @@ impl Shared {
         if let Some(end) = self.end() {
             return end;
         }
-        match verdict {
+        match &verdict {
             Verdict::Forward => {}
+            Verdict::ForwardAs(path) => match path.parse() {
+                Ok(uri) => head.uri = uri,
+                Err(_) => return Outcome::Closed,
+            },
             Verdict::Answer(status, document) => {
-                self.answered(number, Some(status));
-                return injected(status, &document).map_or(Outcome::Closed, Outcome::Answered);
+                self.answered(number, Some(*status));
+                return injected(*status, document).map_or(Outcome::Closed, Outcome::Answered);
             }
             Verdict::CutBefore => {
                 self.enter(Phase::Cut);

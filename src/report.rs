@@ -3,6 +3,7 @@
 
 use std::{
     cell::{Cell, RefCell},
+    fmt::Display,
     io::Write,
     time::{Duration, Instant},
 };
@@ -18,6 +19,7 @@ use crate::{
     object::Reference,
     plan::{self, Change},
     rbac::{self, Permissions, Tuple},
+    retry::Fault,
     secret::{Redactor, Token},
     text::one_line,
 };
@@ -31,6 +33,7 @@ pub struct Report {
     budget: RefCell<Option<Budget>>,
     document: RefCell<Document>,
     written: RefCell<Vec<String>>,
+    waiting: Cell<usize>,
     spoke: Cell<bool>,
 }
 
@@ -91,6 +94,7 @@ impl Report {
             budget: RefCell::default(),
             document: RefCell::new(Document { version: 1, ..Document::default() }),
             written: RefCell::default(),
+            waiting: Cell::default(),
             spoke: Cell::default(),
         }
     }
@@ -165,6 +169,34 @@ impl Report {
             self.step(finding.severity.as_str(), &finding.message, None);
         }
         self.document.borrow_mut().findings.push(finding);
+    }
+
+    /// The server has something to say to whoever uses it; once is enough.
+    pub fn server_warning(&self, text: &str) {
+        self.finding_once(Finding::remark("server-warning", Severity::Info, format!("the server warns: {text}")));
+    }
+
+    /// Something that there may be more than one occasion to say.
+    pub fn finding_once(&self, finding: Finding) {
+        if !self.document.borrow().findings.contains(&finding) {
+            self.finding(finding);
+        }
+    }
+
+    /// A request is sent again after a pause, which lasts as long as what is returned. Where many wait at the same
+    /// time, the first ones speak for all.
+    pub fn retry(&self, what: &dyn Display, fault: &Fault, pause: Duration, (next, last): (u8, u8)) -> Waiting<'_> {
+        match self.waiting.get() {
+            waiting if waiting < LISTED => {
+                let seconds = pause.as_secs_f64();
+                let text = format!("{what}: {}; again in {seconds:.1} s (try {next} of at most {last})", fault.what);
+                self.step("retry", &text, None);
+            }
+            LISTED => self.step("retry", "and more requests with these", None),
+            _ => {}
+        }
+        self.waiting.set(self.waiting.get() + 1);
+        Waiting(&self.waiting)
     }
 
     /// The credential is proved.
@@ -282,3 +314,11 @@ impl Report {
 
 /// How many lines of tuples the log lists, and how many writes; the document has all of them.
 const LISTED: usize = 10;
+/// A request that waits before it is sent again.
+pub struct Waiting<'a>(&'a Cell<usize>);
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.set(self.0.get() - 1);
+    }
+}

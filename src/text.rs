@@ -40,6 +40,14 @@ pub fn pointer_shown(pointer: &str) -> String {
     steps.fold(String::new(), |pointer, step| pointer + "/" + step)
 }
 
+/// What a server says in an answer that is no document of its API, unless that is a page for browsers, as gateways and
+/// login portals have them.
+#[must_use]
+pub fn said(text: &str, limit: usize) -> String {
+    let text = text.trim_start_matches('\u{feff}').trim();
+    if text.starts_with('<') { "an HTML page".to_owned() } else { shown(text, limit) }
+}
+
 /// A key as one step of a JSON pointer.
 #[must_use]
 pub fn escaped(key: &str) -> String {

@@ -22,7 +22,7 @@ use hyper_util::{
         Client,
         connect::{Connection as _, HttpConnector},
     },
-    rt::{TokioExecutor, TokioIo},
+    rt::{TokioExecutor, TokioIo, TokioTimer},
 };
 use kube::{
     client::{AuthError, Body},
@@ -42,6 +42,9 @@ const CONNECT: Duration = Duration::from_secs(10);
 
 /// Time for one answer, of whichever server.
 pub const ANSWER: Duration = Duration::from_secs(30);
+/// A connection on which an answer is awaited is asked for a sign of life after this time, and given the same again to
+/// give one: a way that has gone dead is left before the time for the answer is up, so that another try takes another.
+const SIGN_OF_LIFE: Duration = Duration::from_secs(10);
 /// What this program calls itself: audit logs and managed fields keep it.
 pub const USER_AGENT: &str = concat!("k8s-token/", env!("CARGO_PKG_VERSION"));
 
@@ -79,7 +82,12 @@ pub async fn open(
         .map_err(|error| Trouble::of(&*error))?;
     let http2 = stream.connected().is_negotiated_h2();
     let warm = Warm { first: Arc::new(Mutex::new(Some(stream))), connector };
-    let client = Client::builder(TokioExecutor::new()).http2_only(http2).build(warm);
+    let client = Client::builder(TokioExecutor::new())
+        .http2_only(http2)
+        .timer(TokioTimer::new())
+        .http2_keep_alive_interval(SIGN_OF_LIFE)
+        .http2_keep_alive_timeout(SIGN_OF_LIFE)
+        .build(warm);
     Ok((Retry::new(Unprocessed { left: 3 }, client), if http2 { "HTTP/2" } else { "HTTP/1.1" }))
 }
 

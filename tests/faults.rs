@@ -16,7 +16,7 @@ use std::{
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde_json::{Value, json};
 use support::{Instance, NAME, OBJECT, Ran, binary, paths, status, token_of, versions};
-use testbed::{ControlPlane, DistantServer, Grant, Options, Persona, eventually};
+use testbed::{ControlPlane, DistantServer, Grant, InterceptingProxy, Options, Persona, Verdict, eventually};
 
 fn control_plane() -> &'static ControlPlane {
     ControlPlane::shared()
@@ -440,16 +440,9 @@ fn a_write_without_an_answer_is_told_as_such() {
 
 #[test]
 fn an_overloaded_server_is_named_as_such() {
-    let options = Options {
-        api_server_arguments: vec![
-            "--enable-priority-and-fairness=false".to_owned(),
-            "--max-requests-inflight=1".to_owned(),
-            "--max-mutating-requests-inflight=1".to_owned(),
-        ],
-        ..Options::default()
-    };
-    let cp = ControlPlane::start(&options).unwrap();
-    let instance = Instance::new(cp.admin(), "default");
-    let busy = eventually("the server is overloaded", || Some(instance.ask("plan", &[])).filter(|ran| ran.code != 0));
+    let cp = control_plane();
+    let proxy = InterceptingProxy::start(cp, |_| Verdict::refusal(429, "TooManyRequests", "try again later"));
+    let instance = Instance::new(&cp.admin().by_way_of(&proxy.server()), "default");
+    let busy = instance.ask("plan", &[]);
     assert_eq!((busy.code, code(&busy)), (69, "server-error".to_owned()), "{}", busy.stderr);
 }

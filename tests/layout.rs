@@ -35,6 +35,7 @@ const RULES: &[(&str, &[&str])] = &[
             "main.rs",
             "lib.rs",
             "transport.rs",
+            "patience.rs",
             "publish.rs",
             "cluster/mod.rs",
             "run/converge.rs",

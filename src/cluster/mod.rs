@@ -5,6 +5,7 @@
 //! read it would be a multiple of all that is said here.
 
 mod refusal;
+mod warning;
 
 pub use refusal::{denied, needed, not_grantable, summary};
 
@@ -15,11 +16,12 @@ use std::{
 };
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
+use http_body_util::BodyExt as _;
 use kube::{
     Client, Config,
     api::{DeleteParams, GetParams, ListParams, Patch, PatchParams, PostParams, Preconditions},
-    client::{ConfigExt as _, middleware::AuthLayer},
-    core::{Request, request::Error as Unbuilt},
+    client::{Body, ConfigExt as _, middleware::AuthLayer},
+    core::{Request, Status, request::Error as Unbuilt},
 };
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use secrecy::SecretString;
@@ -29,7 +31,6 @@ use tokio::sync::Semaphore;
 use tower::ServiceBuilder;
 
 use crate::{
-    budget::Budget,
     connection::{CaBundle, Login, Server},
     credential::{Identity, Review},
     error::{Code, Failure},
@@ -37,11 +38,14 @@ use crate::{
     object::{Kind, Live, MANAGED_BY, MANAGER, Manifest, Reference},
     observed::Presence,
     original,
+    patience::{Patience, asked_for},
     rbac::{Atom, Rule, Target},
+    retry::{Fault, Tries},
     secret::Token,
-    transport::{self, ANSWER, USER_AGENT},
+    text::shown,
+    transport::{self, ANSWER, Trouble, USER_AGENT},
 };
-use refusal::Attempt;
+use refusal::{Attempt, Refusal};
 
 /// Time for the token controller.
 const TOKEN: Duration = Duration::from_secs(60);
@@ -60,11 +64,11 @@ const PAGE: u32 = 500;
 const NOWHERE: &str = "-";
 
 /// An open connection to one API server as one user.
-pub struct Cluster {
+pub struct Cluster<'a> {
     client: Client,
     turns: Semaphore,
     server: String,
-    budget: Budget,
+    patience: Patience<'a>,
     /// `HTTP/2` or `HTTP/1.1`.
     pub protocol: &'static str,
 }
@@ -78,18 +82,18 @@ pub struct Seen {
 }
 
 /// An open connection on which nobody has logged in yet.
-pub struct Line {
+pub struct Line<'a> {
     config: Config,
     http: transport::Http,
     protocol: &'static str,
     server: String,
-    budget: Budget,
+    patience: Patience<'a>,
     opened: Instant,
 }
 
 const CONNECTING: &str = "connecting to the cluster";
 
-impl Line {
+impl<'a> Line<'a> {
     /// Opens a connection that needs no client certificate.
     ///
     /// # Errors
@@ -98,15 +102,35 @@ impl Line {
         server: &Server,
         ca: &CaBundle,
         tls_server_name: Option<&str>,
-        budget: &Budget,
+        patience: Patience<'a>,
     ) -> Result<Self, Failure> {
         let config = config(server, ca, tls_server_name);
-        let trouble = |trouble: &transport::Trouble| trouble.while_doing(CONNECTING, server.as_str());
-        let tls = config.rustls_client_config().map_err(|error| trouble(&transport::Trouble::of(&error)))?;
-        let opening = transport::open(&config, tls, budget.at_most(ANSWER));
-        let (http, protocol) = opening.await.map_err(|error| trouble(&error))?;
-        let (server, budget) = (server.as_str().to_owned(), budget.clone());
-        Ok(Self { config, http, protocol, server, budget, opened: Instant::now() })
+        let tls = config.rustls_client_config();
+        let tls = tls.map_err(|error| Trouble::of(&error).while_doing(CONNECTING, server.as_str()))?;
+        Self::dial(config, tls, server, patience).await
+    }
+
+    async fn dial(
+        config: Config,
+        tls: rustls::ClientConfig,
+        server: &Server,
+        patience: Patience<'a>,
+    ) -> Result<Self, Failure> {
+        let mut tries = Tries::default();
+        loop {
+            tries.begin();
+            let trouble = match transport::open(&config, tls.clone(), patience.budget.at_most(ANSWER)).await {
+                Ok((http, protocol)) => {
+                    let server = server.as_str().to_owned();
+                    return Ok(Self { config, http, protocol, server, patience, opened: Instant::now() });
+                }
+                Err(trouble) => trouble,
+            };
+            match Fault::of_trouble(&trouble) {
+                Some(fault) if patience.again(&mut tries, &CONNECTING, &fault).await => {}
+                _ => return Err(tries.told(trouble.while_doing(CONNECTING, server.as_str()))),
+            }
+        }
     }
 
     /// False when a server may have ended it because nobody said a word: Go's HTTP/2 does after 10 s
@@ -120,17 +144,17 @@ impl Line {
     ///
     /// # Errors
     /// The token cannot be sent.
-    pub fn log_in(mut self, token: &Token) -> Result<Cluster, Failure> {
+    pub fn log_in(mut self, token: &Token) -> Result<Cluster<'a>, Failure> {
         self.config.auth_info.token = Some(SecretString::from(token.expose()));
         let auth = self.config.auth_layer().map_err(|error| self.trouble(&error))?;
         self.into_cluster(auth)
     }
 
-    fn into_cluster(self, auth: Option<AuthLayer>) -> Result<Cluster, Failure> {
+    fn into_cluster(self, auth: Option<AuthLayer>) -> Result<Cluster<'a>, Failure> {
         let extra = self.config.extra_headers_layer().map_err(|error| self.trouble(&error))?;
-        let counter = self.budget.clone();
+        let counter = self.patience.budget.clone();
         let service = ServiceBuilder::new()
-            .map_request(move |request: http::Request<kube::client::Body>| {
+            .map_request(move |request: http::Request<Body>| {
                 counter.count();
                 request
             })
@@ -141,11 +165,11 @@ impl Line {
             .service(self.http);
         let client = Client::new(service, self.config.default_namespace);
         let turns = Semaphore::new(AT_ONCE);
-        Ok(Cluster { client, turns, server: self.server, budget: self.budget, protocol: self.protocol })
+        Ok(Cluster { client, turns, server: self.server, patience: self.patience, protocol: self.protocol })
     }
 
     fn trouble(&self, error: &kube::Error) -> Failure {
-        transport::Trouble::of(error).while_doing(CONNECTING, &self.server)
+        Trouble::of(error).while_doing(CONNECTING, &self.server)
     }
 }
 
@@ -158,7 +182,7 @@ fn config(server: &Server, ca: &CaBundle, tls_server_name: Option<&str>) -> Conf
     config
 }
 
-impl Cluster {
+impl<'a> Cluster<'a> {
     /// Opens a connection and logs in.
     ///
     /// # Errors
@@ -168,28 +192,25 @@ impl Cluster {
         ca: &CaBundle,
         tls_server_name: Option<&str>,
         login: &Login,
-        budget: &Budget,
+        patience: Patience<'a>,
     ) -> Result<Self, Failure> {
         let mut config = config(server, ca, tls_server_name);
         match login {
-            Login::Token(token) => return Line::open(server, ca, tls_server_name, budget).await?.log_in(token),
+            Login::Token(token) => return Line::open(server, ca, tls_server_name, patience).await?.log_in(token),
             Login::Kubeconfig(login) => config.auth_info = (**login).clone(),
         }
-        let trouble = |trouble: &transport::Trouble| trouble.while_doing(CONNECTING, server.as_str());
+        let trouble = |trouble: &Trouble| trouble.while_doing(CONNECTING, server.as_str());
         // Both may run the login command of a kubeconfig, and wait for it.
         let logging_in = tokio::task::spawn_blocking(move || {
             let (auth, tls) = (config.auth_layer()?, config.rustls_client_config()?);
             Ok::<_, kube::Error>((config, auth, tls))
         });
-        let (config, auth, tls) = match tokio::time::timeout(budget.at_most(ANSWER), logging_in).await {
-            Ok(Ok(prepared)) => prepared.map_err(|error| trouble(&transport::Trouble::of(&error)))?,
-            Ok(Err(_)) => return Err(trouble(&transport::Trouble::Login("its command broke off".to_owned()))),
-            Err(_) => return Err(trouble(&transport::Trouble::Login("its command did not end in time".to_owned()))),
+        let (config, auth, tls) = match tokio::time::timeout(patience.budget.at_most(ANSWER), logging_in).await {
+            Ok(Ok(prepared)) => prepared.map_err(|error| trouble(&Trouble::of(&error)))?,
+            Ok(Err(_)) => return Err(trouble(&Trouble::Login("its command broke off".to_owned()))),
+            Err(_) => return Err(trouble(&Trouble::Login("its command did not end in time".to_owned()))),
         };
-        let opening = transport::open(&config, tls, budget.at_most(ANSWER));
-        let (http, protocol) = opening.await.map_err(|error| trouble(&error))?;
-        let (server, budget) = (server.as_str().to_owned(), budget.clone());
-        Line { config, http, protocol, server, budget, opened: Instant::now() }.into_cluster(auth)
+        Line::dial(config, tls, server, patience).await?.into_cluster(auth)
     }
 
     /// The state of a namespace.
@@ -330,7 +351,21 @@ impl Cluster {
             .header(http::header::CONTENT_TYPE, "application/json-patch+json")
             .body(body.into_bytes())
             .map_err(Unbuilt::BuildRequest);
-        Ok(Seen::of(&self.send(&attempt, request).await?).live)
+        match self.exchange(&attempt, request).await? {
+            Ok(object) => Ok(Seen::of(&object).live),
+            Err(refusal) if refusal.is_own_doing() => {
+                let same = |one: &Value, other: &Value| {
+                    ["manager", "operation", "fieldsV1"].iter().all(|key| one[key] == other[key])
+                };
+                let found = self.get(reference).await.map_err(|failure| Failure { unsettled: true, ..failure })?;
+                let found = found.map(|seen| seen.live).filter(|found| {
+                    let there = |want| found.managed_fields.iter().any(|have| same(have, want));
+                    found.uid == live.uid && fields.iter().all(there)
+                });
+                self.settled(&attempt, &refusal, found)
+            }
+            Err(refusal) => Err(attempt.failed(&refusal)),
+        }
     }
 
     async fn patch(
@@ -356,7 +391,39 @@ impl Cluster {
         body["metadata"]["resourceVersion"] = json!(version);
         let attempt = Attempt { stores: !parameters.dry_run, ..self.attempt(doing, "patch", Some(reference)) };
         let request = collection(reference).patch(&segment(reference), &parameters, &Patch::Apply(&body));
-        Ok(Seen::of(&self.send(&attempt, request).await?).live)
+        match self.exchange(&attempt, request).await? {
+            Ok(object) => Ok(Seen::of(&object).live),
+            Err(refusal) if attempt.stores && refusal.is_own_doing() => {
+                let found = self.already_applied(manifest, live).await;
+                self.settled(&attempt, &refusal, found.map_err(|failure| Failure { unsettled: true, ..failure })?)
+            }
+            Err(refusal) => Err(attempt.failed(&refusal)),
+        }
+    }
+
+    /// A conflict that may have been our own doing: `found` is the object if it was.
+    fn settled(&self, attempt: &Attempt<'_>, refusal: &Refusal, found: Option<Live>) -> Result<Live, Failure> {
+        let Some(live) = found else { return Err(Failure { unsettled: false, ..attempt.failed(refusal) }) };
+        self.patience.report.step("", &format!("{attempt} had gone through the first time"), None);
+        Ok(live)
+    }
+
+    /// After a conflict on an apply whose earlier try may have gone through: the object, if it is as that try would
+    /// have left it, which is so when the same apply over it would change nothing, not even whose field is whose.
+    async fn already_applied(&self, manifest: &Manifest, before: Option<&Live>) -> Result<Option<Live>, Failure> {
+        // More than once, because controllers may be at work on the object, too.
+        for _ in 0..3 {
+            let Some(Seen { live, .. }) = self.get(&manifest.reference).await? else { return Ok(None) };
+            if before.is_some_and(|before| before.uid != live.uid) {
+                return Ok(None);
+            }
+            match Box::pin(self.dry_run(manifest, Some(&live))).await {
+                Ok(again) => return Ok(Some(live).filter(|live| again == *live)),
+                Err(failure) if failure.code == Code::Conflict => {}
+                Err(_) => return Ok(None),
+            }
+        }
+        Ok(None)
     }
 
     /// Deletes this very object; one that is gone already is done.
@@ -368,8 +435,8 @@ impl Cluster {
         let preconditions = Preconditions { uid: Some(live.uid.clone()), resource_version: None };
         let parameters = DeleteParams::background().preconditions(preconditions);
         match self.exchange(&attempt, collection(reference).delete(&segment(reference), &parameters)).await? {
-            Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
-            Err(error) => Err(attempt.failed(&error)),
+            Err(refusal) if refusal.is_absence() => Ok(()),
+            Err(refusal) => Err(attempt.failed(&refusal)),
             Ok(_) => Ok(()),
         }
     }
@@ -382,11 +449,13 @@ impl Cluster {
         const DOING: &str = "waiting for the token in";
 
         let started = Instant::now();
-        let limit = self.budget.at_most(TOKEN);
+        let limit = self.patience.budget.at_most(TOKEN);
+        let mut was_seen = false;
         loop {
             let seen = self.get(secret).await;
             let waited = started.elapsed();
             let left = limit.saturating_sub(waited);
+            was_seen |= seen.is_ok();
             match seen {
                 Ok(Some(Seen { token: Some(token), live })) => return Ok((token, live)),
                 Ok(None) => {
@@ -394,8 +463,13 @@ impl Cluster {
                                  ServiceAccount is gone";
                     return Err(Failure::new(Code::TokenSecretVanished, DOING, cause).on(secret.to_string()));
                 }
-                // The last look may be cut short by the end of the run.
-                Err(failure) if failure.code != Code::Timeout || !left.is_zero() => return Err(failure),
+                // A server that is away for a moment does not end the wait. The last look may be cut short by the
+                // end of the run, which says nothing of the server.
+                Err(failure)
+                    if !is_passing(&failure) || (left.is_zero() && !(was_seen && failure.code == Code::Timeout)) =>
+                {
+                    return Err(failure);
+                }
                 Ok(_) | Err(_) if left.is_zero() => {
                     let cause = format!("no token after {} s", waited.as_secs());
                     return Err(Failure::new(Code::TokenControllerAbsent, DOING, cause).on(secret.to_string()));
@@ -472,7 +546,7 @@ impl Cluster {
         self.send(&attempt, reviews.create(&PostParams::default(), question.to_string().into_bytes())).await
     }
 
-    const fn attempt<'a>(&'a self, doing: &'a str, verb: &'a str, object: Option<&'a Reference>) -> Attempt<'a> {
+    const fn attempt<'b>(&'b self, doing: &'b str, verb: &'b str, object: Option<&'b Reference>) -> Attempt<'b> {
         Attempt { doing, verb, object, review: None, stores: false, server: self.server.as_str() }
     }
 
@@ -480,42 +554,93 @@ impl Cluster {
     async fn find(&self, attempt: &Attempt<'_>, reference: &Reference) -> Result<Option<Value>, Failure> {
         let request = collection(reference).get(&segment(reference), &GetParams::default());
         match self.exchange(attempt, request).await? {
-            Err(kube::Error::Api(status)) if status.is_not_found() => Ok(None),
-            answer => answer.map(Some).map_err(|error| attempt.failed(&error)),
+            Err(refusal) if refusal.is_absence() => Ok(None),
+            answer => answer.map(Some).map_err(|refusal| attempt.failed(&refusal)),
         }
     }
 
     /// A request that the server has to grant.
     async fn send(&self, attempt: &Attempt<'_>, request: Built) -> Result<Value, Failure> {
-        self.exchange(attempt, request).await?.map_err(|error| attempt.failed(&error))
+        self.exchange(attempt, request).await?.map_err(|refusal| attempt.failed(&refusal))
     }
 
-    /// One request and its answer, within its time, which starts when it is its turn. Fails when there is none in time.
+    /// One request and the last word on it: what a moment may mend is tried again. Fails when there is no answer.
     ///
     /// Boxed, so that what waits for it (and what waits for that) is small, and is compiled without it.
-    fn exchange<'a>(&'a self, attempt: &'a Attempt<'_>, request: Built) -> Answered<'a> {
+    fn exchange<'b>(&'b self, attempt: &'b Attempt<'_>, request: Built) -> Answered<'b> {
         Box::pin(async move {
-            let permit = tokio::time::timeout(self.budget.at_most(Duration::MAX), self.turns.acquire()).await;
-            if permit.is_err() {
-                return Err(attempt.unanswered(&transport::Trouble::Timeout("no answer to earlier requests")));
-            }
-            let answering = async {
-                let answer = self.client.request_text(request.map_err(kube::Error::BuildRequest)?).await?;
-                let object: Map<String, Value> = serde_json::from_str(&answer).map_err(kube::Error::SerdeError)?;
-                Ok(Value::Object(object))
-            };
-            match tokio::time::timeout(self.budget.at_most(ANSWER), answering).await {
-                Ok(answer) => Ok(answer),
-                Err(_) => Err(attempt.unanswered(&transport::Trouble::Timeout("no answer"))),
+            let mut tries = Tries::default();
+            let request = request.map_err(|error| attempt.unanswered(&Trouble::of(&error), &tries))?;
+            loop {
+                tries.begin();
+                let answer = self.once(request.clone()).await;
+                let fault = match &answer {
+                    Ok(Answer::Refusal(status, after)) => refusal::fault(status, *after),
+                    Ok(_) => None,
+                    Err(trouble) => Fault::of_trouble(trouble),
+                };
+                if let Some(fault) = fault
+                    && self.patience.again(&mut tries, attempt, &fault).await
+                {
+                    continue;
+                }
+                return match answer {
+                    Ok(Answer::Object(object)) => Ok(Ok(object)),
+                    Ok(Answer::Refusal(status, _)) => Ok(Err(Refusal { status, tries })),
+                    Ok(Answer::Nonsense) => Err(attempt.nonsense()),
+                    Err(trouble) => Err(attempt.unanswered(&trouble, &tries)),
+                };
             }
         })
     }
+
+    /// One try, within its time, which starts when it is its turn.
+    async fn once(&self, request: http::Request<Vec<u8>>) -> Result<Answer, Trouble> {
+        let budget = &self.patience.budget;
+        let turn = tokio::time::timeout(budget.at_most(Duration::MAX), self.turns.acquire()).await;
+        if turn.is_err() {
+            return Err(Trouble::Timeout("no answer to earlier requests"));
+        }
+        let answering = async {
+            let answer = self.client.send(request.map(Body::from)).await.map_err(|error| Trouble::of(&error))?;
+            let (head, body) = answer.into_parts();
+            let body = body.collect().await.map_err(|error| Trouble::of(&error))?.to_bytes();
+            Ok((head, body))
+        };
+        let answer = tokio::time::timeout(budget.at_most(ANSWER), answering).await;
+        let (head, body) = answer.unwrap_or(Err(Trouble::Timeout("no answer")))?;
+        let warnings = head.headers.get_all(http::header::WARNING).iter().filter_map(|header| header.to_str().ok());
+        for text in warnings.flat_map(warning::texts) {
+            self.patience.report.server_warning(&shown(&text, 300));
+        }
+        if head.status.is_client_error() || head.status.is_server_error() {
+            let status = refusal::status(head.status.as_u16(), &String::from_utf8_lossy(&body));
+            return Ok(Answer::Refusal(Box::new(status), asked_for(&head.headers)));
+        }
+        let object = serde_json::from_slice::<Map<String, Value>>(&body);
+        Ok(object.map_or(Answer::Nonsense, |object| Answer::Object(Value::Object(object))))
+    }
+}
+
+/// What comes back.
+enum Answer {
+    Object(Value),
+    /// With the pause that it asks for.
+    Refusal(Box<Status>, Option<Duration>),
+    /// Nothing of a Kubernetes API.
+    Nonsense,
 }
 
 /// A request, unless what it is made of does not make one.
 type Built = Result<http::Request<Vec<u8>>, Unbuilt>;
 /// What the server says to one.
-type Answered<'a> = Pin<Box<dyn Future<Output = Result<Result<Value, kube::Error>, Failure>> + 'a>>;
+type Answered<'a> = Pin<Box<dyn Future<Output = Result<Result<Value, Refusal>, Failure>> + 'a>>;
+
+/// True for what has nothing to do with what was asked: the server is away or overloaded.
+const fn is_passing(failure: &Failure) -> bool {
+    use Code::{ConnectionFailed, ConnectionLost, Dns, ServerError, Timeout};
+    matches!(failure.code, ConnectionFailed | ConnectionLost | Dns | ServerError | Timeout)
+}
 
 /// An object's name as one segment of a path: a ClusterRole's may hold a question mark.
 fn segment(reference: &Reference) -> String {

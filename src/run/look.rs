@@ -54,7 +54,7 @@ impl Sight {
 ///
 /// # Errors
 /// Any fault but a denial; denials are collected, so that all of them can be told at once.
-pub async fn look(run: &Run<'_>, cluster: &Cluster) -> Result<Sight, Failure> {
+pub async fn look(run: &Run<'_>, cluster: &Cluster<'_>) -> Result<Sight, Failure> {
     let (request, names) = (run.request, &run.request.names);
     let home = names.home();
     let wanted: BTreeSet<&Place> = request.grants.iter().map(|grant| &grant.place).collect();
@@ -161,7 +161,7 @@ struct Surroundings {
 
 impl Surroundings {
     async fn look<'a>(
-        cluster: &Cluster,
+        cluster: &Cluster<'_>,
         scopes: &BTreeSet<&'a Scope>,
         places: impl Iterator<Item = &'a Place>,
     ) -> Self {
@@ -219,7 +219,7 @@ impl Surroundings {
 
 /// The Secrets of the original bundle's release, if it is one of this instance.
 async fn release(
-    cluster: &Cluster,
+    cluster: &Cluster<'_>,
     request: &Request,
     evident: bool,
     thinkable: bool,
@@ -235,7 +235,7 @@ async fn release(
     Ok(if ours { revisions } else { Vec::new() })
 }
 
-async fn look_at(cluster: &Cluster, names: &Names, place: &Place) -> Result<(Place, Found), Failure> {
+async fn look_at(cluster: &Cluster<'_>, names: &Names, place: &Place) -> Result<(Place, Found), Failure> {
     let (role, binding) = (names.role(&place.scope), names.binding(place));
     let role = async { if place.has_role() { cluster.get(&role).await } else { Ok(None) } };
     let (role, binding) = tokio::join!(role, cluster.get(&binding));
@@ -247,7 +247,7 @@ async fn look_at(cluster: &Cluster, names: &Names, place: &Place) -> Result<(Pla
 
 /// The newest Secret, and the first one and the one before the newest, by number.
 async fn secrets(
-    cluster: &Cluster,
+    cluster: &Cluster<'_>,
     names: &Names,
     newest: u32,
     first: Result<Option<Seen>, Failure>,

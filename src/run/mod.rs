@@ -26,6 +26,7 @@ use crate::{
     error::Failure,
     finding::{Finding, Severity},
     object::INVENTORY,
+    patience::Patience,
     report::Report,
     request::Request,
 };
@@ -40,8 +41,12 @@ pub struct Run<'a> {
     pub report: &'a Report,
 }
 
-impl Run<'_> {
-    async fn connect(&self) -> Result<Cluster, Failure> {
+impl<'a> Run<'a> {
+    fn patience(&self) -> Patience<'a> {
+        Patience { budget: self.budget.clone(), report: self.report }
+    }
+
+    async fn connect(&self) -> Result<Cluster<'a>, Failure> {
         let connection = &self.request.connection;
         let started = Instant::now();
         let cluster = self.connect_as(&connection.login).await?;
@@ -51,18 +56,18 @@ impl Run<'_> {
     }
 
     /// A connection to the very server and CA of the artifact.
-    async fn connect_as(&self, login: &Login) -> Result<Cluster, Failure> {
+    async fn connect_as(&self, login: &Login) -> Result<Cluster<'a>, Failure> {
         let Connection { server, ca, tls_server_name, .. } = &self.request.connection;
-        Cluster::connect(server, ca, tls_server_name.as_deref(), login, &self.budget).await
+        Cluster::connect(server, ca, tls_server_name.as_deref(), login, self.patience()).await
     }
 
     /// The same, for somebody who will log in later.
-    async fn open_line(&self) -> Result<Line, Failure> {
+    async fn open_line(&self) -> Result<Line<'a>, Failure> {
         let Connection { server, ca, tls_server_name, .. } = &self.request.connection;
-        Line::open(server, ca, tls_server_name.as_deref(), &self.budget).await
+        Line::open(server, ca, tls_server_name.as_deref(), self.patience()).await
     }
 
-    async fn look(&self, cluster: &Cluster) -> Result<Sight, Failure> {
+    async fn look(&self, cluster: &Cluster<'_>) -> Result<Sight, Failure> {
         let started = Instant::now();
         let sight = look::look(self, cluster).await?;
         for (_, token) in &sight.tokens {

@@ -12,9 +12,9 @@ use crate::{
     cluster::Cluster,
     desired::Desired,
     error::{Code, Failure},
-    object::Live,
+    object::{Live, Manifest},
     observed::Presence,
-    plan::{Action, Plan},
+    plan::{Action, Plan, change},
 };
 
 /// Shows what provision would do: everything up to the first write, with the server's own verdict on each object
@@ -50,7 +50,7 @@ pub async fn plan(run: &Run<'_>) -> Result<bool, Failure> {
 /// be tried.
 async fn preview(
     run: &Run<'_>,
-    cluster: &Cluster,
+    cluster: &Cluster<'_>,
     sight: &Sight,
     desired: &Desired,
     plan: &mut Plan,
@@ -79,12 +79,13 @@ async fn preview(
 /// The first refusal, with what the others add.
 pub async fn tried<'a>(
     run: &Run<'_>,
-    cluster: &Cluster,
+    cluster: &Cluster<'_>,
     sight: &Sight,
     trials: Vec<Trial<'a>>,
 ) -> Result<Vec<(Trial<'a>, Option<Live>)>, Failure> {
     let outcomes = join_all(trials.into_iter().map(async |trial| {
         match cluster.dry_run(trial.manifest, trial.live).await {
+            Ok(outcome) if !run.request.owns(&outcome) => Err(disowned("trying to apply", trial.manifest, &outcome)),
             Ok(outcome) => Ok((trial, Some(outcome))),
             // kube-apiserver, admission/plugin/webhook/errors.
             Err(failure) if failure.code == Code::Refused && failure.cause.contains("does not support dry run") => {
@@ -97,4 +98,13 @@ pub async fn tried<'a>(
         }
     }));
     Failure::all(outcomes.await)
+}
+
+/// The failure of an apply of which something comes that could never be taken back, because nothing says any more that
+/// it is ours.
+#[must_use]
+pub fn disowned(doing: &str, manifest: &Manifest, made: &Live) -> Failure {
+    let fields = change(manifest, Some(made)).fields.join(" ");
+    let cause = format!("an admission policy changes {fields}, by which we know our own: it could not be taken back");
+    Failure::new(Code::Refused, doing, cause).on(manifest.reference.to_string())
 }

@@ -22,6 +22,7 @@ use crate::{
     rbac::{Coverage, Tuple},
     report::TokenFacts,
     secret::Token,
+    transport::{self, Trouble},
 };
 
 /// Makes the credential, proves it, and hands it out: to the platform, then to `deliver`.
@@ -41,7 +42,7 @@ pub async fn provision(run: &Run<'_>, deliver: impl FnOnce(&Artifact) -> Result<
 }
 
 /// A token does not work when its ServiceAccount is gone: then another run is the cause, and not what that led to.
-async fn overtaken(run: &Run<'_>, cluster: &Cluster, uid: &str, failure: Failure) -> Failure {
+async fn overtaken(run: &Run<'_>, cluster: &Cluster<'_>, uid: &str, failure: Failure) -> Failure {
     let account = run.request.names.service_account();
     let what = match cluster.get(&account).await {
         Ok(Some(seen)) if seen.live.uid != uid => "deleted and made again",
@@ -55,7 +56,7 @@ async fn overtaken(run: &Run<'_>, cluster: &Cluster, uid: &str, failure: Failure
 /// All of it. `account` gets the uid of the ServiceAccount as soon as that is there.
 async fn establish(
     run: &Run<'_>,
-    cluster: &Cluster,
+    cluster: &Cluster<'_>,
     account: &OnceCell<String>,
     deliver: impl FnOnce(&Artifact) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
@@ -118,7 +119,7 @@ async fn establish(
         }
         Ok::<_, Failure>(holder)
     };
-    let (holder, publisher) = tokio::join!(proving, dial(run));
+    let (holder, dialled) = tokio::join!(proving, dial(run));
     let holder = holder?;
     if shrinks {
         let kept = kept.iter().cloned().chain(converge.shrink(widened).await?).collect();
@@ -135,13 +136,13 @@ async fn establish(
         findings,
         ..Failure::new(Code::ArtifactInvalid, "building the artifact", "it does not fit its schema")
     })?;
-    hand_over(run, publisher, &artifact).await?;
+    hand_over(run, dialled, &artifact).await?;
     deliver(&artifact)?;
     retire(run, cluster, &sight, &plan).await
 }
 
 /// Deletes the Secrets that have been replaced, now that everybody has the new token.
-async fn retire(run: &Run<'_>, cluster: &Cluster, sight: &Sight, plan: &Plan) -> Result<(), Failure> {
+async fn retire(run: &Run<'_>, cluster: &Cluster<'_>, sight: &Sight, plan: &Plan) -> Result<(), Failure> {
     for (generation, live) in sight.observed.retired() {
         if let Some(planned) = plan.change(&run.request.names.secret(generation)) {
             let started = Instant::now();
@@ -154,7 +155,12 @@ async fn retire(run: &Run<'_>, cluster: &Cluster, sight: &Sight, plan: &Plan) ->
 }
 
 /// The token that was seen at the first look, or the one that the controller has made by now.
-async fn token(run: &Run<'_>, cluster: &Cluster, sight: &Sight, desired: &Desired) -> Result<(Token, Live), Failure> {
+async fn token(
+    run: &Run<'_>,
+    cluster: &Cluster<'_>,
+    sight: &Sight,
+    desired: &Desired,
+) -> Result<(Token, Live), Failure> {
     if let (Some(token), Some(live)) = (sight.token(sight.observed.newest()), sight.observed.secret()) {
         run.report.step("token", &short(token), None);
         return Ok((token.clone(), live.clone()));
@@ -171,25 +177,29 @@ fn short(token: &Token) -> String {
     token.fingerprint().chars().take("sha256:".len() + 12).collect()
 }
 
-async fn dial<'a>(run: &Run<'a>) -> Option<Result<Publisher<'a>, Failure>> {
-    let platform = run.request.platform.as_ref()?;
-    Some(publish::in_time(platform, &run.budget, Publisher::connect(platform, &run.budget)).await)
+/// Opens the connection that will be needed. What is wrong with it is told when it is.
+async fn dial(run: &Run<'_>) -> Option<Result<transport::Http, Trouble>> {
+    Some(publish::dial(run.request.platform.as_ref()?, &run.budget).await)
 }
 
 async fn hand_over(
     run: &Run<'_>,
-    publisher: Option<Result<Publisher<'_>, Failure>>,
+    dialled: Option<Result<transport::Http, Trouble>>,
     artifact: &Artifact,
 ) -> Result<(), Failure> {
-    let (Some(platform), Some(publisher)) = (&run.request.platform, publisher) else { return Ok(()) };
+    let Some(platform) = &run.request.platform else { return Ok(()) };
     let started = Instant::now();
+    let title = format!("Kubernetes token {} for namespace {}", run.request.name, run.request.namespace);
     let publishing = async {
-        let title = format!("Kubernetes token {} for namespace {}", run.request.name, run.request.namespace);
-        publisher?.publish(&title, artifact).await
+        Publisher::connect(platform, run.patience().within(publish::TIME), dialled)
+            .await?
+            .publish(&title, artifact)
+            .await
     };
-    publish::in_time(platform, &run.budget, publishing).await.map_err(|failure| {
+    publishing.await.map_err(|failure| {
+        let has_it = if failure.unsettled { "may not have it yet" } else { "does not have it yet" };
         failure
-            .state("the credential is in the cluster, proved and working; the platform does not have it yet")
+            .state(format!("the credential is in the cluster, proved and working; the platform {has_it}"))
             .next("deploy again when that is mended: the same credential is published")
     })?;
     let what = format!("field {} at {}", crate::request::FIELD, platform.address());

@@ -48,7 +48,10 @@ pub async fn decommission(run: &Run<'_>) -> Result<bool, Failure> {
         (Err(failure), Ok(_)) => Err(failure),
         (Ok(deleted), platform) => match platform {
             Ok(retracted) => Ok(deleted || retracted),
-            Err(failure) => Err(failure.state("the cluster is clean; the platform's record is still there")),
+            Err(failure) => {
+                let there = if failure.unsettled { "may still be there" } else { "is still there" };
+                Err(failure.state(format!("the cluster is clean; the platform's record {there}")))
+            }
         },
     }
 }
@@ -56,8 +59,8 @@ pub async fn decommission(run: &Run<'_>) -> Result<bool, Failure> {
 async fn platform_side(run: &Run<'_>) -> Result<bool, Failure> {
     let Some(platform) = &run.request.platform else { return Ok(false) };
     let started = Instant::now();
-    let retracting = async { Publisher::connect(platform, &run.budget).await?.retract().await };
-    let found = publish::in_time(platform, &run.budget, retracting).await?;
+    let publisher = Publisher::connect(platform, run.patience().within(publish::TIME), None).await?;
+    let found = publisher.retract().await?;
     let what = if found { "record deleted" } else { "no record left" };
     run.report.step("platform", &format!("{what} at {}", platform.address()), Some(started.elapsed()));
     Ok(found)
@@ -173,7 +176,7 @@ impl Swept {
 
 /// Searches the whole cluster for what carries our label, as far as the parent credential may list; where it may not,
 /// the home namespace.
-async fn sweep(cluster: &Cluster, home: &Namespace) -> Swept {
+async fn sweep(cluster: &Cluster<'_>, home: &Namespace) -> Swept {
     let everywhere =
         [Kind::RoleBinding, Kind::Role, Kind::ClusterRoleBinding, Kind::ClusterRole].map(|kind| (kind, None));
     let lists = everywhere.into_iter().chain([(Kind::Secret, Some(home))]);

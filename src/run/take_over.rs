@@ -131,7 +131,7 @@ fn fingerprint(request: &Request) -> Option<String> {
 ///
 /// # Errors
 /// Why not.
-pub async fn take_fields(run: &Run<'_>, cluster: &Cluster, observed: &mut Observed) -> Result<(), Failure> {
+pub async fn take_fields(run: &Run<'_>, cluster: &Cluster<'_>, observed: &mut Observed) -> Result<(), Failure> {
     let (request, names) = (run.request, &run.request.names);
     let secret = names.secret(observed.newest());
     let identity = [(names.service_account(), observed.service_account.as_mut()), (secret, observed.secret.as_mut())];

@@ -243,7 +243,8 @@ impl<'a> Converge<'a> {
         live: Option<&Live>,
         last: bool,
     ) -> Result<Live, Failure> {
-        let manifest = desired::service_account(self.run.request, self.desired.generation, inventory, record);
+        let Desired { generation, instance, .. } = self.desired;
+        let manifest = desired::service_account(self.run.request, *generation, inventory, instance.as_deref(), record);
         let started = Instant::now();
         let written = match live {
             Some(live) if change(&manifest, Some(live)).action == Action::Unchanged => None,
@@ -402,8 +403,8 @@ impl<'a> Converge<'a> {
                 Ok(None)
             }
             Err(failure) if failure.code == Code::MissingPermission => Ok(Some(lacks(&failure.missing))),
-            // An admission policy that protects it.
-            Err(failure) if failure.code == Code::Refused => Ok(Some(failure.cause)),
+            // An admission policy that protects it, or a finalizer that holds it.
+            Err(failure) if matches!(failure.code, Code::Refused | Code::BeingDeleted) => Ok(Some(failure.cause)),
             Err(failure) => Err(failure),
         }
     }

@@ -3,6 +3,7 @@
 
 mod compare;
 mod converge;
+mod former;
 mod look;
 mod plan;
 mod proof;
@@ -64,7 +65,8 @@ impl Run<'_> {
 
     async fn look(&self, cluster: &Cluster) -> Result<Sight, Failure> {
         let started = Instant::now();
-        let sight = look::look(self, cluster).await?;
+        let Request { names, grants, instance, .. } = self.request;
+        let sight = look::look(cluster, names, grants, instance.as_deref()).await?;
         for (_, token) in &sight.tokens {
             self.report.learn(token);
         }

@@ -179,17 +179,15 @@ impl Plan {
     }
 
     fn compare(&mut self, request: &Request, manifest: &Manifest, live: Option<&Live>) {
-        match live.map(|live| request.owner(live)) {
-            Some(Owner::Foreign(whose)) => {
-                self.foreign.push(Foreign { reference: manifest.reference.clone(), whose });
-            }
-            _ => {
-                // What the original bundle made differs because it is another program's.
-                let ours = live.filter(|live| request.owner(live) == Owner::Ours);
-                self.drift.extend(ours.and_then(|live| drift(manifest, live)));
-                self.changes.push(change(manifest, live));
-            }
+        let owner = live.map(|live| request.owner(live));
+        if let Some(Owner::Foreign(whose)) = owner {
+            self.foreign.push(Foreign { reference: manifest.reference.clone(), whose });
+            return;
         }
+        // What the original bundle made differs because it is another program's.
+        let ours = live.filter(|_| owner == Some(Owner::Ours));
+        self.drift.extend(ours.and_then(|live| drift(manifest, live)));
+        self.changes.push(change(manifest, live));
     }
 
     /// What is done with this object, if it is not foreign.

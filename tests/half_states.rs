@@ -411,7 +411,7 @@ impl Site {
         let mut said = said.join(" ");
         match self.changes(&document) {
             none if none.is_empty() => {}
-            changes => said.push_str(&format!(" | {changes}")),
+            changes => said = format!("{said} | {changes}"),
         }
         assert_eq!(said, cell, "{action} said, and the table has\n{}", ran.stderr);
     }
@@ -550,8 +550,11 @@ fn message(panic: &(dyn Any + Send)) -> String {
     text.or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string)).unwrap_or_default()
 }
 
+/// What is done, and what it is called.
+type Work<'a> = (String, Box<dyn Fn() + Sync + 'a>);
+
 /// Does all of this at the same time, so many at once, and says of each what was wrong with it.
-fn all_at_once(work: &[(String, Box<dyn Fn() + Sync + '_>)]) {
+fn all_at_once(work: &[Work<'_>]) {
     let (next, failures) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
     std::thread::scope(|scope| {
         for _ in 0..AT_ONCE.min(work.len()) {
@@ -570,7 +573,7 @@ fn all_at_once(work: &[(String, Box<dyn Fn() + Sync + '_>)]) {
 
 #[test]
 fn whatever_state_an_instance_is_in_each_action_does_what_the_table_says() {
-    let mut work: Vec<(String, Box<dyn Fn() + Sync>)> = Vec::new();
+    let mut work: Vec<Work<'_>> = Vec::new();
     for (name, by, plan, (provision, token), decommission) in STATES {
         work.push((
             format!("{name}, decommission"),

@@ -50,8 +50,8 @@ fn kept<'a>(request: &'a Request, sight: &'a Sight) -> impl Iterator<Item = (&'a
         if !missing.is_empty() {
             return Some((place, not_cleared(place, &lacks(&missing))));
         }
-        let held = objects.iter().filter(|(_, live)| request.owns(live));
-        if let Some((object, held)) = held.filter_map(|(object, live)| Some((object, live.held()?))).next() {
+        let mut ours = objects.iter().filter(|(_, live)| request.owns(live));
+        if let Some((object, held)) = ours.find_map(|(object, live)| Some((object, live.held()?))) {
             return Some((place, not_cleared(place, &format!("{object}: {held}"))));
         }
         let binding = objects.into_iter().find(|(object, _)| *object == request.names.binding(place));

@@ -35,7 +35,7 @@ pub struct Instance {
     pub directory: TempDir,
     pub namespace: String,
     /// Where it was made: what its organization is called after.
-    home: String,
+    pub home: String,
     pub params: Value,
     pub connection: Value,
     pub config: Value,

@@ -70,6 +70,10 @@ fn is_our_chart(chart: &str) -> bool {
     version.is_some_and(|version| version.starts_with(|first: char| first.is_ascii_digit()))
 }
 
+/// How long the name of a release may be (helm, `pkg/chart/v2/util`, `maxReleaseNameLen`); a longer one is no legal
+/// label either.
+pub const LONGEST_NAME: usize = 53;
+
 /// The labels by which Helm finds the Secrets that it keeps its releases in.
 #[must_use]
 pub fn release_selector(release: &str) -> String {

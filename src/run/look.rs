@@ -280,7 +280,7 @@ async fn release(
     evident: bool,
     thinkable: bool,
 ) -> Result<Vec<(Reference, Live)>, Failure> {
-    if !(evident || thinkable) {
+    if !(evident || thinkable && names.instance().len() <= original::LONGEST_NAME) {
         return Ok(Vec::new());
     }
     let revisions = cluster.revisions(names.namespace(), names.instance()).await?;

@@ -339,7 +339,10 @@ const EVERYONES_URLS: [&str; 9] = [
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
+    use crate::object::Live;
 
     fn rule(resources: &[&str], verbs: &[&str], names: &[&str]) -> Rule {
         let owned = |list: &[&str]| list.iter().map(ToString::to_string).collect();
@@ -369,6 +372,48 @@ mod tests {
         let failure = check_claims(&token(&claims), &expect("new")).unwrap_err();
         assert_eq!(failure.code, Code::WrongIdentity);
         assert!(failure.cause.contains("uid"), "{}", failure.cause);
+    }
+
+    #[test]
+    fn a_secret_that_will_never_hold_our_token_is_told_from_one_that_waits_for_it() {
+        let claims = |uid: &str| {
+            token(&serde_json::json!({
+                "sub": "system:serviceaccount:a:demo-token",
+                "kubernetes.io/serviceaccount/namespace": "a",
+                "kubernetes.io/serviceaccount/service-account.name": "demo-token",
+                "kubernetes.io/serviceaccount/service-account.uid": uid,
+            }))
+        };
+        let map = |key: &str, value: &str| BTreeMap::from([(key.to_owned(), value.to_owned())]);
+        let secret = |token: Option<Token>| {
+            let fields = BTreeMap::from([("type".to_owned(), Value::from(TOKEN_SECRET))]);
+            Seen { filled: token.is_some(), live: Live { fields, ..Live::default() }, token }
+        };
+        let field = |seen: &Seen, uid: Option<&str>| unfit(seen, "a", "demo-token", uid).map(|unfit| unfit.field);
+        assert_eq!(field(&secret(Some(claims("u"))), Some("u")), None);
+        assert_eq!(field(&secret(None), Some("u")), None, "the token controller is going to fill it");
+        assert_eq!(field(&secret(Some(claims("old"))), Some("u")), Some("/data/token"));
+        assert_eq!(field(&Seen { filled: true, ..secret(None) }, Some("u")), Some("/data/token"));
+        let uid = "/metadata/annotations/kubernetes.io~1service-account.uid";
+        assert_eq!(field(&secret(Some(claims("u"))), None), Some(uid), "its ServiceAccount is gone");
+
+        let altered = |alter: fn(&mut Live)| {
+            let mut seen = secret(Some(claims("u")));
+            alter(&mut seen.live);
+            field(&seen, Some("u"))
+        };
+        assert_eq!(altered(|live| live.deleting = Some(Vec::new())), Some("/metadata/deletionTimestamp"));
+        assert_eq!(altered(|live| drop(live.fields.insert("type".to_owned(), "Opaque".into()))), Some("/type"));
+        assert_eq!(altered(|live| drop(live.fields.insert("immutable".to_owned(), true.into()))), None);
+        let mut empty = secret(None);
+        empty.live.fields.insert("immutable".to_owned(), true.into());
+        assert_eq!(field(&empty, Some("u")), Some("/immutable"));
+        empty.live.annotations = map("kubernetes.io/service-account.uid", "other");
+        assert_eq!(field(&empty, Some("u")), Some(uid));
+        empty.live.annotations = map("kubernetes.io/service-account.name", "other");
+        let name = "/metadata/annotations/kubernetes.io~1service-account.name";
+        assert_eq!(field(&empty, Some("u")), Some(name));
+        assert!(is_of(&claims("old"), "a", "demo-token") && !is_of(&claims("u"), "b", "demo-token"));
     }
 
     fn permissions<'a>(rules: &'a [Rule], namespace: Option<&'a str>) -> Vec<Atom<'a>> {

@@ -84,7 +84,7 @@ pub fn judge(action: &str, given: &Given<'_>) -> Verdict {
 }
 
 fn objects(request: &Request) -> Vec<Value> {
-    let desired = Desired::new(request, 1, Vec::new(), TakeOver::default());
+    let desired = Desired::new(request, 1, Vec::new(), None, TakeOver::default());
     let grants = desired.grants.into_iter().flat_map(|granted| granted.role.into_iter().chain([granted.binding]));
     let manifests = [desired.service_account, desired.secret].into_iter().chain(grants);
     manifests.map(|manifest| manifest.body).collect()

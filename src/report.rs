@@ -141,7 +141,13 @@ impl Report {
             fields => format!("  {}", fields.join(" ")),
         };
         self.step(change.action.as_str(), &format!("{}{fields}", change.reference), took);
-        self.document.borrow_mut().changes.push(change.clone());
+        let changes = &mut self.document.borrow_mut().changes;
+        match changes.iter_mut().find(|known| known.reference == change.reference) {
+            // A run that had to begin anew: what it did before counts.
+            Some(known) if change.action != plan::Action::Unchanged => *known = change.clone(),
+            Some(_) => {}
+            None => changes.push(change.clone()),
+        }
     }
 
     /// A write went through; a later failure says so.

@@ -35,7 +35,7 @@ use crate::{
     credential::{Identity, Review},
     error::{Code, Failure},
     name::Namespace,
-    object::{Kind, Live, MANAGED_BY, MANAGER, Manifest, Reference},
+    object::{Kind, Live, MANAGED_BY, MANAGER, Manifest, Reference, held_by},
     observed::Presence,
     original,
     patience::{Patience, asked_for},
@@ -79,6 +79,8 @@ pub struct Seen {
     pub live: Live,
     /// The token of a Secret.
     pub token: Option<Token>,
+    /// Whether there is anything where a Secret has its token.
+    pub filled: bool,
 }
 
 /// An open connection on which nobody has logged in yet.
@@ -254,7 +256,15 @@ impl<'a> Cluster<'a> {
     /// # Errors
     /// Why they could not be listed.
     pub async fn list(&self, kind: Kind, namespace: Option<&Namespace>) -> Result<Vec<(Reference, Live)>, Failure> {
-        self.labelled(kind, namespace, &format!("{MANAGED_BY}={MANAGER}")).await
+        self.metadata(kind, namespace, labelled(&format!("{MANAGED_BY}={MANAGER}"))).await
+    }
+
+    /// All objects of a kind and of this name in the whole cluster, of whomever. Only their metadata.
+    ///
+    /// # Errors
+    /// Why they could not be listed.
+    pub async fn namesakes(&self, kind: Kind, name: &str) -> Result<Vec<(Reference, Live)>, Failure> {
+        self.metadata(kind, None, ListParams::default().fields(&format!("metadata.name={name}"))).await
     }
 
     /// The Secrets in which Helm keeps the revisions of this very release, without what is in them.
@@ -262,7 +272,8 @@ impl<'a> Cluster<'a> {
     /// # Errors
     /// Why they could not be listed.
     pub async fn revisions(&self, namespace: &Namespace, release: &str) -> Result<Vec<(Reference, Live)>, Failure> {
-        let found = self.labelled(Kind::Secret, Some(namespace), &original::release_selector(release)).await?;
+        let selector = labelled(&original::release_selector(release));
+        let found = self.metadata(Kind::Secret, Some(namespace), selector).await?;
         Ok(found.into_iter().filter(|(secret, _)| original::is_revision(&secret.name, release)).collect())
     }
 
@@ -277,15 +288,15 @@ impl<'a> Cluster<'a> {
         Ok(packed.and_then(|packed| original::chart_of(&packed)))
     }
 
-    async fn labelled(
+    async fn metadata(
         &self,
         kind: Kind,
         namespace: Option<&Namespace>,
-        selector: &str,
+        parameters: ListParams,
     ) -> Result<Vec<(Reference, Live)>, Failure> {
         let place = Reference { kind, namespace: namespace.map(ToString::to_string), name: String::new() };
         let attempt = self.attempt("listing", "list", Some(&place));
-        let mut parameters = ListParams::default().labels(selector).limit(PAGE);
+        let mut parameters = parameters.limit(PAGE);
         let mut found = Vec::new();
         loop {
             let page = self.send(&attempt, collection(&place).list_metadata(&parameters)).await?;
@@ -426,7 +437,8 @@ impl<'a> Cluster<'a> {
         Ok(None)
     }
 
-    /// Deletes this very object; one that is gone already is done.
+    /// Deletes this very object; one that is gone already is done. One that finalizers hold is not gone: what it
+    /// grants is still granted.
     ///
     /// # Errors
     /// Why not.
@@ -437,7 +449,13 @@ impl<'a> Cluster<'a> {
         match self.exchange(&attempt, collection(reference).delete(&segment(reference), &parameters)).await? {
             Err(refusal) if refusal.is_absence() => Ok(()),
             Err(refusal) => Err(attempt.failed(&refusal)),
-            Ok(_) => Ok(()),
+            Ok(answer) => match texts(&answer, "/metadata/finalizers") {
+                none if none.is_empty() => Ok(()),
+                finalizers => {
+                    let failure = Failure::new(Code::BeingDeleted, "deleting", held_by(&finalizers));
+                    Err(failure.on(reference.to_string()))
+                }
+            },
         }
     }
 
@@ -457,7 +475,7 @@ impl<'a> Cluster<'a> {
             let left = limit.saturating_sub(waited);
             was_seen |= seen.is_ok();
             match seen {
-                Ok(Some(Seen { token: Some(token), live })) => return Ok((token, live)),
+                Ok(Some(Seen { token: Some(token), live, .. })) => return Ok((token, live)),
                 Ok(None) => {
                     let cause = "it was deleted while the token was awaited; the token controller does that when the \
                                  ServiceAccount is gone";
@@ -665,12 +683,12 @@ impl Seen {
     fn of<'o>(object: &'o Value) -> Self {
         let token = STANDARD.decode(text(object, "/data/token")).unwrap_or_default();
         let token = std::str::from_utf8(&token).ok().and_then(|token| Token::parse(token).ok());
-        let texts = |pointer: &str| -> BTreeMap<String, String> {
+        let map = |pointer: &str| -> BTreeMap<String, String> {
             let values = object.pointer(pointer).and_then(Value::as_object).into_iter().flatten();
             values.filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned()))).collect()
         };
         let managed = list(object, "/metadata/managedFields");
-        let labels = texts("/metadata/labels");
+        let labels = map("/metadata/labels");
         // What Helm owns of the original bundle's objects becomes ours.
         let helms = labels.get(MANAGED_BY).is_some_and(|manager| manager == original::HELM);
         let ours = |entry: &&Value| original::is_ours(entry) || (helms && original::is_helms(entry));
@@ -680,22 +698,36 @@ impl Seen {
             keys.filter_map(|(key, _)| Some(key.strip_prefix("f:")?.to_owned())).collect()
         };
         // Never `data`: what a Secret holds stays in this file.
-        let fields = ["rules", "subjects", "roleRef", "type"].into_iter().filter_map(|field| {
+        let fields = ["rules", "subjects", "roleRef", "type", "immutable"].into_iter().filter_map(|field| {
             let value = object.get(field)?;
             Some((field.to_owned(), value.clone()))
         });
+        // The last entry of a field wins, and ours comes last.
+        let (our_entries, others): (Vec<_>, Vec<_>) = managed.iter().partition(|entry| original::is_ours(entry));
+        let managers = others.into_iter().chain(our_entries).flat_map(|entry| {
+            let fields = entry.get("fieldsV1").and_then(Value::as_object).into_iter().flatten();
+            fields.filter_map(|(key, _)| Some((key.strip_prefix("f:")?.to_owned(), text(entry, "/manager"))))
+        });
+        let deleting = object.pointer("/metadata/deletionTimestamp").is_some();
         let live = Live {
             uid: text(object, "/metadata/uid"),
             resource_version: text(object, "/metadata/resourceVersion"),
             labels,
-            annotations: texts("/metadata/annotations"),
+            annotations: map("/metadata/annotations"),
             fields: fields.collect(),
             owned_labels: owned("f:labels"),
             owned_annotations: owned("f:annotations"),
+            managers: managers.collect(),
             managed_fields: if helms { managed.to_vec() } else { Vec::new() },
+            deleting: deleting.then(|| texts(object, "/metadata/finalizers")),
         };
-        Self { live, token }
+        Self { live, token, filled: !text(object, "/data/token").is_empty() }
     }
+}
+
+/// Those that a selector of labels finds.
+fn labelled(selector: &str) -> ListParams {
+    ListParams::default().labels(selector)
 }
 
 /// A text in an answer; empty when it is not there.
@@ -706,4 +738,9 @@ fn text(answer: &Value, pointer: &str) -> String {
 /// A list in an answer; empty when it is not there.
 fn list<'a>(answer: &'a Value, pointer: &str) -> &'a [Value] {
     answer.pointer(pointer).and_then(Value::as_array).map_or(&[], Vec::as_slice)
+}
+
+/// A list of texts in an answer; empty when it is not there.
+fn texts(answer: &Value, pointer: &str) -> Vec<String> {
+    list(answer, pointer).iter().filter_map(Value::as_str).map(str::to_owned).collect()
 }

@@ -34,6 +34,8 @@ const TIMEOUT: Duration = Duration::from_secs(180);
 pub struct Request {
     /// The instance.
     pub name: InstanceName,
+    /// Which instance of the platform it is, wherever it is; none when that is not known.
+    pub instance: Option<String>,
     /// The names of its objects.
     pub names: Names,
     /// Where it is.
@@ -56,7 +58,7 @@ impl Request {
     /// Whose an object is: this instance's when it carries its name and home namespace.
     #[must_use]
     pub fn owner(&self, live: &Live) -> Owner {
-        live.owner(self.name.as_str(), self.namespace.as_str())
+        self.names.owner(live)
     }
 
     /// True when an object is this instance's, whoever made it.
@@ -132,6 +134,8 @@ pub fn parse(inputs: &Inputs, terms: &Terms, mut findings: Vec<Finding>) -> Pars
     let refused = findings.iter().any(|finding| finding.blocking);
     let request = match (params, connection, platform, form) {
         (Some(params), Some(connection), Some(platform), Some(form)) if !refused => Some(Request {
+            // What a command line names by itself is no instance of the platform, whatever the environment says.
+            instance: inputs.name.is_none().then(|| platform::instance(&inputs.platform)).flatten(),
             names: params.names,
             name: params.name,
             namespace: params.namespace,

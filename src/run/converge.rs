@@ -61,7 +61,7 @@ enum Step<'a> {
     /// It is as it should be.
     Done,
     /// It has all that is wanted, and something that is not.
-    Shrinks(&'a Manifest, Live),
+    Shrinks(&'a Manifest, Box<Live>),
     /// It cannot have both: the parent credential may grant what is wanted, and not what is there.
     AtOnce(&'a Manifest, &'a Live),
 }
@@ -141,7 +141,7 @@ impl<'a> Converge<'a> {
         for step in steps {
             match step {
                 Step::Done => {}
-                Step::Shrinks(manifest, live) => shrinking.push((manifest, live)),
+                Step::Shrinks(manifest, live) => shrinking.push((manifest, *live)),
                 // Only now that all else is there: what it loses may be granted in another way by now.
                 Step::AtOnce(manifest, live) => drop(self.make(manifest, Some(live)).await?),
             }
@@ -244,7 +244,8 @@ impl<'a> Converge<'a> {
         live: Option<&Live>,
         last: bool,
     ) -> Result<Live, Failure> {
-        let manifest = desired::service_account(self.run.request, self.desired.generation, inventory, record);
+        let Desired { generation, instance, .. } = self.desired;
+        let manifest = desired::service_account(self.run.request, *generation, inventory, instance.as_deref(), record);
         let started = Instant::now();
         let written = match live {
             Some(live) if change(&manifest, Some(live)).action == Action::Unchanged => None,
@@ -281,13 +282,13 @@ impl<'a> Converge<'a> {
         };
         match widening(&live.rules(), request.rules(&granted.place)) {
             Widening::Whole => self.make(role, Some(live)).await.map(|_| Step::Done),
-            Widening::None => Ok(Step::Shrinks(role, live.clone())),
+            Widening::None => Ok(Step::Shrinks(role, Box::new(live.clone()))),
             Widening::Between(rules) => {
                 let between = desired::role(request, &granted.place.scope, &rules);
                 match self.apply(&between, Some(live)).await {
                     Ok(live) => {
                         self.note(Action::Update, &role.reference, "with what is there and what is wanted");
-                        Ok(Step::Shrinks(role, live))
+                        Ok(Step::Shrinks(role, Box::new(live)))
                     }
                     // Or both together are more than an object may hold.
                     Err(failure) if matches!(failure.code, Code::Escalation | Code::Refused) => {
@@ -435,8 +436,8 @@ impl<'a> Converge<'a> {
                 Ok(None)
             }
             Err(failure) if failure.code == Code::MissingPermission => Ok(Some(lacks(&failure.missing))),
-            // An admission policy that protects it.
-            Err(failure) if failure.code == Code::Refused => Ok(Some(failure.cause)),
+            // An admission policy that protects it, or a finalizer that holds it.
+            Err(failure) if matches!(failure.code, Code::Refused | Code::BeingDeleted) => Ok(Some(failure.cause)),
             Err(failure) => Err(failure),
         }
     }

@@ -3,6 +3,7 @@
 
 mod compare;
 mod converge;
+mod former;
 mod look;
 mod plan;
 mod proof;
@@ -69,7 +70,8 @@ impl<'a> Run<'a> {
 
     async fn look(&self, cluster: &Cluster<'_>) -> Result<Sight, Failure> {
         let started = Instant::now();
-        let sight = look::look(self, cluster).await?;
+        let Request { names, grants, instance, .. } = self.request;
+        let sight = look::look(cluster, names, grants, instance.as_deref()).await?;
         for (_, token) in &sight.tokens {
             self.report.learn(token);
         }

@@ -5,6 +5,7 @@ use futures_util::future::join_all;
 use super::{
     Run,
     compare::{Trial, compare, refusal, remarks, trials},
+    former,
     look::Sight,
     rights::with_ways_out,
 };
@@ -12,9 +13,10 @@ use crate::{
     cluster::Cluster,
     desired::Desired,
     error::{Code, Failure},
+    finding::Severity,
     object::{Live, Manifest},
     observed::Presence,
-    plan::{Action, Plan, change},
+    plan::{Action, Change, Plan, change},
 };
 
 /// Shows what provision would do: everything up to the first write, with the server's own verdict on each object
@@ -27,10 +29,17 @@ pub async fn plan(run: &Run<'_>) -> Result<bool, Failure> {
     let sight = run.look(&cluster).await?;
     let (desired, mut plan) = compare(run.request, &sight);
     let refused = refusal(run.request, &sight, &desired, &plan);
-    for remark in remarks(run.request, &sight, &desired) {
+    for remark in remarks(run.request, &sight, &desired, &plan) {
         run.report.finding(remark);
     }
 
+    for home in former::look(&cluster, run.request, &sight).await? {
+        run.report.finding(home.remark(Severity::High, "a provision takes it back when the new one is handed out"));
+        match home.going() {
+            Ok(left) => plan.changes.extend(left.not_yet_deleted().cloned().map(Change::delete)),
+            Err(finding) => run.report.finding(finding),
+        }
+    }
     let mut verdict = Ok(());
     if refused.is_none() {
         verdict = preview(run, &cluster, &sight, &desired, &mut plan).await;

@@ -6,6 +6,7 @@ use super::{
     Run,
     compare::{compare, refusal, remarks},
     converge::Converge,
+    former,
     look::Sight,
     proof::{self, Claim, Taken},
     take_over,
@@ -13,10 +14,11 @@ use super::{
 use crate::{
     artifact::Artifact,
     cluster::Cluster,
-    credential::{Expected, check_claims},
+    credential::{Expected, Unfit, check_claims},
     desired::Desired,
     error::{Code, Exit, Failure},
     object::Live,
+    observed::Observed,
     plan::{Plan, all_atoms, granted_rules, held_at, leftovers},
     publish::{self, Publisher},
     rbac::{Coverage, Tuple},
@@ -60,20 +62,69 @@ async fn establish(
     account: &OnceCell<String>,
     deliver: impl FnOnce(&Artifact) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
-    let request = run.request;
     let mut sight = run.look(cluster).await?;
-    let (desired, mut plan) = compare(request, &sight);
-    if let Some(failure) = refusal(request, &sight, &desired, &plan) {
+    let made = match make(run, cluster, account, &mut sight).await {
+        Err(failure) if failure.code == Code::AnotherCluster && is_dead(run, &sight).await => {
+            sight = run.look(cluster).await?;
+            let (field, why) = ("/data/token", "the server does not accept the token in it".to_owned());
+            sight.observed.unfit.get_or_insert(Unfit { field, why });
+            make(run, cluster, account, &mut sight).await?
+        }
+        made => made?,
+    };
+    let Made { token, dialled, plan } = made;
+
+    let artifact = run.request.form.fill(&run.request.connection, &token).map_err(|findings| Failure {
+        findings,
+        ..Failure::new(Code::ArtifactInvalid, "building the artifact", "it does not fit its schema")
+    })?;
+    hand_over(run, dialled, &artifact).await?;
+    deliver(&artifact)?;
+    retire(run, cluster, &sight, &plan).await?;
+    former::clear(run, cluster, &sight).await
+}
+
+/// Whether the token of a Secret that was there before is dead: the server does not accept it, and is that of our
+/// cluster. So it is when the key that tokens are signed with was replaced, or when somebody wrote into the Secret.
+async fn is_dead(run: &Run<'_>, sight: &Sight) -> bool {
+    let Observed { service_account: Some(account), unfit: None, .. } = &sight.observed else { return false };
+    // The connection of a run that was misled is to the right cluster: another one tells.
+    let asked = async { run.connect().await?.get(&run.request.names.service_account()).await };
+    sight.token(sight.observed.newest()).is_some()
+        && matches!(asked.await, Ok(Some(seen)) if seen.live.uid == account.uid)
+}
+
+/// What was made.
+struct Made {
+    /// Proved.
+    token: Token,
+    /// An open connection to the platform.
+    dialled: Option<Result<transport::Http, Trouble>>,
+    /// What was done, but for what goes at the end.
+    plan: Plan,
+}
+
+/// Makes the credential and proves it.
+async fn make(
+    run: &Run<'_>,
+    cluster: &Cluster<'_>,
+    account: &OnceCell<String>,
+    sight: &mut Sight,
+) -> Result<Made, Failure> {
+    let request = run.request;
+    let (desired, mut plan) = compare(request, sight);
+    if let Some(failure) = refusal(request, sight, &desired, &plan) {
         return Err(failure);
     }
-    for remark in remarks(request, &sight, &desired) {
+    for remark in remarks(request, sight, &desired, &plan) {
         run.report.finding(remark);
     }
 
     let mut permissions = std::mem::take(&mut plan.permissions);
-    Converge { run, cluster, sight: &sight, desired: &desired, plan: &plan }.preflight().await?;
+    Converge { run, cluster, sight, desired: &desired, plan: &plan }.preflight().await?;
     take_over::take_fields(run, cluster, &mut sight.observed).await?;
-    let converge = Converge { run, cluster, sight: &sight, desired: &desired, plan: &plan };
+    let sight = &*sight;
+    let converge = Converge { run, cluster, sight, desired: &desired, plan: &plan };
     let narrowed = permissions.narrowed.clone();
     let making = async {
         let widened = converge.widen().await?;
@@ -81,7 +132,7 @@ async fn establish(
         if !converge.will_shrink(&widened) {
             run.report.permissions(std::mem::take(&mut permissions));
         }
-        let (token, secret) = token(run, cluster, &sight, &desired).await?;
+        let (token, secret) = token(run, cluster, sight, &desired).await?;
         Ok((widened, token, secret))
     };
     // Connecting as the new credential takes as long as two of these requests, and needs no token yet.
@@ -131,14 +182,7 @@ async fn establish(
         run.report.permissions(permissions);
         proof::prove(run, &holder, &claim, &lost).await?;
     }
-
-    let artifact = request.form.fill(&request.connection, &token).map_err(|findings| Failure {
-        findings,
-        ..Failure::new(Code::ArtifactInvalid, "building the artifact", "it does not fit its schema")
-    })?;
-    hand_over(run, dialled, &artifact).await?;
-    deliver(&artifact)?;
-    retire(run, cluster, &sight, &plan).await
+    Ok(Made { token, dialled, plan })
 }
 
 /// Deletes the Secrets that have been replaced, now that everybody has the new token.
@@ -146,7 +190,10 @@ async fn retire(run: &Run<'_>, cluster: &Cluster<'_>, sight: &Sight, plan: &Plan
     for (generation, live) in sight.observed.retired() {
         if let Some(planned) = plan.change(&run.request.names.secret(generation)) {
             let started = Instant::now();
-            cluster.delete(&planned.reference, live).await?;
+            match cluster.delete(&planned.reference, live).await {
+                Err(failure) if failure.code != Code::BeingDeleted => return Err(failure),
+                _ => {} // one that finalizers hold has a dead token all the same
+            }
             run.report.wrote(planned.action, &planned.reference);
             run.report.change(planned, Some(started.elapsed()));
         }

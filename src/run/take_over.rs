@@ -10,6 +10,7 @@ use crate::{
     connection::Login,
     error::Failure,
     finding::{Finding, Severity},
+    names::Names,
     object::{Live, Owner, Reference},
     observed::{Found, Observed},
     original::{self, TakeOver, TakenOver},
@@ -19,23 +20,23 @@ use crate::{
 /// True when the release's Secrets have to be looked for: an object at home came from the original's chart without
 /// doubt, or an earlier run has begun with the take-over and not finished it. The chart's Secret alone is no proof.
 #[must_use]
-pub fn is_evident(request: &Request, account: Option<&Live>, home: Option<&Found>) -> bool {
+pub fn is_evident(names: &Names, account: Option<&Live>, home: Option<&Found>) -> bool {
     let objects = account.into_iter().chain(home.iter().flat_map(|found| found.role.iter().chain(&found.binding)));
-    let original = |live: &Live| request.owner(live) == Owner::Original && original::names_our_chart(live);
-    objects.into_iter().any(original) || record(request, account).is_some_and(|record| record.pending)
+    let original = |live: &Live| names.owner(live) == Owner::Original && original::names_our_chart(live);
+    objects.into_iter().any(original) || record(names, account).is_some_and(|record| record.pending)
 }
 
 /// What the ServiceAccount remembers, if it is ours.
-fn record(request: &Request, account: Option<&Live>) -> Option<TakenOver> {
-    let account = account.filter(|live| request.owner(live) == Owner::Ours)?;
-    TakenOver::of(&account.annotations).filter(|record| record.release == request.name.as_str())
+fn record(names: &Names, account: Option<&Live>) -> Option<TakenOver> {
+    let account = account.filter(|live| names.owner(live) == Owner::Ours)?;
+    TakenOver::of(&account.annotations).filter(|record| record.release == names.instance())
 }
 
 /// Works out what has to be done, and what is to be remembered.
 #[must_use]
 pub fn take_over(request: &Request, sight: &Sight) -> TakeOver {
     let observed = &sight.observed;
-    let before = record(request, observed.service_account.as_ref());
+    let before = record(&request.names, observed.service_account.as_ref());
     let parent = fingerprint(request);
     if !sight.release_is_evident {
         // Remembered for as long as the credential is used that was to be read there.

@@ -27,7 +27,7 @@ pub fn compare(request: &Request, sight: &Sight) -> (Desired, Plan) {
     let kept = kept(request, sight).map(|(place, _)| place.clone());
     let account = sight.observed.service_account.as_ref();
     let instance = account.and_then(|account| account.annotations.get(INSTANCE));
-    let take_over = take_over::take_over(request, sight);
+    let take_over = take_over::take_over(request, &request.names, sight);
     let desired = Desired::new(request, generation, kept.collect(), instance, take_over);
     let mut plan = Plan::new(request, &desired, &sight.observed);
     plan.delete(request, &desired.take_over.revisions);

@@ -9,6 +9,7 @@ use super::{
     look::{self, Sight},
     rights,
     take_back::{self, Left, Outcome},
+    take_over,
 };
 use crate::{
     cluster::Cluster,
@@ -46,7 +47,9 @@ pub async fn look(cluster: &Cluster<'_>, request: &Request, sight: &Sight) -> Re
 /// What could not be finished for another reason than a denial or a finalizer; a repeat goes on from there.
 pub async fn clear(run: &Run<'_>, cluster: &Cluster<'_>, sight: &Sight) -> Result<(), Failure> {
     for home in look(cluster, run.request, sight).await? {
-        run.report.finding(home.remark(Severity::High, "it is taken back now that the new one is handed out"));
+        for remark in home.remarks(run.request, Severity::High, "it is taken back now that the new one is handed out") {
+            run.report.finding(remark);
+        }
         match home.going() {
             Ok(left) => home.clear(run, cluster, &left).await?,
             Err(finding) => run.report.finding(finding),
@@ -58,11 +61,12 @@ pub async fn clear(run: &Run<'_>, cluster: &Cluster<'_>, sight: &Sight) -> Resul
 impl FormerHome {
     /// That it is one, and what comes of that.
     #[must_use]
-    pub fn remark(&self, severity: Severity, then: &str) -> Finding {
+    pub fn remarks(&self, request: &Request, severity: Severity, then: &str) -> Vec<Finding> {
         let home = self.names.namespace();
         let text =
             format!("this instance was in namespace {home} before, and its credential there is still alive: {then}");
-        Finding::remark("moved", severity, text)
+        let exposed = take_over::left_behind(request, &self.names, &self.sight);
+        [Finding::remark("moved", severity, text)].into_iter().chain(exposed).collect()
     }
 
     /// What goes, or why nothing of it can.
@@ -78,7 +82,9 @@ impl FormerHome {
     }
 
     async fn clear(&self, run: &Run<'_>, cluster: &Cluster<'_>, left: &Left) -> Result<(), Failure> {
+        // Secrets of Helm that may not be looked for are found again by the ServiceAccount.
         let mut outcome = Outcome::default();
+        outcome.missing.extend(self.sight.revisions_denied.iter().cloned());
         take_back::clear(run, cluster, left, &mut outcome).await;
         let home = self.names.namespace();
         let held = outcome

@@ -53,8 +53,17 @@ impl Sight {
     }
 }
 
+/// Which instance of the platform it is, by what the platform calls it and by its tags.
+#[derive(Clone, Copy)]
+pub struct Identity<'a> {
+    /// What the ServiceAccount remembers of it.
+    pub instance: &'a str,
+    /// Labels of the objects.
+    pub tags: &'a BTreeMap<String, String>,
+}
+
 /// Looks for the objects of these names and at the places of these grants; and in all other namespaces, where it is
-/// known which `instance` of the platform it is.
+/// known which instance of the platform it is.
 ///
 /// # Errors
 /// Any fault but a denial; denials are collected, so that all of them can be told at once.
@@ -62,7 +71,7 @@ pub async fn look(
     cluster: &Cluster<'_>,
     names: &Names,
     grants: &[Grant],
-    instance: Option<&str>,
+    identity: Option<Identity<'_>>,
 ) -> Result<Sight, Failure> {
     let home = names.home();
     let wanted: BTreeSet<&Place> = grants.iter().map(|grant| &grant.place).collect();
@@ -70,7 +79,7 @@ pub async fn look(
     let places: BTreeSet<&Place> = wanted.iter().copied().chain([&home]).collect();
     let first_secret = names.secret(1);
     let (accounts, secret, version, surroundings, places) = tokio::join!(
-        Accounts::look(cluster, names, instance),
+        Accounts::look(cluster, names, identity),
         cluster.get(&first_secret),
         cluster.version(),
         Surroundings::look(cluster, &scopes, wanted.iter().copied()),
@@ -179,13 +188,13 @@ struct Accounts {
 
 impl Accounts {
     /// One list has them all; a parent that may not list is asked about the one.
-    async fn look(cluster: &Cluster<'_>, names: &Names, instance: Option<&str>) -> Result<Self, Failure> {
+    async fn look(cluster: &Cluster<'_>, names: &Names, identity: Option<Identity<'_>>) -> Result<Self, Failure> {
         let account = names.service_account();
         let mut unsearched = Vec::new();
-        if let Some(instance) = instance {
+        if let Some(identity) = identity {
             let listed = cluster.namesakes(Kind::ServiceAccount, names.object()).await.map(Some);
             if let Some(mut found) = tolerate(listed, &mut unsearched)? {
-                let former_homes = found.iter().filter_map(|(object, live)| former_home(names, instance, object, live));
+                let former_homes = found.iter().filter_map(|(object, live)| former_home(names, identity, object, live));
                 let former_homes = former_homes.collect();
                 let home = found.iter().position(|(object, _)| *object == account);
                 let service_account = Ok(home.map(|home| found.swap_remove(home).1));
@@ -202,10 +211,14 @@ impl Accounts {
 
 /// The namespace of a ServiceAccount that is the same instance's in another home. A namesake that somebody else has made
 /// there, or that was copied there, is another.
-fn former_home(names: &Names, instance: &str, object: &Reference, live: &Live) -> Option<Namespace> {
+fn former_home(names: &Names, identity: Identity<'_>, object: &Reference, live: &Live) -> Option<Namespace> {
     let home = Namespace::parse(object.namespace.as_deref()?).ok()?;
-    let same = live.annotations.get(INSTANCE).is_some_and(|of| of == instance);
-    (same && home != *names.namespace() && names.in_home(&home).owner(live) == Owner::Ours).then_some(home)
+    let same = match names.in_home(&home).owner(live) {
+        Owner::Ours => live.annotations.get(INSTANCE).is_some_and(|of| of == identity.instance),
+        Owner::Original => original::is_marked(live, names.instance(), identity.tags),
+        Owner::Foreign(_) => false,
+    };
+    (same && home != *names.namespace()).then_some(home)
 }
 
 /// What is around the places: namespaces, what the parent may do in each scope, and the ClusterRoles that others keep.

@@ -18,7 +18,7 @@ pub use take_back::decommission;
 
 use std::time::Instant;
 
-use look::Sight;
+use look::{Identity, Sight};
 
 use crate::{
     budget::Budget,
@@ -70,8 +70,9 @@ impl<'a> Run<'a> {
 
     async fn look(&self, cluster: &Cluster<'_>) -> Result<Sight, Failure> {
         let started = Instant::now();
-        let Request { names, grants, instance, .. } = self.request;
-        let sight = look::look(cluster, names, grants, instance.as_deref()).await?;
+        let Request { names, grants, labels, .. } = self.request;
+        let identity = self.request.instance.as_deref().map(|instance| Identity { instance, tags: labels });
+        let sight = look::look(cluster, names, grants, identity).await?;
         for (_, token) in &sight.tokens {
             self.report.learn(token);
         }

@@ -34,7 +34,10 @@ pub async fn plan(run: &Run<'_>) -> Result<bool, Failure> {
     }
 
     for home in former::look(&cluster, run.request, &sight).await? {
-        run.report.finding(home.remark(Severity::High, "a provision takes it back when the new one is handed out"));
+        let then = "a provision takes it back when the new one is handed out";
+        for remark in home.remarks(run.request, Severity::High, then) {
+            run.report.finding(remark);
+        }
         match home.going() {
             Ok(left) => plan.changes.extend(left.not_yet_deleted().cloned().map(Change::delete)),
             Err(finding) => run.report.finding(finding),

@@ -85,11 +85,13 @@ async fn cluster_side(run: &Run<'_>) -> Result<bool, Failure> {
         );
         run.report.finding(Finding::remark("not-searched", Severity::Info, text));
     }
-    for remark in gone(&sight.observed, |_| true).chain(take_over::left_behind(request, &sight)) {
+    for remark in gone(&sight.observed, |_| true).chain(take_over::left_behind(request, &request.names, &sight)) {
         run.report.finding(remark);
     }
     for home in &former {
-        run.report.finding(home.remark(Severity::Info, "what is left there goes, too"));
+        for remark in home.remarks(request, Severity::Info, "what is left there goes, too") {
+            run.report.finding(remark);
+        }
     }
 
     let mut outcome = Outcome { failed: swept.failed.clone().or(unseen), ..Outcome::default() };

@@ -10,6 +10,7 @@ use crate::{
     connection::Login,
     error::Failure,
     finding::{Finding, Severity},
+    name::Namespace,
     names::Names,
     object::{Live, Owner, Reference},
     observed::{Found, Observed},
@@ -34,9 +35,9 @@ fn record(names: &Names, account: Option<&Live>) -> Option<TakenOver> {
 
 /// Works out what has to be done, and what is to be remembered.
 #[must_use]
-pub fn take_over(request: &Request, sight: &Sight) -> TakeOver {
+pub fn take_over(request: &Request, names: &Names, sight: &Sight) -> TakeOver {
     let observed = &sight.observed;
-    let before = record(&request.names, observed.service_account.as_ref());
+    let before = record(names, observed.service_account.as_ref());
     let parent = fingerprint(request);
     if !sight.release_is_evident {
         // Remembered for as long as the credential is used that was to be read there.
@@ -69,14 +70,13 @@ pub fn remarks(take_over: &TakeOver, request: &Request, observed: &Observed) -> 
             Finding::remark("adopt", Severity::Medium, text).help("Helm knows nothing of the instance after that"),
         );
     }
-    remarks.extend(exposed(take_over, request, observed));
+    remarks.extend(exposed(take_over, &request.namespace, observed));
     remarks.extend(take_over.stuck.as_deref().map(|why| release_left(request, why)));
     remarks
 }
 
 /// The parent credential that was to be read in the namespace.
-fn exposed(take_over: &TakeOver, request: &Request, observed: &Observed) -> Option<Finding> {
-    let home = &request.namespace;
+fn exposed(take_over: &TakeOver, home: &Namespace, observed: &Observed) -> Option<Finding> {
     let text = match (&take_over.record, observed.revisions.len()) {
         (None, _) => return None,
         (Some(_), 0) if take_over.under_way => {
@@ -108,9 +108,9 @@ pub fn release_left(request: &Request, why: &str) -> Finding {
         .help("mend that and run again: the release is remembered until its Secrets are gone")
 }
 
-/// What a decommission has to say of an instance that the original bundle made.
-pub fn left_behind(request: &Request, sight: &Sight) -> Option<Finding> {
-    exposed(&take_over(request, sight), request, &sight.observed)
+/// What there is to say of an instance that the original bundle made where it is taken back.
+pub fn left_behind(request: &Request, names: &Names, sight: &Sight) -> Option<Finding> {
+    exposed(&take_over(request, names, sight), names.namespace(), &sight.observed)
 }
 
 /// True when an object is there that the original bundle made.

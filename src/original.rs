@@ -80,13 +80,12 @@ pub const fn can_be_release(name: &str) -> bool {
     name.len() <= LONGEST_RELEASE
 }
 
-/// True when an object of the original bundle carries the platform's mark of this very instance: in its early days the
-/// name of the package, which was the name prefix, and later that of the instance. A namesake elsewhere carries another.
+/// True when an object of the original bundle carries the platform's mark of this very instance: a tag with the name of
+/// the package, as it was called at first, or of the instance. A namesake elsewhere carries another.
 #[must_use]
-pub fn is_marked(live: &Live, name: &str, tags: &BTreeMap<String, String>) -> bool {
-    let mark = |key: &str| live.labels.get(key);
-    let same = |key: &str| mark(key).is_some_and(|mark| tags.get(key) == Some(mark));
-    mark("md-package").is_some_and(|package| package == name) || same("md-package") || same("md-instance")
+pub fn is_marked(live: &Live, tags: &BTreeMap<String, String>) -> bool {
+    let marks = ["md-package", "md-instance"].into_iter();
+    marks.filter_map(|key| live.labels.get_key_value(key)).any(|(key, mark)| tags.get(key) == Some(mark))
 }
 
 /// The labels by which Helm finds the Secrets that it keeps its releases in.

@@ -316,18 +316,19 @@ fn moved(mark: &Value) -> (Instance, String, String) {
     (instance, former, old)
 }
 
+/// One after the other: an instance would find what another test has left of the same name and mark.
 #[test]
 fn what_it_has_left_in_another_namespace_is_found_and_removed() {
+    a_namesake_in_another_namespace_is_left_alone();
+    a_decommission_removes_it();
     let cp = control_plane();
     let (instance, former, old) = moved(&json!(NAME));
     let there = versions(cp, &former);
     let plan = instance.ask("plan", &[]).expect_code(0);
     assert_eq!(versions(cp, &former), there, "a plan changes nothing");
-    let announced = plan.document()["changes"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .filter(|change| change["action"] == "delete" && change["namespace"] == json!(former));
+    let document = plan.document();
+    let planned = document["changes"].as_array().unwrap().iter();
+    let announced = planned.filter(|change| change["action"] == "delete" && change["namespace"] == json!(former));
     assert_eq!(announced.count(), 5, "{}", plan.stdout);
     assert_eq!(finding(&plan, "moved").unwrap()["severity"], "high");
     assert!(finding(&plan, "parent-exposed").unwrap()["message"].as_str().unwrap().contains(&former));
@@ -342,8 +343,7 @@ fn what_it_has_left_in_another_namespace_is_found_and_removed() {
     assert!(changes(&again.document()).iter().all(|(action, _)| action == "unchanged"), "{}", again.stdout);
 }
 
-#[test]
-fn what_it_has_left_in_another_namespace_goes_with_a_decommission_too() {
+fn a_decommission_removes_it() {
     let cp = control_plane();
     let (instance, former, old) = moved(&json!(NAME));
     instance.ask("decommission", &[]).expect_code(0);
@@ -352,7 +352,6 @@ fn what_it_has_left_in_another_namespace_goes_with_a_decommission_too() {
     assert_eq!(status(cp, &old, "/api"), 401);
 }
 
-#[test]
 fn a_namesake_in_another_namespace_is_left_alone() {
     let cp = control_plane();
     let (instance, former, old) = moved(&json!("acme-prod-demo-x7k2"));

@@ -215,7 +215,7 @@ fn former_home(names: &Names, identity: Identity<'_>, object: &Reference, live: 
     let home = Namespace::parse(object.namespace.as_deref()?).ok()?;
     let same = match names.in_home(&home).owner(live) {
         Owner::Ours => live.annotations.get(INSTANCE).is_some_and(|of| of == identity.instance),
-        Owner::Original => original::is_marked(live, names.instance(), identity.tags),
+        Owner::Original => original::is_marked(live, identity.tags),
         Owner::Foreign(_) => false,
     };
     (same && home != *names.namespace()).then_some(home)

@@ -89,8 +89,9 @@ fn exposed(take_over: &TakeOver, home: &Namespace, observed: &Observed) -> Optio
              Secrets there"
         ),
         (Some(_), revisions) => format!(
-            "Helm keeps the connection's credential in {revisions} Secrets of namespace {home}, for everybody who may \
-             read Secrets there"
+            "Helm keeps the connection's credential in {revisions} Secret{} of namespace {home}, for everybody who may \
+             read Secrets there",
+            if revisions == 1 { "" } else { "s" }
         ),
     };
     let help = "make a new credential for the connection, and have the old one refused by the cluster";

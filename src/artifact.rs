@@ -7,6 +7,7 @@ use crate::{
     name::Namespace,
     schema::{self, Schema},
     secret::Token,
+    text::escaped,
 };
 
 /// What an artifact of this request looks like: everything but the token.
@@ -76,5 +77,25 @@ impl Artifact {
     /// As a file holds it.
     pub(crate) fn text(&self) -> String {
         format!("{:#}\n", self.0)
+    }
+
+    /// Where in the document this token stands, if it does: the parent's must not be handed on.
+    pub(crate) fn place_of(&self, token: &Token) -> Option<String> {
+        place_of(token.expose(), "", &self.0)
+    }
+}
+
+fn place_of(token: &str, at: &str, value: &Value) -> Option<String> {
+    match value {
+        Value::String(text) => text.contains(token).then(|| at.to_owned()),
+        Value::Array(items) => {
+            let mut items = items.iter().enumerate();
+            items.find_map(|(index, item)| place_of(token, &format!("{at}/{index}"), item))
+        }
+        Value::Object(map) => map.iter().find_map(|(key, value)| {
+            let at_key = format!("{at}/{}", escaped(key));
+            if key.contains(token) { Some(at.to_owned()) } else { place_of(token, &at_key, value) }
+        }),
+        _ => None,
     }
 }

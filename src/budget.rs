@@ -22,6 +22,13 @@ impl Budget {
         Self { deadline: Instant::now() + timeout, requests: Arc::default() }
     }
 
+    /// A part of the run with a time of its own; the requests count for the run.
+    #[must_use]
+    pub fn within(&self, limit: Duration) -> Self {
+        let deadline = Instant::now() + self.at_most(limit);
+        Self { deadline, ..self.clone() }
+    }
+
     /// What is left of the run, at most this much.
     #[must_use]
     pub fn at_most(&self, limit: Duration) -> Duration {

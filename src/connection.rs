@@ -1,6 +1,8 @@
 //! The cluster connection in all its shapes: where the server is, who we are there, and what shape the artifact
 //! gets. Parsed once from a document or a kubeconfig. Pure.
 
+use std::borrow::Cow;
+
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use http::HeaderValue;
 use kube::config::{AuthInfo, ExecConfig, ExecInteractiveMode};
@@ -9,11 +11,12 @@ use secrecy::ExposeSecret;
 use serde_json::{Map, Value, json};
 
 use crate::{
-    finding::Finding,
+    finding::{Finding, Severity},
     inputs::kubeconfig::Context,
     login::{Command, Credentials},
     proxy::{Proxy, Route},
     secret::Token,
+    text::key_shown,
     tls::{self, Identity},
 };
 
@@ -33,22 +36,44 @@ impl Server {
     /// # Errors
     /// What would be right, without the value.
     pub fn parse(text: &str) -> Result<Self, &'static str> {
-        const FORM: &str = "is not the URL of a server: https://host, with port and path if it has any";
-        let uri: http::Uri = text.parse().map_err(|_| FORM)?;
-        let authority = uri.authority().ok_or(FORM)?;
-        match uri.scheme_str() {
-            Some("https") => {}
-            Some("http") => return Err("is http: a token is never sent in clear, use the https URL"),
+        const FORM: &str = "is not the URL of a server: https://host, with port and path if it has any, an IPv6 \
+                            address in brackets";
+        if text.is_empty() {
+            return Err("is empty");
+        }
+        if text.contains(|char: char| char.is_whitespace() || char.is_control()) {
+            return Err("holds a blank or a line break: a URL has none");
+        }
+        if !text.is_ascii() {
+            return Err(
+                "holds letters beyond ASCII: a host has another form there, in Punycode (xn--...), and a path \
+                        has them percent-encoded",
+            );
+        }
+        let (scheme, rest) = text.split_once("://").ok_or(FORM)?;
+        match scheme.to_ascii_lowercase().as_str() {
+            "https" => {}
+            "http" => return Err("is http: a token is never sent in clear, use the https URL"),
             _ => return Err(FORM),
         }
-        if authority.as_str().contains('@') {
+        if rest.split(['/', '?', '#']).next().is_some_and(|authority| authority.contains('@')) {
             return Err("holds a user name: only a token logs in");
         }
-        if uri.query().is_some() || text.contains('#') {
-            return Err(FORM);
+        if rest.contains(['?', '#']) {
+            return Err("holds a query or a fragment: it ends with the path");
         }
-        let host = authority.host().trim_start_matches('[').trim_end_matches(']');
-        if ServerName::try_from(host).is_err() {
+        let uri: http::Uri = text.parse().map_err(|_| FORM)?;
+        let authority = uri.authority().ok_or(FORM)?;
+        // A port that is none would silently become the usual one.
+        let port = authority.as_str().strip_prefix(authority.host()).ok_or(FORM)?;
+        if !port.is_empty() && authority.port_u16().is_none_or(|port| port == 0) {
+            return Err("has a port that is none: it is a number from 1 to 65535");
+        }
+        let can_be_named = match authority.host().strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
+            Some(address) => address.parse::<std::net::Ipv6Addr>().is_ok(),
+            None => ServerName::try_from(authority.host()).is_ok(),
+        };
+        if !can_be_named {
             return Err("has a host that no certificate can name: a DNS name, or a whole IP address");
         }
         Ok(Self { text: text.to_owned(), uri })
@@ -80,13 +105,19 @@ impl CaBundle {
     /// # Errors
     /// What is wrong with it, and what would be right.
     pub fn parse(text: &str) -> Result<Self, &'static str> {
-        if text.trim_start().starts_with("-----BEGIN") {
+        if text.contains("-----BEGIN") {
             return Err("is PEM as it stands: it must be the base64 of that");
         }
         let compact: String = text.split_ascii_whitespace().collect();
+        if compact.is_empty() {
+            return Err("is empty");
+        }
         let pem = STANDARD.decode(&compact).map_err(|_| "is not base64")?;
         if pem.starts_with(b"LS0tLS1CRUdJTi") {
             return Err("is base64 twice: decode it once");
+        }
+        if pem.starts_with(b"\x30\x82") {
+            return Err("is the base64 of DER: it must be that of PEM");
         }
         Self::from_pem(&pem, text.to_owned())
     }
@@ -106,14 +137,20 @@ impl CaBundle {
     }
 
     fn from_pem(pem: &[u8], base64: String) -> Result<Self, &'static str> {
-        let blocks = pem::parse_many(pem).map_err(|_| "is not PEM")?;
+        const NONE: &str = "holds no certificate in PEM";
+        let blocks = pem::parse_many(pem).map_err(|_| NONE)?;
         if blocks.iter().any(|block| block.tag().contains("PRIVATE KEY")) {
             return Err("holds a private key: only certificates belong there");
         }
         let certificates: Vec<Vec<u8>> =
             blocks.into_iter().filter(|block| block.tag() == "CERTIFICATE").map(pem::Pem::into_contents).collect();
+        // Others are stricter with it: kubectl passes over what does not begin a line, after a byte order mark as well.
+        let lines = pem.split(|byte| *byte == b'\n').filter(|line| line.starts_with(b"-----BEGIN CERTIFICATE-----"));
+        if lines.count() != certificates.len() {
+            return Err("holds a certificate that is not read everywhere: its BEGIN has to be at the start of a line");
+        }
         if certificates.is_empty() {
-            return Err("holds no certificate");
+            return Err(NONE);
         }
         let mut roots = rustls::RootCertStore::empty();
         if certificates.iter().any(|certificate| roots.add(certificate.as_slice().into()).is_err()) {
@@ -204,39 +241,74 @@ pub struct Connection {
     pub names_namespace: bool,
 }
 
-/// Reads a connection from a document; `overrides` is `kubernetes_cluster` of `config.json`.
+/// What a kubeconfig can have beside the server and its CA. In a connection it is passed over.
+const OTHERS_OF_CLUSTER: [&str; 6] = [
+    "certificate-authority",
+    "disable-compression",
+    "extensions",
+    "insecure-skip-tls-verify",
+    "proxy-url",
+    "tls-server-name",
+];
+
+/// What a kubeconfig can have beside the token. In a connection it is passed over, which is told: somebody may have
+/// meant it.
+const OTHERS_OF_USER: [&str; 13] = [
+    "as",
+    "as-groups",
+    "as-uid",
+    "as-user-extra",
+    "auth-provider",
+    "client-certificate",
+    "client-certificate-data",
+    "client-key",
+    "client-key-data",
+    "exec",
+    "password",
+    "tokenFile",
+    "username",
+];
+
+/// Reads a connection from a document; `overrides` is `kubernetes_cluster` of `config.json`, of which each text wins
+/// over the document's. Beside it stands what there is to say about it.
 ///
 /// # Errors
-/// Every problem, with pointers into the document.
-pub fn from_document(document: &Value, overrides: Option<&Value>) -> Result<Connection, Vec<Finding>> {
-    let (base, slot) = match document.get(SLOT) {
-        Some(slot) => (format!("/{SLOT}"), slot),
-        None => (String::new(), document),
-    };
-    let known = ["authentication", "data"];
-    let Some(slot) =
-        slot.as_object().filter(|slot| !base.is_empty() || known.iter().any(|key| slot.contains_key(*key)))
-    else {
-        let (at, text) = match document.get(SLOT) {
-            None => ("", format!("the field `{SLOT}` is missing: no cluster is connected (required)")),
-            Some(_) => (base.as_str(), format!("`{SLOT}` must be a kubernetes-cluster document (type)")),
-        };
-        return Err(vec![Finding::blocking("schema", at, text)]);
-    };
-    let data = slot.get("data").and_then(Value::as_object);
-    let (shape, home, base) = match data {
-        Some(data) if !slot.contains_key("authentication") => (Shape::Legacy, data, format!("{base}/data")),
-        _ => (Shape::Flat, slot, base),
-    };
-    let overridden = overrides.and_then(|value| value.get("authentication"));
+/// Every problem, with pointers into the document that it is in.
+pub fn from_document(document: &Value, overrides: Option<&Value>) -> Result<(Connection, Vec<Finding>), Vec<Finding>> {
     let mut findings = Vec::new();
+    let overridden = overrides.and_then(|value| overriding(value, &mut findings));
+    let found = slot(document).and_then(|slot| {
+        // All of it may stand in config.json.
+        let anywhere = || overridden.map(|_| Slot { at: format!("/{SLOT}"), members: Cow::default() });
+        slot.or_else(anywhere).ok_or_else(|| {
+            let text = format!("the field `{SLOT}` is missing: no cluster is connected (required)");
+            Finding::blocking("schema", "", text)
+        })
+    });
+    let slot = match found {
+        Ok(slot) => slot,
+        Err(problem) => {
+            findings.push(problem);
+            return Err(findings);
+        }
+    };
+    let members = slot.members.as_ref();
+    let (shape, home, base) = match (present(members, "authentication"), present(members, "data")) {
+        (None, Some(Value::Object(data))) => (Shape::Legacy, data, slot.at + "/data"),
+        _ => (Shape::Flat, members, slot.at),
+    };
     let mut reader = Reader { home, overridden, base: &base, findings: &mut findings };
     let server = reader.part("cluster", "server", Server::parse);
     let ca = reader.part("cluster", "certificate-authority-data", CaBundle::parse);
     let token = reader.part("user", "token", Token::parse);
+    reader.other_logins();
     let (Some(server), Some(ca), Some(token)) = (server, ca, token) else { return Err(findings) };
+    if findings.iter().any(|finding| finding.blocking) {
+        return Err(findings);
+    }
     let object = |value: Option<&Value>| value.and_then(Value::as_object).cloned();
-    Ok(Connection {
+    let alone = members.keys().all(|key| key == "authentication" || present(members, key).is_none());
+    let connection = Connection {
         server,
         ca: Trust::Given(ca),
         tls_server_name: None,
@@ -244,15 +316,79 @@ pub fn from_document(document: &Value, overrides: Option<&Value>) -> Result<Conn
         login: Login::Token(token),
         shape,
         infrastructure: object(home.get("infrastructure")).filter(|map| !map.is_empty()),
-        specs: object(slot.get("specs")),
-        names_namespace: shape == Shape::Flat && (slot.contains_key("namespace") || slot.len() == 1),
-    })
+        specs: object(members.get("specs")),
+        names_namespace: shape == Shape::Flat && (alone || present(members, "namespace").is_some()),
+    };
+    Ok((connection, findings))
+}
+
+/// A member that is there; null is nothing.
+fn present<'a>(map: &'a Map<String, Value>, key: &str) -> Option<&'a Value> {
+    map.get(key).filter(|value| !value.is_null())
+}
+
+/// A kubernetes-cluster document and where it is.
+struct Slot<'a> {
+    at: String,
+    members: Cow<'a, Map<String, Value>>,
+}
+
+/// Finds the kubernetes-cluster document: in its slot, or alone.
+fn slot(document: &Value) -> Result<Option<Slot<'_>>, Finding> {
+    let must_be_object = |at: String, what: &str| {
+        Finding::blocking("schema", at, format!("{what} must be a kubernetes-cluster document, an object (type)"))
+    };
+    let Some(map) = document.as_object() else {
+        return Err(must_be_object(String::new(), "the connection"));
+    };
+    match present(map, SLOT) {
+        Some(Value::Object(slot)) => Ok(Some(Slot { at: format!("/{SLOT}"), members: Cow::Borrowed(slot) })),
+        Some(_) => Err(must_be_object(format!("/{SLOT}"), &format!("`{SLOT}`"))),
+        None if ["authentication", "data"].iter().any(|key| map.contains_key(*key)) => {
+            Ok(Some(Slot { at: String::new(), members: Cow::Borrowed(map) }))
+        }
+        None => Ok(None),
+    }
+}
+
+/// `authentication` of the overrides, if there is any. A misspelt field would leave the credential in another cluster
+/// than the one that was meant, so there is none that is passed over.
+fn overriding<'a>(overrides: &'a Value, findings: &mut Vec<Finding>) -> Option<&'a Map<String, Value>> {
+    let mut object = |value: &'a Value, at: &str, known: &[&str], others: &[&str]| {
+        let Some(map) = value.as_object() else {
+            let text = format!("{} of config.json must be of type object (type)", last(at));
+            findings.push(Finding::blocking("schema", at, text));
+            return None;
+        };
+        let unknown = map.keys().filter(|key| !known.contains(&key.as_str()) && !others.contains(&key.as_str()));
+        findings.extend(unknown.map(|key| {
+            let text = format!("unknown field {} in config.json (additionalProperties)", key_shown(key));
+            Finding::blocking("schema", at, text).help(format!("known fields: {}", known.join(", ")))
+        }));
+        Some(map)
+    };
+    let at = format!("/{SLOT}/authentication");
+    let overridden = overrides.get("authentication").filter(|value| !value.is_null())?;
+    let authentication = object(overridden, &at, &["cluster", "user"], &[])?;
+    for (section, known, others) in [
+        ("cluster", &["server", "certificate-authority-data"][..], &OTHERS_OF_CLUSTER[..]),
+        ("user", &["token"], &OTHERS_OF_USER),
+    ] {
+        if let Some(value) = present(authentication, section) {
+            object(value, &format!("{at}/{section}"), known, others);
+        }
+    }
+    Some(authentication)
+}
+
+fn last(pointer: &str) -> &str {
+    pointer.rsplit('/').next().unwrap_or(pointer)
 }
 
 /// Reads the three texts that a connection is made of.
 struct Reader<'a> {
     home: &'a Map<String, Value>,
-    overridden: Option<&'a Value>,
+    overridden: Option<&'a Map<String, Value>>,
     base: &'a str,
     findings: &'a mut Vec<Finding>,
 }
@@ -260,17 +396,23 @@ struct Reader<'a> {
 impl Reader<'_> {
     /// Parses one text, from `config.json` when it is there; or remembers why not.
     fn part<T>(&mut self, section: &str, key: &str, parse: impl Fn(&str) -> Result<T, &'static str>) -> Option<T> {
-        let find = |from: Option<&Value>| from?.get(section)?.get(key).filter(|value| !value.is_null()).cloned();
-        let theirs = find(self.overridden);
-        let source = if theirs.is_some() { " of config.json" } else { "" };
-        let pointer = format!("{}/authentication/{section}/{key}", self.base);
-        let problem = match theirs.or_else(|| find(self.home.get("authentication"))) {
-            Some(Value::String(text)) => match parse(&text) {
+        let theirs = self.overridden.and_then(|map| present(map.get(section)?.as_object()?, key));
+        let (base, source) = match theirs {
+            Some(_) => (format!("/{SLOT}"), " of config.json"),
+            None => (self.base.to_owned(), ""),
+        };
+        let pointer = format!("{base}/authentication/{section}/{key}");
+        let found = match theirs {
+            Some(value) => Ok(value),
+            None => self.find(section, key),
+        };
+        let problem = match found {
+            Ok(Value::String(text)) => match parse(text) {
                 Ok(part) => return Some(part),
                 Err(problem) => Finding::blocking("connection", pointer, format!("{key}{source} {problem}")),
             },
-            Some(_) => Finding::blocking("schema", pointer, format!("{key}{source} must be of type string (type)")),
-            None => self.missing(section, key),
+            Ok(_) => Finding::blocking("schema", pointer, format!("{key}{source} must be of type string (type)")),
+            Err(problem) => problem,
         };
         if !self.findings.contains(&problem) {
             self.findings.push(problem);
@@ -278,24 +420,46 @@ impl Reader<'_> {
         None
     }
 
-    /// The first step on the way to the text that is not there, at its parent's place.
-    fn missing(&self, section: &str, key: &str) -> Finding {
-        let absent = |text: &str, at: String| {
-            Finding::blocking(
-                "schema",
-                at,
-                format!("the kubernetes-cluster document lacks the field `{text}` (required)"),
-            )
-        };
-        let base = self.base;
-        match self.home.get("authentication") {
-            None => absent("authentication", base.to_owned()),
-            Some(authentication) if authentication.get(section).is_none() => {
-                absent(section, format!("{base}/authentication"))
+    /// Goes to a text of the document; or says what is the matter with the first step that cannot be taken. What is
+    /// missing is told at the place where it should be.
+    fn find(&self, section: &str, key: &str) -> Result<&Value, Finding> {
+        let (mut map, mut at) = (self.home, self.base.to_owned());
+        for step in ["authentication", section] {
+            map = match present(map, step) {
+                Some(Value::Object(inner)) => inner,
+                Some(_) => {
+                    return Err(Finding::blocking(
+                        "schema",
+                        format!("{at}/{step}"),
+                        format!("{step} must be of type object (type)"),
+                    ));
+                }
+                None => return Err(lacking(step, at)),
+            };
+            at = format!("{at}/{step}");
+        }
+        present(map, key).ok_or_else(|| lacking(key, at))
+    }
+
+    /// Says which other logins are passed over.
+    fn other_logins(&mut self) {
+        let theirs = self.overridden.and_then(|map| map.get("user"));
+        let own = self.home.get("authentication").and_then(|authentication| authentication.get("user"));
+        for (user, base, source) in [(own, self.base, "the connection"), (theirs, "/kubernetes_cluster", "config.json")]
+        {
+            let others = OTHERS_OF_USER.iter().filter(|key| user.and_then(|user| user.get(*key)).is_some());
+            let others = others.copied().collect::<Vec<_>>().join(", ");
+            if !others.is_empty() {
+                let text = format!("{source} has more to log in with than the token ({others}): it is not used");
+                let at = format!("{base}/authentication/user");
+                self.findings.push(Finding::remark("login-ignored", Severity::Info, text).at(at));
             }
-            Some(_) => absent(key, format!("{base}/authentication/{section}")),
         }
     }
+}
+
+fn lacking(field: &str, at: String) -> Finding {
+    Finding::blocking("schema", at, format!("the kubernetes-cluster document lacks the field `{field}` (required)"))
 }
 
 /// Reads a connection from a kubeconfig's context: flat, with its namespace.

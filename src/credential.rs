@@ -8,7 +8,9 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::{
+    cluster::Seen,
     error::{Code, Failure},
+    object::TOKEN_SECRET,
     rbac::{Atom, Coverage, Rule, Target, Tuple, VERBS, atoms},
     secret::Token,
 };
@@ -84,6 +86,70 @@ pub fn check_claims(token: &Token, expected: &Expected<'_>) -> Result<(), Failur
         }
     }
     Ok(())
+}
+
+/// Whether a token says that it is of this ServiceAccount, or of an earlier one of its name.
+#[must_use]
+pub fn is_of(token: &Token, namespace: &str, service_account: &str) -> bool {
+    let subject = format!("system:serviceaccount:{namespace}:{service_account}");
+    claims(token).is_some_and(|claims| claims.get("sub").and_then(Value::as_str) == Some(&subject))
+}
+
+/// What makes a token Secret useless for good.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unfit {
+    /// Pointer to the field that does.
+    pub field: &'static str,
+    /// Why, in words.
+    pub why: String,
+}
+
+/// Why this Secret will never hold a token of the ServiceAccount; none when it does, or when the token controller is
+/// going to fill it. `uid` is none when there is no ServiceAccount: what was made for an earlier one is of no use to it.
+#[must_use]
+pub fn unfit(seen: &Seen, namespace: &str, service_account: &str, uid: Option<&str>) -> Option<Unfit> {
+    const NAME: &str = "kubernetes.io/service-account.name";
+    const UID: &str = "kubernetes.io/service-account.uid";
+    const INVALID: &str = "kubernetes.io/legacy-token-invalid-since";
+
+    let Seen { live, token, filled } = seen;
+    let because = |field, why: &str| Some(Unfit { field, why: why.to_owned() });
+    if let Some(held) = live.held() {
+        return because("/metadata/deletionTimestamp", &held);
+    }
+    if live.fields.get("type").is_some_and(|kind| kind != TOKEN_SECRET) {
+        return because("/type", "it is of another type, which cannot be changed");
+    }
+    let Some(uid) = uid else {
+        return because("/metadata/annotations/kubernetes.io~1service-account.uid", "its ServiceAccount is gone");
+    };
+    // The token controller deletes it for either, or has filled it for somebody else.
+    if live.annotations.get(NAME).is_some_and(|name| name != service_account) {
+        return because(
+            "/metadata/annotations/kubernetes.io~1service-account.name",
+            "it is for another ServiceAccount",
+        );
+    }
+    if live.annotations.get(UID).is_some_and(|of| of != uid) {
+        return because(
+            "/metadata/annotations/kubernetes.io~1service-account.uid",
+            "it is for an earlier ServiceAccount",
+        );
+    }
+    if live.labels.contains_key(INVALID) {
+        return because("/metadata/labels/kubernetes.io~1legacy-token-invalid-since", "its token was declared invalid");
+    }
+    match token {
+        Some(token) => {
+            let refused = check_claims(token, &Expected { namespace, service_account, uid }).err()?;
+            because("/data/token", &format!("the token in it is not its own: {}", refused.cause))
+        }
+        None if *filled => because("/data/token", "what it holds is not a token"),
+        None if live.fields.get("immutable") == Some(&Value::Bool(true)) => {
+            because("/immutable", "it is empty and immutable, so nobody can fill it")
+        }
+        None => None,
+    }
 }
 
 /// Compares who the server says the token is with the ServiceAccount.
@@ -273,7 +339,10 @@ const EVERYONES_URLS: [&str; 9] = [
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
+    use crate::object::Live;
 
     fn rule(resources: &[&str], verbs: &[&str], names: &[&str]) -> Rule {
         let owned = |list: &[&str]| list.iter().map(ToString::to_string).collect();
@@ -303,6 +372,48 @@ mod tests {
         let failure = check_claims(&token(&claims), &expect("new")).unwrap_err();
         assert_eq!(failure.code, Code::WrongIdentity);
         assert!(failure.cause.contains("uid"), "{}", failure.cause);
+    }
+
+    #[test]
+    fn a_secret_that_will_never_hold_our_token_is_told_from_one_that_waits_for_it() {
+        let claims = |uid: &str| {
+            token(&serde_json::json!({
+                "sub": "system:serviceaccount:a:demo-token",
+                "kubernetes.io/serviceaccount/namespace": "a",
+                "kubernetes.io/serviceaccount/service-account.name": "demo-token",
+                "kubernetes.io/serviceaccount/service-account.uid": uid,
+            }))
+        };
+        let map = |key: &str, value: &str| BTreeMap::from([(key.to_owned(), value.to_owned())]);
+        let secret = |token: Option<Token>| {
+            let fields = BTreeMap::from([("type".to_owned(), Value::from(TOKEN_SECRET))]);
+            Seen { filled: token.is_some(), live: Live { fields, ..Live::default() }, token }
+        };
+        let field = |seen: &Seen, uid: Option<&str>| unfit(seen, "a", "demo-token", uid).map(|unfit| unfit.field);
+        assert_eq!(field(&secret(Some(claims("u"))), Some("u")), None);
+        assert_eq!(field(&secret(None), Some("u")), None, "the token controller is going to fill it");
+        assert_eq!(field(&secret(Some(claims("old"))), Some("u")), Some("/data/token"));
+        assert_eq!(field(&Seen { filled: true, ..secret(None) }, Some("u")), Some("/data/token"));
+        let uid = "/metadata/annotations/kubernetes.io~1service-account.uid";
+        assert_eq!(field(&secret(Some(claims("u"))), None), Some(uid), "its ServiceAccount is gone");
+
+        let altered = |alter: fn(&mut Live)| {
+            let mut seen = secret(Some(claims("u")));
+            alter(&mut seen.live);
+            field(&seen, Some("u"))
+        };
+        assert_eq!(altered(|live| live.deleting = Some(Vec::new())), Some("/metadata/deletionTimestamp"));
+        assert_eq!(altered(|live| drop(live.fields.insert("type".to_owned(), "Opaque".into()))), Some("/type"));
+        assert_eq!(altered(|live| drop(live.fields.insert("immutable".to_owned(), true.into()))), None);
+        let mut empty = secret(None);
+        empty.live.fields.insert("immutable".to_owned(), true.into());
+        assert_eq!(field(&empty, Some("u")), Some("/immutable"));
+        empty.live.annotations = map("kubernetes.io/service-account.uid", "other");
+        assert_eq!(field(&empty, Some("u")), Some(uid));
+        empty.live.annotations = map("kubernetes.io/service-account.name", "other");
+        let name = "/metadata/annotations/kubernetes.io~1service-account.name";
+        assert_eq!(field(&empty, Some("u")), Some(name));
+        assert!(is_of(&claims("old"), "a", "demo-token") && !is_of(&claims("u"), "b", "demo-token"));
     }
 
     fn permissions<'a>(rules: &'a [Rule], namespace: Option<&'a str>) -> Vec<Atom<'a>> {

@@ -8,7 +8,7 @@ use crate::{
     grant::{Authority, Grant, Place, Scope},
     inventory::Inventory,
     object::{
-        GENERATION, INVENTORY, Kind, MANAGED_BY, MANAGER, Manifest, NAME, NAMESPACE, Reference, TAKEN_OVER,
+        GENERATION, INSTANCE, INVENTORY, Kind, MANAGED_BY, MANAGER, Manifest, NAME, NAMESPACE, Reference, TAKEN_OVER,
         TOKEN_SECRET,
     },
     original::{TakeOver, TakenOver},
@@ -26,6 +26,8 @@ pub struct Desired {
     pub generation: u32,
     /// Every place that stays.
     pub inventory: Inventory,
+    /// Which instance of the platform it is, as far as anybody has said.
+    pub instance: Option<String>,
     /// What is left of the original bundle, and what is to be remembered of that.
     pub take_over: TakeOver,
     /// The identity; remembers the two.
@@ -49,18 +51,33 @@ pub struct Granted {
 
 impl Desired {
     /// The objects that grant this request; `generation` is the number of the token Secret, 1 for the first. `kept` are
-    /// places of earlier requests that cannot be cleared.
+    /// places of earlier requests that cannot be cleared. `instance` is what the ServiceAccount says of itself, for a
+    /// request that does not know it.
     #[must_use]
-    pub fn new(request: &Request, generation: u32, kept: Vec<Place>, take_over: TakeOver) -> Self {
+    pub fn new(
+        request: &Request,
+        generation: u32,
+        kept: Vec<Place>,
+        instance: Option<&String>,
+        take_over: TakeOver,
+    ) -> Self {
         let inventory = request.inventory_with(kept);
+        let instance = request.instance.as_ref().or(instance).cloned();
         let secret = request.names.secret(generation);
         let account_of = [("kubernetes.io/service-account.name", request.names.object().to_owned())];
         Self {
             generation,
-            service_account: service_account(request, generation, &inventory, take_over.record.as_ref()),
+            service_account: service_account(
+                request,
+                generation,
+                &inventory,
+                instance.as_deref(),
+                take_over.record.as_ref(),
+            ),
             grants: request.grants.iter().map(|grant| granted(request, grant)).collect(),
             secret: manifest(request, secret, &account_of, json!({"type": TOKEN_SECRET})),
             inventory,
+            instance,
             take_over,
         }
     }
@@ -78,9 +95,11 @@ pub fn service_account(
     request: &Request,
     generation: u32,
     inventory: &Inventory,
+    instance: Option<&str>,
     taken_over: Option<&TakenOver>,
 ) -> Manifest {
     let mut remembered = vec![(GENERATION, generation.to_string())];
+    remembered.extend(instance.map(|instance| (INSTANCE, instance.to_owned())));
     remembered.extend(inventory.text(&request.names.home()).map(|text| (INVENTORY, text)));
     remembered.extend(taken_over.map(|record| (TAKEN_OVER, record.text())));
     manifest(request, request.names.service_account(), &remembered, json!({}))

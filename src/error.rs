@@ -3,7 +3,10 @@
 
 use serde::{Serialize, Serializer};
 
-use crate::{finding::Finding, rbac::Tuple};
+use crate::{
+    finding::{Finding, condensed},
+    rbac::Tuple,
+};
 
 /// Exit statuses, as the README lists them. They stay once released.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,6 +98,8 @@ codes! {
     ForeignObject = "foreign-object", Foreign;
     /// The namespace is being deleted.
     NamespaceTerminating = "namespace-terminating", NotNow;
+    /// An object of ours is being deleted, and finalizers hold it.
+    BeingDeleted = "being-deleted", NotNow;
     /// A quota of the namespace is used up.
     Quota = "quota", NotNow;
     /// Somebody else changed the object, or made it, at the same time: another run, perhaps.
@@ -233,7 +238,7 @@ impl Failure {
         let blocking = findings.iter().filter(|finding| finding.blocking).count();
         let problems = if blocking == 1 { "1 problem".to_owned() } else { format!("{blocking} problems") };
         let mut failure = Self::new(Code::InputRefused, "reading the input", format!("{problems} in the input"));
-        failure.findings = findings;
+        failure.findings = condensed(findings);
         failure.state("nothing was sent, nothing was changed")
     }
 }
@@ -261,6 +266,7 @@ const fn usual_next_step(code: Code) -> &'static str {
         }
         Code::ForeignObject => "choose another name, or delete that object if nobody needs it",
         Code::NamespaceTerminating => "wait until the namespace is gone, then run again",
+        Code::BeingDeleted => "find out what the finalizers wait for, or remove them, then run again",
         Code::NamespaceAbsent => "create the namespace, or take it out of the params, then run again",
         Code::ClusterRoleAbsent => "create the ClusterRole, or take it out of the params, then run again",
         Code::Quota => "raise the quota or delete what is not needed, then run again",

@@ -1,6 +1,10 @@
 //! A finding: one remark on the input or the cluster, with the place it is about. Pure data.
 
+use std::{collections::BTreeMap, fmt::Write as _};
+
 use serde::Serialize;
+
+use crate::text::pointer_shown;
 
 /// How much a finding matters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -55,7 +59,7 @@ impl Finding {
         Self {
             code,
             severity: Severity::High,
-            pointer: Some(pointer.into()),
+            pointer: Some(pointer_shown(&pointer.into())),
             message: message.into(),
             help: None,
             blocking: true,
@@ -72,10 +76,10 @@ impl Finding {
         Self { code, severity, pointer: None, message: message.into(), help: None, blocking: false }
     }
 
-    /// Points at an element.
+    /// Points at an element; at what is around it, where the way there holds a key that cannot be shown.
     #[must_use]
     pub fn at(mut self, pointer: impl Into<String>) -> Self {
-        self.pointer = Some(pointer.into());
+        self.pointer = Some(pointer_shown(&pointer.into()));
         self
     }
 
@@ -85,4 +89,29 @@ impl Finding {
         self.help = Some(help.into());
         self
     }
+}
+
+/// How many findings of a kind are told of one part of the input. Beyond that nobody reads them.
+const TOLD: usize = 50;
+
+/// The first findings of each kind for each part of the input; the last of them says how many more there are.
+#[must_use]
+pub fn condensed(findings: Vec<Finding>) -> Vec<Finding> {
+    let mut told: Vec<Finding> = Vec::new();
+    let mut kinds: BTreeMap<(&str, Option<String>), (usize, usize)> = BTreeMap::new();
+    for finding in findings {
+        let part = finding.pointer.as_ref().and_then(|pointer| pointer.split('/').nth(1)).map(str::to_owned);
+        let (count, last) = kinds.entry((finding.code, part)).or_default();
+        *count += 1;
+        if *count <= TOLD {
+            *last = told.len();
+            told.push(finding);
+        }
+    }
+    for (count, last) in kinds.into_values().filter(|(count, _)| *count > TOLD) {
+        if let Some(finding) = told.get_mut(last) {
+            let _ = write!(finding.message, " (and {} more of this kind)", count - TOLD);
+        }
+    }
+    told
 }

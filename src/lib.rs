@@ -31,6 +31,8 @@ pub mod finding;
 mod grant;
 mod inputs;
 mod inventory;
+#[doc(hidden)]
+pub mod judge;
 mod kubeconfig;
 mod login;
 mod manual;
@@ -40,12 +42,14 @@ mod object;
 mod observed;
 mod original;
 mod output;
+mod patience;
 mod plan;
 mod proxy;
 mod publish;
 pub mod rbac;
 mod report;
 mod request;
+mod retry;
 mod run;
 mod schema;
 pub mod secret;
@@ -61,6 +65,7 @@ use budget::Budget;
 use cli::{Action, Environment, Invocation, Refusal, RunOptions, Target};
 use error::{Code, Exit, Failure};
 use finding::Finding;
+use inputs::Inputs;
 use name::Namespace;
 use output::OutputFile;
 use report::Report;
@@ -126,9 +131,26 @@ fn prepare(
     environment: &Environment,
     report: &Report,
 ) -> Result<(Request, Option<OutputFile>, Budget), Failure> {
-    let (inputs, findings) = inputs::load(&options.source, options.action, environment);
+    let read = inputs::load(&options.source, options.action, environment);
     let terms = Terms { action: options.action, publish: options.publish, timeout_seconds: options.timeout_seconds };
-    let (request, findings) = request::parse(&inputs, &terms, findings);
+    let (request, budget) = accept(read, &terms, report)?;
+    let output = match &options.output {
+        Some(Target::File(path)) => Some(OutputFile::prepare(path).map_err(|cause| {
+            Failure::new(Code::OutputNotWritable, "preparing the output", cause.to_string())
+                .on(path.display().to_string())
+        })?),
+        _ => None,
+    };
+    Ok((request, output, budget))
+}
+
+/// Parses what was read, and tells what there is to tell about it.
+fn accept(
+    (inputs, findings): (Inputs, Vec<Finding>),
+    terms: &Terms,
+    report: &Report,
+) -> Result<(Request, Budget), Failure> {
+    let (request, findings) = request::parse(&inputs, terms, findings);
     let Some(request) = request else { return Err(Failure::input(findings)) };
     for token in request.tokens() {
         report.learn(token);
@@ -143,17 +165,10 @@ fn prepare(
             report.step("proxy", &text, None);
         }
     }
-    for finding in findings {
+    for finding in finding::condensed(findings) {
         report.finding(finding);
     }
-    let output = match &options.output {
-        Some(Target::File(path)) => Some(OutputFile::prepare(path).map_err(|cause| {
-            Failure::new(Code::OutputNotWritable, "preparing the output", cause.to_string())
-                .on(path.display().to_string())
-        })?),
-        _ => None,
-    };
-    Ok((request, output, budget))
+    Ok((request, budget))
 }
 
 /// True when a plan has changes.

@@ -49,8 +49,9 @@ impl InstanceName {
         if text.is_empty() {
             return Err("the name is empty".to_owned());
         }
-        if text.len() > Self::MAX {
-            return Err(format!("a name has at most {} characters, this one {}", Self::MAX, text.chars().count()));
+        let length = text.chars().count();
+        if length > Self::MAX {
+            return Err(format!("a name has at most {} characters, this one {length}", Self::MAX));
         }
         if !text.split('.').all(is_label) {
             return Err("a name has lower-case letters, digits, hyphens and dots, a letter or digit at both ends of \
@@ -115,6 +116,11 @@ pub fn label(key: &str, value: &serde_json::Value) -> Result<String, &'static st
     let prefix_ok = prefix.is_none_or(|prefix| prefix.len() <= 253 && prefix.split('.').all(is_label));
     if name.is_empty() || !prefix_ok || !is_label_text(name) {
         return Err("its key is not the key of a label");
+    }
+    // On a ClusterRole, `aggregate-to-view` would hand the rules on to all who may view anything; on a Secret,
+    // `legacy-token-invalid-since` would kill the token in it.
+    if prefix == Some("rbac.authorization.k8s.io") || key.starts_with("kubernetes.io/legacy-token-") {
+        return Err("its key has a meaning for the server, which would change what the credential may do");
     }
     let value = match value {
         serde_json::Value::String(text) => text.clone(),
@@ -181,6 +187,8 @@ mod tests {
             ("A.b/c", json!("x")),
             ("a/b/c", json!("x")),
             ("/a", json!("x")),
+            ("rbac.authorization.k8s.io/aggregate-to-view", json!(true)),
+            ("kubernetes.io/legacy-token-invalid-since", json!("2020-01-01")),
         ] {
             assert!(label(key, &value).is_err(), "{key:?}: {value} passed");
         }

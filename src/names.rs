@@ -3,7 +3,7 @@
 use crate::{
     grant::{Authority, Place, Scope},
     name::{InstanceName, LONGEST, Namespace},
-    object::{Kind, Reference},
+    object::{Kind, Live, Owner, Reference},
     secret::sha256,
 };
 
@@ -24,6 +24,30 @@ impl Names {
     #[must_use]
     pub fn of(instance: &InstanceName, home: &Namespace) -> Self {
         Self { instance: instance.clone(), home: home.clone(), object: format!("{instance}-token") }
+    }
+
+    /// The names of the same instance, had it this home.
+    #[must_use]
+    pub fn in_home(&self, home: &Namespace) -> Self {
+        Self::of(&self.instance, home)
+    }
+
+    /// The instance's name.
+    #[must_use]
+    pub fn instance(&self) -> &str {
+        self.instance.as_str()
+    }
+
+    /// The home namespace.
+    #[must_use]
+    pub const fn namespace(&self) -> &Namespace {
+        &self.home
+    }
+
+    /// Whose an object is: this instance's when it carries its name and home namespace.
+    #[must_use]
+    pub fn owner(&self, live: &Live) -> Owner {
+        live.owner(self.instance.as_str(), self.home.as_str())
     }
 
     /// `<name>-token`: ServiceAccount, and Role and RoleBinding in the home namespace.

@@ -29,6 +29,10 @@ pub const TAKEN_OVER: &str = "k8s-token.massdriver.cloud/taken-over";
 /// Annotation of the ServiceAccount: the number of the newest token Secret, written before that Secret is made.
 pub const GENERATION: &str = "k8s-token.massdriver.cloud/token-generation";
 
+/// Annotation of the ServiceAccount: which instance of the platform it is of. It tells an instance whose home namespace
+/// was changed from a namesake.
+pub const INSTANCE: &str = "k8s-token.massdriver.cloud/instance";
+
 /// The type of a Secret that the token controller fills.
 pub const TOKEN_SECRET: &str = "kubernetes.io/service-account-token";
 
@@ -186,6 +190,10 @@ pub struct Live {
     pub owned_annotations: BTreeSet<String>,
     /// Who owns which field, as the server keeps it; only of an object that Helm manages.
     pub managed_fields: Vec<Value>,
+    /// Who set each of [`Self::fields`] last, by field manager: ours where it is one of several.
+    pub managers: BTreeMap<String, String>,
+    /// The finalizers that hold it, when its deletion was asked for: it is there as long as they are, and no longer.
+    pub deleting: Option<Vec<String>>,
 }
 
 /// Whose an object is.
@@ -211,14 +219,25 @@ impl Live {
             (Some(MANAGER), (Some(owner), Some(home))) => {
                 Owner::Foreign(format!("it belongs to the k8s-token instance {owner} of namespace {home}"))
             }
-            (Some(MANAGER), _) => Owner::Foreign("it lacks our annotations: somebody removed them".to_owned()),
+            (Some(MANAGER), _) => Owner::Foreign(format!(
+                "somebody removed its annotations; with {NAME}: {name} and {NAMESPACE}: {namespace} it is ours again"
+            )),
             (Some(original::HELM), _) => match original::release_of(self, name, namespace) {
                 Release::Original => Owner::Original,
                 Release::Other(whose) => Owner::Foreign(whose),
             },
             (Some(other), _) => Owner::Foreign(format!("it is managed by {other}")),
+            (None, _) if !self.owned_annotations.is_empty() => Owner::Foreign(format!(
+                "it was made here, and somebody removed its label {MANAGED_BY}; with the value {MANAGER} it is ours again"
+            )),
             (None, _) => Owner::Foreign("nothing says who manages it".to_owned()),
         }
+    }
+
+    /// What keeps an object whose deletion was asked for; none when it is not being deleted.
+    #[must_use]
+    pub fn held(&self) -> Option<String> {
+        self.deleting.as_deref().map(held_by)
     }
 
     /// Pointers to what differs between this state of an object and another, in all that can be seen of it here.
@@ -251,6 +270,16 @@ impl Live {
     #[must_use]
     pub fn generation(&self) -> Option<u32> {
         self.annotations.get(GENERATION)?.parse().ok()
+    }
+}
+
+/// Why an object is still there although its deletion was asked for.
+#[must_use]
+pub fn held_by(finalizers: &[String]) -> String {
+    match finalizers {
+        [] => "it is being deleted".to_owned(),
+        [one] => format!("it is being deleted, and the finalizer {one} holds it"),
+        several => format!("it is being deleted, and the finalizers {} hold it", several.join(", ")),
     }
 }
 

@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 
 use crate::{
+    credential::Unfit,
     grant::{Authority, Place},
     inventory::Inventory,
     name::{ClusterRoleName, Namespace},
-    object::{Live, Reference, TOKEN_SECRET},
+    object::{Live, Reference},
     rbac::{Rule, Tuple},
 };
 
@@ -50,6 +51,8 @@ pub struct Observed {
     pub cluster_roles: BTreeMap<ClusterRoleName, Option<Vec<Rule>>>,
     /// The Secret of the newest generation.
     pub secret: Option<Live>,
+    /// Why that is of no use, if it is of none: another one takes its place.
+    pub unfit: Option<Unfit>,
     /// The first Secret and the one before the newest, by number, when they are still there: left by runs that
     /// overtook each other.
     pub earlier: Vec<(u32, Live)>,
@@ -63,19 +66,15 @@ impl Observed {
     #[must_use]
     pub fn wanted_generation(&self) -> u32 {
         let gone = self.service_account.is_some() && self.secret.is_none();
-        if gone || self.is_stale() { self.newest().saturating_add(1) } else { self.newest() }
+        if gone || self.unfit.is_some() { self.newest().saturating_add(1) } else { self.newest() }
     }
 
-    /// The Secrets that have to go, by number: those of earlier generations, and the newest when it can never hold a
-    /// token, because its type is another and cannot be changed.
+    /// The Secrets that have to go, by number: those of earlier generations, and the newest when it is of no use. What
+    /// is being deleted goes without us.
     pub fn retired(&self) -> impl Iterator<Item = (u32, &Live)> {
         let earlier = self.earlier.iter().map(|(generation, live)| (*generation, live));
-        let stale = self.secret.as_ref().filter(|_| self.is_stale()).map(|live| (self.newest(), live));
-        earlier.chain(stale)
-    }
-
-    fn is_stale(&self) -> bool {
-        self.secret.as_ref().and_then(|live| live.fields.get("type")).is_some_and(|kind| kind != TOKEN_SECRET)
+        let unfit = self.secret.as_ref().filter(|_| self.unfit.is_some()).map(|live| (self.newest(), live));
+        earlier.chain(unfit).filter(|(_, live)| live.deleting.is_none())
     }
 
     /// The number of the newest token Secret that was ever made, or 1.
@@ -87,7 +86,7 @@ impl Observed {
     /// The token Secret, if it is of use.
     #[must_use]
     pub fn secret(&self) -> Option<&Live> {
-        self.secret.as_ref().filter(|_| !self.is_stale())
+        self.secret.as_ref().filter(|_| self.unfit.is_none())
     }
 
     /// The state of a namespace; unknown when nobody looked.

@@ -70,6 +70,24 @@ fn is_our_chart(chart: &str) -> bool {
     version.is_some_and(|version| version.starts_with(|first: char| first.is_ascii_digit()))
 }
 
+/// The longest name that Helm gives a release (chartutil, `maxReleaseNameLen`); as a label, a longer one could not even
+/// be looked for.
+const LONGEST_RELEASE: usize = 53;
+
+/// True when Helm can have a release of this name.
+#[must_use]
+pub const fn can_be_release(name: &str) -> bool {
+    name.len() <= LONGEST_RELEASE
+}
+
+/// True when an object of the original bundle carries the platform's mark of this very instance: a tag with the name of
+/// the package, as it was called at first, or of the instance. A namesake elsewhere carries another.
+#[must_use]
+pub fn is_marked(live: &Live, tags: &BTreeMap<String, String>) -> bool {
+    let marks = ["md-package", "md-instance"].into_iter();
+    marks.filter_map(|key| live.labels.get_key_value(key)).any(|(key, mark)| tags.get(key) == Some(mark))
+}
+
 /// The labels by which Helm finds the Secrets that it keeps its releases in.
 #[must_use]
 pub fn release_selector(release: &str) -> String {

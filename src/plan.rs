@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::{
     desired::{self, Desired},
     grant::{Authority, Grant, Place},
-    object::{Live, Manifest, Owner, Reference, differing},
+    object::{Live, MANAGER, Manifest, Owner, Reference, differing},
     observed::{Observed, Presence},
     original,
     rbac::{Atom, Coverage, Permissions, Rule, atoms, difference, same_permissions},
@@ -62,6 +62,12 @@ pub struct Change {
 }
 
 impl Change {
+    /// An object goes.
+    #[must_use]
+    pub const fn delete(reference: Reference) -> Self {
+        Self { action: Action::Delete, reference, fields: Vec::new() }
+    }
+
     /// The order in which people read changes: place by place, what is made before what goes.
     #[must_use]
     pub fn reading_order(&self, home: &str) -> impl Ord + use<'_> {
@@ -93,6 +99,19 @@ pub struct Foreign {
     pub whose: String,
 }
 
+/// An object of ours that somebody else has altered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Drift {
+    /// Which.
+    pub reference: Reference,
+    /// JSON pointers to the fields that are not as we left them.
+    pub fields: Vec<String>,
+    /// Who altered it, as far as the object tells.
+    pub by: BTreeSet<String>,
+    /// Whether that changes what is granted, or to whom.
+    pub grants: bool,
+}
+
 /// What a provision would do.
 #[derive(Debug, Default)]
 pub struct Plan {
@@ -103,6 +122,8 @@ pub struct Plan {
     pub permissions: Permissions,
     /// What is in the way.
     pub foreign: Vec<Foreign>,
+    /// What somebody else has altered; all of it is put right.
+    pub drift: Vec<Drift>,
 }
 
 impl Plan {
@@ -125,14 +146,14 @@ impl Plan {
         for (_, reference, _) in going(request, desired, observed) {
             plan.push(Action::Delete, reference);
         }
+        if let (Some(unfit), Some(_)) = (&observed.unfit, &observed.secret) {
+            let (reference, fields) = (request.names.secret(observed.newest()), vec![unfit.field.to_owned()]);
+            plan.drift.push(Drift { reference, fields, by: BTreeSet::new(), grants: true });
+        }
         for (generation, live) in observed.retired() {
-            let reference = request.names.secret(generation);
-            match request.owner(live) {
-                Owner::Ours | Owner::Original => plan.push(Action::Delete, reference),
-                Owner::Foreign(whose) if generation == observed.newest() => {
-                    plan.foreign.push(Foreign { reference, whose });
-                }
-                Owner::Foreign(_) => {} // somebody has taken a name that we have left for good
+            // Somebody may have taken a name that we have left for good.
+            if request.owns(live) {
+                plan.push(Action::Delete, request.names.secret(generation));
             }
         }
         plan.sort(request);
@@ -158,12 +179,15 @@ impl Plan {
     }
 
     fn compare(&mut self, request: &Request, manifest: &Manifest, live: Option<&Live>) {
-        match live.map(|live| request.owner(live)) {
-            Some(Owner::Foreign(whose)) => {
-                self.foreign.push(Foreign { reference: manifest.reference.clone(), whose });
-            }
-            _ => self.changes.push(change(manifest, live)),
+        let owner = live.map(|live| request.owner(live));
+        if let Some(Owner::Foreign(whose)) = owner {
+            self.foreign.push(Foreign { reference: manifest.reference.clone(), whose });
+            return;
         }
+        // What the original bundle made differs because it is another program's.
+        let ours = live.filter(|_| owner == Some(Owner::Ours));
+        self.drift.extend(ours.and_then(|live| drift(manifest, live)));
+        self.changes.push(change(manifest, live));
     }
 
     /// What is done with this object, if it is not foreign.
@@ -279,6 +303,29 @@ pub fn change(manifest: &Manifest, live: Option<&Live>) -> Change {
     Change { action, reference, fields }
 }
 
+/// What somebody else has altered in an object of ours. What merely differs is no drift: it was last written by us, for
+/// an earlier request. The server knows whose a field is; one of ours that is gone has left no trace, and counts where
+/// every request has it.
+fn drift(manifest: &Manifest, live: &Live) -> Option<Drift> {
+    let theirs = |field: &String| match field.trim_start_matches('/').split('/').collect::<Vec<_>>()[..] {
+        ["metadata", "labels", key] => altered(key, &live.labels, &live.owned_labels),
+        ["metadata", "annotations", key] => altered(key, &live.annotations, &live.owned_annotations),
+        [field, ..] => live.managers.get(field).is_none_or(|manager| manager != MANAGER),
+        [] => false,
+    };
+    let fields: Vec<String> = differences(manifest, live).into_iter().filter(theirs).collect();
+    let top = fields.iter().filter_map(|field| field.split('/').nth(1)).filter(|field| *field != "metadata");
+    let by = top.clone().filter_map(|field| live.managers.get(field).cloned()).collect();
+    let grants = top.count() > 0;
+    (!fields.is_empty()).then(|| Drift { reference: manifest.reference.clone(), fields, by, grants })
+}
+
+/// Whether a label or an annotation that differs is there, and has another value than the one we gave it.
+fn altered(key: &str, have: &BTreeMap<String, String>, owned: &BTreeSet<String>) -> bool {
+    let is = |known: &String| escaped(known) == key;
+    have.keys().any(is) && !owned.iter().any(is)
+}
+
 /// Pointers to what a server-side apply of the manifest would change.
 fn differences(manifest: &Manifest, live: &Live) -> Vec<String> {
     let mut fields = Vec::new();
@@ -365,6 +412,28 @@ mod tests {
         live.labels.insert("old".to_owned(), "x".to_owned());
         live.owned_labels.insert("old".to_owned());
         assert_eq!(change(&role(&pods(&["get"])), Some(&live)).fields, ["/metadata/labels/old"]);
+    }
+
+    #[test]
+    fn what_others_have_altered_is_told_from_what_is_asked_for_anew() {
+        let mut live = live(&pods(&["get"]));
+        let wanted = role(&pods(&["get", "list"]));
+        let by = |manager: &str| BTreeMap::from([("rules".to_owned(), manager.to_owned())]);
+        live.managers = by(MANAGER);
+        assert_eq!(drift(&wanted, &live), None);
+        live.managers = by("kubectl-edit");
+        let found = drift(&wanted, &live).unwrap();
+        assert_eq!((found.fields, found.grants), (vec!["/rules/0/verbs".to_owned()], true));
+        assert_eq!(found.by, BTreeSet::from(["kubectl-edit".to_owned()]));
+        live.managers = by(MANAGER);
+        live.labels.insert("a/b".to_owned(), "theirs".to_owned());
+        let found = drift(&wanted, &live).unwrap();
+        assert_eq!((found.fields, found.grants), (vec!["/metadata/labels/a~1b".to_owned()], false));
+        live.owned_labels.insert("a/b".to_owned());
+        assert_eq!(drift(&wanted, &live), None, "a tag with another value");
+        live.labels.clear();
+        live.owned_labels.clear();
+        assert_eq!(drift(&wanted, &live), None, "a new tag, or one that somebody has removed");
     }
 
     #[test]

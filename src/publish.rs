@@ -4,9 +4,10 @@
 use std::time::Duration;
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use http::{HeaderValue, Method, Request, StatusCode, Uri, header};
+use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri, header, uri::PathAndQuery};
 use http_body_util::{BodyExt as _, Limited};
 use kube::client::Body;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Value, json};
 use tower::ServiceExt as _;
 
@@ -14,15 +15,19 @@ use crate::{
     artifact::Artifact,
     budget::Budget,
     error::{Code, Failure},
+    patience::{Patience, asked_for},
     proxy::Proxy,
     request::{FIELD, Platform},
-    text::shown,
+    retry::{Fault, Tries},
+    text::{said, shown},
     tls::{Roots, Tls},
-    transport::{self, ANSWER, Target, USER_AGENT},
+    transport::{self, ANSWER, Target, Trouble, USER_AGENT},
 };
 
 /// Time for all that is done at the platform.
-const PLATFORM: Duration = Duration::from_secs(60);
+pub const TIME: Duration = Duration::from_secs(60);
+/// How many redirects are followed for one request.
+const HOPS: u8 = 5;
 /// More of an answer than anybody reads.
 const ANSWER_BYTES: usize = 64 << 10;
 
@@ -30,23 +35,50 @@ const ANSWER_BYTES: usize = 64 << 10;
 pub struct Publisher<'a> {
     platform: &'a Platform,
     http: transport::Http,
-    budget: Budget,
+    patience: Patience<'a>,
+}
+
+/// Opens a connection, or not.
+///
+/// # Errors
+/// What went wrong on the way there.
+pub async fn dial(platform: &Platform, budget: &Budget) -> Result<transport::Http, Trouble> {
+    // Plain inside the platform's own network: nobody's certificate is looked at, so none need be loaded.
+    let roots = if platform.is_plain() { Roots::Nobody } else { Roots::System };
+    let (tls, _) = Tls::new(roots, None).map_err(|error| Trouble::of(&error))?.split();
+    let target = Target { uri: &platform.url, name: None, proxy: platform.route.proxy() };
+    let (http, _) = transport::open(&target, tls, budget.at_most(ANSWER)).await?;
+    Ok(http)
 }
 
 impl<'a> Publisher<'a> {
-    /// Opens a connection.
+    /// Opens a connection; `dialled` is what came of the first try, where there was one already.
     ///
     /// # Errors
     /// Why there is none.
-    pub async fn connect(platform: &'a Platform, budget: &Budget) -> Result<Self, Failure> {
-        // Plain inside the platform's own network: nobody's certificate is looked at, so none need be loaded.
-        let roots = if platform.is_plain() { Roots::Nobody } else { Roots::System };
-        let failed = |trouble: &transport::Trouble| unreachable("connecting to the platform", trouble, platform);
-        let (tls, _) = Tls::new(roots, None).map_err(|error| failed(&transport::Trouble::of(&error)))?.split();
-        let target = Target { uri: &platform.url, name: None, proxy: platform.route.proxy() };
-        let opening = transport::open(&target, tls, budget.at_most(ANSWER));
-        let (http, _) = opening.await.map_err(|trouble| failed(&trouble))?;
-        Ok(Self { platform, http, budget: budget.clone() })
+    pub async fn connect(
+        platform: &'a Platform,
+        patience: Patience<'a>,
+        mut dialled: Option<Result<transport::Http, Trouble>>,
+    ) -> Result<Self, Failure> {
+        const DOING: &str = "connecting to the platform";
+
+        let mut tries = Tries::default();
+        loop {
+            tries.begin();
+            let trouble = match dialled.take() {
+                Some(Ok(http)) => return Ok(Self { platform, http, patience }),
+                Some(Err(trouble)) => trouble,
+                None => match dial(platform, &patience.budget).await {
+                    Ok(http) => return Ok(Self { platform, http, patience }),
+                    Err(trouble) => trouble,
+                },
+            };
+            match Fault::of_trouble(&trouble) {
+                Some(fault) if patience.again(&mut tries, &DOING, &fault).await => {}
+                _ => return Err(tries.told(unreachable(DOING, &trouble, platform))),
+            }
+        }
     }
 
     /// Publishes the artifact. A repeat replaces what was published before.
@@ -57,22 +89,30 @@ impl<'a> Publisher<'a> {
         const DOING: &str = "publishing the artifact";
 
         let payload = artifact.document();
-        let body = json!({ "field": FIELD, "name": title, "payload": payload });
-        let answer = self.send(DOING, Method::POST, "/v1/resources", Some(&body)).await?;
-        let answer = if answer.route_is_missing() {
+        let mut body = json!({ "field": FIELD, "name": title, "payload": payload });
+        let mut collection = RESOURCES;
+        let mut answer = self.send(DOING, Method::POST, collection, Some(&body)).await?;
+        if answer.route_is_missing() {
             // Platforms before May 2026 know artifacts only, and cannot infer the type.
-            let mut body = body;
             body["type"] = json!(self.platform.resource_type);
             for part in ["data", "specs"] {
                 if let Some(part_of_payload) = payload.get(part) {
                     body[part] = part_of_payload.clone();
                 }
             }
-            self.send(DOING, Method::POST, "/v1/artifacts", Some(&body)).await?
-        } else {
-            answer
-        };
-        if answer.status.is_success() { Ok(()) } else { Err(self.refused(DOING, &answer)) }
+            collection = ARTIFACTS;
+            answer = self.send(DOING, Method::POST, collection, Some(&body)).await?;
+        }
+        if answer.is_taken() {
+            // One that does not replace by itself wants to be told what.
+            for id in &self.platform.resource_ids {
+                let replaced = self.send(DOING, Method::PUT, &record(collection, id), Some(&body)).await?;
+                if !replaced.route_is_missing() {
+                    return self.granted(DOING, &replaced);
+                }
+            }
+        }
+        self.granted(DOING, &answer)
     }
 
     /// Takes the record back under whichever of its names the platform knows it; false when it knows none.
@@ -83,29 +123,68 @@ impl<'a> Publisher<'a> {
         const DOING: &str = "deleting the platform's record";
 
         let field = json!({ "field": FIELD });
-        for (collection, body) in [("/v1/resources", None), ("/v1/artifacts", Some(&field))] {
+        for (collection, body) in [(RESOURCES, None), (ARTIFACTS, Some(&field))] {
             for id in &self.platform.resource_ids {
-                let answer = self.send(DOING, Method::DELETE, &format!("{collection}/{id}"), body).await?;
-                if answer.status.is_success() {
-                    return Ok(true);
-                }
+                let answer = self.send(DOING, Method::DELETE, &record(collection, id), body).await?;
                 if !answer.route_is_missing() {
-                    return Err(self.refused(DOING, &answer));
+                    return self.granted(DOING, &answer).map(|()| true);
                 }
             }
         }
         Ok(false)
     }
 
+    /// One request and the last word on it: what a moment may mend is tried again, because a repeat replaces or
+    /// deletes the same; and a redirect within the platform is followed.
     async fn send(&self, doing: &str, method: Method, path: &str, body: Option<&Value>) -> Result<Answer, Failure> {
-        let invalid = |error: http::Error| Failure::new(Code::PlatformRefused, doing, error.to_string());
         let base = self.platform.url.path().trim_end_matches('/');
-        let uri = Uri::builder()
-            .scheme(self.platform.url.scheme_str().unwrap_or("https"))
-            .authority(self.platform.url.authority().map_or("", http::uri::Authority::as_str))
-            .path_and_query(format!("{base}{path}"))
-            .build()
-            .map_err(invalid)?;
+        let mut uri = self.at(&format!("{base}{path}"));
+        let (mut tries, mut hops) = (Tries::default(), 0);
+        loop {
+            let Some(target) = &uri else {
+                return Err(self.failure(Code::PlatformRefused, doing, "its address makes no URL", &tries));
+            };
+            tries.begin();
+            let answer = self.once(&method, target, body).await;
+            let fault = match &answer {
+                Ok(answer) => Fault::of_status(answer.status.as_u16(), &answer.message(), asked_for(&answer.headers)),
+                Err(trouble) => Fault::of_trouble(trouble),
+            };
+            if let Some(fault) = fault
+                && self.patience.again(&mut tries, &doing, &fault).await
+            {
+                continue;
+            }
+            match answer {
+                Ok(answer) if answer.status.is_redirection() => {
+                    hops += 1;
+                    match redirect(target, &answer) {
+                        Ok(path) if hops <= HOPS => uri = self.at(path.as_str()),
+                        Ok(_) => {
+                            let cause = format!("{}: redirected more than {HOPS} times", answer.status.as_u16());
+                            return Err(self.failure(Code::PlatformRefused, doing, cause, &tries));
+                        }
+                        Err(cause) => return Err(self.failure(Code::PlatformRefused, doing, cause, &tries)),
+                    }
+                    tries = Tries::default();
+                }
+                Ok(answer) => return Ok(Answer { tries, ..answer }),
+                Err(trouble) => {
+                    return Err(self.failure(Code::PlatformUnreachable, doing, trouble.to_string(), &tries));
+                }
+            }
+        }
+    }
+
+    /// A place at the platform, and nowhere else: the login goes there.
+    fn at(&self, path_and_query: &str) -> Option<Uri> {
+        let url = &self.platform.url;
+        let builder = Uri::builder().scheme(url.scheme_str()?).authority(url.authority()?.as_str());
+        builder.path_and_query(path_and_query).build().ok()
+    }
+
+    async fn once(&self, method: &Method, uri: &Uri, body: Option<&Value>) -> Result<Answer, Trouble> {
+        let invalid = |error: http::Error| Trouble::Lost(error.to_string());
         let login = format!("{}:{}", self.platform.deployment_id, self.platform.token.expose());
         let mut login = HeaderValue::try_from(format!("Basic {}", STANDARD.encode(login)))
             .map_err(|error| invalid(error.into()))?;
@@ -130,54 +209,110 @@ impl<'a> Publisher<'a> {
         };
         let request = request.map_err(invalid)?;
 
-        self.budget.count();
+        self.patience.budget.count();
         let exchange = async {
-            let response = self.http.clone().oneshot(request).await.map_err(|error| transport::Trouble::of(&error))?;
-            let status = response.status();
+            let response = self.http.clone().oneshot(request).await.map_err(|error| Trouble::of(&error))?;
+            let (head, body) = response.into_parts();
             // A success needs no reading, and a longer text than this no explaining.
-            let bytes = Limited::new(response.into_body(), ANSWER_BYTES)
-                .collect()
-                .await
-                .map(http_body_util::Collected::to_bytes);
-            Ok(Answer { status, text: String::from_utf8_lossy(&bytes.unwrap_or_default()).into_owned() })
+            let bytes = Limited::new(body, ANSWER_BYTES).collect().await.map(http_body_util::Collected::to_bytes);
+            let text = String::from_utf8_lossy(&bytes.unwrap_or_default()).into_owned();
+            Ok(Answer { status: head.status, headers: head.headers, text, tries: Tries::default() })
         };
-        let answer = tokio::time::timeout(self.budget.at_most(ANSWER), exchange).await;
-        let answer = answer.unwrap_or(Err(transport::Trouble::Timeout("no answer")));
-        answer.map_err(|trouble| unreachable(doing, &trouble, self.platform))
+        let answer = tokio::time::timeout(self.patience.budget.at_most(ANSWER), exchange).await;
+        answer.unwrap_or(Err(Trouble::Timeout("no answer")))
     }
 
-    fn refused(&self, doing: &str, answer: &Answer) -> Failure {
-        let cause = format!("{}: {}", answer.status.as_u16(), answer.message());
-        Failure::new(Code::PlatformRefused, doing, cause).on(self.platform.address())
+    fn granted(&self, doing: &str, answer: &Answer) -> Result<(), Failure> {
+        if answer.status.is_success() {
+            return Ok(());
+        }
+        let status = answer.status.as_u16();
+        let message = answer.message();
+        let message = if message.is_empty() { answer.status.to_string() } else { format!("{status}: {message}") };
+        let why = match status {
+            401 | 403 => "; the token of a deployment ends with it, or when it is aborted",
+            404 | 405 => "; MASSDRIVER_URL may not be the platform's",
+            _ => "",
+        };
+        let failure = self.failure(Code::PlatformRefused, doing, format!("{message}{why}"), &answer.tries);
+        Err(match status {
+            401 | 403 => failure.next("start another deployment, which gets a token of its own"),
+            _ => failure,
+        })
+    }
+
+    fn failure(&self, code: Code, doing: &str, cause: impl Into<String>, tries: &Tries) -> Failure {
+        let failure = tries.told(Failure::new(code, doing, cause).on(self.platform.address()));
+        Failure { unsettled: tries.in_doubt(), ..failure }
     }
 }
 
-/// All that is done at the platform, within its time.
-///
-/// # Errors
-/// Those of what is done, or that the time is up.
-pub async fn in_time<T>(
-    platform: &Platform,
-    budget: &Budget,
-    work: impl Future<Output = Result<T, Failure>>,
-) -> Result<T, Failure> {
-    match tokio::time::timeout(budget.at_most(PLATFORM), work).await {
-        Ok(result) => result,
-        Err(_) => Err(unreachable("talking to the platform", &transport::Trouble::Timeout("no answer"), platform)),
-    }
+/// The two names under which the platform has had such records.
+const RESOURCES: &str = "/v1/resources";
+const ARTIFACTS: &str = "/v1/artifacts";
+
+/// Where the record of this id is, whatever an organization's naming convention puts into one.
+fn record(collection: &str, id: &str) -> String {
+    const KEPT: AsciiSet = NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_');
+    format!("{collection}/{}", utf8_percent_encode(id, &KEPT))
 }
 
-fn unreachable(doing: &str, trouble: &transport::Trouble, platform: &Platform) -> Failure {
+fn unreachable(doing: &str, trouble: &Trouble, platform: &Platform) -> Failure {
     let code = match trouble {
-        transport::Trouble::Proxy(_) => Code::Proxy,
+        Trouble::Proxy(_) => Code::Proxy,
         _ => Code::PlatformUnreachable,
     };
     Failure::new(code, doing, trouble.to_string()).on(platform.address())
 }
 
+/// Where a redirect leads, if it may be followed: within one origin, and with the same request. Everything else would
+/// show the login to another server, or turn a publication into a question.
+///
+/// # Errors
+/// Why it is not followed.
+fn redirect(from: &Uri, answer: &Answer) -> Result<PathAndQuery, String> {
+    let status = answer.status.as_u16();
+    let location = answer.headers.get(header::LOCATION).and_then(|location| location.to_str().ok());
+    let Some(to) = location.and_then(|location| resolve(from, location)) else {
+        return Err(format!("{status}: a redirect that leads nowhere"));
+    };
+    let place = format!("{}{}", origin(&to), shown(to.path(), 200));
+    match (status, to.path_and_query()) {
+        (307 | 308, Some(path)) if origin(from) == origin(&to) => Ok(path.clone()),
+        (307 | 308, _) => Err(format!("{status}: it points to {place}, and the login is for {} only", origin(from))),
+        _ => Err(format!("{status}: it points to {place}; only 307 and 308 are followed, which keep the request")),
+    }
+}
+
+/// The address that a `Location` means, seen from the one that was asked (RFC 3986, section 5.2, but for dot segments,
+/// which the server may resolve).
+fn resolve(from: &Uri, location: &str) -> Option<Uri> {
+    let location = location.split('#').next()?;
+    let absolute = if location.contains("://") && !location.starts_with('/') {
+        location.to_owned()
+    } else if location.starts_with("//") {
+        format!("{}:{location}", from.scheme_str()?)
+    } else if location.starts_with('/') {
+        format!("{}{location}", origin(from))
+    } else {
+        let (directory, _) = from.path().rsplit_once('/')?;
+        format!("{}{directory}/{location}", origin(from))
+    };
+    absolute.parse().ok()
+}
+
+/// Scheme, host and port: whom a login is for. Without a user.
+fn origin(uri: &Uri) -> String {
+    let scheme = uri.scheme_str().unwrap_or("https").to_ascii_lowercase();
+    let port = uri.port_u16().unwrap_or(if scheme == "http" { 80 } else { 443 });
+    format!("{scheme}://{}:{port}", uri.host().unwrap_or_default().to_ascii_lowercase())
+}
+
 struct Answer {
     status: StatusCode,
+    headers: HeaderMap,
     text: String,
+    tries: Tries,
 }
 
 impl Answer {
@@ -185,20 +320,124 @@ impl Answer {
         matches!(self.status, StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED)
     }
 
-    /// The platform's own words: `{"error": ".."}`, `{"errors": {"field": [".."]}}`, or whatever came.
-    fn message(&self) -> String {
+    /// True when there is something under this field already, and the platform does not replace it by itself.
+    fn is_taken(&self) -> bool {
         let document: Value = serde_json::from_str(&self.text).unwrap_or_default();
-        let text = match (document.get("error"), document.get("errors").and_then(Value::as_object)) {
-            (Some(Value::String(error)), _) => error.clone(),
-            (_, Some(errors)) => {
-                let sentence = |(field, texts): (&String, &Value)| {
-                    let texts: Vec<&str> = texts.as_array().into_iter().flatten().filter_map(Value::as_str).collect();
-                    format!("{field} {}", texts.join(", "))
-                };
-                errors.iter().map(sentence).collect::<Vec<_>>().join("; ")
-            }
-            _ => self.text.clone(),
+        let said = |field: &str| {
+            let text = document.pointer(&format!("/errors/{field}")).map(words).unwrap_or_default();
+            ["taken", "unique", "already", "exists"].iter().any(|word| text.contains(word))
         };
-        shown(&text, 300)
+        match self.status {
+            StatusCode::CONFLICT => true,
+            StatusCode::UNPROCESSABLE_ENTITY => said("field") || said("identifier"),
+            _ => false,
+        }
+    }
+
+    /// The platform's own words: `{"error": ".."}`, `{"errors": {"field": [".."]}}`, or whatever text came. A document
+    /// of another form may repeat what was sent, and is not quoted.
+    fn message(&self) -> String {
+        match serde_json::from_str::<Value>(&self.text) {
+            Ok(Value::Object(document)) => {
+                let said = ["error", "errors", "message"].iter().find_map(|key| document.get(*key));
+                said.map_or_else(|| "an answer without an error".to_owned(), |said| shown(&words(said), 300))
+            }
+            Ok(Value::String(text)) => shown(&text, 300),
+            Ok(_) => String::new(),
+            Err(_) => said(&self.text, 300),
+        }
+    }
+}
+
+/// All texts in an error, each behind the name of what it is about.
+fn words(error: &Value) -> String {
+    match error {
+        Value::String(text) => text.clone(),
+        Value::Array(texts) => texts.iter().map(words).collect::<Vec<_>>().join(", "),
+        Value::Object(errors) => {
+            let sentence = |(about, texts): (&String, &Value)| match about.as_str() {
+                "detail" | "message" => words(texts),
+                about => format!("{about} {}", words(texts)),
+            };
+            errors.iter().map(sentence).collect::<Vec<_>>().join("; ")
+        }
+        _ => String::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rstest::rstest;
+
+    fn answer(status: u16, location: Option<&str>, text: &str) -> Answer {
+        let location = location.map(|location| (header::LOCATION, location.parse().unwrap()));
+        let (status, headers) = (StatusCode::from_u16(status).unwrap(), location.into_iter().collect());
+        Answer { status, headers, text: text.to_owned(), tries: Tries::default() }
+    }
+
+    #[rstest]
+    #[case::relative(307, "/v2/resources?a=b", Ok("/v2/resources?a=b"))]
+    #[case::absolute(308, "https://p.example/x", Ok("/x"))]
+    #[case::default_port(308, "https://P.example:443/x#part", Ok("/x"))]
+    #[case::beside(307, "things", Ok("/base/v1/things"))]
+    #[case::no_path(307, "https://p.example", Ok("/"))]
+    #[case::other_host(307, "https://evil.example/x?token=1", Err("https://evil.example:443/x,"))]
+    #[case::other_host_of_the_same_scheme(308, "//evil.example/x", Err("https://evil.example:443/x,"))]
+    #[case::other_port(308, "https://p.example:8443/x", Err("https://p.example:8443/x,"))]
+    #[case::downgrade(308, "http://p.example/x", Err("http://p.example:80/x,"))]
+    #[case::a_user(308, "https://me:pw@evil.example/x", Err("to https://evil.example:443/x,"))]
+    #[case::turns_a_post_into_a_get(302, "/v2/resources?a=b", Err("https://p.example:443/v2/resources;"))]
+    #[case::moved(301, "https://p.example/x", Err("only 307 and 308"))]
+    #[case::not_modified(304, "", Err("only 307 and 308"))]
+    #[case::nonsense(307, "http://[", Err("leads nowhere"))]
+    fn the_login_stays_where_it_belongs(
+        #[case] status: u16,
+        #[case] location: &str,
+        #[case] expected: Result<&str, &str>,
+    ) {
+        let from = "https://p.example/base/v1/resources".parse().unwrap();
+        match (redirect(&from, &answer(status, Some(location), "")), expected) {
+            (Ok(path), Ok(expected)) => assert_eq!(path.as_str(), expected),
+            (Err(cause), Err(expected)) => {
+                assert!(cause.contains(expected), "{cause}");
+                assert!(!cause.contains("pw") && !cause.contains('?'), "{cause}");
+            }
+            (got, _) => panic!("{got:?}"),
+        }
+    }
+
+    #[test]
+    fn a_redirect_without_a_place_leads_nowhere() {
+        let from = "https://p.example/v1/resources".parse().unwrap();
+        assert!(redirect(&from, &answer(308, None, "")).unwrap_err().contains("leads nowhere"));
+    }
+
+    #[rstest]
+    #[case(r#"{"error": "Forbidden"}"#, "Forbidden")]
+    #[case(r#"{"errors": {"detail": "Not Found"}}"#, "Not Found")]
+    #[case(r#"{"errors": {"name": ["is blank", "is short"], "payload": ["x"]}}"#, "name is blank, is short; payload x")]
+    #[case(r#"{"errors": {"payload": {"authentication": ["is missing"]}}}"#, "payload authentication is missing")]
+    #[case(r#"{"errors": ["one", {"message": "two"}]}"#, "one, two")]
+    #[case(r#"{"error": {"message": "m"}}"#, "m")]
+    #[case(r#"{"payload": {"authentication": "echo"}}"#, "an answer without an error")]
+    #[case(r#""text""#, "text")]
+    #[case("[1]", "")]
+    #[case("no upstream", "no upstream")]
+    #[case(" <!DOCTYPE html><p>oops</p>", "an HTML page")]
+    #[case("", "")]
+    fn error_bodies_are_read_in_every_form(#[case] text: &str, #[case] expected: &str) {
+        assert_eq!(answer(422, None, text).message(), expected);
+    }
+
+    #[rstest]
+    #[case(409, "", true)]
+    #[case(422, r#"{"errors": {"field": ["has already been taken"]}}"#, true)]
+    #[case(422, r#"{"errors": {"identifier": "must be unique"}}"#, true)]
+    #[case(422, r#"{"errors": {"field": ["can't be blank"]}}"#, false)]
+    #[case(422, r#"{"errors": {"payload": ["has already been taken"]}}"#, false)]
+    #[case(400, r#"{"errors": {"field": ["has already been taken"]}}"#, false)]
+    fn what_is_there_already_is_told_from_what_is_wrong(#[case] status: u16, #[case] text: &str, #[case] taken: bool) {
+        assert_eq!(answer(status, None, text).is_taken(), taken);
     }
 }

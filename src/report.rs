@@ -4,6 +4,7 @@
 use std::{
     cell::{Cell, RefCell},
     convert::Infallible,
+    fmt::Display,
     io::Write,
     time::{Duration, Instant},
 };
@@ -19,7 +20,9 @@ use crate::{
     object::Reference,
     plan::{self, Change},
     rbac::{self, Permissions, Tuple},
+    retry::Fault,
     secret::{Redactor, Token},
+    text::one_line,
 };
 
 /// Where a run prints to.
@@ -31,6 +34,7 @@ pub struct Report {
     budget: RefCell<Option<Budget>>,
     document: RefCell<Document>,
     written: RefCell<Vec<String>>,
+    pausing: Cell<usize>,
     spoke: Cell<bool>,
     look: Look,
     waits: RefCell<Vec<(u32, String, Instant)>>,
@@ -116,6 +120,7 @@ impl Report {
             budget: RefCell::default(),
             document: RefCell::new(Document { version: 1, ..Document::default() }),
             written: RefCell::default(),
+            pausing: Cell::default(),
             spoke: Cell::default(),
             look,
             waits: RefCell::default(),
@@ -221,7 +226,13 @@ impl Report {
             fields => format!("  {}", fields.join(" ")),
         };
         self.step(change.action.as_str(), &format!("{}{fields}", change.reference), took);
-        self.document.borrow_mut().changes.push(change.clone());
+        let changes = &mut self.document.borrow_mut().changes;
+        match changes.iter_mut().find(|known| known.reference == change.reference) {
+            // A run that had to begin anew: what it did before counts.
+            Some(known) if change.action != plan::Action::Unchanged => *known = change.clone(),
+            Some(_) => {}
+            None => changes.push(change.clone()),
+        }
     }
 
     /// A write went through; a later failure says so.
@@ -249,6 +260,34 @@ impl Report {
             self.step(finding.severity.as_str(), &finding.message, None);
         }
         self.document.borrow_mut().findings.push(finding);
+    }
+
+    /// The server has something to say to whoever uses it; once is enough.
+    pub fn server_warning(&self, text: &str) {
+        self.finding_once(Finding::remark("server-warning", Severity::Info, format!("the server warns: {text}")));
+    }
+
+    /// Something that there may be more than one occasion to say.
+    pub fn finding_once(&self, finding: Finding) {
+        if !self.document.borrow().findings.contains(&finding) {
+            self.finding(finding);
+        }
+    }
+
+    /// A request is sent again after a pause, which lasts as long as what is returned. Where many wait at the same
+    /// time, the first ones speak for all.
+    pub fn retry(&self, what: &dyn Display, fault: &Fault, pause: Duration, (next, last): (u8, u8)) -> Pause<'_> {
+        match self.pausing.get() {
+            pausing if pausing < LISTED => {
+                let seconds = pause.as_secs_f64();
+                let text = format!("{what}: {}; again in {seconds:.1} s (try {next} of at most {last})", fault.what);
+                self.step("retry", &text, None);
+            }
+            LISTED => self.step("retry", "and more requests with these", None),
+            _ => {}
+        }
+        self.pausing.set(self.pausing.get() + 1);
+        Pause(&self.pausing)
     }
 
     /// The credential is proved.
@@ -364,7 +403,7 @@ impl Report {
     fn line_with(&self, text: &str, finish: impl FnOnce(String) -> String) {
         self.spoke.set(true);
         self.wipe();
-        let line = finish(self.redactor.sweep(text).trim_end().to_owned());
+        let line = finish(one_line(&self.redactor.sweep(text)).trim_end().to_owned());
         // A closed stderr is no reason to stop half-way through a change.
         let _ = writeln!(self.log.borrow_mut(), "{line}");
     }
@@ -389,3 +428,12 @@ const PATIENCE: Duration = Duration::from_millis(500);
 const NARROW: usize = 78;
 /// How many lines of tuples the log lists, and how many writes; the document has all of them.
 const LISTED: usize = 10;
+
+/// A request that pauses before it is sent again.
+pub struct Pause<'a>(&'a Cell<usize>);
+
+impl Drop for Pause<'_> {
+    fn drop(&mut self) {
+        self.0.set(self.0.get() - 1);
+    }
+}

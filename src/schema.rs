@@ -62,8 +62,8 @@ impl Schema {
                 unexpected
                     .iter()
                     .map(|field| {
-                        let field = crate::text::shown(field, 40);
-                        one(format!("unknown field `{field}`")).help(format!("known fields: {known}"))
+                        let field = crate::text::key_shown(field);
+                        one(format!("unknown field {field}")).help(format!("known fields: {known}"))
                     })
                     .collect()
             }

@@ -24,6 +24,9 @@ use secrecy::{ExposeSecret as _, SecretString};
 pub struct Token(SecretString);
 
 impl Token {
+    /// More than any server takes in a header by far.
+    const LONGEST: usize = 64 << 10;
+
     /// Takes a token as it stands in a document or a Secret.
     ///
     /// # Errors
@@ -32,6 +35,9 @@ impl Token {
     pub fn parse(raw: &str) -> Result<Self, &'static str> {
         if raw.is_empty() {
             return Err("is empty");
+        }
+        if raw.len() > Self::LONGEST {
+            return Err("is longer than 64 KiB: that is no token");
         }
         if raw.ends_with(['\n', '\r']) {
             return Err("ends in a line break: remove it where the token was stored");
@@ -55,11 +61,21 @@ impl Token {
         Some(value)
     }
 
+    /// False for a word that stands everywhere, such as `1` or `token`.
+    #[must_use]
+    pub fn is_telling(&self) -> bool {
+        is_telling(&self.0)
+    }
+
     /// `sha256:` and 64 hex digits: names the token without giving it away.
     #[must_use]
     pub fn fingerprint(&self) -> String {
         format!("sha256:{}", sha256(self.expose().as_bytes()))
     }
+}
+
+fn is_telling(secret: &SecretString) -> bool {
+    secret.expose_secret().len() >= 8
 }
 
 /// SHA-256 as 64 hexadecimal digits.
@@ -92,7 +108,7 @@ impl Redactor {
     /// The same for whatever else is a secret, unless it is a word that stands everywhere: blanking `1` or `token`
     /// would hide nothing and spoil every line.
     pub fn learn_secret(&self, secret: &SecretString) {
-        if secret.expose_secret().len() >= 8 {
+        if is_telling(secret) {
             self.secrets.lock().unwrap_or_else(PoisonError::into_inner).push(secret.clone());
         }
     }

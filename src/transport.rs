@@ -19,7 +19,7 @@ use http::Request;
 use hyper_rustls::{FixedServerNameResolver, HttpsConnector, HttpsConnectorBuilder, MaybeHttpsStream};
 use hyper_util::{
     client::legacy::{Client, connect::Connection as _},
-    rt::TokioExecutor,
+    rt::{TokioExecutor, TokioTimer},
 };
 use kube::client::Body;
 use rustls::{CertificateError, pki_types::ServerName};
@@ -39,6 +39,9 @@ const CONNECT: Duration = Duration::from_secs(10);
 
 /// Time for one answer, of whichever server.
 pub const ANSWER: Duration = Duration::from_secs(30);
+/// A connection on which an answer is awaited is asked for a sign of life after this time, and given the same again to
+/// give one: a way that has gone dead is left before the time for the answer is up, so that another try takes another.
+const SIGN_OF_LIFE: Duration = Duration::from_secs(10);
 /// What this program calls itself: audit logs and managed fields keep it.
 pub const USER_AGENT: &str = concat!("k8s-token/", env!("CARGO_PKG_VERSION"));
 
@@ -57,7 +60,12 @@ pub struct Http {
 impl Http {
     fn new(first: Option<Stream>, connector: HttpsConnector<Tunnel>, http2: bool) -> Self {
         let warm = Warm { first: Arc::new(Mutex::new(first)), connector: connector.clone() };
-        let client = Client::builder(TokioExecutor::new()).http2_only(http2).build(warm);
+        let client = Client::builder(TokioExecutor::new())
+            .http2_only(http2)
+            .timer(TokioTimer::new())
+            .http2_keep_alive_interval(SIGN_OF_LIFE)
+            .http2_keep_alive_timeout(SIGN_OF_LIFE)
+            .build(warm);
         Self { pool: Retry::new(Unprocessed { left: 3 }, client), connector, http2 }
     }
 

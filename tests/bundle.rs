@@ -1,10 +1,14 @@
-//! The bundle as the platform and its users get it: massdriver.yaml, the schemas made from it, the runbook, and what a
-//! publish uploads. `UPDATE_SCHEMAS=1 cargo test --test bundle` rewrites the schemas.
+//! The bundle as the platform and its users get it: massdriver.yaml, the schemas made from it, the runbook, what a
+//! publish uploads, and the same for old platforms. `UPDATE_SCHEMAS=1 cargo test --test bundle` rewrites what is made.
 
 #![allow(clippy::expect_used, clippy::panic, reason = "helpers of tests fail by panicking, as tests do")]
 
+#[path = "bundle/examples.rs"]
+mod examples;
 #[path = "bundle/form.rs"]
 mod form;
+#[path = "bundle/legacy.rs"]
+mod legacy;
 #[path = "bundle/mass.rs"]
 mod mass;
 #[path = "bundle/publish.rs"]
@@ -12,18 +16,44 @@ mod publish;
 #[path = "bundle/runbook.rs"]
 mod runbook;
 
-use std::{fs, path::Path};
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+    sync::Once,
+};
 
 use mass::Bundle;
 use serde_json::Value;
 
 fn bundle() -> Bundle {
+    up_to_date();
     Bundle::read(Path::new("massdriver.yaml"))
 }
 
 fn json_file(path: &str) -> Value {
+    up_to_date();
     let text = fs::read_to_string(path).unwrap_or_else(|error| panic!("{path}: {error}"));
     serde_json::from_str(&text).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+/// Every file that is made from massdriver.yaml: path and content.
+fn made() -> BTreeMap<PathBuf, String> {
+    let schemas = Bundle::read(Path::new("massdriver.yaml")).schemas();
+    let legacy = legacy::files().into_iter().map(|(name, content)| (Path::new("legacy").join(name), content));
+    schemas.into_iter().map(|(name, content)| (name.into(), content)).chain(legacy).collect()
+}
+
+/// Makes them anew, if that is asked for, before any test looks at one.
+fn up_to_date() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        if std::env::var_os("UPDATE_SCHEMAS").is_some() {
+            for (file, content) in made() {
+                fs::write(&file, content).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
+            }
+        }
+    });
 }
 
 fn validator(schema: &Value) -> jsonschema::Validator {
@@ -31,13 +61,11 @@ fn validator(schema: &Value) -> jsonschema::Validator {
 }
 
 #[test]
-fn committed_schemas_are_what_the_cli_would_write() {
-    for (file, content) in bundle().schemas() {
-        if std::env::var_os("UPDATE_SCHEMAS").is_some() {
-            fs::write(&file, &content).expect("the schema can be written");
-        }
+fn committed_files_are_what_is_made_of_massdriver_yaml() {
+    up_to_date();
+    for (file, content) in made() {
         let committed = fs::read_to_string(&file).unwrap_or_default();
-        assert!(committed == content, "{file} is stale: run UPDATE_SCHEMAS=1 cargo test --test bundle");
+        assert!(committed == content, "{} is stale: run UPDATE_SCHEMAS=1 cargo test --test bundle", file.display());
     }
 }
 

@@ -118,7 +118,7 @@ fn each_side_is_finished_whatever_the_other_says() {
     let namespace = cp.namespace("sides");
     let instance = Instance::new(cp.admin(), &namespace);
     instance.provision();
-    instance.platform.fail_next(500, "<html>oops</html>");
+    instance.platform.fail_next(422, "<html>oops</html>");
     let document = instance.ask("decommission", &["--publish"]).expect_code(69).document();
     assert_eq!(document["error"]["code"], "platform-refused");
     assert_eq!(cp.get(&paths(&namespace)[0]), None, "the cluster is clean");

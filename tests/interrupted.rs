@@ -64,7 +64,7 @@ fn stopped(instance: &Instance, action: &str, n: usize, how: Stop) -> bool {
     let parent = cp.admin().by_way_of(&proxy.server());
     let far = Instance { params: instance.params.clone(), ..Instance::new(&parent, &instance.namespace) };
     let mut command = far.command(action, &["--publish"]);
-    command.envs(instance.platform.env());
+    command.envs(instance.environment());
     if !matches!(how, Stop::Terminated) {
         let mut child = start(&mut command);
         let cut = proxy.kill_at_cut(&mut child);
@@ -233,7 +233,7 @@ fn two_runs(one: &str, other: &str, there: bool, round: u64) {
     let mut wishes = Instance::new(cp.admin(), &namespace);
     wishes.params["rules"][0]["verbs"] = json!(["get", "list", "watch"]);
     let mut commands = [wishes.command(one, &["--publish"]), instance.command(other, &["--publish"])];
-    commands[0].envs(instance.platform.env());
+    commands[0].envs(instance.environment());
     let mut children = Vec::new();
     for command in &mut commands {
         children.push(start(command));

@@ -38,6 +38,7 @@ const RULES: &[(&str, &[&str])] = &[
             "login.rs",
             "report.rs",
             "transport.rs",
+            "patience.rs",
             "tunnel.rs",
             "publish.rs",
             "cluster/mod.rs",

@@ -163,12 +163,33 @@ fn what_the_readme_quotes_of_the_quickstart_is_what_it_says() {
     }
 }
 
+/// What a heading is called in a link, as GitHub makes it.
+fn anchor(heading: &str) -> String {
+    let words = heading.trim_start_matches('#').trim().to_lowercase();
+    words.chars().filter(|sign| sign.is_alphanumeric() || " -_".contains(*sign)).collect::<String>().replace(' ', "-")
+}
+
 #[test]
 fn links_lead_somewhere() {
-    for document in ["README.md", "src/README.md", "tests/testbed/README.md"] {
+    for document in [
+        "README.md",
+        "src/README.md",
+        "tests/testbed/README.md",
+        "examples/downstream/README.md",
+        "docs/migration.md",
+        "docs/old-platforms.md",
+        "legacy/README.md",
+    ] {
         let folder = Path::new(document).parent().expect("a folder");
         for link in text(document).split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
-            assert!(link.starts_with("https://") || folder.join(link).exists(), "{document}: {link}");
+            let (file, heading) = link.split_once('#').unwrap_or((link, ""));
+            let known = link.starts_with("https://") || folder.join(file).exists();
+            assert!(known, "{document}: {link}");
+            if !heading.is_empty() && !link.starts_with("https://") {
+                let headings = text(&folder.join(file).display().to_string());
+                let anchors: Vec<String> = headings.lines().filter(|line| line.starts_with('#')).map(anchor).collect();
+                assert!(anchors.iter().any(|anchor| anchor == heading), "{document}: {link} is none of {anchors:?}");
+            }
         }
     }
 }

@@ -300,6 +300,70 @@ fn the_original_cannot_take_it_back() {
     assert_eq!(versions(cp, &instance.namespace), settled);
 }
 
+/// Instances whose namespace was changed behind the form: helm made a second release then, and left the first one.
+fn moved(mark: &Value) -> (Instance, String, String) {
+    let cp = control_plane();
+    let mut instance = instance("moved");
+    instance.params["md_metadata"]["default_tags"]["md-package"] = mark.clone();
+    let former = instance.namespace.clone();
+    original(Helm::v3(), &instance).provision();
+    let old = token(&former);
+    let home = cp.unused_namespace("moved");
+    instance.params["namespace"] = json!(home);
+    instance.params["md_metadata"]["default_tags"]["md-package"] = json!(NAME);
+    instance.config = json!({"namespace": home});
+    instance.namespace = home;
+    (instance, former, old)
+}
+
+/// One after the other: an instance would find what another test has left of the same name and mark.
+#[test]
+fn what_it_has_left_in_another_namespace_is_found_and_removed() {
+    a_namesake_in_another_namespace_is_left_alone();
+    a_decommission_removes_it();
+    let cp = control_plane();
+    let (instance, former, old) = moved(&json!(NAME));
+    let there = versions(cp, &former);
+    let plan = instance.ask("plan", &[]).expect_code(0);
+    assert_eq!(versions(cp, &former), there, "a plan changes nothing");
+    let document = plan.document();
+    let planned = document["changes"].as_array().unwrap().iter();
+    let announced = planned.filter(|change| change["action"] == "delete" && change["namespace"] == json!(former));
+    assert_eq!(announced.count(), 5, "{}", plan.stdout);
+    assert_eq!(finding(&plan, "moved").unwrap()["severity"], "high");
+    assert!(finding(&plan, "parent-exposed").unwrap()["message"].as_str().unwrap().contains(&former));
+
+    instance.act("provision").expect_code(0);
+    let new = token_of(&instance.platform.resource("token").unwrap());
+    assert_eq!(status(cp, &new, &format!("/api/v1/namespaces/{}/pods", instance.namespace)), 200);
+    assert_eq!(status(cp, &old, "/api"), 401);
+    assert_eq!(versions(cp, &former), []);
+    assert_eq!(revisions(&former, NAME).len(), 0);
+    let again = instance.ask("provision", &[]).expect_code(0);
+    assert!(changes(&again.document()).iter().all(|(action, _)| action == "unchanged"), "{}", again.stdout);
+}
+
+fn a_decommission_removes_it() {
+    let cp = control_plane();
+    let (instance, former, old) = moved(&json!(NAME));
+    instance.ask("decommission", &[]).expect_code(0);
+    assert_eq!(versions(cp, &former), []);
+    assert_eq!(revisions(&former, NAME).len(), 0);
+    assert_eq!(status(cp, &old, "/api"), 401);
+}
+
+fn a_namesake_in_another_namespace_is_left_alone() {
+    let cp = control_plane();
+    let (instance, former, old) = moved(&json!("acme-prod-demo-x7k2"));
+    let there = versions(cp, &former);
+    let ran = instance.ask("provision", &[]).expect_code(0);
+    assert!(finding(&ran, "moved").is_none(), "{}", ran.stderr);
+    instance.ask("decommission", &[]).expect_code(0);
+    assert_eq!(versions(cp, &former), there);
+    assert_eq!(revisions(&former, NAME).len(), 1);
+    assert_eq!(status(cp, &old, "/api"), 200);
+}
+
 /// A release of that name, of another chart: the original's with another name in its Chart.yaml.
 fn of_another_chart(instance: &Instance) {
     let chart = instance.path("chart");

@@ -5,6 +5,7 @@
 //! read it would be a multiple of all that is said here.
 
 mod refusal;
+mod warning;
 
 pub use refusal::{denied, needed, not_grantable, summary};
 
@@ -16,12 +17,13 @@ use std::{
 };
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
+use http_body_util::BodyExt as _;
 use kube::{
     Client, Config,
     api::{DeleteParams, GetParams, ListParams, Patch, PatchParams, PostParams, Preconditions},
-    client::ConfigExt as _,
+    client::{Body, ConfigExt as _},
     config::AuthInfo,
-    core::{Request, request::Error as Unbuilt},
+    core::{Request, Status, request::Error as Unbuilt},
 };
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use rustls::{client::ResolvesClientCert, pki_types::ServerName};
@@ -31,21 +33,23 @@ use tokio::sync::Semaphore;
 use tower::ServiceBuilder;
 
 use crate::{
-    budget::Budget,
     connection::{CaBundle, Connection, Login},
     credential::{Identity, Review},
     error::{Code, Failure},
     login::{Credentials, LoggedIn, Session},
     name::Namespace,
-    object::{Kind, Live, MANAGED_BY, MANAGER, Manifest, Reference},
+    object::{Kind, Live, MANAGED_BY, MANAGER, Manifest, Reference, held_by},
     observed::Presence,
     original,
+    patience::{Patience, asked_for},
     rbac::{Atom, Rule, Target},
-    secret::{Redactor, Token},
+    retry::{Fault, Tries},
+    secret::Token,
+    text::shown,
     tls::{Anchor, Roots, Tls},
-    transport::{self, ANSWER, Target as Peer, USER_AGENT},
+    transport::{self, ANSWER, Target as Peer, Trouble, USER_AGENT},
 };
-use refusal::Attempt;
+use refusal::{Attempt, Refusal};
 
 /// Time for the token controller.
 const TOKEN: Duration = Duration::from_secs(60);
@@ -64,11 +68,11 @@ const PAGE: u32 = 500;
 const NOWHERE: &str = "-";
 
 /// An open connection to one API server as one user.
-pub struct Cluster {
+pub struct Cluster<'a> {
     client: Client,
     turns: Semaphore,
     server: String,
-    budget: Budget,
+    patience: Patience<'a>,
     /// `HTTP/2` or `HTTP/1.1`.
     pub protocol: &'static str,
     /// The CA of the system that the server was verified against, where none was given.
@@ -84,8 +88,6 @@ pub struct Way<'a> {
     pub ca: Option<&'a CaBundle>,
     /// The name to expect instead of its host.
     pub name: Option<&'a ServerName<'static>>,
-    /// What is left of the run.
-    pub budget: &'a Budget,
 }
 
 /// An object as it came, taken apart: what may travel on, and the token in it.
@@ -94,35 +96,41 @@ pub struct Seen {
     pub live: Live,
     /// The token of a Secret.
     pub token: Option<Token>,
+    /// Whether there is anything where a Secret has its token.
+    pub filled: bool,
 }
 
 /// An open connection on which nobody has logged in yet.
-pub struct Line {
+pub struct Line<'a> {
     config: Config,
     http: transport::Http,
     protocol: &'static str,
     anchor: Anchor,
     server: String,
-    budget: Budget,
+    patience: Patience<'a>,
     opened: Instant,
 }
 
 const CONNECTING: &str = "connecting to the cluster";
 
-impl Line {
+impl<'a> Line<'a> {
     /// Opens a connection that needs no client certificate.
     ///
     /// # Errors
     /// Which step on the way failed.
-    pub async fn open(way: Way<'_>) -> Result<Self, Failure> {
-        Self::showing(None, way).await
+    pub async fn open(way: Way<'_>, patience: Patience<'a>) -> Result<Self, Failure> {
+        Self::showing(None, way, patience).await
     }
 
-    async fn showing(identity: Option<Arc<dyn ResolvesClientCert>>, way: Way<'_>) -> Result<Self, Failure> {
+    async fn showing(
+        identity: Option<Arc<dyn ResolvesClientCert>>,
+        way: Way<'_>,
+        patience: Patience<'a>,
+    ) -> Result<Self, Failure> {
         let Connection { server, route, .. } = way.connection;
-        let trouble = |trouble: &transport::Trouble| {
+        let failed = |trouble: &Trouble| {
             let failure = trouble.while_doing(CONNECTING, server.as_str());
-            if matches!(trouble, transport::Trouble::UnknownIssuer) && way.ca.is_none() {
+            if matches!(trouble, Trouble::UnknownIssuer) && way.ca.is_none() {
                 let next = "put the CA of the cluster into the kubeconfig, or name it in SSL_CERT_FILE, then run again";
                 let cause =
                     "none of the system's CAs signed the server's certificate, and no other is given".to_owned();
@@ -131,15 +139,24 @@ impl Line {
             failure
         };
         let roots = way.ca.map_or(Roots::System, |ca| Roots::Given(ca.certificates()));
-        let tls = Tls::new(roots, identity).map_err(|error| trouble(&transport::Trouble::of(&error)))?;
-        let (tls, anchor) = tls.split();
+        let (tls, anchor) = Tls::new(roots, identity).map_err(|error| failed(&Trouble::of(&error)))?.split();
         let peer = Peer { uri: server.uri(), name: way.name, proxy: route.proxy() };
-        let opening = transport::open(&peer, tls, way.budget.at_most(ANSWER));
-        let (http, protocol) = opening.await.map_err(|error| trouble(&error))?;
+        let mut tries = Tries::default();
+        let (http, protocol) = loop {
+            tries.begin();
+            let trouble = match transport::open(&peer, tls.clone(), patience.budget.at_most(ANSWER)).await {
+                Ok(opened) => break opened,
+                Err(trouble) => trouble,
+            };
+            match Fault::of_trouble(&trouble) {
+                Some(fault) if patience.again(&mut tries, &CONNECTING, &fault).await => {}
+                _ => return Err(tries.told(failed(&trouble))),
+            }
+        };
         let mut config = Config::new(server.uri().clone());
         config.headers.push((http::header::USER_AGENT, http::HeaderValue::from_static(USER_AGENT)));
-        let (server, budget) = (server.as_str().to_owned(), way.budget.clone());
-        Ok(Self { config, http, protocol, anchor, server, budget, opened: Instant::now() })
+        let server = server.as_str().to_owned();
+        Ok(Self { config, http, protocol, anchor, server, patience, opened: Instant::now() })
     }
 
     /// False when a server may have ended it because nobody said a word: Go's HTTP/2 does after 10 s
@@ -153,15 +170,15 @@ impl Line {
     ///
     /// # Errors
     /// The token cannot be sent.
-    pub fn log_in(self, token: &Token) -> Result<Cluster, Failure> {
+    pub fn log_in(self, token: &Token) -> Result<Cluster<'a>, Failure> {
         self.into_cluster(Session::fixed(&Credentials { token: Some(token.clone()), identity: None }))
     }
 
-    fn into_cluster(self, session: Arc<Session>) -> Result<Cluster, Failure> {
+    fn into_cluster(self, session: Arc<Session>) -> Result<Cluster<'a>, Failure> {
         let extra = self.config.extra_headers_layer().map_err(|error| self.trouble(&error))?;
-        let counter = self.budget.clone();
+        let counter = self.patience.budget.clone();
         let service = ServiceBuilder::new()
-            .map_request(move |request: http::Request<kube::client::Body>| {
+            .map_request(move |request: http::Request<Body>| {
                 counter.count();
                 request
             })
@@ -172,31 +189,32 @@ impl Line {
         let client = Client::new(service, self.config.default_namespace);
         let turns = Semaphore::new(AT_ONCE);
         let verified_by = self.anchor.certificate().and_then(CaBundle::of);
-        Ok(Cluster { client, turns, server: self.server, budget: self.budget, protocol: self.protocol, verified_by })
+        let Self { server, patience, protocol, .. } = self;
+        Ok(Cluster { client, turns, server, patience, protocol, verified_by })
     }
 
     fn trouble(&self, error: &kube::Error) -> Failure {
-        transport::Trouble::of(error).while_doing(CONNECTING, &self.server)
+        Trouble::of(error).while_doing(CONNECTING, &self.server)
     }
 }
 
-impl Cluster {
+impl<'a> Cluster<'a> {
     /// Opens a connection and logs in; what a login command prints is told to the redactor.
     ///
     /// # Errors
     /// Which step on the way failed.
-    pub async fn connect(way: Way<'_>, login: &Login, redactor: &Redactor) -> Result<Self, Failure> {
+    pub async fn connect(way: Way<'_>, login: &Login, patience: Patience<'a>) -> Result<Self, Failure> {
         let person = match login {
-            Login::Token(token) => return Line::open(way).await?.log_in(token),
+            Login::Token(token) => return Line::open(way, patience).await?.log_in(token),
             Login::Kubeconfig(person) => person,
         };
         let session = match &person.command {
-            Some(command) => Session::by(command, way.budget, redactor)
+            Some(command) => Session::by(command, &patience.budget, &patience.report.redactor())
                 .await
                 .map_err(|trouble| trouble.while_doing(CONNECTING, way.connection.server.as_str()))?,
             None => Session::fixed(&person.credentials),
         };
-        let mut line = Line::showing(Some(Arc::clone(&session) as _), way).await?;
+        let mut line = Line::showing(Some(Arc::clone(&session) as _), way, patience).await?;
         line.config.auth_info = AuthInfo::clone(&person.acting);
         line.into_cluster(session)
     }
@@ -242,7 +260,15 @@ impl Cluster {
     /// # Errors
     /// Why they could not be listed.
     pub async fn list(&self, kind: Kind, namespace: Option<&Namespace>) -> Result<Vec<(Reference, Live)>, Failure> {
-        self.labelled(kind, namespace, &format!("{MANAGED_BY}={MANAGER}")).await
+        self.metadata(kind, namespace, labelled(&format!("{MANAGED_BY}={MANAGER}"))).await
+    }
+
+    /// All objects of a kind and of this name in the whole cluster, of whomever. Only their metadata.
+    ///
+    /// # Errors
+    /// Why they could not be listed.
+    pub async fn namesakes(&self, kind: Kind, name: &str) -> Result<Vec<(Reference, Live)>, Failure> {
+        self.metadata(kind, None, ListParams::default().fields(&format!("metadata.name={name}"))).await
     }
 
     /// The Secrets in which Helm keeps the revisions of this very release, without what is in them.
@@ -250,7 +276,8 @@ impl Cluster {
     /// # Errors
     /// Why they could not be listed.
     pub async fn revisions(&self, namespace: &Namespace, release: &str) -> Result<Vec<(Reference, Live)>, Failure> {
-        let found = self.labelled(Kind::Secret, Some(namespace), &original::release_selector(release)).await?;
+        let selector = labelled(&original::release_selector(release));
+        let found = self.metadata(Kind::Secret, Some(namespace), selector).await?;
         Ok(found.into_iter().filter(|(secret, _)| original::is_revision(&secret.name, release)).collect())
     }
 
@@ -265,15 +292,15 @@ impl Cluster {
         Ok(packed.and_then(|packed| original::chart_of(&packed)))
     }
 
-    async fn labelled(
+    async fn metadata(
         &self,
         kind: Kind,
         namespace: Option<&Namespace>,
-        selector: &str,
+        parameters: ListParams,
     ) -> Result<Vec<(Reference, Live)>, Failure> {
         let place = Reference { kind, namespace: namespace.map(ToString::to_string), name: String::new() };
         let attempt = self.attempt("listing", "list", Some(&place));
-        let mut parameters = ListParams::default().labels(selector).limit(PAGE);
+        let mut parameters = parameters.limit(PAGE);
         let mut found = Vec::new();
         loop {
             let page = self.send(&attempt, collection(&place).list_metadata(&parameters)).await?;
@@ -339,7 +366,21 @@ impl Cluster {
             .header(http::header::CONTENT_TYPE, "application/json-patch+json")
             .body(body.into_bytes())
             .map_err(Unbuilt::BuildRequest);
-        Ok(Seen::of(&self.send(&attempt, request).await?).live)
+        match self.exchange(&attempt, request).await? {
+            Ok(object) => Ok(Seen::of(&object).live),
+            Err(refusal) if refusal.is_own_doing() => {
+                let same = |one: &Value, other: &Value| {
+                    ["manager", "operation", "fieldsV1"].iter().all(|key| one[key] == other[key])
+                };
+                let found = self.get(reference).await.map_err(|failure| Failure { unsettled: true, ..failure })?;
+                let found = found.map(|seen| seen.live).filter(|found| {
+                    let there = |want| found.managed_fields.iter().any(|have| same(have, want));
+                    found.uid == live.uid && fields.iter().all(there)
+                });
+                self.settled(&attempt, &refusal, found)
+            }
+            Err(refusal) => Err(attempt.failed(&refusal)),
+        }
     }
 
     async fn patch(
@@ -365,10 +406,43 @@ impl Cluster {
         body["metadata"]["resourceVersion"] = json!(version);
         let attempt = Attempt { stores: !parameters.dry_run, ..self.attempt(doing, "patch", Some(reference)) };
         let request = collection(reference).patch(&segment(reference), &parameters, &Patch::Apply(&body));
-        Ok(Seen::of(&self.send(&attempt, request).await?).live)
+        match self.exchange(&attempt, request).await? {
+            Ok(object) => Ok(Seen::of(&object).live),
+            Err(refusal) if attempt.stores && refusal.is_own_doing() => {
+                let found = self.already_applied(manifest, live).await;
+                self.settled(&attempt, &refusal, found.map_err(|failure| Failure { unsettled: true, ..failure })?)
+            }
+            Err(refusal) => Err(attempt.failed(&refusal)),
+        }
     }
 
-    /// Deletes this very object; one that is gone already is done.
+    /// A conflict that may have been our own doing: `found` is the object if it was.
+    fn settled(&self, attempt: &Attempt<'_>, refusal: &Refusal, found: Option<Live>) -> Result<Live, Failure> {
+        let Some(live) = found else { return Err(Failure { unsettled: false, ..attempt.failed(refusal) }) };
+        self.patience.report.step("", &format!("{attempt} had gone through the first time"), None);
+        Ok(live)
+    }
+
+    /// After a conflict on an apply whose earlier try may have gone through: the object, if it is as that try would
+    /// have left it, which is so when the same apply over it would change nothing, not even whose field is whose.
+    async fn already_applied(&self, manifest: &Manifest, before: Option<&Live>) -> Result<Option<Live>, Failure> {
+        // More than once, because controllers may be at work on the object, too.
+        for _ in 0..3 {
+            let Some(Seen { live, .. }) = self.get(&manifest.reference).await? else { return Ok(None) };
+            if before.is_some_and(|before| before.uid != live.uid) {
+                return Ok(None);
+            }
+            match Box::pin(self.dry_run(manifest, Some(&live))).await {
+                Ok(again) => return Ok(Some(live).filter(|live| again == *live)),
+                Err(failure) if failure.code == Code::Conflict => {}
+                Err(_) => return Ok(None),
+            }
+        }
+        Ok(None)
+    }
+
+    /// Deletes this very object; one that is gone already is done. One that finalizers hold is not gone: what it
+    /// grants is still granted.
     ///
     /// # Errors
     /// Why not.
@@ -377,9 +451,15 @@ impl Cluster {
         let preconditions = Preconditions { uid: Some(live.uid.clone()), resource_version: None };
         let parameters = DeleteParams::background().preconditions(preconditions);
         match self.exchange(&attempt, collection(reference).delete(&segment(reference), &parameters)).await? {
-            Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
-            Err(error) => Err(attempt.failed(&error)),
-            Ok(_) => Ok(()),
+            Err(refusal) if refusal.is_absence() => Ok(()),
+            Err(refusal) => Err(attempt.failed(&refusal)),
+            Ok(answer) => match texts(&answer, "/metadata/finalizers") {
+                none if none.is_empty() => Ok(()),
+                finalizers => {
+                    let failure = Failure::new(Code::BeingDeleted, "deleting", held_by(&finalizers));
+                    Err(failure.on(reference.to_string()))
+                }
+            },
         }
     }
 
@@ -391,20 +471,27 @@ impl Cluster {
         const DOING: &str = "waiting for the token in";
 
         let started = Instant::now();
-        let limit = self.budget.at_most(TOKEN);
+        let limit = self.patience.budget.at_most(TOKEN);
+        let mut was_seen = false;
         loop {
             let seen = self.get(secret).await;
             let waited = started.elapsed();
             let left = limit.saturating_sub(waited);
+            was_seen |= seen.is_ok();
             match seen {
-                Ok(Some(Seen { token: Some(token), live })) => return Ok((token, live)),
+                Ok(Some(Seen { token: Some(token), live, .. })) => return Ok((token, live)),
                 Ok(None) => {
                     let cause = "it was deleted while the token was awaited; the token controller does that when the \
                                  ServiceAccount is gone";
                     return Err(Failure::new(Code::TokenSecretVanished, DOING, cause).on(secret.to_string()));
                 }
-                // The last look may be cut short by the end of the run.
-                Err(failure) if failure.code != Code::Timeout || !left.is_zero() => return Err(failure),
+                // A server that is away for a moment does not end the wait. The last look may be cut short by the
+                // end of the run, which says nothing of the server.
+                Err(failure)
+                    if !is_passing(&failure) || (left.is_zero() && !(was_seen && failure.code == Code::Timeout)) =>
+                {
+                    return Err(failure);
+                }
                 Ok(_) | Err(_) if left.is_zero() => {
                     let cause = format!("no token after {} s", waited.as_secs());
                     return Err(Failure::new(Code::TokenControllerAbsent, DOING, cause).on(secret.to_string()));
@@ -481,7 +568,7 @@ impl Cluster {
         self.send(&attempt, reviews.create(&PostParams::default(), question.to_string().into_bytes())).await
     }
 
-    const fn attempt<'a>(&'a self, doing: &'a str, verb: &'a str, object: Option<&'a Reference>) -> Attempt<'a> {
+    const fn attempt<'b>(&'b self, doing: &'b str, verb: &'b str, object: Option<&'b Reference>) -> Attempt<'b> {
         Attempt { doing, verb, object, review: None, stores: false, server: self.server.as_str() }
     }
 
@@ -489,42 +576,93 @@ impl Cluster {
     async fn find(&self, attempt: &Attempt<'_>, reference: &Reference) -> Result<Option<Value>, Failure> {
         let request = collection(reference).get(&segment(reference), &GetParams::default());
         match self.exchange(attempt, request).await? {
-            Err(kube::Error::Api(status)) if status.is_not_found() => Ok(None),
-            answer => answer.map(Some).map_err(|error| attempt.failed(&error)),
+            Err(refusal) if refusal.is_absence() => Ok(None),
+            answer => answer.map(Some).map_err(|refusal| attempt.failed(&refusal)),
         }
     }
 
     /// A request that the server has to grant.
     async fn send(&self, attempt: &Attempt<'_>, request: Built) -> Result<Value, Failure> {
-        self.exchange(attempt, request).await?.map_err(|error| attempt.failed(&error))
+        self.exchange(attempt, request).await?.map_err(|refusal| attempt.failed(&refusal))
     }
 
-    /// One request and its answer, within its time, which starts when it is its turn. Fails when there is none in time.
+    /// One request and the last word on it: what a moment may mend is tried again. Fails when there is no answer.
     ///
     /// Boxed, so that what waits for it (and what waits for that) is small, and is compiled without it.
-    fn exchange<'a>(&'a self, attempt: &'a Attempt<'_>, request: Built) -> Answered<'a> {
+    fn exchange<'b>(&'b self, attempt: &'b Attempt<'_>, request: Built) -> Answered<'b> {
         Box::pin(async move {
-            let permit = tokio::time::timeout(self.budget.at_most(Duration::MAX), self.turns.acquire()).await;
-            if permit.is_err() {
-                return Err(attempt.unanswered(&transport::Trouble::Timeout("no answer to earlier requests")));
-            }
-            let answering = async {
-                let answer = self.client.request_text(request.map_err(kube::Error::BuildRequest)?).await?;
-                let object: Map<String, Value> = serde_json::from_str(&answer).map_err(kube::Error::SerdeError)?;
-                Ok(Value::Object(object))
-            };
-            match tokio::time::timeout(self.budget.at_most(ANSWER), answering).await {
-                Ok(answer) => Ok(answer),
-                Err(_) => Err(attempt.unanswered(&transport::Trouble::Timeout("no answer"))),
+            let mut tries = Tries::default();
+            let request = request.map_err(|error| attempt.unanswered(&Trouble::of(&error), &tries))?;
+            loop {
+                tries.begin();
+                let answer = self.once(request.clone()).await;
+                let fault = match &answer {
+                    Ok(Answer::Refusal(status, after)) => refusal::fault(status, *after),
+                    Ok(_) => None,
+                    Err(trouble) => Fault::of_trouble(trouble),
+                };
+                if let Some(fault) = fault
+                    && self.patience.again(&mut tries, attempt, &fault).await
+                {
+                    continue;
+                }
+                return match answer {
+                    Ok(Answer::Object(object)) => Ok(Ok(object)),
+                    Ok(Answer::Refusal(status, _)) => Ok(Err(Refusal { status, tries })),
+                    Ok(Answer::Nonsense) => Err(attempt.nonsense()),
+                    Err(trouble) => Err(attempt.unanswered(&trouble, &tries)),
+                };
             }
         })
     }
+
+    /// One try, within its time, which starts when it is its turn.
+    async fn once(&self, request: http::Request<Vec<u8>>) -> Result<Answer, Trouble> {
+        let budget = &self.patience.budget;
+        let turn = tokio::time::timeout(budget.at_most(Duration::MAX), self.turns.acquire()).await;
+        if turn.is_err() {
+            return Err(Trouble::Timeout("no answer to earlier requests"));
+        }
+        let answering = async {
+            let answer = self.client.send(request.map(Body::from)).await.map_err(|error| Trouble::of(&error))?;
+            let (head, body) = answer.into_parts();
+            let body = body.collect().await.map_err(|error| Trouble::of(&error))?.to_bytes();
+            Ok((head, body))
+        };
+        let answer = tokio::time::timeout(budget.at_most(ANSWER), answering).await;
+        let (head, body) = answer.unwrap_or(Err(Trouble::Timeout("no answer")))?;
+        let warnings = head.headers.get_all(http::header::WARNING).iter().filter_map(|header| header.to_str().ok());
+        for text in warnings.flat_map(warning::texts) {
+            self.patience.report.server_warning(&shown(&text, 300));
+        }
+        if head.status.is_client_error() || head.status.is_server_error() {
+            let status = refusal::status(head.status.as_u16(), &String::from_utf8_lossy(&body));
+            return Ok(Answer::Refusal(Box::new(status), asked_for(&head.headers)));
+        }
+        let object = serde_json::from_slice::<Map<String, Value>>(&body);
+        Ok(object.map_or(Answer::Nonsense, |object| Answer::Object(Value::Object(object))))
+    }
+}
+
+/// What comes back.
+enum Answer {
+    Object(Value),
+    /// With the pause that it asks for.
+    Refusal(Box<Status>, Option<Duration>),
+    /// Nothing of a Kubernetes API.
+    Nonsense,
 }
 
 /// A request, unless what it is made of does not make one.
 type Built = Result<http::Request<Vec<u8>>, Unbuilt>;
 /// What the server says to one.
-type Answered<'a> = Pin<Box<dyn Future<Output = Result<Result<Value, kube::Error>, Failure>> + 'a>>;
+type Answered<'a> = Pin<Box<dyn Future<Output = Result<Result<Value, Refusal>, Failure>> + 'a>>;
+
+/// True for what has nothing to do with what was asked: the server is away or overloaded.
+const fn is_passing(failure: &Failure) -> bool {
+    use Code::{ConnectionFailed, ConnectionLost, Dns, ServerError, Timeout};
+    matches!(failure.code, ConnectionFailed | ConnectionLost | Dns | ServerError | Timeout)
+}
 
 /// An object's name as one segment of a path: a ClusterRole's may hold a question mark.
 fn segment(reference: &Reference) -> String {
@@ -549,12 +687,12 @@ impl Seen {
     fn of<'o>(object: &'o Value) -> Self {
         let token = STANDARD.decode(text(object, "/data/token")).unwrap_or_default();
         let token = std::str::from_utf8(&token).ok().and_then(|token| Token::parse(token).ok());
-        let texts = |pointer: &str| -> BTreeMap<String, String> {
+        let map = |pointer: &str| -> BTreeMap<String, String> {
             let values = object.pointer(pointer).and_then(Value::as_object).into_iter().flatten();
             values.filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned()))).collect()
         };
         let managed = list(object, "/metadata/managedFields");
-        let labels = texts("/metadata/labels");
+        let labels = map("/metadata/labels");
         // What Helm owns of the original bundle's objects becomes ours.
         let helms = labels.get(MANAGED_BY).is_some_and(|manager| manager == original::HELM);
         let ours = |entry: &&Value| original::is_ours(entry) || (helms && original::is_helms(entry));
@@ -564,22 +702,36 @@ impl Seen {
             keys.filter_map(|(key, _)| Some(key.strip_prefix("f:")?.to_owned())).collect()
         };
         // Never `data`: what a Secret holds stays in this file.
-        let fields = ["rules", "subjects", "roleRef", "type"].into_iter().filter_map(|field| {
+        let fields = ["rules", "subjects", "roleRef", "type", "immutable"].into_iter().filter_map(|field| {
             let value = object.get(field)?;
             Some((field.to_owned(), value.clone()))
         });
+        // The last entry of a field wins, and ours comes last.
+        let (our_entries, others): (Vec<_>, Vec<_>) = managed.iter().partition(|entry| original::is_ours(entry));
+        let managers = others.into_iter().chain(our_entries).flat_map(|entry| {
+            let fields = entry.get("fieldsV1").and_then(Value::as_object).into_iter().flatten();
+            fields.filter_map(|(key, _)| Some((key.strip_prefix("f:")?.to_owned(), text(entry, "/manager"))))
+        });
+        let deleting = object.pointer("/metadata/deletionTimestamp").is_some();
         let live = Live {
             uid: text(object, "/metadata/uid"),
             resource_version: text(object, "/metadata/resourceVersion"),
             labels,
-            annotations: texts("/metadata/annotations"),
+            annotations: map("/metadata/annotations"),
             fields: fields.collect(),
             owned_labels: owned("f:labels"),
             owned_annotations: owned("f:annotations"),
+            managers: managers.collect(),
             managed_fields: if helms { managed.to_vec() } else { Vec::new() },
+            deleting: deleting.then(|| texts(object, "/metadata/finalizers")),
         };
-        Self { live, token }
+        Self { live, token, filled: !text(object, "/data/token").is_empty() }
     }
+}
+
+/// Those that a selector of labels finds.
+fn labelled(selector: &str) -> ListParams {
+    ListParams::default().labels(selector)
 }
 
 /// A text in an answer; empty when it is not there.
@@ -590,4 +742,9 @@ fn text(answer: &Value, pointer: &str) -> String {
 /// A list in an answer; empty when it is not there.
 fn list<'a>(answer: &'a Value, pointer: &str) -> &'a [Value] {
     answer.pointer(pointer).and_then(Value::as_array).map_or(&[], Vec::as_slice)
+}
+
+/// A list of texts in an answer; empty when it is not there.
+fn texts(answer: &Value, pointer: &str) -> Vec<String> {
+    list(answer, pointer).iter().filter_map(Value::as_str).map(str::to_owned).collect()
 }

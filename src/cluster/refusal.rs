@@ -1,6 +1,8 @@
 //! What an API server's refusal means: a Status or a broken connection becomes a [`Failure`] with a cause in one
 //! line. The strings that are matched are those of kube-apiserver. Pure.
 
+use std::{fmt, time::Duration};
+
 use kube::core::Status;
 
 use crate::{
@@ -8,9 +10,59 @@ use crate::{
     finding::{Finding, Severity},
     object::{Kind, Reference},
     rbac::{Atom, Rule, Tuple, sentences},
-    text::shown,
+    retry::{Fault, Tries},
+    text::{said, shown},
     transport::Trouble,
 };
+
+/// Marks what is no Status, but a text.
+const NO_STATUS: &str = "Failed to parse error data";
+/// An apply with a field that the server does not know is a 500 that no repeat mends.
+const UNKNOWN_FIELD: &str = "failed to create typed patch object";
+
+/// The last word of the server.
+pub struct Refusal {
+    /// What it says.
+    pub status: Box<Status>,
+    /// How often it was asked.
+    pub tries: Tries,
+}
+
+impl Refusal {
+    /// True when the API server says that the object is not there. A gateway that knows no such page says nothing of
+    /// objects.
+    #[must_use]
+    pub fn is_absence(&self) -> bool {
+        self.status.code == 404 && self.status.reason == "NotFound"
+    }
+
+    /// True for a conflict after a try of which nothing was heard: that one may have gone through.
+    #[must_use]
+    pub const fn is_own_doing(&self) -> bool {
+        self.status.code == 409 && self.tries.in_doubt()
+    }
+}
+
+/// The refusal in an answer with this status and text. Overloaded servers, gateways and proxies answer with no Status.
+#[must_use]
+pub fn status(code: u16, text: &str) -> Status {
+    match serde_json::from_str::<Status>(text) {
+        Ok(status) if status.code == 0 && Fault::of_status(code, "", None).is_some() => status.with_code(code),
+        Ok(status) => status,
+        Err(_) => Status::failure(&said(text, 300), NO_STATUS).with_code(code),
+    }
+}
+
+/// Whether a moment may mend a refusal; `after` is what the headers say.
+#[must_use]
+pub fn fault(status: &Status, after: Option<Duration>) -> Option<Fault> {
+    if status.message.contains(UNKNOWN_FIELD) {
+        return None;
+    }
+    let asked = status.details.as_ref().map(|details| details.retry_after_seconds).filter(|seconds| *seconds > 0);
+    let after = after.or(asked.map(|seconds| Duration::from_secs(seconds.into())));
+    Fault::of_status(status.code, &status.message, after)
+}
 
 /// A request that failed: what it was for, and on which object.
 pub struct Attempt<'a> {
@@ -28,28 +80,40 @@ pub struct Attempt<'a> {
     pub server: &'a str,
 }
 
-impl Attempt<'_> {
-    /// Why it failed.
-    #[must_use]
-    pub fn failed(&self, error: &kube::Error) -> Failure {
-        match error {
-            kube::Error::Api(status) => self.refused(status),
-            kube::Error::SerdeError(_) | kube::Error::HyperError(_) => {
-                let failure = self.failure(Code::NotKubernetes, "the answer is not one of a Kubernetes API");
-                Failure { unsettled: self.stores, ..failure }
-            }
-            other => self.unanswered(&Trouble::of(other)),
+impl fmt::Display for Attempt<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.object {
+            Some(object) if !object.name.is_empty() => write!(f, "{} {object}", self.doing),
+            _ => f.write_str(self.doing),
         }
+    }
+}
+
+impl Attempt<'_> {
+    /// Why it failed. What was tried before the last word may have gone through.
+    #[must_use]
+    pub fn failed(&self, refusal: &Refusal) -> Failure {
+        let failure = refusal.tries.told(self.refused(&refusal.status));
+        let unsettled = failure.unsettled || (self.stores && refusal.tries.in_doubt());
+        Failure { unsettled, ..failure }
+    }
+
+    /// The answer is none of a Kubernetes API.
+    #[must_use]
+    pub fn nonsense(&self) -> Failure {
+        let failure = self.failure(Code::NotKubernetes, "the answer is not one of a Kubernetes API");
+        Failure { unsettled: self.stores, ..failure }
     }
 
     /// Why there is no answer. A write may have gone through all the same.
     #[must_use]
-    pub fn unanswered(&self, trouble: &Trouble) -> Failure {
+    pub fn unanswered(&self, trouble: &Trouble, tries: &Tries) -> Failure {
         let cause = match self.object {
             Some(_) => format!("{trouble} ({})", self.server),
             None => trouble.to_string(),
         };
-        Failure { unsettled: self.stores, ..self.failure(trouble.code(), cause) }
+        let failure = tries.told(self.failure(trouble.code(), cause));
+        Failure { unsettled: self.stores, ..failure }
     }
 
     fn failure(&self, code: Code, cause: impl Into<String>) -> Failure {
@@ -90,15 +154,15 @@ impl Attempt<'_> {
                 self.failure(Code::Conflict, format!("somebody else changed it, or made it, at the same time: {text}"))
             }
             429 => self.failure(Code::ServerError, "429: the server is overloaded"),
-            // An apply with a field that the server does not know is a 500 that no repeat mends.
-            500 if message.contains("failed to create typed patch object") => self.failure(Code::Refused, text),
+            500 if message.contains(UNKNOWN_FIELD) => self.failure(Code::Refused, text),
+            408 => Failure { unsettled: self.stores, ..self.failure(Code::ServerError, format!("408: {text}")) },
             // A gateway, or a server that gave up waiting, does not know what became of a write.
             code @ 500..=599 => {
                 Failure { unsettled: self.stores, ..self.failure(Code::ServerError, format!("{code}: {text}")) }
             }
             // A JSON body that is no Status decodes as an empty one.
             0 => self.failure(Code::NotKubernetes, "the answer is not one of a Kubernetes API"),
-            code if status.reason == "Failed to parse error data" => {
+            code if status.reason == NO_STATUS => {
                 self.failure(Code::NotKubernetes, format!("{code}: the answer is not one of a Kubernetes API"))
             }
             code => self.failure(Code::Refused, format!("{code}: {text}")),
@@ -218,6 +282,43 @@ mod tests {
             ]
         );
         assert!(failure.cause.contains("wildcard"), "{}", failure.cause);
+    }
+
+    #[rstest::rstest]
+    #[case(404, r#"{"code": 404, "reason": "NotFound", "message": "roles \"x\" not found"}"#, true)]
+    #[case(404, "404 page not found\n", false)]
+    #[case(404, r#"{"error": "no such route"}"#, false)]
+    #[case(410, r#"{"code": 410, "reason": "Expired"}"#, false)]
+    fn only_the_api_server_knows_that_an_object_is_absent(#[case] code: u16, #[case] text: &str, #[case] absent: bool) {
+        assert_eq!(Refusal { status: Box::new(status(code, text)), tries: Tries::default() }.is_absence(), absent);
+    }
+
+    #[rstest::rstest]
+    #[case(429, "Too many requests, please try again later.", Some((429, Some(7))))]
+    #[case(503, r#"{"message": "no healthy upstream"}"#, Some((503, Some(7))))]
+    #[case(500, r#"{"code": 500, "reason": "ServerTimeout", "details": {"retryAfterSeconds": 3}}"#, Some((500, Some(7))))]
+    #[case(500, r#"{"code": 500, "message": "failed to create typed patch object (x)"}"#, None)]
+    #[case(409, r#"{"code": 409, "reason": "Conflict"}"#, None)]
+    fn what_is_overloaded_is_known_in_every_form(
+        #[case] code: u16,
+        #[case] text: &str,
+        #[case] expected: Option<(u16, Option<u64>)>,
+    ) {
+        let status = status(code, text);
+        let asked = |after| fault(&status, after).map(|fault| (status.code, fault.after.map(|after| after.as_secs())));
+        assert_eq!(asked(Some(Duration::from_secs(7))), expected, "a header wins");
+    }
+
+    #[test]
+    fn a_status_says_itself_how_long_to_wait() {
+        let status = status(500, r#"{"code": 500, "reason": "ServerTimeout", "details": {"retryAfterSeconds": 3}}"#);
+        assert_eq!(fault(&status, None).unwrap().after, Some(Duration::from_secs(3)));
+    }
+
+    #[test]
+    fn a_page_for_browsers_is_not_quoted() {
+        let status = status(502, "<html><h1>Bad Gateway</h1>");
+        assert_eq!(fault(&status, None).unwrap().what, "502: an HTML page");
     }
 
     #[test]

@@ -11,8 +11,11 @@ use std::{
 
 use serde_json::Value;
 
+use json::Duplicate;
+
 use crate::{
     cli::{Action, ClusterSource, Environment, Source, env},
+    connection::SLOT,
     finding::Finding,
     proxy,
 };
@@ -74,54 +77,98 @@ pub struct PlatformInput {
     pub organization_id: Option<String>,
 }
 
+/// A document as it was found: what messages call it, and its content or why there is none.
+pub struct Document {
+    name: String,
+    content: std::io::Result<Vec<u8>>,
+}
+
+impl Document {
+    /// A document that is there.
+    #[must_use]
+    pub fn new(name: &str, content: &[u8]) -> Self {
+        Self { name: name.to_owned(), content: Ok(content.to_vec()) }
+    }
+
+    /// A document that is not there.
+    #[must_use]
+    pub fn absent(name: &str) -> Self {
+        Self { name: name.to_owned(), content: Err(std::io::ErrorKind::NotFound.into()) }
+    }
+
+    fn read(path: &Path) -> Self {
+        let content = if path.as_os_str() == "-" { limited(std::io::stdin().lock()) } else { read_file(path) };
+        Self { name: named(path), content }
+    }
+}
+
+/// The documents of an instance, as the platform lays them out.
+pub struct Documents {
+    /// `params.json`
+    pub params: Document,
+    /// `dependencies.json`
+    pub dependencies: Document,
+    /// `connections.json`: the same under its old name.
+    pub connections: Document,
+    /// `config.json`
+    pub config: Document,
+    /// `bundle/schema-params.json`
+    pub params_schema: Document,
+    /// `bundle/schema-artifacts.json`
+    pub artifacts_schema: Document,
+    /// `bundle/massdriver.yaml`
+    pub bundle: Document,
+}
+
+impl Documents {
+    fn read(directory: &Path) -> Self {
+        let document = |name: &str| Document::read(&directory.join(name));
+        Self {
+            params: document("params.json"),
+            dependencies: document("dependencies.json"),
+            connections: document("connections.json"),
+            config: document("config.json"),
+            params_schema: document("bundle/schema-params.json"),
+            artifacts_schema: document("bundle/schema-artifacts.json"),
+            bundle: document("bundle/massdriver.yaml"),
+        }
+    }
+
+    /// Parses all of them. What cannot be parsed becomes a blocking finding beside what can.
+    #[must_use]
+    pub fn parse(&self, action: Action) -> (Inputs, Vec<Finding>) {
+        let mut reader = Reader::of(action);
+        let mut inputs = Inputs { params: reader.required(&self.params).unwrap_or_default(), ..Inputs::default() };
+        let known = reader.findings.len();
+        let document = reader.optional(&self.dependencies).or_else(|| reader.optional(&self.connections));
+        inputs.cluster = document.map_or(ClusterInput::Missing, ClusterInput::Document);
+        if matches!(inputs.cluster, ClusterInput::Missing) && reader.findings.len() == known {
+            let text = format!("there is neither {} nor {}", self.dependencies.name, self.connections.name);
+            reader.findings.push(Finding::blocking("schema", "", text));
+        }
+        inputs.config = reader.optional(&self.config).unwrap_or_default();
+        // What is taken back need not fit today's forms.
+        if action != Action::Decommission {
+            inputs.params_schema = reader.optional(&self.params_schema);
+            inputs.artifacts_schema = reader.optional(&self.artifacts_schema);
+        }
+        let bundle = self.bundle.content.as_ref().ok().and_then(|bytes| std::str::from_utf8(bytes).ok());
+        inputs.bundle = bundle.and_then(|text| serde_saphyr::from_str(text).ok());
+        (inputs, reader.findings)
+    }
+}
+
 /// Reads everything that the invocation names. What cannot be read becomes a blocking finding beside what can.
 #[must_use]
 pub fn load(source: &Source, action: Action, environment: &Environment) -> (Inputs, Vec<Finding>) {
-    let mut reader = Reader::default();
-    let variable = |name| environment.get(name).map(str::to_owned);
-    let mut inputs = Inputs {
-        proxies: environment.proxies(),
-        platform: PlatformInput {
-            url: variable(env::URL),
-            deployment_id: variable(env::DEPLOYMENT_ID),
-            token: variable(env::TOKEN),
-            instance_id: variable(env::INSTANCE_ID),
-            package_name: variable(env::PACKAGE_NAME),
-            organization_id: variable(env::ORGANIZATION_ID),
-        },
-        ..Inputs::default()
-    };
-    match source {
-        Source::Instance(directory) => {
-            let bundle = directory.join("bundle");
-            inputs.params = reader.required(&directory.join("params.json")).unwrap_or_default();
-            // The same document under its new name and its old one.
-            let [new, old] = ["dependencies.json", "connections.json"].map(|name| directory.join(name));
-            let known = reader.findings.len();
-            let document = reader.optional(&new).or_else(|| reader.optional(&old));
-            inputs.cluster = document.map_or(ClusterInput::Missing, ClusterInput::Document);
-            if matches!(inputs.cluster, ClusterInput::Missing) && reader.findings.len() == known {
-                let text = format!("there is neither {} nor {}", named(&new), named(&old));
-                reader.findings.push(Finding::blocking("schema", "", text));
-            }
-            inputs.config = reader.optional(&directory.join("config.json")).unwrap_or_default();
-            // What is taken back need not fit today's forms.
-            if action != Action::Decommission {
-                inputs.params_schema = reader.optional(&bundle.join("schema-params.json"));
-                inputs.artifacts_schema = reader.optional(&bundle.join("schema-artifacts.json"));
-            }
-            inputs.bundle = read_file(&bundle.join("massdriver.yaml"))
-                .ok()
-                .and_then(|bytes| String::from_utf8(bytes).ok())
-                .and_then(|text| serde_saphyr::from_str(&text).ok());
-        }
+    let (inputs, findings) = match source {
+        Source::Instance(directory) => Documents::read(directory).parse(action),
         Source::Files { params, name, cluster, tls_server_name } => {
-            inputs.params = reader.required(params).unwrap_or_default();
-            inputs.name.clone_from(name);
-            inputs.tls_server_name.clone_from(tls_server_name);
-            inputs.cluster = match cluster {
+            let mut reader = Reader::of(action);
+            let document = reader.required(&Document::read(params)).unwrap_or_default();
+            let cluster = match cluster {
                 ClusterSource::Document(path) => {
-                    reader.required(path).map_or(ClusterInput::Missing, ClusterInput::Document)
+                    reader.required(&Document::read(path)).map_or(ClusterInput::Missing, ClusterInput::Document)
                 }
                 ClusterSource::Kubeconfig { path, context } => {
                     match kubeconfig::read(path.as_deref(), context.as_deref(), environment) {
@@ -137,9 +184,20 @@ pub fn load(source: &Source, action: Action, environment: &Environment) -> (Inpu
                     }
                 }
             };
+            let (name, tls_server_name) = (name.clone(), tls_server_name.clone());
+            (Inputs { params: document, name, cluster, tls_server_name, ..Inputs::default() }, reader.findings)
         }
-    }
-    (inputs, reader.findings)
+    };
+    let variable = |name| environment.get(name).map(str::to_owned);
+    let platform = PlatformInput {
+        url: variable(env::URL),
+        deployment_id: variable(env::DEPLOYMENT_ID),
+        token: variable(env::TOKEN),
+        instance_id: variable(env::INSTANCE_ID),
+        package_name: variable(env::PACKAGE_NAME),
+        organization_id: variable(env::ORGANIZATION_ID),
+    };
+    (Inputs { platform, proxies: environment.proxies(), ..inputs }, findings)
 }
 
 /// Reads one document that stands alone: the argument of `kubeconfig`.
@@ -147,54 +205,79 @@ pub fn load(source: &Source, action: Action, environment: &Environment) -> (Inpu
 /// # Errors
 /// The finding that says why not.
 pub fn document(path: &Path) -> Result<Value, Vec<Finding>> {
-    let mut reader = Reader::default();
-    let document = reader.required(path);
+    let mut reader = Reader { findings: Vec::new(), lenient: false };
+    let document = reader.required(&Document::read(path));
     document.filter(|_| reader.findings.is_empty()).ok_or(reader.findings)
 }
 
-#[derive(Default)]
+/// The way to all that a decommission goes by: where the instance is, and what it is called.
+const WAY: [&str; 11] = [
+    "namespace",
+    "md_metadata",
+    "name_prefix",
+    SLOT,
+    "data",
+    "authentication",
+    "cluster",
+    "server",
+    "certificate-authority-data",
+    "user",
+    "token",
+];
+
 struct Reader {
     findings: Vec<Finding>,
+    /// Whether a double key matters only where it makes a difference for a decommission.
+    lenient: bool,
 }
 
 impl Reader {
-    /// A document that must be there; `-` is standard input.
-    fn required(&mut self, path: &Path) -> Option<Value> {
-        match bytes(path) {
-            Ok(bytes) => self.parse(path, &bytes),
+    fn of(action: Action) -> Self {
+        Self { findings: Vec::new(), lenient: action == Action::Decommission }
+    }
+
+    /// A document that must be there.
+    fn required(&mut self, document: &Document) -> Option<Value> {
+        match &document.content {
+            Ok(bytes) => self.parse(&document.name, bytes),
             Err(cause) => {
-                self.findings.push(Finding::blocking("schema", "", format!("cannot read {}: {cause}", named(path))));
+                self.unreadable(document, cause);
                 None
             }
         }
     }
 
     /// A document that may be missing, empty or `null`.
-    fn optional(&mut self, path: &Path) -> Option<Value> {
-        let bytes = match read_file(path) {
-            Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => return None,
-            Ok(bytes) if bytes.iter().all(u8::is_ascii_whitespace) => return None,
-            Ok(bytes) => bytes,
+    fn optional(&mut self, document: &Document) -> Option<Value> {
+        match &document.content {
+            Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => None,
+            Ok(bytes) if json::is_blank(bytes) => None,
+            Ok(bytes) => self.parse(&document.name, bytes).filter(|value| !value.is_null()),
             Err(cause) => {
-                self.findings.push(Finding::blocking("schema", "", format!("cannot read {}: {cause}", named(path))));
-                return None;
+                self.unreadable(document, cause);
+                None
             }
-        };
-        self.parse(path, &bytes).filter(|value| !value.is_null())
+        }
     }
 
-    fn parse(&mut self, path: &Path, bytes: &[u8]) -> Option<Value> {
+    fn unreadable(&mut self, document: &Document, cause: &std::io::Error) {
+        self.findings.push(Finding::blocking("schema", "", format!("cannot read {}: {cause}", document.name)));
+    }
+
+    fn parse(&mut self, name: &str, bytes: &[u8]) -> Option<Value> {
         match json::parse(bytes) {
             Ok((value, duplicates)) => {
-                let found = duplicates.into_iter().map(|pointer| {
-                    Finding::blocking("duplicate-key", pointer, format!("{} has this key twice", named(path)))
+                let on_the_way = |pointer: &str| pointer.split('/').skip(1).all(|step| WAY.contains(&step));
+                let counts = |key: &Duplicate| !self.lenient || key.exact && on_the_way(&key.pointer);
+                let found = duplicates.into_iter().filter(counts).map(|key| {
+                    Finding::blocking("duplicate-key", key.pointer, format!("{name} has a key twice"))
                         .help("keep one of them: which one counts differs from reader to reader")
                 });
                 self.findings.extend(found);
                 Some(value)
             }
             Err(cause) => {
-                self.findings.push(Finding::blocking("schema", "", format!("{} {cause}", named(path))));
+                self.findings.push(Finding::blocking("schema", "", format!("{name} {cause}")));
                 None
             }
         }
@@ -203,10 +286,6 @@ impl Reader {
 
 fn named(path: &Path) -> String {
     if path.as_os_str() == "-" { "stdin".to_owned() } else { path.display().to_string() }
-}
-
-fn bytes(path: &Path) -> std::io::Result<Vec<u8>> {
-    if path.as_os_str() == "-" { limited(std::io::stdin().lock()) } else { read_file(path) }
 }
 
 #[expect(clippy::disallowed_methods, reason = "the one reader of files")]

@@ -9,7 +9,7 @@ pub use platform::{FIELD, Platform};
 use std::{collections::BTreeMap, time::Duration};
 
 use secrecy::SecretString;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::{
     artifact::Form,
@@ -26,7 +26,7 @@ use crate::{
     rbac::Rule,
     schema::{self, Schema},
     secret::Token,
-    text::{escaped, shown},
+    text::{escaped, key_shown, pointer_shown},
 };
 
 /// Bound on a whole run when nothing else is said.
@@ -36,6 +36,8 @@ const TIMEOUT: Duration = Duration::from_secs(180);
 pub struct Request {
     /// The instance.
     pub name: InstanceName,
+    /// Which instance of the platform it is, wherever it is; none when that is not known.
+    pub instance: Option<String>,
     /// The names of its objects.
     pub names: Names,
     /// Where it is.
@@ -58,7 +60,7 @@ impl Request {
     /// Whose an object is: this instance's when it carries its name and home namespace.
     #[must_use]
     pub fn owner(&self, live: &Live) -> Owner {
-        live.owner(self.name.as_str(), self.namespace.as_str())
+        self.names.owner(live)
     }
 
     /// True when an object is this instance's, whoever made it.
@@ -123,17 +125,13 @@ pub type Parsed = (Option<Request>, Vec<Finding>);
 /// Parses everything and reports every problem at once; `findings` are those of reading.
 #[must_use]
 pub fn parse(inputs: &Inputs, terms: &Terms, mut findings: Vec<Finding>) -> Parsed {
-    let objects = [
-        ("config.json", Some(&inputs.config)),
-        ("kubernetes_cluster of config.json", inputs.config.get(connection::SLOT)),
-    ];
-    for (name, value) in objects {
-        if value.is_some_and(|value| !value.is_object() && !value.is_null()) {
-            findings.push(Finding::refusal("schema", format!("{name} must be of type object (type)")));
-        }
-    }
+    check_config(inputs, terms.action, &mut findings);
     let params = params(inputs, terms.action, &mut findings);
     let connection = keep(&mut findings, connection(inputs, terms));
+    let connection = connection.map(|(connection, mut remarks)| {
+        findings.append(&mut remarks);
+        connection
+    });
     let platform = if terms.publish {
         let name = params.as_ref().map_or("", |params| params.name.as_str());
         keep(&mut findings, platform::parse(&inputs.platform, name, inputs.bundle.as_ref(), &inputs.proxies)).map(Some)
@@ -150,6 +148,8 @@ pub fn parse(inputs: &Inputs, terms: &Terms, mut findings: Vec<Finding>) -> Pars
     let refused = findings.iter().any(|finding| finding.blocking);
     let request = match (params, connection, platform, form) {
         (Some(params), Some(connection), Some(platform), Some(form)) if !refused => Some(Request {
+            // What a command line names by itself is no instance of the platform, whatever the environment says.
+            instance: inputs.name.is_none().then(|| platform::instance(&inputs.platform)).flatten(),
             names: params.names,
             name: params.name,
             namespace: params.namespace,
@@ -163,6 +163,41 @@ pub fn parse(inputs: &Inputs, terms: &Terms, mut findings: Vec<Finding>) -> Pars
         _ => None,
     };
     (request, findings)
+}
+
+/// The options of `config.json`.
+const OPTIONS: [&str; 5] = ["namespace", connection::SLOT, "output_shape", "emit_namespace", "timeout_seconds"];
+
+/// What `config.json` has that is no option, and what has the wrong form as a whole; each option is read where it
+/// counts. The platform fills the file for provisioners of many kinds, so what we do not know is passed over.
+fn check_config(inputs: &Inputs, action: Action, findings: &mut Vec<Finding>) {
+    let Some(config) = inputs.config.as_object() else {
+        if inputs.config.is_null() {
+            return;
+        }
+        let problem = match action {
+            // It cannot say that the instance is elsewhere.
+            Action::Decommission => {
+                Finding::remark("unknown-config", Severity::Low, "config.json is not an object: it has no effect")
+            }
+            _ => Finding::refusal("schema", "config.json must be of type object (type)"),
+        };
+        findings.push(problem);
+        return;
+    };
+    let unknown = config.keys().filter(|key| !OPTIONS.contains(&key.as_str())).map(|key| ("", "", key));
+    let cluster = config.get(connection::SLOT).filter(|value| !value.is_null());
+    if cluster.is_some_and(|cluster| !cluster.is_object()) {
+        let text = "kubernetes_cluster of config.json must be of type object (type)";
+        findings.push(Finding::blocking("schema", pointer("", connection::SLOT), text));
+    }
+    let within = cluster.and_then(Value::as_object).into_iter().flat_map(Map::keys);
+    let within =
+        within.filter(|key| *key != "authentication").map(|key| ("kubernetes_cluster of ", "/kubernetes_cluster", key));
+    for (part, at, key) in unknown.chain(within) {
+        let text = format!("unknown option {} in {part}config.json: it has no effect", key_shown(key));
+        findings.push(Finding::remark("unknown-config", Severity::Low, text).at(pointer(at, key)));
+    }
 }
 
 struct Params {
@@ -185,11 +220,15 @@ fn params(inputs: &Inputs, action: Action, findings: &mut Vec<Finding>) -> Optio
     }
     let mut problems = if action == Action::Decommission {
         // What is taken back need not be sound: a rule that nobody may grant any more must not keep a token alive.
-        findings.retain(|finding| finding.code != "duplicate-key");
         check_namespace(&effective)
     } else {
         check_params(inputs, &effective)
     };
+    if overridden.is_some() {
+        for problem in problems.iter_mut().filter(|problem| problem.pointer.as_deref() == Some("/namespace")) {
+            problem.message = format!("namespace of config.json: {}", problem.message);
+        }
+    }
     let sound = !problems.iter().any(|finding| finding.blocking);
     findings.append(&mut problems);
 
@@ -205,11 +244,16 @@ fn params(inputs: &Inputs, action: Action, findings: &mut Vec<Finding>) -> Optio
     let labels = labels(document, findings);
     let (name, namespace) = (name?, namespace.ok().filter(|_| sound)?);
     let names = Names::of(&name, &namespace);
-    let (grants, mut unread) = grants::parse(document, &names.home());
-    if action != Action::Decommission {
+    let (mut grants, mut unread) = grants::parse(document, &names.home());
+    let inventory: Inventory = grants.iter().map(|grant| grant.place.clone()).collect();
+    let length = inventory.text(&names.home()).map_or(0, |text| text.len());
+    if action == Action::Decommission {
+        if length > Inventory::LONGEST {
+            // Nobody was ever granted this: what was granted stands in the inventory.
+            grants.clear();
+        }
+    } else {
         findings.append(&mut unread);
-        let inventory: Inventory = grants.iter().map(|grant| grant.place.clone()).collect();
-        let length = inventory.text(&names.home()).map_or(0, |text| text.len());
         if length > Inventory::LONGEST {
             let text = format!(
                 "too many places: the list of them takes {length} bytes, and the ServiceAccount has room for {}; \
@@ -254,8 +298,10 @@ fn check_params(inputs: &Inputs, document: &Value) -> Vec<Finding> {
             }
         }
     }
-    for key in params.keys().filter(|key| *key != "md_metadata" && known.get(key).is_none()) {
-        let text = format!("unknown param `{}`: it has no effect", shown(key, 40));
+    // The platform adds the one, and its form the name of the preset that was chosen.
+    let platform = ["md_metadata", "__name"];
+    for key in params.keys().filter(|key| !platform.contains(&key.as_str()) && known.get(key).is_none()) {
+        let text = format!("unknown param {}: it has no effect", key_shown(key));
         findings.push(Finding::remark("unknown-param", Severity::Low, text).at(pointer("", key)));
     }
     findings
@@ -273,6 +319,9 @@ fn name(inputs: &Inputs, findings: &mut Vec<Finding>) -> Option<InstanceName> {
         Some(Ok(name)) => return Some(name),
         Some(Err(problem)) => Finding::blocking("name", at, format!("{place}: {problem}")),
         None if prefix.is_some() => Finding::blocking("name", at, format!("{place} must be of type string")),
+        None if inputs.params.get("md_metadata").is_some_and(|metadata| !metadata.is_object()) => {
+            Finding::blocking("name", "/md_metadata", "md_metadata must be of type object: the name is in it")
+        }
         None => {
             Finding::blocking("name", "", "the instance has no name: --name, or md_metadata.name_prefix in the params")
         }
@@ -295,7 +344,7 @@ fn labels(params: &Value, findings: &mut Vec<Finding>) -> BTreeMap<String, Strin
                 labels.insert(key.clone(), value);
             }
             Err(problem) => {
-                let text = format!("tag `{}` is no label of the objects: {problem}", shown(key, 40));
+                let text = format!("the tag {} is no label of the objects: {problem}", key_shown(key));
                 let at = pointer("/md_metadata/default_tags", key);
                 findings.push(Finding::remark("label-dropped", Severity::Low, text).at(at));
             }
@@ -304,11 +353,13 @@ fn labels(params: &Value, findings: &mut Vec<Finding>) -> BTreeMap<String, Strin
     labels
 }
 
-fn connection(inputs: &Inputs, terms: &Terms) -> Result<Connection, Vec<Finding>> {
-    let mut connection = match &inputs.cluster {
+fn connection(inputs: &Inputs, terms: &Terms) -> Result<(Connection, Vec<Finding>), Vec<Finding>> {
+    let (mut connection, remarks) = match &inputs.cluster {
         ClusterInput::Missing => Err(Vec::new()), // the reader has said why
         ClusterInput::Document(document) => connection::from_document(document, inputs.config.get(connection::SLOT)),
-        ClusterInput::Kubeconfig(context) => connection::from_kubeconfig(context),
+        ClusterInput::Kubeconfig(context) => {
+            connection::from_kubeconfig(context).map(|connection| (connection, Vec::new()))
+        }
     }?;
     let refused = |text: String| vec![Finding::refusal("connection", text)];
     if let Some(name) = &inputs.tls_server_name {
@@ -325,7 +376,7 @@ fn connection(inputs: &Inputs, terms: &Terms) -> Result<Connection, Vec<Finding>
     if connection.route.proxy().is_none() {
         connection.route = inputs.proxies.route_to(connection.server.uri()).map_err(refused)?;
     }
-    Ok(connection)
+    Ok((connection, remarks))
 }
 
 fn timeout(inputs: &Inputs, terms: &Terms, findings: &mut Vec<Finding>) -> Duration {
@@ -380,16 +431,32 @@ fn form(inputs: &Inputs, connection: &Connection, namespace: &Namespace, finding
         Trust::Given(ca) => ca.as_base64(),
         Trust::System => "LS0tLS0=", // one to be
     };
-    if let Ok(stand_in) = Token::parse("a-token-to-be")
-        && let Err(problems) = form.fill(connection, ca, &stand_in)
-    {
-        findings.extend(problems.into_iter().map(|problem| Finding {
-            message: format!("the artifact would not fit {source}: {}", problem.message),
-            ..problem
-        }));
-        return None;
+    let Ok(stand_in) = Token::parse("a-token-to-be") else { return None };
+    match form.fill(connection, ca, &stand_in) {
+        Err(problems) => {
+            findings.extend(problems.into_iter().map(|problem| Finding {
+                message: format!("the artifact would not fit {source}: {}", problem.message),
+                ..problem
+            }));
+            None
+        }
+        Ok(artifact) => {
+            // Of a token that is a word, nothing can be said.
+            let parent = match &connection.login {
+                Login::Token(token) if token.is_telling() => Some(token),
+                _ => None,
+            };
+            if let Some(place) = parent.and_then(|token| artifact.place_of(token)) {
+                let text = format!(
+                    "the connection's token stands in {} as well, and would be handed on with the artifact",
+                    pointer_shown(&place)
+                );
+                findings.push(Finding::refusal("connection", text));
+                return None;
+            }
+            Some(form)
+        }
     }
-    Some(form)
 }
 
 /// The shape that a type describes, if it describes one.

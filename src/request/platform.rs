@@ -101,6 +101,18 @@ pub fn parse(
     }
 }
 
+/// Which instance it is, in every cluster and every namespace: organization and instance, or package as it was called
+/// before. None where the environment does not say both.
+pub fn instance(input: &PlatformInput) -> Option<String> {
+    let plain = |text: &&String| {
+        let legal = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
+        !text.is_empty() && text.len() <= 253 && text.bytes().all(legal)
+    };
+    let organization = input.organization_id.as_ref().filter(plain)?;
+    let instance = input.instance_id.as_ref().or(input.package_name.as_ref()).filter(plain)?;
+    Some(format!("{organization}/{instance}"))
+}
+
 /// `<instance>-token`, `<package>-token`, `<instance>.token`: what the platform's own tools have tried over time. The
 /// name prefix is the package's name, for an environment that has neither.
 fn resource_ids(input: &PlatformInput, name: &str) -> Vec<String> {
@@ -130,6 +142,21 @@ fn resource_type(bundle: Option<&Value>, organization: Option<&str>) -> String {
 mod tests {
     use super::*;
     use serde_json::json;
+
+    #[test]
+    fn an_instance_is_known_by_its_organization_and_its_own_name() {
+        let input = |organization: &str, instance: Option<&str>, package: Option<&str>| PlatformInput {
+            organization_id: Some(organization.to_owned()),
+            instance_id: instance.map(str::to_owned),
+            package_name: package.map(str::to_owned),
+            ..PlatformInput::default()
+        };
+        assert_eq!(instance(&input("acme", Some("a-b-c"), Some("a-b-c-x7k2"))).as_deref(), Some("acme/a-b-c"));
+        assert_eq!(instance(&input("acme", None, Some("a-b-c-x7k2"))).as_deref(), Some("acme/a-b-c-x7k2"));
+        for nobody in [input("acme", None, None), input("", Some("a"), None), input("acme", Some("a\nb"), None)] {
+            assert_eq!(instance(&nobody), None);
+        }
+    }
 
     #[test]
     fn the_type_is_the_bundles_without_version_and_with_the_organization() {

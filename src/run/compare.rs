@@ -9,9 +9,9 @@ use crate::{
     finding::{Finding, Severity},
     grant::{Place, Scope},
     name::Namespace,
-    object::{Live, Manifest, Owner, Reference},
+    object::{INSTANCE, Live, Manifest, Owner, Reference},
     observed::{Observed, Presence},
-    plan::{Action, Plan, leftovers},
+    plan::{Action, Drift, Plan, leftovers},
     rbac::Tuple,
     request::Request,
 };
@@ -25,14 +25,18 @@ pub fn compare(request: &Request, sight: &Sight) -> (Desired, Plan) {
     let blind = !sight.denied.is_empty();
     let generation = if blind { sight.observed.newest() } else { sight.observed.wanted_generation() };
     let kept = kept(request, sight).map(|(place, _)| place.clone());
-    let desired = Desired::new(request, generation, kept.collect(), take_over::take_over(request, sight));
+    let account = sight.observed.service_account.as_ref();
+    let instance = account.and_then(|account| account.annotations.get(INSTANCE));
+    let take_over = take_over::take_over(request, &request.names, sight);
+    let desired = Desired::new(request, generation, kept.collect(), instance, take_over);
     let mut plan = Plan::new(request, &desired, &sight.observed);
     plan.delete(request, &desired.take_over.revisions);
     (desired, plan)
 }
 
 /// Places of earlier requests that cannot be cleared, and what there is to say of each: those that the parent
-/// credential may not look at or clear any more, and those where somebody has made a binding of ours his own.
+/// credential may not look at or clear any more, those where a finalizer holds what is being deleted, and those where
+/// somebody has made a binding of ours his own.
 fn kept<'a>(request: &'a Request, sight: &'a Sight) -> impl Iterator<Item = (&'a Place, Finding)> {
     let observed = &sight.observed;
     let left = leftovers(request, observed).filter(|(place, _)| observed.inventory.contains(place));
@@ -45,6 +49,10 @@ fn kept<'a>(request: &'a Request, sight: &'a Sight) -> impl Iterator<Item = (&'a
         missing.extend(rights::undeletable(sight, &there));
         if !missing.is_empty() {
             return Some((place, not_cleared(place, &lacks(&missing))));
+        }
+        let mut ours = objects.iter().filter(|(_, live)| request.owns(live));
+        if let Some((object, held)) = ours.find_map(|(object, live)| Some((object, live.held()?))) {
+            return Some((place, not_cleared(place, &format!("{object}: {held}"))));
         }
         let binding = objects.into_iter().find(|(object, _)| *object == request.names.binding(place));
         let (object, live) = binding?;
@@ -59,11 +67,31 @@ fn kept<'a>(request: &'a Request, sight: &'a Sight) -> impl Iterator<Item = (&'a
 
 /// What there is to say of what was there before, before it is changed.
 #[must_use]
-pub fn remarks(request: &Request, sight: &Sight, desired: &Desired) -> Vec<Finding> {
+pub fn remarks(request: &Request, sight: &Sight, desired: &Desired, plan: &Plan) -> Vec<Finding> {
     let taken_over = take_over::remarks(&desired.take_over, request, &sight.observed);
+    let drift = plan.drift.iter().map(|drift| drifted(request, sight, drift));
     let kept = kept(request, sight).map(|(_, finding)| finding);
     let gone = gone(&sight.observed, |place| !request.wants(place));
-    taken_over.into_iter().chain(kept).chain(gone).collect()
+    taken_over.into_iter().chain(drift).chain(kept).chain(gone).collect()
+}
+
+/// An object that is not as we left it, and what becomes of that.
+fn drifted(request: &Request, sight: &Sight, drift: &Drift) -> Finding {
+    let Drift { reference, fields, by, grants } = drift;
+    let severity = if *grants { Severity::Medium } else { Severity::Low };
+    let fields = fields.join(" ");
+    let secret = request.names.secret(sight.observed.newest());
+    let text = match &sight.observed.unfit {
+        Some(unfit) if *reference == secret => {
+            format!("{reference} is of no use any more ({fields}): {}; another one takes its place", unfit.why)
+        }
+        _ => {
+            let by: Vec<&str> = by.iter().map(String::as_str).collect();
+            let by = if by.is_empty() { "somebody else".to_owned() } else { by.join(", ") };
+            format!("{reference} was altered by {by}: {fields}; it is put right")
+        }
+    };
+    Finding::remark("drift", severity, text)
 }
 
 /// Namespaces that are gone, and in which there was one of these places.
@@ -87,6 +115,13 @@ pub fn not_cleared(place: &Place, why: &str) -> Finding {
         .help("mend that and run again: the place is remembered until it is seen empty")
 }
 
+/// A former home in which something stays, and why.
+#[must_use]
+pub fn left_behind(home: &Namespace, why: &str) -> Finding {
+    let text = format!("what this instance was granted in its former namespace {home} may still be held: {why}");
+    Finding::remark("not-taken-back", Severity::High, text).help("mend that and run again: it is found again")
+}
+
 /// What keeps the parent from something, in words.
 #[must_use]
 pub fn lacks(missing: &[Tuple]) -> String {
@@ -96,7 +131,7 @@ pub fn lacks(missing: &[Tuple]) -> String {
 /// What is known to stand in the way before anything is tried.
 #[must_use]
 pub fn refusal(request: &Request, sight: &Sight, desired: &Desired, plan: &Plan) -> Option<Failure> {
-    obstacles(request, sight, plan).or_else(|| rights::lacking(request, sight, desired, plan))
+    obstacles(request, sight, desired, plan).or_else(|| rights::lacking(request, sight, desired, plan))
 }
 
 /// Something in the way whoever asks.
@@ -107,7 +142,7 @@ struct Obstacle {
 }
 
 /// What stands in the way whoever asks: all of it, named by the first.
-fn obstacles(request: &Request, sight: &Sight, plan: &Plan) -> Option<Failure> {
+fn obstacles(request: &Request, sight: &Sight, desired: &Desired, plan: &Plan) -> Option<Failure> {
     let foreign = plan.foreign.iter().map(|foreign| Obstacle {
         code: Code::ForeignObject,
         object: foreign.reference.to_string(),
@@ -144,8 +179,14 @@ fn obstacles(request: &Request, sight: &Sight, plan: &Plan) -> Option<Failure> {
     let home = (sight.observed.presence(&request.namespace) == Presence::Terminating).then_some(&request.namespace);
     let terminating = home.into_iter().chain(others(Presence::Terminating));
     let terminating = terminating.map(of(Code::NamespaceTerminating, "the namespace is being deleted"));
+    // What is done to an object that is being deleted is lost with it.
+    let held = there(desired, &sight.observed).filter(|(_, live)| request.owns(live));
+    let held = held.filter_map(|(manifest, live)| {
+        let object = manifest.reference.to_string();
+        Some(Obstacle { code: Code::BeingDeleted, object, cause: live.held()? })
+    });
 
-    let found: Vec<Obstacle> = foreign.chain(absent).chain(missing).chain(terminating).collect();
+    let found: Vec<Obstacle> = foreign.chain(absent).chain(missing).chain(terminating).chain(held).collect();
     let first = found.first()?;
     let mut failure = Failure::new(first.code, DOING, first.cause.clone()).on(first.object.clone());
     failure.findings = found
@@ -155,6 +196,17 @@ fn obstacles(request: &Request, sight: &Sight, plan: &Plan) -> Option<Failure> {
         })
         .collect();
     Some(failure)
+}
+
+/// Every object that is to stay, as it is wanted and as it is.
+fn there<'a>(desired: &'a Desired, observed: &'a Observed) -> impl Iterator<Item = (&'a Manifest, &'a Live)> {
+    let account = (&desired.service_account, observed.service_account.as_ref());
+    let grants = desired.grants.iter().flat_map(|granted| {
+        let role = granted.role.as_ref().map(|role| (role, observed.role(&granted.place)));
+        role.into_iter().chain([(&granted.binding, observed.binding(&granted.place))])
+    });
+    // A Secret that is being deleted is of no use, and another one takes its place.
+    [account].into_iter().chain(grants).filter_map(|(manifest, live)| Some((manifest, live?)))
 }
 
 /// A change that the server can try.

@@ -12,13 +12,14 @@ use super::{
     Run,
     compare::{lacks, not_cleared, trials},
     look::Sight,
-    plan::tried,
+    plan::{disowned, tried},
     take_over::release_left,
 };
 use crate::{
     cluster::{Cluster, denied, needed},
     desired::{self, Desired, Granted},
     error::{Code, Failure},
+    finding::{Finding, Severity},
     grant::{Place, Scope},
     inventory::Inventory,
     name::Namespace,
@@ -34,7 +35,7 @@ pub struct Converge<'a> {
     /// The run.
     pub run: &'a Run<'a>,
     /// The cluster, as the parent credential.
-    pub cluster: &'a Cluster,
+    pub cluster: &'a Cluster<'a>,
     /// What was there.
     pub sight: &'a Sight,
     /// What is wanted.
@@ -60,7 +61,7 @@ enum Step<'a> {
     /// It is as it should be.
     Done,
     /// It has all that is wanted, and something that is not.
-    Shrinks(&'a Manifest, Live),
+    Shrinks(&'a Manifest, Box<Live>),
     /// It cannot have both: the parent credential may grant what is wanted, and not what is there.
     AtOnce(&'a Manifest, &'a Live),
 }
@@ -140,7 +141,7 @@ impl<'a> Converge<'a> {
         for step in steps {
             match step {
                 Step::Done => {}
-                Step::Shrinks(manifest, live) => shrinking.push((manifest, live)),
+                Step::Shrinks(manifest, live) => shrinking.push((manifest, *live)),
                 // Only now that all else is there: what it loses may be granted in another way by now.
                 Step::AtOnce(manifest, live) => drop(self.make(manifest, Some(live)).await?),
             }
@@ -243,16 +244,22 @@ impl<'a> Converge<'a> {
         live: Option<&Live>,
         last: bool,
     ) -> Result<Live, Failure> {
-        let manifest = desired::service_account(self.run.request, self.desired.generation, inventory, record);
+        let Desired { generation, instance, .. } = self.desired;
+        let manifest = desired::service_account(self.run.request, *generation, inventory, instance.as_deref(), record);
         let started = Instant::now();
         let written = match live {
             Some(live) if change(&manifest, Some(live)).action == Action::Unchanged => None,
-            live => Some(self.cluster.apply(&manifest, live).await?),
+            live => Some(self.apply(&manifest, live).await?),
         };
-        let whole = change(&manifest, self.sight.observed.service_account.as_ref());
+        let before = self.sight.observed.service_account.as_ref();
+        let whole = match (before, &written) {
+            (Some(before), Some(made)) => as_done(change(&manifest, Some(before)), before, made),
+            _ => change(&manifest, before),
+        };
         match (last, &written) {
             (true, Some(_)) => self.record(&whole, started.elapsed()),
             (true, None) => self.run.report.change(&whole, None),
+            (false, Some(_)) if whole.action == Action::Unchanged => {}
             (false, Some(_)) => {
                 self.note(whole.action, &manifest.reference, "with all that it has to remember on the way");
             }
@@ -275,13 +282,13 @@ impl<'a> Converge<'a> {
         };
         match widening(&live.rules(), request.rules(&granted.place)) {
             Widening::Whole => self.make(role, Some(live)).await.map(|_| Step::Done),
-            Widening::None => Ok(Step::Shrinks(role, live.clone())),
+            Widening::None => Ok(Step::Shrinks(role, Box::new(live.clone()))),
             Widening::Between(rules) => {
                 let between = desired::role(request, &granted.place.scope, &rules);
-                match self.cluster.apply(&between, Some(live)).await {
+                match self.apply(&between, Some(live)).await {
                     Ok(live) => {
                         self.note(Action::Update, &role.reference, "with what is there and what is wanted");
-                        Ok(Step::Shrinks(role, live))
+                        Ok(Step::Shrinks(role, Box::new(live)))
                     }
                     // Or both together are more than an object may hold.
                     Err(failure) if matches!(failure.code, Code::Escalation | Code::Refused) => {
@@ -311,14 +318,14 @@ impl<'a> Converge<'a> {
             let mut made = None; // one that an earlier run has left is cleared as such
             // Somebody may have pointed that elsewhere, too: then nothing can stand in.
             if !matches!(change(&stand_in, left).action, Action::Unchanged | Action::Replace) {
-                let live = self.cluster.apply(&stand_in, left).await?;
+                let live = self.apply(&stand_in, left).await?;
                 self.note(Action::Create, &stand_in.reference, "which stands in");
                 made = left.is_none().then_some((stand_in.reference, live));
             }
             let started = Instant::now();
             self.cluster.delete(&granted.binding.reference, live).await?;
             self.run.report.wrote(Action::Delete, &granted.binding.reference);
-            self.cluster.apply(&granted.binding, None).await?;
+            self.apply(&granted.binding, None).await?;
             if let Some(planned) = self.plan.change(&granted.binding.reference) {
                 self.record(planned, started.elapsed());
             }
@@ -336,8 +343,33 @@ impl<'a> Converge<'a> {
             return Ok(live.clone());
         }
         let started = Instant::now();
+        let made = self.apply(manifest, live).await?;
+        let done = match live {
+            Some(live) => as_done(planned, live, &made),
+            None => planned,
+        };
+        self.record(&done, started.elapsed());
+        Ok(made)
+    }
+
+    /// Applies, and says so where the server keeps something else than it was given.
+    async fn apply(&self, manifest: &Manifest, live: Option<&Live>) -> Result<Live, Failure> {
         let made = self.cluster.apply(manifest, live).await?;
-        self.record(&planned, started.elapsed());
+        if !self.run.request.owns(&made) {
+            if live.is_none() {
+                self.cluster.delete(&manifest.reference, &made).await?; // the uid says that it is this one
+            }
+            return Err(disowned("applying", manifest, &made));
+        }
+        let kept = change(manifest, Some(&made));
+        if kept.action != Action::Unchanged {
+            let fields = kept.fields.join(" ");
+            let text = format!("{}: an admission policy makes something else of {fields}", kept.reference);
+            self.run.report.finding_once(
+                Finding::remark("overwritten", Severity::Low, text)
+                    .help("what the policy makes of it is what counts; exempt the object if that is not meant"),
+            );
+        }
         Ok(made)
     }
 
@@ -350,7 +382,9 @@ impl<'a> Converge<'a> {
     }
 
     fn record(&self, change: &Change, took: Duration) {
-        self.run.report.wrote(change.action, &change.reference);
+        if change.action != Action::Unchanged {
+            self.run.report.wrote(change.action, &change.reference);
+        }
         self.run.report.change(change, Some(took));
     }
 
@@ -402,9 +436,17 @@ impl<'a> Converge<'a> {
                 Ok(None)
             }
             Err(failure) if failure.code == Code::MissingPermission => Ok(Some(lacks(&failure.missing))),
-            // An admission policy that protects it.
-            Err(failure) if failure.code == Code::Refused => Ok(Some(failure.cause)),
+            // An admission policy that protects it, or a finalizer that holds it.
+            Err(failure) if matches!(failure.code, Code::Refused | Code::BeingDeleted) => Ok(Some(failure.cause)),
             Err(failure) => Err(failure),
         }
     }
+}
+
+/// What a change has come to: nothing, where an admission policy has undone it and the server has stored nothing.
+fn as_done(change: Change, before: &Live, made: &Live) -> Change {
+    if (&before.uid, &before.resource_version) == (&made.uid, &made.resource_version) {
+        return Change { action: Action::Unchanged, fields: Vec::new(), ..change };
+    }
+    change
 }

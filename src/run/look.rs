@@ -5,20 +5,19 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use futures_util::future::join_all;
 
-use super::{Run, rights::Rights, take_over};
+use super::{rights::Rights, take_over};
 use crate::{
     cluster::{Cluster, Seen},
-    credential::Review,
+    credential::{Review, unfit},
     error::{Code, Failure},
-    grant::{Authority, Place, Scope},
+    grant::{Authority, Grant, Place, Scope},
     inventory::Inventory,
     name::{ClusterRoleName, Namespace},
     names::Names,
-    object::{INVENTORY, Kind, Live, Reference},
+    object::{INSTANCE, INVENTORY, Kind, Live, Owner, Reference},
     observed::{Found, Observed, Presence},
     original,
     rbac::Tuple,
-    request::Request,
     secret::Token,
 };
 
@@ -40,6 +39,10 @@ pub struct Sight {
     pub release_is_evident: bool,
     /// What the parent credential lacks to look for that release's Secrets.
     pub revisions_denied: Vec<Tuple>,
+    /// Other namespaces in which this very instance of the platform has a ServiceAccount: its home was changed.
+    pub former_homes: Vec<Namespace>,
+    /// What the parent credential lacks to look for those.
+    pub unsearched: Vec<Tuple>,
 }
 
 impl Sight {
@@ -50,19 +53,33 @@ impl Sight {
     }
 }
 
-/// Looks.
+/// Which instance of the platform it is, by what the platform calls it and by its tags.
+#[derive(Clone, Copy)]
+pub struct Identity<'a> {
+    /// What the ServiceAccount remembers of it.
+    pub instance: &'a str,
+    /// Labels of the objects.
+    pub tags: &'a BTreeMap<String, String>,
+}
+
+/// Looks for the objects of these names and at the places of these grants; and in all other namespaces, where it is
+/// known which instance of the platform it is.
 ///
 /// # Errors
 /// Any fault but a denial; denials are collected, so that all of them can be told at once.
-pub async fn look(run: &Run<'_>, cluster: &Cluster) -> Result<Sight, Failure> {
-    let (request, names) = (run.request, &run.request.names);
+pub async fn look(
+    cluster: &Cluster<'_>,
+    names: &Names,
+    grants: &[Grant],
+    identity: Option<Identity<'_>>,
+) -> Result<Sight, Failure> {
     let home = names.home();
-    let wanted: BTreeSet<&Place> = request.grants.iter().map(|grant| &grant.place).collect();
+    let wanted: BTreeSet<&Place> = grants.iter().map(|grant| &grant.place).collect();
     let scopes: BTreeSet<&Scope> = wanted.iter().map(|place| &place.scope).chain([&home.scope]).collect();
     let places: BTreeSet<&Place> = wanted.iter().copied().chain([&home]).collect();
-    let (account, first_secret) = (names.service_account(), names.secret(1));
-    let (service_account, secret, version, surroundings, places) = tokio::join!(
-        cluster.get(&account),
+    let first_secret = names.secret(1);
+    let (accounts, secret, version, surroundings, places) = tokio::join!(
+        Accounts::look(cluster, names, identity),
         cluster.get(&first_secret),
         cluster.version(),
         Surroundings::look(cluster, &scopes, wanted.iter().copied()),
@@ -70,7 +87,7 @@ pub async fn look(run: &Run<'_>, cluster: &Cluster) -> Result<Sight, Failure> {
     );
     // A server that refuses the login may break the connection under the other requests: the login is the cause.
     let refused = {
-        let first = [service_account.as_ref().err(), secret.as_ref().err(), version.as_ref().err()];
+        let first = [accounts.as_ref().err(), secret.as_ref().err(), version.as_ref().err()];
         let first = first.into_iter().flatten().chain(surroundings.failures());
         let places = places.iter().filter_map(|place| place.as_ref().err());
         first.chain(places).find(|failure| failure.code == Code::Unauthorized).cloned()
@@ -80,7 +97,8 @@ pub async fn look(run: &Run<'_>, cluster: &Cluster) -> Result<Sight, Failure> {
     }
 
     let mut denied = Vec::new();
-    let service_account = tolerate(service_account, &mut denied)?.map(|seen| seen.live);
+    let Accounts { service_account, former_homes, unsearched } = accounts?;
+    let service_account = tolerate(service_account, &mut denied)?;
     let mut places: BTreeMap<Place, Found> = places.into_iter().collect::<Result<_, _>>()?;
     let wanted_places = places.iter().filter(|(place, _)| wanted.contains(place));
     denied.extend(wanted_places.flat_map(|(_, found)| found.denied.iter().cloned()));
@@ -97,10 +115,10 @@ pub async fn look(run: &Run<'_>, cluster: &Cluster) -> Result<Sight, Failure> {
     let left: Vec<&Place> = observed.inventory.places().filter(|place| !places.contains_key(place)).collect();
     let unseen_scopes: BTreeSet<&Scope> =
         left.iter().map(|place| &place.scope).filter(|scope| !scopes.contains(scope)).collect();
-    let evident = take_over::is_evident(request, observed.service_account.as_ref(), places.get(&home));
+    let evident = take_over::is_evident(names, observed.service_account.as_ref(), places.get(&home));
     // A release whose objects are gone, or were never made, is known by its Secrets alone.
-    let thinkable = observed.service_account.is_none() && observed.presence(&request.namespace) != Presence::Absent;
-    let release = release(cluster, request, evident, thinkable);
+    let thinkable = observed.service_account.is_none() && observed.presence(names.namespace()) != Presence::Absent;
+    let release = release(cluster, names, evident, thinkable);
     let (earlier, surroundings, more, release) = tokio::join!(
         secrets(cluster, names, newest, secret),
         Surroundings::look(cluster, &unseen_scopes, left.iter().copied()),
@@ -132,7 +150,14 @@ pub async fn look(run: &Run<'_>, cluster: &Cluster) -> Result<Sight, Failure> {
         tokens.extend(seen.token.map(|token| (generation, token)));
         seen.live
     };
-    observed.secret = tolerate(newest_secret, &mut denied)?.map(|seen| keep(newest, seen));
+    let newest_secret = tolerate(newest_secret, &mut denied)?;
+    // What is not ours is in the way, whatever is in it.
+    let ours = newest_secret.as_ref().filter(|seen| !matches!(names.owner(&seen.live), Owner::Foreign(_)));
+    observed.unfit = ours.and_then(|seen| {
+        let uid = observed.service_account.as_ref().map(|account| account.uid.as_str());
+        unfit(seen, names.namespace().as_str(), names.object(), uid)
+    });
+    observed.secret = newest_secret.map(|seen| keep(newest, seen));
     for (generation, seen) in earlier {
         // Who may not look at those has not made them either.
         let seen = tolerate(seen, &mut Vec::new())?;
@@ -149,7 +174,51 @@ pub async fn look(run: &Run<'_>, cluster: &Cluster) -> Result<Sight, Failure> {
         inventory_is_whole,
         release_is_evident,
         revisions_denied,
+        former_homes,
+        unsearched,
     })
+}
+
+/// The ServiceAccount, and those of the same instance in former homes.
+struct Accounts {
+    service_account: Result<Option<Live>, Failure>,
+    former_homes: Vec<Namespace>,
+    unsearched: Vec<Tuple>,
+}
+
+impl Accounts {
+    /// One list has them all; a parent that may not list is asked about the one.
+    async fn look(cluster: &Cluster<'_>, names: &Names, identity: Option<Identity<'_>>) -> Result<Self, Failure> {
+        let account = names.service_account();
+        let mut unsearched = Vec::new();
+        if let Some(identity) = identity {
+            let listed = cluster.namesakes(Kind::ServiceAccount, names.object()).await.map(Some);
+            if let Some(mut found) = tolerate(listed, &mut unsearched)? {
+                let former_homes = found.iter().filter_map(|(object, live)| former_home(names, identity, object, live));
+                let former_homes = former_homes.collect();
+                let home = found.iter().position(|(object, _)| *object == account);
+                let service_account = Ok(home.map(|home| found.swap_remove(home).1));
+                return Ok(Self { service_account, former_homes, unsearched });
+            }
+        }
+        let service_account = cluster.get(&account).await.map(|seen| seen.map(|seen| seen.live));
+        match service_account {
+            Err(failure) if failure.code != Code::MissingPermission => Err(failure),
+            service_account => Ok(Self { service_account, former_homes: Vec::new(), unsearched }),
+        }
+    }
+}
+
+/// The namespace of a ServiceAccount that is the same instance's in another home. A namesake that somebody else has made
+/// there, or that was copied there, is another.
+fn former_home(names: &Names, identity: Identity<'_>, object: &Reference, live: &Live) -> Option<Namespace> {
+    let home = Namespace::parse(object.namespace.as_deref()?).ok()?;
+    let same = match names.in_home(&home).owner(live) {
+        Owner::Ours => live.annotations.get(INSTANCE).is_some_and(|of| of == identity.instance),
+        Owner::Original => original::is_marked(live, identity.tags),
+        Owner::Foreign(_) => false,
+    };
+    (same && home != *names.namespace()).then_some(home)
 }
 
 /// What is around the places: namespaces, what the parent may do in each scope, and the ClusterRoles that others keep.
@@ -161,7 +230,7 @@ struct Surroundings {
 
 impl Surroundings {
     async fn look<'a>(
-        cluster: &Cluster,
+        cluster: &Cluster<'_>,
         scopes: &BTreeSet<&'a Scope>,
         places: impl Iterator<Item = &'a Place>,
     ) -> Self {
@@ -219,15 +288,15 @@ impl Surroundings {
 
 /// The Secrets of the original bundle's release, if it is one of this instance.
 async fn release(
-    cluster: &Cluster,
-    request: &Request,
+    cluster: &Cluster<'_>,
+    names: &Names,
     evident: bool,
     thinkable: bool,
 ) -> Result<Vec<(Reference, Live)>, Failure> {
-    if !(evident || thinkable) {
+    if !(evident || thinkable) || !original::can_be_release(names.instance()) {
         return Ok(Vec::new());
     }
-    let revisions = cluster.revisions(&request.namespace, request.name.as_str()).await?;
+    let revisions = cluster.revisions(names.namespace(), names.instance()).await?;
     let ours = match revisions.last() {
         Some((any, _)) if !evident => cluster.chart(any).await?.as_deref() == Some(original::CHART),
         _ => evident,
@@ -235,7 +304,7 @@ async fn release(
     Ok(if ours { revisions } else { Vec::new() })
 }
 
-async fn look_at(cluster: &Cluster, names: &Names, place: &Place) -> Result<(Place, Found), Failure> {
+async fn look_at(cluster: &Cluster<'_>, names: &Names, place: &Place) -> Result<(Place, Found), Failure> {
     let (role, binding) = (names.role(&place.scope), names.binding(place));
     let role = async { if place.has_role() { cluster.get(&role).await } else { Ok(None) } };
     let (role, binding) = tokio::join!(role, cluster.get(&binding));
@@ -247,7 +316,7 @@ async fn look_at(cluster: &Cluster, names: &Names, place: &Place) -> Result<(Pla
 
 /// The newest Secret, and the first one and the one before the newest, by number.
 async fn secrets(
-    cluster: &Cluster,
+    cluster: &Cluster<'_>,
     names: &Names,
     newest: u32,
     first: Result<Option<Seen>, Failure>,

@@ -3,6 +3,7 @@
 
 mod compare;
 mod converge;
+mod former;
 mod look;
 mod plan;
 mod proof;
@@ -20,7 +21,7 @@ use std::{
     time::Instant,
 };
 
-use look::Sight;
+use look::{Identity, Sight};
 use rustls::pki_types::ServerName;
 
 use crate::{
@@ -30,6 +31,7 @@ use crate::{
     error::{Code, Failure},
     finding::{Finding, Severity},
     object::INVENTORY,
+    patience::Patience,
     report::Report,
     request::Request,
 };
@@ -55,7 +57,11 @@ impl<'a> Run<'a> {
         Self { request, budget, report, verified_by: OnceCell::new(), said: Cell::new(false) }
     }
 
-    async fn connect(&self) -> Result<Cluster, Failure> {
+    fn patience(&self) -> Patience<'a> {
+        Patience { budget: self.budget.clone(), report: self.report }
+    }
+
+    async fn connect(&self) -> Result<Cluster<'a>, Failure> {
         let connection = &self.request.connection;
         let started = Instant::now();
         // A command that talks to somebody has the terminal for itself.
@@ -74,16 +80,17 @@ impl<'a> Run<'a> {
     }
 
     /// A connection to the very server and CA of the artifact.
-    async fn connect_as(&self, login: &Login) -> Result<Cluster, Failure> {
+    async fn connect_as(&self, login: &Login) -> Result<Cluster<'a>, Failure> {
         let name = self.request.connection.tls_server_name.as_ref();
-        Cluster::connect(self.way(name), login, &self.report.redactor()).await
+        Cluster::connect(self.way(name), login, self.patience()).await
     }
 
     /// The same, for somebody who will log in later: a holder of the artifact, which cannot say another name for the
     /// server than its host. Where that does not do, it is said, and the name is used all the same.
-    async fn open_line(&self) -> Result<Line, Failure> {
-        let Some(name) = &self.request.connection.tls_server_name else { return Line::open(self.way(None)).await };
-        match Line::open(self.way(None)).await {
+    async fn open_line(&self) -> Result<Line<'a>, Failure> {
+        let open = async |name| Line::open(self.way(name), self.patience()).await;
+        let Some(name) = &self.request.connection.tls_server_name else { return open(None).await };
+        match open(None).await {
             Err(failure) if matches!(failure.code, Code::Tls | Code::TlsUnknownIssuer) => {
                 if !self.said.replace(true) {
                     let name = name.to_str();
@@ -94,14 +101,14 @@ impl<'a> Run<'a> {
                     let help = format!("kubectl --tls-server-name {name}, or a server URL that the certificate is for");
                     self.report.finding(Finding::remark("tls-server-name", Severity::High, text).help(help));
                 }
-                Line::open(self.way(Some(name))).await
+                open(Some(name)).await
             }
             line => line,
         }
     }
 
     fn way<'b>(&'b self, name: Option<&'b ServerName<'static>>) -> Way<'b> {
-        Way { connection: &self.request.connection, ca: self.ca(), name, budget: &self.budget }
+        Way { connection: &self.request.connection, ca: self.ca(), name }
     }
 
     /// The CA that the server is verified against; none before one of the system's is found.
@@ -112,10 +119,12 @@ impl<'a> Run<'a> {
         }
     }
 
-    async fn look(&self, cluster: &Cluster) -> Result<Sight, Failure> {
+    async fn look(&self, cluster: &Cluster<'_>) -> Result<Sight, Failure> {
         let started = Instant::now();
         let _waiting = self.report.waiting("looking at what is there");
-        let sight = look::look(self, cluster).await?;
+        let Request { names, grants, labels, .. } = self.request;
+        let identity = self.request.instance.as_deref().map(|instance| Identity { instance, tags: labels });
+        let sight = look::look(cluster, names, grants, identity).await?;
         for (_, token) in &sight.tokens {
             self.report.learn(token);
         }

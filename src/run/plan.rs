@@ -5,6 +5,7 @@ use futures_util::future::join_all;
 use super::{
     Run,
     compare::{Trial, compare, refusal, remarks, trials},
+    former,
     look::Sight,
     rights::with_ways_out,
 };
@@ -12,9 +13,10 @@ use crate::{
     cluster::Cluster,
     desired::Desired,
     error::{Code, Failure},
-    object::Live,
+    finding::Severity,
+    object::{Live, Manifest},
     observed::Presence,
-    plan::{Action, Plan},
+    plan::{Action, Change, Plan, change},
 };
 
 /// Shows what provision would do: everything up to the first write, with the server's own verdict on each object
@@ -30,10 +32,20 @@ pub async fn plan(run: &Run<'_>) -> Result<bool, Failure> {
     let sight = run.look(&cluster).await?;
     let (desired, mut plan) = compare(run.request, &sight);
     let refused = refusal(run.request, &sight, &desired, &plan);
-    for remark in remarks(run.request, &sight, &desired) {
+    for remark in remarks(run.request, &sight, &desired, &plan) {
         run.report.finding(remark);
     }
 
+    for home in former::look(&cluster, run.request, &sight).await? {
+        let then = "a provision takes it back when the new one is handed out";
+        for remark in home.remarks(run.request, Severity::High, then) {
+            run.report.finding(remark);
+        }
+        match home.going() {
+            Ok(left) => plan.changes.extend(left.not_yet_deleted().cloned().map(Change::delete)),
+            Err(finding) => run.report.finding(finding),
+        }
+    }
     let mut verdict = Ok(());
     if refused.is_none() {
         verdict = preview(run, &cluster, &sight, &desired, &mut plan).await;
@@ -53,7 +65,7 @@ pub async fn plan(run: &Run<'_>) -> Result<bool, Failure> {
 /// be tried.
 async fn preview(
     run: &Run<'_>,
-    cluster: &Cluster,
+    cluster: &Cluster<'_>,
     sight: &Sight,
     desired: &Desired,
     plan: &mut Plan,
@@ -82,12 +94,13 @@ async fn preview(
 /// The first refusal, with what the others add.
 pub async fn tried<'a>(
     run: &Run<'_>,
-    cluster: &Cluster,
+    cluster: &Cluster<'_>,
     sight: &Sight,
     trials: Vec<Trial<'a>>,
 ) -> Result<Vec<(Trial<'a>, Option<Live>)>, Failure> {
     let outcomes = join_all(trials.into_iter().map(async |trial| {
         match cluster.dry_run(trial.manifest, trial.live).await {
+            Ok(outcome) if !run.request.owns(&outcome) => Err(disowned("trying to apply", trial.manifest, &outcome)),
             Ok(outcome) => Ok((trial, Some(outcome))),
             // kube-apiserver, admission/plugin/webhook/errors.
             Err(failure) if failure.code == Code::Refused && failure.cause.contains("does not support dry run") => {
@@ -100,4 +113,13 @@ pub async fn tried<'a>(
         }
     }));
     Failure::all(outcomes.await)
+}
+
+/// The failure of an apply of which something comes that could never be taken back, because nothing says any more that
+/// it is ours.
+#[must_use]
+pub fn disowned(doing: &str, manifest: &Manifest, made: &Live) -> Failure {
+    let fields = change(manifest, Some(made)).fields.join(" ");
+    let cause = format!("an admission policy changes {fields}, by which we know our own: it could not be taken back");
+    Failure::new(Code::Refused, doing, cause).on(manifest.reference.to_string())
 }

@@ -48,7 +48,7 @@ pub struct Taken<'a> {
 ///
 /// # Errors
 /// What could not be proved.
-pub async fn prove_wanted(run: &Run<'_>, holder: &Cluster, claim: &Claim<'_>) -> Result<(), Failure> {
+pub async fn prove_wanted(run: &Run<'_>, holder: &Cluster<'_>, claim: &Claim<'_>) -> Result<(), Failure> {
     let started = Instant::now();
     let proof = ask_until(run, holder, claim, &BTreeSet::new(), |_| true).await?;
     let name = claim.expected.service_account;
@@ -61,7 +61,7 @@ pub async fn prove_wanted(run: &Run<'_>, holder: &Cluster, claim: &Claim<'_>) ->
 ///
 /// # Errors
 /// What could not be proved.
-pub async fn prove(run: &Run<'_>, holder: &Cluster, claim: &Claim<'_>, taken: &Taken<'_>) -> Result<(), Failure> {
+pub async fn prove(run: &Run<'_>, holder: &Cluster<'_>, claim: &Claim<'_>, taken: &Taken<'_>) -> Result<(), Failure> {
     let started = Instant::now();
     let lingers = |tuple: &Tuple| taken.narrowed.covers(tuple.atom()) && !taken.kept.covers(tuple.atom());
     let gone = |proof: &Proof| !proof.excess.iter().any(lingers);
@@ -84,7 +84,7 @@ pub async fn prove(run: &Run<'_>, holder: &Cluster, claim: &Claim<'_>, taken: &T
 /// Asks until the server confirms the claim and it is enough, or the time for that is up.
 async fn ask_until(
     run: &Run<'_>,
-    holder: &Cluster,
+    holder: &Cluster<'_>,
     claim: &Claim<'_>,
     cleared: &BTreeSet<&Scope>,
     enough: impl Fn(&Proof) -> bool,
@@ -112,7 +112,7 @@ async fn ask_until(
 
 async fn attempt(
     run: &Run<'_>,
-    cluster: &Cluster,
+    cluster: &Cluster<'_>,
     questions: &Questions<'_>,
     claim: &Claim<'_>,
     scopes: &BTreeSet<Option<&str>>,

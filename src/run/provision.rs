@@ -6,6 +6,7 @@ use super::{
     Run,
     compare::{compare, refusal, remarks},
     converge::Converge,
+    former,
     look::Sight,
     proof::{self, Claim, Taken},
     take_over,
@@ -14,15 +15,17 @@ use crate::{
     artifact::Artifact,
     cluster::Cluster,
     connection::CaBundle,
-    credential::{Expected, check_claims},
+    credential::{Expected, Unfit, check_claims},
     desired::Desired,
     error::{Code, Exit, Failure},
     object::Live,
+    observed::Observed,
     plan::{Plan, all_atoms, granted_rules, held_at, leftovers},
     publish::{self, Publisher},
     rbac::{Coverage, Tuple},
     report::TokenFacts,
     secret::Token,
+    transport::{self, Trouble},
 };
 
 /// Makes the credential, proves it, and hands it out: to the platform, then to `deliver`.
@@ -42,7 +45,7 @@ pub async fn provision(run: &Run<'_>, deliver: impl FnOnce(&Artifact) -> Result<
 }
 
 /// A token does not work when its ServiceAccount is gone: then another run is the cause, and not what that led to.
-async fn overtaken(run: &Run<'_>, cluster: &Cluster, uid: &str, failure: Failure) -> Failure {
+async fn overtaken(run: &Run<'_>, cluster: &Cluster<'_>, uid: &str, failure: Failure) -> Failure {
     let account = run.request.names.service_account();
     let what = match cluster.get(&account).await {
         Ok(Some(seen)) if seen.live.uid != uid => "deleted and made again",
@@ -56,24 +59,74 @@ async fn overtaken(run: &Run<'_>, cluster: &Cluster, uid: &str, failure: Failure
 /// All of it. `account` gets the uid of the ServiceAccount as soon as that is there.
 async fn establish(
     run: &Run<'_>,
-    cluster: &Cluster,
+    cluster: &Cluster<'_>,
     account: &OnceCell<String>,
     deliver: impl FnOnce(&Artifact) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
-    let request = run.request;
     let mut sight = run.look(cluster).await?;
-    let (desired, mut plan) = compare(request, &sight);
-    if let Some(failure) = refusal(request, &sight, &desired, &plan) {
+    let made = match make(run, cluster, account, &mut sight).await {
+        Err(failure) if failure.code == Code::AnotherCluster && is_dead(run, &sight).await => {
+            sight = run.look(cluster).await?;
+            let (field, why) = ("/data/token", "the server does not accept the token in it".to_owned());
+            sight.observed.unfit.get_or_insert(Unfit { field, why });
+            make(run, cluster, account, &mut sight).await?
+        }
+        made => made?,
+    };
+    let Made { token, dialled, plan } = made;
+
+    let ca = run.ca().map(CaBundle::as_base64).unwrap_or_default();
+    let artifact = run.request.form.fill(&run.request.connection, ca, &token).map_err(|findings| Failure {
+        findings,
+        ..Failure::new(Code::ArtifactInvalid, "building the artifact", "it does not fit its schema")
+    })?;
+    hand_over(run, dialled, &artifact).await?;
+    deliver(&artifact)?;
+    retire(run, cluster, &sight, &plan).await?;
+    former::clear(run, cluster, &sight).await
+}
+
+/// Whether the token of a Secret that was there before is dead: the server does not accept it, and is that of our
+/// cluster. So it is when the key that tokens are signed with was replaced, or when somebody wrote into the Secret.
+async fn is_dead(run: &Run<'_>, sight: &Sight) -> bool {
+    let Observed { service_account: Some(account), unfit: None, .. } = &sight.observed else { return false };
+    // The connection of a run that was misled is to the right cluster: another one tells.
+    let asked = async { run.connect().await?.get(&run.request.names.service_account()).await };
+    sight.token(sight.observed.newest()).is_some()
+        && matches!(asked.await, Ok(Some(seen)) if seen.live.uid == account.uid)
+}
+
+/// What was made.
+struct Made {
+    /// Proved.
+    token: Token,
+    /// An open connection to the platform.
+    dialled: Option<Result<transport::Http, Trouble>>,
+    /// What was done, but for what goes at the end.
+    plan: Plan,
+}
+
+/// Makes the credential and proves it.
+async fn make(
+    run: &Run<'_>,
+    cluster: &Cluster<'_>,
+    account: &OnceCell<String>,
+    sight: &mut Sight,
+) -> Result<Made, Failure> {
+    let request = run.request;
+    let (desired, mut plan) = compare(request, sight);
+    if let Some(failure) = refusal(request, sight, &desired, &plan) {
         return Err(failure);
     }
-    for remark in remarks(request, &sight, &desired) {
+    for remark in remarks(request, sight, &desired, &plan) {
         run.report.finding(remark);
     }
 
     let mut permissions = std::mem::take(&mut plan.permissions);
-    Converge { run, cluster, sight: &sight, desired: &desired, plan: &plan }.preflight().await?;
+    Converge { run, cluster, sight, desired: &desired, plan: &plan }.preflight().await?;
     take_over::take_fields(run, cluster, &mut sight.observed).await?;
-    let converge = Converge { run, cluster, sight: &sight, desired: &desired, plan: &plan };
+    let sight = &*sight;
+    let converge = Converge { run, cluster, sight, desired: &desired, plan: &plan };
     let narrowed = permissions.narrowed.clone();
     let making = async {
         let widened = converge.widen().await?;
@@ -81,7 +134,7 @@ async fn establish(
         if !converge.will_shrink(&widened) {
             run.report.permissions(std::mem::take(&mut permissions));
         }
-        let (token, secret) = token(run, cluster, &sight, &desired).await?;
+        let (token, secret) = token(run, cluster, sight, &desired).await?;
         Ok((widened, token, secret))
     };
     // Connecting as the new credential takes as long as two of these requests, and needs no token yet.
@@ -119,7 +172,7 @@ async fn establish(
         }
         Ok::<_, Failure>(holder)
     };
-    let (holder, publisher) = tokio::join!(proving, dial(run));
+    let (holder, dialled) = tokio::join!(proving, dial(run));
     let holder = holder?;
     if shrinks {
         let kept = kept.iter().cloned().chain(converge.shrink(widened).await?).collect();
@@ -131,23 +184,18 @@ async fn establish(
         run.report.permissions(permissions);
         proof::prove(run, &holder, &claim, &lost).await?;
     }
-
-    let ca = run.ca().map(CaBundle::as_base64).unwrap_or_default();
-    let artifact = request.form.fill(&request.connection, ca, &token).map_err(|findings| Failure {
-        findings,
-        ..Failure::new(Code::ArtifactInvalid, "building the artifact", "it does not fit its schema")
-    })?;
-    hand_over(run, publisher, &artifact).await?;
-    deliver(&artifact)?;
-    retire(run, cluster, &sight, &plan).await
+    Ok(Made { token, dialled, plan })
 }
 
 /// Deletes the Secrets that have been replaced, now that everybody has the new token.
-async fn retire(run: &Run<'_>, cluster: &Cluster, sight: &Sight, plan: &Plan) -> Result<(), Failure> {
+async fn retire(run: &Run<'_>, cluster: &Cluster<'_>, sight: &Sight, plan: &Plan) -> Result<(), Failure> {
     for (generation, live) in sight.observed.retired() {
         if let Some(planned) = plan.change(&run.request.names.secret(generation)) {
             let started = Instant::now();
-            cluster.delete(&planned.reference, live).await?;
+            match cluster.delete(&planned.reference, live).await {
+                Err(failure) if failure.code != Code::BeingDeleted => return Err(failure),
+                _ => {} // one that finalizers hold has a dead token all the same
+            }
             run.report.wrote(planned.action, &planned.reference);
             run.report.change(planned, Some(started.elapsed()));
         }
@@ -156,7 +204,12 @@ async fn retire(run: &Run<'_>, cluster: &Cluster, sight: &Sight, plan: &Plan) ->
 }
 
 /// The token that was seen at the first look, or the one that the controller has made by now.
-async fn token(run: &Run<'_>, cluster: &Cluster, sight: &Sight, desired: &Desired) -> Result<(Token, Live), Failure> {
+async fn token(
+    run: &Run<'_>,
+    cluster: &Cluster<'_>,
+    sight: &Sight,
+    desired: &Desired,
+) -> Result<(Token, Live), Failure> {
     if let (Some(token), Some(live)) = (sight.token(sight.observed.newest()), sight.observed.secret()) {
         run.report.step("token", &short(token), None);
         return Ok((token.clone(), live.clone()));
@@ -174,26 +227,30 @@ fn short(token: &Token) -> String {
     token.fingerprint().chars().take("sha256:".len() + 12).collect()
 }
 
-async fn dial<'a>(run: &Run<'a>) -> Option<Result<Publisher<'a>, Failure>> {
-    let platform = run.request.platform.as_ref()?;
-    Some(publish::in_time(platform, &run.budget, Publisher::connect(platform, &run.budget)).await)
+/// Opens the connection that will be needed. What is wrong with it is told when it is.
+async fn dial(run: &Run<'_>) -> Option<Result<transport::Http, Trouble>> {
+    Some(publish::dial(run.request.platform.as_ref()?, &run.budget).await)
 }
 
 async fn hand_over(
     run: &Run<'_>,
-    publisher: Option<Result<Publisher<'_>, Failure>>,
+    dialled: Option<Result<transport::Http, Trouble>>,
     artifact: &Artifact,
 ) -> Result<(), Failure> {
-    let (Some(platform), Some(publisher)) = (&run.request.platform, publisher) else { return Ok(()) };
+    let Some(platform) = &run.request.platform else { return Ok(()) };
     let started = Instant::now();
     let _waiting = run.report.waiting("publishing the artifact");
+    let title = format!("Kubernetes token {} for namespace {}", run.request.name, run.request.namespace);
     let publishing = async {
-        let title = format!("Kubernetes token {} for namespace {}", run.request.name, run.request.namespace);
-        publisher?.publish(&title, artifact).await
+        Publisher::connect(platform, run.patience().within(publish::TIME), dialled)
+            .await?
+            .publish(&title, artifact)
+            .await
     };
-    publish::in_time(platform, &run.budget, publishing).await.map_err(|failure| {
+    publishing.await.map_err(|failure| {
+        let has_it = if failure.unsettled { "may not have it yet" } else { "does not have it yet" };
         failure
-            .state("the credential is in the cluster, proved and working; the platform does not have it yet")
+            .state(format!("the credential is in the cluster, proved and working; the platform {has_it}"))
             .next("deploy again when that is mended: the same credential is published")
     })?;
     let what = format!("field {} at {}", crate::request::FIELD, platform.address());

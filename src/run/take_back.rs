@@ -8,13 +8,15 @@ use std::{
 
 use futures_util::future::join_all;
 
-use super::{Run, compare::gone, look::Sight, rights, take_over};
+use super::{Run, compare::gone, former, look::Sight, rights, take_over};
 use crate::{
     cluster::{Cluster, denied, needed, summary},
     connection::Login,
+    credential::is_of,
     error::{Code, Failure},
     finding::{Finding, Severity},
     name::Namespace,
+    names::Names,
     object::{Kind, Live, Owner, Reference},
     plan::{Action, Change},
     publish::{self, Publisher},
@@ -48,7 +50,10 @@ pub async fn decommission(run: &Run<'_>) -> Result<bool, Failure> {
         (Err(failure), Ok(_)) => Err(failure),
         (Ok(deleted), platform) => match platform {
             Ok(retracted) => Ok(deleted || retracted),
-            Err(failure) => Err(failure.state("the cluster is clean; the platform's record is still there")),
+            Err(failure) => {
+                let there = if failure.unsettled { "may still be there" } else { "is still there" };
+                Err(failure.state(format!("the cluster is clean; the platform's record {there}")))
+            }
         },
     }
 }
@@ -56,8 +61,8 @@ pub async fn decommission(run: &Run<'_>) -> Result<bool, Failure> {
 async fn platform_side(run: &Run<'_>) -> Result<bool, Failure> {
     let Some(platform) = &run.request.platform else { return Ok(false) };
     let started = Instant::now();
-    let retracting = async { Publisher::connect(platform, &run.budget).await?.retract().await };
-    let found = publish::in_time(platform, &run.budget, retracting).await?;
+    let publisher = Publisher::connect(platform, run.patience().within(publish::TIME), None).await?;
+    let found = publisher.retract().await?;
     let what = if found { "record deleted" } else { "no record left" };
     run.report.step("platform", &format!("{what} at {}", platform.address()), Some(started.elapsed()));
     Ok(found)
@@ -68,60 +73,151 @@ async fn cluster_side(run: &Run<'_>) -> Result<bool, Failure> {
     let cluster = run.connect().await?;
     let (sight, swept) = tokio::join!(run.look(&cluster), sweep(&cluster, &request.namespace));
     let sight = sight?;
-    let mut missing = Vec::new();
-    if !swept.unsearched.is_empty() {
+    let (former, unseen) = match former::look(&cluster, request, &sight).await {
+        Ok(former) => (former, None),
+        Err(failure) => (Vec::new(), Some(failure)), // what is at home goes all the same
+    };
+    let unsearched: Vec<Tuple> = sight.unsearched.iter().chain(&swept.unsearched).cloned().collect();
+    if !unsearched.is_empty() {
         let text = format!(
             "not searched for what the ServiceAccount may have forgotten: the parent credential lacks {}",
-            summary(&swept.unsearched)
+            summary(&unsearched)
         );
         run.report.finding(Finding::remark("not-searched", Severity::Info, text));
-        if !sight.inventory_is_whole {
-            missing.extend(swept.unsearched.iter().cloned()); // nothing else finds what it does not say
-        }
     }
-    missing.extend(sight.revisions_denied.iter().cloned());
-    let mut failed = swept.failed.clone();
-    let mut left = Left::of(request, &sight, swept);
-    for (object, whose) in std::mem::take(&mut left.foreign) {
-        let text = format!("{object} is left alone: {whose}");
-        run.report.finding(Finding::remark("foreign-object", Severity::Info, text));
-    }
-    for remark in gone(&sight.observed, |_| true).chain(take_over::left_behind(request, &sight)) {
+    for remark in gone(&sight.observed, |_| true).chain(take_over::left_behind(request, &request.names, &sight)) {
         run.report.finding(remark);
     }
+    for home in &former {
+        for remark in home.remarks(request, Severity::Info, "what is left there goes, too") {
+            run.report.finding(remark);
+        }
+    }
 
-    missing.append(&mut left.unseen);
-    let mut deleted = Vec::new();
-    // Bindings first: that cuts access within milliseconds, while a deleted Secret counts after up to 10 s. The
-    // ServiceAccount last: it remembers the number of the newest Secret, and every place. Whatever fails, the rest goes.
+    let mut outcome = Outcome { failed: swept.failed.clone().or(unseen), ..Outcome::default() };
+    if !(swept.unsearched.is_empty() || sight.inventory_is_whole) {
+        outcome.missing.extend(swept.unsearched.iter().cloned()); // nothing else finds what it does not say
+    }
+    let homes = former.iter().map(|home| (&home.names, &home.sight));
+    let homes: Vec<_> = [(&request.names, &sight)].into_iter().chain(homes).collect();
+    let mut there = Vec::new();
+    for (names, sight) in &homes {
+        let mut left = Left::of(names, sight, &swept.found);
+        for (object, whose) in std::mem::take(&mut left.foreign) {
+            let text = format!("{object} is left alone: {whose}");
+            run.report.finding(Finding::remark("foreign-object", Severity::Info, text));
+        }
+        outcome.missing.append(&mut left.unseen);
+        outcome.missing.extend(sight.revisions_denied.iter().cloned());
+        clear(run, &cluster, &left, &mut outcome).await;
+        there.push((sight, left.ours.into_keys().chain(left.hidden).collect::<Vec<_>>()));
+    }
+    Failure::all(join_all(homes.iter().map(|(names, sight)| prove_all_dead(run, names, sight, &outcome))).await)?;
+    if !outcome.missing.is_empty() {
+        outcome.missing.extend(there.iter().flat_map(|(sight, objects)| rights::undeletable(sight, objects)));
+    }
+    outcome.judge(request)
+}
+
+/// What became of the objects of an instance.
+#[derive(Default)]
+pub struct Outcome {
+    /// Those that were there and whose deletion is asked for now.
+    deleted: Vec<Reference>,
+    /// Those of them that finalizers hold.
+    pub held: Vec<Failure>,
+    /// What the parent lacks.
+    pub missing: Vec<Tuple>,
+    /// Why else something is still there.
+    pub failed: Option<Failure>,
+}
+
+impl Outcome {
+    /// True when nothing of ours is left.
+    const fn is_complete(&self) -> bool {
+        self.held.is_empty() && self.missing.is_empty() && self.failed.is_none()
+    }
+
+    /// True when there was something, and nothing of it is left.
+    fn judge(mut self, request: &Request) -> Result<bool, Failure> {
+        let account = request.names.service_account();
+        if let Some(failure) = self.failed {
+            return Err(Failure { missing: self.missing, ..failure });
+        }
+        if !self.missing.is_empty() {
+            self.missing.sort();
+            self.missing.dedup();
+            return Err(denied("deleting the objects", self.missing).next(format!(
+                "have the listed permissions granted to the parent credential, then run again; {account} stays until \
+                 then, because it remembers the places: where one is gone for good, delete it by hand"
+            )));
+        }
+        let findings = self.held.iter().map(|failure| {
+            let object = failure.object.as_deref().unwrap_or_default();
+            let text = format!("{object}: {}", failure.cause);
+            Finding::remark(failure.code.as_str(), Severity::High, text)
+        });
+        let findings = findings.collect();
+        match self.held.into_iter().next() {
+            Some(failure) => Err(Failure { findings, ..failure }.state(
+                "all that can go is gone, and no token is left; a repeat finishes when nothing is held any more",
+            )),
+            None => Ok(!self.deleted.is_empty()),
+        }
+    }
+}
+
+/// Deletes what is ours: bindings first, because that cuts access within milliseconds, while a deleted Secret counts
+/// after up to 10 s. The ServiceAccount last, and only when all else is gone: it remembers the number of the newest
+/// Secret, and every place. Whatever fails, the rest goes.
+pub async fn clear(run: &Run<'_>, cluster: &Cluster<'_>, left: &Left, outcome: &mut Outcome) {
     for stage in [
         &[Kind::RoleBinding, Kind::ClusterRoleBinding][..],
         &[Kind::Secret],
         &[Kind::Role, Kind::ClusterRole],
         &[Kind::ServiceAccount],
     ] {
-        if stage == [Kind::ServiceAccount] && !(missing.is_empty() && failed.is_none()) {
+        if stage == [Kind::ServiceAccount] && !outcome.is_complete() {
             break; // what is left is found through it
         }
         let objects = left.ours.iter().filter(|(object, _)| stage.contains(&object.kind));
         let answers = join_all(objects.map(async |(object, live)| {
             let started = Instant::now();
-            cluster.delete(object, live).await?;
-            run.report.wrote(Action::Delete, object);
-            let change = Change { action: Action::Delete, reference: object.clone(), fields: Vec::new() };
-            run.report.change(&change, Some(started.elapsed()));
-            Ok::<_, Failure>(object.clone())
+            let answer = cluster.delete(object, live).await;
+            if answer.as_ref().err().is_none_or(|failure| failure.code == Code::BeingDeleted) {
+                // Asking again for what was asked for already is no change.
+                if live.deleting.is_none() {
+                    run.report.wrote(Action::Delete, object);
+                    run.report.change(&Change::delete(object.clone()), Some(started.elapsed()));
+                }
+            }
+            (object.clone(), answer)
         }));
-        for answer in answers.await {
+        for (object, answer) in answers.await {
             match answer {
-                Ok(object) => deleted.push(object),
-                Err(mut failure) if failure.code == Code::MissingPermission => missing.append(&mut failure.missing),
-                Err(failure) => drop(failed.get_or_insert(failure)),
+                Ok(()) => outcome.deleted.push(object),
+                Err(failure) if failure.code == Code::BeingDeleted => {
+                    outcome.deleted.push(object);
+                    outcome.held.push(failure);
+                }
+                Err(mut failure) if failure.code == Code::MissingPermission => {
+                    outcome.missing.append(&mut failure.missing);
+                }
+                Err(failure) => drop(outcome.failed.get_or_insert(failure)),
             }
         }
     }
-    for (generation, token) in &sight.tokens {
-        if deleted.contains(&request.names.secret(*generation)) {
+}
+
+/// Proves that the tokens of an instance are dead, as far as their Secrets are deleted now. A token of somebody else that
+/// was put into one is none of ours: it is not used, not even to see whether it is alive.
+///
+/// # Errors
+/// One that lives, or that could not be asked about.
+pub async fn prove_all_dead(run: &Run<'_>, names: &Names, sight: &Sight, outcome: &Outcome) -> Result<(), Failure> {
+    let ours = |token: &&(u32, Token)| is_of(&token.1, names.namespace().as_str(), names.object());
+    for (generation, token) in sight.tokens.iter().filter(ours) {
+        if outcome.deleted.contains(&names.secret(*generation)) {
             prove_dead(run, token).await.map_err(|failure| {
                 failure
                     .state("its Secret is deleted; whether the token is dead is not proved, and a repeat cannot ask")
@@ -129,21 +225,7 @@ async fn cluster_side(run: &Run<'_>) -> Result<bool, Failure> {
             })?;
         }
     }
-    if let Some(failure) = failed {
-        return Err(Failure { missing, ..failure });
-    }
-    if !missing.is_empty() {
-        let there: Vec<Reference> = left.ours.into_keys().chain(left.hidden).collect();
-        missing.extend(rights::undeletable(&sight, &there));
-        missing.sort();
-        missing.dedup();
-        let account = request.names.service_account();
-        return Err(denied("deleting the objects", missing).next(format!(
-            "have the listed permissions granted to the parent credential, then run again; {account} stays until then, \
-             because it remembers the places: where one is gone for good, delete it by hand"
-        )));
-    }
-    Ok(!deleted.is_empty())
+    Ok(())
 }
 
 /// What a search by label finds, of whatever instance, and what could not be searched.
@@ -173,7 +255,7 @@ impl Swept {
 
 /// Searches the whole cluster for what carries our label, as far as the parent credential may list; where it may not,
 /// the home namespace.
-async fn sweep(cluster: &Cluster, home: &Namespace) -> Swept {
+async fn sweep(cluster: &Cluster<'_>, home: &Namespace) -> Swept {
     let everywhere =
         [Kind::RoleBinding, Kind::Role, Kind::ClusterRoleBinding, Kind::ClusterRole].map(|kind| (kind, None));
     let lists = everywhere.into_iter().chain([(Kind::Secret, Some(home))]);
@@ -191,19 +273,26 @@ async fn sweep(cluster: &Cluster, home: &Namespace) -> Swept {
 
 /// What has to go, and what stands in the way.
 #[derive(Default)]
-struct Left {
-    ours: BTreeMap<Reference, Live>,
+pub struct Left {
+    /// The objects of the instance.
+    pub ours: BTreeMap<Reference, Live>,
     /// At one of our places, and somebody else's.
     foreign: Vec<(Reference, String)>,
     /// What may be there, and may not be looked at.
     hidden: Vec<Reference>,
     /// What the parent lacks to look at those.
-    unseen: Vec<Tuple>,
+    pub unseen: Vec<Tuple>,
 }
 
 impl Left {
-    fn of(request: &Request, sight: &Sight, swept: Swept) -> Self {
-        let (names, observed) = (&request.names, &sight.observed);
+    /// What is ours, but for that whose deletion was asked for before.
+    pub fn not_yet_deleted(&self) -> impl Iterator<Item = &Reference> {
+        self.ours.iter().filter(|(_, live)| live.deleting.is_none()).map(|(object, _)| object)
+    }
+
+    /// Everything that is left of the instance of these names: what the look has seen, and what the search has found.
+    pub fn of(names: &Names, sight: &Sight, found: &[(Reference, Live)]) -> Self {
+        let observed = &sight.observed;
         let mut left = Self::default();
         let secrets = observed.earlier.iter().map(|(generation, live)| (names.secret(*generation), Some(live)));
         let newest = (names.secret(observed.newest()), observed.secret.as_ref());
@@ -225,8 +314,8 @@ impl Left {
         let unseen = identity.iter().map(|object| needed("get", object));
         left.unseen.extend(unseen.filter(|tuple| sight.denied.contains(tuple)));
         // The original bundle's Secret names no chart, so it is its ServiceAccount that tells.
-        let account = observed.service_account.as_ref().map(|live| request.owner(live));
-        let owner = |live: &Live| match (request.owner(live), &account) {
+        let account = observed.service_account.as_ref().map(|live| names.owner(live));
+        let owner = |live: &Live| match (names.owner(live), &account) {
             (Owner::Original, Some(Owner::Foreign(whose))) => Owner::Foreign(whose.clone()),
             (owner, _) => owner,
         };
@@ -239,9 +328,9 @@ impl Left {
             }
         }
         left.ours.extend(observed.revisions.iter().cloned());
-        for (object, live) in swept.found {
-            if request.owns(&live) {
-                left.ours.entry(object).or_insert(live);
+        for (object, live) in found {
+            if names.owner(live) == Owner::Ours {
+                left.ours.entry(object.clone()).or_insert_with(|| live.clone());
             }
         }
         left

@@ -10,6 +10,8 @@ use crate::{
     connection::Login,
     error::Failure,
     finding::{Finding, Severity},
+    name::Namespace,
+    names::Names,
     object::{Live, Owner, Reference},
     observed::{Found, Observed},
     original::{self, TakeOver, TakenOver},
@@ -19,23 +21,23 @@ use crate::{
 /// True when the release's Secrets have to be looked for: an object at home came from the original's chart without
 /// doubt, or an earlier run has begun with the take-over and not finished it. The chart's Secret alone is no proof.
 #[must_use]
-pub fn is_evident(request: &Request, account: Option<&Live>, home: Option<&Found>) -> bool {
+pub fn is_evident(names: &Names, account: Option<&Live>, home: Option<&Found>) -> bool {
     let objects = account.into_iter().chain(home.iter().flat_map(|found| found.role.iter().chain(&found.binding)));
-    let original = |live: &Live| request.owner(live) == Owner::Original && original::names_our_chart(live);
-    objects.into_iter().any(original) || record(request, account).is_some_and(|record| record.pending)
+    let original = |live: &Live| names.owner(live) == Owner::Original && original::names_our_chart(live);
+    objects.into_iter().any(original) || record(names, account).is_some_and(|record| record.pending)
 }
 
 /// What the ServiceAccount remembers, if it is ours.
-fn record(request: &Request, account: Option<&Live>) -> Option<TakenOver> {
-    let account = account.filter(|live| request.owner(live) == Owner::Ours)?;
-    TakenOver::of(&account.annotations).filter(|record| record.release == request.name.as_str())
+fn record(names: &Names, account: Option<&Live>) -> Option<TakenOver> {
+    let account = account.filter(|live| names.owner(live) == Owner::Ours)?;
+    TakenOver::of(&account.annotations).filter(|record| record.release == names.instance())
 }
 
 /// Works out what has to be done, and what is to be remembered.
 #[must_use]
-pub fn take_over(request: &Request, sight: &Sight) -> TakeOver {
+pub fn take_over(request: &Request, names: &Names, sight: &Sight) -> TakeOver {
     let observed = &sight.observed;
-    let before = record(request, observed.service_account.as_ref());
+    let before = record(names, observed.service_account.as_ref());
     let parent = fingerprint(request);
     if !sight.release_is_evident {
         // Remembered for as long as the credential is used that was to be read there.
@@ -68,14 +70,13 @@ pub fn remarks(take_over: &TakeOver, request: &Request, observed: &Observed) -> 
             Finding::remark("adopt", Severity::Medium, text).help("Helm knows nothing of the instance after that"),
         );
     }
-    remarks.extend(exposed(take_over, request, observed));
+    remarks.extend(exposed(take_over, &request.namespace, observed));
     remarks.extend(take_over.stuck.as_deref().map(|why| release_left(request, why)));
     remarks
 }
 
 /// The parent credential that was to be read in the namespace.
-fn exposed(take_over: &TakeOver, request: &Request, observed: &Observed) -> Option<Finding> {
-    let home = &request.namespace;
+fn exposed(take_over: &TakeOver, home: &Namespace, observed: &Observed) -> Option<Finding> {
     let text = match (&take_over.record, observed.revisions.len()) {
         (None, _) => return None,
         (Some(_), 0) if take_over.under_way => {
@@ -88,8 +89,9 @@ fn exposed(take_over: &TakeOver, request: &Request, observed: &Observed) -> Opti
              Secrets there"
         ),
         (Some(_), revisions) => format!(
-            "Helm keeps the connection's credential in {revisions} Secrets of namespace {home}, for everybody who may \
-             read Secrets there"
+            "Helm keeps the connection's credential in {revisions} Secret{} of namespace {home}, for everybody who may \
+             read Secrets there",
+            if revisions == 1 { "" } else { "s" }
         ),
     };
     let help = "make a new credential for the connection, and have the old one refused by the cluster";
@@ -107,9 +109,9 @@ pub fn release_left(request: &Request, why: &str) -> Finding {
         .help("mend that and run again: the release is remembered until its Secrets are gone")
 }
 
-/// What a decommission has to say of an instance that the original bundle made.
-pub fn left_behind(request: &Request, sight: &Sight) -> Option<Finding> {
-    exposed(&take_over(request, sight), request, &sight.observed)
+/// What there is to say of an instance that the original bundle made where it is taken back.
+pub fn left_behind(request: &Request, names: &Names, sight: &Sight) -> Option<Finding> {
+    exposed(&take_over(request, names, sight), names.namespace(), &sight.observed)
 }
 
 /// True when an object is there that the original bundle made.
@@ -131,7 +133,7 @@ fn fingerprint(request: &Request) -> Option<String> {
 ///
 /// # Errors
 /// Why not.
-pub async fn take_fields(run: &Run<'_>, cluster: &Cluster, observed: &mut Observed) -> Result<(), Failure> {
+pub async fn take_fields(run: &Run<'_>, cluster: &Cluster<'_>, observed: &mut Observed) -> Result<(), Failure> {
     let (request, names) = (run.request, &run.request.names);
     let secret = names.secret(observed.newest());
     let identity = [(names.service_account(), observed.service_account.as_mut()), (secret, observed.secret.as_mut())];

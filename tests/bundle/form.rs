@@ -327,7 +327,7 @@ fn every_pattern_has_a_message_and_every_message_a_keyword() {
     let bundle = bundle();
     let params = bundle.block("params");
     each_schema("", params, &mut |place, schema| {
-        for keyword in ["pattern", "const", "not", "anyOf", "if"] {
+        for keyword in ["pattern", "const", "not", "anyOf", "if", "minItems", "uniqueItems"] {
             assert!(
                 schema.get(keyword).is_none() || schema["message"][keyword].is_string(),
                 "{place} has no message for {keyword}"

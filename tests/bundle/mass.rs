@@ -1,15 +1,31 @@
 //! What the `mass` CLI makes of a massdriver.yaml, in the order in which it does it: read, give every boolean a default,
 //! turn slots into references, resolve the references, write the schemas. Also its lint rules that need no platform.
+//! There are two generations of it: one knows `dependencies` and `resources`, the older one `connections` and
+//! `artifacts`.
 
-use std::{collections::BTreeMap, fs, path::Path};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::Path,
+};
 
 use serde_json::{Map, Value, json};
 
-/// A reference is to one of the organisation's resource types; these are kept as files.
-const RESOURCE_TYPES: &str = "tests/resource-types";
-
 /// Words that make `mass` take a step's provisioner for one of its own and read its inputs from files of that tool.
 pub const BUILT_IN_PROVISIONERS: [&str; 4] = ["opentofu", "terraform", "helm", "bicep"];
+
+/// What a CLI from before Massdriver 2.5 asks of a massdriver.yaml; those that came later only warn of some.
+const REQUIRED_OF_OLD: [&str; 8] =
+    ["artifacts", "connections", "description", "name", "params", "schema", "type", "ui"];
+
+/// Which CLI a massdriver.yaml is written for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Blocks {
+    /// `dependencies` and `resources`.
+    New,
+    /// `connections` and `artifacts`.
+    Old,
+}
 
 pub struct Bundle {
     root: Map<String, Value>,
@@ -37,19 +53,43 @@ impl Bundle {
         &self.root[key]
     }
 
+    pub fn keys(&self) -> BTreeSet<&str> {
+        self.root.keys().map(String::as_str).collect()
+    }
+
+    pub fn blocks(&self) -> Blocks {
+        if self.root.contains_key("connections") { Blocks::Old } else { Blocks::New }
+    }
+
+    /// What goes in, as a schema with references.
+    fn inputs(&self) -> Value {
+        match self.blocks() {
+            Blocks::New => slots(self.block("dependencies")),
+            Blocks::Old => self.block("connections").clone(),
+        }
+    }
+
+    /// What comes out, likewise.
+    fn outputs(&self) -> Value {
+        match self.blocks() {
+            Blocks::New => slots(self.block("resources")),
+            Blocks::Old => self.block("artifacts").clone(),
+        }
+    }
+
     /// The four files of `mass bundle build`: file name and content.
     pub fn schemas(&self) -> BTreeMap<String, String> {
         let blocks = [
-            ("artifacts", slots(self.block("resources"))),
+            ("artifacts", self.outputs()),
             ("params", self.block("params").clone()),
-            ("connections", slots(self.block("dependencies"))),
+            ("connections", self.inputs()),
             ("ui", self.block("ui").clone()),
         ];
         blocks
             .into_iter()
             .map(|(label, block)| {
                 let strip_id = matches!(label, "params" | "ui");
-                let mut schema = dereference(&block, strip_id);
+                let mut schema = dereference(&block, self.blocks(), strip_id);
                 self.add_metadata(label, &mut schema);
                 (format!("schema-{label}.json"), marshal(schema))
             })
@@ -70,9 +110,47 @@ impl Bundle {
 
     /// What `mass bundle lint` would object to, as far as it can be told offline.
     pub fn lint(&self) -> Vec<String> {
-        let mut complaints = name_collisions(self.block("params"), self.block("dependencies"));
+        let mut complaints = name_collisions(self.block("params"), &self.inputs());
         required_matches("params", self.block("params"), &mut complaints);
         complaints
+    }
+
+    /// Why a CLI of this generation would not publish it, or not as what it is.
+    pub fn refusals(&self, cli: Blocks) -> Vec<String> {
+        let mut refusals = Vec::new();
+        match cli {
+            Blocks::New => {
+                // At 0.0.0 it only warns.
+                for old in ["connections", "artifacts"] {
+                    if self.root.contains_key(old) && self.text("version") != "0.0.0" {
+                        refusals.push(format!("{old} is no block of a released version any more"));
+                    }
+                }
+            }
+            Blocks::Old => {
+                for key in REQUIRED_OF_OLD.iter().filter(|key| !self.root.contains_key(**key)) {
+                    refusals.push(format!("{key} is required"));
+                }
+                // It looks at the params themselves only, and wants one type of each.
+                for (name, param) in self.block("params")["properties"].as_object().into_iter().flatten() {
+                    if param.get("type").is_some_and(|kind| !kind.is_string()) {
+                        refusals.push(format!("params.{name}: type is not a string"));
+                    }
+                }
+                for block in ["connections", "artifacts"].into_iter().filter_map(|block| self.root.get(block)) {
+                    for (slot, entry) in block["properties"].as_object().into_iter().flatten() {
+                        let reference = entry["$ref"].as_str().unwrap_or_default();
+                        let name = |text: &str| {
+                            !text.is_empty() && text.chars().all(|sign| sign.is_ascii_alphanumeric() || sign == '-')
+                        };
+                        if !reference.split('/').all(name) || reference.split('/').count() > 2 {
+                            refusals.push(format!("{slot}: `{reference}` is no type"));
+                        }
+                    }
+                }
+            }
+        }
+        refusals
     }
 }
 
@@ -98,24 +176,24 @@ fn slots(block: &Value) -> Value {
 }
 
 /// A referenced type becomes the base, and the keys beside the reference override it.
-fn dereference(schema: &Value, strip_id: bool) -> Value {
+fn dereference(schema: &Value, blocks: Blocks, strip_id: bool) -> Value {
     match schema {
-        Value::Array(items) => items.iter().map(|item| dereference(item, strip_id)).collect(),
+        Value::Array(items) => items.iter().map(|item| dereference(item, blocks, strip_id)).collect(),
         Value::Object(map) => {
             let mut result = Map::new();
             for (key, value) in map {
                 match value {
                     Value::String(reference) if key == "$ref" && !reference.starts_with('#') => {
-                        let mut referenced = resource_type(reference);
+                        let mut referenced = resource_type(reference, blocks);
                         if strip_id {
                             referenced.remove("$id");
                         }
                         for (key, value) in referenced {
-                            result.entry(key).or_insert_with(|| dereference(&value, strip_id));
+                            result.entry(key).or_insert_with(|| dereference(&value, blocks, strip_id));
                         }
                     }
                     _ => {
-                        result.insert(key.clone(), dereference(value, strip_id));
+                        result.insert(key.clone(), dereference(value, blocks, strip_id));
                     }
                 }
             }
@@ -125,11 +203,15 @@ fn dereference(schema: &Value, strip_id: bool) -> Value {
     }
 }
 
-/// `[organisation/]name[@version]`; the file is what the platform would answer for the newest version.
-fn resource_type(reference: &str) -> Map<String, Value> {
+/// `[organisation/]name[@version]`, one of the organisation's resource types. The file is what the platform would answer
+/// for the newest version, one of that time.
+fn resource_type(reference: &str, blocks: Blocks) -> Map<String, Value> {
     let unversioned = reference.split('@').next().unwrap_or_default();
     let name = unversioned.rsplit('/').next().unwrap_or_default();
-    let path = format!("{RESOURCE_TYPES}/{name}.json");
+    let path = match blocks {
+        Blocks::New => format!("tests/resource-types/{name}.json"),
+        Blocks::Old => format!("src/schema/{name}-legacy.json"),
+    };
     let text = fs::read_to_string(&path).unwrap_or_else(|error| panic!("resource type {reference}: {path}: {error}"));
     serde_json::from_str(&text).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
@@ -148,12 +230,13 @@ fn marshal(mut schema: Value) -> String {
     escapes.iter().fold(text, |text, (raw, escape)| text.replace(*raw, escape)) + "\n"
 }
 
-fn name_collisions(params: &Value, dependencies: &Value) -> Vec<String> {
-    let names = |block: &Value| block.as_object().map(|map| map.keys().cloned().collect()).unwrap_or_default();
-    let (params, dependencies): (Vec<String>, Vec<String>) = (names(&params["properties"]), names(dependencies));
+fn name_collisions(params: &Value, inputs: &Value) -> Vec<String> {
+    let names =
+        |schema: &Value| schema["properties"].as_object().map(|map| map.keys().cloned().collect()).unwrap_or_default();
+    let (params, inputs): (Vec<String>, Vec<String>) = (names(params), names(inputs));
     params
         .into_iter()
-        .filter(|name| dependencies.contains(name))
+        .filter(|name| inputs.contains(name))
         .map(|name| format!("name-collision: {name} is a param and a dependency"))
         .collect()
 }
@@ -188,7 +271,7 @@ mod tests {
     #[test]
     fn keys_beside_a_reference_override_the_type_whatever_their_order() {
         let schema = json!({ "$ref": "massdriver/kubernetes-cluster@~1", "$comment": "first", "title": "mine" });
-        let resolved = dereference(&schema, false);
+        let resolved = dereference(&schema, Blocks::New, false);
         assert_eq!(resolved["title"], "mine");
         assert_eq!(resolved["$comment"], "first");
         assert_eq!(resolved["required"], json!(["authentication"]));

@@ -1,4 +1,4 @@
-//! What a publish uploads: .mdignore on a copy of this checkout, with the files added that a working tree has.
+//! What a publish uploads: .mdignore on a copy of the folder, with the files added that a working tree has.
 
 use std::{collections::BTreeSet, fs, path::Path};
 
@@ -6,6 +6,7 @@ use ignore::{
     Match, WalkBuilder,
     gitignore::{Gitignore, GitignoreBuilder},
 };
+use rstest::rstest;
 
 const UPLOADED: [&str; 10] = [
     "CHANGELOG.md",
@@ -36,8 +37,8 @@ const LYING_ABOUT: [&str; 12] = [
     "src/terraform.tfstate",
 ];
 
-/// The same files as here, all empty, and those above.
-fn checkout() -> tempfile::TempDir {
+/// The same files as in this folder, all empty, and those above.
+fn checkout(folder: &str) -> tempfile::TempDir {
     let copy = tempfile::tempdir().expect("a temporary directory");
     let touch = |path: &Path| {
         let path = copy.path().join(path);
@@ -45,20 +46,20 @@ fn checkout() -> tempfile::TempDir {
         fs::write(path, "").expect("a file");
     };
     let not_made_by_us = |name: &std::ffi::OsStr| name != "target" && name != ".git";
-    for entry in WalkBuilder::new(".")
+    for entry in WalkBuilder::new(folder)
         .standard_filters(false)
         .filter_entry(move |entry| not_made_by_us(entry.file_name()))
         .build()
     {
         let entry = entry.expect("a readable checkout");
         if entry.file_type().is_some_and(|kind| kind.is_file()) {
-            touch(entry.path());
+            touch(entry.path().strip_prefix(folder).expect("below the folder"));
         }
     }
     for path in LYING_ABOUT {
         touch(Path::new(path));
     }
-    fs::copy(".mdignore", copy.path().join(".mdignore")).expect(".mdignore");
+    fs::copy(Path::new(folder).join(".mdignore"), copy.path().join(".mdignore")).expect(".mdignore");
     copy
 }
 
@@ -75,9 +76,9 @@ fn uploaded() -> BTreeSet<String> {
 }
 
 /// As git reads such a file: what lies below an ignored directory is not looked at.
-#[test]
-fn a_publish_uploads_what_the_platform_reads_and_nothing_else() {
-    let checkout = checkout();
+#[rstest]
+fn a_publish_uploads_what_the_platform_reads_and_nothing_else(#[values(".", "legacy")] folder: &str) {
+    let checkout = checkout(folder);
     let mut walk = WalkBuilder::new(checkout.path());
     walk.standard_filters(false).add_custom_ignore_filename(".mdignore");
     assert_eq!(files(&mut walk, checkout.path()), uploaded());
@@ -85,10 +86,10 @@ fn a_publish_uploads_what_the_platform_reads_and_nothing_else() {
 
 /// As the library of `mass` reads it: each line covers all that is below its matches, and the last line that
 /// matches wins, also below an ignored directory.
-#[test]
-fn it_makes_no_difference_that_the_cli_lets_the_last_matching_line_win() {
-    let checkout = checkout();
-    let text = fs::read_to_string(".mdignore").expect(".mdignore");
+#[rstest]
+fn it_makes_no_difference_that_the_cli_lets_the_last_matching_line_win(#[values(".", "legacy")] folder: &str) {
+    let checkout = checkout(folder);
+    let text = fs::read_to_string(checkout.path().join(".mdignore")).expect(".mdignore");
     let lines: Vec<Gitignore> = text
         .lines()
         .map(|line| {

@@ -35,6 +35,8 @@ pub enum Shape {
 pub struct Instance {
     pub directory: TempDir,
     pub namespace: String,
+    /// Where it was made: what its organization is called after.
+    pub home: String,
     pub params: Value,
     pub connection: Value,
     pub config: Value,
@@ -75,6 +77,7 @@ impl Instance {
         Self {
             directory: tempfile::tempdir().expect("a directory"),
             namespace: namespace.to_owned(),
+            home: namespace.to_owned(),
             params,
             connection,
             config: json!({"namespace": namespace}),
@@ -106,7 +109,7 @@ impl Instance {
     pub fn act(&self, action: &str) -> Ran {
         self.write();
         let mut command = binary();
-        command.current_dir(self.directory.path()).envs(self.platform.env());
+        command.current_dir(self.directory.path()).envs(self.environment());
         Ran::of(command.env("MASSDRIVER_DEPLOYMENT_ACTION", action))
     }
 
@@ -120,8 +123,16 @@ impl Instance {
         self.write();
         let mut command = binary();
         command.args([action, "--json", "--instance-dir"]).arg(self.directory.path()).args(more);
-        command.envs(self.platform.env());
+        command.envs(self.environment());
         command
+    }
+
+    /// The environment of a step. Every instance has one name, and so an organization of its own: one that is found in
+    /// two namespaces has moved.
+    pub fn environment(&self) -> Vec<(&'static str, String)> {
+        let mut environment = self.platform.env();
+        environment.push(("MASSDRIVER_ORGANIZATION_ID", format!("acme-{}", self.home)));
+        environment
     }
 
     /// Provisions, and returns the artifact that reached the platform.

@@ -41,6 +41,9 @@ pub struct Options {
     pub no_token_controller: bool,
     /// ServiceAccount tokens are signed with EC P-256, whose signatures differ every time, not with RSA.
     pub ec_key: bool,
+    /// How many requests the API server works on at the same time, reads and writes apart; one more is answered by
+    /// 429. Without it the server's own limits, far above what tests do.
+    pub requests_at_once: Option<u32>,
     /// More arguments for kube-apiserver; the last one of a name counts.
     pub api_server_arguments: Vec<String>,
     /// More arguments for kube-controller-manager.
@@ -630,6 +633,12 @@ fn api_server_arguments(directory: &Path, port: u16, options: &Options) -> Vec<S
         "--audit-log-maxsize=100000".to_owned(), // MB; a mark would not survive the change to a new file
         "--profiling=false".to_owned(),
     ];
+    if let Some(most) = options.requests_at_once {
+        // Priority and fairness would queue them for a while instead.
+        arguments.push("--enable-priority-and-fairness=false".to_owned());
+        arguments.push(format!("--max-requests-inflight={most}"));
+        arguments.push(format!("--max-mutating-requests-inflight={most}"));
+    }
     arguments.extend(options.api_server_arguments.iter().cloned());
     arguments
 }

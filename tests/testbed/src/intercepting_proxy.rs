@@ -54,8 +54,19 @@ pub struct Intercepted {
 pub enum Verdict {
     /// It reaches the server, and the client gets the server's answer.
     Forward,
+    /// The same under this path and query instead: what a proxy does that has clusters beneath paths of its own.
+    ForwardAs(String),
     /// The client gets this status with this JSON document, and the server never hears of the request.
     Answer(u16, Value),
+    /// The same with these headers and any text, as load balancers and gateways answer. A header of the name
+    /// `content-type` replaces `text/plain`.
+    Reply(u16, Vec<(&'static str, String)>, String),
+    /// The connection breaks, and the server never hears of the request.
+    Drop,
+    /// The server does what the request asks for; the connection breaks before the answer.
+    Lose,
+    /// Neither an answer nor an end, and the server never hears of the request. Later ones get through.
+    Hang,
     /// The program dies before this request: neither this one nor a later one reaches the server.
     CutBefore,
     /// The program dies before the answer: the server does what the request asks for, but no answer is
@@ -373,7 +384,7 @@ impl Drop for Busy {
 }
 
 impl Shared {
-    async fn pass(self: &Arc<Self>, head: Parts, body: Bytes) -> Outcome {
+    async fn pass(self: &Arc<Self>, mut head: Parts, body: Bytes) -> Outcome {
         let gate = self.gate.lock().await;
         let request = self.record(&head, &body);
         if let Some(end) = self.end() {
@@ -389,11 +400,22 @@ impl Shared {
             return end;
         }
         match verdict {
-            Verdict::Forward => {}
-            Verdict::Answer(status, document) => {
+            Verdict::Forward | Verdict::Lose => {}
+            Verdict::ForwardAs(ref path) => match path.parse() {
+                Ok(uri) => head.uri = uri,
+                Err(_) => return Outcome::Closed,
+            },
+            Verdict::Answer(status, ref document) => {
                 self.answered(number, Some(status));
-                return injected(status, &document).map_or(Outcome::Closed, Outcome::Answered);
+                let headers = [("content-type", "application/json".to_owned())];
+                return injected(status, &headers, document.to_string()).map_or(Outcome::Closed, Outcome::Answered);
             }
+            Verdict::Reply(status, ref headers, ref text) => {
+                self.answered(number, Some(status));
+                return injected(status, headers, text.clone()).map_or(Outcome::Closed, Outcome::Answered);
+            }
+            Verdict::Drop => return Outcome::Closed,
+            Verdict::Hang => return Outcome::Held,
             Verdict::CutBefore => {
                 self.enter(Phase::Cut);
                 return Outcome::Held;
@@ -414,6 +436,7 @@ impl Shared {
         if verdict == Verdict::CutAfter {
             self.enter(Phase::Cut);
         }
+        let answer = answer.filter(|_| verdict != Verdict::Lose);
         self.end().unwrap_or_else(|| answer.map_or(Outcome::Closed, Outcome::Answered))
     }
 
@@ -484,9 +507,15 @@ impl Shared {
     }
 }
 
-fn injected(status: u16, document: &Value) -> Option<Response<Full<Bytes>>> {
-    let answer = Response::builder().status(status).header(CONTENT_TYPE, "application/json");
-    answer.body(Full::new(Bytes::from(document.to_string()))).ok()
+fn injected(status: u16, headers: &[(&'static str, String)], text: String) -> Option<Response<Full<Bytes>>> {
+    let mut answer = Response::builder().status(status);
+    if !headers.iter().any(|(name, _)| CONTENT_TYPE == *name) {
+        answer = answer.header(CONTENT_TYPE, "text/plain; charset=utf-8");
+    }
+    for (name, value) in headers {
+        answer = answer.header(*name, value);
+    }
+    answer.body(Full::new(Bytes::from(text))).ok()
 }
 
 /// Not by method alone: reviews are created without being stored, and a dry run stands in the query or, for a

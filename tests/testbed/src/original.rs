@@ -2,22 +2,20 @@
 //! for the tests (`charts/k8s-token`) and leaves the same objects. The original's second step only reads
 //! the Secret and changes nothing in the cluster.
 
-use std::fs;
-use std::path::PathBuf;
+use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
 use crate::control_plane::ControlPlane;
 use crate::error::{OrFail, fail};
 use crate::helm::{Helm, HelmRelease};
+use crate::helm_step::HelmStep;
 use crate::intercepting_proxy::{InterceptingProxy, Verdict};
 
 const CHART: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/charts/k8s-token");
 
-/// An instance of the original bundle. `params` and `connection` may be changed between two runs.
+/// An instance of the original bundle. `params`, `connection` and `helm` may be changed between two runs.
 #[derive(Clone)]
 pub struct Original<'a> {
     /// As the platform hands them over, with `md_metadata`.
@@ -27,7 +25,7 @@ pub struct Original<'a> {
     /// Which helm the step's image has.
     pub helm: &'static Helm,
     control_plane: &'a ControlPlane,
-    directory: PathBuf,
+    step: HelmStep,
 }
 
 #[expect(clippy::must_use_candidate, reason = "most runs are for what they do, not for what they print")]
@@ -35,26 +33,21 @@ impl<'a> Original<'a> {
     /// Nothing happens yet.
     #[must_use]
     pub fn new(control_plane: &'a ControlPlane, helm: &'static Helm, params: &Value, connection: &Value) -> Self {
-        let directory = control_plane.directory().join(control_plane.unique("original"));
-        fs::create_dir(&directory).or_fail(format_args!("making {}", directory.display()));
-        Self { params: params.clone(), connection: connection.clone(), helm, control_plane, directory }
+        let step = HelmStep::new(control_plane, helm, Path::new(CHART), params, &Value::Null);
+        Self { params: params.clone(), connection: connection.clone(), helm, control_plane, step }
     }
 
     /// Installs or upgrades, which has to work. Returns what helm printed.
     #[track_caller]
     pub fn provision(&self) -> String {
-        let output = self.try_provision();
-        if !output.status.success() {
-            fail(format_args!("helm upgrade: {}\n{}", output.status, text(&output)));
-        }
-        text(&output)
+        expect(true, &self.try_provision())
     }
 
     /// Installs or upgrades, however that ends.
     #[must_use]
     #[track_caller]
     pub fn try_provision(&self) -> Output {
-        self.upgrade(&self.server()).output().or_fail("running helm")
+        self.run("provision")
     }
 
     /// An install or upgrade that the API server refuses, as it happens in real life: one of the tags of
@@ -63,11 +56,7 @@ impl<'a> Original<'a> {
     pub fn failed_provision(&self) -> String {
         let mut odd = self.clone();
         odd.params["md_metadata"]["default_tags"]["owner"] = json!("somebody@example.com");
-        let output = odd.try_provision();
-        if output.status.success() {
-            fail(format_args!("helm upgrade was not refused\n{}", text(&output)));
-        }
-        text(&output)
+        expect(false, &odd.try_provision())
     }
 
     /// An install or upgrade whose container is killed before it changes the first object of the chart.
@@ -82,8 +71,12 @@ impl<'a> Original<'a> {
         });
         let mut odd = self.clone();
         odd.params["md_metadata"]["default_tags"]["attempt"] = json!("killed");
-        let mut upgrade = odd.upgrade(&proxy.server());
-        let upgrade = upgrade.stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+        for cluster in ["/authentication/cluster", "/data/authentication/cluster"] {
+            if let Some(cluster) = odd.connection.pointer_mut(cluster) {
+                cluster["server"] = json!(proxy.server());
+            }
+        }
+        let upgrade = odd.command("provision").stdout(Stdio::null()).stderr(Stdio::null()).spawn();
         if !proxy.kill_at_cut(&mut upgrade.or_fail("running helm")) {
             fail("helm ended before it changed anything");
         }
@@ -92,21 +85,14 @@ impl<'a> Original<'a> {
     /// A dry run, as the step's plan is. Returns what helm printed.
     #[track_caller]
     pub fn plan(&self) -> String {
-        let output = self.upgrade(&self.server()).arg("--dry-run").output().or_fail("running helm");
-        if !output.status.success() {
-            fail(format_args!("helm upgrade --dry-run: {}\n{}", output.status, text(&output)));
-        }
-        text(&output)
+        expect(true, &self.run("plan"))
     }
 
     /// Uninstalls, however that ends.
     #[must_use]
     #[track_caller]
     pub fn decommission(&self) -> Output {
-        let mut helm = self.helm.command(&self.directory);
-        helm.args(["uninstall", self.name(), "--namespace", self.namespace(), "--debug", "--wait"]);
-        self.log_in(&mut helm, &self.server());
-        helm.output().or_fail("running helm")
+        self.run("decommission")
     }
 
     /// The release's revisions that are in the namespace, oldest first.
@@ -128,49 +114,29 @@ impl<'a> Original<'a> {
         self.params["namespace"].as_str().unwrap_or("default")
     }
 
-    /// The step's command line. All documents are values, the connection with its token among them:
-    /// that is how the token gets into the release.
-    fn upgrade(&self, server: &str) -> Command {
-        let mut helm = self.helm.command(&self.directory);
-        helm.args(["upgrade", self.name(), CHART, "--install"]);
-        helm.args(["--namespace", self.namespace(), "--create-namespace"]);
-        for (name, document) in [
-            ("connections", json!({"kubernetes_cluster": self.connection})),
-            ("params", self.params.clone()),
-            ("envs", json!({"envs": {}})),
-            ("secrets", json!({"secrets": {}})),
-        ] {
-            helm.arg("-f").arg(self.write(&format!("{name}.json"), document.to_string().as_bytes()));
-        }
-        helm.args(["--debug", "--wait", "--wait-for-jobs"]);
-        self.log_in(&mut helm, server);
-        helm
+    #[track_caller]
+    fn run(&self, action: &str) -> Output {
+        self.command(action).output().or_fail("running helm")
     }
 
-    fn log_in(&self, helm: &mut Command, server: &str) {
-        let authentication = self.authentication();
-        let token = authentication["user"]["token"].as_str().unwrap_or_default();
-        let ca = authentication["cluster"]["certificate-authority-data"].as_str().unwrap_or_default();
-        let ca = self.write("ca_cert.pem", &STANDARD.decode(ca).or_fail("decoding the CA"));
-        helm.args(["--kube-apiserver", server, "--kube-token", token, "--kube-ca-file"]).arg(ca);
-    }
-
-    fn server(&self) -> String {
-        self.authentication()["cluster"]["server"].as_str().unwrap_or_default().to_owned()
-    }
-
-    fn authentication(&self) -> &Value {
-        let flat = self.connection.get("authentication");
-        flat.unwrap_or(&self.connection["data"]["authentication"])
-    }
-
-    fn write(&self, name: &str, content: &[u8]) -> PathBuf {
-        let path = self.directory.join(name);
-        fs::write(&path, content).or_fail(format_args!("writing {}", path.display()));
-        path
+    /// All documents are values, the connection with its token among them: the original's chart has no
+    /// connections.jq, and that is how the token gets into the release.
+    #[track_caller]
+    fn command(&self, action: &str) -> Command {
+        let mut step = self.step.clone();
+        step.helm = self.helm;
+        step.params.clone_from(&self.params);
+        step.connections = json!({"kubernetes_cluster": self.connection});
+        step.command(action).or_fail("preparing helm")
     }
 }
 
-fn text(output: &Output) -> String {
-    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+/// What helm printed, or the end of a test that expected another end.
+#[track_caller]
+fn expect(success: bool, output: &Output) -> String {
+    let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    if output.status.success() != success {
+        fail(format_args!("helm ended with {}:\n{said}", output.status));
+    }
+    said
 }

@@ -83,6 +83,7 @@ struct State {
     failures: VecDeque<Failure>,
     down: bool,
     only_dotted_ids: bool,
+    refused_deletions: u16,
     delay: Duration,
 }
 
@@ -262,6 +263,24 @@ impl Platform {
         self.shared.state().down = false;
     }
 
+    /// Answers every deletion with this status instead of doing anything, until it is 0.
+    pub fn refuse_deletions(&self, status: u16) {
+        self.shared.state().refused_deletions = status;
+    }
+
+    /// Loses the record of a field, as when somebody has deleted it by hand.
+    pub fn lose(&self, field: &str) {
+        self.shared.state().resources.remove(field);
+    }
+
+    /// Moves the record of a field to another one, as when the bundle has called it otherwise before.
+    pub fn rename_field(&self, field: &str, other: &str) {
+        let mut state = self.shared.state();
+        if let Some(resource) = state.resources.remove(field) {
+            state.resources.insert(other.to_owned(), resource);
+        }
+    }
+
     /// Waits this long before each answer.
     pub fn answer_after(&self, delay: Duration) {
         self.shared.state().delay = delay;
@@ -376,6 +395,9 @@ impl Shared {
                 match request.method.as_str() {
                     "GET" => Answer::json(200, &self.shown(state, &field)),
                     "PUT" => self.publish(state, &request.body, 200),
+                    _ if state.refused_deletions != 0 => {
+                        Answer::json(state.refused_deletions, &json!({"error": "this one stays"}))
+                    }
                     _ => self.delete(state, &field, &request.body),
                 }
             }

@@ -188,7 +188,7 @@ fn through_its_life(helm: &'static Helm, operation: &str) {
     let control_plane = ControlPlane::shared();
     let (mut original, parent) = original(helm);
     let preview = original.plan();
-    assert!(preview.contains("kind: RoleBinding"), "{preview}");
+    assert!(preview.contains("kind: RoleBinding") && preview.contains(&parent.token), "{preview}");
     assert!(control_plane.get(&format!("/api/v1/namespaces/{}", original.namespace())).is_none());
 
     // The step runs helm with --debug, which prints all values: the parent's token is in the log of the deployment.

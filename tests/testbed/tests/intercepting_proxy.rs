@@ -308,6 +308,36 @@ fn an_injected_answer_reaches_the_client_and_nothing_the_server() {
 }
 
 #[test]
+fn it_answers_as_a_gateway_does() {
+    let control_plane = ControlPlane::shared();
+    let namespace = control_plane.namespace("gateway");
+    let headers = vec![("retry-after", "7".to_owned())];
+    let verdict = Verdict::Reply(429, headers, "Too many requests".to_owned());
+    let proxy = InterceptingProxy::start(control_plane, at("a", verdict));
+    let client = Client::new(&proxy.server(), PATIENCE);
+    let answer = client.ask("PATCH", &map(&namespace, "a"), APPLY, &document("a")).unwrap();
+    assert_eq!((answer.status, &answer.text[..]), (429, "Too many requests"));
+    let header = |name: &str| answer.headers[name].to_str().unwrap().to_owned();
+    assert_eq!(["retry-after", "content-type"].map(header), ["7", "text/plain; charset=utf-8"]);
+    assert_eq!(there(&namespace, ["a"]), [false]);
+    assert_eq!(proxy.requests()[0].status, Some(429));
+}
+
+#[test]
+fn a_request_that_is_dropped_lost_or_left_hanging_has_no_answer_and_life_goes_on() {
+    let control_plane = ControlPlane::shared();
+    for (verdict, made) in [(Verdict::Drop, false), (Verdict::Lose, true), (Verdict::Hang, false)] {
+        let namespace = control_plane.namespace("silent");
+        let proxy = InterceptingProxy::start(control_plane, at("a", verdict.clone()));
+        let patience = if verdict == Verdict::Hang { MOMENT } else { PATIENCE };
+        assert_eq!(Client::new(&proxy.server(), patience).apply(&namespace, "a"), None, "{verdict:?}");
+        assert_eq!(there(&namespace, ["a"]), [made], "{verdict:?}");
+        assert_eq!(Client::new(&proxy.server(), PATIENCE).apply(&namespace, "b"), Some(201), "{verdict:?}");
+        assert_eq!(proxy.requests()[0].status, made.then_some(201), "{verdict:?}");
+    }
+}
+
+#[test]
 fn between_writes_that_go_one_at_a_time_the_cluster_stands_still() {
     let control_plane = ControlPlane::shared();
     let namespace = control_plane.namespace("between");

@@ -1,0 +1,47 @@
+//! The `Warning` header of an answer: what the API server has to say although it did what was asked. Pure.
+
+/// The texts in one header: `299 - "text"`, and more of them behind commas (RFC 7234, section 5.5). Other codes than
+/// 299 are about caches. What is no warning is passed over.
+#[must_use]
+pub fn texts(header: &str) -> Vec<String> {
+    let mut texts = Vec::new();
+    let mut rest = header;
+    while let Some((code_and_agent, quoted)) = rest.split_once('"') {
+        let mut text = String::new();
+        let mut chars = quoted.char_indices();
+        let end = loop {
+            match chars.next() {
+                Some((_, '\\')) => text.extend(chars.next().map(|(_, char)| char)),
+                Some((end, '"')) => break Some(end + 1),
+                Some((_, char)) => text.push(char),
+                None => break None,
+            }
+        };
+        let Some(end) = end else { break };
+        let code = code_and_agent.trim_start_matches([',', ' ']).split(' ').next();
+        if code == Some("299") && !text.trim().is_empty() {
+            texts.push(text);
+        }
+        rest = &quoted[end..];
+    }
+    texts
+}
+
+#[cfg(test)]
+mod tests {
+    use super::texts;
+    use rstest::rstest;
+
+    #[rstest]
+    #[case(r#"299 - "unknown field \"a\\b\"""#, &[r#"unknown field "a\b""#])]
+    #[case(r#"299 kube-apiserver "one", 299 - "two, with a comma""#, &["one", "two, with a comma"])]
+    #[case(r#"299 - "dated" "Sun, 06 Nov 1994 08:49:37 GMT""#, &["dated"])]
+    #[case(r#"110 - "stale", 299 - "told""#, &["told"])]
+    #[case(r#"299 - "never closed"#, &[])]
+    #[case(r#"299 - """#, &[])]
+    #[case("299", &[])]
+    #[case("", &[])]
+    fn only_what_is_meant_for_people_is_read(#[case] header: &str, #[case] expected: &[&str]) {
+        assert_eq!(texts(header), expected);
+    }
+}

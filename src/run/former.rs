@@ -1,0 +1,103 @@
+//! Former homes: other namespaces in which this very instance of the platform still has objects, because its namespace
+//! was changed although the form does not let anybody do that. What is there is found, told, and taken back.
+
+use futures_util::future::join_all;
+
+use super::{
+    Run,
+    compare::{lacks, left_behind},
+    look::{self, Sight},
+    rights,
+    take_back::{self, Left, Outcome},
+    take_over,
+};
+use crate::{
+    cluster::Cluster,
+    error::Failure,
+    finding::{Finding, Severity},
+    names::Names,
+    object::Reference,
+    request::Request,
+};
+
+/// A former home.
+pub struct FormerHome {
+    /// What the objects are called there.
+    pub names: Names,
+    /// What is there.
+    pub sight: Sight,
+}
+
+/// Looks at each former home.
+///
+/// # Errors
+/// Any fault but a denial.
+pub async fn look(cluster: &Cluster<'_>, request: &Request, sight: &Sight) -> Result<Vec<FormerHome>, Failure> {
+    let homes = sight.former_homes.iter().map(async |home| {
+        let names = request.names.in_home(home);
+        let sight = look::look(cluster, &names, &[], None).await?;
+        Ok(FormerHome { names, sight })
+    });
+    Failure::all(join_all(homes).await)
+}
+
+/// Takes back what is in former homes, now that the new credential is handed out.
+///
+/// # Errors
+/// What could not be finished for another reason than a denial or a finalizer; a repeat goes on from there.
+pub async fn clear(run: &Run<'_>, cluster: &Cluster<'_>, sight: &Sight) -> Result<(), Failure> {
+    for home in look(cluster, run.request, sight).await? {
+        for remark in home.remarks(run.request, Severity::High, "it is taken back now that the new one is handed out") {
+            run.report.finding(remark);
+        }
+        match home.going() {
+            Ok(left) => home.clear(run, cluster, &left).await?,
+            Err(finding) => run.report.finding(finding),
+        }
+    }
+    Ok(())
+}
+
+impl FormerHome {
+    /// That it is one, and what comes of that.
+    #[must_use]
+    pub fn remarks(&self, request: &Request, severity: Severity, then: &str) -> Vec<Finding> {
+        let home = self.names.namespace();
+        let text =
+            format!("this instance was in namespace {home} before, and its credential there is still alive: {then}");
+        let exposed = take_over::left_behind(request, &self.names, &self.sight);
+        [Finding::remark("moved", severity, text)].into_iter().chain(exposed).collect()
+    }
+
+    /// What goes, or why nothing of it can.
+    ///
+    /// # Errors
+    /// What there is to say of what stays.
+    pub fn going(&self) -> Result<Left, Finding> {
+        let left = Left::of(&self.names, &self.sight, &[]);
+        let objects: Vec<Reference> = left.ours.keys().cloned().collect();
+        let mut missing = left.unseen.clone();
+        missing.extend(rights::undeletable(&self.sight, &objects));
+        if missing.is_empty() { Ok(left) } else { Err(left_behind(self.names.namespace(), &lacks(&missing))) }
+    }
+
+    async fn clear(&self, run: &Run<'_>, cluster: &Cluster<'_>, left: &Left) -> Result<(), Failure> {
+        // Secrets of Helm that may not be looked for are found again by the ServiceAccount.
+        let mut outcome = Outcome::default();
+        outcome.missing.extend(self.sight.revisions_denied.iter().cloned());
+        take_back::clear(run, cluster, left, &mut outcome).await;
+        let home = self.names.namespace();
+        let held = outcome
+            .held
+            .iter()
+            .map(|failure| format!("{}: {}", failure.object.as_deref().unwrap_or_default(), failure.cause));
+        let denied = (!outcome.missing.is_empty()).then(|| lacks(&outcome.missing));
+        for why in held.chain(denied) {
+            run.report.finding(left_behind(home, &why));
+        }
+        take_back::prove_all_dead(run, &self.names, &self.sight, &outcome).await?;
+        outcome.failed.take().map_or(Ok(()), |failure| {
+            Err(failure.state(format!("the new credential is handed out; the one of namespace {home} is not gone yet")))
+        })
+    }
+}

@@ -46,7 +46,8 @@ pub async fn look(cluster: &Cluster, request: &Request, sight: &Sight) -> Result
 /// What could not be finished for another reason than a denial or a finalizer; a repeat goes on from there.
 pub async fn clear(run: &Run<'_>, cluster: &Cluster, sight: &Sight) -> Result<(), Failure> {
     for home in look(cluster, run.request, sight).await? {
-        run.report.finding(home.remark(Severity::High, "it is taken back now that the new one is handed out"));
+        run.report
+            .finding(home.remark(Severity::High, "they are taken back now that the new credential is handed out"));
         match home.going() {
             Ok(left) => home.clear(run, cluster, &left).await?,
             Err(finding) => run.report.finding(finding),
@@ -60,8 +61,7 @@ impl FormerHome {
     #[must_use]
     pub fn remark(&self, severity: Severity, then: &str) -> Finding {
         let home = self.names.namespace();
-        let text =
-            format!("this instance was in namespace {home} before, and its credential there is still alive: {then}");
+        let text = format!("this instance was in namespace {home} before, and its objects are still there: {then}");
         Finding::remark("moved", severity, text)
     }
 

@@ -34,7 +34,8 @@ pub async fn plan(run: &Run<'_>) -> Result<bool, Failure> {
     }
 
     for home in former::look(&cluster, run.request, &sight).await? {
-        run.report.finding(home.remark(Severity::High, "a provision takes it back when the new one is handed out"));
+        run.report
+            .finding(home.remark(Severity::High, "a provision takes them back when the new credential is handed out"));
         match home.going() {
             Ok(left) => plan.changes.extend(left.not_yet_deleted().cloned().map(Change::delete)),
             Err(finding) => run.report.finding(finding),

@@ -305,6 +305,7 @@ impl Stored {
             if kind == "ServiceAccount" {
                 annotations[format!("{PREFIX}/inventory")] = self.inventory();
                 annotations[format!("{PREFIX}/token-generation")].take(); // see `secret`
+                annotations[format!("{PREFIX}/instance")].take(); // each is of an organization of its own
             }
             let own = json!({
                 "at": [object["metadata"]["namespace"], object["metadata"]["name"]],

@@ -47,7 +47,8 @@ pub async fn look(cluster: &Cluster<'_>, request: &Request, sight: &Sight) -> Re
 /// What could not be finished for another reason than a denial or a finalizer; a repeat goes on from there.
 pub async fn clear(run: &Run<'_>, cluster: &Cluster<'_>, sight: &Sight) -> Result<(), Failure> {
     for home in look(cluster, run.request, sight).await? {
-        for remark in home.remarks(run.request, Severity::High, "it is taken back now that the new one is handed out") {
+        let then = "they are taken back now that the new credential is handed out";
+        for remark in home.remarks(run.request, Severity::High, then) {
             run.report.finding(remark);
         }
         match home.going() {
@@ -63,8 +64,7 @@ impl FormerHome {
     #[must_use]
     pub fn remarks(&self, request: &Request, severity: Severity, then: &str) -> Vec<Finding> {
         let home = self.names.namespace();
-        let text =
-            format!("this instance was in namespace {home} before, and its credential there is still alive: {then}");
+        let text = format!("this instance was in namespace {home} before, and its objects are still there: {then}");
         let exposed = take_over::left_behind(request, &self.names, &self.sight);
         [Finding::remark("moved", severity, text)].into_iter().chain(exposed).collect()
     }

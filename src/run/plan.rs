@@ -37,7 +37,7 @@ pub async fn plan(run: &Run<'_>) -> Result<bool, Failure> {
     }
 
     for home in former::look(&cluster, run.request, &sight).await? {
-        let then = "a provision takes it back when the new one is handed out";
+        let then = "a provision takes them back when the new credential is handed out";
         for remark in home.remarks(run.request, Severity::High, then) {
             run.report.finding(remark);
         }

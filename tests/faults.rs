@@ -48,42 +48,6 @@ fn secrets(cp: &ControlPlane, namespace: &str) -> Vec<Value> {
 }
 
 #[test]
-fn killed_at_any_moment_a_repeat_ends_clean() {
-    let cp = control_plane();
-    // 40 ms a round trip stretch a run to about half a second, so that these moments fall into every step of it.
-    let far = DistantServer::in_front_of(cp.server(), Duration::from_millis(40));
-    let parent = cp.admin().by_way_of(&far.server());
-    for (action, moments) in [("provision", 20), ("decommission", 14)] {
-        let mut halfway = 0;
-        for moment in 0..moments {
-            let namespace = cp.namespace("killed");
-            let near = Instance::new(cp.admin(), &namespace);
-            let mut instance = Instance::new(&parent, &namespace);
-            if action == "decommission" {
-                near.ask("provision", &[]).expect_code(0);
-            }
-            let mut child = start(&instance, action, &[]);
-            std::thread::sleep(Duration::from_millis(25 * moment));
-            child.kill().unwrap();
-            child.wait().unwrap();
-            halfway += usize::from((1..4).contains(&versions(cp, &namespace).len()));
-
-            instance.connection = near.connection.clone();
-            let ran = instance.ask(action, &[]).expect_code(0);
-            if action == "provision" {
-                assert_eq!(secrets(cp, &namespace).len(), 1, "after {moment}: {}", ran.stderr);
-                let again = instance.ask("provision", &[]).expect_code(0);
-                assert!(support::changes(&again.document()).iter().all(|(action, _)| action == "unchanged"));
-            } else {
-                assert_eq!(secrets(cp, &namespace).len(), 0);
-                assert!(versions(cp, &namespace).is_empty());
-            }
-        }
-        assert!(halfway > 0, "no {action} was killed half-way");
-    }
-}
-
-#[test]
 fn without_a_token_controller_it_says_so_in_time_and_a_repeat_finishes() {
     let namespace = OTHER.namespace("nocontroller");
     let instance = Instance::new(OTHER.admin(), &namespace);

@@ -16,8 +16,8 @@ use nix::{
     unistd::Pid,
 };
 use serde_json::{Value, json};
-use support::{Instance, OBJECT, Ran, changes, paths, status, token_of, versions};
-use testbed::{ControlPlane, InterceptingProxy, Platform, Verdict, eventually};
+use support::{Instance, OBJECT, Ran, Shape, changes, paths, status, token_of, versions};
+use testbed::{ControlPlane, Era, InterceptingProxy, Platform, Verdict, eventually};
 
 fn control_plane() -> &'static ControlPlane {
     ControlPlane::shared()
@@ -207,6 +207,171 @@ fn stopped_while_the_platform_is_silent_a_repeat_finishes_it() {
     }
 }
 
+/// Starts the action and stops it at its n-th request to the platform. False when it had fewer.
+fn stopped_at_the_platform(instance: &Instance, action: &str, n: usize, how: Stop) -> bool {
+    let platform = &instance.platform;
+    platform.hold_after(n, matches!(how, Stop::KilledAfter));
+    let mut child = start(&mut instance.command(action, &["--publish"]));
+    let reached = eventually("the platform hears of it, or it ends", || {
+        // The order counts: it may be held between the two questions.
+        let ended = child.try_wait().unwrap().is_some();
+        (platform.holds() || ended).then(|| platform.holds())
+    });
+    match how {
+        _ if !reached => drop(finish(child).expect_code(0)),
+        Stop::KilledBefore | Stop::KilledAfter => {
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
+        Stop::Terminated => {
+            terminate(&child);
+            let asked = Instant::now();
+            let ran = finish(child).expect_code(143);
+            assert!(asked.elapsed() < Duration::from_secs(5), "{action}, request {n}: {:?}", asked.elapsed());
+            assert_eq!(ran.document()["error"]["code"], "terminated");
+        }
+    }
+    reached
+}
+
+#[rstest::rstest]
+fn stopped_at_any_request_to_the_platform_the_next_finishes_it(
+    #[values(Era::Artifacts, Era::Resources, Era::Dependencies)] era: Era,
+    #[values("provision", "decommission")] action: &'static str,
+) {
+    let cp = control_plane();
+    let until_the_last = |how: Stop| {
+        for n in 0.. {
+            let at = format!("{action} in {era:?}, {how:?} at request {n}");
+            let shape = if era == Era::Artifacts { Shape::Legacy } else { Shape::Bare };
+            let instance = Instance::of_era(cp.admin(), &cp.namespace("platform"), era, shape);
+            if era == Era::Dependencies {
+                instance.platform.only_dotted_ids(); // so that more than one has to be tried
+            }
+            let token = (action == "decommission").then(|| instance.token());
+            let reached = stopped_at_the_platform(&instance, action, n, how);
+            instance.platform.hold_after(usize::MAX, false); // nothing any more
+            instance.act(action).expect_code(0);
+            match token {
+                None => settled(&instance, &at),
+                Some(token) => {
+                    assert_eq!(versions(cp, &instance.namespace), [], "{at}");
+                    assert_eq!(instance.platform.resource("token"), None, "{at}");
+                    let dead = || (status(cp, &token, "/api") == 401).then_some(());
+                    eventually("the token is dead", dead);
+                }
+            }
+            if !reached {
+                let least = usize::from(action == "decommission" || era == Era::Artifacts) + 1;
+                assert!(n >= if era == Era::Resources { 1 } else { least }, "{at}: {n} requests");
+                return;
+            }
+        }
+    };
+    std::thread::scope(|scope| {
+        for how in [Stop::KilledBefore, Stop::KilledAfter, Stop::Terminated] {
+            scope.spawn(move || until_the_last(how));
+        }
+    });
+}
+
+/// Something in every kind of scope, beside the pods at home.
+fn wide(instance: &mut Instance, elsewhere: &str) {
+    let pods = |namespaces: &[&str]| json!({"apiGroups": [""], "resources": ["pods"], "verbs": ["get"], "namespaces": namespaces});
+    instance.params["rules"].as_array_mut().unwrap().extend([pods(&[elsewhere]), pods(&["*"])]);
+    instance.params["cluster_roles"] = json!([{"name": "view", "namespaces": [elsewhere]}]);
+}
+
+/// Everything in the cluster that grants something to this instance, wherever it is.
+fn grants(home: &str) -> usize {
+    let kinds = ["roles", "rolebindings", "clusterroles", "clusterrolebindings"];
+    let ours = kinds.map(|kind| {
+        let path = format!(
+            "/apis/rbac.authorization.k8s.io/v1/{kind}?labelSelector=app.kubernetes.io%2Fmanaged-by%3Dk8s-token"
+        );
+        let list = control_plane().get(&path).unwrap();
+        let of_home =
+            |object: &&Value| object["metadata"]["annotations"]["k8s-token.massdriver.cloud/namespace"] == json!(home);
+        list["items"].as_array().unwrap().iter().filter(of_home).count()
+    });
+    ours.iter().sum()
+}
+
+/// What kill does there, tests/moves.rs holds.
+#[rstest::rstest]
+fn sigterm_at_any_request_in_all_scopes_is_mended_by_the_next(#[values("provision", "decommission")] action: &str) {
+    let cp = control_plane();
+    let total = each_request(|n| {
+        let at = format!("{action} in all scopes, terminated at request {n}");
+        let mut instance = Instance::new(cp.admin(), &cp.namespace("terminated"));
+        wide(&mut instance, &cp.namespace("elsewhere"));
+        if action == "decommission" {
+            instance.provision();
+        }
+        let cut = stopped(&instance, action, n, Stop::Terminated);
+        instance.act(action).expect_code(0);
+        if action == "provision" {
+            assert_eq!(grants(&instance.namespace), 7, "{at}");
+            let again = instance.ask("provision", &[]).expect_code(0);
+            assert!(
+                changes(&again.document()).iter().all(|(action, _)| action == "unchanged"),
+                "{at}: {}",
+                again.stdout
+            );
+        } else {
+            assert_eq!(grants(&instance.namespace), 0, "{at}");
+            assert_eq!(versions(cp, &instance.namespace), [], "{at}");
+        }
+        cut
+    });
+    assert!((20..90).contains(&total), "{total} requests");
+}
+
+#[rstest::rstest]
+#[case("provision", "decommission")]
+#[case("provision", "provision")]
+fn two_runs_at_once_in_all_scopes_end_well_or_are_refused(#[case] one: &str, #[case] other: &str) {
+    let run = |round: u64| {
+        let cp = control_plane();
+        let at = format!("{one} and {other} in all scopes, round {round}");
+        let (namespace, elsewhere) = (cp.namespace("race"), cp.namespace("elsewhere"));
+        let mut instance = Instance::new(cp.admin(), &namespace);
+        wide(&mut instance, &elsewhere);
+        instance.provision();
+        let mut wishes = Instance::new(cp.admin(), &namespace); // less, and something else
+        wishes.params["rules"][0]["verbs"] = json!(["get", "list", "watch"]);
+        wishes.params["cluster_roles"] = json!([{"name": "edit", "namespaces": [elsewhere]}]);
+        at_once(&instance, wishes.command(one, &["--publish"]), instance.command(other, &["--publish"]), round, &at);
+        instance.act("provision").expect_code(0);
+        assert_eq!(grants(&namespace), 7, "{at}");
+        assert_eq!(secrets(&namespace).len(), 1, "{at}: a Secret is left over");
+        let again = instance.ask("provision", &["--publish"]).expect_code(0);
+        assert!(changes(&again.document()).iter().all(|(action, _)| action == "unchanged"), "{at}: {}", again.stdout);
+        instance.act("decommission").expect_code(0);
+        assert_eq!((grants(&namespace), versions(cp, &namespace)), (0, Vec::new()), "{at}");
+    };
+    std::thread::scope(|scope| {
+        for round in 0..6 {
+            scope.spawn(move || run(round));
+        }
+    });
+}
+
+/// Starts both, one a little later, and looks at how they end.
+fn at_once(instance: &Instance, mut first: Command, mut second: Command, round: u64, at: &str) {
+    first.envs(instance.environment());
+    let mut children = Vec::new();
+    for command in [&mut first, &mut second] {
+        children.push(start(command));
+        std::thread::sleep(Duration::from_millis(6 * round));
+    }
+    for ran in children.into_iter().map(finish) {
+        let error = ran.document()["error"].clone();
+        let refusal = ran.code == 75 && error["code"] == "conflict";
+        assert!(ran.code == 0 || refusal, "{at}: {}\n{}", ran.code, ran.stderr);
+    }
+}
+
 /// Each of two runs at once ends well or is refused as one that came at a bad moment; then one of either action mends
 /// whatever they have left.
 #[rstest::rstest]
@@ -232,20 +397,10 @@ fn two_runs(one: &str, other: &str, there: bool, round: u64) {
     // Different wishes, so that both have to write.
     let mut wishes = Instance::new(cp.admin(), &namespace);
     wishes.params["rules"][0]["verbs"] = json!(["get", "list", "watch"]);
-    let mut commands = [wishes.command(one, &["--publish"]), instance.command(other, &["--publish"])];
-    commands[0].envs(instance.environment());
-    let mut children = Vec::new();
-    for command in &mut commands {
-        children.push(start(command));
-        std::thread::sleep(Duration::from_millis(6 * round));
-    }
-    for ran in children.into_iter().map(finish) {
-        let error = ran.document()["error"].clone();
-        let refusal = ran.code == 75 && error["code"] == "conflict";
-        assert!(ran.code == 0 || refusal, "{one} and {other}, round {round}: {}\n{}", ran.code, ran.stderr);
-    }
+    let at = format!("{one} and {other}, round {round}");
+    at_once(&instance, wishes.command(one, &["--publish"]), instance.command(other, &["--publish"]), round, &at);
     instance.act("provision").expect_code(0);
-    settled(&instance, &format!("{one} and {other}, round {round}"));
+    settled(&instance, &at);
     let token = token_of(&instance.platform.resource("token").unwrap());
     instance.act("decommission").expect_code(0);
     assert_eq!(versions(cp, &namespace), []);

@@ -85,6 +85,35 @@ struct State {
     only_dotted_ids: bool,
     refused_deletions: u16,
     delay: Duration,
+    hold: Hold,
+}
+
+/// A request that is never answered.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Hold {
+    #[default]
+    Nothing,
+    /// So many others come before it; whether it is carried out.
+    After(usize, bool),
+    /// It has come.
+    Held,
+}
+
+impl Hold {
+    /// Counts a request; whether it is the one, and if so, whether it is carried out.
+    fn count(&mut self) -> Option<bool> {
+        match *self {
+            Self::After(0, done) => {
+                *self = Self::Held;
+                Some(done)
+            }
+            Self::After(others, done) => {
+                *self = Self::After(others - 1, done);
+                None
+            }
+            Self::Nothing | Self::Held => None,
+        }
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -286,6 +315,18 @@ impl Platform {
         self.shared.state().delay = delay;
     }
 
+    /// Leaves one request without an answer and its connection open: that which comes after so many others from now
+    /// on. `done` is whether the platform does what it asks for.
+    pub fn hold_after(&self, others: usize, done: bool) {
+        self.shared.state().hold = Hold::After(others, done);
+    }
+
+    /// Whether that request has come.
+    #[must_use]
+    pub fn holds(&self) -> bool {
+        self.shared.state().hold == Hold::Held
+    }
+
     /// Only `<instance>.<field>` is an id, as in organizations with a naming convention of their own.
     pub fn only_dotted_ids(&self) {
         self.shared.state().only_dotted_ids = true;
@@ -322,9 +363,15 @@ async fn handle(shared: &Shared, request: Request<Incoming>) -> Result<Response<
         status: 0,
     };
     let is_json = header(CONTENT_TYPE).starts_with("application/json");
-    let (answer, delay) = {
+    let (answer, delay, held) = {
         let mut state = shared.state();
-        let answer = if state.down {
+        let held = state.hold.count();
+        let answer = if let Some(done) = held {
+            if done {
+                shared.route(&mut state, &recorded);
+            }
+            None
+        } else if state.down {
             None
         } else if let Some(refusal) = shared.refusal(&authorization) {
             Some(refusal)
@@ -342,8 +389,11 @@ async fn handle(shared: &Shared, request: Request<Incoming>) -> Result<Response<
         };
         recorded.status = answer.as_ref().map_or(0, |answer| answer.status);
         state.requests.push(recorded);
-        (answer, state.delay)
+        (answer, state.delay, held.is_some())
     };
+    if held {
+        std::future::pending::<()>().await;
+    }
     tokio::time::sleep(delay).await;
     let answer = answer.ok_or("no answer")?;
     let mut response = Response::builder().status(answer.status);

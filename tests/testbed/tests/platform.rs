@@ -2,8 +2,10 @@
 
 #![allow(clippy::unwrap_used, reason = "what fails here fails a test")]
 
+use std::{sync::Arc, thread};
+
 use serde_json::{Value, json};
-use testbed::{Era, Platform};
+use testbed::{Era, Platform, eventually};
 
 /// A request with the deployment's credential; a status and a body, 0 when there was no answer.
 fn ask(platform: &Platform, method: &str, path: &str, body: Option<&Value>) -> (u16, Value) {
@@ -132,4 +134,20 @@ fn trouble_on_request() {
     assert_eq!(publish(), 201);
     let statuses: Vec<_> = platform.requests().iter().map(|request| request.status).collect();
     assert_eq!(statuses, [503, 429, 0, 0, 201]);
+}
+
+#[test]
+fn a_request_that_is_held() {
+    for done in [false, true] {
+        let platform = Arc::new(Platform::start(Era::Dependencies));
+        let body = json!({"field": "token", "name": "n", "payload": {}});
+        platform.hold_after(1, done);
+        assert_eq!(ask(&platform, "GET", "/v1/nothing", None).0, 404);
+        assert!(!platform.holds());
+        let (held, ours) = (Arc::clone(&platform), body.clone());
+        thread::spawn(move || ask(&held, "POST", "/v1/resources", Some(&ours)));
+        eventually("it is held", || platform.holds().then_some(()));
+        assert_eq!(platform.resource("token").is_some(), done);
+        assert_eq!(ask(&platform, "POST", "/v1/resources", Some(&body)).0, 201, "only the one");
+    }
 }

@@ -9,6 +9,8 @@ use std::{
     fs,
     path::Path,
     process::{Command, Stdio},
+    sync::atomic::{AtomicUsize, Ordering},
+    time::Duration,
 };
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
@@ -365,7 +367,7 @@ fn a_namesake_in_another_namespace_is_left_alone() {
 }
 
 /// A release of that name, of another chart: the original's with another name in its Chart.yaml.
-fn of_another_chart(instance: &Instance) {
+fn of_another_chart(helm: &Helm, instance: &Instance) {
     let chart = instance.path("chart");
     copy(Path::new("tests/testbed/charts/k8s-token"), &chart);
     let about = fs::read_to_string(chart.join("Chart.yaml")).unwrap().replace("name: k8s-token", "name: web");
@@ -373,7 +375,7 @@ fn of_another_chart(instance: &Instance) {
     let kubeconfig = control_plane().admin().kubeconfig(instance.directory.path());
     let values = instance.path("values.json");
     fs::write(&values, instance.params.to_string()).unwrap();
-    let mut helm: Command = Helm::v3().command(instance.directory.path());
+    let mut helm: Command = helm.command(instance.directory.path());
     helm.args(["install", NAME, "chart", "--namespace", &instance.namespace, "--values", "values.json"]);
     let output = helm.arg("--kubeconfig").arg(kubeconfig).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -391,11 +393,11 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
-#[test]
-fn a_release_of_that_name_and_another_chart_is_foreign() {
+#[rstest::rstest]
+fn a_release_of_that_name_and_another_chart_is_foreign(#[values(Helm::v3(), Helm::v4())] helm: &'static Helm) {
     let cp = control_plane();
     let instance = instance("foreign");
-    of_another_chart(&instance);
+    of_another_chart(helm, &instance);
     let there = versions(cp, &instance.namespace);
     for action in ["plan", "provision"] {
         let ran = instance.ask(action, &[]).expect_code(73);
@@ -443,30 +445,83 @@ fn a_parent_that_may_not_see_the_release_is_told_and_another_finishes_it() {
     assert_eq!(token(&instance.namespace), old);
 }
 
-#[test]
-fn killed_at_any_request_the_repeat_finishes_it() {
+/// How a run is stopped at a request.
+#[derive(Clone, Copy, Debug)]
+enum Stop {
+    KilledBefore,
+    KilledAfter,
+    Terminated,
+}
+
+/// Runs the action through a proxy and stops it at its n-th request. False when it had fewer.
+fn stopped(near: &Instance, action: &str, n: usize, how: Stop) -> bool {
     let cp = control_plane();
-    let run = |helm: &'static Helm, n: usize, after: bool| -> bool {
+    let proxy = InterceptingProxy::start(cp, move |request| match (request.number == n, how) {
+        (false, _) => Verdict::Forward,
+        (true, Stop::KilledAfter) => Verdict::CutAfter,
+        (true, Stop::KilledBefore | Stop::Terminated) => Verdict::CutBefore,
+    });
+    let parent = cp.admin().by_way_of(&proxy.server());
+    let far = Instance { params: near.params.clone(), ..Instance::new(&parent, &near.namespace) };
+    let mut command = far.command(action, &[]);
+    let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    if !matches!(how, Stop::Terminated) {
+        let cut = proxy.kill_at_cut(&mut child);
+        proxy.settled();
+        return cut;
+    }
+    loop {
+        let ended = child.try_wait().unwrap();
+        if proxy.wait_for_cut(Duration::from_millis(20)) {
+            let kill = Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap();
+            assert!(kill.success());
+            assert_eq!(child.wait().unwrap().code(), Some(143), "{action}, request {n}");
+            return true;
+        }
+        if ended.is_some() {
+            return false;
+        }
+    }
+}
+
+/// Runs this for this number and the following ones until it is false, some at the same time. The first that was.
+fn each_request(first: usize, run: impl Fn(usize) -> bool + Sync) -> usize {
+    let (next, end) = (AtomicUsize::new(first), AtomicUsize::new(usize::MAX));
+    std::thread::scope(|scope| {
+        for _ in 0..6 {
+            scope.spawn(|| {
+                loop {
+                    let n = next.fetch_add(1, Ordering::SeqCst);
+                    if n >= end.load(Ordering::SeqCst) {
+                        return;
+                    }
+                    if !run(n) {
+                        end.fetch_min(n, Ordering::SeqCst);
+                    }
+                }
+            });
+        }
+    });
+    end.load(Ordering::SeqCst)
+}
+
+#[rstest::rstest]
+#[case(Helm::v3(), Stop::KilledBefore)]
+#[case(Helm::v3(), Stop::KilledAfter)]
+#[case(Helm::v4(), Stop::KilledAfter)]
+#[case(Helm::v4(), Stop::Terminated)]
+fn stopped_at_any_request_the_repeat_finishes_it(#[case] helm: &'static Helm, #[case] how: Stop) {
+    // The looks change nothing: from the first write on.
+    let total = each_request(11, |n| {
         let mut near = instance("killed");
         near.params["rules"][0]["verbs"] = json!(["get", "watch"]);
         let mut theirs = original(helm, &near);
         theirs.params["rules"][0]["verbs"] = json!(["get", "list"]);
         theirs.provision();
         let (old, before) = (token(&near.namespace), uids(&near.namespace));
-        let proxy = InterceptingProxy::start(cp, move |request| match request.number == n {
-            true if after => Verdict::CutAfter,
-            true => Verdict::CutBefore,
-            false => Verdict::Forward,
-        });
-        let parent = cp.admin().by_way_of(&proxy.server());
-        let far = Instance::new(&parent, &near.namespace);
-        let far = Instance { params: near.params.clone(), ..far };
-        let mut command = far.command("provision", &[]);
-        let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-        let cut = proxy.kill_at_cut(&mut child);
-        proxy.settled();
+        let cut = stopped(&near, "provision", n, how);
         let ran = near.ask("provision", &[]).expect_code(0);
-        let at = format!("helm {}, request {n}, {}", helm.major(), if after { "after" } else { "before" });
+        let at = format!("helm {}, {how:?} at request {n}", helm.major());
         assert_eq!(uids(&near.namespace), before, "{at}");
         assert_eq!(token(&near.namespace), old, "{at}");
         assert_eq!(revisions(&near.namespace, NAME).len(), 0, "{at}: {}", ran.stderr);
@@ -476,27 +531,303 @@ fn killed_at_any_request_the_repeat_finishes_it() {
         let again = near.ask("provision", &[]).expect_code(0);
         assert!(changes(&again.document()).iter().all(|(action, _)| action == "unchanged"), "{at}: {}", again.stdout);
         cut
+    });
+    assert!((25..60).contains(&total), "{total} requests");
+}
+
+/// What is left of the release is found by the next run, whatever was deleted before the first one ended.
+#[rstest::rstest]
+#[case(Helm::v3(), Stop::KilledAfter)]
+#[case(Helm::v4(), Stop::KilledBefore)]
+fn a_decommission_of_it_stopped_at_any_request_is_finished_by_the_next(#[case] helm: &'static Helm, #[case] how: Stop) {
+    let cp = control_plane();
+    let total = each_request(11, |n| {
+        let near = instance("taken-back");
+        let theirs = original(helm, &near);
+        theirs.provision();
+        theirs.failed_provision();
+        let old = token(&near.namespace);
+        let cut = stopped(&near, "decommission", n, how);
+        let ran = near.ask("decommission", &[]).expect_code(0);
+        let at = format!("helm {}, {how:?} at request {n}: {}", helm.major(), ran.stderr);
+        assert_eq!(versions(cp, &near.namespace), [], "{at}");
+        assert_eq!(revisions(&near.namespace, NAME).len(), 0, "{at}");
+        testbed::eventually("the token is dead", || (status(cp, &old, "/api") == 401).then_some(()));
+        cut
+    });
+    assert!((18..60).contains(&total), "{total} requests");
+}
+
+#[rstest::rstest]
+fn two_take_overs_at_once_end_well_or_are_refused(
+    #[values(Helm::v3(), Helm::v4())] helm: &'static Helm,
+    #[values("provision", "decommission")] other: &'static str,
+) {
+    let cp = control_plane();
+    let run = |round: u64| {
+        let instance = instance("together");
+        original(helm, &instance).provision();
+        let old = token(&instance.namespace);
+        let start = |action: &str| {
+            let mut command = instance.command(action, &[]);
+            let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+            std::thread::sleep(Duration::from_millis(6 * round));
+            child
+        };
+        let at = format!("helm {}, provision and {other}, round {round}", helm.major());
+        for child in ["provision", other].map(start) {
+            let ran = Ran::from(child.wait_with_output().unwrap());
+            let refusal = ran.code == 75 && ran.document()["error"]["code"] == "conflict";
+            assert!(ran.code == 0 || refusal, "{at}: {}", ran.stderr);
+        }
+        instance.ask("provision", &[]).expect_code(0);
+        if other == "provision" {
+            assert_eq!(token(&instance.namespace), old, "{at}");
+        }
+        assert_eq!(revisions(&instance.namespace, NAME).len(), 0, "{at}");
+        let again = instance.ask("provision", &[]).expect_code(0);
+        assert!(changes(&again.document()).iter().all(|(action, _)| action == "unchanged"), "{at}: {}", again.stdout);
+        instance.ask("decommission", &[]).expect_code(0);
+        assert_eq!(versions(cp, &instance.namespace), [], "{at}");
     };
-    // The looks change nothing: from the first write on, one round at a time.
-    for (helm, after) in [(Helm::v3(), false), (Helm::v3(), true), (Helm::v4(), true)] {
-        let ends = std::sync::atomic::AtomicUsize::new(usize::MAX);
-        let next = std::sync::atomic::AtomicUsize::new(11);
-        std::thread::scope(|scope| {
-            for _ in 0..4 {
-                scope.spawn(|| {
-                    loop {
-                        let n = next.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
-                        if n >= ends.load(std::sync::atomic::Ordering::SeqCst) {
-                            return;
-                        }
-                        if !run(helm, n, after) {
-                            ends.fetch_min(n, std::sync::atomic::Ordering::SeqCst);
-                        }
-                    }
-                });
+    std::thread::scope(|scope| {
+        for round in 0..4 {
+            scope.spawn(move || run(round));
+        }
+    });
+}
+
+/// Another run deletes an object between the look and the hand-over of its fields.
+#[test]
+fn what_goes_away_meanwhile_is_a_conflict_and_a_repeat_mends_it() {
+    let cp = control_plane();
+    let near = instance("overtaken");
+    original(Helm::v3(), &near).provision();
+    let binding = paths(&near.namespace)[2].clone();
+    let mut deleted = false;
+    let proxy = InterceptingProxy::start(cp, move |request| {
+        if request.write && request.path.starts_with(&binding) && !std::mem::replace(&mut deleted, true) {
+            control_plane().delete(&binding);
+        }
+        Verdict::Forward
+    });
+    let far = Instance::new(&cp.admin().by_way_of(&proxy.server()), &near.namespace);
+    let ran = far.ask("provision", &[]).expect_code(75);
+    assert_eq!(ran.document()["error"]["code"], "conflict", "{}", ran.stderr);
+    assert!(ran.stderr.contains("RoleBinding"), "{}", ran.stderr);
+    near.ask("provision", &[]).expect_code(0);
+    assert_eq!(revisions(&near.namespace, NAME).len(), 0);
+}
+
+/// What somebody has done to an instance of the original, and whether its token outlives that.
+type Half = (&'static str, fn(&[String; 4]), bool);
+
+fn remade(path: &str, alter: fn(&mut Value)) {
+    let cp = control_plane();
+    let mut object = cp.get(path).unwrap();
+    cp.delete(path);
+    for key in ["uid", "resourceVersion", "creationTimestamp", "managedFields"] {
+        object["metadata"].as_object_mut().unwrap().remove(key);
+    }
+    object["metadata"]["annotations"].as_object_mut().unwrap().remove("kubernetes.io/service-account.uid");
+    alter(&mut object);
+    cp.post(path.rsplit_once('/').unwrap().0, &object);
+}
+
+fn gone(path: &str) {
+    testbed::eventually("it is gone", || control_plane().get(path).is_none().then_some(()));
+}
+
+const HALVES: [Half; 13] = [
+    (
+        "ServiceAccount missing",
+        |[account, _, _, secret]| {
+            control_plane().delete(account);
+            gone(secret);
+        },
+        false,
+    ),
+    ("Role missing", |[_, role, _, _]| drop(control_plane().delete(role)), true),
+    ("RoleBinding missing", |[_, _, binding, _]| drop(control_plane().delete(binding)), true),
+    ("Secret missing", |[_, _, _, secret]| drop(control_plane().delete(secret)), false),
+    (
+        "all missing but the release",
+        |all| {
+            all.iter().for_each(|one| drop(control_plane().delete(one)));
+            all.iter().for_each(|one| gone(one));
+        },
+        false,
+    ),
+    (
+        "Role widened",
+        |[_, role, _, _]| {
+            control_plane().merge_patch(role, &json!({"rules": [rule(&[""], &["secrets"], &["get", "list"])]}));
+        },
+        true,
+    ),
+    (
+        "RoleBinding of one more",
+        |[_, _, binding, _]| {
+            let subjects = json!([{"kind": "ServiceAccount", "name": "default", "namespace": "default"}]);
+            control_plane().merge_patch(binding, &json!({"subjects": subjects}));
+        },
+        true,
+    ),
+    (
+        "RoleBinding to another Role",
+        |[_, _, binding, _]| remade(binding, |it| it["roleRef"]["name"] = json!("other")),
+        true,
+    ),
+    (
+        "Secret emptied",
+        |[_, _, _, secret]| {
+            control_plane().merge_patch(secret, &json!({"data": null}));
+            testbed::eventually("it is filled", || {
+                control_plane().get(secret)?["data"]["token"].is_string().then_some(())
+            });
+        },
+        true,
+    ),
+    (
+        "Secret immutable",
+        |[_, _, _, secret]| {
+            control_plane().merge_patch(secret, &json!({"immutable": true}));
+        },
+        true,
+    ),
+    (
+        "token of somebody else",
+        |[_, _, _, secret]| {
+            let theirs = STANDARD.encode(&control_plane().persona("planted", &[]).token);
+            control_plane().merge_patch(secret, &json!({"data": {"token": theirs}}));
+        },
+        false,
+    ),
+    (
+        "ServiceAccount and Secret restored from a backup",
+        |[account, _, _, secret]| {
+            let before = control_plane().get(secret).unwrap();
+            remade(account, |_| {});
+            gone(secret);
+            control_plane().post(
+                secret.rsplit_once('/').unwrap().0,
+                &json!({
+                    "metadata": {
+                        "name": before["metadata"]["name"],
+                        "annotations": {
+                            "kubernetes.io/service-account.name": before["metadata"]["name"],
+                            "meta.helm.sh/release-name": NAME,
+                            "meta.helm.sh/release-namespace": before["metadata"]["namespace"],
+                        },
+                        "labels": before["metadata"]["labels"],
+                    },
+                    "type": before["type"], "data": before["data"],
+                }),
+            );
+        },
+        false,
+    ),
+    (
+        "namespace terminating and gone",
+        |[account, ..]| {
+            let namespace = account.split("/serviceaccounts/").next().unwrap();
+            control_plane().delete(namespace);
+            gone(namespace);
+        },
+        false,
+    ),
+];
+
+#[test]
+fn whatever_was_done_to_it_each_action_mends_it() {
+    let run = |(what, harm, keeps): &Half, action: &str| {
+        let cp = control_plane();
+        let instance = instance("half");
+        let theirs = original(Helm::v3(), &instance);
+        theirs.provision();
+        let old = token(&instance.namespace);
+        harm(&paths(&instance.namespace));
+        let before = versions(cp, &instance.namespace);
+        let at = format!("{what}, {action}");
+        let plan = instance.ask("plan", &[]);
+        assert_eq!(plan.code, 0, "{at}: {}", plan.stderr);
+        assert_eq!(versions(cp, &instance.namespace), before, "{at}: a plan changes nothing");
+        let ran = instance.ask(action, &["--publish"]);
+        assert_eq!(ran.code, 0, "{at}: {}", ran.stderr);
+        let namespace = format!("/api/v1/namespaces/{}", instance.namespace);
+        if cp.get(&namespace).is_some() {
+            assert_eq!(revisions(&instance.namespace, NAME).len(), 0, "{at}: {}", ran.stderr);
+        }
+        if action == "provision" {
+            let now = token_of(&instance.platform.resource("token").unwrap());
+            assert_eq!(now == old, *keeps, "{at}: {}", ran.stderr);
+            for (path, wanted) in [("pods", 200), ("secrets", 403)] {
+                assert_eq!(status(cp, &now, &format!("{namespace}/{path}")), wanted, "{at}: {path}");
             }
-        });
-        let total = ends.load(std::sync::atomic::Ordering::SeqCst);
-        assert!((25..60).contains(&total), "{total} requests");
+            let again = instance.ask("provision", &[]).expect_code(0);
+            let unchanged = changes(&again.document()).iter().all(|(action, _)| action == "unchanged");
+            assert!(unchanged, "{at}: {}", again.stdout);
+            instance.ask("decommission", &["--publish"]).expect_code(0);
+        }
+        assert_eq!(versions(cp, &instance.namespace), [], "{at}");
+        testbed::eventually("the old token is dead", || (status(cp, &old, "/api") == 401).then_some(()));
+    };
+    let cells = HALVES.iter().flat_map(|half| ["provision", "decommission"].map(|action| (half, action)));
+    let cells: Vec<_> = cells.collect();
+    let done = each_request(0, |n| {
+        let Some((half, action)) = cells.get(n) else { return false };
+        run(half, action);
+        true
+    });
+    assert_eq!(done, cells.len());
+}
+
+/// A Secret of the release that a finalizer holds can still be read: it is said, and remembered until it is gone.
+#[rstest::rstest]
+fn a_revision_that_is_held_is_remembered(#[values("provision", "decommission")] action: &str) {
+    let cp = control_plane();
+    let instance = instance("held");
+    original(Helm::v4(), &instance).provision();
+    let revision = format!("/api/v1/namespaces/{}/secrets/sh.helm.release.v1.{NAME}.v1", instance.namespace);
+    cp.merge_patch(&revision, &json!({"metadata": {"finalizers": ["example.com/hold"]}}));
+    for _ in 0..2 {
+        let ran = instance.ask(action, &[]).expect_code(if action == "provision" { 0 } else { 75 });
+        if action == "provision" {
+            let left = finding(&ran, "release-left").expect("it is said");
+            assert!(left["message"].as_str().unwrap().contains("example.com/hold"), "{left}");
+        } else {
+            assert_eq!(ran.document()["error"]["code"], "being-deleted");
+        }
+        assert!(cp.get(&revision).is_some());
+    }
+    cp.merge_patch(&revision, &json!({"metadata": {"finalizers": null}}));
+    gone(&revision);
+    let ran = instance.ask(action, &[]).expect_code(0);
+    assert!(finding(&ran, "release-left").is_none(), "{}", ran.stderr);
+    if action == "provision" {
+        let again = instance.ask(action, &[]).expect_code(0);
+        assert!(changes(&again.document()).iter().all(|(action, _)| action == "unchanged"), "{}", again.stdout);
+    } else {
+        assert_eq!(versions(cp, &instance.namespace), []);
+    }
+}
+
+/// What docs/migration.md shows of a plan is what a plan says.
+#[test]
+fn the_page_for_the_migration_shows_a_plan_as_it_is() {
+    let page = fs::read_to_string("docs/migration.md").unwrap();
+    let shown = page.split("```").nth(1).expect("the plan").lines().map(str::trim).filter(|line| !line.is_empty());
+    let instance = instance("page");
+    let mut theirs = original(Helm::v3(), &instance);
+    for tag in ["one", "two", "three"] {
+        theirs.params["md_metadata"]["default_tags"]["note"] = json!(tag);
+        theirs.provision();
+    }
+    let plan = instance.act("plan").expect_code(0);
+    let said = plan.stderr.replace(&format!("namespace {}", instance.namespace), "namespace team-a");
+    let said = said.replace(&format!("{}/", instance.namespace), "team-a/");
+    for line in shown {
+        let fixed = line.split("...").next().unwrap().split(", in ").next().unwrap();
+        assert!(said.lines().any(|said| said.trim_start().starts_with(fixed)), "{fixed:?} is not said:\n{said}");
     }
 }

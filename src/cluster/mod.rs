@@ -379,6 +379,7 @@ impl<'a> Cluster<'a> {
                 });
                 self.settled(&attempt, &refusal, found)
             }
+            Err(refusal) if refusal.is_absence() => Err(attempt.overtaken()),
             Err(refusal) => Err(attempt.failed(&refusal)),
         }
     }

@@ -98,6 +98,12 @@ impl Attempt<'_> {
         Failure { unsettled, ..failure }
     }
 
+    /// It was there when we looked.
+    #[must_use]
+    pub fn overtaken(&self) -> Failure {
+        self.failure(Code::Conflict, "somebody else deleted it at the same time: another run, perhaps")
+    }
+
     /// The answer is none of a Kubernetes API.
     #[must_use]
     pub fn nonsense(&self) -> Failure {

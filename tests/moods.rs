@@ -165,6 +165,11 @@ fn a_passing_refusal_of_any_request_is_waited_out(#[case] mood: Verdict) {
     at_every_request("provision", &mood);
 }
 
+#[test]
+fn a_passing_refusal_of_any_request_of_a_decommission_is_waited_out() {
+    at_every_request("decommission", &html(503));
+}
+
 /// Every write on an object of this resource.
 fn is_apply(request: &Intercepted, resource: &str) -> bool {
     request.method == "PATCH" && request.write && request.path.contains(&format!("/{resource}/"))
@@ -887,6 +892,61 @@ fn a_refusal_that_no_repeat_mends_is_said_at_once(#[case] status: u16, #[case] b
     assert!(!error["cause"].as_str().unwrap().contains("tried"), "{error:#}");
     assert_eq!(instance.platform.requests().len(), 1);
     kept_and_finished_by_a_repeat(&instance, &ran);
+}
+
+#[rstest]
+fn a_passing_refusal_is_waited_out_by_every_generation(
+    #[values(Era::Artifacts, Era::Resources, Era::Dependencies)] era: Era,
+    #[values(408, 429, 500, 502, 503, 504)] status: u16,
+) {
+    let moody = |platform: &Platform| {
+        platform.fail_next_with(status, &[("retry-after", "1")], r#"{"error": "in a mood"}"#);
+        platform.fail_next(status, "<html>");
+    };
+    let (instance, ran) = published(era, moody);
+    let told = |ran: &Ran, doing: &str| {
+        assert_eq!(ran.code, 0, "{}", ran.stderr);
+        let lines: Vec<&str> = ran.stderr.lines().filter(|line| line.starts_with("retry ")).collect();
+        assert_eq!(lines.len(), 2, "{lines:?}");
+        for (line, said) in lines.iter().zip(["in a mood", "an HTML page"]) {
+            assert!(line.contains(&format!("{doing}: {status}: {said}; again in ")), "{line}");
+        }
+    };
+    told(&ran, "publishing the artifact");
+    assert!(instance.platform.resource("token").is_some());
+    let before = instance.platform.requests().len();
+    moody(&instance.platform);
+    told(&instance.ask("decommission", &["--publish"]).expect_code(0), "deleting the platform's record");
+    assert_eq!(instance.platform.resource("token"), None);
+    let asked = instance.platform.requests().split_off(before);
+    assert!(asked[1..3].iter().all(|request| (&request.method, &request.path) == (&asked[0].method, &asked[0].path)));
+}
+
+/// What no repeat mends ends a deletion at once too, and the cluster is clean all the same.
+#[rstest]
+fn a_record_that_is_refused_is_said_at_once_by_every_generation(
+    #[values(Era::Artifacts, Era::Resources, Era::Dependencies)] era: Era,
+    #[values(
+        (400, r#"{"error": "malformed"}"#, "400: malformed"),
+        (403, "", "403 Forbidden; the token of a deployment ends with it"),
+        (422, r#"{"errors": {"field": ["is used"]}}"#, "422: field is used"),
+        (500, "", "500 Internal Server Error (tried 5 times)")
+    )]
+    mood: (u16, &str, &str),
+) {
+    let cp = control_plane();
+    let (status_of, body, cause) = mood;
+    let (instance, ran) = published(era, |_| {});
+    assert_eq!(ran.code, 0, "{}", ran.stderr);
+    let token = token_of(&instance.platform.resource("token").unwrap());
+    for _ in 0..5 {
+        instance.platform.fail_next(status_of, body);
+    }
+    let ran = instance.ask("decommission", &["--publish"]).expect_code(69);
+    let error = error(&ran, "platform-refused");
+    says(&error, "cause", cause);
+    assert_eq!(status(cp, &token, "/api"), 401, "whatever the platform says");
+    assert!(versions(cp, &instance.namespace).is_empty());
 }
 
 #[test]

@@ -11,9 +11,15 @@ use base64::{
     Engine as _,
     engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD},
 };
-use serde_json::json;
-use support::{Instance, Ran, binary, paths, token_of};
-use testbed::{ControlPlane, Era, Grant, Persona};
+use rstest::rstest;
+use serde_json::{Value, json};
+use support::{Instance, NAME, Ran, Shape, binary, paths, token_of};
+use testbed::{
+    ControlPlane, Era, Grant, Helm, InterceptingProxy, Original, Persona, ProxyOptions, ProxyServer, Verdict,
+};
+
+/// So many letters in a row stand nowhere by chance.
+const PART: usize = 12;
 
 /// A secret in every form in which it could leak.
 struct Canary {
@@ -36,6 +42,16 @@ impl Canary {
 
     fn found_in(&self, text: &str) -> bool {
         self.forms.iter().any(|form| text.contains(form))
+    }
+
+    /// Not a part of it either, as it is left where a text is cut. Only for what is no token's place at all: two tokens
+    /// of one cluster have parts in common.
+    #[track_caller]
+    fn not_in_part_in(&self, place: &str, text: &str) {
+        for form in [&self.forms[0], &self.forms[1]] {
+            let part = form.as_bytes().windows(PART).map(String::from_utf8_lossy).find(|part| text.contains(&**part));
+            assert_eq!(part, None, "a part of the {} token is in {place}:\n{text}", self.name);
+        }
     }
 
     #[track_caller]
@@ -145,9 +161,12 @@ fn no_token_is_where_it_does_not_belong() {
     let [parents, platforms, issueds] = &secrets[..] else { unreachable!() };
     for secret in &secrets {
         secret.absent_from("the output", &output);
+        secret.not_in_part_in("the output", &output);
     }
     // The echo is longer than what is shown of an answer, which is cut in the middle of a token.
     assert!(!output.contains("eyJhbGci"), "the beginning of a token is in the output");
+    let ca = cp.ca_base64();
+    assert!(!output.contains(&ca[40..100]), "nobody reads a CA in a log");
     for request in instance.platform.requests() {
         let text = format!("{} {}", request.path, request.body);
         parents.absent_from("a request to the platform", &text);
@@ -192,4 +211,198 @@ fn no_token_is_where_it_does_not_belong() {
     assert!(kubeconfig.stdout.contains(&issued), "that is what it is for");
     issueds.absent_from("the log of kubeconfig", &kubeconfig.stderr);
     parents.absent_from("a kubeconfig", &kubeconfig.stdout);
+}
+
+/// What another program says may hold what it was told, and where: in front of the place where it is cut, behind it, and
+/// across it.
+fn echoes(secret: &str) -> Vec<String> {
+    [0, 60, 110, 190, 290].map(|length| format!("{}{secret}", "so it said, ".repeat(30).split_at(length).0)).to_vec()
+}
+
+fn both(ran: &Ran) -> String {
+    format!("{}{}", ran.stdout, ran.stderr)
+}
+
+#[test]
+fn what_the_cluster_says_of_a_token_is_not_repeated_not_even_in_part() {
+    let cp = ControlPlane::shared();
+    let parent = cp.persona("echo", &[Grant::cluster_role("cluster-admin")]);
+    let near = Instance::new(&parent, &cp.namespace("echo"));
+    let issued = near.token();
+    let role = paths(&near.namespace)[1].clone();
+    let secrets = [Canary::new("parent", &parent.token), Canary::new("issued", &issued)];
+    // Which answers are replaced: the first and the later ones about the Role, the version, who the holder is.
+    let said = |action: &str, echoed: &[(&'static str, Verdict)]| -> String {
+        let (role, echoed, mut looks) = (role.clone(), echoed.to_vec(), 0);
+        let proxy = InterceptingProxy::start(cp, move |request| {
+            looks += usize::from(request.path == role);
+            let place = match request.path.as_str() {
+                path if path == role && looks == 1 => "first",
+                path if path == role => "later",
+                path if path.ends_with("/selfsubjectreviews") => "holder",
+                path => path,
+            };
+            echoed.iter().find(|(at, _)| *at == place).map_or(Verdict::Forward, |(_, verdict)| verdict.clone())
+        });
+        let far = Instance::new(&parent.by_way_of(&proxy.server()), &near.namespace);
+        both(&far.ask(action, &["--timeout", "8"]))
+    };
+    let plain = |status: u16, text: &str| Verdict::Reply(status, Vec::new(), text.to_owned());
+    for text in echoes(&parent.token) {
+        let retried = said("plan", &[("first", plain(503, &text)), ("later", Verdict::refusal(422, "Invalid", &text))]);
+        assert!(retried.contains("\nretry ") && retried.contains("422"), "{retried}");
+        let refused = said("plan", &[("first", plain(400, &text))]);
+        let warning = ("warning", format!("299 - \"{text}\""));
+        let headers = vec![warning, ("content-type", "application/json".to_owned())];
+        let version = Verdict::Reply(200, headers, json!({"gitVersion": text}).to_string());
+        let warned = said("plan", &[("/version", version)]);
+        assert!(warned.contains("the server warns"), "{warned}");
+        for output in [retried, refused, warned] {
+            secrets[0].not_in_part_in("the output", &output);
+        }
+    }
+    for text in echoes(&issued) {
+        let output = said("provision", &[("holder", plain(503, &text))]);
+        assert!(output.contains("\nretry "), "{output}");
+        for secret in &secrets {
+            secret.not_in_part_in("the output", &output);
+        }
+    }
+}
+
+#[test]
+fn what_the_platform_says_of_a_token_is_not_repeated_not_even_in_part() {
+    let cp = ControlPlane::shared();
+    let parent = cp.persona("echo", &[Grant::cluster_role("cluster-admin")]);
+    let instance = Instance::new(&parent, &cp.namespace("echo"));
+    let (issued, platform) = (instance.token(), instance.platform.token().to_owned());
+    let secrets = [("parent", &parent.token), ("issued", &issued), ("platform", &platform)];
+    let canaries = secrets.map(|(name, secret)| Canary::new(name, secret));
+    for (_, secret) in secrets {
+        for text in echoes(secret) {
+            let moods: [&dyn Fn(); 4] = [
+                &|| instance.platform.fail_next(502, &text),
+                &|| instance.platform.fail_next(422, &json!({"errors": {"payload": [text]}}).to_string()),
+                &|| instance.platform.fail_next(400, &json!({"error": text}).to_string()),
+                &|| {
+                    let place = format!("/{}", text.replace([' ', ','], "-"));
+                    instance.platform.fail_next_with(301, &[("location", &place)], "");
+                },
+            ];
+            for mood in moods {
+                mood();
+                let ran = instance.ask("provision", &["--publish"]);
+                assert!(ran.code == 69 || ran.stderr.contains("\nretry "), "{}", ran.stderr);
+                for canary in &canaries {
+                    canary.not_in_part_in("the output", &both(&ran));
+                }
+            }
+        }
+    }
+}
+
+/// The leak that the original leaves: the connection's token in the Secrets of its Helm release.
+#[rstest]
+fn a_take_over_leaves_no_token_of_the_parent_behind(#[values(3, 4)] major: u8) {
+    let cp = ControlPlane::shared();
+    let parent = cp.persona("exposed", &[Grant::cluster_role("cluster-admin")]);
+    let namespace = cp.namespace("exposed");
+    let instance = Instance::of_era(&parent, &namespace, Era::Dependencies, Shape::Legacy);
+    let helm = if major == 3 { Helm::v3() } else { Helm::v4() };
+    let theirs = Original::new(cp, helm, &instance.params, &instance.connection);
+    theirs.provision();
+    theirs.failed_provision();
+    let exposed = Canary::new("parent", &parent.token);
+    let platform = Canary::new("platform", instance.platform.token());
+    assert!(exposed.found_in(&cp.dump_everything()), "the leak is there, and found where it is packed");
+
+    let mut output = String::new();
+    let mut run = |action: &str, more: &[&str]| {
+        let mut command = instance.command(action, more);
+        output.push_str(&both(&Ran::of(command.env("RUST_LOG", "trace")).expect_code(0)));
+    };
+    run("plan", &[]);
+    run("provision", &["--publish"]);
+    let dump = cp.dump_everything();
+    let issued = Canary::new("issued", &token_of(&instance.platform.resource("token").unwrap()));
+    assert!(issued.found_in(&dump), "it is where it was");
+    run("provision", &["--publish"]);
+    run("decommission", &["--publish"]);
+    assert!(output.contains("parent-exposed"), "what became of it is said");
+    for secret in [&exposed, &platform] {
+        secret.absent_from("an object of the cluster", &dump);
+    }
+    for secret in [&exposed, &platform, &issued] {
+        secret.not_in_part_in("the output", &output);
+    }
+    for request in instance.platform.requests() {
+        exposed.absent_from("a request to the platform", &request.body.to_string());
+    }
+    let left = cp.dump_everything();
+    issued.absent_from("the cluster after the decommission", &left);
+    exposed.absent_from("the cluster after the decommission", &left);
+}
+
+/// A person's ways to a cluster: a login command, a proxy with a password, another name for the server.
+#[test]
+fn a_persons_logins_and_passwords_are_in_no_output() {
+    const PASSWORD: &str = "a-p4ssword-of-a-proxy";
+    let cp = ControlPlane::shared();
+    let parent = cp.persona("person", &[Grant::cluster_role("cluster-admin")]);
+    let directory = tempfile::tempdir().unwrap();
+    let put = |name: &str, text: &str| {
+        let path = directory.path().join(name);
+        fs::write(&path, text).unwrap();
+        path
+    };
+    let rules = json!([{"apiGroups": [""], "resources": ["pods"], "verbs": ["get"]}]);
+    let params = put("params.json", &json!({"namespace": cp.namespace("person"), "rules": rules}).to_string());
+    let version = "client.authentication.k8s.io/v1";
+    let status = json!({"token": parent.token});
+    let printed = json!({"apiVersion": version, "kind": "ExecCredential", "status": status}).to_string();
+    let credential = put("credential", &printed);
+    let way = "10.0.0.1:6443";
+    let proxy = ProxyServer::start(cp, ProxyOptions::default().way(way, cp.server()).login("me", PASSWORD));
+    let arguments = json!(["-c", format!("echo '{}' >&2; cat {}", parent.token, credential.display())]);
+    let exec = json!({"apiVersion": version, "command": "/bin/sh", "args": arguments, "interactiveMode": "Never"});
+    let proxied = |password: &str| json!(format!("http://me:{password}@{}", proxy.address()));
+    let kubeconfig = |cluster: Value, user: Value| {
+        let document = json!({
+            "apiVersion": "v1", "kind": "Config", "current-context": "c",
+            "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}],
+            "clusters": [{"name": "c", "cluster": cluster}], "users": [{"name": "u", "user": user}],
+        });
+        put("config", &document.to_string())
+    };
+    let cluster = |url: Value| {
+        json!({
+            "server": format!("https://{way}"), "certificate-authority-data": cp.ca_base64(), "proxy-url": url,
+            "tls-server-name": "localhost",
+        })
+    };
+    let mut output = String::new();
+    let mut run = |action: &str, config: &Path, code: i32| {
+        let mut command = binary();
+        command.env("PATH", "/usr/bin:/bin").args([action, "--json", "--name", NAME, "--timeout", "60", "--params"]);
+        command.arg(&params).arg("--kubeconfig").arg(config);
+        output.push_str(&both(&Ran::of(&mut command).expect_code(code)));
+    };
+    let good = kubeconfig(cluster(proxied(PASSWORD)), json!({"exec": exec}));
+    for action in ["plan", "provision", "decommission"] {
+        run(action, &good, 0);
+    }
+    run("plan", &kubeconfig(cluster(proxied("a-wr0ng-password")), json!({"exec": exec})), 69);
+    fs::write(&credential, &printed[..printed.len() - 2]).unwrap();
+    run("plan", &kubeconfig(cluster(proxied(PASSWORD)), json!({"exec": exec})), 69);
+    run("plan", &kubeconfig(cluster(proxied(PASSWORD)), json!({"token": format!("{} ", parent.token)})), 65);
+    assert!(output.contains(&proxy.address()), "which proxy it was is said");
+    Canary::new("parent", &parent.token).not_in_part_in("the output", &output);
+    assert!(!output.contains(PASSWORD) && !output.contains("a-wr0ng-password"), "{output}");
+    // What the program says of itself says nothing of its environment.
+    for arguments in [&["completions", "bash"][..], &["man"], &["--help"], &["plan", "--help"]] {
+        let mut command = binary();
+        command.args(arguments).env("MASSDRIVER_TOKEN", &parent.token).env("HTTPS_PROXY", PASSWORD);
+        let said = both(&Ran::of(&mut command).expect_code(0));
+        assert!(!said.contains(PASSWORD) && !said.contains(&parent.token[..PART]), "{arguments:?}");
+    }
 }

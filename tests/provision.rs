@@ -322,6 +322,42 @@ fn config_json_overrides_the_connection_the_namespace_and_the_form() {
     assert_eq!(artifact.get("namespace").or_else(|| artifact["data"].get("namespace")), None);
 }
 
+/// Whether the connection has one, whether the bundle's type declares one, and whether the artifact then says it.
+#[rstest]
+#[case::bare(Shape::Bare, None, None, true)]
+#[case::of_a_cloud(Shape::Full, None, None, false)]
+#[case::declared(Shape::Full, None, Some(true), true)]
+#[case::not_declared(Shape::Full, None, Some(false), false)]
+#[case::as_the_connection(Shape::Full, Some("theirs"), Some(false), true)]
+#[case::legacy(Shape::Legacy, None, Some(true), false)]
+#[case::legacy_with_one(Shape::Legacy, Some("theirs"), None, false)]
+fn the_artifact_says_its_namespace_where_its_type_has_one(
+    #[case] shape: Shape,
+    #[case] own: Option<&str>,
+    #[case] declared: Option<bool>,
+    #[case] says: bool,
+) {
+    let cp = control_plane();
+    let mut instance = Instance::of_era(cp.admin(), &cp.namespace("says"), Era::Dependencies, shape);
+    if let Some(own) = own {
+        instance.connection["namespace"] = json!(own);
+    }
+    if let Some(declared) = declared {
+        let mut flat = json!({"required": ["authentication"], "properties": {"authentication": {"type": "object"}}});
+        if declared {
+            flat["properties"]["namespace"] = json!({"type": "string"});
+        }
+        std::fs::create_dir(instance.path("bundle")).unwrap();
+        let schema = json!({"properties": {"token": flat}});
+        std::fs::write(instance.path("bundle/schema-artifacts.json"), schema.to_string()).unwrap();
+    }
+    let artifact = instance.provision();
+    assert_eq!(artifact.get("data").is_some(), shape == Shape::Legacy);
+    assert_eq!(artifact["data"]["namespace"], Value::Null);
+    let expected = if says { json!(instance.namespace) } else { Value::Null };
+    assert_eq!(artifact["namespace"], expected, "its own, whatever the connection's is");
+}
+
 #[test]
 fn a_kubeconfig_with_a_client_certificate_is_as_good_as_a_connection() {
     let cp = control_plane();
@@ -439,4 +475,56 @@ fn the_log_is_what_an_operator_wants_to_read() {
     cluster.retain(|line| !line.starts_with("wait "));
     assert_eq!(platform, ["platform record deleted at URL # ms"]);
     insta::assert_snapshot!("decommission", cluster.join("\n"));
+}
+
+/// As the platform runs it: a name that is looked up on the PATH, and an environment that has things of the pod.
+#[test]
+fn as_entrypoint_sh_it_reads_what_the_platform_gives_it_and_says_nothing_on_stdout() {
+    let cp = control_plane();
+    let mut instance = Instance::new(cp.admin(), &cp.namespace("entrypoint"));
+    let path = tempfile::tempdir().unwrap();
+    std::fs::copy(env!("CARGO_BIN_EXE_k8s-token"), path.path().join("entrypoint.sh")).unwrap();
+    let run = |instance: &Instance, action: &str, change: &dyn Fn(&mut std::process::Command)| {
+        let _ = instance.command(action, &[]); // writes the documents
+        for unread in ["envs.json", "secrets.json"] {
+            std::fs::write(instance.path(unread), "no JSON").unwrap();
+        }
+        let mut command = std::process::Command::new("/bin/sh");
+        command.args(["-c", "exec entrypoint.sh"]).env_clear().env("PATH", path.path());
+        command.stdin(std::process::Stdio::null()).current_dir(instance.directory.path());
+        command.envs(instance.environment()).env("MASSDRIVER_DEPLOYMENT_ACTION", action);
+        command.env("KUBECONFIG", "/nowhere/at/all").env("HOME", "/nowhere").env("NO_PROXY", "*");
+        command.env("KUBERNETES_SERVICE_HOST", "127.0.0.1").env("KUBERNETES_SERVICE_PORT", "1");
+        change(&mut command);
+        let ran = support::Ran::of(&mut command);
+        assert_eq!(ran.stdout, "", "{action}");
+        ran
+    };
+    for action in ["plan", "provision", "provision", "decommission"] {
+        run(&instance, action, &|_| ()).expect_code(0);
+        assert_eq!(instance.platform.resource("token").is_some(), action == "provision");
+    }
+    let ran = run(&instance, "destroy", &|_| ()).expect_code(64);
+    assert!(ran.stderr.contains("unknown action"), "{}", ran.stderr);
+    let ran = run(&instance, "", &|_| ()).expect_code(64);
+    assert!(ran.stderr.contains("Usage:"), "{}", ran.stderr);
+    let asked = instance.platform.requests().len();
+    for missing in ["MASSDRIVER_TOKEN", "MASSDRIVER_DEPLOYMENT_ID"] {
+        for action in ["provision", "decommission"] {
+            let ran = run(&instance, action, &|command| {
+                command.env(missing, "");
+            })
+            .expect_code(65);
+            assert!(ran.stderr.contains(&format!("{missing} is not set")), "{}", ran.stderr);
+        }
+        run(&instance, "plan", &|command| {
+            command.env_remove(missing);
+        })
+        .expect_code(0);
+    }
+    assert_eq!(instance.platform.requests().len(), asked);
+    instance.connection["authentication"]["user"]["token"] = json!("nobodys-token");
+    for action in ["plan", "provision"] {
+        run(&instance, action, &|_| ()).expect_code(69);
+    }
 }

@@ -4,7 +4,7 @@ use std::process::Command;
 
 use rstest::rstest;
 use serde_json::json;
-use testbed::{ControlPlane, ProxyOptions, ProxyServer, RefusedPort, SilentServer};
+use testbed::{ControlPlane, InterceptingProxy, ProxyOptions, ProxyServer, RefusedPort, SilentServer, Verdict};
 
 use crate::{
     desk::{Desk, admin, cluster, code, refusals},
@@ -165,6 +165,15 @@ fn the_platform_mode_honours_proxies_on_both_ways() {
     let asked = proxy.asked();
     assert!(asked.contains(&"POST http://platform.test/v1/resources".to_owned()), "{asked:?}");
     assert!(asked.contains(&format!("CONNECT {FAR}")), "{asked:?}");
+    // What NO_PROXY excepts is said too; straight ahead nobody is there.
+    let far =
+        std::mem::replace(&mut instance.connection["authentication"]["cluster"]["server"], json!("https://0.0.0.0:1"));
+    let _ = instance.command("plan", &[]);
+    let mut command = binary();
+    command.current_dir(instance.directory.path()).envs(instance.platform.env()).env("HTTPS_PROXY", &url);
+    let ran = Ran::of(command.env("MASSDRIVER_DEPLOYMENT_ACTION", "plan").env("NO_PROXY", "0.0.0.0")).expect_code(69);
+    assert!(ran.stderr.contains("none for https://0.0.0.0:1, by NO_PROXY"), "{}", ran.stderr);
+    instance.connection["authentication"]["cluster"]["server"] = far;
     // A platform with TLS is reached by CONNECT; a double has none, and the handshake fails behind the proxy.
     let mut command = instance.command("provision", &["--publish"]);
     command.env("HTTPS_PROXY", &url).env("MASSDRIVER_URL", "https://platform.test");
@@ -172,6 +181,36 @@ fn the_platform_mode_honours_proxies_on_both_ways() {
     std::fs::write(&ca, cp.ca_pem()).unwrap();
     Ran::of(command.env("SSL_CERT_FILE", ca)).expect_code(69);
     assert!(proxy.asked().contains(&"CONNECT platform.test:443".to_owned()), "{:?}", proxy.asked());
+}
+
+/// Old gateways behind proxies: HTTP/1.1 all the way, and answers that get lost on it.
+#[rstest]
+fn http_1_is_enough_behind_a_proxy_and_for_another_try(#[values("http", "https", "socks5")] scheme: &str) {
+    let cp = ControlPlane::shared();
+    let mut instance = Instance::new(cp.admin(), &cp.namespace("gateway"));
+    let ca = instance.path("ca.pem");
+    std::fs::write(&ca, cp.ca_pem()).unwrap();
+    instance.connection["authentication"]["cluster"]["server"] = json!(format!("https://{FAR}"));
+    for action in ["provision", "decommission"] {
+        let gateway = InterceptingProxy::start(cp, |request| match request.number {
+            2 => Verdict::Lose,
+            4 => Verdict::Reply(503, Vec::new(), "no upstream".to_owned()),
+            14 => Verdict::Drop,
+            _ => Verdict::Forward,
+        });
+        let proxy = ProxyServer::start(cp, ProxyOptions::default().way(FAR, &gateway.server()).login("me", PASSWORD));
+        let url = format!("{scheme}://me:{PASSWORD}@{}", proxy.address());
+        let _ = instance.command(action, &[]); // writes the documents
+        let mut command = binary();
+        command.current_dir(instance.directory.path()).envs(instance.environment()).env("HTTPS_PROXY", url);
+        command.env("NO_PROXY", "127.0.0.1,example.com").env("SSL_CERT_FILE", &ca);
+        let ran = Ran::of(command.env("MASSDRIVER_DEPLOYMENT_ACTION", action)).expect_code(0);
+        assert_eq!(ran.stdout, "");
+        assert!(ran.stderr.contains("(HTTP/1.1)") && ran.stderr.contains("by HTTPS_PROXY"), "{}", ran.stderr);
+        assert!(ran.stderr.matches("\nretry ").count() >= 3, "{}", ran.stderr);
+        silent_about(&ran, PASSWORD);
+        assert!(!proxy.asked().is_empty());
+    }
 }
 
 #[test]

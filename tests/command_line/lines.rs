@@ -53,7 +53,7 @@ fn params_come_from_stdin_too() {
     };
     run(&params).expect_code(0);
     let ran = run("").expect_code(65);
-    assert!(ran.stderr.contains("stdin is not JSON"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("stdin is empty"), "{}", ran.stderr);
 }
 
 #[test]

@@ -57,7 +57,7 @@ fn an_instance_of_the_old_bundle_lives_its_life_on_an_old_platform() {
     let published = instance.platform.requests().into_iter().find(|request| request.status == 201).unwrap();
     assert_eq!(
         (published.path.as_str(), &published.body["type"]),
-        ("/v1/artifacts", &json!("acme/kubernetes-cluster"))
+        ("/v1/artifacts", &json!(format!("acme-{namespace}/kubernetes-cluster")))
     );
     assert_eq!(published.body["data"], artifact["data"], "as clients of that time sent it");
     let keys: Vec<&String> = artifact.as_object().unwrap().keys().collect();

@@ -93,12 +93,14 @@ pub(crate) fn sha256(bytes: &[u8]) -> String {
 /// A copy knows the same ones.
 #[derive(Clone, Default)]
 pub struct Redactor {
-    secrets: Arc<Mutex<Vec<SecretString>>>,
+    patterns: Arc<Mutex<Vec<SecretString>>>,
 }
 
 impl Redactor {
     /// What stands where a token stood.
     pub const BLANK: &str = "[REDACTED]";
+    /// So many characters of a secret are not there by chance.
+    const BEGINNING: usize = 16;
 
     /// From here on this token is blanked.
     pub fn learn(&self, token: &Token) {
@@ -107,9 +109,22 @@ impl Redactor {
 
     /// The same for whatever else is a secret, unless it is a word that stands everywhere: blanking `1` or `token`
     /// would hide nothing and spoil every line.
+    ///
+    /// A secret inside a longer base64 text can start at any of three offsets; each gives other characters, of which
+    /// the first and the last ones depend on the neighbours and are left out of the search.
     pub fn learn_secret(&self, secret: &SecretString) {
-        if is_telling(secret) {
-            self.secrets.lock().unwrap_or_else(PoisonError::into_inner).push(secret.clone());
+        let mut patterns = self.patterns.lock().unwrap_or_else(PoisonError::into_inner);
+        let raw = secret.expose_secret();
+        if !is_telling(secret) || patterns.iter().any(|known| known.expose_secret() == raw) {
+            return;
+        }
+        patterns.push(secret.clone());
+        for offset in 0..3 {
+            let padded = [&b"\0\0\0"[..offset], raw.as_bytes()].concat();
+            let whole = padded.len() / 3 * 3;
+            let encoded = STANDARD.encode(&padded[..whole]);
+            let from = if offset == 0 { 0 } else { 4 };
+            patterns.extend(encoded.get(from..).filter(|inner| inner.len() >= 12).map(SecretString::from));
         }
     }
 
@@ -123,28 +138,36 @@ impl Redactor {
         }
     }
 
-    /// The text without any known token.
-    ///
-    /// A token inside a longer base64 text can start at any of three offsets; each gives other characters, of which
-    /// the first and the last ones depend on the neighbours and are left out of the search.
+    /// The text without any known token, and without the beginning of one: what a server says is cut to the length of
+    /// a line, and that may be in the middle of a token.
     #[must_use]
     pub fn sweep(&self, text: &str) -> String {
-        let mut swept = text.to_owned();
-        for secret in self.secrets.lock().unwrap_or_else(PoisonError::into_inner).iter() {
-            let raw = secret.expose_secret();
-            swept = swept.replace(raw, Self::BLANK);
-            for offset in 0..3 {
-                let padded = [&b"\0\0\0"[..offset], raw.as_bytes()].concat();
-                let whole = padded.len() / 3 * 3;
-                let encoded = STANDARD.encode(&padded[..whole]);
-                let from = if offset == 0 { 0 } else { 4 };
-                if let Some(inner) = encoded.get(from..).filter(|inner| inner.len() >= 12) {
-                    swept = swept.replace(inner, Self::BLANK);
-                }
-            }
+        let patterns = self.patterns.lock().unwrap_or_else(PoisonError::into_inner);
+        let patterns: Vec<&str> = patterns.iter().map(SecretString::expose_secret).collect();
+        // The whole ones first: tokens of one cluster begin alike, and the rest of one would be left.
+        let whole = patterns.iter().fold(text.to_owned(), |text, pattern| text.replace(pattern, Self::BLANK));
+        let mut rest = whole.as_str();
+        let mut swept = String::new();
+        while let Some(at) = patterns.iter().filter_map(|pattern| rest.find(beginning(pattern)?)).min() {
+            let (before, found) = rest.split_at(at);
+            let length = patterns.iter().map(|pattern| in_common(found, pattern)).max().unwrap_or_default();
+            swept = swept + before + Self::BLANK;
+            rest = &found[length..];
         }
-        swept
+        swept + rest
     }
+}
+
+/// What tells that a longer secret begins.
+fn beginning(secret: &str) -> Option<&str> {
+    let (end, _) = secret.char_indices().nth(Redactor::BEGINNING)?;
+    Some(&secret[..end])
+}
+
+/// How many bytes two texts have in common at their beginning.
+fn in_common(one: &str, other: &str) -> usize {
+    let pairs = one.chars().zip(other.chars());
+    pairs.take_while(|(one, other)| one == other).map(|(char, _)| char.len_utf8()).sum()
 }
 
 #[cfg(test)]
@@ -176,6 +199,21 @@ mod tests {
             let hidden = STANDARD.encode(format!("{before}{token}{after}"));
             let swept = redactor.sweep(&hidden);
             prop_assert!(swept.contains(Redactor::BLANK), "{} left in {}", token, swept);
+        }
+
+        #[test]
+        fn nor_does_one_that_was_cut(start in "[!-~]{0,40}", ends in ["[!-~]{24,60}", "[!-~]{24,60}"], cut in 16_usize..100) {
+            let redactor = Redactor::default();
+            let tokens = ends.map(|end| format!("{start}{end}"));
+            for token in &tokens {
+                redactor.learn(&Token::parse(token).unwrap());
+            }
+            for token in &tokens {
+                let text: String = format!("Bearer {token}").chars().take("Bearer ".len() + cut).collect();
+                prop_assert_eq!(redactor.sweep(&format!("{text}\u{2026}")), "Bearer [REDACTED]\u{2026}");
+                let swept = redactor.sweep(&STANDARD.encode(&text));
+                prop_assert!(swept.contains(Redactor::BLANK), "{} left in {}", token, swept);
+            }
         }
     }
 }

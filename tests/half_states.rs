@@ -19,7 +19,7 @@ use std::{
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde_json::{Value, json};
 use support::{Instance, NAME, OBJECT, Ran, paths, status};
-use testbed::{ControlPlane, Grant, Persona, eventually, rule};
+use testbed::{ControlPlane, Grant, InterceptingProxy, Persona, Verdict, eventually, rule};
 
 /// How many cells are worked on at the same time: most of their time they wait for a token to be forgotten.
 const AT_ONCE: usize = 24;
@@ -723,6 +723,25 @@ fn a_former_home_that_may_not_be_cleared_is_told_and_stands_in_nobodys_way() {
     site.act("decommission").expect_code(0);
     let left: Vec<String> = site.objects().into_iter().filter(Object::is_ours).map(|one| one.path).collect();
     assert!(left.is_empty(), "{left:?}");
+}
+
+#[test]
+fn the_token_of_a_former_home_is_a_secret_like_any_other() {
+    let mut site = Site::new();
+    let account = format!("/namespaces/{}/serviceaccounts/{OBJECT}", site.namespace);
+    let (echo, mut gone) = (format!("echo: {}", site.token), false);
+    let proxy = InterceptingProxy::start(cp(), move |request| {
+        gone |= request.method == "DELETE" && request.path.contains(&account);
+        // The question whether the token is dead.
+        let asked = gone && request.path.ends_with("/selfsubjectreviews");
+        if asked { Verdict::refusal(400, "BadRequest", &echo) } else { Verdict::Forward }
+    });
+    let parent = cp().admin().by_way_of(&proxy.server());
+    site.instance.connection = json!({"authentication": parent.connection()["authentication"]});
+    site.move_to(&cp().namespace("moved"));
+    let ran = site.act("provision").expect_code(1);
+    let said = ran.stderr.clone() + &ran.stdout;
+    assert!(said.contains("echo: [REDACTED]") && !said.contains("echo: eyJ"), "{said}");
 }
 
 #[test]

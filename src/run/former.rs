@@ -32,10 +32,11 @@ pub struct FormerHome {
 ///
 /// # Errors
 /// Any fault but a denial.
-pub async fn look(cluster: &Cluster<'_>, request: &Request, sight: &Sight) -> Result<Vec<FormerHome>, Failure> {
+pub async fn look(run: &Run<'_>, cluster: &Cluster<'_>, sight: &Sight) -> Result<Vec<FormerHome>, Failure> {
     let homes = sight.former_homes.iter().map(async |home| {
-        let names = request.names.in_home(home);
+        let names = run.request.names.in_home(home);
         let sight = look::look(cluster, &names, &[], None).await?;
+        run.learn(&sight);
         Ok(FormerHome { names, sight })
     });
     Failure::all(join_all(homes).await)
@@ -46,7 +47,7 @@ pub async fn look(cluster: &Cluster<'_>, request: &Request, sight: &Sight) -> Re
 /// # Errors
 /// What could not be finished for another reason than a denial or a finalizer; a repeat goes on from there.
 pub async fn clear(run: &Run<'_>, cluster: &Cluster<'_>, sight: &Sight) -> Result<(), Failure> {
-    for home in look(cluster, run.request, sight).await? {
+    for home in look(run, cluster, sight).await? {
         let then = "they are taken back now that the new credential is handed out";
         for remark in home.remarks(run.request, Severity::High, then) {
             run.report.finding(remark);

@@ -36,7 +36,7 @@ pub async fn plan(run: &Run<'_>) -> Result<bool, Failure> {
         run.report.finding(remark);
     }
 
-    for home in former::look(&cluster, run.request, &sight).await? {
+    for home in former::look(run, &cluster, &sight).await? {
         let then = "a provision takes them back when the new credential is handed out";
         for remark in home.remarks(run.request, Severity::High, then) {
             run.report.finding(remark);

@@ -73,7 +73,7 @@ async fn cluster_side(run: &Run<'_>) -> Result<bool, Failure> {
     let cluster = run.connect().await?;
     let (sight, swept) = tokio::join!(run.look(&cluster), sweep(&cluster, &request.namespace));
     let sight = sight?;
-    let (former, unseen) = match former::look(&cluster, request, &sight).await {
+    let (former, unseen) = match former::look(run, &cluster, &sight).await {
         Ok(former) => (former, None),
         Err(failure) => (Vec::new(), Some(failure)), // what is at home goes all the same
     };

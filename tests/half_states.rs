@@ -745,6 +745,48 @@ fn the_token_of_a_former_home_is_a_secret_like_any_other() {
 }
 
 #[test]
+fn a_former_home_whose_list_of_places_cannot_be_read_is_remembered() {
+    let (former, home) = (cp().namespace("former"), cp().namespace("home"));
+    let elsewhere = cp().namespace("elsewhere");
+    let list = [rule(&[""], &["serviceaccounts"], &["list"])];
+    let parent = limited("garbled", &[(&former, OWN), (&home, OWN), (&elsewhere, OWN)], &list);
+    let mut site = Site::new();
+    site.instance = Instance::new(&parent, &former);
+    let mut there = rule(&[""], &["pods"], &["get", "list"]);
+    there["namespaces"] = json!([elsewhere]);
+    site.instance.params["rules"].as_array_mut().unwrap().push(there);
+    let old = site.instance.token();
+    site.namespace.clone_from(&former);
+    site.annotate(ACCOUNT, &[("inventory", json!("garbled"))]);
+    site.instance.params["rules"].as_array_mut().unwrap().pop();
+    site.move_to(&home);
+    let bindings =
+        || cp().get(&format!("{RBAC}/namespaces/{elsewhere}/rolebindings")).unwrap()["items"].as_array().unwrap().len();
+    let mut goes = "-Role@former -RoleBinding@former -Secret@former";
+    for action in ["plan", "provision", "provision"] {
+        let document = site.act(action).expect_code(0).document();
+        let findings = document["findings"].as_array().unwrap();
+        let codes: Vec<&str> = findings.iter().map(|one| one["code"].as_str().unwrap()).collect();
+        assert_eq!(codes, ["moved", "not-taken-back"], "{action}");
+        assert!(findings[1]["message"].as_str().unwrap().contains("cannot be read"), "{findings:?}");
+        let changes = site.changes(&document);
+        assert!(changes.contains(goes) && !changes.contains("-ServiceAccount@former"), "{action}: {changes}");
+        goes = if action == "plan" { goes } else { "" };
+    }
+    assert_eq!(status(cp(), &old, "/api"), 401, "its token is dead");
+    assert_eq!(bindings(), 1);
+
+    // Whoever may not search everywhere would leave that, and nobody would ever find it.
+    site.act("decommission").expect_code(77);
+    assert!(cp().get(&paths(&former)[ACCOUNT]).is_some());
+    site.instance.connection = Instance::new(cp().admin(), &former).connection;
+    site.act("decommission").expect_code(0);
+    assert_eq!(bindings(), 0);
+    let left: Vec<String> = site.objects().into_iter().filter(Object::is_ours).map(|one| one.path).collect();
+    assert!(left.is_empty(), "{left:?}");
+}
+
+#[test]
 fn a_binding_that_a_finalizer_holds_elsewhere_is_remembered_until_it_is_gone() {
     let elsewhere = cp().namespace("elsewhere");
     let mut site = Site::new();

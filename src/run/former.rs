@@ -16,7 +16,7 @@ use crate::{
     error::Failure,
     finding::{Finding, Severity},
     names::Names,
-    object::Reference,
+    object::{INVENTORY, Reference},
     request::Request,
 };
 
@@ -52,9 +52,12 @@ pub async fn clear(run: &Run<'_>, cluster: &Cluster<'_>, sight: &Sight) -> Resul
         for remark in home.remarks(run.request, Severity::High, then) {
             run.report.finding(remark);
         }
-        match home.going() {
-            Ok(left) => home.clear(run, cluster, &left).await?,
-            Err(finding) => run.report.finding(finding),
+        let (left, stays) = home.going();
+        if let Some(finding) = stays {
+            run.report.finding(finding);
+        }
+        if !left.ours.is_empty() {
+            home.clear(run, cluster, &left).await?;
         }
     }
     Ok(())
@@ -70,16 +73,25 @@ impl FormerHome {
         [Finding::remark("moved", severity, text)].into_iter().chain(exposed).collect()
     }
 
-    /// What goes, or why nothing of it can.
-    ///
-    /// # Errors
-    /// What there is to say of what stays.
-    pub fn going(&self) -> Result<Left, Finding> {
-        let left = Left::of(&self.names, &self.sight, &[]);
+    /// What goes, and why something stays.
+    #[must_use]
+    pub fn going(&self) -> (Left, Option<Finding>) {
+        let mut left = Left::of(&self.names, &self.sight, &[]);
         let objects: Vec<Reference> = left.ours.keys().cloned().collect();
         let mut missing = left.unseen.clone();
         missing.extend(rights::undeletable(&self.sight, &objects));
-        if missing.is_empty() { Ok(left) } else { Err(left_behind(self.names.namespace(), &lacks(&missing))) }
+        let home = self.names.namespace();
+        if !missing.is_empty() {
+            return (Left::default(), Some(left_behind(home, &lacks(&missing))));
+        }
+        if self.sight.inventory_is_whole {
+            return (left, None);
+        }
+        // It stays, because nothing else leads to what is not found now.
+        let account = self.names.service_account();
+        left.ours.remove(&account);
+        let why = format!("the annotation {INVENTORY} of {account} cannot be read, and not every place is known");
+        (left, Some(left_behind(home, &why)))
     }
 
     async fn clear(&self, run: &Run<'_>, cluster: &Cluster<'_>, left: &Left) -> Result<(), Failure> {

@@ -95,7 +95,8 @@ async fn cluster_side(run: &Run<'_>) -> Result<bool, Failure> {
     }
 
     let mut outcome = Outcome { failed: swept.failed.clone().or(unseen), ..Outcome::default() };
-    if !(swept.unsearched.is_empty() || sight.inventory_is_whole) {
+    let known = former.iter().map(|home| &home.sight).chain([&sight]).all(|sight| sight.inventory_is_whole);
+    if !(swept.unsearched.is_empty() || known) {
         outcome.missing.extend(swept.unsearched.iter().cloned()); // nothing else finds what it does not say
     }
     let homes = former.iter().map(|home| (&home.names, &home.sight));

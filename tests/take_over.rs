@@ -226,6 +226,39 @@ fn when_the_parent_is_rotated_nothing_more_is_said() {
     assert!(changes(&again.document()).iter().all(|(action, _)| action == "unchanged"), "{}", again.stdout);
 }
 
+/// What logs in without a token has no fingerprint to be known by.
+#[test]
+fn a_person_with_a_certificate_takes_it_over_as_well() {
+    let cp = control_plane();
+    let instance = instance("person");
+    original(Helm::v3(), &instance).provision();
+    let old = token(&instance.namespace);
+    let alice = cp.client_certificate("alice", &["system:masters"]);
+    let [params, kubeconfig] = ["by-hand.json", "kubeconfig"].map(|name| instance.path(name));
+    fs::write(&params, instance.params.to_string()).unwrap();
+    let text = json!({
+        "apiVersion": "v1", "kind": "Config", "current-context": "here",
+        "contexts": [{"name": "here", "context": {"cluster": "here", "user": "alice"}}],
+        "clusters": [{"name": "here", "cluster": {"server": cp.server(), "certificate-authority-data": cp.ca_base64()}}],
+        "users": [{"name": "alice", "user": {
+            "client-certificate-data": STANDARD.encode(&alice.certificate), "client-key-data": STANDARD.encode(&alice.key),
+        }}],
+    });
+    fs::write(&kubeconfig, text.to_string()).unwrap();
+    let provision = || {
+        let mut command = support::binary();
+        command.args(["provision", "--json", "--name", NAME, "--params"]).arg(&params);
+        Ran::of(command.arg("--kubeconfig").arg(&kubeconfig)).expect_code(0)
+    };
+    let ran = provision();
+    assert!(finding(&ran, "parent-exposed").is_some(), "{}", ran.stderr);
+    assert_eq!(revisions(&instance.namespace, NAME).len(), 0);
+    assert_eq!(token(&instance.namespace), old);
+    let again = provision();
+    assert!(changes(&again.document()).iter().all(|(action, _)| action == "unchanged"), "{}", again.stdout);
+    assert!(finding(&again, "parent-exposed").is_none(), "nobody knows whether that is still used");
+}
+
 #[test]
 fn what_is_asked_for_may_change_on_the_way() {
     let cp = control_plane();

@@ -39,7 +39,7 @@ use crate::{
     login::{Credentials, LoggedIn, Session},
     name::Namespace,
     object::{Kind, Live, MANAGED_BY, MANAGER, Manifest, Reference, held_by},
-    observed::Presence,
+    observed::{Presence, Seen},
     original,
     patience::{Patience, asked_for},
     rbac::{Atom, Rule, Target},
@@ -88,16 +88,6 @@ pub struct Way<'a> {
     pub ca: Option<&'a CaBundle>,
     /// The name to expect instead of its host.
     pub name: Option<&'a ServerName<'static>>,
-}
-
-/// An object as it came, taken apart: what may travel on, and the token in it.
-pub struct Seen {
-    /// The object without a Secret's data.
-    pub live: Live,
-    /// The token of a Secret.
-    pub token: Option<Token>,
-    /// Whether there is anything where a Secret has its token.
-    pub filled: bool,
 }
 
 /// An open connection on which nobody has logged in yet.

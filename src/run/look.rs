@@ -7,7 +7,7 @@ use futures_util::future::join_all;
 
 use super::{rights::Rights, take_over};
 use crate::{
-    cluster::{Cluster, Seen},
+    cluster::Cluster,
     credential::{Review, unfit},
     error::{Code, Failure},
     grant::{Authority, Grant, Place, Scope},
@@ -15,7 +15,7 @@ use crate::{
     name::{ClusterRoleName, Namespace},
     names::Names,
     object::{INSTANCE, INVENTORY, Kind, Live, Owner, Reference},
-    observed::{Found, Observed, Presence},
+    observed::{Found, Observed, Presence, Seen},
     original,
     rbac::Tuple,
     secret::Token,

@@ -5,7 +5,7 @@ use futures_util::future::join_all;
 
 use super::{
     Run,
-    compare::{lacks, left_behind},
+    compare::lacks,
     look::{self, Sight},
     rights,
     take_back::{self, Left, Outcome},
@@ -15,6 +15,7 @@ use crate::{
     cluster::Cluster,
     error::Failure,
     finding::{Finding, Severity},
+    name::Namespace,
     names::Names,
     object::{INVENTORY, Reference},
     request::Request,
@@ -69,7 +70,7 @@ impl FormerHome {
     pub fn remarks(&self, request: &Request, severity: Severity, then: &str) -> Vec<Finding> {
         let home = self.names.namespace();
         let text = format!("this instance was in namespace {home} before, and its objects are still there: {then}");
-        let exposed = take_over::left_behind(request, &self.names, &self.sight);
+        let exposed = take_over::exposure(request, &self.names, &self.sight);
         [Finding::remark("moved", severity, text)].into_iter().chain(exposed).collect()
     }
 
@@ -113,4 +114,10 @@ impl FormerHome {
             Err(failure.state(format!("the new credential is handed out; the one of namespace {home} is not gone yet")))
         })
     }
+}
+
+/// A former home in which something stays, and why.
+fn left_behind(home: &Namespace, why: &str) -> Finding {
+    let text = format!("what this instance was granted in its former namespace {home} may still be held: {why}");
+    Finding::remark("not-taken-back", Severity::High, text).help("mend that and run again: it is found again")
 }

@@ -85,7 +85,7 @@ async fn cluster_side(run: &Run<'_>) -> Result<bool, Failure> {
         );
         run.report.finding(Finding::remark("not-searched", Severity::Info, text));
     }
-    for remark in gone(&sight.observed, |_| true).chain(take_over::left_behind(request, &request.names, &sight)) {
+    for remark in gone(&sight.observed, |_| true).chain(take_over::exposure(request, &request.names, &sight)) {
         run.report.finding(remark);
     }
     for home in &former {

@@ -110,8 +110,8 @@ pub fn release_left(request: &Request, why: &str) -> Finding {
         .help("mend that and run again: the release is remembered until its Secrets are gone")
 }
 
-/// What there is to say of an instance that the original bundle made where it is taken back.
-pub fn left_behind(request: &Request, names: &Names, sight: &Sight) -> Option<Finding> {
+/// That the parent credential was to be read, where an instance is taken back that the original bundle made.
+pub fn exposure(request: &Request, names: &Names, sight: &Sight) -> Option<Finding> {
     exposed(&take_over(request, names, sight), names.namespace(), &sight.observed)
 }
 

@@ -347,12 +347,14 @@ async fn prove_dead(run: &Run<'_>, token: &Token) -> Result<(), Failure> {
     tokio::time::sleep(HEARSAY).await;
     let cluster = run.connect_as(&Login::Token(token.clone())).await?;
     let limit = run.budget.at_most(MEMORY);
-    let mut pause = FIRST_PAUSE;
+    let (mut pause, mut accepted) = (FIRST_PAUSE, false);
     loop {
-        match cluster.identity().await {
+        let answer = cluster.identity().await;
+        accepted |= answer.is_ok();
+        match answer {
             Err(failure) if failure.code == Code::Unauthorized => break,
             // The last question may be cut short by the end of the run.
-            Err(failure) if failure.code != Code::Timeout || started.elapsed() < limit => {
+            Err(failure) if failure.code != Code::Timeout || !accepted || started.elapsed() < limit => {
                 return Err(failure);
             }
             Ok(_) | Err(_) if started.elapsed() >= limit => {

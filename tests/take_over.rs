@@ -7,6 +7,7 @@ mod support;
 
 use std::{
     fs,
+    io::Write as _,
     path::Path,
     process::{Command, Stdio},
 };
@@ -442,6 +443,35 @@ fn a_release_of_that_name_and_another_chart_is_foreign() {
     );
     assert_eq!(versions(cp, &instance.namespace), there);
     assert_eq!(revisions(&instance.namespace, NAME).len(), 1);
+}
+
+/// The Secret in which Helm keeps a revision.
+fn revision(number: u32, chart: &str) -> Value {
+    let document = json!({"name": NAME, "version": number, "chart": {"metadata": {"name": chart, "version": "0.1.0"}}});
+    let mut packer = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    packer.write_all(document.to_string().as_bytes()).unwrap();
+    let release = STANDARD.encode(STANDARD.encode(packer.finish().unwrap()));
+    let labels = json!({"owner": "helm", "name": NAME, "version": number.to_string()});
+    json!({
+        "metadata": {"name": format!("sh.helm.release.v1.{NAME}.v{number}"), "labels": labels},
+        "type": "helm.sh/release.v1",
+        "data": {"release": release},
+    })
+}
+
+#[test]
+fn a_release_whose_objects_are_gone_is_of_the_chart_of_its_newest_revision() {
+    let cp = control_plane();
+    for (charts, left) in [(["k8s-token", "web"], 2), (["web", "k8s-token"], 0)] {
+        let instance = instance("newest");
+        for (number, chart) in [9, 10].into_iter().zip(charts) {
+            cp.post(&format!("/api/v1/namespaces/{}/secrets", instance.namespace), &revision(number, chart));
+        }
+        instance.act("provision").expect_code(0);
+        let secrets = cp.get(&format!("/api/v1/namespaces/{}/secrets", instance.namespace)).unwrap();
+        let kept = secrets["items"].as_array().unwrap().iter().filter(|secret| secret["type"] == "helm.sh/release.v1");
+        assert_eq!(kept.count(), left, "{charts:?}");
+    }
 }
 
 #[test]

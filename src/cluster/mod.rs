@@ -268,7 +268,7 @@ impl<'a> Cluster<'a> {
     pub async fn revisions(&self, namespace: &Namespace, release: &str) -> Result<Vec<(Reference, Live)>, Failure> {
         let selector = labelled(&original::release_selector(release));
         let found = self.metadata(Kind::Secret, Some(namespace), selector).await?;
-        Ok(found.into_iter().filter(|(secret, _)| original::is_revision(&secret.name, release)).collect())
+        Ok(found.into_iter().filter(|(secret, _)| original::revision(&secret.name, release).is_some()).collect())
     }
 
     /// The chart of a revision, if it is one.

@@ -297,8 +297,10 @@ async fn release(
         return Ok(Vec::new());
     }
     let revisions = cluster.revisions(names.namespace(), names.instance()).await?;
-    let ours = match revisions.last() {
-        Some((any, _)) if !evident => cluster.chart(any).await?.as_deref() == Some(original::CHART),
+    // The newest one tells of which chart the release is now: v10 comes before v9 in a list.
+    let newest = revisions.iter().max_by_key(|(secret, _)| original::revision(&secret.name, names.instance()));
+    let ours = match newest {
+        Some((newest, _)) if !evident => cluster.chart(newest).await?.as_deref() == Some(original::CHART),
         _ => evident,
     };
     Ok(if ours { revisions } else { Vec::new() })

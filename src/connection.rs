@@ -190,6 +190,17 @@ pub enum Login {
     Kubeconfig(Box<Person>),
 }
 
+impl Login {
+    /// The token, if it is one that is there before anybody logs in.
+    #[must_use]
+    pub fn token(&self) -> Option<&Token> {
+        match self {
+            Self::Token(token) => Some(token),
+            Self::Kubeconfig(person) => person.credentials.token.as_ref(),
+        }
+    }
+}
+
 /// A person with a kubeconfig.
 #[derive(Clone)]
 pub struct Person {

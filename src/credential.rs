@@ -8,9 +8,9 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::{
-    cluster::Seen,
     error::{Code, Failure},
     object::TOKEN_SECRET,
+    observed::Seen,
     rbac::{Atom, Coverage, Rule, Target, Tuple, VERBS, atoms},
     secret::Token,
 };

@@ -9,6 +9,7 @@ use crate::{
     name::{ClusterRoleName, Namespace},
     object::{Live, Reference},
     rbac::{Rule, Tuple},
+    secret::Token,
 };
 
 /// The state of a namespace.
@@ -23,6 +24,16 @@ pub enum Presence {
     /// The parent credential may not look; later requests will tell.
     #[default]
     Unknown,
+}
+
+/// An object as it came, taken apart: what may travel on, and the token in it.
+pub struct Seen {
+    /// The object without a Secret's data.
+    pub live: Live,
+    /// The token of a Secret.
+    pub token: Option<Token>,
+    /// Whether there is anything where a Secret has its token.
+    pub filled: bool,
 }
 
 /// What is at one place.

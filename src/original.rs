@@ -94,12 +94,12 @@ pub fn release_selector(release: &str) -> String {
     format!("owner=helm,name={release}")
 }
 
-/// True for the name of a Secret that holds a revision of this very release, as in `sh.helm.release.v1.demo.v3`.
+/// The number of the revision of this very release that a Secret of this name holds, as in `sh.helm.release.v1.demo.v3`.
 #[must_use]
-pub fn is_revision(secret: &str, release: &str) -> bool {
-    let revision = secret.strip_prefix("sh.helm.release.v1.").and_then(|rest| rest.strip_prefix(release));
-    let number = revision.and_then(|rest| rest.strip_prefix(".v"));
-    number.is_some_and(|number| !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit()))
+pub fn revision(secret: &str, release: &str) -> Option<u64> {
+    let revision = secret.strip_prefix("sh.helm.release.v1.")?.strip_prefix(release)?;
+    let number = revision.strip_prefix(".v")?;
+    number.bytes().all(|byte| byte.is_ascii_digit()).then(|| number.parse().ok())?
 }
 
 /// The name of the chart in a revision, which Helm keeps as base64 of packed JSON. None for what is no revision.
@@ -314,16 +314,17 @@ mod tests {
     #[test]
     fn a_revision_is_one_of_exactly_this_release() {
         for (secret, is) in [
-            ("sh.helm.release.v1.demo.v1", true),
-            ("sh.helm.release.v1.demo.v12", true),
-            ("sh.helm.release.v1.demo.v", false),
-            ("sh.helm.release.v1.demo.vx", false),
-            ("sh.helm.release.v1.demo.v1.v2", false),
-            ("sh.helm.release.v1.demo-2.v1", false),
-            ("sh.helm.release.v1.other.v1", false),
-            ("demo.v1", false),
+            ("sh.helm.release.v1.demo.v1", Some(1)),
+            ("sh.helm.release.v1.demo.v12", Some(12)),
+            ("sh.helm.release.v1.demo.v", None),
+            ("sh.helm.release.v1.demo.vx", None),
+            ("sh.helm.release.v1.demo.v+1", None),
+            ("sh.helm.release.v1.demo.v1.v2", None),
+            ("sh.helm.release.v1.demo-2.v1", None),
+            ("sh.helm.release.v1.other.v1", None),
+            ("demo.v1", None),
         ] {
-            assert_eq!(is_revision(secret, "demo"), is, "{secret}");
+            assert_eq!(revision(secret, "demo"), is, "{secret}");
         }
     }
 

@@ -19,7 +19,7 @@ use std::{
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde_json::{Value, json};
 use support::{Instance, NAME, OBJECT, Ran, paths, status};
-use testbed::{ControlPlane, Grant, Persona, eventually, rule};
+use testbed::{ControlPlane, Grant, InterceptingProxy, Persona, Verdict, eventually, rule};
 
 /// How many cells are worked on at the same time: most of their time they wait for a token to be forgotten.
 const AT_ONCE: usize = 24;
@@ -721,6 +721,85 @@ fn a_former_home_that_may_not_be_cleared_is_told_and_stands_in_nobodys_way() {
 
     site.instance.connection = Instance::new(cp().admin(), &former).connection;
     site.act("decommission").expect_code(0);
+    let left: Vec<String> = site.objects().into_iter().filter(Object::is_ours).map(|one| one.path).collect();
+    assert!(left.is_empty(), "{left:?}");
+}
+
+#[test]
+fn a_provision_that_begins_anew_says_nothing_twice() {
+    let mut site = Site::new();
+    let elsewhere = cp().namespace("elsewhere");
+    site.instance.params["cluster_roles"] = json!([{"name": "view", "namespaces": [elsewhere]}]);
+    let mut broken = site.instance.token();
+    broken.truncate(broken.len() - 8);
+    site.patch(SECRET, &holding((broken + "AAAAAAAA").as_bytes()));
+    let path = format!("/api/v1/namespaces/{elsewhere}");
+    cp().delete(&path);
+    eventually("the namespace is gone", || cp().get(&path).is_none().then_some(()));
+    site.instance.params["cluster_roles"] = json!([]);
+    let document = site.act("provision").expect_code(0).document();
+    let findings = document["findings"].as_array().unwrap();
+    let codes: Vec<&str> = findings.iter().map(|one| one["code"].as_str().unwrap()).collect();
+    assert_eq!(codes, ["namespace-gone", "drift"]);
+}
+
+#[test]
+fn the_token_of_a_former_home_is_a_secret_like_any_other() {
+    let mut site = Site::new();
+    let account = format!("/namespaces/{}/serviceaccounts/{OBJECT}", site.namespace);
+    let (echo, mut gone) = (format!("echo: {}", site.token), false);
+    let proxy = InterceptingProxy::start(cp(), move |request| {
+        gone |= request.method == "DELETE" && request.path.contains(&account);
+        // The question whether the token is dead.
+        let asked = gone && request.path.ends_with("/selfsubjectreviews");
+        if asked { Verdict::refusal(400, "BadRequest", &echo) } else { Verdict::Forward }
+    });
+    let parent = cp().admin().by_way_of(&proxy.server());
+    site.instance.connection = json!({"authentication": parent.connection()["authentication"]});
+    site.move_to(&cp().namespace("moved"));
+    let ran = site.act("provision").expect_code(1);
+    let said = ran.stderr.clone() + &ran.stdout;
+    assert!(said.contains("echo: [REDACTED]") && !said.contains("echo: eyJ"), "{said}");
+}
+
+#[test]
+fn a_former_home_whose_list_of_places_cannot_be_read_is_remembered() {
+    let (former, home) = (cp().namespace("former"), cp().namespace("home"));
+    let elsewhere = cp().namespace("elsewhere");
+    let list = [rule(&[""], &["serviceaccounts"], &["list"])];
+    let parent = limited("garbled", &[(&former, OWN), (&home, OWN), (&elsewhere, OWN)], &list);
+    let mut site = Site::new();
+    site.instance = Instance::new(&parent, &former);
+    let mut there = rule(&[""], &["pods"], &["get", "list"]);
+    there["namespaces"] = json!([elsewhere]);
+    site.instance.params["rules"].as_array_mut().unwrap().push(there);
+    let old = site.instance.token();
+    site.namespace.clone_from(&former);
+    site.annotate(ACCOUNT, &[("inventory", json!("garbled"))]);
+    site.instance.params["rules"].as_array_mut().unwrap().pop();
+    site.move_to(&home);
+    let bindings =
+        || cp().get(&format!("{RBAC}/namespaces/{elsewhere}/rolebindings")).unwrap()["items"].as_array().unwrap().len();
+    let mut goes = "-Role@former -RoleBinding@former -Secret@former";
+    for action in ["plan", "provision", "provision"] {
+        let document = site.act(action).expect_code(0).document();
+        let findings = document["findings"].as_array().unwrap();
+        let codes: Vec<&str> = findings.iter().map(|one| one["code"].as_str().unwrap()).collect();
+        assert_eq!(codes, ["moved", "not-taken-back"], "{action}");
+        assert!(findings[1]["message"].as_str().unwrap().contains("cannot be read"), "{findings:?}");
+        let changes = site.changes(&document);
+        assert!(changes.contains(goes) && !changes.contains("-ServiceAccount@former"), "{action}: {changes}");
+        goes = if action == "plan" { goes } else { "" };
+    }
+    assert_eq!(status(cp(), &old, "/api"), 401, "its token is dead");
+    assert_eq!(bindings(), 1);
+
+    // Whoever may not search everywhere would leave that, and nobody would ever find it.
+    site.act("decommission").expect_code(77);
+    assert!(cp().get(&paths(&former)[ACCOUNT]).is_some());
+    site.instance.connection = Instance::new(cp().admin(), &former).connection;
+    site.act("decommission").expect_code(0);
+    assert_eq!(bindings(), 0);
     let left: Vec<String> = site.objects().into_iter().filter(Object::is_ours).map(|one| one.path).collect();
     assert!(left.is_empty(), "{left:?}");
 }

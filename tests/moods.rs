@@ -482,6 +482,29 @@ fn a_single_hanging_request_is_asked_again_after_its_time() {
     assert!(ran.stderr.contains("no answer within the time for it; again in "), "{}", ran.stderr);
 }
 
+#[rstest]
+#[case::it_answers(Verdict::Answer(201, json!({"status": {"userInfo": {"username": "x", "uid": "y"}}})), 1, "token-still-accepted", "still accepts it")]
+#[case::it_is_silent(Verdict::Hang, 69, "timeout", "no answer within the time for it")]
+fn a_server_that_does_not_refuse_the_token_is_told_from_one_that_says_nothing(
+    #[case] verdict: Verdict,
+    #[case] exit: i32,
+    #[case] code: &str,
+    #[case] cause: &str,
+) {
+    let cp = control_plane();
+    let namespace = cp.namespace("undead");
+    Instance::new(cp.admin(), &namespace).act("provision").expect_code(0);
+    let proxy = InterceptingProxy::start(cp, move |request| {
+        let asked = request.path.ends_with("/selfsubjectreviews");
+        if asked { verdict.clone() } else { Verdict::Forward }
+    });
+    let instance = Instance::new(&cp.admin().by_way_of(&proxy.server()), &namespace);
+    let ran = instance.ask("decommission", &["--timeout", "8"]).expect_code(exit);
+    let error = error(&ran, code);
+    says(&error, "cause", cause);
+    says(&error, "state", "its Secret is deleted; whether the token is dead is not proved");
+}
+
 #[test]
 fn an_ordinary_user_gets_through_at_an_overloaded_server() {
     let cp = ControlPlane::start(&Options { requests_at_once: Some(2), ..Options::default() }).unwrap();

@@ -7,6 +7,7 @@ mod support;
 
 use std::{
     fs,
+    io::Write as _,
     path::Path,
     process::{Command, Stdio},
     sync::atomic::{AtomicUsize, Ordering},
@@ -228,6 +229,39 @@ fn when_the_parent_is_rotated_nothing_more_is_said() {
     assert!(changes(&again.document()).iter().all(|(action, _)| action == "unchanged"), "{}", again.stdout);
 }
 
+/// What logs in without a token has no fingerprint to be known by.
+#[test]
+fn a_person_with_a_certificate_takes_it_over_as_well() {
+    let cp = control_plane();
+    let instance = instance("person");
+    original(Helm::v3(), &instance).provision();
+    let old = token(&instance.namespace);
+    let alice = cp.client_certificate("alice", &["system:masters"]);
+    let [params, kubeconfig] = ["by-hand.json", "kubeconfig"].map(|name| instance.path(name));
+    fs::write(&params, instance.params.to_string()).unwrap();
+    let text = json!({
+        "apiVersion": "v1", "kind": "Config", "current-context": "here",
+        "contexts": [{"name": "here", "context": {"cluster": "here", "user": "alice"}}],
+        "clusters": [{"name": "here", "cluster": {"server": cp.server(), "certificate-authority-data": cp.ca_base64()}}],
+        "users": [{"name": "alice", "user": {
+            "client-certificate-data": STANDARD.encode(&alice.certificate), "client-key-data": STANDARD.encode(&alice.key),
+        }}],
+    });
+    fs::write(&kubeconfig, text.to_string()).unwrap();
+    let provision = || {
+        let mut command = support::binary();
+        command.args(["provision", "--json", "--name", NAME, "--params"]).arg(&params);
+        Ran::of(command.arg("--kubeconfig").arg(&kubeconfig)).expect_code(0)
+    };
+    let ran = provision();
+    assert!(finding(&ran, "parent-exposed").is_some(), "{}", ran.stderr);
+    assert_eq!(revisions(&instance.namespace, NAME).len(), 0);
+    assert_eq!(token(&instance.namespace), old);
+    let again = provision();
+    assert!(changes(&again.document()).iter().all(|(action, _)| action == "unchanged"), "{}", again.stdout);
+    assert!(finding(&again, "parent-exposed").is_none(), "nobody knows whether that is still used");
+}
+
 #[test]
 fn what_is_asked_for_may_change_on_the_way() {
     let cp = control_plane();
@@ -411,6 +445,35 @@ fn a_release_of_that_name_and_another_chart_is_foreign(#[values(Helm::v3(), Helm
     );
     assert_eq!(versions(cp, &instance.namespace), there);
     assert_eq!(revisions(&instance.namespace, NAME).len(), 1);
+}
+
+/// The Secret in which Helm keeps a revision.
+fn revision(number: u32, chart: &str) -> Value {
+    let document = json!({"name": NAME, "version": number, "chart": {"metadata": {"name": chart, "version": "0.1.0"}}});
+    let mut packer = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    packer.write_all(document.to_string().as_bytes()).unwrap();
+    let release = STANDARD.encode(STANDARD.encode(packer.finish().unwrap()));
+    let labels = json!({"owner": "helm", "name": NAME, "version": number.to_string()});
+    json!({
+        "metadata": {"name": format!("sh.helm.release.v1.{NAME}.v{number}"), "labels": labels},
+        "type": "helm.sh/release.v1",
+        "data": {"release": release},
+    })
+}
+
+#[test]
+fn a_release_whose_objects_are_gone_is_of_the_chart_of_its_newest_revision() {
+    let cp = control_plane();
+    for (charts, left) in [(["k8s-token", "web"], 2), (["web", "k8s-token"], 0)] {
+        let instance = instance("newest");
+        for (number, chart) in [9, 10].into_iter().zip(charts) {
+            cp.post(&format!("/api/v1/namespaces/{}/secrets", instance.namespace), &revision(number, chart));
+        }
+        instance.act("provision").expect_code(0);
+        let secrets = cp.get(&format!("/api/v1/namespaces/{}/secrets", instance.namespace)).unwrap();
+        let kept = secrets["items"].as_array().unwrap().iter().filter(|secret| secret["type"] == "helm.sh/release.v1");
+        assert_eq!(kept.count(), left, "{charts:?}");
+    }
 }
 
 #[test]

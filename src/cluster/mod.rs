@@ -39,7 +39,7 @@ use crate::{
     login::{Credentials, LoggedIn, Session},
     name::Namespace,
     object::{Kind, Live, MANAGED_BY, MANAGER, Manifest, Reference, held_by},
-    observed::Presence,
+    observed::{Presence, Seen},
     original,
     patience::{Patience, asked_for},
     rbac::{Atom, Rule, Target},
@@ -88,16 +88,6 @@ pub struct Way<'a> {
     pub ca: Option<&'a CaBundle>,
     /// The name to expect instead of its host.
     pub name: Option<&'a ServerName<'static>>,
-}
-
-/// An object as it came, taken apart: what may travel on, and the token in it.
-pub struct Seen {
-    /// The object without a Secret's data.
-    pub live: Live,
-    /// The token of a Secret.
-    pub token: Option<Token>,
-    /// Whether there is anything where a Secret has its token.
-    pub filled: bool,
 }
 
 /// An open connection on which nobody has logged in yet.
@@ -278,7 +268,7 @@ impl<'a> Cluster<'a> {
     pub async fn revisions(&self, namespace: &Namespace, release: &str) -> Result<Vec<(Reference, Live)>, Failure> {
         let selector = labelled(&original::release_selector(release));
         let found = self.metadata(Kind::Secret, Some(namespace), selector).await?;
-        Ok(found.into_iter().filter(|(secret, _)| original::is_revision(&secret.name, release)).collect())
+        Ok(found.into_iter().filter(|(secret, _)| original::revision(&secret.name, release).is_some()).collect())
     }
 
     /// The chart of a revision, if it is one.

@@ -14,7 +14,7 @@ use serde_json::{Map, Value};
 use crate::{
     artifact::Form,
     cli::Action,
-    connection::{self, Connection, Login, Shape, Trust},
+    connection::{self, Connection, Shape, Trust},
     finding::{Finding, Severity},
     grant::{Grant, Place},
     inputs::{ClusterInput, Inputs},
@@ -89,11 +89,7 @@ impl Request {
 
     /// Every token that the request holds, for the redactor.
     pub fn tokens(&self) -> impl Iterator<Item = &Token> {
-        let parent = match &self.connection.login {
-            Login::Token(token) => Some(token),
-            Login::Kubeconfig(person) => person.credentials.token.as_ref(),
-        };
-        parent.into_iter().chain(self.platform.iter().map(|platform| &platform.token))
+        self.connection.login.token().into_iter().chain(self.platform.iter().map(|platform| &platform.token))
     }
 
     /// The ways that this run takes, each with where it leads.
@@ -442,10 +438,7 @@ fn form(inputs: &Inputs, connection: &Connection, namespace: &Namespace, finding
         }
         Ok(artifact) => {
             // Of a token that is a word, nothing can be said.
-            let parent = match &connection.login {
-                Login::Token(token) if token.is_telling() => Some(token),
-                _ => None,
-            };
+            let parent = connection.login.token().filter(|token| token.is_telling());
             if let Some(place) = parent.and_then(|token| artifact.place_of(token)) {
                 let text = format!(
                     "the connection's token stands in {} as well, and would be handed on with the artifact",

@@ -115,13 +115,6 @@ pub fn not_cleared(place: &Place, why: &str) -> Finding {
         .help("mend that and run again: the place is remembered until it is seen empty")
 }
 
-/// A former home in which something stays, and why.
-#[must_use]
-pub fn left_behind(home: &Namespace, why: &str) -> Finding {
-    let text = format!("what this instance was granted in its former namespace {home} may still be held: {why}");
-    Finding::remark("not-taken-back", Severity::High, text).help("mend that and run again: it is found again")
-}
-
 /// What keeps the parent from something, in words.
 #[must_use]
 pub fn lacks(missing: &[Tuple]) -> String {

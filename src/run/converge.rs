@@ -431,8 +431,7 @@ impl<'a> Converge<'a> {
         let started = Instant::now();
         match self.cluster.delete(reference, live).await {
             Ok(()) => {
-                let change = Change { action: Action::Delete, reference: reference.clone(), fields: Vec::new() };
-                self.record(&change, started.elapsed());
+                self.record(&Change::delete(reference.clone()), started.elapsed());
                 Ok(None)
             }
             Err(failure) if failure.code == Code::MissingPermission => Ok(Some(lacks(&failure.missing))),

@@ -5,7 +5,7 @@ use futures_util::future::join_all;
 
 use super::{
     Run,
-    compare::{lacks, left_behind},
+    compare::lacks,
     look::{self, Sight},
     rights,
     take_back::{self, Left, Outcome},
@@ -15,8 +15,9 @@ use crate::{
     cluster::Cluster,
     error::Failure,
     finding::{Finding, Severity},
+    name::Namespace,
     names::Names,
-    object::Reference,
+    object::{INVENTORY, Reference},
     request::Request,
 };
 
@@ -32,10 +33,11 @@ pub struct FormerHome {
 ///
 /// # Errors
 /// Any fault but a denial.
-pub async fn look(cluster: &Cluster<'_>, request: &Request, sight: &Sight) -> Result<Vec<FormerHome>, Failure> {
+pub async fn look(run: &Run<'_>, cluster: &Cluster<'_>, sight: &Sight) -> Result<Vec<FormerHome>, Failure> {
     let homes = sight.former_homes.iter().map(async |home| {
-        let names = request.names.in_home(home);
+        let names = run.request.names.in_home(home);
         let sight = look::look(cluster, &names, &[], None).await?;
+        run.learn(&sight);
         Ok(FormerHome { names, sight })
     });
     Failure::all(join_all(homes).await)
@@ -46,14 +48,17 @@ pub async fn look(cluster: &Cluster<'_>, request: &Request, sight: &Sight) -> Re
 /// # Errors
 /// What could not be finished for another reason than a denial or a finalizer; a repeat goes on from there.
 pub async fn clear(run: &Run<'_>, cluster: &Cluster<'_>, sight: &Sight) -> Result<(), Failure> {
-    for home in look(cluster, run.request, sight).await? {
+    for home in look(run, cluster, sight).await? {
         let then = "they are taken back now that the new credential is handed out";
         for remark in home.remarks(run.request, Severity::High, then) {
             run.report.finding(remark);
         }
-        match home.going() {
-            Ok(left) => home.clear(run, cluster, &left).await?,
-            Err(finding) => run.report.finding(finding),
+        let (left, stays) = home.going();
+        if let Some(finding) = stays {
+            run.report.finding(finding);
+        }
+        if !left.ours.is_empty() {
+            home.clear(run, cluster, &left).await?;
         }
     }
     Ok(())
@@ -65,20 +70,29 @@ impl FormerHome {
     pub fn remarks(&self, request: &Request, severity: Severity, then: &str) -> Vec<Finding> {
         let home = self.names.namespace();
         let text = format!("this instance was in namespace {home} before, and its objects are still there: {then}");
-        let exposed = take_over::left_behind(request, &self.names, &self.sight);
+        let exposed = take_over::exposure(request, &self.names, &self.sight);
         [Finding::remark("moved", severity, text)].into_iter().chain(exposed).collect()
     }
 
-    /// What goes, or why nothing of it can.
-    ///
-    /// # Errors
-    /// What there is to say of what stays.
-    pub fn going(&self) -> Result<Left, Finding> {
-        let left = Left::of(&self.names, &self.sight, &[]);
+    /// What goes, and why something stays.
+    #[must_use]
+    pub fn going(&self) -> (Left, Option<Finding>) {
+        let mut left = Left::of(&self.names, &self.sight, &[]);
         let objects: Vec<Reference> = left.ours.keys().cloned().collect();
         let mut missing = left.unseen.clone();
         missing.extend(rights::undeletable(&self.sight, &objects));
-        if missing.is_empty() { Ok(left) } else { Err(left_behind(self.names.namespace(), &lacks(&missing))) }
+        let home = self.names.namespace();
+        if !missing.is_empty() {
+            return (Left::default(), Some(left_behind(home, &lacks(&missing))));
+        }
+        if self.sight.inventory_is_whole {
+            return (left, None);
+        }
+        // It stays, because nothing else leads to what is not found now.
+        let account = self.names.service_account();
+        left.ours.remove(&account);
+        let why = format!("the annotation {INVENTORY} of {account} cannot be read, and not every place is known");
+        (left, Some(left_behind(home, &why)))
     }
 
     async fn clear(&self, run: &Run<'_>, cluster: &Cluster<'_>, left: &Left) -> Result<(), Failure> {
@@ -100,4 +114,10 @@ impl FormerHome {
             Err(failure.state(format!("the new credential is handed out; the one of namespace {home} is not gone yet")))
         })
     }
+}
+
+/// A former home in which something stays, and why.
+fn left_behind(home: &Namespace, why: &str) -> Finding {
+    let text = format!("what this instance was granted in its former namespace {home} may still be held: {why}");
+    Finding::remark("not-taken-back", Severity::High, text).help("mend that and run again: it is found again")
 }

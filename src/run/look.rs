@@ -7,7 +7,7 @@ use futures_util::future::join_all;
 
 use super::{rights::Rights, take_over};
 use crate::{
-    cluster::{Cluster, Seen},
+    cluster::Cluster,
     credential::{Review, unfit},
     error::{Code, Failure},
     grant::{Authority, Grant, Place, Scope},
@@ -15,7 +15,7 @@ use crate::{
     name::{ClusterRoleName, Namespace},
     names::Names,
     object::{INSTANCE, INVENTORY, Kind, Live, Owner, Reference},
-    observed::{Found, Observed, Presence},
+    observed::{Found, Observed, Presence, Seen},
     original,
     rbac::Tuple,
     secret::Token,
@@ -297,8 +297,10 @@ async fn release(
         return Ok(Vec::new());
     }
     let revisions = cluster.revisions(names.namespace(), names.instance()).await?;
-    let ours = match revisions.last() {
-        Some((any, _)) if !evident => cluster.chart(any).await?.as_deref() == Some(original::CHART),
+    // The newest one tells of which chart the release is now: v10 comes before v9 in a list.
+    let newest = revisions.iter().max_by_key(|(secret, _)| original::revision(&secret.name, names.instance()));
+    let ours = match newest {
+        Some((newest, _)) if !evident => cluster.chart(newest).await?.as_deref() == Some(original::CHART),
         _ => evident,
     };
     Ok(if ours { revisions } else { Vec::new() })

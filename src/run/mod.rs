@@ -125,9 +125,7 @@ impl<'a> Run<'a> {
         let Request { names, grants, labels, .. } = self.request;
         let identity = self.request.instance.as_deref().map(|instance| Identity { instance, tags: labels });
         let sight = look::look(cluster, names, grants, identity).await?;
-        for (_, token) in &sight.tokens {
-            self.report.learn(token);
-        }
+        self.learn(&sight);
         let version = sight.server_version.as_deref().unwrap_or("of unknown version");
         self.report.step("observe", &format!("Kubernetes {version}"), Some(started.elapsed()));
         self.report.server_version(sight.server_version.clone());
@@ -140,5 +138,10 @@ impl<'a> Run<'a> {
             );
         }
         Ok(sight)
+    }
+
+    /// Tells the redactor what tokens were seen.
+    fn learn(&self, sight: &Sight) {
+        sight.tokens.iter().for_each(|(_, token)| self.report.learn(token));
     }
 }

@@ -36,15 +36,16 @@ pub async fn plan(run: &Run<'_>) -> Result<bool, Failure> {
         run.report.finding(remark);
     }
 
-    for home in former::look(&cluster, run.request, &sight).await? {
+    for home in former::look(run, &cluster, &sight).await? {
         let then = "a provision takes them back when the new credential is handed out";
         for remark in home.remarks(run.request, Severity::High, then) {
             run.report.finding(remark);
         }
-        match home.going() {
-            Ok(left) => plan.changes.extend(left.not_yet_deleted().cloned().map(Change::delete)),
-            Err(finding) => run.report.finding(finding),
+        let (left, stays) = home.going();
+        if let Some(finding) = stays {
+            run.report.finding(finding);
         }
+        plan.changes.extend(left.not_yet_deleted().cloned().map(Change::delete));
     }
     let mut verdict = Ok(());
     if refused.is_none() {

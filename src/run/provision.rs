@@ -119,7 +119,7 @@ async fn make(
         return Err(failure);
     }
     for remark in remarks(request, sight, &desired, &plan) {
-        run.report.finding(remark);
+        run.report.finding_once(remark); // this may be the second attempt
     }
 
     let mut permissions = std::mem::take(&mut plan.permissions);

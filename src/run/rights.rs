@@ -119,7 +119,8 @@ fn only_shrinks(request: &Request, sight: &Sight, place: &Place) -> bool {
 /// What an earlier request or Helm has left always goes if it can, and stands in nobody's way if it cannot.
 fn is_leftover(change: &Change, request: &Request) -> bool {
     let Reference { kind, name, .. } = &change.reference;
-    change.action == Action::Delete && (*kind != Kind::Secret || original::is_revision(name, request.name.as_str()))
+    change.action == Action::Delete
+        && (*kind != Kind::Secret || original::revision(name, request.name.as_str()).is_some())
 }
 
 /// What the parent lacks to delete these, for all at once: as far as the server can list its rights.

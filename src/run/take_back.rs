@@ -73,7 +73,7 @@ async fn cluster_side(run: &Run<'_>) -> Result<bool, Failure> {
     let cluster = run.connect().await?;
     let (sight, swept) = tokio::join!(run.look(&cluster), sweep(&cluster, &request.namespace));
     let sight = sight?;
-    let (former, unseen) = match former::look(&cluster, request, &sight).await {
+    let (former, unseen) = match former::look(run, &cluster, &sight).await {
         Ok(former) => (former, None),
         Err(failure) => (Vec::new(), Some(failure)), // what is at home goes all the same
     };
@@ -85,7 +85,7 @@ async fn cluster_side(run: &Run<'_>) -> Result<bool, Failure> {
         );
         run.report.finding(Finding::remark("not-searched", Severity::Info, text));
     }
-    for remark in gone(&sight.observed, |_| true).chain(take_over::left_behind(request, &request.names, &sight)) {
+    for remark in gone(&sight.observed, |_| true).chain(take_over::exposure(request, &request.names, &sight)) {
         run.report.finding(remark);
     }
     for home in &former {
@@ -95,7 +95,8 @@ async fn cluster_side(run: &Run<'_>) -> Result<bool, Failure> {
     }
 
     let mut outcome = Outcome { failed: swept.failed.clone().or(unseen), ..Outcome::default() };
-    if !(swept.unsearched.is_empty() || sight.inventory_is_whole) {
+    let known = former.iter().map(|home| &home.sight).chain([&sight]).all(|sight| sight.inventory_is_whole);
+    if !(swept.unsearched.is_empty() || known) {
         outcome.missing.extend(swept.unsearched.iter().cloned()); // nothing else finds what it does not say
     }
     let homes = former.iter().map(|home| (&home.names, &home.sight));
@@ -346,12 +347,14 @@ async fn prove_dead(run: &Run<'_>, token: &Token) -> Result<(), Failure> {
     tokio::time::sleep(HEARSAY).await;
     let cluster = run.connect_as(&Login::Token(token.clone())).await?;
     let limit = run.budget.at_most(MEMORY);
-    let mut pause = FIRST_PAUSE;
+    let (mut pause, mut accepted) = (FIRST_PAUSE, false);
     loop {
-        match cluster.identity().await {
+        let answer = cluster.identity().await;
+        accepted |= answer.is_ok();
+        match answer {
             Err(failure) if failure.code == Code::Unauthorized => break,
             // The last question may be cut short by the end of the run.
-            Err(failure) if failure.code != Code::Timeout || started.elapsed() < limit => {
+            Err(failure) if failure.code != Code::Timeout || !accepted || started.elapsed() < limit => {
                 return Err(failure);
             }
             Ok(_) | Err(_) if started.elapsed() >= limit => {

@@ -7,7 +7,6 @@ use futures_util::future::join_all;
 use super::{Run, compare::lacks, look::Sight, rights};
 use crate::{
     cluster::Cluster,
-    connection::Login,
     error::Failure,
     finding::{Finding, Severity},
     name::Namespace,
@@ -16,6 +15,7 @@ use crate::{
     observed::{Found, Observed},
     original::{self, TakeOver, TakenOver},
     request::Request,
+    secret::Token,
 };
 
 /// True when the release's Secrets have to be looked for: an object at home came from the original's chart without
@@ -38,10 +38,10 @@ fn record(names: &Names, account: Option<&Live>) -> Option<TakenOver> {
 pub fn take_over(request: &Request, names: &Names, sight: &Sight) -> TakeOver {
     let observed = &sight.observed;
     let before = record(names, observed.service_account.as_ref());
-    let parent = fingerprint(request);
+    let parent = request.connection.login.token().map(Token::fingerprint);
     if !sight.release_is_evident {
-        // Remembered for as long as the credential is used that was to be read there.
-        let record = before.filter(|record| record.exposed.is_some() && record.exposed == parent);
+        // Remembered for as long as the credential is used that was to be read there, as far as anybody can tell.
+        let record = before.filter(|record| record.exposed == parent);
         return TakeOver { record, ..TakeOver::default() };
     }
     let deletable = |object: &Reference| rights::undeletable(sight, std::slice::from_ref(object)).is_empty();
@@ -51,7 +51,7 @@ pub fn take_over(request: &Request, names: &Names, sight: &Sight) -> TakeOver {
     missing.extend(rights::undeletable(sight, &left));
     let stuck = (!missing.is_empty()).then(|| lacks(&missing));
     let release = request.name.as_str().to_owned();
-    let exposed = before.map_or(parent, |record| record.exposed);
+    let exposed = before.and_then(|record| record.exposed).or(parent);
     let record = TakenOver { release, exposed, pending: stuck.is_some() };
     TakeOver { under_way: true, record: Some(record), revisions, stuck }
 }
@@ -77,18 +77,19 @@ pub fn remarks(take_over: &TakeOver, request: &Request, observed: &Observed) -> 
 
 /// The parent credential that was to be read in the namespace.
 fn exposed(take_over: &TakeOver, home: &Namespace, observed: &Observed) -> Option<Finding> {
-    let text = match (&take_over.record, observed.revisions.len()) {
-        (None, _) => return None,
-        (Some(_), 0) if take_over.under_way => {
+    let record = take_over.record.as_ref()?;
+    let text = match observed.revisions.len() {
+        0 if take_over.under_way => {
             format!(
                 "Helm kept the connection's credential in namespace {home}, for everybody who may read Secrets there"
             )
         }
-        (Some(_), 0) => format!(
+        0 if record.exposed.is_none() => return None,
+        0 => format!(
             "the connection still has the credential that Helm kept in namespace {home}, for everybody who may read \
              Secrets there"
         ),
-        (Some(_), revisions) => format!(
+        revisions => format!(
             "Helm keeps the connection's credential in {revisions} Secret{} of namespace {home}, for everybody who may \
              read Secrets there",
             if revisions == 1 { "" } else { "s" }
@@ -109,8 +110,8 @@ pub fn release_left(request: &Request, why: &str) -> Finding {
         .help("mend that and run again: the release is remembered until its Secrets are gone")
 }
 
-/// What there is to say of an instance that the original bundle made where it is taken back.
-pub fn left_behind(request: &Request, names: &Names, sight: &Sight) -> Option<Finding> {
+/// That the parent credential was to be read, where an instance is taken back that the original bundle made.
+pub fn exposure(request: &Request, names: &Names, sight: &Sight) -> Option<Finding> {
     exposed(&take_over(request, names, sight), names.namespace(), &sight.observed)
 }
 
@@ -119,13 +120,6 @@ fn is_original(request: &Request, observed: &Observed) -> bool {
     let places = observed.places.values().flat_map(|found| found.role.iter().chain(&found.binding));
     let identity = observed.service_account.iter().chain(&observed.secret);
     identity.chain(places).any(|live| request.owner(live) == Owner::Original)
-}
-
-fn fingerprint(request: &Request) -> Option<String> {
-    match &request.connection.login {
-        Login::Token(token) => Some(token.fingerprint()),
-        Login::Kubeconfig(_) => None,
-    }
 }
 
 /// Makes Helm's fields ours, object by object, without a change to anything else: what is not wanted of them can then

@@ -726,24 +726,6 @@ fn a_former_home_that_may_not_be_cleared_is_told_and_stands_in_nobodys_way() {
 }
 
 #[test]
-fn a_provision_that_begins_anew_says_nothing_twice() {
-    let mut site = Site::new();
-    let elsewhere = cp().namespace("elsewhere");
-    site.instance.params["cluster_roles"] = json!([{"name": "view", "namespaces": [elsewhere]}]);
-    let mut broken = site.instance.token();
-    broken.truncate(broken.len() - 8);
-    site.patch(SECRET, &holding((broken + "AAAAAAAA").as_bytes()));
-    let path = format!("/api/v1/namespaces/{elsewhere}");
-    cp().delete(&path);
-    eventually("the namespace is gone", || cp().get(&path).is_none().then_some(()));
-    site.instance.params["cluster_roles"] = json!([]);
-    let document = site.act("provision").expect_code(0).document();
-    let findings = document["findings"].as_array().unwrap();
-    let codes: Vec<&str> = findings.iter().map(|one| one["code"].as_str().unwrap()).collect();
-    assert_eq!(codes, ["namespace-gone", "drift"]);
-}
-
-#[test]
 fn the_token_of_a_former_home_is_a_secret_like_any_other() {
     let mut site = Site::new();
     let account = format!("/namespaces/{}/serviceaccounts/{OBJECT}", site.namespace);

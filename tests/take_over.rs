@@ -262,6 +262,26 @@ fn a_person_with_a_certificate_takes_it_over_as_well() {
     assert!(finding(&again, "parent-exposed").is_none(), "nobody knows whether that is still used");
 }
 
+/// A dead token is found out by its use: then the run begins anew, and says nothing twice.
+#[test]
+fn a_dead_token_is_replaced_on_the_way() {
+    let cp = control_plane();
+    let instance = instance("dead");
+    original(Helm::v3(), &instance).provision();
+    let mut broken = token(&instance.namespace);
+    broken.truncate(broken.len() - 8);
+    let data = json!({"data": {"token": STANDARD.encode(broken + "AAAAAAAA")}});
+    cp.merge_patch(&paths(&instance.namespace)[3], &data);
+    let ran = instance.ask("provision", &["--publish"]).expect_code(0);
+    let document = ran.document();
+    let findings = document["findings"].as_array().unwrap();
+    let codes: Vec<&str> = findings.iter().map(|one| one["code"].as_str().unwrap()).collect();
+    assert_eq!(codes, ["adopt", "parent-exposed", "drift"], "{}", ran.stderr);
+    assert_eq!(revisions(&instance.namespace, NAME).len(), 0);
+    let new = token_of(&instance.platform.resource("token").unwrap());
+    assert_eq!(status(cp, &new, &format!("/api/v1/namespaces/{}/pods", instance.namespace)), 200);
+}
+
 #[test]
 fn what_is_asked_for_may_change_on_the_way() {
     let cp = control_plane();

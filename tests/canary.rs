@@ -99,6 +99,13 @@ fn wide(parent: &Persona, namespace: &str) -> Instance {
     instance
 }
 
+/// A run that would say more, and write where it likes, if it knew how.
+fn talkative(instance: &Instance, action: &str, more: &[&str], temporary: &Path) -> Ran {
+    let mut command = instance.command(action, more);
+    command.env("TMPDIR", temporary).env("HOME", temporary).env("RUST_LOG", "trace").env("RUST_BACKTRACE", "1");
+    Ran::of(&mut command)
+}
+
 #[test]
 fn no_token_is_where_it_does_not_belong() {
     let cp = ControlPlane::shared();
@@ -110,16 +117,7 @@ fn no_token_is_where_it_does_not_belong() {
         output.push_str(&ran.stdout);
         output.push_str(&ran.stderr);
     };
-    let run = |instance: &Instance, action: &str, more: &[&str]| {
-        let mut command = instance.command(action, more);
-        Ran::of(
-            command
-                .env("TMPDIR", temporary.path())
-                .env("HOME", temporary.path())
-                .env("RUST_LOG", "trace")
-                .env("RUST_BACKTRACE", "1"),
-        )
-    };
+    let run = |instance: &Instance, action: &str, more: &[&str]| talkative(instance, action, more, temporary.path());
 
     let instance = Instance::of_era(&parent, &namespace, Era::Dependencies, support::Shape::Full);
     let mut secrets = vec![Canary::new("parent", &parent.token), Canary::new("platform", instance.platform.token())];
@@ -159,17 +157,13 @@ fn no_token_is_where_it_does_not_belong() {
     let dump = cp.dump_everything();
 
     let [parents, platforms, issueds] = &secrets[..] else { unreachable!() };
-    for secret in &secrets {
-        secret.absent_from("the output", &output);
-    }
-    // The echo is longer than what is shown of an answer, which is cut in the middle of a token.
-    assert!(!output.contains("eyJhbGci"), "the beginning of a token is in the output");
     for request in instance.platform.requests() {
         let text = format!("{} {}", request.path, request.body);
         parents.absent_from("a request to the platform", &text);
         platforms.absent_from("a request to the platform", &text);
     }
     for secret in &secrets {
+        secret.absent_from("the output", &output);
         secret.not_in_part_in("the output", &output);
     }
     let ca = cp.ca_base64();

@@ -293,7 +293,8 @@ pub fn from_document(document: &Value, overrides: Option<&Value>) -> Result<(Con
         let anywhere = || overridden.map(|_| Slot { at: format!("/{SLOT}"), members: Cow::default() });
         slot.or_else(anywhere).ok_or_else(|| {
             let text = format!("the field `{SLOT}` is missing: no cluster is connected (required)");
-            Finding::blocking("schema", "", text)
+            let help = "a kubernetes-cluster document has `authentication`, at its top or under `data`";
+            Finding::blocking("schema", "", text).help(help)
         })
     });
     let slot = match found {

@@ -250,7 +250,7 @@ const fn usual_next_step(code: Code) -> &'static str {
         Code::OutputNotWritable | Code::OutputFailed => "choose another --output, then run again",
         Code::Dns => "check the host in the connection's server, and the DNS of the place this runs in",
         Code::ConnectionFailed => "check the server's address and port, and the network from the place this runs in",
-        Code::Proxy => "check the proxy's address, login and rules; NO_PROXY names what is reached without it",
+        Code::Proxy => "check the proxy's address, login and rules; NO_PROXY excepts hosts from HTTPS_PROXY",
         Code::TlsUnknownIssuer => {
             "take certificate-authority-data from the CA that signed the server's certificate, then run again"
         }

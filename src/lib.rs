@@ -189,7 +189,12 @@ async fn work(options: &RunOptions, run: &Run<'_>, output: Option<OutputFile>) -
                 written.map_err(|cause| unwritten("writing the artifact", &cause))
             };
             run::provision(run, deliver).await?;
-            run.report.done("the credential is proved and handed out,");
+            let kept = options.output.is_none() && run.request.platform.is_none();
+            run.report.done(if kept {
+                "the credential is proved, and in the cluster only (no --output),"
+            } else {
+                "the credential is proved and handed out,"
+            });
             Ok(false)
         }
         Action::Decommission => {

@@ -55,8 +55,12 @@ pub fn release_of(live: &Live, name: &str, namespace: &str) -> Release {
     if ours {
         return Release::Original;
     }
-    let chart = chart.map_or_else(|| "no chart that it names".to_owned(), |chart| format!("the chart {chart}"));
-    Release::Other(format!("it belongs to the Helm release {release}, which is of {chart} and not of k8s-token"))
+    Release::Other(match chart {
+        Some(chart) => {
+            format!("it belongs to the Helm release {release}, which is of the chart {chart} and not of {CHART}")
+        }
+        None => format!("it belongs to the Helm release {release}, and nothing says that this is of the chart {CHART}"),
+    })
 }
 
 /// True when the label says beyond doubt that the object came from the original bundle's chart.

@@ -22,7 +22,7 @@ use crate::{
     rbac::{self, Permissions, Tuple},
     retry::Fault,
     secret::{Redactor, Token},
-    text::one_line,
+    text::{fields_shown, one_line},
 };
 
 /// Where a run prints to.
@@ -221,18 +221,18 @@ impl Report {
 
     /// An object was changed, or would be; `took` none for a plan.
     pub fn change(&self, change: &Change, took: Option<Duration>) {
-        let fields = match change.fields.as_slice() {
-            [] => String::new(),
-            fields => format!("  {}", fields.join(" ")),
-        };
-        self.step(change.action.as_str(), &format!("{}{fields}", change.reference), took);
         let changes = &mut self.document.borrow_mut().changes;
         match changes.iter_mut().find(|known| known.reference == change.reference) {
-            // A run that had to begin anew: what it did before counts.
-            Some(known) if change.action != plan::Action::Unchanged => *known = change.clone(),
-            Some(_) => {}
+            // A run that had to begin anew: what it did before counts, and was told.
+            Some(_) if change.action == plan::Action::Unchanged => return,
+            Some(known) => *known = change.clone(),
             None => changes.push(change.clone()),
         }
+        let fields = match change.fields.as_slice() {
+            [] => String::new(),
+            fields => format!("  {}", fields_shown(fields)),
+        };
+        self.step(change.action.as_str(), &format!("{}{fields}", change.reference), took);
     }
 
     /// A write went through; a later failure says so.
@@ -249,15 +249,11 @@ impl Report {
 
     /// Something to say about the input or the cluster.
     pub fn finding(&self, finding: Finding) {
-        if finding.severity > Severity::Info || finding.blocking {
-            let at = finding.pointer.as_deref().filter(|pointer| !pointer.is_empty());
-            let at = at.map(|pointer| format!("{pointer}: ")).unwrap_or_default();
-            self.step(finding.severity.as_str(), &format!("{at}{} [{}]", finding.message, finding.code), None);
-            if let Some(help) = &finding.help {
-                self.step("", help, None);
-            }
-        } else {
-            self.step(finding.severity.as_str(), &finding.message, None);
+        let at = finding.pointer.as_deref().filter(|pointer| !pointer.is_empty());
+        let at = at.map(|pointer| format!("{pointer}: ")).unwrap_or_default();
+        self.step(finding.severity.as_str(), &format!("{at}{} [{}]", finding.message, finding.code), None);
+        if let Some(help) = &finding.help {
+            self.step("", help, None);
         }
         self.document.borrow_mut().findings.push(finding);
     }
@@ -326,7 +322,8 @@ impl Report {
             self.line("");
         }
         self.step("failed", &format!("{} (exit {})", failure.code.as_str(), failure.code.exit() as u8), None);
-        let object = failure.object.as_deref().map(|object| format!(" {object}")).unwrap_or_default();
+        let at = |object: &str| if object.contains("://") { format!(" at {object}") } else { format!(" {object}") };
+        let object = failure.object.as_deref().map(at).unwrap_or_default();
         self.step("  doing", &format!("{}{object}", failure.doing), None);
         self.step("  cause", &failure.cause, None);
         self.list("  missing", &failure.missing);

@@ -54,6 +54,25 @@ pub fn escaped(key: &str) -> String {
     key.replace('~', "~0").replace('/', "~1")
 }
 
+/// Fields of an object in a line for people: one label or annotation is named, several are counted, all else is a JSON
+/// pointer.
+#[must_use]
+pub fn fields_shown(fields: &[String]) -> String {
+    let mut rest: Vec<&str> = fields.iter().map(String::as_str).collect();
+    let mut parts = Vec::new();
+    for (kind, at) in [("annotation", "/metadata/annotations/"), ("label", "/metadata/labels/")] {
+        let keys: Vec<String> = rest.iter().filter_map(|field| field.strip_prefix(at)).map(unescaped).collect();
+        rest.retain(|field| !field.starts_with(at));
+        match keys.as_slice() {
+            [] => {}
+            [key] => parts.push(format!("{kind} {key}")),
+            many => parts.push(format!("{} {kind}s", many.len())),
+        }
+    }
+    parts.extend((!rest.is_empty()).then(|| rest.join(" ")));
+    parts.join("; ")
+}
+
 fn unescaped(step: &str) -> String {
     step.replace("~1", "/").replace("~0", "~")
 }
@@ -82,6 +101,17 @@ mod tests {
         assert_eq!(key_shown("app.kubernetes.io/managed-by"), "`app.kubernetes.io/managed-by`");
         assert_eq!(key_shown(&"k".repeat(33)), "with a name of 33 characters");
         assert_eq!(key_shown("a\nb"), "with a name of 3 characters");
+    }
+
+    #[test]
+    fn fields_are_named_or_counted() {
+        let shown = |fields: &[&str]| fields_shown(&fields.iter().map(|&field| field.to_owned()).collect::<Vec<_>>());
+        let (label, other) = ("/metadata/labels/a.io~1b", "/metadata/labels/c");
+        assert_eq!(shown(&["/rules/0/verbs", "/rules/1"]), "/rules/0/verbs /rules/1");
+        assert_eq!(shown(&["/metadata/annotations/x", label, "/rules"]), "annotation x; label a.io/b; /rules");
+        assert_eq!(shown(&[label, other]), "2 labels");
+        assert_eq!(shown(&[label, "/metadata/name"]), "label a.io/b; /metadata/name");
+        assert_eq!(shown(&[]), "");
     }
 
     #[test]

@@ -140,7 +140,7 @@ impl Attempt<'_> {
             status.details.iter().flat_map(|details| &details.causes).any(|cause| cause.reason == reason)
         };
         match status.code {
-            401 => Failure::new(Code::Unauthorized, self.doing, "401: the cluster does not accept the credential")
+            401 => Failure::new(Code::Unauthorized, "logging in", "401: the cluster does not accept the credential")
                 .on(self.server),
             403 if message.contains("attempting to grant RBAC permissions not currently held") => {
                 let namespace = self.object.and_then(|object| object.namespace.as_deref());

@@ -16,7 +16,7 @@ use crate::{
     request::Request,
 };
 
-const DOING: &str = "comparing what is there with what is wanted";
+const DOING: &str = "looking at";
 
 /// What must be there, and what that changes.
 #[must_use]

@@ -261,7 +261,7 @@ impl<'a> Converge<'a> {
             (true, None) => self.run.report.change(&whole, None),
             (false, Some(_)) if whole.action == Action::Unchanged => {}
             (false, Some(_)) => {
-                self.note(whole.action, &manifest.reference, "with all that it has to remember on the way");
+                self.note(whole.action, &manifest.reference, "first with what has to be remembered on the way");
             }
             (false, None) => {}
         }

@@ -103,7 +103,7 @@ fn exposed(take_over: &TakeOver, home: &Namespace, observed: &Observed) -> Optio
 #[must_use]
 pub fn release_left(request: &Request, why: &str) -> Finding {
     let text = format!(
-        "the Secrets in which Helm keeps the release {} of namespace {} are not all deleted: {why}",
+        "the Secrets in which Helm keeps the release {} of namespace {} cannot all be deleted: {why}",
         request.name, request.namespace
     );
     Finding::remark("release-left", Severity::High, text)

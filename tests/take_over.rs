@@ -736,8 +736,12 @@ const HALVES: [Half; 13] = [
     (
         "all missing but the release",
         |all| {
-            all.iter().for_each(|one| drop(control_plane().delete(one)));
-            all.iter().for_each(|one| gone(one));
+            for one in all {
+                control_plane().delete(one);
+            }
+            for one in all {
+                gone(one);
+            }
         },
         false,
     ),

@@ -342,8 +342,12 @@ fn two_runs_at_once_in_all_scopes_end_well_or_are_refused(#[case] one: &str, #[c
         wishes.params["rules"][0]["verbs"] = json!(["get", "list", "watch"]);
         wishes.params["cluster_roles"] = json!([{"name": "edit", "namespaces": [elsewhere]}]);
         at_once(&instance, wishes.command(one, &["--publish"]), instance.command(other, &["--publish"]), round, &at);
-        instance.act("provision").expect_code(0);
-        assert_eq!(grants(&namespace), 7, "{at}");
+        let document = instance.ask("provision", &["--publish"]).expect_code(0).document();
+        // What the one made after the other had looked is not remembered by a ServiceAccount that is gone: a repeat
+        // names what it still grants, and a decommission finds it by its label.
+        let findings = document["findings"].as_array().unwrap();
+        let told = findings.iter().any(|finding| finding["code"] == "excess");
+        assert_eq!(grants(&namespace), 7 + usize::from(other == "decommission" && told), "{at}: {findings:#?}");
         assert_eq!(secrets(&namespace).len(), 1, "{at}: a Secret is left over");
         let again = instance.ask("provision", &["--publish"]).expect_code(0);
         assert!(changes(&again.document()).iter().all(|(action, _)| action == "unchanged"), "{at}: {}", again.stdout);
@@ -367,8 +371,10 @@ fn at_once(instance: &Instance, mut first: Command, mut second: Command, round: 
     }
     for ran in children.into_iter().map(finish) {
         let error = ran.document()["error"].clone();
+        // One that is overtaken while it proves may find the rights gone that it has just granted.
+        let overtaken = ran.code == 76 && error["code"] == "rules-not-allowed" && at.contains("all scopes");
         let refusal = ran.code == 75 && error["code"] == "conflict";
-        assert!(ran.code == 0 || refusal, "{at}: {}\n{}", ran.code, ran.stderr);
+        assert!(ran.code == 0 || refusal || overtaken, "{at}: {}\n{}", ran.code, ran.stderr);
     }
 }
 

@@ -363,10 +363,10 @@ async fn handle(shared: &Shared, request: Request<Incoming>) -> Result<Response<
         status: 0,
     };
     let is_json = header(CONTENT_TYPE).starts_with("application/json");
-    let (answer, delay, on_hold) = {
+    let (answer, delay, withheld) = {
         let mut state = shared.state();
-        let on_hold = state.hold.count();
-        let answer = if let Some(done) = on_hold {
+        let hold = state.hold.count();
+        let answer = if let Some(done) = hold {
             if done {
                 shared.route(&mut state, &recorded);
             }
@@ -389,9 +389,9 @@ async fn handle(shared: &Shared, request: Request<Incoming>) -> Result<Response<
         };
         recorded.status = answer.as_ref().map_or(0, |answer| answer.status);
         state.requests.push(recorded);
-        (answer, state.delay, on_hold.is_some())
+        (answer, state.delay, hold.is_some())
     };
-    if on_hold {
+    if withheld {
         std::future::pending::<()>().await;
     }
     tokio::time::sleep(delay).await;

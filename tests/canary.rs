@@ -107,7 +107,6 @@ fn talkative(instance: &Instance, action: &str, more: &[&str], temporary: &Path)
 }
 
 #[test]
-#[expect(clippy::too_many_lines, reason = "one life, looked at from every side")]
 fn no_token_is_where_it_does_not_belong() {
     let cp = ControlPlane::shared();
     let parent = cp.persona("canary", &[Grant::cluster_role("cluster-admin")]);

@@ -106,11 +106,20 @@ pub fn revision(secret: &str, release: &str) -> Option<u64> {
     number.bytes().all(|byte| byte.is_ascii_digit()).then(|| number.parse().ok())?
 }
 
-/// The name of the chart in a revision, which Helm keeps as base64 of packed JSON. None for what is no revision.
+/// What a revision tells.
+pub struct Revision {
+    /// The name of its chart.
+    pub chart: String,
+    /// Whether the parent credential of today stands in it.
+    pub exposes: bool,
+}
+
+/// Reads a revision, which Helm keeps as base64 of packed JSON; `parent` is the token that is looked for in it. None for
+/// what is no revision.
 #[must_use]
-pub fn chart_of(revision: &[u8]) -> Option<String> {
+pub fn read(revision: &[u8], parent: Option<&str>) -> Option<Revision> {
     #[derive(Deserialize)]
-    struct Revision {
+    struct Document {
         chart: Chart,
     }
     #[derive(Deserialize)]
@@ -123,9 +132,11 @@ pub fn chart_of(revision: &[u8]) -> Option<String> {
     }
 
     let packed = STANDARD.decode(revision).ok()?;
-    let document = GzDecoder::new(packed.as_slice()).take(UNPACKED);
-    let revision: Revision = serde_json::from_reader(std::io::BufReader::new(document)).ok()?;
-    Some(revision.chart.metadata.name)
+    let mut document = String::new();
+    GzDecoder::new(packed.as_slice()).take(UNPACKED).read_to_string(&mut document).ok()?;
+    let Document { chart } = serde_json::from_str(&document).ok()?;
+    // As it stands: nothing that is in a token is escaped in JSON.
+    Some(Revision { chart: chart.metadata.name, exposes: parent.is_some_and(|token| document.contains(token)) })
 }
 
 /// A Secret holds 1 MiB at most, and a chart that unpacks to more than this is not ours, which has five short files.
@@ -333,7 +344,7 @@ mod tests {
     }
 
     #[test]
-    fn a_revision_tells_its_chart() {
+    fn a_revision_tells_its_chart_and_whether_a_token_is_in_it() {
         use std::io::Write as _;
 
         let packed = |text: &str| {
@@ -342,11 +353,14 @@ mod tests {
             STANDARD.encode(packer.finish().unwrap())
         };
         let revision = packed(
-            r#"{"name": "demo", "chart": {"metadata": {"name": "k8s-token", "version": "0.1.0"}}, "config": {}}"#,
+            r#"{"name": "demo", "chart": {"metadata": {"name": "k8s-token", "version": "0.1.0"}}, "config": {"token": "eyJ.a.b"}}"#,
         );
-        assert_eq!(chart_of(revision.as_bytes()).as_deref(), Some(CHART));
+        let told = |parent| read(revision.as_bytes(), parent).map(|told| (told.chart, told.exposes));
+        assert_eq!(told(None), Some((CHART.to_owned(), false)));
+        assert_eq!(told(Some("eyJ.a.b")), Some((CHART.to_owned(), true)));
+        assert_eq!(told(Some("eyJ.a.c")), Some((CHART.to_owned(), false)));
         for other in [packed("{}"), packed("x"), "x".to_owned(), STANDARD.encode("x"), String::new()] {
-            assert_eq!(chart_of(other.as_bytes()), None, "{other}");
+            assert!(read(other.as_bytes(), None).is_none(), "{other}");
         }
     }
 

@@ -27,6 +27,7 @@ const RULES: &[(&str, &[&str])] = &[
     ("stdout()", &["main.rs"]),
     ("stderr()", &["main.rs"]),
     ("jsonschema::", &["schema.rs"]),
+    ("Token::expose)", &["cluster/mod.rs"]),
     (".expose()", &["secret.rs", "artifact.rs", "kubeconfig.rs", "publish.rs", "credential.rs"]),
     ("expose_secret()", &["secret.rs", "connection.rs", "proxy.rs"]),
     ("process::Command", &["login.rs"]),

@@ -283,6 +283,23 @@ fn a_dead_token_is_replaced_on_the_way() {
 }
 
 #[test]
+fn a_parent_that_was_rotated_before_is_not_said_to_be_exposed() {
+    let cp = control_plane();
+    let mut instance = instance("rotated-before");
+    original(Helm::v4(), &instance).provision();
+    let everything = [rule(&["*"], &["*"], &["*"])];
+    let other = cp.persona("rotated-before", &[Grant::everywhere(&everything)]);
+    instance.connection = json!({"authentication": other.connection()["authentication"]});
+    let ran = instance.ask("provision", &[]).expect_code(0);
+    let said = finding(&ran, "parent-exposed").unwrap();
+    assert!(said["message"].as_str().unwrap().contains("a credential of this connection"), "{said}");
+    assert!(said["help"].as_str().unwrap().contains("had before"), "{said}");
+    assert_eq!(revisions(&instance.namespace, NAME).len(), 0);
+    let again = instance.ask("provision", &[]).expect_code(0);
+    assert!(finding(&again, "parent-exposed").is_none(), "{}", again.stderr);
+}
+
+#[test]
 fn what_is_asked_for_may_change_on_the_way() {
     let cp = control_plane();
     let mut instance = instance("change");

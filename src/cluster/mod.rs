@@ -271,15 +271,19 @@ impl<'a> Cluster<'a> {
         Ok(found.into_iter().filter(|(secret, _)| original::revision(&secret.name, release).is_some()).collect())
     }
 
-    /// The chart of a revision, if it is one.
+    /// What a revision tells, if it is one; `parent` is the credential that is looked for in it.
     ///
     /// # Errors
     /// Why it could not be looked at.
-    pub async fn chart(&self, revision: &Reference) -> Result<Option<String>, Failure> {
+    pub async fn revision(
+        &self,
+        revision: &Reference,
+        parent: Option<&Token>,
+    ) -> Result<Option<original::Revision>, Failure> {
         let attempt = self.attempt("looking for", "get", Some(revision));
         let found = self.find(&attempt, revision).await?;
         let packed = found.and_then(|secret| STANDARD.decode(text(&secret, "/data/release")).ok());
-        Ok(packed.and_then(|packed| original::chart_of(&packed)))
+        Ok(packed.and_then(|packed| original::read(&packed, parent.map(Token::expose))))
     }
 
     async fn metadata(

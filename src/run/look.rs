@@ -37,6 +37,8 @@ pub struct Sight {
     pub inventory_is_whole: bool,
     /// True when the original bundle's release is, or may be, there.
     pub release_is_evident: bool,
+    /// True when the parent credential stands in that release's Secrets, or nobody can tell.
+    pub parent_is_exposed: bool,
     /// What the parent credential lacks to look for that release's Secrets.
     pub revisions_denied: Vec<Tuple>,
     /// Other namespaces in which this very instance of the platform has a ServiceAccount: its home was changed.
@@ -72,6 +74,7 @@ pub async fn look(
     names: &Names,
     grants: &[Grant],
     identity: Option<Identity<'_>>,
+    parent: Option<&Token>,
 ) -> Result<Sight, Failure> {
     let home = names.home();
     let wanted: BTreeSet<&Place> = grants.iter().map(|grant| &grant.place).collect();
@@ -118,7 +121,7 @@ pub async fn look(
     let evident = take_over::is_evident(names, observed.service_account.as_ref(), places.get(&home));
     // A release whose objects are gone, or were never made, is known by its Secrets alone.
     let thinkable = observed.service_account.is_none() && observed.presence(names.namespace()) != Presence::Absent;
-    let release = release(cluster, names, evident, thinkable);
+    let release = release(cluster, names, evident, thinkable, parent);
     let (earlier, surroundings, more, release) = tokio::join!(
         secrets(cluster, names, newest, secret),
         Surroundings::look(cluster, &unseen_scopes, left.iter().copied()),
@@ -126,7 +129,9 @@ pub async fn look(
         release,
     );
     let mut revisions_denied = Vec::new();
-    observed.revisions = tolerate(release.map(Some), &mut revisions_denied)?.unwrap_or_default();
+    let release = tolerate(release.map(Some), &mut revisions_denied)?;
+    let parent_is_exposed = release.as_ref().is_none_or(|release| release.exposes);
+    observed.revisions = release.map(|release| release.revisions).unwrap_or_default();
     let release_is_evident = evident || !observed.revisions.is_empty();
     if !release_is_evident {
         revisions_denied.clear(); // nothing says that there is one
@@ -173,6 +178,7 @@ pub async fn look(
         denied,
         inventory_is_whole,
         release_is_evident,
+        parent_is_exposed,
         revisions_denied,
         former_homes,
         unsearched,
@@ -292,18 +298,35 @@ async fn release(
     names: &Names,
     evident: bool,
     thinkable: bool,
-) -> Result<Vec<(Reference, Live)>, Failure> {
+    parent: Option<&Token>,
+) -> Result<Release, Failure> {
     if !(evident || thinkable) || !original::can_be_release(names.instance()) {
-        return Ok(Vec::new());
+        return Ok(Release::default());
     }
     let revisions = cluster.revisions(names.namespace(), names.instance()).await?;
     // The newest one tells of which chart the release is now: v10 comes before v9 in a list.
-    let newest = revisions.iter().max_by_key(|(secret, _)| original::revision(&secret.name, names.instance()));
-    let ours = match newest {
-        Some((newest, _)) if !evident => cluster.chart(newest).await?.as_deref() == Some(original::CHART),
+    let mut numbered: Vec<_> = revisions.iter().map(|(secret, _)| secret).collect();
+    numbered.sort_by_key(|secret| std::cmp::Reverse(original::revision(&secret.name, names.instance())));
+    let told = join_all(numbered.into_iter().map(|secret| cluster.revision(secret, parent))).await;
+    let ours = match told.first() {
+        Some(Ok(Some(newest))) => evident || newest.chart == original::CHART,
+        Some(Err(failure)) if failure.code != Code::MissingPermission => return Err(failure.clone()),
         _ => evident,
     };
-    Ok(if ours { revisions } else { Vec::new() })
+    if !ours {
+        return Ok(Release::default());
+    }
+    let exposes = told.iter().any(|told| !matches!(told, Ok(Some(told)) if !told.exposes));
+    Ok(Release { revisions, exposes })
+}
+
+/// The original bundle's release.
+#[derive(Default)]
+struct Release {
+    /// Its Secrets.
+    revisions: Vec<(Reference, Live)>,
+    /// Whether the parent credential stands in one of them, as far as they can be read.
+    exposes: bool,
 }
 
 async fn look_at(cluster: &Cluster<'_>, names: &Names, place: &Place) -> Result<(Place, Found), Failure> {

@@ -51,7 +51,7 @@ pub fn take_over(request: &Request, names: &Names, sight: &Sight) -> TakeOver {
     missing.extend(rights::undeletable(sight, &left));
     let stuck = (!missing.is_empty()).then(|| lacks(&missing));
     let release = request.name.as_str().to_owned();
-    let exposed = before.and_then(|record| record.exposed).or(parent);
+    let exposed = before.and_then(|record| record.exposed).or(parent.filter(|_| sight.parent_is_exposed));
     let record = TakenOver { release, exposed, pending: stuck.is_some() };
     TakeOver { under_way: true, record: Some(record), revisions, stuck }
 }
@@ -78,11 +78,12 @@ pub fn remarks(take_over: &TakeOver, request: &Request, observed: &Observed) -> 
 /// The parent credential that was to be read in the namespace.
 fn exposed(take_over: &TakeOver, home: &Namespace, observed: &Observed) -> Option<Finding> {
     let record = take_over.record.as_ref()?;
+    // Of a login without a token nothing can be said.
+    let whose =
+        if record.exposed.is_some() { "the connection's credential" } else { "a credential of this connection" };
     let text = match observed.revisions.len() {
         0 if take_over.under_way => {
-            format!(
-                "Helm kept the connection's credential in namespace {home}, for everybody who may read Secrets there"
-            )
+            format!("Helm kept {whose} in namespace {home}, for everybody who may read Secrets there")
         }
         0 if record.exposed.is_none() => return None,
         0 => format!(
@@ -90,12 +91,14 @@ fn exposed(take_over: &TakeOver, home: &Namespace, observed: &Observed) -> Optio
              Secrets there"
         ),
         revisions => format!(
-            "Helm keeps the connection's credential in {revisions} Secret{} of namespace {home}, for everybody who may \
-             read Secrets there",
+            "Helm keeps {whose} in {revisions} Secret{} of namespace {home}, for everybody who may read Secrets there",
             if revisions == 1 { "" } else { "s" }
         ),
     };
-    let help = "make a new credential for the connection, and have the old one refused by the cluster";
+    let help = match record.exposed {
+        Some(_) => "make a new credential for the connection, and have the old one refused by the cluster",
+        None => "have each credential that the connection had before refused by the cluster, if that is not done",
+    };
     Some(Finding::remark("parent-exposed", Severity::High, text).help(help))
 }
 

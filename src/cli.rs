@@ -167,6 +167,15 @@ enum Command {
         #[arg(long)]
         publish: bool,
     },
+    /// Judge params offline, as provision does before the first packet
+    Check {
+        /// The params, one JSON document; - for stdin
+        #[arg(long, value_name = "FILE", default_value = "-")]
+        params: PathBuf,
+        /// Print one JSON document on stdout
+        #[arg(long)]
+        json: bool,
+    },
     /// Print an artifact as a kubeconfig
     Kubeconfig {
         /// The artifact, - for stdin
@@ -216,8 +225,7 @@ struct InputArgs {
 }
 
 /// What is done with the credential.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
     /// Show what would change.
     Plan,
@@ -304,6 +312,13 @@ pub struct RunOptions {
 pub enum Invocation {
     /// plan, provision, decommission.
     Run(RunOptions),
+    /// check.
+    Check {
+        /// The params, `-` for stdin.
+        params: PathBuf,
+        /// One document on stdout.
+        json: bool,
+    },
     /// kubeconfig.
     Kubeconfig {
         /// The artifact, `-` for stdin.
@@ -347,6 +362,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>, environment: &Enviro
     })?;
     let options = match cli.command {
         None => return as_provisioner(environment),
+        Some(Command::Check { params, json }) => return Ok(Invocation::Check { params, json }),
         Some(Command::Kubeconfig { artifact, namespace }) => {
             return Ok(Invocation::Kubeconfig { artifact, namespace });
         }

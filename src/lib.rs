@@ -66,7 +66,7 @@ use cli::{Action, Environment, Invocation, Refusal, RunOptions, Target};
 use error::{Code, Exit, Failure};
 use finding::Finding;
 use inputs::Inputs;
-use name::Namespace;
+use name::{InstanceName, Namespace};
 use output::OutputFile;
 use report::Report;
 use request::{Request, Terms};
@@ -83,6 +83,10 @@ pub async fn main(
     let report = Report::new(out, log, environment.look(terminal));
     match cli::parse(arguments, &environment) {
         Ok(Invocation::Run(options)) => execute(&options, &environment, &report).await,
+        Ok(Invocation::Check { params, json }) => {
+            report.begin("check");
+            finish(&report, json, check(inputs::params(&params), &report))
+        }
         Ok(Invocation::Kubeconfig { artifact, namespace }) => {
             finish(&report, false, print_kubeconfig(&artifact, namespace.as_deref(), &report))
         }
@@ -103,7 +107,7 @@ pub async fn main(
 }
 
 async fn execute(options: &RunOptions, environment: &Environment, report: &Report) -> Exit {
-    report.begin(options.action);
+    report.begin(options.action.as_str());
     let result = match prepare(options, environment, report) {
         Ok((request, output, budget)) => {
             let run = Run::new(&request, budget, report);
@@ -203,6 +207,18 @@ async fn work(options: &RunOptions, run: &Run<'_>, output: Option<OutputFile>) -
             Ok(false)
         }
     }
+}
+
+/// Judges params alone, with nobody asked.
+fn check((inputs, findings): (Inputs, Vec<Finding>), report: &Report) -> Result<(), Failure> {
+    let (params, findings) = request::check(&inputs, findings);
+    let Some(params) = params else { return Err(Failure::input(findings)) };
+    report.about_params(params.name.as_ref().map(InstanceName::as_str), params.namespace.as_str());
+    for finding in finding::condensed(findings) {
+        report.finding(finding);
+    }
+    report.done("the params are sound,");
+    Ok(())
 }
 
 fn print_kubeconfig(artifact: &Path, namespace: Option<&str>, report: &Report) -> Result<(), Failure> {

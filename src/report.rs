@@ -13,7 +13,6 @@ use serde::Serialize;
 
 use crate::{
     budget::Budget,
-    cli::Action,
     credential::Proof,
     error::Failure,
     finding::{Finding, Severity},
@@ -67,7 +66,7 @@ impl Drop for Waiting<'_> {
 #[derive(Default, Serialize)]
 struct Document {
     version: u32,
-    action: Option<Action>,
+    action: Option<&'static str>,
     outcome: &'static str,
     name: Option<String>,
     namespace: Option<String>,
@@ -182,9 +181,9 @@ impl Report {
     }
 
     /// Announces a run.
-    pub fn begin(&self, action: Action) {
+    pub fn begin(&self, action: &'static str) {
         self.document.borrow_mut().action = Some(action);
-        self.step(action.as_str(), concat!("k8s-token ", env!("CARGO_PKG_VERSION")), None);
+        self.step(action, concat!("k8s-token ", env!("CARGO_PKG_VERSION")), None);
     }
 
     /// Names what the run is about, and starts counting.
@@ -196,6 +195,18 @@ impl Report {
         *self.budget.borrow_mut() = Some(budget.clone());
         drop(document);
         self.step("instance", &format!("{name} in namespace {namespace}"), None);
+    }
+
+    /// Names what params are about, which need not say an instance.
+    pub fn about_params(&self, name: Option<&str>, namespace: &str) {
+        let mut document = self.document.borrow_mut();
+        document.name = name.map(str::to_owned);
+        document.namespace = Some(namespace.to_owned());
+        drop(document);
+        match name {
+            Some(name) => self.step("instance", &format!("{name} in namespace {namespace}"), None),
+            None => self.step("namespace", namespace, None),
+        }
     }
 
     /// One line of the log: what was done, to what, and how long the server took.

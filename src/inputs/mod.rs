@@ -200,6 +200,14 @@ pub fn load(source: &Source, action: Action, environment: &Environment) -> (Inpu
     (Inputs { platform, proxies: environment.proxies(), ..inputs }, findings)
 }
 
+/// Reads params that stand alone. What cannot be read becomes a blocking finding.
+#[must_use]
+pub fn params(path: &Path) -> (Inputs, Vec<Finding>) {
+    let mut reader = Reader { findings: Vec::new(), lenient: false };
+    let params = reader.required(&Document::read(path)).unwrap_or_default();
+    (Inputs { params, ..Inputs::default() }, reader.findings)
+}
+
 /// Reads one document that stands alone: the argument of `kubeconfig`.
 ///
 /// # Errors

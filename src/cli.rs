@@ -176,6 +176,23 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Prove an artifact or a kubeconfig as it is now
+    Verify {
+        /// The artifact or a kubeconfig with the token of a ServiceAccount, - for stdin
+        artifact: PathBuf,
+        /// Params whose rules it has to be allowed; - for stdin
+        #[arg(long, value_name = "FILE")]
+        params: Option<PathBuf>,
+        /// Name of the instance that it has to be of
+        #[arg(long, value_name = "NAME")]
+        name: Option<String>,
+        /// Bound on the whole run [default: 180]
+        #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=86_400))]
+        timeout: Option<u64>,
+        /// Print one JSON document on stdout
+        #[arg(long)]
+        json: bool,
+    },
     /// Print an artifact as a kubeconfig
     Kubeconfig {
         /// The artifact, - for stdin
@@ -307,6 +324,21 @@ pub struct RunOptions {
     pub timeout_seconds: Option<u64>,
 }
 
+/// A look at a credential that is there.
+#[derive(Debug, PartialEq, Eq)]
+pub struct VerifyOptions {
+    /// The artifact or kubeconfig, `-` for stdin.
+    pub artifact: PathBuf,
+    /// Params that it has to fit, `-` for stdin.
+    pub params: Option<PathBuf>,
+    /// The instance that it has to be of.
+    pub name: Option<String>,
+    /// Bound on the whole run in seconds.
+    pub timeout_seconds: Option<u64>,
+    /// One document on stdout.
+    pub json: bool,
+}
+
 /// What this process is asked to do.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Invocation {
@@ -319,6 +351,8 @@ pub enum Invocation {
         /// One document on stdout.
         json: bool,
     },
+    /// verify.
+    Verify(VerifyOptions),
     /// kubeconfig.
     Kubeconfig {
         /// The artifact, `-` for stdin.
@@ -363,6 +397,14 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>, environment: &Enviro
     let options = match cli.command {
         None => return as_provisioner(environment),
         Some(Command::Check { params, json }) => return Ok(Invocation::Check { params, json }),
+        Some(Command::Verify { artifact, params, name, timeout, json }) => {
+            if artifact.as_os_str() == "-" && params.as_ref().is_some_and(|params| params.as_os_str() == "-") {
+                let text = "error: the artifact and --params - both want stdin: put one of them into a file\n";
+                return Err(Refusal::Usage(text.to_owned()));
+            }
+            let options = VerifyOptions { artifact, params, name, timeout_seconds: timeout, json };
+            return Ok(Invocation::Verify(options));
+        }
         Some(Command::Kubeconfig { artifact, namespace }) => {
             return Ok(Invocation::Kubeconfig { artifact, namespace });
         }

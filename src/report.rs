@@ -88,10 +88,10 @@ struct Document {
 pub struct TokenFacts {
     /// SHA-256 of its bytes.
     pub fingerprint: String,
-    /// The Secret that holds it.
-    pub secret: String,
-    /// Uid of that Secret.
-    pub secret_uid: String,
+    /// The Secret that holds it, where that is known.
+    pub secret: Option<String>,
+    /// Uid of that Secret, likewise.
+    pub secret_uid: Option<String>,
     /// When it ends; null for one that does not.
     pub expires: Option<String>,
 }
@@ -186,19 +186,14 @@ impl Report {
         self.step(action, concat!("k8s-token ", env!("CARGO_PKG_VERSION")), None);
     }
 
-    /// Names what the run is about, and starts counting.
-    pub fn about(&self, name: &str, namespace: &str, server: &str, budget: &Budget) {
-        let mut document = self.document.borrow_mut();
-        document.name = Some(name.to_owned());
-        document.namespace = Some(namespace.to_owned());
-        document.server = Some(server.to_owned());
+    /// Names the cluster, and starts counting.
+    pub fn at(&self, server: &str, budget: &Budget) {
+        self.document.borrow_mut().server = Some(server.to_owned());
         *self.budget.borrow_mut() = Some(budget.clone());
-        drop(document);
-        self.step("instance", &format!("{name} in namespace {namespace}"), None);
     }
 
-    /// Names what params are about, which need not say an instance.
-    pub fn about_params(&self, name: Option<&str>, namespace: &str) {
+    /// Names the instance, as far as it is known.
+    pub fn about(&self, name: Option<&str>, namespace: &str) {
         let mut document = self.document.borrow_mut();
         document.name = name.map(str::to_owned);
         document.namespace = Some(namespace.to_owned());
@@ -300,6 +295,11 @@ impl Report {
     /// The credential is proved.
     pub fn proof(&self, proof: Proof) {
         self.document.borrow_mut().proof = Some(proof);
+    }
+
+    /// What a credential may do that nobody said anything of.
+    pub fn may(&self, tuples: &[Tuple]) {
+        self.list("may", tuples);
     }
 
     /// What may be said of the token.

@@ -10,10 +10,11 @@ use std::{
     process::{Command, Stdio},
 };
 
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use rstest::rstest;
 use serde_json::{Value, json};
-use support::{NAME, Ran, binary};
-use testbed::ControlPlane;
+use support::{Instance, NAME, OBJECT, Ran, Shape, binary, paths, token_of};
+use testbed::{ControlPlane, Era};
 
 /// Runs a command that reads standard input.
 fn fed(command: &mut Command, text: &str) -> Ran {
@@ -54,7 +55,7 @@ fn a_check_finds_what_a_provision_finds_before_the_first_packet(#[case] params: 
     let file = put("params.json", &params.to_string());
     // Nobody listens there: what is not refused before the first packet ends with 69.
     let connection = ControlPlane::shared().admin().connection().to_string();
-    let connection = connection.replace(&ControlPlane::shared().server(), "https://127.0.0.1:1");
+    let connection = connection.replace(ControlPlane::shared().server(), "https://127.0.0.1:1");
     let connection = put("connection.json", &connection);
     let mut provision = binary();
     provision.args(["provision", "--json", "--timeout", "1", "--params"]).arg(&file);
@@ -104,4 +105,175 @@ fn a_check_reads_one_document_and_says_what_it_is_about() {
     for arguments in [&["check", "params.json"][..], &["check", "--connection", "c"], &["check", "--name", "n"]] {
         Ran::of(binary().args(arguments)).expect_code(64);
     }
+}
+
+/// Runs `verify` on an artifact.
+fn verify(artifact: &Value, more: &[&str]) -> Ran {
+    fed(binary().args(["verify", "-", "--json"]).args(more), &artifact.to_string())
+}
+
+fn error(ran: &Ran) -> Value {
+    ran.document()["error"]["code"].clone()
+}
+
+fn codes(document: &Value) -> Vec<&str> {
+    document["findings"].as_array().unwrap().iter().filter_map(|finding| finding["code"].as_str()).collect()
+}
+
+#[rstest]
+#[case(Shape::Bare)]
+#[case(Shape::Legacy)]
+fn what_was_provisioned_is_verified_until_it_is_taken_back(#[case] shape: Shape) {
+    let cp = ControlPlane::shared();
+    let instance = Instance::of_era(cp.admin(), &cp.namespace("verify"), Era::Dependencies, shape);
+    let provisioned = instance.ask("provision", &["--publish"]).expect_code(0).document();
+    let artifact = instance.platform.resource("token").expect("an artifact");
+    let params = instance.path("params.json").display().to_string();
+
+    let document = verify(&artifact, &["--params", &params]).expect_code(0).document();
+    assert_eq!(document["proof"], provisioned["proof"]);
+    let token = |document: &Value| (document["token"]["fingerprint"].clone(), document["token"]["secret"].clone());
+    assert_eq!(token(&document), token(&provisioned));
+    assert_eq!((&document["action"], &document["name"]), (&json!("verify"), &json!(NAME)));
+    assert_eq!(document["server"], provisioned["server"]);
+    assert_eq!(document["server_version"], provisioned["server_version"]);
+    assert_eq!((&document["changes"], &document["findings"]), (&json!([]), &json!([])));
+
+    // Without params it is told what it may do.
+    let alone = verify(&artifact, &["--name", NAME]).expect_code(0).document();
+    assert_eq!(
+        (&alone["proof"]["username"], &alone["proof"]["allowed"]),
+        (&provisioned["proof"]["username"], &json!(0))
+    );
+    let may: Vec<_> = alone["proof"]["excess"].as_array().unwrap().iter().map(|tuple| &tuple["verb"]).collect();
+    assert_eq!(may, ["get", "list"]);
+
+    // As a kubeconfig, in a file and by stdin.
+    let file = instance.path("artifact.json");
+    fs::write(&file, artifact.to_string()).unwrap();
+    let kubeconfig = Ran::of(binary().arg("kubeconfig").arg(&file)).expect_code(0).stdout;
+    let by_stdin = fed(binary().args(["verify", "-", "--json", "--params", &params]), &kubeconfig).expect_code(0);
+    assert_eq!(by_stdin.document()["proof"], provisioned["proof"]);
+    fs::write(&file, kubeconfig).unwrap();
+    let ran = Ran::of(binary().arg("verify").arg(&file)).expect_code(0);
+    assert_eq!(ran.stdout, "", "the log goes to stderr");
+    assert!(ran.stderr.contains("may          get, list pods in namespace"), "{}", ran.stderr);
+    assert!(!ran.stderr.contains(&token_of(&artifact)));
+
+    let [_, _, binding, _] = paths(&instance.namespace);
+    cp.delete(&binding);
+    let ran = verify(&artifact, &["--params", &params]).expect_code(76);
+    assert_eq!(error(&ran), "rules-not-allowed");
+    verify(&artifact, &[]).expect_code(0);
+
+    instance.act("decommission").expect_code(0);
+    let ran = verify(&artifact, &["--params", &params]).expect_code(76);
+    assert_eq!((error(&ran), &ran.document()["proof"]), (json!("token-refused"), &Value::Null));
+}
+
+#[test]
+fn a_credential_has_to_be_the_one_that_is_meant_and_allowed_what_the_params_say() {
+    let cp = ControlPlane::shared();
+    let instance = Instance::new(cp.admin(), &cp.namespace("meant"));
+    let artifact = instance.provision();
+    let with = |params: Value, more: &[&str]| {
+        let file = instance.path("other.json");
+        fs::write(&file, params.to_string()).unwrap();
+        verify(&artifact, &[&["--params", file.to_str().unwrap()][..], more].concat())
+    };
+    let rules = |rules: Value| json!({"namespace": instance.namespace, "rules": rules});
+
+    let ran = with(rules(json!([pods(), {"apiGroups": [""], "resources": ["secrets"], "verbs": ["get"]}])), &[]);
+    assert_eq!(error(&ran), "rules-not-allowed");
+    assert!(ran.expect_code(76).stderr.contains("get secrets"));
+    let document = with(rules(json!([pods()])), &[]).expect_code(0).document();
+    assert_eq!(codes(&document), ["excess"], "it may list as well");
+    assert_eq!(document["proof"]["allowed"], 1);
+
+    // Before a packet is sent.
+    for ran in [
+        verify(&artifact, &["--name", "another"]),
+        with(rules(json!([pods()])), &["--name", "another"]),
+        with(json!({"namespace": "elsewhere", "rules": [pods()]}), &[]),
+    ] {
+        assert_eq!((error(&ran), &ran.document()["requests"]), (json!("wrong-identity"), &json!(0)));
+        ran.expect_code(76);
+    }
+
+    // What others allow it, and what a ClusterRole does.
+    let subject = json!({"kind": "ServiceAccount", "name": OBJECT, "namespace": instance.namespace});
+    cp.post(
+        &format!("/apis/rbac.authorization.k8s.io/v1/namespaces/{}/rolebindings", instance.namespace),
+        &json!({
+            "metadata": {"name": "beside"}, "subjects": [subject],
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "view"},
+        }),
+    );
+    let own = instance.params["rules"].clone();
+    let document = with(rules(own.clone()), &[]).expect_code(0).document();
+    assert_eq!(codes(&document), ["excess"]);
+    let wanted = json!({"namespace": instance.namespace, "rules": own, "cluster_roles": [{"name": "view"}]});
+    let document = with(wanted, &[]).expect_code(0).document();
+    assert_eq!(codes(&document), ["cluster-role-unverified"]);
+    assert_eq!((&document["proof"]["complete"], &document["proof"]["excess"]), (&json!(false), &json!([])));
+}
+
+#[test]
+fn a_token_with_an_end_is_verified_as_well() {
+    let cp = ControlPlane::shared();
+    let namespace = cp.namespace("bound");
+    cp.post(&format!("/api/v1/namespaces/{namespace}/serviceaccounts"), &json!({"metadata": {"name": "robot"}}));
+    let request =
+        json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {"expirationSeconds": 3600}});
+    let made = cp.post(&format!("/api/v1/namespaces/{namespace}/serviceaccounts/robot/token"), &request);
+    let mut artifact = cp.admin().connection();
+    artifact["authentication"]["user"]["token"] = made["status"]["token"].clone();
+    let document = verify(&artifact, &[]).expect_code(0).document();
+    assert_eq!(document["proof"]["username"], format!("system:serviceaccount:{namespace}:robot"));
+    assert_eq!(document["token"]["expires"], made["status"]["expirationTimestamp"]);
+    assert_eq!(document["token"]["secret"], Value::Null);
+}
+
+#[test]
+fn what_cannot_be_verified_is_told_from_what_does_not_work() {
+    let cp = ControlPlane::shared();
+    let instance = Instance::new(cp.admin(), &cp.namespace("unusable"));
+    let artifact = instance.provision();
+    let with = |pointer: &str, value: &str| {
+        let mut artifact = artifact.clone();
+        *artifact.pointer_mut(pointer).unwrap() = json!(value);
+        artifact
+    };
+    let nobody = with("/authentication/cluster/server", "https://127.0.0.1:1");
+    verify(&nobody, &["--timeout", "1"]).expect_code(69);
+    let ran = verify(&with("/authentication/user/token", "an-opaque-token"), &[]);
+    assert_eq!(error(&ran), "wrong-identity");
+    ran.expect_code(76);
+    let ran = verify(&with("/authentication/cluster/server", "http://127.0.0.1"), &[]).expect_code(65);
+    assert_eq!(error(&ran), "input-refused");
+
+    let certificate = cp.client_certificate("jane", &[]);
+    let kubeconfig = json!({
+        "kind": "Config", "current-context": "here",
+        "contexts": [{"name": "here", "context": {"cluster": "here", "user": "here"}}],
+        "clusters": [{"name": "here", "cluster": artifact["authentication"]["cluster"]}],
+        "users": [{"name": "here", "user": {
+            "client-certificate-data": STANDARD.encode(&certificate.certificate),
+            "client-key-data": STANDARD.encode(&certificate.key),
+        }}],
+    });
+    let ran = verify(&kubeconfig, &[]).expect_code(65);
+    assert!(ran.stderr.contains("does not log in with a token alone"), "{}", ran.stderr);
+    for text in ["", "{}", "kind: Config", "just: yaml"] {
+        fed(binary().args(["verify", "-"]), text).expect_code(65);
+    }
+    // All problems at once.
+    let bad = instance.path("bad.json");
+    fs::write(&bad, "{}").unwrap();
+    let ran =
+        Ran::of(binary().args(["verify", "/nowhere/artifact.json", "--json", "--params"]).arg(&bad)).expect_code(65);
+    let text = ran.document()["findings"].to_string();
+    assert!(text.contains("/nowhere/artifact.json") && text.contains("namespace"), "{text}");
+    Ran::of(binary().args(["verify", "-", "--params", "-"])).expect_code(64);
+    Ran::of(binary().arg("verify")).expect_code(64);
 }

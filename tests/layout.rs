@@ -47,6 +47,7 @@ const RULES: &[(&str, &[&str])] = &[
             "run/proof.rs",
             "run/provision.rs",
             "run/take_back.rs",
+            "run/verify.rs",
         ],
     ),
     (
@@ -59,6 +60,7 @@ const RULES: &[(&str, &[&str])] = &[
             "run/proof.rs",
             "run/provision.rs",
             "run/take_back.rs",
+            "run/verify.rs",
             "report.rs",
         ],
     ),

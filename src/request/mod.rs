@@ -1,9 +1,11 @@
 //! What is asked for: `Inputs -> Request`, parsed newtypes throughout. Past this point nothing invalid exists, and
 //! nothing here has touched the network. Pure.
 
+mod credential;
 mod grants;
 mod platform;
 
+pub use credential::{Credential, parse as credential};
 pub use platform::{FIELD, Platform};
 
 use std::{collections::BTreeMap, time::Duration};
@@ -402,7 +404,13 @@ fn timeout(inputs: &Inputs, terms: &Terms, findings: &mut Vec<Finding>) -> Durat
         let text = "timeout_seconds of config.json must be a whole number from 1 to 86400";
         findings.push(Finding::blocking("schema", "/timeout_seconds", text));
     }
-    terms.timeout_seconds.or(seconds).map_or(TIMEOUT, Duration::from_secs)
+    timeout_or(terms.timeout_seconds.or(seconds))
+}
+
+/// The bound on a whole run, in seconds if it is said.
+#[must_use]
+pub fn timeout_or(seconds: Option<u64>) -> Duration {
+    seconds.map_or(TIMEOUT, Duration::from_secs)
 }
 
 /// Decides what the artifact looks like, and proves with a made-up token that it will fit its schema.

@@ -167,6 +167,15 @@ enum Command {
         #[arg(long)]
         publish: bool,
     },
+    /// Print the least Role that the parent credential needs, as YAML
+    Permissions {
+        /// What is to be granted; without it any rules in one namespace. - for stdin
+        #[arg(long, value_name = "FILE")]
+        params: Option<PathBuf>,
+        /// Name of the instance: limits the Role to its objects
+        #[arg(long, value_name = "NAME")]
+        name: Option<String>,
+    },
     /// Judge params offline, as provision does before the first packet
     Check {
         /// The params, one JSON document; - for stdin
@@ -344,6 +353,13 @@ pub struct VerifyOptions {
 pub enum Invocation {
     /// plan, provision, decommission.
     Run(RunOptions),
+    /// permissions.
+    Permissions {
+        /// The params, `-` for stdin; none for any.
+        params: Option<PathBuf>,
+        /// The instance, if it is to be limited to one.
+        name: Option<String>,
+    },
     /// check.
     Check {
         /// The params, `-` for stdin.
@@ -396,6 +412,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>, environment: &Enviro
     })?;
     let options = match cli.command {
         None => return as_provisioner(environment),
+        Some(Command::Permissions { params, name }) => return Ok(Invocation::Permissions { params, name }),
         Some(Command::Check { params, json }) => return Ok(Invocation::Check { params, json }),
         Some(Command::Verify { artifact, params, name, timeout, json }) => {
             if artifact.as_os_str() == "-" && params.as_ref().is_some_and(|params| params.as_os_str() == "-") {

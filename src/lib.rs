@@ -43,6 +43,7 @@ mod observed;
 mod original;
 mod output;
 mod patience;
+mod permissions;
 mod plan;
 mod proxy;
 mod publish;
@@ -84,9 +85,12 @@ pub async fn main(
     let report = Report::new(out, log, environment.look(terminal));
     match cli::parse(arguments, &environment) {
         Ok(Invocation::Run(options)) => execute(&options, &environment, &report).await,
+        Ok(Invocation::Permissions { params, name }) => {
+            finish(&report, false, print_permissions(params.as_deref(), name, &report))
+        }
         Ok(Invocation::Check { params, json }) => {
             report.begin("check");
-            finish(&report, json, check(inputs::params(&params), &report))
+            finish(&report, json, check(inputs::params(&params, None), &report))
         }
         Ok(Invocation::Verify(options)) => {
             report.begin("verify");
@@ -213,6 +217,23 @@ async fn work(options: &RunOptions, run: &Run<'_>, output: Option<OutputFile>) -
             Ok(false)
         }
     }
+}
+
+fn print_permissions(params: Option<&Path>, name: Option<String>, report: &Report) -> Result<(), Failure> {
+    let text = if let Some(path) = params {
+        let (inputs, findings) = inputs::params(path, name);
+        let (params, findings) = request::check(&inputs, findings);
+        let Some(params) = params else { return Err(Failure::input(findings)) };
+        for finding in finding::condensed(findings) {
+            report.finding(finding);
+        }
+        permissions::render(Some((&params.namespace, &params.grants)), params.name.as_ref())
+    } else {
+        let name = name.as_deref().map(InstanceName::parse).transpose();
+        let refused = |problem| Failure::input(vec![Finding::blocking("name", "", format!("--name: {problem}"))]);
+        permissions::render(None, name.map_err(refused)?.as_ref())
+    };
+    report.hand_out(&text).map_err(|cause| unwritten("printing", &cause))
 }
 
 /// Judges params alone, with nobody asked.

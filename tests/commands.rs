@@ -8,13 +8,14 @@ use std::{
     fs,
     io::Write as _,
     process::{Command, Stdio},
+    thread,
 };
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use rstest::rstest;
 use serde_json::{Value, json};
 use support::{Instance, NAME, OBJECT, Ran, Shape, binary, paths, token_of};
-use testbed::{ControlPlane, Era};
+use testbed::{ControlPlane, Era, Grant, Persona};
 
 /// Runs a command that reads standard input.
 fn fed(command: &mut Command, text: &str) -> Ran {
@@ -276,4 +277,171 @@ fn what_cannot_be_verified_is_told_from_what_does_not_work() {
     assert!(text.contains("/nowhere/artifact.json") && text.contains("namespace"), "{text}");
     Ran::of(binary().args(["verify", "-", "--params", "-"])).expect_code(64);
     Ran::of(binary().arg("verify")).expect_code(64);
+}
+
+/// A Role as `permissions` prints it: its namespace, none for a ClusterRole, and its rules.
+type Role = (Option<String>, Vec<Value>);
+
+/// What `permissions` prints, as kubectl reads it and the server takes it.
+fn permissions(cp: &ControlPlane, namespace: &str, arguments: &[&str]) -> Vec<Role> {
+    let directory = tempfile::tempdir().unwrap();
+    let text = Ran::of(binary().arg("permissions").args(arguments)).expect_code(0).stdout;
+    let file = directory.path().join("roles.yaml");
+    fs::write(&file, &text).unwrap();
+    let kubeconfig = cp.admin().kubeconfig(directory.path());
+    let file = file.display().to_string();
+    // One without a namespace takes that of the context, or the one that is told.
+    let told: &[&str] = if arguments.contains(&"--params") { &[] } else { &["--namespace", namespace] };
+    let taken = cp.kubectl(&kubeconfig, &[&["apply", "--filename", &file][..], told].concat());
+    assert!(taken.status.success(), "{text}\n{}", String::from_utf8_lossy(&taken.stderr));
+    let read = [&["create", "--dry-run=client", "--output", "json", "--filename", &file][..], told].concat();
+    let read = String::from_utf8(cp.kubectl(&kubeconfig, &read).stdout).unwrap();
+    let roles = serde_json::Deserializer::from_str(&read).into_iter::<Value>().map(Result::unwrap);
+    let roles = roles.flat_map(|role| role["items"].as_array().cloned().unwrap_or_else(|| vec![role]));
+    let role = |role: Value| {
+        let namespace = role["metadata"]["namespace"].as_str().filter(|_| role["kind"] == "Role");
+        (namespace.map(str::to_owned), role["rules"].as_array().unwrap().clone())
+    };
+    roles.map(role).collect()
+}
+
+/// A parent that holds these and nothing else.
+fn parent(cp: &ControlPlane, roles: &[Role]) -> Persona {
+    let grant = |(namespace, rules): &Role| match namespace {
+        Some(namespace) => Grant::in_namespace(namespace, rules),
+        None => Grant::everywhere(rules),
+    };
+    let roles = roles.iter().filter(|(_, rules)| !rules.is_empty());
+    cp.persona("least", &roles.map(grant).collect::<Vec<_>>())
+}
+
+/// An instance in namespaces of its own, with what its parent needs.
+struct Case {
+    instance: Instance,
+    roles: Vec<Role>,
+}
+
+impl Case {
+    fn new(cp: &ControlPlane, wide: bool) -> Self {
+        let (home, other) = (cp.namespace("least"), cp.namespace("least"));
+        let mut instance = Instance::new(cp.admin(), &home);
+        if wide {
+            instance = instance.rules(&json!([
+                {"apiGroups": ["apps"], "resources": ["deployments"], "verbs": ["get"], "namespaces": [home, other]},
+                {"nonResourceURLs": ["/metrics"], "verbs": ["get"], "namespaces": ["*"]},
+            ]));
+            instance.params["cluster_roles"] = json!([
+                {"name": "view", "namespaces": [other]}, {"name": "system:node-problem-detector", "namespaces": ["*"]},
+            ]);
+        }
+        fs::write(instance.path("wanted.json"), instance.params.to_string()).unwrap();
+        let params = instance.path("wanted.json").display().to_string();
+        let roles = permissions(cp, &home, &["--params", &params]);
+        Self { instance, roles }
+    }
+
+    fn act(&mut self, cp: &ControlPlane, roles: &[Role], action: &str) -> Ran {
+        self.instance.connection = parent(cp, roles).connection();
+        self.instance.act(action)
+    }
+}
+
+#[rstest]
+fn a_parent_with_what_is_printed_does_it_all(#[values(false, true)] wide: bool) {
+    let cp = ControlPlane::shared();
+    let mut case = Case::new(cp, wide);
+    let namespaces: Vec<_> = case.roles.iter().map(|(namespace, _)| namespace.is_some()).collect();
+    assert_eq!(namespaces, if wide { vec![true, true, false] } else { vec![true] });
+    let named = case
+        .roles
+        .iter()
+        .flat_map(|(_, rules)| rules)
+        .filter(|rule| rule["verbs"][0] == "get" && rule["verbs"][1] == "create");
+    for rule in named {
+        assert!(rule["resourceNames"][0].as_str().unwrap().starts_with(OBJECT), "{rule}");
+    }
+    let roles = case.roles.clone();
+    case.act(cp, &roles, "plan").expect_code(0);
+    case.act(cp, &roles, "provision").expect_code(0);
+    // A repeat, and one that has to make another Secret.
+    case.act(cp, &roles, "provision").expect_code(0);
+    let [.., secret] = paths(&case.instance.namespace);
+    cp.delete(&secret);
+    case.act(cp, &roles, "provision").expect_code(0);
+    assert!(cp.get(&format!("{secret}-2")).is_some());
+    case.act(cp, &roles, "decommission").expect_code(0);
+}
+
+/// Each rule, or for the instance in one namespace each verb of it, is one that some run fails without.
+#[rstest]
+fn a_parent_that_lacks_any_of_it_fails(#[values(false, true)] wide: bool) {
+    let cp = ControlPlane::shared();
+    let all = Case::new(cp, wide).roles;
+    let mut parts: Vec<(usize, usize, Option<usize>)> = Vec::new();
+    for (number, (_, rules)) in all.iter().enumerate() {
+        for (at, rule) in rules.iter().enumerate() {
+            let verbs = rule["verbs"].as_array().unwrap().len();
+            if wide {
+                parts.push((number, at, None));
+            } else {
+                parts.extend((0..verbs).map(|verb| (number, at, Some(verb))));
+            }
+        }
+    }
+    assert!(parts.len() >= 14, "{all:#?}");
+    thread::scope(|scope| {
+        for part in &parts {
+            scope.spawn(move || {
+                let (number, at, verb) = *part;
+                let mut case = Case::new(cp, wide);
+                let mut roles = case.roles.clone();
+                let rules = &mut roles[number].1;
+                let lost = match verb {
+                    Some(verb) => rules[at]["verbs"].as_array_mut().unwrap().remove(verb),
+                    None => rules.remove(at),
+                };
+                let provisioned = case.act(cp, &roles, "provision");
+                if lost == "delete" {
+                    provisioned.expect_code(0);
+                    let ran = case.act(cp, &roles, "decommission");
+                    assert_eq!(ran.code, 77, "without {lost} on {:?}: {}", case.roles[number].1[at], ran.stderr);
+                } else {
+                    let rule = &case.roles[number].1[at];
+                    assert_eq!(provisioned.code, 77, "without {lost} on {rule}: {}", provisioned.stderr);
+                }
+            });
+        }
+    });
+}
+
+#[rstest]
+#[case(&[])]
+#[case(&["--name", NAME])]
+fn without_params_it_is_for_any_rules_in_one_namespace(#[case] arguments: &[&str]) {
+    let cp = ControlPlane::shared();
+    let mut case = Case::new(cp, false);
+    let roles = permissions(cp, &case.instance.namespace, arguments);
+    assert_eq!(roles.len(), 1);
+    case.act(cp, &roles, "provision").expect_code(0);
+    case.act(cp, &roles, "decommission").expect_code(0);
+}
+
+#[test]
+fn without_a_name_it_is_for_any_instance() {
+    let cp = ControlPlane::shared();
+    let mut case = Case::new(cp, true);
+    let mut params = case.instance.params.clone();
+    params.as_object_mut().unwrap().remove("md_metadata");
+    let file = case.instance.path("nameless.json");
+    fs::write(&file, params.to_string()).unwrap();
+    let roles = permissions(cp, &case.instance.namespace, &["--params", file.to_str().unwrap()]);
+    case.act(cp, &roles, "provision").expect_code(0);
+    case.act(cp, &roles, "decommission").expect_code(0);
+    let named = permissions(cp, &case.instance.namespace, &["--params", file.to_str().unwrap(), "--name", NAME]);
+    assert_eq!(named, case.roles);
+
+    let ran = Ran::of(binary().args(["permissions", "--name", "Not A Name"])).expect_code(65);
+    assert!(ran.stderr.contains("--name") && ran.stdout.is_empty(), "{}", ran.stderr);
+    let ran = fed(binary().args(["permissions", "--params", "-"]), "{}").expect_code(65);
+    assert!(ran.stderr.contains("namespace") && ran.stdout.is_empty(), "{}", ran.stderr);
 }

@@ -200,12 +200,12 @@ pub fn load(source: &Source, action: Action, environment: &Environment) -> (Inpu
     (Inputs { platform, proxies: environment.proxies(), ..inputs }, findings)
 }
 
-/// Reads params that stand alone. What cannot be read becomes a blocking finding.
+/// Reads params that stand alone, beside a name. What cannot be read becomes a blocking finding.
 #[must_use]
-pub fn params(path: &Path) -> (Inputs, Vec<Finding>) {
+pub fn params(path: &Path, name: Option<String>) -> (Inputs, Vec<Finding>) {
     let mut reader = Reader { findings: Vec::new(), lenient: false };
     let params = reader.required(&Document::read(path)).unwrap_or_default();
-    (Inputs { params, ..Inputs::default() }, reader.findings)
+    (Inputs { params, name, ..Inputs::default() }, reader.findings)
 }
 
 /// Reads a credential that is there, and what it has to fit.

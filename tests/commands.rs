@@ -15,7 +15,7 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use rstest::rstest;
 use serde_json::{Value, json};
 use support::{Instance, NAME, OBJECT, Ran, Shape, binary, paths, token_of};
-use testbed::{ControlPlane, Era, Grant, Persona};
+use testbed::{ControlPlane, Era, Grant, Persona, WrongCa};
 
 /// Runs a command that reads standard input.
 fn fed(command: &mut Command, text: &str) -> Ran {
@@ -247,6 +247,9 @@ fn what_cannot_be_verified_is_told_from_what_does_not_work() {
     };
     let nobody = with("/authentication/cluster/server", "https://127.0.0.1:1");
     verify(&nobody, &["--timeout", "1"]).expect_code(69);
+    let stranger = STANDARD.encode(WrongCa::new().pem());
+    let ran = verify(&with("/authentication/cluster/certificate-authority-data", &stranger), &[]).expect_code(69);
+    assert_eq!(error(&ran), "tls-unknown-issuer");
     let ran = verify(&with("/authentication/user/token", "an-opaque-token"), &[]);
     assert_eq!(error(&ran), "wrong-identity");
     ran.expect_code(76);

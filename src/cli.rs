@@ -167,6 +167,41 @@ enum Command {
         #[arg(long)]
         publish: bool,
     },
+    /// Print the least Role that the parent credential needs, as YAML
+    Permissions {
+        /// What is to be granted; without it any rules in one namespace. - for stdin
+        #[arg(long, value_name = "FILE")]
+        params: Option<PathBuf>,
+        /// Name of the instance: limits the Role to its objects
+        #[arg(long, value_name = "NAME")]
+        name: Option<String>,
+    },
+    /// Judge params offline, as provision does before the first packet
+    Check {
+        /// The params, one JSON document; - for stdin
+        #[arg(long, value_name = "FILE", default_value = "-")]
+        params: PathBuf,
+        /// Print one JSON document on stdout
+        #[arg(long)]
+        json: bool,
+    },
+    /// Prove an artifact or a kubeconfig as it is now
+    Verify {
+        /// The artifact or a kubeconfig with the token of a ServiceAccount, - for stdin
+        artifact: PathBuf,
+        /// Params whose rules it has to be allowed; - for stdin
+        #[arg(long, value_name = "FILE")]
+        params: Option<PathBuf>,
+        /// Name of the instance that it has to be of
+        #[arg(long, value_name = "NAME")]
+        name: Option<String>,
+        /// Bound on the whole run [default: 180]
+        #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=86_400))]
+        timeout: Option<u64>,
+        /// Print one JSON document on stdout
+        #[arg(long)]
+        json: bool,
+    },
     /// Print an artifact as a kubeconfig
     Kubeconfig {
         /// The artifact, - for stdin
@@ -216,8 +251,7 @@ struct InputArgs {
 }
 
 /// What is done with the credential.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
     /// Show what would change.
     Plan,
@@ -299,11 +333,42 @@ pub struct RunOptions {
     pub timeout_seconds: Option<u64>,
 }
 
+/// A look at a credential that is there.
+#[derive(Debug, PartialEq, Eq)]
+pub struct VerifyOptions {
+    /// The artifact or kubeconfig, `-` for stdin.
+    pub artifact: PathBuf,
+    /// Params that it has to fit, `-` for stdin.
+    pub params: Option<PathBuf>,
+    /// The instance that it has to be of.
+    pub name: Option<String>,
+    /// Bound on the whole run in seconds.
+    pub timeout_seconds: Option<u64>,
+    /// One document on stdout.
+    pub json: bool,
+}
+
 /// What this process is asked to do.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Invocation {
     /// plan, provision, decommission.
     Run(RunOptions),
+    /// permissions.
+    Permissions {
+        /// The params, `-` for stdin; none for any.
+        params: Option<PathBuf>,
+        /// The instance, if it is to be limited to one.
+        name: Option<String>,
+    },
+    /// check.
+    Check {
+        /// The params, `-` for stdin.
+        params: PathBuf,
+        /// One document on stdout.
+        json: bool,
+    },
+    /// verify.
+    Verify(VerifyOptions),
     /// kubeconfig.
     Kubeconfig {
         /// The artifact, `-` for stdin.
@@ -347,6 +412,16 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>, environment: &Enviro
     })?;
     let options = match cli.command {
         None => return as_provisioner(environment),
+        Some(Command::Permissions { params, name }) => return Ok(Invocation::Permissions { params, name }),
+        Some(Command::Check { params, json }) => return Ok(Invocation::Check { params, json }),
+        Some(Command::Verify { artifact, params, name, timeout, json }) => {
+            if artifact.as_os_str() == "-" && params.as_ref().is_some_and(|params| params.as_os_str() == "-") {
+                let text = "error: the artifact and --params - both want stdin: put one of them into a file\n";
+                return Err(Refusal::Usage(text.to_owned()));
+            }
+            let options = VerifyOptions { artifact, params, name, timeout_seconds: timeout, json };
+            return Ok(Invocation::Verify(options));
+        }
         Some(Command::Kubeconfig { artifact, namespace }) => {
             return Ok(Invocation::Kubeconfig { artifact, namespace });
         }

@@ -57,6 +57,40 @@ pub fn namespace_of(token: &Token) -> Option<String> {
     legacy.or_else(bound).and_then(Value::as_str).map(str::to_owned)
 }
 
+/// What a token of a ServiceAccount says of itself; nobody has confirmed it yet.
+pub struct Claimed {
+    /// Namespace of the ServiceAccount.
+    pub namespace: String,
+    /// Name of the ServiceAccount.
+    pub service_account: String,
+    /// Uid of the ServiceAccount.
+    pub uid: String,
+    /// The Secret that holds it, if one does.
+    pub secret: Option<String>,
+    /// When it ends; none for one that does not.
+    pub expires: Option<String>,
+}
+
+/// Reads the claims of either kind of token: of a Secret, or bound and with an end. None when it is not the token of a
+/// ServiceAccount.
+#[must_use]
+pub fn claimed(token: &Token) -> Option<Claimed> {
+    let claims = claims(token)?;
+    let text = |legacy: &str, bound: &str| {
+        let legacy = claims.get(format!("kubernetes.io/serviceaccount/{legacy}"));
+        let claim = legacy.or_else(|| claims.pointer(&format!("/kubernetes.io/{bound}")));
+        claim.and_then(Value::as_str).map(str::to_owned)
+    };
+    let end = claims.get("exp").and_then(Value::as_i64).and_then(|end| jiff::Timestamp::from_second(end).ok());
+    Some(Claimed {
+        namespace: text("namespace", "namespace")?,
+        service_account: text("service-account.name", "serviceaccount/name")?,
+        uid: text("service-account.uid", "serviceaccount/uid")?,
+        secret: text("secret.name", "secret/name"),
+        expires: end.map(|end| end.to_string()),
+    })
+}
+
 fn claims(token: &Token) -> Option<Value> {
     let payload = token.expose().split('.').nth(1)?;
     serde_json::from_slice(&URL_SAFE_NO_PAD.decode(payload).ok()?).ok()

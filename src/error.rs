@@ -112,6 +112,8 @@ codes! {
     WrongIdentity = "wrong-identity", Unproved;
     /// The server of the artifact does not know the token: it is another cluster.
     AnotherCluster = "another-cluster", Unproved;
+    /// The server does not take the token that is to be verified.
+    TokenRefused = "token-refused", Unproved;
     /// The token may not do what the rules say.
     RulesNotAllowed = "rules-not-allowed", Unproved;
     /// The parent credential may not make a request that the run needs.
@@ -273,6 +275,7 @@ const fn usual_next_step(code: Code) -> &'static str {
         Code::TokenControllerAbsent => "check the token controller of kube-controller-manager, then run again",
         Code::TokenSecretVanished => "find out who deletes Secrets in this namespace, then run again",
         Code::WrongIdentity | Code::RulesNotAllowed => "run again; if it stays, look for who changes these objects",
+        Code::TokenRefused => "provision again, and hand out the new artifact",
         Code::AnotherCluster => "check that the connection's server and CA are those of one cluster",
         Code::MissingPermission => "have the listed permissions granted to the parent credential, then run again",
         Code::Escalation => {

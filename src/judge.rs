@@ -72,7 +72,7 @@ pub fn judge(action: &str, given: &Given<'_>) -> Verdict {
     };
     let (out, log) = (Shared::default(), Shared::default());
     let report = Report::new(Box::new(out.clone()), Box::new(log.clone()), Look::default());
-    report.begin(action);
+    report.begin(action.as_str());
     let terms = Terms { action, publish: false, timeout_seconds: None };
     let accepted = accept(documents.parse(action), &terms, &report);
     let (objects, artifact) = match &accepted {

@@ -43,6 +43,7 @@ mod observed;
 mod original;
 mod output;
 mod patience;
+mod permissions;
 mod plan;
 mod proxy;
 mod publish;
@@ -62,12 +63,13 @@ use std::{ffi::OsString, io::Write, path::Path};
 
 use artifact::Artifact;
 use budget::Budget;
-use cli::{Action, Environment, Invocation, Refusal, RunOptions, Target};
+use cli::{Action, Environment, Invocation, Refusal, RunOptions, Target, VerifyOptions};
 use error::{Code, Exit, Failure};
 use finding::Finding;
 use inputs::Inputs;
-use name::Namespace;
+use name::{InstanceName, Namespace};
 use output::OutputFile;
+use patience::Patience;
 use report::Report;
 use request::{Request, Terms};
 use run::Run;
@@ -83,6 +85,17 @@ pub async fn main(
     let report = Report::new(out, log, environment.look(terminal));
     match cli::parse(arguments, &environment) {
         Ok(Invocation::Run(options)) => execute(&options, &environment, &report).await,
+        Ok(Invocation::Permissions { params, name }) => {
+            finish(&report, false, print_permissions(params.as_deref(), name, &report))
+        }
+        Ok(Invocation::Check { params, json }) => {
+            report.begin("check");
+            finish(&report, json, check(inputs::params(&params, None), &report))
+        }
+        Ok(Invocation::Verify(options)) => {
+            report.begin("verify");
+            finish(&report, options.json, verify(&options, &environment, &report).await)
+        }
         Ok(Invocation::Kubeconfig { artifact, namespace }) => {
             finish(&report, false, print_kubeconfig(&artifact, namespace.as_deref(), &report))
         }
@@ -103,7 +116,7 @@ pub async fn main(
 }
 
 async fn execute(options: &RunOptions, environment: &Environment, report: &Report) -> Exit {
-    report.begin(options.action);
+    report.begin(options.action.as_str());
     let result = match prepare(options, environment, report) {
         Ok((request, output, budget)) => {
             let run = Run::new(&request, budget, report);
@@ -159,7 +172,8 @@ fn accept(
         report.redactor().learn_secret(password);
     }
     let budget = Budget::new(request.timeout);
-    report.about(request.name.as_str(), request.namespace.as_str(), request.connection.server.as_str(), &budget);
+    report.at(request.connection.server.as_str(), &budget);
+    report.about(Some(request.name.as_str()), request.namespace.as_str());
     for (target, route) in request.routes() {
         if let Some(text) = route.told(&target) {
             report.step("proxy", &text, None);
@@ -203,6 +217,61 @@ async fn work(options: &RunOptions, run: &Run<'_>, output: Option<OutputFile>) -
             Ok(false)
         }
     }
+}
+
+fn print_permissions(params: Option<&Path>, name: Option<String>, report: &Report) -> Result<(), Failure> {
+    let text = if let Some(path) = params {
+        let (inputs, findings) = inputs::params(path, name);
+        let (params, findings) = request::check(&inputs, findings);
+        let Some(params) = params else { return Err(Failure::input(findings)) };
+        for finding in finding::condensed(findings) {
+            report.finding(finding);
+        }
+        permissions::render(Some((&params.namespace, &params.grants)), params.name.as_ref())
+    } else {
+        let name = name.as_deref().map(InstanceName::parse).transpose();
+        let refused = |problem| Failure::input(vec![Finding::blocking("name", "", format!("--name: {problem}"))]);
+        permissions::render(None, name.map_err(refused)?.as_ref())
+    };
+    report.hand_out(&text).map_err(|cause| unwritten("printing", &cause))
+}
+
+/// Judges params alone, with nobody asked.
+fn check((inputs, findings): (Inputs, Vec<Finding>), report: &Report) -> Result<(), Failure> {
+    let (params, findings) = request::check(&inputs, findings);
+    let Some(params) = params else { return Err(Failure::input(findings)) };
+    report.about(params.name.as_ref().map(InstanceName::as_str), params.namespace.as_str());
+    for finding in finding::condensed(findings) {
+        report.finding(finding);
+    }
+    report.done("the params are sound,");
+    Ok(())
+}
+
+/// Proves a credential that somebody holds.
+async fn verify(options: &VerifyOptions, environment: &Environment, report: &Report) -> Result<(), Failure> {
+    let (inputs, findings) = inputs::credential(options, environment);
+    let (credential, findings) = request::credential(&inputs, options.params.is_some(), findings);
+    let Some(credential) = credential else { return Err(Failure::input(findings)) };
+    report.learn(&credential.token);
+    if let Some(password) = credential.password() {
+        report.redactor().learn_secret(password);
+    }
+    let budget = Budget::new(request::timeout_or(options.timeout_seconds));
+    report.at(credential.connection.server.as_str(), &budget);
+    if let Some(text) = credential.connection.route.told(credential.connection.server.as_str()) {
+        report.step("proxy", &text, None);
+    }
+    for finding in finding::condensed(findings) {
+        report.finding(finding);
+    }
+    tokio::select! {
+        result = run::verify(&credential, Patience { budget, report }) => result?,
+        never = report.progress() => match never {},
+        signal = terminated() => return Err(Failure::new(Code::Terminated, "verify", format!("stopped by {signal}"))),
+    }
+    report.done("the credential works,");
+    Ok(())
 }
 
 fn print_kubeconfig(artifact: &Path, namespace: Option<&str>, report: &Report) -> Result<(), Failure> {

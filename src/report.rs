@@ -13,7 +13,6 @@ use serde::Serialize;
 
 use crate::{
     budget::Budget,
-    cli::Action,
     credential::Proof,
     error::Failure,
     finding::{Finding, Severity},
@@ -67,7 +66,7 @@ impl Drop for Waiting<'_> {
 #[derive(Default, Serialize)]
 struct Document {
     version: u32,
-    action: Option<Action>,
+    action: Option<&'static str>,
     outcome: &'static str,
     name: Option<String>,
     namespace: Option<String>,
@@ -89,10 +88,10 @@ struct Document {
 pub struct TokenFacts {
     /// SHA-256 of its bytes.
     pub fingerprint: String,
-    /// The Secret that holds it.
-    pub secret: String,
-    /// Uid of that Secret.
-    pub secret_uid: String,
+    /// The Secret that holds it, where that is known.
+    pub secret: Option<String>,
+    /// Uid of that Secret, likewise.
+    pub secret_uid: Option<String>,
     /// When it ends; null for one that does not.
     pub expires: Option<String>,
 }
@@ -182,20 +181,27 @@ impl Report {
     }
 
     /// Announces a run.
-    pub fn begin(&self, action: Action) {
+    pub fn begin(&self, action: &'static str) {
         self.document.borrow_mut().action = Some(action);
-        self.step(action.as_str(), concat!("k8s-token ", env!("CARGO_PKG_VERSION")), None);
+        self.step(action, concat!("k8s-token ", env!("CARGO_PKG_VERSION")), None);
     }
 
-    /// Names what the run is about, and starts counting.
-    pub fn about(&self, name: &str, namespace: &str, server: &str, budget: &Budget) {
-        let mut document = self.document.borrow_mut();
-        document.name = Some(name.to_owned());
-        document.namespace = Some(namespace.to_owned());
-        document.server = Some(server.to_owned());
+    /// Names the cluster, and starts counting.
+    pub fn at(&self, server: &str, budget: &Budget) {
+        self.document.borrow_mut().server = Some(server.to_owned());
         *self.budget.borrow_mut() = Some(budget.clone());
+    }
+
+    /// Names the instance, as far as it is known.
+    pub fn about(&self, name: Option<&str>, namespace: &str) {
+        let mut document = self.document.borrow_mut();
+        document.name = name.map(str::to_owned);
+        document.namespace = Some(namespace.to_owned());
         drop(document);
-        self.step("instance", &format!("{name} in namespace {namespace}"), None);
+        match name {
+            Some(name) => self.step("instance", &format!("{name} in namespace {namespace}"), None),
+            None => self.step("namespace", namespace, None),
+        }
     }
 
     /// One line of the log: what was done, to what, and how long the server took.
@@ -289,6 +295,11 @@ impl Report {
     /// The credential is proved.
     pub fn proof(&self, proof: Proof) {
         self.document.borrow_mut().proof = Some(proof);
+    }
+
+    /// What a credential may do that nobody said anything of.
+    pub fn may(&self, tuples: &[Tuple]) {
+        self.list("may", tuples);
     }
 
     /// What may be said of the token.

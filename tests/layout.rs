@@ -48,6 +48,7 @@ const RULES: &[(&str, &[&str])] = &[
             "run/proof.rs",
             "run/provision.rs",
             "run/take_back.rs",
+            "run/verify.rs",
         ],
     ),
     (
@@ -60,6 +61,7 @@ const RULES: &[(&str, &[&str])] = &[
             "run/proof.rs",
             "run/provision.rs",
             "run/take_back.rs",
+            "run/verify.rs",
             "report.rs",
         ],
     ),

@@ -46,6 +46,39 @@ pub fn read(path: Option<&Path>, context: Option<&str>, environment: &Environmen
         (one.kind, one.api_version) = (None, None);
         merged = merged.merge(one).map_err(|_| format!("{} does not go with the files before it", file.display()))?;
     }
+    context_of(&merged, context)
+}
+
+/// A text that is meant as a kubeconfig, in YAML or JSON.
+#[must_use]
+pub fn recognized(bytes: &[u8]) -> Option<&str> {
+    let text = std::str::from_utf8(bytes).ok()?;
+    let document: serde_json::Value = serde_saphyr::from_str(text).ok()?;
+    let is_one = document.get("clusters").is_some() || document.get("kind").is_some_and(|kind| kind == "Config");
+    is_one.then_some(text)
+}
+
+/// Reads the parts of the current context of one kubeconfig; what it names is relative to this directory.
+///
+/// # Errors
+/// What is missing, in one line that quotes no secret.
+pub fn parse(text: &str, name: &str, directory: &Path) -> Result<Context, String> {
+    let mut one = Kubeconfig::from_yaml(text).map_err(|_| format!("{name} is not a kubeconfig"))?;
+    let whole = |file: &mut Option<String>| {
+        if let Some(file) = file.as_mut().filter(|file| !file.is_empty()) {
+            *file = directory.join(&*file).display().to_string();
+        }
+    };
+    for cluster in one.clusters.iter_mut().filter_map(|named| named.cluster.as_mut()) {
+        whole(&mut cluster.certificate_authority);
+    }
+    for user in one.auth_infos.iter_mut().filter_map(|named| named.auth_info.as_mut()) {
+        [&mut user.client_certificate, &mut user.client_key, &mut user.token_file].into_iter().for_each(whole);
+    }
+    context_of(&one, None)
+}
+
+fn context_of(merged: &Kubeconfig, context: Option<&str>) -> Result<Context, String> {
     let context = match (context, &merged.current_context) {
         (Some(name), _) => name,
         (None, Some(name)) if !name.is_empty() => name,

@@ -14,7 +14,7 @@ use serde_json::Value;
 use json::Duplicate;
 
 use crate::{
-    cli::{Action, ClusterSource, Environment, Source, env},
+    cli::{Action, ClusterSource, Environment, Source, VerifyOptions, env},
     connection::SLOT,
     finding::Finding,
     proxy,
@@ -198,6 +198,35 @@ pub fn load(source: &Source, action: Action, environment: &Environment) -> (Inpu
         organization_id: variable(env::ORGANIZATION_ID),
     };
     (Inputs { platform, proxies: environment.proxies(), ..inputs }, findings)
+}
+
+/// Reads params that stand alone, beside a name. What cannot be read becomes a blocking finding.
+#[must_use]
+pub fn params(path: &Path, name: Option<String>) -> (Inputs, Vec<Finding>) {
+    let mut reader = Reader { findings: Vec::new(), lenient: false };
+    let params = reader.required(&Document::read(path)).unwrap_or_default();
+    (Inputs { params, name, ..Inputs::default() }, reader.findings)
+}
+
+/// Reads a credential that is there, and what it has to fit.
+#[must_use]
+pub fn credential(options: &VerifyOptions, environment: &Environment) -> (Inputs, Vec<Finding>) {
+    let mut reader = Reader { findings: Vec::new(), lenient: false };
+    let VerifyOptions { artifact, params, name, .. } = options;
+    let document = Document::read(artifact);
+    let cluster = match document.content.as_deref().ok().and_then(kubeconfig::recognized) {
+        Some(text) => match kubeconfig::parse(text, &document.name, artifact.parent().unwrap_or(artifact)) {
+            Ok(context) => ClusterInput::Kubeconfig(Box::new(context)),
+            Err(cause) => {
+                reader.findings.push(Finding::refusal("connection", cause));
+                ClusterInput::Missing
+            }
+        },
+        None => reader.required(&document).map_or(ClusterInput::Missing, ClusterInput::Document),
+    };
+    let params = params.as_ref().and_then(|path| reader.required(&Document::read(path))).unwrap_or_default();
+    let (name, proxies) = (name.clone(), environment.proxies());
+    (Inputs { params, name, cluster, proxies, ..Inputs::default() }, reader.findings)
 }
 
 /// Reads one document that stands alone: the argument of `kubeconfig`.

@@ -1,9 +1,11 @@
 //! What is asked for: `Inputs -> Request`, parsed newtypes throughout. Past this point nothing invalid exists, and
 //! nothing here has touched the network. Pure.
 
+mod credential;
 mod grants;
 mod platform;
 
+pub use credential::{Credential, parse as credential};
 pub use platform::{FIELD, Platform};
 
 use std::{collections::BTreeMap, time::Duration};
@@ -16,7 +18,7 @@ use crate::{
     cli::Action,
     connection::{self, Connection, Shape, Trust},
     finding::{Finding, Severity},
-    grant::{Grant, Place},
+    grant::{Authority, Grant, Place, Scope},
     inputs::{ClusterInput, Inputs},
     inventory::Inventory,
     name::{self, InstanceName, Namespace},
@@ -122,7 +124,7 @@ pub type Parsed = (Option<Request>, Vec<Finding>);
 #[must_use]
 pub fn parse(inputs: &Inputs, terms: &Terms, mut findings: Vec<Finding>) -> Parsed {
     check_config(inputs, terms.action, &mut findings);
-    let params = params(inputs, terms.action, &mut findings);
+    let params = params(inputs, terms.action, name, &mut findings);
     let connection = keep(&mut findings, connection(inputs, terms));
     let connection = connection.map(|(connection, mut remarks)| {
         findings.append(&mut remarks);
@@ -146,7 +148,7 @@ pub fn parse(inputs: &Inputs, terms: &Terms, mut findings: Vec<Finding>) -> Pars
         (Some(params), Some(connection), Some(platform), Some(form)) if !refused => Some(Request {
             // What a command line names by itself is no instance of the platform, whatever the environment says.
             instance: inputs.name.is_none().then(|| platform::instance(&inputs.platform)).flatten(),
-            names: params.names,
+            names: Names::of(&params.name, &params.namespace),
             name: params.name,
             namespace: params.namespace,
             grants: params.grants,
@@ -196,15 +198,35 @@ fn check_config(inputs: &Inputs, action: Action, findings: &mut Vec<Finding>) {
     }
 }
 
-struct Params {
-    name: InstanceName,
-    names: Names,
-    namespace: Namespace,
-    grants: Vec<Grant>,
+/// Params that passed. Those of a run name an instance, those that stand alone may.
+pub struct Params<N> {
+    /// The instance.
+    pub name: N,
+    /// Where it is.
+    pub namespace: Namespace,
+    /// What the credential may do, as a [`Request`] has it.
+    pub grants: Vec<Grant>,
     labels: BTreeMap<String, String>,
 }
 
-fn params(inputs: &Inputs, action: Action, findings: &mut Vec<Finding>) -> Option<Params> {
+/// Judges params that stand alone as [`parse`] judges those of a provision: all problems at once. Only the name may be
+/// missing, which a command line says by itself.
+#[must_use]
+pub fn check(inputs: &Inputs, mut findings: Vec<Finding>) -> (Option<Params<Option<InstanceName>>>, Vec<Finding>) {
+    let named = inputs.name.is_some() || inputs.params.pointer("/md_metadata/name_prefix").is_some();
+    let name = |inputs: &Inputs, findings: &mut Vec<Finding>| {
+        if named { name(inputs, findings).map(Some) } else { Some(None) }
+    };
+    let params = params(inputs, Action::Provision, name, &mut findings);
+    (params.filter(|_| !findings.iter().any(|finding| finding.blocking)), findings)
+}
+
+fn params<N>(
+    inputs: &Inputs,
+    action: Action,
+    name: impl FnOnce(&Inputs, &mut Vec<Finding>) -> Option<N>,
+    findings: &mut Vec<Finding>,
+) -> Option<Params<N>> {
     let document = &inputs.params;
     if document.is_null() && findings.iter().any(|finding| finding.blocking) {
         return None; // it could not be read, which has been said
@@ -239,10 +261,10 @@ fn params(inputs: &Inputs, action: Action, findings: &mut Vec<Finding>) -> Optio
     let name = name(inputs, findings);
     let labels = labels(document, findings);
     let (name, namespace) = (name?, namespace.ok().filter(|_| sound)?);
-    let names = Names::of(&name, &namespace);
-    let (mut grants, mut unread) = grants::parse(document, &names.home());
+    let home = Place::new(Scope::Namespace(namespace.clone()), Authority::Rules);
+    let (mut grants, mut unread) = grants::parse(document, &home);
     let inventory: Inventory = grants.iter().map(|grant| grant.place.clone()).collect();
-    let length = inventory.text(&names.home()).map_or(0, |text| text.len());
+    let length = inventory.text(&home).map_or(0, |text| text.len());
     if action == Action::Decommission {
         if length > Inventory::LONGEST {
             // Nobody was ever granted this: what was granted stands in the inventory.
@@ -259,7 +281,7 @@ fn params(inputs: &Inputs, action: Action, findings: &mut Vec<Finding>) -> Optio
             findings.push(Finding::blocking("schema", "", text));
         }
     }
-    Some(Params { name, names, namespace, grants, labels })
+    Some(Params { name, namespace, grants, labels })
 }
 
 /// All that a decommission needs of the params.
@@ -382,7 +404,13 @@ fn timeout(inputs: &Inputs, terms: &Terms, findings: &mut Vec<Finding>) -> Durat
         let text = "timeout_seconds of config.json must be a whole number from 1 to 86400";
         findings.push(Finding::blocking("schema", "/timeout_seconds", text));
     }
-    terms.timeout_seconds.or(seconds).map_or(TIMEOUT, Duration::from_secs)
+    timeout_or(terms.timeout_seconds.or(seconds))
+}
+
+/// The bound on a whole run, in seconds if it is said.
+#[must_use]
+pub fn timeout_or(seconds: Option<u64>) -> Duration {
+    seconds.map_or(TIMEOUT, Duration::from_secs)
 }
 
 /// Decides what the artifact looks like, and proves with a made-up token that it will fit its schema.

@@ -11,10 +11,12 @@ mod provision;
 mod rights;
 mod take_back;
 mod take_over;
+mod verify;
 
 pub use plan::plan;
 pub use provision::provision;
 pub use take_back::decommission;
+pub use verify::verify;
 
 use std::{
     cell::{Cell, OnceCell},

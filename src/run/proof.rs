@@ -16,6 +16,7 @@ use crate::{
     finding::{Finding, Severity},
     grant::Scope,
     rbac::{Atom, Coverage, Tuple},
+    report::Report,
 };
 
 const DOING: &str = "proving the credential";
@@ -70,15 +71,20 @@ pub async fn prove(run: &Run<'_>, holder: &Cluster<'_>, claim: &Claim<'_>, taken
     let name = claim.expected.service_account;
     let what = format!("{name}: {} allowed, {} neighbours denied", proof.allowed, proof.denied);
     run.report.step("prove", &what, Some(started.elapsed()));
+    tell_excess(run.report, &proof);
+    run.report.proof(proof);
+    Ok(())
+}
+
+/// Says what it may do beyond what is granted.
+pub fn tell_excess(report: &Report, proof: &Proof) {
     if !proof.excess.is_empty() {
         let text = format!("other bindings in the cluster also allow it to {}", summary(&proof.excess));
-        run.report.finding(
+        report.finding(
             Finding::remark("excess", Severity::High, text)
                 .help("look for bindings of this ServiceAccount or of the groups of all ServiceAccounts"),
         );
     }
-    run.report.proof(proof);
-    Ok(())
 }
 
 /// Asks until the server confirms the claim and it is enough, or the time for that is up.
@@ -100,7 +106,7 @@ async fn ask_until(
     let mut pause = Duration::from_millis(10);
     loop {
         let late = started.elapsed() >= limit;
-        match attempt(run, holder, &questions, claim, &scopes).await {
+        match attempt(holder, &questions, claim, &scopes).await {
             Ok(proof) if late || enough(&proof) => return Ok(proof),
             Err(failure) if late || !passing(&failure) => return Err(explained(failure)),
             Ok(_) | Err(_) => {}
@@ -110,14 +116,32 @@ async fn ask_until(
     }
 }
 
+/// Asks once: of a credential that has been there for a while the server has heard.
+///
+/// # Errors
+/// What the server does not confirm.
+pub async fn prove_at_once(
+    holder: &Cluster<'_>,
+    claim: &Claim<'_>,
+    scopes: &BTreeSet<Option<&str>>,
+) -> Result<Proof, Failure> {
+    let questions = Questions::new(&claim.granted);
+    attempt(holder, &questions, claim, scopes).await.map_err(|failure| match failure.code {
+        Code::Unauthorized => {
+            let cause = "401: the server does not take it: it was taken back, it has ended, or it is another cluster's";
+            Failure::new(Code::TokenRefused, DOING, cause)
+        }
+        _ => explained(failure),
+    })
+}
+
 async fn attempt(
-    run: &Run<'_>,
     cluster: &Cluster<'_>,
     questions: &Questions<'_>,
     claim: &Claim<'_>,
     scopes: &BTreeSet<Option<&str>>,
 ) -> Result<Proof, Failure> {
-    let home = run.request.namespace.as_str();
+    let home = claim.expected.namespace;
     let ask = async |example: Option<Atom<'_>>| match example {
         Some(atom) => cluster.allowed(atom).await.map(Some),
         None => Ok(None),

@@ -146,8 +146,8 @@ async fn make(
     check_claims(&token, &expected)?;
     run.report.token(TokenFacts {
         fingerprint: token.fingerprint(),
-        secret: desired.secret.reference.name.clone(),
-        secret_uid: secret.uid,
+        secret: Some(desired.secret.reference.name.clone()),
+        secret_uid: Some(secret.uid),
         expires: None,
     });
     let rules = granted_rules(request, &sight.observed);
@@ -223,7 +223,7 @@ async fn token(
 }
 
 /// As much of the fingerprint as tells two tokens apart.
-fn short(token: &Token) -> String {
+pub(super) fn short(token: &Token) -> String {
     token.fingerprint().chars().take("sha256:".len() + 12).collect()
 }
 

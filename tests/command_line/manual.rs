@@ -11,7 +11,8 @@ use rstest::rstest;
 
 use crate::support::{Ran, binary};
 
-const COMMANDS: [&str; 6] = ["plan", "provision", "decommission", "kubeconfig", "completions", "man"];
+const COMMANDS: [&str; 9] =
+    ["plan", "provision", "decommission", "permissions", "check", "verify", "kubeconfig", "completions", "man"];
 
 fn said(arguments: &[&str]) -> String {
     let ran = Ran::of(binary().args(arguments)).expect_code(0);

@@ -1,0 +1,124 @@
+//! verify: a credential that somebody holds is used as they would use it, once, with nothing of the parent.
+
+use std::{collections::BTreeSet, time::Instant};
+
+use super::{
+    proof::{self, Claim},
+    provision::short,
+};
+use crate::{
+    cluster::{Cluster, Way},
+    connection::Trust,
+    credential::{Claimed, Expected, claimed},
+    error::{Code, Failure},
+    finding::{Finding, Severity},
+    grant::{Grant, Scope},
+    name::{InstanceName, Namespace},
+    names::Names,
+    patience::Patience,
+    plan::all_atoms,
+    report::TokenFacts,
+    request::Credential,
+};
+
+/// Proves that the credential works: it is of the ServiceAccount that it says, and of the one that was named, and may
+/// do what the params say. Without params, what it may do is only told.
+///
+/// # Errors
+/// What does not hold.
+pub async fn verify(credential: &Credential, patience: Patience<'_>) -> Result<(), Failure> {
+    let Credential { connection, token, .. } = credential;
+    let report = patience.report;
+    let claimed = claimed(token);
+    let (secret, expires) = match &claimed {
+        Some(claimed) => (claimed.secret.clone(), claimed.expires.clone()),
+        None => (None, None),
+    };
+    let claimed = claimed.ok_or_else(|| refused("it is not the token of a ServiceAccount".to_owned()));
+    if let Ok(claimed) = &claimed {
+        report.about(credential.name.as_ref().map(InstanceName::as_str), &claimed.namespace);
+    }
+    report.token(TokenFacts { fingerprint: token.fingerprint(), secret, secret_uid: None, expires });
+    report.step("token", &short(token), None);
+    let claimed = claimed?;
+    check_wanted(credential, &claimed)?;
+
+    let started = Instant::now();
+    let waiting = report.waiting("connecting to the cluster");
+    let ca = match &connection.ca {
+        Trust::Given(ca) => Some(ca),
+        Trust::System => None,
+    };
+    let way = Way { connection, ca, name: connection.tls_server_name.as_ref() };
+    let holder = Cluster::connect(way, &connection.login, patience).await?;
+    drop(waiting);
+    let what = format!("{} ({})", connection.server.as_str(), holder.protocol);
+    report.step("connect", &what, Some(started.elapsed()));
+
+    let grants: &[Grant] = credential.wanted.as_ref().map_or(&[], |(_, grants)| grants);
+    let rules: Vec<_> = grants.iter().map(|grant| (&grant.place, grant.rules.clone())).collect();
+    let Claimed { namespace, service_account, uid, .. } = &claimed;
+    let claim = Claim { expected: Expected { namespace, service_account, uid }, granted: all_atoms(&rules) };
+    let mut scopes = BTreeSet::from([None, Some(namespace.as_str())]);
+    scopes.extend(grants.iter().map(|grant| grant.place.scope.namespace()));
+    let started = Instant::now();
+    let waiting = report.waiting("proving the credential");
+    let (version, proof) = tokio::join!(holder.version(), proof::prove_at_once(&holder, &claim, &scopes));
+    drop(waiting);
+    report.server_version(version.ok());
+    let mut proof = proof.map_err(|failure| match failure.code {
+        Code::RulesNotAllowed => failure.next("provision again: it puts right what others have changed"),
+        _ => failure,
+    })?;
+    if credential.wanted.is_some() {
+        // What a ClusterRole allows is not for its holder to read: there nothing can be told from excess.
+        let others =
+            || grants.iter().filter_map(|grant| Some((grant.place.authority.cluster_role()?, &grant.place.scope)));
+        let names: BTreeSet<&str> = others().map(|(role, _)| role.as_str()).collect();
+        if !names.is_empty() {
+            let everywhere = others().any(|(_, scope)| *scope == Scope::Cluster);
+            let unknown: BTreeSet<Option<&str>> = others().map(|(_, scope)| scope.namespace()).collect();
+            proof.excess.retain(|tuple| !everywhere && !unknown.contains(&tuple.atom().namespace));
+            proof.complete = false;
+            let names: Vec<&str> = names.into_iter().collect();
+            let text = format!("what the ClusterRoles allow is not verified: {}", names.join(", "));
+            report.finding(Finding::remark("cluster-role-unverified", Severity::Info, text).at("/cluster_roles"));
+        }
+        let what = format!("{service_account}: {} allowed, {} neighbours denied", proof.allowed, proof.denied);
+        report.step("prove", &what, Some(started.elapsed()));
+        proof::tell_excess(report, &proof);
+    } else {
+        let what = format!("{service_account}: it is the one that it says it is");
+        report.step("prove", &what, Some(started.elapsed()));
+        report.may(&proof.excess);
+    }
+    report.proof(proof);
+    Ok(())
+}
+
+/// Holds what the token says of itself against what it was said to be.
+fn check_wanted(credential: &Credential, claimed: &Claimed) -> Result<(), Failure> {
+    if let Some((namespace, _)) = &credential.wanted
+        && namespace.as_str() != claimed.namespace
+    {
+        return Err(refused(format!("its namespace is `{}`, not `{namespace}`", shown(&claimed.namespace))));
+    }
+    let Some(name) = &credential.name else { return Ok(()) };
+    let namespace = Namespace::parse(&claimed.namespace);
+    let names = namespace.map(|namespace| Names::of(name, &namespace));
+    let wanted = names.as_ref().map(Names::object);
+    if wanted == Ok(claimed.service_account.as_str()) {
+        return Ok(());
+    }
+    let has = shown(&claimed.service_account);
+    Err(refused(format!("its ServiceAccount is `{has}`, not `{}`", wanted.unwrap_or_default())))
+}
+
+fn shown(text: &str) -> String {
+    crate::text::shown(text, 80)
+}
+
+fn refused(cause: String) -> Failure {
+    Failure::new(Code::WrongIdentity, "judging the claims of the token", cause)
+        .next("take the artifact of the instance that is meant")
+}

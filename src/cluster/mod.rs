@@ -258,7 +258,9 @@ impl<'a> Cluster<'a> {
     /// # Errors
     /// Why they could not be listed.
     pub async fn namesakes(&self, kind: Kind, name: &str) -> Result<Vec<(Reference, Live)>, Failure> {
-        self.metadata(kind, None, ListParams::default().fields(&format!("metadata.name={name}"))).await
+        // As the server remembers it: to be up to date it would wait up to 100 ms for news from etcd.
+        let parameters = ListParams::default().fields(&format!("metadata.name={name}")).match_any();
+        self.metadata(kind, None, parameters).await
     }
 
     /// The Secrets in which Helm keeps the revisions of this very release, without what is in them.

@@ -193,25 +193,23 @@ struct Accounts {
 }
 
 impl Accounts {
-    /// One list has them all; a parent that may not list is asked about the one.
     async fn look(cluster: &Cluster<'_>, names: &Names, identity: Option<Identity<'_>>) -> Result<Self, Failure> {
         let account = names.service_account();
-        let mut unsearched = Vec::new();
-        if let Some(identity) = identity {
-            let listed = cluster.namesakes(Kind::ServiceAccount, names.object()).await.map(Some);
-            if let Some(mut found) = tolerate(listed, &mut unsearched)? {
-                let former_homes = found.iter().filter_map(|(object, live)| former_home(names, identity, object, live));
-                let former_homes = former_homes.collect();
-                let home = found.iter().position(|(object, _)| *object == account);
-                let service_account = Ok(home.map(|home| found.swap_remove(home).1));
-                return Ok(Self { service_account, former_homes, unsearched });
+        let namesakes = async {
+            match identity {
+                Some(_) => cluster.namesakes(Kind::ServiceAccount, names.object()).await,
+                None => Ok(Vec::new()),
             }
-        }
-        let service_account = cluster.get(&account).await.map(|seen| seen.map(|seen| seen.live));
-        match service_account {
-            Err(failure) if failure.code != Code::MissingPermission => Err(failure),
-            service_account => Ok(Self { service_account, former_homes: Vec::new(), unsearched }),
-        }
+        };
+        let (service_account, namesakes) = tokio::join!(cluster.get(&account), namesakes);
+        let mut unsearched = Vec::new();
+        let service_account = match service_account {
+            Err(failure) if failure.code != Code::MissingPermission => return Err(failure),
+            service_account => service_account.map(|seen| seen.map(|seen| seen.live)),
+        };
+        let namesakes = tolerate(namesakes.map(Some), &mut unsearched)?.unwrap_or_default();
+        let former_homes = namesakes.iter().filter_map(|(object, live)| former_home(names, identity?, object, live));
+        Ok(Self { service_account, former_homes: former_homes.collect(), unsearched })
     }
 }
 

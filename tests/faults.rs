@@ -15,7 +15,7 @@ use std::{
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde_json::{Value, json};
-use support::{Instance, NAME, OBJECT, Ran, binary, paths, status, token_of, versions};
+use support::{Instance, NAME, OBJECT, Ran, binary, finish, paths, start, status, token_of, versions};
 use testbed::{ControlPlane, DistantServer, Grant, InterceptingProxy, Options, Persona, Verdict, eventually};
 
 fn control_plane() -> &'static ControlPlane {
@@ -26,15 +26,6 @@ fn control_plane() -> &'static ControlPlane {
 static OTHER: LazyLock<ControlPlane> = LazyLock::new(|| {
     ControlPlane::start(&Options { no_token_controller: true, ..Options::default() }).expect("a second control plane")
 });
-
-fn start(instance: &Instance, action: &str, more: &[&str]) -> Child {
-    let mut command = instance.command(action, more);
-    command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the binary runs")
-}
-
-fn finish(child: Child) -> Ran {
-    Ran::from(child.wait_with_output().expect("the binary ends"))
-}
 
 #[track_caller]
 fn code(ran: &Ran) -> String {

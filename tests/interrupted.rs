@@ -16,7 +16,7 @@ use nix::{
     unistd::Pid,
 };
 use serde_json::{Value, json};
-use support::{Instance, OBJECT, Ran, Shape, changes, paths, status, token_of, versions};
+use support::{Instance, OBJECT, Shape, changes, finish, paths, status, token_of, versions};
 use testbed::{ControlPlane, Era, InterceptingProxy, Platform, Verdict, eventually};
 
 fn control_plane() -> &'static ControlPlane {
@@ -25,10 +25,6 @@ fn control_plane() -> &'static ControlPlane {
 
 fn start(command: &mut Command) -> Child {
     command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the binary runs")
-}
-
-fn finish(child: Child) -> Ran {
-    Ran::from(child.wait_with_output().expect("the binary ends"))
 }
 
 fn terminate(child: &Child) {

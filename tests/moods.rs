@@ -8,7 +8,6 @@ mod support;
 use std::{
     io::Read as _,
     net::{Shutdown, TcpListener, TcpStream},
-    process::{Child, Stdio},
     sync::{Arc, LazyLock, Mutex},
     thread,
     time::{Duration, Instant},
@@ -16,7 +15,7 @@ use std::{
 
 use rstest::rstest;
 use serde_json::{Value, json};
-use support::{Instance, OBJECT, Ran, Shape, changes, paths, status, token_of, versions};
+use support::{Instance, OBJECT, Ran, Shape, changes, finish, paths, start, status, token_of, versions};
 use testbed::{
     ControlPlane, Era, Grant, Helm, Intercepted, InterceptingProxy, Options, Original, Platform, SilentServer, Verdict,
     eventually, rule,
@@ -29,15 +28,6 @@ fn control_plane() -> &'static ControlPlane {
 /// One whose controllers may be frozen.
 static FREEZABLE: LazyLock<ControlPlane> =
     LazyLock::new(|| ControlPlane::start(&Options::default()).expect("a control plane of one's own"));
-
-fn start(instance: &Instance, action: &str, more: &[&str]) -> Child {
-    let mut command = instance.command(action, more);
-    command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the binary runs")
-}
-
-fn finish(child: Child) -> Ran {
-    Ran::from(child.wait_with_output().expect("the binary ends"))
-}
 
 /// A failure that says everything a person needs.
 #[track_caller]

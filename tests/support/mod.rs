@@ -7,7 +7,7 @@
 use std::{
     fs,
     path::PathBuf,
-    process::{Command, Output, Stdio},
+    process::{Child, Command, Output, Stdio},
     sync::LazyLock,
 };
 
@@ -156,6 +156,17 @@ pub fn token_of(artifact: &Value) -> String {
     let token =
         artifact.pointer("/authentication/user/token").or_else(|| artifact.pointer("/data/authentication/user/token"));
     token.and_then(Value::as_str).expect("a token in the artifact").to_owned()
+}
+
+/// Starts an action of [`Instance::command`], with its output kept.
+pub fn start(instance: &Instance, action: &str, more: &[&str]) -> Child {
+    let mut command = instance.command(action, more);
+    command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the binary runs")
+}
+
+/// Waits for it to end.
+pub fn finish(child: Child) -> Ran {
+    Ran::from(child.wait_with_output().expect("the binary ends"))
 }
 
 /// The real binary, with nothing of this process's environment.

@@ -57,6 +57,8 @@ fn violations(params: &Value) -> Vec<(String, String)> {
 #[case::subresources(with_rule(&json!({ "resources": ["pods/log", "deployments/scale", "*/scale"] })))]
 #[case::names_of_metrics(with_rule(&json!({ "apiGroups": ["custom.metrics.k8s.io"], "resources": ["pods/http_requests"] })))]
 #[case::dead_but_judged_later(with_rule(&json!({ "resources": ["pods/*", "*/*", "deployments.apps", "pod"] })))]
+#[case::external_metric(with_rule(&json!({ "apiGroups": ["external.metrics.k8s.io"], "resources": ["datadogmetric@shop:queue", "s1-kafka-topicName", "a|b=c", "über", "-"] })))]
+#[case::virtual_resource(with_rule(&json!({ "resources": ["userextras/acme.com%2fproject", "users/Alice"] })))]
 #[case::all_verbs(with_rule(&json!({ "verbs": ["get", "list", "watch", "create", "update", "patch", "delete", "deletecollection"] })))]
 #[case::names(with_rule(&json!({ "resourceNames": ["a", "kube-root-ca.crt", "system:a:b", "Any Name"] })))]
 #[case::no_names_as_a_form_sends_it(with_rule(&json!({ "resourceNames": [] })))]

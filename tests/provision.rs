@@ -358,6 +358,36 @@ fn the_artifact_says_its_namespace_where_its_type_has_one(
     assert_eq!(artifact["namespace"], expected, "its own, whatever the connection's is");
 }
 
+#[rstest]
+#[case::flat(Shape::Bare, "")]
+#[case::legacy(Shape::Legacy, "data/")]
+fn artifact_type_that_describes_a_token_and_a_ca_fits_the_credential(#[case] shape: Shape, #[case] home: &str) {
+    let cp = control_plane();
+    let instance = Instance::of_era(cp.admin(), &cp.namespace("described"), Era::Dependencies, shape);
+    let mut kind = json!({
+        "authentication": {
+            "required": ["cluster", "user"],
+            "properties": {
+                "cluster": {"properties": {"certificate-authority-data": {"pattern": "^LS0tLS1CRUdJTi", "minLength": 600}}},
+                "user": {"properties": {"token": {
+                    "pattern": r"^[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+$", "minLength": 400, "maxLength": 2000,
+                }}},
+            },
+        },
+    });
+    if !home.is_empty() {
+        kind = json!({"data": {"required": ["authentication"], "properties": kind}});
+    }
+    let required: Vec<&String> = kind.as_object().unwrap().keys().collect();
+    let schema = json!({"properties": {"token": {"required": required, "properties": kind}}});
+    std::fs::create_dir(instance.path("bundle")).unwrap();
+    std::fs::write(instance.path("bundle/schema-artifacts.json"), schema.to_string()).unwrap();
+    instance.act("plan").expect_code(0);
+    let artifact = instance.provision();
+    let token = artifact.pointer(&format!("/{home}authentication/user/token")).and_then(Value::as_str);
+    assert_eq!(token.map(|token| token.split('.').count()), Some(3));
+}
+
 #[test]
 fn a_kubeconfig_with_a_client_certificate_is_as_good_as_a_connection() {
     let cp = control_plane();

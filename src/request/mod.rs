@@ -8,13 +8,13 @@ mod platform;
 pub use credential::{Credential, parse as credential};
 pub use platform::{FIELD, Platform};
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{borrow::Cow, collections::BTreeMap, time::Duration};
 
 use secrecy::SecretString;
 use serde_json::{Map, Value};
 
 use crate::{
-    artifact::Form,
+    artifact::{self, Form},
     cli::Action,
     connection::{self, Connection, Shape, Trust},
     finding::{Finding, Severity},
@@ -140,7 +140,9 @@ pub fn parse(inputs: &Inputs, terms: &Terms, mut findings: Vec<Finding>) -> Pars
     let form = match (&params, &connection) {
         // Nothing is handed out, so nothing that is wrong with the form may keep a token alive.
         (Some(_), Some(connection)) if terms.action == Action::Decommission => Form::embedded(connection.shape),
-        (Some(params), Some(connection)) => form(inputs, connection, &params.namespace, &mut findings),
+        (Some(params), Some(connection)) => {
+            form(inputs, connection, &Names::of(&params.name, &params.namespace), &mut findings)
+        }
         _ => None,
     };
     let refused = findings.iter().any(|finding| finding.blocking);
@@ -341,7 +343,10 @@ fn name(inputs: &Inputs, findings: &mut Vec<Finding>) -> Option<InstanceName> {
             Finding::blocking("name", "/md_metadata", "md_metadata must be of type object: the name is in it")
         }
         None => {
-            Finding::blocking("name", "", "the instance has no name: --name, or md_metadata.name_prefix in the params")
+            // What is missing is reported where it would stand, by name.
+            let at = if inputs.params.get("md_metadata").is_some() { "/md_metadata" } else { "" };
+            let text = "the instance has no name: --name, or the field `name_prefix` of md_metadata in the params";
+            Finding::blocking("name", at, text)
         }
     };
     findings.push(problem);
@@ -413,8 +418,9 @@ pub fn timeout_or(seconds: Option<u64>) -> Duration {
     seconds.map_or(TIMEOUT, Duration::from_secs)
 }
 
-/// Decides what the artifact looks like, and proves with a made-up token that it will fit its schema.
-fn form(inputs: &Inputs, connection: &Connection, namespace: &Namespace, findings: &mut Vec<Finding>) -> Option<Form> {
+/// Decides what the artifact looks like, and proves with an example of a token that it will fit its schema.
+fn form(inputs: &Inputs, connection: &Connection, names: &Names, findings: &mut Vec<Finding>) -> Option<Form> {
+    let namespace = names.namespace();
     let option = |key: &str| inputs.config.get(key).filter(|value| !value.is_null());
     let shape = match option("output_shape").map(|value| value.as_str().unwrap_or_default()) {
         None | Some("auto") => connection.shape,
@@ -452,11 +458,11 @@ fn form(inputs: &Inputs, connection: &Connection, namespace: &Namespace, finding
     };
     let form = Form { shape, namespace: says.then(|| namespace.clone()), schema };
     let ca = match &connection.ca {
-        Trust::Given(ca) => ca.as_base64(),
-        Trust::System => "LS0tLS0=", // one to be
+        Trust::Given(ca) => Cow::Borrowed(ca.as_base64()),
+        Trust::System => Cow::Owned(artifact::example_ca()),
     };
-    let Ok(stand_in) = Token::parse("a-token-to-be") else { return None };
-    match form.fill(connection, ca, &stand_in) {
+    let token = artifact::example_token(namespace.as_str(), names.object())?;
+    match form.fill(connection, &ca, &token) {
         Err(problems) => {
             findings.extend(problems.into_iter().map(|problem| Finding {
                 message: format!("the artifact would not fit {source}: {}", problem.message),

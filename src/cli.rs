@@ -4,13 +4,14 @@
 use std::{collections::HashMap, ffi::OsString, path::PathBuf};
 
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
+use secrecy::SecretString;
 
 use crate::{
     error::{Code, Failure},
     manual,
     proxy::Variables,
     report::Look,
-    text::shown,
+    text::{presentable, shown},
 };
 
 /// The variables that are read, and no others.
@@ -79,6 +80,12 @@ impl Environment {
     pub fn look(&self, terminal: bool) -> Look {
         let able = terminal && self.get(env::TERM).is_some_and(|kind| kind != "dumb");
         Look { colour: able && self.get(env::NO_COLOR).is_none(), progress: able }
+    }
+
+    /// The platform's token as a secret.
+    #[must_use]
+    pub fn platform_token(&self) -> Option<SecretString> {
+        self.get(env::TOKEN).map(SecretString::from)
     }
 
     /// A variable's value, if it is set and not empty.
@@ -397,6 +404,17 @@ pub enum Refusal {
     Usage(String),
     /// It makes sense but cannot be done.
     Failure(Failure),
+}
+
+/// The arguments that may be a secret, for the redactor of a usage error, which quotes what was typed: each word, or
+/// value after `=`, that is longer than a name would be.
+pub fn possible_secrets(arguments: &[OsString]) -> impl Iterator<Item = SecretString> {
+    let values = arguments.iter().skip(1).flat_map(|argument| {
+        let word = argument.to_string_lossy().into_owned();
+        let value = word.split_once('=').map(|(_, value)| value.to_owned());
+        [Some(word), value].into_iter().flatten()
+    });
+    values.filter(|value| !presentable(value)).map(SecretString::from)
 }
 
 /// Parses the command line, or the platform's environment when there is none.

@@ -83,7 +83,10 @@ pub async fn main(
 ) -> Exit {
     let environment = Environment::read();
     let report = Report::new(out, log, environment.look(terminal));
-    match cli::parse(arguments, &environment) {
+    // No message may hold the platform's token, whatever comes before that is needed.
+    environment.platform_token().iter().for_each(|token| report.redactor().learn_secret(token));
+    let arguments: Vec<OsString> = arguments.into_iter().collect();
+    match cli::parse(arguments.clone(), &environment) {
         Ok(Invocation::Run(options)) => execute(&options, &environment, &report).await,
         Ok(Invocation::Permissions { params, name }) => {
             finish(&report, false, print_permissions(params.as_deref(), name, &report))
@@ -108,6 +111,7 @@ pub async fn main(
             Exit::Done
         }
         Err(Refusal::Usage(text)) => {
+            cli::possible_secrets(&arguments).for_each(|secret| report.redactor().learn_secret(&secret));
             report.text(&text, false);
             Exit::Usage
         }

@@ -358,6 +358,24 @@ fn the_artifact_says_its_namespace_where_its_type_has_one(
     assert_eq!(artifact["namespace"], expected, "its own, whatever the connection's is");
 }
 
+#[test]
+fn metric_names_in_a_rule_are_granted_as_rbac_takes_them() {
+    let cp = control_plane();
+    let names = ["datadogmetric@shop:queue", "s1-kafka-topicName", "pods/http_requests|rate", "\u{fc}ber"];
+    let rules = json!([{"apiGroups": ["external.metrics.k8s.io"], "resources": names, "verbs": ["get", "list"]}]);
+    let instance = Instance::new(cp.admin(), &cp.namespace("metrics")).rules(&rules);
+    instance.act("plan").expect_code(0);
+    let token = token_of(&instance.provision());
+    let allowed = |name: &str| {
+        let path = format!("/apis/external.metrics.k8s.io/v1beta1/namespaces/{}/{name}", instance.namespace);
+        status(cp, &token, &path)
+    };
+    assert_eq!(allowed("datadogmetric@shop:queue"), 404, "authorized, and there is no such API here");
+    assert_eq!(allowed("datadogmetric@shop:other"), 403);
+    instance.act("provision").expect_code(0);
+    instance.act("decommission").expect_code(0);
+}
+
 #[rstest]
 #[case::flat(Shape::Bare, "")]
 #[case::legacy(Shape::Legacy, "data/")]

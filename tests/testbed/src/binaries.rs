@@ -21,7 +21,7 @@ use crate::error::{Doing, Error};
 use crate::random;
 
 /// The folder of `versions/` (without `k8s-`) that is used when nobody asks for another.
-const DEFAULT_VERSION: &str = "1.36";
+const DEFAULT_VERSION: &str = "1.37";
 /// Where the Go modules are. Tests run where they were built, so the source tree is there.
 const VERSIONS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/versions");
 const HEARTBEAT: Duration = Duration::from_secs(10);

@@ -225,7 +225,7 @@ impl<'a> Cluster<'a> {
         }
     }
 
-    /// The server's version, as in `v1.36.3`.
+    /// The server's version, as in `v1.37.2`.
     ///
     /// # Errors
     /// Why that could not be asked.

@@ -194,7 +194,7 @@ impl ControlPlane {
         &self.admin.ca
     }
 
-    /// What the server says it is, as `v1.36.3`.
+    /// What the server says it is, as `v1.37.2`.
     #[must_use]
     pub fn version(&self) -> &str {
         &self.version
@@ -659,7 +659,7 @@ fn controller_arguments(directory: &Path, options: &Options) -> Vec<String> {
         "--kube-api-burst=400".to_owned(),
     ];
     if !options.no_token_controller {
-        // With this file 1.36 starts the tokens controller whatever the list says.
+        // With this file 1.36 and later start the tokens controller whatever the list says.
         controllers.push_str(",serviceaccount-token");
         arguments.push(format!("--service-account-private-key-file={directory}/sa.key"));
     }

@@ -168,7 +168,7 @@ async fn make(
         if shrinks {
             proof::prove_wanted(run, &holder, &claim).await?;
         } else {
-            proof::prove(run, &holder, &claim, &lost).await?;
+            proof::prove(run, cluster, &holder, &claim, &lost).await?;
         }
         Ok::<_, Failure>(holder)
     };
@@ -182,7 +182,7 @@ async fn make(
         let cleared = leftovers(request, &sight.observed).map(|(place, _)| &place.scope).collect();
         let lost = Taken { kept, cleared, ..lost };
         run.report.permissions(permissions);
-        proof::prove(run, &holder, &claim, &lost).await?;
+        proof::prove(run, cluster, &holder, &claim, &lost).await?;
     }
     Ok(Made { token, dialled, plan })
 }
@@ -238,6 +238,7 @@ async fn hand_over(
     artifact: &Artifact,
 ) -> Result<(), Failure> {
     let Some(platform) = &run.request.platform else { return Ok(()) };
+    platform.clear_text().into_iter().for_each(|finding| run.report.finding(finding));
     let started = Instant::now();
     let _waiting = run.report.waiting("publishing the artifact");
     let title = format!("Kubernetes token {} for namespace {}", run.request.name, run.request.namespace);

@@ -22,8 +22,10 @@ use std::{
 use desk::Desk;
 use rstest::rstest;
 use serde_json::{Value, json};
-use support::{Instance, NAME, Ran, binary};
-use testbed::{ControlPlane, Grant, InterceptingProxy, Options, Persona, ProxyOptions, ProxyServer, Verdict, rule};
+use support::{Instance, NAME, Ran, Shape, binary};
+use testbed::{
+    ControlPlane, Era, Grant, InterceptingProxy, Options, Persona, ProxyOptions, ProxyServer, Verdict, rule,
+};
 
 const RBAC: &str = "/apis/rbac.authorization.k8s.io/v1";
 const LABEL: &str = "kubernetes.io/bootstrapping";
@@ -40,7 +42,8 @@ fn findings(ran: &Ran) -> Vec<(String, String)> {
 fn said(ran: &Ran, code: &str) -> String {
     let document = ran.document();
     let findings = document["findings"].as_array().unwrap().iter().filter(|finding| finding["code"] == code);
-    findings.map(|finding| format!("{} ({})", finding["message"], finding["help"])).collect()
+    let texts: Vec<String> = findings.map(|finding| format!("{} ({})", finding["message"], finding["help"])).collect();
+    texts.join("\n")
 }
 
 #[track_caller]
@@ -470,4 +473,30 @@ fn a_command_that_publishes_needs_the_url_of_the_platform(#[values("provision", 
     expect(&ran, &[("environment-missing", "high")]);
     assert!(said(&ran, "environment-missing").contains("MASSDRIVER_URL is not set"));
     assert!(cp.audit().of(&parent.user, mark).is_empty());
+}
+
+// A connection that was pointed at another cluster.
+
+/// To the program another cluster is one in which there is nothing of the instance; the namespace that is gone stands
+/// for it. A platform of an earlier era does not say how old its record is.
+#[rstest]
+#[case::that_tells_the_age_of_a_record(Era::Dependencies, true)]
+#[case::that_does_not(Era::Resources, false)]
+fn a_record_of_a_credential_that_is_not_in_this_cluster_is_told(#[case] era: Era, #[case] tells: bool) {
+    let cp = ControlPlane::shared();
+    let usual = [("clear-text", "medium"), ("local-address", "low")];
+    let mut instance = Instance::of_era(cp.admin(), &cp.namespace("before"), era, Shape::Bare);
+    for _ in 0..2 {
+        expect(&instance.ask("provision", &["--publish"]).expect_code(0), &usual);
+    }
+    let elsewhere = cp.namespace("after");
+    instance.params["namespace"] = json!(elsewhere);
+    instance.config = json!({});
+    // Not known by what the platform calls it: the first home is as unseen as another cluster.
+    let mut command = instance.command("provision", &["--publish"]);
+    let ran = Ran::of(command.env_remove("MASSDRIVER_ORGANIZATION_ID")).expect_code(0);
+    let wanted = if tells { vec![usual[0], ("cluster-changed", "medium"), usual[1]] } else { usual.to_vec() };
+    expect(&ran, &wanted);
+    assert_eq!(said(&ran, "cluster-changed").contains("decommission it there by hand"), tells);
+    expect(&instance.ask("provision", &["--publish"]).expect_code(0), &usual);
 }

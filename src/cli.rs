@@ -280,6 +280,23 @@ impl Action {
     }
 }
 
+/// Whether the platform is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Publishing {
+    /// No.
+    Never,
+    /// Yes, because it has started this run: where it does not say its address, it is the hosted one.
+    AsProvisioner,
+    /// Yes, because a command line asks for it: then the address has to be given.
+    Asked,
+}
+
+impl Publishing {
+    const fn asked(publish: bool) -> Self {
+        if publish { Self::Asked } else { Self::Never }
+    }
+}
+
 /// Where the documents are.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Source {
@@ -329,7 +346,7 @@ pub struct RunOptions {
     /// Where the input is.
     pub source: Source,
     /// Whether the platform is told.
-    pub publish: bool,
+    pub publish: Publishing,
     /// Where the artifact goes.
     pub output: Option<Target>,
     /// One document on stdout.
@@ -450,9 +467,11 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>, environment: &Enviro
         Some(Command::Plan { input, detailed_exitcode }) => RunOptions { detailed_exitcode, ..input.run(Action::Plan) },
         Some(Command::Provision { input, output, publish }) => {
             let output = output.map(|path| if path.as_os_str() == "-" { Target::Stdout } else { Target::File(path) });
-            RunOptions { publish, output, ..input.run(Action::Provision) }
+            RunOptions { publish: Publishing::asked(publish), output, ..input.run(Action::Provision) }
         }
-        Some(Command::Decommission { input, publish }) => RunOptions { publish, ..input.run(Action::Decommission) },
+        Some(Command::Decommission { input, publish }) => {
+            RunOptions { publish: Publishing::asked(publish), ..input.run(Action::Decommission) }
+        }
     };
     let refusal = if options.json && options.output == Some(Target::Stdout) {
         "error: --output - and --json both want stdout: write the artifact to a file\n"
@@ -481,7 +500,7 @@ impl InputArgs {
         RunOptions {
             action,
             source,
-            publish: false,
+            publish: Publishing::Never,
             output: None,
             json: self.json,
             detailed_exitcode: false,
@@ -508,7 +527,7 @@ fn as_provisioner(environment: &Environment) -> Result<Invocation, Refusal> {
     Ok(Invocation::Run(RunOptions {
         action,
         source: Source::Instance(PathBuf::from(".")),
-        publish: action != Action::Plan,
+        publish: if action == Action::Plan { Publishing::Never } else { Publishing::AsProvisioner },
         output: None,
         json: false,
         detailed_exitcode: false,
@@ -535,7 +554,7 @@ mod tests {
         for name in ["k8s-token", "/usr/local/bin/entrypoint.sh"] {
             let Ok(Invocation::Run(options)) = parsed(name, Some("provision")) else { panic!("refused") };
             assert_eq!(options.action, Action::Provision);
-            assert!(options.publish);
+            assert_eq!(options.publish, Publishing::AsProvisioner);
             assert_eq!(options.source, Source::Instance(".".into()));
         }
     }
@@ -557,7 +576,7 @@ mod tests {
         let Ok(Invocation::Run(options)) = parsed("k8s-token provision --params p --name n", Some("plan")) else {
             panic!("refused")
         };
-        assert!(!options.publish);
+        assert_eq!(options.publish, Publishing::Never);
         assert_eq!(options.action, Action::Provision);
     }
 }

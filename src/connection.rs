@@ -12,6 +12,7 @@ use serde_json::{Map, Value, json};
 
 use crate::{
     finding::{Finding, Severity},
+    host,
     inputs::kubeconfig::Context,
     login::{Command, Credentials},
     proxy::{Proxy, Route},
@@ -251,6 +252,36 @@ pub struct Connection {
     /// Whether an artifact of this shape says its namespace.
     pub names_namespace: bool,
 }
+
+impl Connection {
+    /// What an artifact of this connection cannot say, and whoever uses it elsewhere has to know.
+    #[must_use]
+    pub fn limits(&self) -> Vec<Finding> {
+        let mut findings = Vec::new();
+        let host = self.server.uri().host().unwrap_or_default();
+        if host::is_relative(host) {
+            let text = format!(
+                "the server's address {} leads every machine to itself: the credential works on this one only",
+                self.server.as_str()
+            );
+            let help = "for others, give the cluster an address that they can reach, and that its certificate names";
+            findings.push(Finding::remark("local-address", Severity::Low, text).help(help));
+        }
+        if let Some(proxy) = self.route.proxy().filter(|proxy| proxy.source == PROXY_URL) {
+            let text = format!(
+                "the cluster is reached through {} (proxy-url of the kubeconfig), and an artifact cannot say that: \
+                 whoever uses it has to be told",
+                proxy.address()
+            );
+            let help = "set HTTPS_PROXY where it is used, or add proxy-url to the kubeconfig that is made of it";
+            findings.push(Finding::remark("proxy-needed", Severity::Medium, text).help(help));
+        }
+        findings
+    }
+}
+
+/// The field of a kubeconfig that names a proxy.
+const PROXY_URL: &str = "proxy-url";
 
 /// What a kubeconfig can have beside the server and its CA. In a connection it is passed over.
 const OTHERS_OF_CLUSTER: [&str; 6] = [
@@ -501,7 +532,7 @@ pub fn from_kubeconfig(context: &Context) -> Result<Connection, Vec<Finding>> {
     let name = cluster.tls_server_name.as_deref().filter(|name| !name.is_empty());
     let name = name.and_then(|name| problems.keep("/cluster/tls-server-name", server_name(name)));
     let proxy = cluster.proxy_url.as_deref().filter(|url| !url.is_empty());
-    let proxy = proxy.and_then(|url| problems.keep("/cluster/proxy-url", Proxy::parse(url, "proxy-url")));
+    let proxy = proxy.and_then(|url| problems.keep("/cluster/proxy-url", Proxy::parse(url, PROXY_URL)));
     let login = login(context, &mut problems);
     match (server, ca, login) {
         (Some(server), Some(ca), Some(login)) if problems.0.is_empty() => Ok(Connection {

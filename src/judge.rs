@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::{
     accept,
     artifact::Artifact,
-    cli::Action,
+    cli::{Action, Publishing},
     connection::Trust,
     desired::Desired,
     error::Exit,
@@ -73,7 +73,7 @@ pub fn judge(action: &str, given: &Given<'_>) -> Verdict {
     let (out, log) = (Shared::default(), Shared::default());
     let report = Report::new(Box::new(out.clone()), Box::new(log.clone()), Look::default());
     report.begin(action.as_str());
-    let terms = Terms { action, publish: false, timeout_seconds: None };
+    let terms = Terms { action, publish: Publishing::Never, timeout_seconds: None };
     let accepted = accept(documents.parse(action), &terms, &report);
     let (objects, artifact) = match &accepted {
         Ok((request, _)) if action == Action::Decommission => (objects(request), None),

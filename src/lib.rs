@@ -25,10 +25,12 @@ mod cli;
 mod cluster;
 mod connection;
 mod credential;
+mod defaults;
 mod desired;
 pub mod error;
 pub mod finding;
 mod grant;
+mod host;
 mod inputs;
 mod inventory;
 #[doc(hidden)]
@@ -194,6 +196,7 @@ async fn work(options: &RunOptions, run: &Run<'_>, output: Option<OutputFile>) -
     match options.action {
         Action::Plan => {
             let changes = run::plan(run).await?;
+            tell_limits(run);
             run.report.done(if changes { "planned: there are changes," } else { "planned: nothing to change," });
             Ok(changes)
         }
@@ -208,6 +211,9 @@ async fn work(options: &RunOptions, run: &Run<'_>, output: Option<OutputFile>) -
             };
             run::provision(run, deliver).await?;
             let kept = options.output.is_none() && run.request.platform.is_none();
+            if !kept {
+                tell_limits(run);
+            }
             run.report.done(if kept {
                 "the credential is proved, and in the cluster only (no --output),"
             } else {
@@ -221,6 +227,11 @@ async fn work(options: &RunOptions, run: &Run<'_>, output: Option<OutputFile>) -
             Ok(false)
         }
     }
+}
+
+/// What the holder of the artifact has to know of its address.
+fn tell_limits(run: &Run<'_>) {
+    run.request.connection.limits().into_iter().for_each(|finding| run.report.finding(finding));
 }
 
 fn print_permissions(params: Option<&Path>, name: Option<String>, report: &Report) -> Result<(), Failure> {

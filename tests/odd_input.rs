@@ -1005,7 +1005,7 @@ fn unknown_members_are_passed_over_where_others_may_add_some() {
     ] {
         put(&mut instance, place, odd.clone());
     }
-    assert_eq!(instance.ask("plan", &[]).expect_code(0).document()["findings"], json!([]));
+    assert!(support::told(&instance.ask("plan", &[]).expect_code(0).document()).is_empty());
     let long = "S3CRET".repeat(10);
     for place in
         ["/params/new", "/params/Rules", "/config/output_shap", "/config/release_name", "/config/kubernetes_cluster"]

@@ -10,13 +10,14 @@ mod warning;
 pub use refusal::{denied, needed, not_grantable, summary};
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     pin::Pin,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
+use futures_util::future::join_all;
 use http_body_util::BodyExt as _;
 use kube::{
     Client, Config,
@@ -34,7 +35,8 @@ use tower::ServiceBuilder;
 
 use crate::{
     connection::{CaBundle, Connection, Login},
-    credential::{Identity, Review},
+    credential::{Identity, Review, Verdict},
+    defaults::{self, Stock},
     error::{Code, Failure},
     login::{Credentials, LoggedIn, Session},
     name::Namespace,
@@ -225,7 +227,7 @@ impl<'a> Cluster<'a> {
         }
     }
 
-    /// The server's version, as in `v1.36.3`.
+    /// The server's version, as in `v1.37.2`.
     ///
     /// # Errors
     /// Why that could not be asked.
@@ -534,11 +536,23 @@ impl<'a> Cluster<'a> {
     ///
     /// # Errors
     /// Why that could not be asked.
-    pub async fn allowed(&self, atom: Atom<'_>) -> Result<bool, Failure> {
+    pub async fn allowed(&self, atom: Atom<'_>) -> Result<Verdict, Failure> {
+        self.verdict(atom, None).await
+    }
+
+    /// Whether a ServiceAccount may do one thing, as it is judged once it is there.
+    ///
+    /// # Errors
+    /// Why that could not be asked.
+    pub async fn allowed_to(&self, account: &Reference, atom: Atom<'_>) -> Result<Verdict, Failure> {
+        self.verdict(atom, Some(account)).await
+    }
+
+    async fn verdict(&self, atom: Atom<'_>, account: Option<&Reference>) -> Result<Verdict, Failure> {
         const DOING: &str = "asking the server for one permission";
 
         let verb = atom.verb;
-        let spec = match atom.target {
+        let mut spec = match atom.target {
             Target::Resource { group, resource, name } => {
                 let (resource, subresource) = resource.split_once('/').unwrap_or((resource, ""));
                 let name = name.unwrap_or_default();
@@ -550,12 +564,42 @@ impl<'a> Cluster<'a> {
             }
             Target::Url(url) => json!({"nonResourceAttributes": {"path": url, "verb": verb}}),
         };
-        let review =
-            self.review(DOING, "authorization.k8s.io", "SelfSubjectAccessReview", json!({"spec": spec})).await?;
-        Ok(review.pointer("/status/allowed") == Some(&Value::Bool(true)))
+        let kind = match account {
+            None => "SelfSubjectAccessReview",
+            Some(Reference { namespace, name, .. }) => {
+                let namespace = namespace.as_deref().unwrap_or_default();
+                spec["user"] = json!(format!("system:serviceaccount:{namespace}:{name}"));
+                let own = format!("system:serviceaccounts:{namespace}");
+                spec["groups"] = json!(["system:serviceaccounts", own, "system:authenticated"]);
+                "SubjectAccessReview"
+            }
+        };
+        let review = self.review(DOING, "authorization.k8s.io", kind, json!({"spec": spec})).await?;
+        let allowed = review.pointer("/status/allowed") == Some(&Value::Bool(true));
+        Ok(Verdict { allowed, reason: text(&review, "/status/reason") })
     }
 
-    /// A review, which the server answers for whoever asks.
+    /// The bindings that the server has made by itself, and the ClusterRoles that they name for every ServiceAccount.
+    ///
+    /// # Errors
+    /// Why they could not be read.
+    pub async fn stock(&self) -> Result<Stock, Failure> {
+        let place = Reference::at_cluster(Kind::ClusterRoleBinding, "");
+        let attempt = self.attempt("listing", "list", Some(&place));
+        // As the server remembers them, all in one answer.
+        let parameters = labelled(&format!("{}={}", defaults::STOCK.0, defaults::STOCK.1)).match_any();
+        let answer = self.send(&attempt, collection(&place).list(&parameters)).await?;
+        let bindings = list(&answer, "/items").iter().map(|it| (text(it, "/metadata/name"), Seen::of(it).live));
+        let bindings: Vec<_> = bindings.collect();
+        let roles = BTreeSet::from_iter(Stock::roles_of_everyone(&bindings)).into_iter().map(async |name| {
+            let role = self.get(&Reference::at_cluster(Kind::ClusterRole, &name)).await?;
+            Ok(role.map(|role| (name, role.live)))
+        });
+        let roles = Failure::all(join_all(roles).await)?.into_iter().flatten().collect();
+        Ok(Stock { bindings, roles })
+    }
+
+    /// A review; those of oneself the server answers for whoever asks.
     async fn review(&self, doing: &str, group: &str, kind: &str, mut question: Value) -> Result<Value, Failure> {
         let resource = format!("{}s", kind.to_lowercase());
         let attempt = Attempt { review: Some((group, &resource)), ..self.attempt(doing, "create", None) };

@@ -15,7 +15,7 @@ use serde_json::{Map, Value};
 
 use crate::{
     artifact::{self, Form},
-    cli::Action,
+    cli::{Action, Publishing},
     connection::{self, Connection, Shape, Trust},
     finding::{Finding, Severity},
     grant::{Authority, Grant, Place, Scope},
@@ -112,7 +112,7 @@ pub struct Terms {
     /// What is to be done.
     pub action: Action,
     /// Whether the platform is told.
-    pub publish: bool,
+    pub publish: Publishing,
     /// The command line's bound on the whole run.
     pub timeout_seconds: Option<u64>,
 }
@@ -130,11 +130,13 @@ pub fn parse(inputs: &Inputs, terms: &Terms, mut findings: Vec<Finding>) -> Pars
         findings.append(&mut remarks);
         connection
     });
-    let platform = if terms.publish {
-        let name = params.as_ref().map_or("", |params| params.name.as_str());
-        keep(&mut findings, platform::parse(&inputs.platform, name, inputs.bundle.as_ref(), &inputs.proxies)).map(Some)
-    } else {
+    let platform = if terms.publish == Publishing::Never {
         Some(None)
+    } else {
+        let name = params.as_ref().map_or("", |params| params.name.as_str());
+        let bundle = inputs.bundle.as_ref();
+        let parsed = platform::parse(&inputs.platform, name, terms.publish, bundle, &inputs.proxies);
+        keep(&mut findings, parsed).map(Some)
     };
     let timeout = timeout(inputs, terms, &mut findings);
     let form = match (&params, &connection) {
@@ -391,7 +393,10 @@ fn connection(inputs: &Inputs, terms: &Terms) -> Result<(Connection, Vec<Finding
     }
     let host = connection.server.uri().host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
     connection.tls_server_name = connection.tls_server_name.filter(|name| name.to_str() != host);
-    if terms.publish && terms.action != Action::Decommission && connection.tls_server_name.is_some() {
+    if terms.publish != Publishing::Never
+        && terms.action != Action::Decommission
+        && connection.tls_server_name.is_some()
+    {
         let text = "the artifact cannot say a tls-server-name, and whoever gets it from the platform could not be told: \
                     publish with a server whose certificate is for its host";
         return Err(refused(text.to_owned()));

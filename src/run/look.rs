@@ -27,7 +27,7 @@ pub struct Sight {
     pub observed: Observed,
     /// The tokens in the Secrets, by generation.
     pub tokens: Vec<(u32, Token)>,
-    /// As in `v1.36.3`; none from a server that hides it.
+    /// As in `v1.37.2`; none from a server that hides it.
     pub server_version: Option<String>,
     /// What the parent credential may do, scope by scope.
     pub rights: Rights,

@@ -48,6 +48,8 @@ pub struct Run<'a> {
     pub report: &'a Report,
     /// The CA of the system that the server was verified against.
     verified_by: OnceCell<CaBundle>,
+    /// The server's version, once it was asked.
+    server_version: OnceCell<String>,
     /// Whether it was said that the artifact cannot say the server's name.
     said: Cell<bool>,
 }
@@ -56,7 +58,19 @@ impl<'a> Run<'a> {
     /// A run that has done nothing yet.
     #[must_use]
     pub const fn new(request: &'a Request, budget: Budget, report: &'a Report) -> Self {
-        Self { request, budget, report, verified_by: OnceCell::new(), said: Cell::new(false) }
+        Self {
+            request,
+            budget,
+            report,
+            verified_by: OnceCell::new(),
+            server_version: OnceCell::new(),
+            said: Cell::new(false),
+        }
+    }
+
+    /// The server's version; none before the first look, and from a server that hides it.
+    fn server_version(&self) -> Option<&str> {
+        self.server_version.get().map(String::as_str)
     }
 
     fn patience(&self) -> Patience<'a> {
@@ -131,6 +145,9 @@ impl<'a> Run<'a> {
         let version = sight.server_version.as_deref().unwrap_or("of unknown version");
         self.report.step("observe", &format!("Kubernetes {version}"), Some(started.elapsed()));
         self.report.server_version(sight.server_version.clone());
+        if let Some(version) = &sight.server_version {
+            let _ = self.server_version.set(version.clone());
+        }
         if !sight.inventory_is_whole {
             let text =
                 format!("the annotation {INVENTORY} of the ServiceAccount cannot be read: not every place is known");

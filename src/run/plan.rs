@@ -7,6 +7,7 @@ use super::{
     compare::{Trial, compare, refusal, remarks, trials},
     former,
     look::Sight,
+    proof::{EVERYTHING, unlimited},
     rights::with_ways_out,
 };
 use crate::{
@@ -36,6 +37,9 @@ pub async fn plan(run: &Run<'_>) -> Result<bool, Failure> {
         run.report.finding(remark);
     }
 
+    if sight.rights.lack_what_rbac_lists() && is_unlimited(run, &cluster).await {
+        run.report.finding(unlimited("the credential"));
+    }
     for home in former::look(run, &cluster, &sight).await? {
         let then = "a provision takes them back when the new credential is handed out";
         for remark in home.remarks(run.request, Severity::High, then) {
@@ -60,6 +64,12 @@ pub async fn plan(run: &Run<'_>) -> Result<bool, Failure> {
         Some(failure) => Err(failure),
         None => verdict.map(|()| changes),
     }
+}
+
+/// Whether another authorizer than RBAC allows the ServiceAccount everything, there or not; unknown is no.
+async fn is_unlimited(run: &Run<'_>, cluster: &Cluster<'_>) -> bool {
+    let verdict = cluster.allowed_to(&run.request.names.service_account(), EVERYTHING).await;
+    verdict.is_ok_and(|verdict| verdict.is_by_another_authorizer())
 }
 
 /// Lets the server try each change. What it cannot try is simulated; in a namespace that is not there yet nothing can

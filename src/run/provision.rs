@@ -18,6 +18,7 @@ use crate::{
     credential::{Expected, Unfit, check_claims},
     desired::Desired,
     error::{Code, Exit, Failure},
+    finding::{Finding, Severity},
     object::Live,
     observed::Observed,
     plan::{Plan, all_atoms, granted_rules, held_at, leftovers},
@@ -64,6 +65,7 @@ async fn establish(
     deliver: impl FnOnce(&Artifact) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
     let mut sight = run.look(cluster).await?;
+    let was_here = sight.observed.service_account.is_some() || !sight.former_homes.is_empty();
     let made = match make(run, cluster, account, &mut sight).await {
         Err(failure) if failure.code == Code::AnotherCluster && is_dead(run, &sight).await => {
             sight = run.look(cluster).await?;
@@ -80,7 +82,9 @@ async fn establish(
         findings,
         ..Failure::new(Code::ArtifactInvalid, "building the artifact", "it does not fit its schema")
     })?;
-    hand_over(run, dialled, &artifact).await?;
+    if hand_over(run, dialled, &artifact).await? && !was_here {
+        run.report.finding(cluster_changed(run));
+    }
     deliver(&artifact)?;
     retire(run, cluster, &sight, &plan).await?;
     former::clear(run, cluster, &sight).await
@@ -168,7 +172,7 @@ async fn make(
         if shrinks {
             proof::prove_wanted(run, &holder, &claim).await?;
         } else {
-            proof::prove(run, &holder, &claim, &lost).await?;
+            proof::prove(run, cluster, &holder, &claim, &lost).await?;
         }
         Ok::<_, Failure>(holder)
     };
@@ -182,7 +186,7 @@ async fn make(
         let cleared = leftovers(request, &sight.observed).map(|(place, _)| &place.scope).collect();
         let lost = Taken { kept, cleared, ..lost };
         run.report.permissions(permissions);
-        proof::prove(run, &holder, &claim, &lost).await?;
+        proof::prove(run, cluster, &holder, &claim, &lost).await?;
     }
     Ok(Made { token, dialled, plan })
 }
@@ -232,12 +236,26 @@ async fn dial(run: &Run<'_>) -> Option<Result<transport::Http, Trouble>> {
     Some(publish::dial(run.request.platform.as_ref()?, &run.budget).await)
 }
 
+/// That the platform had a credential of an instance of which this cluster had nothing.
+fn cluster_changed(run: &Run<'_>) -> Finding {
+    let name = &run.request.name;
+    let text = format!(
+        "the platform had a credential of {name} already, and this cluster had nothing of it: if the connection was \
+         pointed at another cluster, or the namespace was changed, the earlier credential still works there"
+    );
+    let help =
+        format!("decommission it there by hand: k8s-token decommission --name {name}, with that cluster's login");
+    Finding::remark("cluster-changed", Severity::Medium, text).help(help)
+}
+
+/// True when the platform had something published by an earlier deployment.
 async fn hand_over(
     run: &Run<'_>,
     dialled: Option<Result<transport::Http, Trouble>>,
     artifact: &Artifact,
-) -> Result<(), Failure> {
-    let Some(platform) = &run.request.platform else { return Ok(()) };
+) -> Result<bool, Failure> {
+    let Some(platform) = &run.request.platform else { return Ok(false) };
+    platform.clear_text().into_iter().for_each(|finding| run.report.finding(finding));
     let started = Instant::now();
     let _waiting = run.report.waiting("publishing the artifact");
     let title = format!("Kubernetes token {} for namespace {}", run.request.name, run.request.namespace);
@@ -247,7 +265,7 @@ async fn hand_over(
             .publish(&title, artifact)
             .await
     };
-    publishing.await.map_err(|failure| {
+    let replaced = publishing.await.map_err(|failure| {
         let has_it = if failure.unsettled { "may not have it yet" } else { "does not have it yet" };
         failure
             .state(format!("the credential is in the cluster, proved and working; the platform {has_it}"))
@@ -255,5 +273,5 @@ async fn hand_over(
     })?;
     let what = format!("field {} at {}", crate::request::FIELD, platform.address());
     run.report.step("publish", &what, Some(started.elapsed()));
-    Ok(())
+    Ok(replaced)
 }

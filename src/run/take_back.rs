@@ -60,6 +60,7 @@ pub async fn decommission(run: &Run<'_>) -> Result<bool, Failure> {
 
 async fn platform_side(run: &Run<'_>) -> Result<bool, Failure> {
     let Some(platform) = &run.request.platform else { return Ok(false) };
+    platform.clear_text().into_iter().for_each(|finding| run.report.finding(finding));
     let started = Instant::now();
     let publisher = Publisher::connect(platform, run.patience().within(publish::TIME), None).await?;
     let found = publisher.retract().await?;

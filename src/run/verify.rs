@@ -10,6 +10,7 @@ use crate::{
     cluster::{Cluster, Way},
     connection::Trust,
     credential::{Claimed, Expected, claimed},
+    defaults::Defaults,
     error::{Code, Failure},
     finding::{Finding, Severity},
     grant::{Grant, Scope},
@@ -65,11 +66,13 @@ pub async fn verify(credential: &Credential, patience: Patience<'_>) -> Result<(
     let waiting = report.waiting("proving the credential");
     let (version, proof) = tokio::join!(holder.version(), proof::prove_at_once(&holder, &claim, &scopes));
     drop(waiting);
-    report.server_version(version.ok());
+    let version = version.ok();
+    report.server_version(version.clone());
     let mut proof = proof.map_err(|failure| match failure.code {
         Code::RulesNotAllowed => failure.next("provision again: it puts right what others have changed"),
         _ => failure,
     })?;
+    let defaults = Defaults::of(version.as_deref());
     if credential.wanted.is_some() {
         // What a ClusterRole allows is not for its holder to read: there nothing can be told from excess.
         let others =
@@ -86,11 +89,16 @@ pub async fn verify(credential: &Credential, patience: Patience<'_>) -> Result<(
         }
         let what = format!("{service_account}: {} allowed, {} neighbours denied", proof.allowed, proof.denied);
         report.step("prove", &what, Some(started.elapsed()));
-        proof::tell_excess(report, &proof);
+        let excess = proof::beyond_defaults(&defaults, None, &mut proof).await;
+        proof::tell_excess(report, &proof, &excess);
     } else {
         let what = format!("{service_account}: it is the one that it says it is");
         report.step("prove", &what, Some(started.elapsed()));
+        proof::beyond_defaults(&defaults, None, &mut proof).await;
         report.may(&proof.excess);
+        if proof.unlimited {
+            report.finding(proof::unlimited("the credential"));
+        }
     }
     report.proof(proof);
     Ok(())

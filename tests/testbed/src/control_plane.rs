@@ -44,6 +44,8 @@ pub struct Options {
     /// How many requests the API server works on at the same time, reads and writes apart; one more is answered by
     /// 429. Without it the server's own limits, far above what tests do.
     pub requests_at_once: Option<u32>,
+    /// What decides who may do what, as `--authorization-mode` has it. Without it `Node,RBAC`.
+    pub authorization_mode: Option<String>,
     /// More arguments for kube-apiserver; the last one of a name counts.
     pub api_server_arguments: Vec<String>,
     /// More arguments for kube-controller-manager.
@@ -194,7 +196,7 @@ impl ControlPlane {
         &self.admin.ca
     }
 
-    /// What the server says it is, as `v1.36.3`.
+    /// What the server says it is, as `v1.37.2`.
     #[must_use]
     pub fn version(&self) -> &str {
         &self.version
@@ -289,8 +291,9 @@ impl ControlPlane {
         let stored = match &grant.rights {
             Rights::Rules(rules) => rules.clone(),
             Rights::ClusterRole(existing) => {
-                let role = self.expect("GET", &format!("{api}/clusterroles/{existing}"), None)?;
-                role["rules"].as_array().cloned().unwrap_or_default()
+                // A server that has no RBAC among its authorizers makes none of the usual roles.
+                let role = self.masters.send("GET", &format!("{api}/clusterroles/{existing}"), None, None)?;
+                role.body["rules"].as_array().cloned().unwrap_or_default()
             }
         };
         self.await_right(persona, grant.namespace.as_deref(), &stored)
@@ -620,7 +623,7 @@ fn api_server_arguments(directory: &Path, port: u16, options: &Options) -> Vec<S
         "--endpoint-reconciler-type=none".to_owned(),
         format!("--secure-port={port}"),
         "--service-cluster-ip-range=10.0.0.0/24".to_owned(),
-        "--authorization-mode=Node,RBAC".to_owned(),
+        format!("--authorization-mode={}", options.authorization_mode.as_deref().unwrap_or("Node,RBAC")),
         format!("--client-ca-file={directory}/ca.crt"),
         format!("--tls-cert-file={directory}/apiserver.crt"),
         format!("--tls-private-key-file={directory}/apiserver.key"),
@@ -659,7 +662,7 @@ fn controller_arguments(directory: &Path, options: &Options) -> Vec<String> {
         "--kube-api-burst=400".to_owned(),
     ];
     if !options.no_token_controller {
-        // With this file 1.36 starts the tokens controller whatever the list says.
+        // With this file 1.36 and later start the tokens controller whatever the list says.
         controllers.push_str(",serviceaccount-token");
         arguments.push(format!("--service-account-private-key-file={directory}/sa.key"));
     }

@@ -120,6 +120,8 @@ impl Hold {
 struct Resource {
     name: Value,
     payload: Value,
+    /// Published more than once.
+    replaced: bool,
 }
 
 #[derive(Debug)]
@@ -467,7 +469,8 @@ impl Shared {
             let old = ["data", "specs"].into_iter().filter_map(|key| Some((key.to_owned(), body.get(key)?.clone())));
             Value::Object(old.collect())
         });
-        state.resources.insert(field.clone(), Resource { name: body["name"].clone(), payload });
+        let replaced = state.resources.contains_key(&field);
+        state.resources.insert(field.clone(), Resource { name: body["name"].clone(), payload, replaced });
         Answer::json(status, &self.shown(state, &field))
     }
 
@@ -539,7 +542,8 @@ impl Shared {
             shown["version_constraint"] = Value::Null;
             shown["available_upgrade"] = Value::Null;
             shown["created_at"] = json!("2026-09-01T00:00:00Z");
-            shown["updated_at"] = json!("2026-09-01T00:00:00Z");
+            let day = if resource.replaced { "02" } else { "01" };
+            shown["updated_at"] = json!(format!("2026-09-{day}T00:00:00Z"));
         }
         shown
     }

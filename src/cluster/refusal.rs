@@ -31,7 +31,7 @@ pub struct Status {
     /// The code of the answer.
     pub code: u16,
     /// False for what no Kubernetes API has written: overloaded servers, gateways and proxies answer in a text.
-    is_status: bool,
+    from_kubernetes: bool,
     message: String,
     reason: String,
     /// Resource, group and name of what it is about, as the server understood the request.
@@ -55,7 +55,7 @@ impl Status {
         let after = document.pointer("/details/retryAfterSeconds").and_then(Value::as_u64).filter(|after| *after > 0);
         Self {
             code,
-            is_status: true,
+            from_kubernetes: true,
             message: text("/message"),
             reason: text("/reason"),
             resource: text("/details/kind"),
@@ -94,7 +94,7 @@ impl Status {
     /// Who says it, and what.
     fn meaning(&self) -> Meaning<'_> {
         let message = self.message.as_str();
-        if !self.is_status {
+        if !self.from_kubernetes {
             return Meaning::Other;
         }
         // k8s.io/apiserver/pkg/admission/plugin/webhook/errors/statuserror.go
@@ -402,7 +402,7 @@ impl Attempt<'_> {
                 self.failure(Code::ServerError, format!("429: the server is overloaded{cause}"))
             }
             code @ (408 | 500..=599) => in_doubt(code),
-            code if !status.is_status => {
+            code if !status.from_kubernetes => {
                 let cause = "the answer is not one of a Kubernetes API";
                 let cause = if text.is_empty() { cause.to_owned() } else { format!("{cause}: {text}") };
                 self.failure(Code::NotKubernetes, stated(code, &cause))

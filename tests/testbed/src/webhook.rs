@@ -46,8 +46,10 @@ pub struct WebhookServer {
     _stop: oneshot::Sender<()>,
 }
 
+type Handler = Box<dyn Fn(&str, &Value) -> WebhookAnswer + Send + Sync>;
+
 struct Shared {
-    answer: Box<dyn Fn(&str, &Value) -> WebhookAnswer + Send + Sync>,
+    answer: Handler,
     asked: Arc<Mutex<Vec<String>>>,
 }
 
@@ -71,7 +73,7 @@ impl WebhookServer {
 
     fn open(
         acceptor: Option<TlsAcceptor>,
-        answer: Box<dyn Fn(&str, &Value) -> WebhookAnswer + Send + Sync>,
+        answer: Handler,
     ) -> Result<Self, Error> {
         let listener = TcpListener::bind("127.0.0.1:0").doing("listening")?;
         let address = listener.local_addr().doing("listening")?;

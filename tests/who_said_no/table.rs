@@ -177,10 +177,8 @@ fn quota(counted: bool) -> Arrange {
         let quotas = format!("/api/v1/namespaces/{}/resourcequotas", scene.namespace);
         scene.cp.post(&quotas, &json!({"metadata": {"name": "none"}, "spec": {"hard": hard}}));
         let made = format!("{quotas}/none");
-        if counted {
-            let status = json!({"status": {"hard": hard, "used": hard}});
-            scene.cp.merge_patch(&format!("{made}/status"), &status);
-        }
+        let status = if counted { json!({"hard": hard, "used": hard}) } else { json!({"hard": hard}) };
+        scene.cp.merge_patch(&format!("{made}/status"), &json!({"status": status}));
         Denier { made: vec![made], ..Denier::default() }
     })
 }
@@ -202,7 +200,7 @@ fn racer() -> Arrange {
     })
 }
 
-/// A level of priority and fairness that has no seat.
+/// A level of priority and fairness that has no seat left.
 fn no_seat() -> Arrange {
     Box::new(|scene| {
         let persona = scene.cp.persona("seatless", &[Grant::cluster_role("cluster-admin")]);
@@ -225,11 +223,23 @@ fn no_seat() -> Arrange {
             scene.cp.post(&format!("{api}/{kind}"), &json!({"metadata": {"name": name}, "spec": spec}));
             format!("{api}/{kind}/{name}")
         });
+        // A level of no share still has a seat for one request: here is one that keeps it.
+        let url = crate::answering(&format!("{name}-seat"), WebhookAnswer::Silence);
+        let slow = json!({"timeoutSeconds": 30});
+        let admission = Admission::webhook(scene.cp, name, "configmaps", VALIDATING, &url, &slow);
+        let (path, token, kept) = (arrange::collection(name, "configmaps"), persona.token.clone(), made[1].clone());
+        let until = std::time::Instant::now() + std::time::Duration::from_secs(60);
+        std::thread::spawn(move || {
+            let map = json!({"metadata": {"name": "slow"}});
+            while std::time::Instant::now() < until && crate::control_plane().get(&kept).is_some() {
+                let _ = crate::control_plane().request("POST", &path, Some(&token), Some(&map));
+            }
+        });
         testbed::eventually("the level has no seat", || {
             let path = arrange::collection(scene.namespace, "secrets");
             (scene.cp.request("GET", &path, Some(&persona.token), None).status == 429).then_some(())
         });
-        Denier { parent: Some(persona), made: made.into(), ..Denier::default() }
+        Denier { admission, parent: Some(persona), made: made.into(), ..Denier::default() }
     })
 }
 
@@ -277,11 +287,10 @@ pub fn table() -> Vec<Row> {
             &["the parent credential may not grant what it does not hold: list pods in namespace "],
         ),
     );
-    for reason in ["Invalid", "Forbidden", "Unauthorized", "RequestEntityTooLarge"] {
+    for reason in ["Invalid", "Forbidden", "RequestEntityTooLarge"] {
         let who = match reason {
             "Invalid" => "ValidatingAdmissionPolicy, reason Invalid (422), in any words",
             "Forbidden" => "ValidatingAdmissionPolicy, reason Forbidden (403), in any words",
-            "Unauthorized" => "ValidatingAdmissionPolicy, reason Unauthorized (401), in any words",
             _ => "ValidatingAdmissionPolicy, reason RequestEntityTooLarge (413), in any words",
         };
         rows.push(row(who, "serviceaccounts", policy(reason)).variants(DISGUISES.len()).denied(says_house));
@@ -362,8 +371,13 @@ pub fn table() -> Vec<Row> {
             ),
     );
     rows.push(
-        row("webhook that denies under a code that HTTP does not have", "serviceaccounts", webhook(VALIDATING, Value::Null, denials(&[house_rules(1000, "")])))
-            .fault(&["500: This request caused apiserver to panic"]),
+        row("webhook that denies under a code that HTTP does not have (the server breaks the connection)", "serviceaccounts", webhook(VALIDATING, Value::Null, denials(&[house_rules(1000, "")])))
+            .ends(
+            end("connection-lost", 5, NOTHING),
+            end("connection-lost", 5, "Role"),
+            end("connection-lost", 5, ACCOUNT),
+            &["(tried 5 times)"],
+        ),
     );
     rows.push(
         row("webhook that is down", "serviceaccounts", {
@@ -409,9 +423,9 @@ pub fn table() -> Vec<Row> {
         .ends(end("ok", 1, NOTHING), end("ok", 1, ALL), end("ok", 1, NOTHING), &[]),
     );
 
-    let owner = json!({"mutations": [{"patchType": "JSONPatch", "jsonPatch": {"expression":
-        "[JSONPatch{op: \"add\", path: \"/metadata/ownerReferences\", value: [{\"apiVersion\": \"v1\", \"kind\": \"ConfigMap\", \
-          \"name\": \"x\", \"uid\": \"1\", \"blockOwnerDeletion\": true}]}]"}}]});
+    let owner = json!({"mutations": [{"patchType": "ApplyConfiguration", "applyConfiguration": {"expression":
+        "Object{metadata: Object.metadata{ownerReferences: [Object.metadata.ownerReferences{apiVersion: \"v1\", \
+          kind: \"Pod\", name: \"x\", uid: \"1\", blockOwnerDeletion: true}]}}"}}]});
     rows.push(
         row("OwnerReferencesPermissionEnforcement, of an owner that a policy adds", "serviceaccounts", Box::new(move |scene| {
             let mut rules = own(&OWN);
@@ -457,7 +471,7 @@ pub fn table() -> Vec<Row> {
         .ends(
             end("namespace-terminating", 0, NOTHING),
             end("namespace-terminating", 0, NOTHING),
-            end("ok", 0, NOTHING),
+            end("ok", 1, NOTHING),
             &["is being deleted"],
         ),
     );

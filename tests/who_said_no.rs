@@ -5,6 +5,10 @@
 
 #[path = "who_said_no/arrange.rs"]
 mod arrange;
+#[path = "who_said_no/elsewhere.rs"]
+mod elsewhere;
+#[path = "who_said_no/page.rs"]
+mod page;
 mod support;
 #[path = "who_said_no/table.rs"]
 mod table;
@@ -75,8 +79,7 @@ fn run(row: &Row, denier: &mut Denier<'_>, action: &str, namespace: &str, expect
     if found != (expected.code, expected.asked, expected.left.to_owned()) {
         problems.push(format!("{found:?} instead of {expected:?}"));
     }
-    let all_is_well = [row.plan, row.provision, row.decommission].iter().all(|end| end.code == "ok");
-    if expected.code != "ok" || all_is_well {
+    if expected.code != "ok" || row.is_only_told() {
         let unsaid = row.says.iter().filter(|words| !ran.stderr.contains(**words));
         problems.extend(unsaid.map(|words| format!("no {words:?}")));
     }
@@ -105,20 +108,27 @@ fn variant(row: &Row, variant: usize) -> Vec<String> {
         if deleting {
             Instance::new(cp.admin(), &namespace).ask("provision", &[]).expect_code(0);
         }
-        let scene = Scene { cp, namespace: &namespace, on: row.on, deleting, variant };
+        let scene = Scene { cp, namespace: &namespace, on: row.on, variant };
         let mut denier = (row.arrange)(&scene);
         let expected = if deleting { row.decommission } else { row.provision };
         if denier.verdict.is_none() && expected.asked > 0 && expected.code != "ok" {
             arrange::in_force(cp, denier.parent.as_ref().unwrap_or(cp.admin()), &namespace, on, deleting);
         }
-        let actions: &[(&str, End)] =
-            if deleting { &[("decommission", row.decommission)] } else { &[("plan", row.plan), ("provision", row.provision)] };
+        if row.is_only_told() {
+            arrange::in_the_audit_log(cp, &namespace, on);
+        }
+        let actions: &[(&str, End)] = if deleting {
+            &[("decommission", row.decommission)]
+        } else {
+            &[("plan", row.plan), ("provision", row.provision)]
+        };
         for (action, expected) in actions {
             problems.extend(run(row, &mut denier, action, &namespace, *expected).err());
             if *action == "plan" && !expected.left.is_empty() {
                 cp.delete(&arrange::path(&namespace, on)); // what somebody else has made meanwhile
             }
         }
+        drop(std::mem::take(&mut denier.admission));
         for path in denier.made.iter().rev() {
             cp.delete(path);
         }
@@ -131,8 +141,11 @@ fn everything_that_refuses_a_request_is_told_from_everything_else() {
     LazyLock::force(&WEBHOOKS);
     let rows = table();
     let filter = std::env::var("ROWS").unwrap_or_default();
-    let todo: Vec<(&Row, usize)> =
-        rows.iter().filter(|row| row.who.contains(&filter)).flat_map(|row| (0..row.variants).map(move |variant| (row, variant))).collect();
+    let todo: Vec<(&Row, usize)> = rows
+        .iter()
+        .filter(|row| row.who.contains(&filter))
+        .flat_map(|row| (0..row.variants).map(move |variant| (row, variant)))
+        .collect();
     let next = AtomicUsize::new(0);
     let problems = Mutex::new(Vec::new());
     thread::scope(|scope| {

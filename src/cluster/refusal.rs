@@ -195,8 +195,7 @@ enum Meaning<'s> {
 #[derive(Debug, PartialEq, Eq)]
 struct Unauthorized<'s> {
     user: &'s str,
-    verb: &'s str,
-    target: Target<'s>,
+    atom: Atom<'s>,
     /// What an authorizer adds, if it does.
     reason: &'s str,
 }
@@ -205,20 +204,21 @@ impl<'s> Unauthorized<'s> {
     fn parse(words: &'s str, name: &'s str) -> Option<Self> {
         let (user, rest) = quoted(words.strip_prefix("User ")?)?;
         let (verb, rest) = rest.strip_prefix(" cannot ")?.split_once(' ')?;
-        let (target, rest) = if let Some(path) = rest.strip_prefix("path ") {
+        let (namespace, target, rest) = if let Some(path) = rest.strip_prefix("path ") {
             let (path, rest) = quoted(path)?;
-            (Target::Url(path), rest)
+            (None, Target::Url(path), rest)
         } else {
             let (resource, rest) = quoted(rest.strip_prefix("resource ")?)?;
             let (group, rest) = quoted(rest.strip_prefix(" in API group ")?)?;
-            let rest = match rest.strip_prefix(" in the namespace ") {
-                Some(namespace) => quoted(namespace)?.1,
-                None => rest.strip_prefix(" at the cluster scope")?,
+            let (namespace, rest) = match rest.strip_prefix(" in the namespace ") {
+                Some(namespace) => quoted(namespace).map(|(namespace, rest)| (Some(namespace), rest))?,
+                None => (None, rest.strip_prefix(" at the cluster scope")?),
             };
-            (Target::Resource { group, resource, name: Some(name).filter(|name| !name.is_empty()) }, rest)
+            let name = Some(name).filter(|name| !name.is_empty());
+            (namespace, Target::Resource { group, resource, name }, rest)
         };
         let reason = if rest.is_empty() { rest } else { rest.strip_prefix(": ")? };
-        Some(Self { user, verb, target, reason })
+        Some(Self { user, atom: Atom { namespace, target, verb }, reason })
     }
 }
 
@@ -365,7 +365,11 @@ impl Attempt<'_> {
                 Some(missing) => {
                     let mut failure = denied(self.doing, vec![missing]);
                     if !denial.reason.is_empty() {
-                        failure.cause = format!("{}: {}", failure.cause, shown(denial.reason, 300));
+                        let reason = shown(denial.reason, 300);
+                        failure.cause = format!("{}: {reason}", failure.cause);
+                        for finding in &mut failure.findings {
+                            finding.help = Some(format!("the authorizer says: {reason}"));
+                        }
                     }
                     self.about(failure)
                 }
@@ -418,9 +422,9 @@ impl Attempt<'_> {
     /// review, with the verb that the server names (an apply of an absent object needs `create` beside `patch`). Before
     /// a request is made as another user, the right to do so is asked for.
     fn missing(&self, denial: &Unauthorized<'_>) -> Option<Tuple> {
-        let Unauthorized { verb, target, .. } = *denial;
+        let Atom { target, verb, .. } = denial.atom;
         if verb.starts_with("impersonate") {
-            return Some(Atom { namespace: None, target, verb }.tuple());
+            return Some(denial.atom.tuple());
         }
         let expected = verb == self.verb || (self.verb == "patch" && verb == "create");
         match (self.object, target) {
@@ -428,9 +432,7 @@ impl Attempt<'_> {
                 let same = (group, resource) == (object.kind.group(), object.kind.resource());
                 (expected && same).then(|| needed(verb, object))
             }
-            (None, target) => {
-                (expected && self.target == Some(target)).then(|| Atom { namespace: None, target, verb }.tuple())
-            }
+            (None, target) => (expected && self.target == Some(target)).then(|| denial.atom.tuple()),
             (Some(_), Target::Url(_)) => None,
         }
     }

@@ -129,6 +129,8 @@ pub struct Outcome {
     pub held: Vec<Failure>,
     /// What the parent lacks.
     pub missing: Vec<Tuple>,
+    /// What an authorizer says of that.
+    reasons: Vec<Finding>,
     /// Why else something is still there.
     pub failed: Option<Failure>,
 }
@@ -148,10 +150,12 @@ impl Outcome {
         if !self.missing.is_empty() {
             self.missing.sort();
             self.missing.dedup();
-            return Err(denied("deleting the objects", self.missing).next(format!(
+            let mut failure = denied("deleting the objects", self.missing).next(format!(
                 "have the listed permissions granted to the parent credential, then run again; {account} stays until \
                  then, because it remembers the places: where one is gone for good, delete it by hand"
-            )));
+            ));
+            failure.findings.append(&mut self.reasons);
+            return Err(failure);
         }
         let findings = self.held.iter().map(|failure| {
             let object = failure.object.as_deref().unwrap_or_default();
@@ -203,6 +207,7 @@ pub async fn clear(run: &Run<'_>, cluster: &Cluster<'_>, left: &Left, outcome: &
                 }
                 Err(mut failure) if failure.code == Code::MissingPermission => {
                     outcome.missing.append(&mut failure.missing);
+                    outcome.reasons.extend(failure.findings.into_iter().filter(|finding| finding.help.is_some()));
                 }
                 Err(failure) => drop(outcome.failed.get_or_insert(failure)),
             }

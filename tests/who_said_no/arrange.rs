@@ -115,6 +115,24 @@ pub fn in_force(cp: &ControlPlane, parent: &Persona, namespace: &str, resource: 
     });
 }
 
+/// Waits until the audit log says of a dry run that a policy has failed it.
+pub fn in_the_audit_log(cp: &ControlPlane, namespace: &str, resource: &str) {
+    let probe = json!({"metadata": {"name": OBJECT, "namespace": namespace}});
+    eventually("the policy is in force", || {
+        let ask = || {
+            let mark = cp.audit().mark();
+            let token = Some(cp.admin().token.as_str());
+            let collection = collection(namespace, resource);
+            let _ = cp.request("POST", &format!("{collection}?dryRun=All"), token, Some(&probe));
+            let events = cp.audit().since(mark).into_iter().filter(|event| event.uri.starts_with(&collection));
+            let failure =
+                |raw: &Value| raw["annotations"]["validation.policy.admission.k8s.io/validation_failure"].is_string();
+            events.into_iter().any(|event| failure(&event.raw))
+        };
+        ask().then_some(())
+    });
+}
+
 /// An answer of what is in front of the server.
 pub fn page(status: u16) -> Verdict {
     let headers = vec![("content-type", "text/html".to_owned())];

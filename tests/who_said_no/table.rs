@@ -31,8 +31,6 @@ pub struct Scene<'a> {
     pub namespace: &'a str,
     /// The resource whose changes are refused.
     pub on: &'static str,
-    /// False before a plan and a provision, true before a decommission.
-    pub deleting: bool,
     pub variant: usize,
 }
 
@@ -89,6 +87,11 @@ impl Row {
             end("server-error", 5, ACCOUNT),
             says,
         )
+    }
+
+    /// True for what only warns: every action gets through, and the log says it.
+    pub fn is_only_told(&self) -> bool {
+        !self.says.is_empty() && [self.plan, self.provision, self.decommission].iter().all(|end| end.code == "ok")
     }
 
     fn variants(self, variants: usize) -> Self {
@@ -211,7 +214,8 @@ fn no_seat() -> Arrange {
         }});
         let (user, account) = persona.user.rsplit_once(':').map(|(_, name)| (&persona.user, name)).unwrap();
         let namespace = user.split(':').nth(2).unwrap();
-        let all = json!({"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"], "namespaces": ["*"], "clusterScope": true});
+        let all =
+            json!({"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"], "namespaces": ["*"], "clusterScope": true});
         let schema = json!({
             "priorityLevelConfiguration": {"name": name}, "matchingPrecedence": 100,
             "rules": [{
@@ -266,14 +270,12 @@ pub fn table() -> Vec<Row> {
     let says_failed: &[&str] = &["the server has to ask the admission webhook no.example.com and cannot: "];
     let mut rows = Vec::new();
 
-    rows.push(
-        row("RBAC: the parent credential lacks a verb", "serviceaccounts", parent(|| own(&["get"]))).ends(
-            end("missing-permission", 0, NOTHING),
-            end("missing-permission", 0, NOTHING),
-            end("missing-permission", 1, ACCOUNT),
-            &["the parent credential lacks "],
-        ),
-    );
+    rows.push(row("RBAC: the parent credential lacks a verb", "serviceaccounts", parent(|| own(&["get"]))).ends(
+        end("missing-permission", 0, NOTHING),
+        end("missing-permission", 0, NOTHING),
+        end("missing-permission", 1, ACCOUNT),
+        &["the parent credential lacks "],
+    ));
     rows.push(
         row(
             "RBAC: the parent credential does not hold what it grants",
@@ -303,7 +305,11 @@ pub fn table() -> Vec<Row> {
         (
             "the same on the RoleBinding",
             "rolebindings",
-            (end("ok", 0, NOTHING), end("refused", 1, "ServiceAccount, Role, Secret"), end("refused", 1, "ServiceAccount, RoleBinding")),
+            (
+                end("ok", 0, NOTHING),
+                end("refused", 1, "ServiceAccount, Role, Secret"),
+                end("refused", 1, "ServiceAccount, RoleBinding"),
+            ),
         ),
         ("the same on the Secret", "secrets", ends("ServiceAccount, Role, RoleBinding", "ServiceAccount, Secret")),
     ] {
@@ -316,25 +322,46 @@ pub fn table() -> Vec<Row> {
     );
     let warns = json!({"validations": [{"expression": "false", "message": "the rules of this house"}]});
     rows.push(
-        row("ValidatingAdmissionPolicy that warns and writes into the audit log", "serviceaccounts", policy_of(warns, json!(["Warn", "Audit"])))
-            .ends(end("ok", 1, NOTHING), end("ok", 1, ALL), end("ok", 1, NOTHING), &["the rules of this house"]),
+        row(
+            "ValidatingAdmissionPolicy that warns and writes into the audit log",
+            "serviceaccounts",
+            policy_of(warns, json!(["Warn", "Audit"])),
+        )
+        .ends(end("ok", 1, NOTHING), end("ok", 1, ALL), end("ok", 1, NOTHING), &["the rules of this house"]),
     );
     let patch = json!({"mutations": [{"patchType": "JSONPatch", "jsonPatch": {
         "expression": "[JSONPatch{op: \"remove\", path: \"/metadata/labels/not-there\"}]"}}]});
     rows.push(
-        row("MutatingAdmissionPolicy that cannot be carried out", "serviceaccounts", policy_of(patch, Value::Null)).ends(
-            end("refused", 1, NOTHING),
-            end("refused", 1, "Role"),
-            end("ok", 1, NOTHING),
-            &["denied request: "],
-        ),
+        row("MutatingAdmissionPolicy that cannot be carried out", "serviceaccounts", policy_of(patch, Value::Null))
+            .ends(end("refused", 1, NOTHING), end("refused", 1, "Role"), end("ok", 1, NOTHING), &["denied request: "]),
     );
 
     let codes = [
-        (400, "BadRequest"), (401, "Unauthorized"), (403, "Forbidden"), (404, "NotFound"), (409, "Conflict"),
-        (409, "AlreadyExists"), (410, "Gone"), (413, "RequestEntityTooLarge"), (418, "Teapot"), (422, "Invalid"),
-        (429, "TooManyRequests"), (451, ""), (500, "InternalError"), (501, ""), (502, ""), (503, "ServiceUnavailable"),
-        (504, "Timeout"), (520, ""), (599, ""), (600, ""), (999, ""), (200, "Success"), (302, ""), (0, ""), (-1, ""),
+        (400, "BadRequest"),
+        (401, "Unauthorized"),
+        (403, "Forbidden"),
+        (404, "NotFound"),
+        (409, "Conflict"),
+        (409, "AlreadyExists"),
+        (410, "Gone"),
+        (413, "RequestEntityTooLarge"),
+        (418, "Teapot"),
+        (422, "Invalid"),
+        (429, "TooManyRequests"),
+        (451, ""),
+        (500, "InternalError"),
+        (501, ""),
+        (502, ""),
+        (503, "ServiceUnavailable"),
+        (504, "Timeout"),
+        (520, ""),
+        (599, ""),
+        (600, ""),
+        (999, ""),
+        (200, "Success"),
+        (302, ""),
+        (0, ""),
+        (-1, ""),
     ];
     let statuses: Vec<Value> = codes
         .iter()
@@ -344,35 +371,56 @@ pub fn table() -> Vec<Row> {
         })
         .collect();
     rows.push(
-        row("webhook that denies under any code, 401, 404, 409, 429, 503 and 999 among them", "serviceaccounts", webhook(VALIDATING, Value::Null, denials(&statuses)))
-            .variants(statuses.len())
-            .denied(says_webhook),
+        row(
+            "webhook that denies under any code, 401, 404, 409, 429, 503 and 999 among them",
+            "serviceaccounts",
+            webhook(VALIDATING, Value::Null, denials(&statuses)),
+        )
+        .variants(statuses.len())
+        .denied(says_webhook),
     );
-    let loud = json!({"code": 429, "reason": "TooManyRequests", "message": "again", "details": {"retryAfterSeconds": 120}});
+    let loud =
+        json!({"code": 429, "reason": "TooManyRequests", "message": "again", "details": {"retryAfterSeconds": 120}});
     let disguised = DISGUISES.map(|words| json!({"code": 403, "reason": "Forbidden", "message": words}));
     let plain: Vec<Value> = [json!({}), Value::Null, loud].into_iter().chain(disguised).collect();
     let count = plain.len();
     rows.push(
-        row("webhook that denies without a word, with Retry-After, or in another's words", "serviceaccounts", webhook(VALIDATING, Value::Null, denials(&plain)))
-            .variants(count)
-            .denied(says_webhook),
+        row(
+            "webhook that denies without a word, with Retry-After, or in another's words",
+            "serviceaccounts",
+            webhook(VALIDATING, Value::Null, denials(&plain)),
+        )
+        .variants(count)
+        .denied(says_webhook),
     );
     rows.push(
-        row("mutating webhook that denies with 409", "serviceaccounts", webhook(MUTATING, Value::Null, denials(&[house_rules(409, "Conflict")])))
-            .denied(says_webhook),
+        row(
+            "mutating webhook that denies with 409",
+            "serviceaccounts",
+            webhook(MUTATING, Value::Null, denials(&[house_rules(409, "Conflict")])),
+        )
+        .denied(says_webhook),
     );
     rows.push(
-        row("webhook that denies with 404 on the Secret", "secrets", webhook(VALIDATING, Value::Null, denials(&[house_rules(404, "NotFound")])))
-            .ends(
-                end("refused", 1, NOTHING),
-                end("refused", 1, "ServiceAccount, Role, RoleBinding"),
-                end("refused", 1, "ServiceAccount, Secret"),
-                says_webhook,
-            ),
+        row(
+            "webhook that denies with 404 on the Secret",
+            "secrets",
+            webhook(VALIDATING, Value::Null, denials(&[house_rules(404, "NotFound")])),
+        )
+        .ends(
+            end("refused", 1, NOTHING),
+            end("refused", 1, "ServiceAccount, Role, RoleBinding"),
+            end("refused", 1, "ServiceAccount, Secret"),
+            says_webhook,
+        ),
     );
     rows.push(
-        row("webhook that denies under a code that HTTP does not have (the server breaks the connection)", "serviceaccounts", webhook(VALIDATING, Value::Null, denials(&[house_rules(1000, "")])))
-            .ends(
+        row(
+            "webhook that denies under a code that HTTP does not have (the server breaks the connection)",
+            "serviceaccounts",
+            webhook(VALIDATING, Value::Null, denials(&[house_rules(1000, "")])),
+        )
+        .ends(
             end("connection-lost", 5, NOTHING),
             end("connection-lost", 5, "Role"),
             end("connection-lost", 5, ACCOUNT),
@@ -382,29 +430,52 @@ pub fn table() -> Vec<Row> {
     rows.push(
         row("webhook that is down", "serviceaccounts", {
             Box::new(|scene| Denier {
-                admission: Admission::webhook(scene.cp, scene.namespace, scene.on, VALIDATING, &format!("{}/x", testbed::RefusedPort.server()), &Value::Null),
+                admission: Admission::webhook(
+                    scene.cp,
+                    scene.namespace,
+                    scene.on,
+                    VALIDATING,
+                    &format!("{}/x", testbed::RefusedPort.server()),
+                    &Value::Null,
+                ),
                 ..Denier::default()
             })
         })
         .fault(says_failed),
     );
     rows.push(
-        row("webhook that answers too late", "serviceaccounts", webhook(VALIDATING, json!({"timeoutSeconds": 1}), vec![WebhookAnswer::Silence]))
-            .fault(says_failed),
+        row(
+            "webhook that answers too late",
+            "serviceaccounts",
+            webhook(VALIDATING, json!({"timeoutSeconds": 1}), vec![WebhookAnswer::Silence]),
+        )
+        .fault(says_failed),
     );
     let other = WebhookAnswer::Admission(json!({"uid": "another", "allowed": true}));
-    let texts = [(200, "no"), (200, "<html>"), (200, "{}"), (500, "oops"), (403, "forbidden"), (404, "{}")];
-    let nonsense: Vec<_> = texts.map(|(status, text)| WebhookAnswer::Reply(status, text.to_owned())).into_iter().chain([other]).collect();
+    let texts = [(200, "no"), (200, "<html>"), (500, "{}")];
+    let nonsense: Vec<_> =
+        texts.map(|(status, text)| WebhookAnswer::Reply(status, text.to_owned())).into_iter().chain([other]).collect();
     let count = nonsense.len();
     rows.push(
-        row("webhook that answers nonsense, a page, an error, or another question", "serviceaccounts", webhook(VALIDATING, Value::Null, nonsense))
-            .variants(count)
-            .fault(says_failed),
+        row(
+            "webhook that answers nonsense, a page, an error, or another question",
+            "serviceaccounts",
+            webhook(VALIDATING, Value::Null, nonsense),
+        )
+        .variants(count)
+        .fault(says_failed),
     );
     rows.push(
         row("webhook that is down and may be passed over", "serviceaccounts", {
             Box::new(|scene| Denier {
-                admission: Admission::webhook(scene.cp, scene.namespace, scene.on, VALIDATING, &format!("{}/x", testbed::RefusedPort.server()), &json!({"failurePolicy": "Ignore"})),
+                admission: Admission::webhook(
+                    scene.cp,
+                    scene.namespace,
+                    scene.on,
+                    VALIDATING,
+                    &format!("{}/x", testbed::RefusedPort.server()),
+                    &json!({"failurePolicy": "Ignore"}),
+                ),
                 ..Denier::default()
             })
         })
@@ -412,30 +483,38 @@ pub fn table() -> Vec<Row> {
     );
     let dry = Verdict::refusal(400, "BadRequest", "admission webhook \"no.example.com\" does not support dry run");
     rows.push(
-        row("webhook that cannot be asked in a dry run", "serviceaccounts", Box::new(move |scene| {
-            let (dry, namespace, on) = (dry.clone(), scene.namespace.to_owned(), scene.on);
-            let decide = move |request: &Intercepted| {
-                let tried = arrange::changes(request, &namespace, on) && request.path.contains("dryRun=All");
-                if tried { dry.clone() } else { Verdict::Forward }
-            };
-            Denier { verdict: Some(Box::new(decide)), ..Denier::default() }
-        }))
+        row(
+            "webhook that cannot be asked in a dry run",
+            "serviceaccounts",
+            Box::new(move |scene| {
+                let (dry, namespace, on) = (dry.clone(), scene.namespace.to_owned(), scene.on);
+                let decide = move |request: &Intercepted| {
+                    let tried = arrange::changes(request, &namespace, on) && request.path.contains("dryRun=All");
+                    if tried { dry.clone() } else { Verdict::Forward }
+                };
+                Denier { verdict: Some(Box::new(decide)), ..Denier::default() }
+            }),
+        )
         .ends(end("ok", 1, NOTHING), end("ok", 1, ALL), end("ok", 1, NOTHING), &[]),
     );
 
-    let owner = json!({"mutations": [{"patchType": "ApplyConfiguration", "applyConfiguration": {"expression":
-        "Object{metadata: Object.metadata{ownerReferences: [Object.metadata.ownerReferences{apiVersion: \"v1\", \
-          kind: \"Pod\", name: \"x\", uid: \"1\", blockOwnerDeletion: true}]}}"}}]});
+    let owner = json!({"mutations": [{"patchType": "JSONPatch", "jsonPatch": {"expression":
+        "[JSONPatch{op: \"add\", path: \"/metadata/ownerReferences\", value: [Object.metadata.ownerReferences{ \
+          apiVersion: \"v1\", kind: \"Pod\", name: \"x\", uid: \"1\", blockOwnerDeletion: true}]}]"}}]});
     rows.push(
-        row("OwnerReferencesPermissionEnforcement, of an owner that a policy adds", "serviceaccounts", Box::new(move |scene| {
-            let mut rules = own(&OWN);
-            rules.push(rule(&[""], &["pods"], &["get", "list"]));
-            Denier {
-                admission: Admission::policy(scene.cp, scene.namespace, scene.on, &owner, &Value::Null),
-                parent: Some(scene.cp.persona("parent", &[Grant::in_namespace(scene.namespace, &rules)])),
-                ..Denier::default()
-            }
-        }))
+        row(
+            "OwnerReferencesPermissionEnforcement, of an owner that a policy adds",
+            "serviceaccounts",
+            Box::new(move |scene| {
+                let mut rules = own(&OWN);
+                rules.push(rule(&[""], &["pods"], &["get", "list"]));
+                Denier {
+                    admission: Admission::policy(scene.cp, scene.namespace, scene.on, &owner, &Value::Null),
+                    parent: Some(scene.cp.persona("parent", &[Grant::in_namespace(scene.namespace, &rules)])),
+                    ..Denier::default()
+                }
+            }),
+        )
         .ends(
             end("refused", 1, NOTHING),
             end("refused", 1, "Role"),
@@ -448,26 +527,31 @@ pub fn table() -> Vec<Row> {
         ("ResourceQuota, none left for a Secret", "secrets", "ServiceAccount, Role, RoleBinding"),
         ("ResourceQuota, none left for a Role", "roles.rbac.authorization.k8s.io", ACCOUNT),
     ] {
-        rows.push(
-            row(who, on, quota(true)).ends(end("quota", 1, NOTHING), end("quota", 1, made), end("ok", 1, NOTHING), &["exceeded quota: none"]),
-        );
-    }
-    rows.push(
-        row("ResourceQuota that nobody has counted yet", "serviceaccounts", quota(false)).ends(
+        rows.push(row(who, on, quota(true)).ends(
             end("quota", 1, NOTHING),
-            end("quota", 1, "Role"),
+            end("quota", 1, made),
             end("ok", 1, NOTHING),
-            &["status unknown for quota: none"],
-        ),
-    );
+            &["exceeded quota: none"],
+        ));
+    }
+    rows.push(row("ResourceQuota that nobody has counted yet", "serviceaccounts", quota(false)).ends(
+        end("quota", 1, NOTHING),
+        end("quota", 1, "Role"),
+        end("ok", 1, NOTHING),
+        &["status unknown for quota: none"],
+    ));
     rows.push(
-        row("NamespaceLifecycle: the namespace is being deleted", "serviceaccounts", Box::new(|scene| {
-            let stuck = json!({"metadata": {"name": "stuck", "finalizers": ["example.com/stuck"]}});
-            let maps = format!("/api/v1/namespaces/{}/configmaps", scene.namespace);
-            scene.cp.post(&maps, &stuck);
-            scene.cp.delete(&format!("/api/v1/namespaces/{}", scene.namespace));
-            Denier::default()
-        }))
+        row(
+            "NamespaceLifecycle: the namespace is being deleted",
+            "serviceaccounts",
+            Box::new(|scene| {
+                let stuck = json!({"metadata": {"name": "stuck", "finalizers": ["example.com/stuck"]}});
+                let maps = format!("/api/v1/namespaces/{}/configmaps", scene.namespace);
+                scene.cp.post(&maps, &stuck);
+                scene.cp.delete(&format!("/api/v1/namespaces/{}", scene.namespace));
+                Denier::default()
+            }),
+        )
         .ends(
             end("namespace-terminating", 0, NOTHING),
             end("namespace-terminating", 0, NOTHING),
@@ -501,19 +585,83 @@ pub fn table() -> Vec<Row> {
         end("unauthorized", 1, ACCOUNT),
         &["401: the cluster does not accept the credential"],
     ));
-    let envoy = Verdict::Answer(403, json!({"code": 403, "message": "RBAC: access denied, user cannot patch resource x"}));
+    let envoy =
+        Verdict::Answer(403, json!({"code": 403, "message": "RBAC: access denied, user cannot patch resource x"}));
     let redirect = Verdict::Reply(302, vec![("location", "https://login.example.com".to_owned())], String::new());
-    let pages = vec![arrange::page(403), envoy, arrange::page(404), redirect, Verdict::Answer(409, json!({})), arrange::page(407)];
+    let pages = vec![
+        arrange::page(403),
+        envoy,
+        arrange::page(404),
+        redirect,
+        Verdict::Answer(409, json!({})),
+        arrange::page(407),
+    ];
     let count = pages.len();
-    rows.push(row("gateway that answers with a page, a JSON document of its own, or a redirect", "serviceaccounts", gateway(pages)).variants(count).ends(
-        end("not-kubernetes", 1, NOTHING),
-        end("not-kubernetes", 1, "Role"),
-        end("not-kubernetes", 1, ACCOUNT),
-        &["the answer is not one of a Kubernetes API"],
-    ));
-    let away = vec![arrange::page(502), Verdict::Answer(503, json!({"message": "no healthy upstream"})), Verdict::Reply(504, Vec::new(), "upstream request timeout".to_owned())];
-    rows.push(row("gateway without a server behind it", "serviceaccounts", gateway(away)).variants(3).fault(&["(tried 5 times)"]));
+    rows.push(
+        row(
+            "gateway that answers with a page, a JSON document of its own, or a redirect",
+            "serviceaccounts",
+            gateway(pages),
+        )
+        .variants(count)
+        .ends(
+            end("not-kubernetes", 1, NOTHING),
+            end("not-kubernetes", 1, "Role"),
+            end("not-kubernetes", 1, ACCOUNT),
+            &["the answer is not one of a Kubernetes API"],
+        ),
+    );
+    let away = vec![
+        arrange::page(502),
+        Verdict::Answer(503, json!({"message": "no healthy upstream"})),
+        Verdict::Reply(504, Vec::new(), "upstream request timeout".to_owned()),
+    ];
+    rows.push(
+        row("gateway without a server behind it", "serviceaccounts", gateway(away))
+            .variants(3)
+            .fault(&["(tried 5 times)"]),
+    );
     let limited = Verdict::Reply(429, vec![("retry-after", "1".to_owned())], "rate limit of this gateway".to_owned());
-    rows.push(row("gateway with a rate limit", "serviceaccounts", gateway(vec![limited])).fault(&["429: the server is overloaded: rate limit of this gateway"]));
+    rows.push(
+        row("gateway with a rate limit", "serviceaccounts", gateway(vec![limited]))
+            .fault(&["429: the server is overloaded: rate limit of this gateway"]),
+    );
+    rows.extend(elsewhere());
     rows
 }
+
+/// The row of what needs a control plane of its own: `elsewhere.rs` arranges it.
+#[track_caller]
+pub fn named(who: &str) -> Row {
+    table().into_iter().find(|row| row.who == who).expect("a row of this name")
+}
+
+fn elsewhere() -> Vec<Row> {
+    let row = |who| row(who, "serviceaccounts", Box::new(|_| Denier::default())).variants(0);
+    vec![
+        row(AUTHORIZER).ends(
+            end("missing-permission", 1, NOTHING),
+            end("missing-permission", 1, NOTHING),
+            end("missing-permission", 1, ACCOUNT),
+            &["ask the platform team"],
+        ),
+        row(NO_QUESTIONS).ends(end("ok", 1, NOTHING), end("ok", 2, ALL), end("ok", 1, NOTHING), &[]),
+        row(IMPERSONATION).ends(
+            end("missing-permission", 0, NOTHING),
+            end("missing-permission", 0, NOTHING),
+            end("missing-permission", 0, ALL),
+            &["the parent credential lacks impersonate-on:user-info:get serviceaccounts "],
+        ),
+        row(NO_STORAGE).ends(
+            end("timeout", 0, NOTHING),
+            end("timeout", 0, NOTHING),
+            end("timeout", 0, ALL),
+            &["no answer"],
+        ),
+    ]
+}
+
+pub const AUTHORIZER: &str = "another authorizer than RBAC, with a reason";
+pub const NO_QUESTIONS: &str = "an authorizer that forbids to ask for rights, for the version, and to list";
+pub const IMPERSONATION: &str = "RBAC: the user of the kubeconfig may not act `as` another";
+pub const NO_STORAGE: &str = "etcd is away";

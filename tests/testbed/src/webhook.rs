@@ -71,10 +71,7 @@ impl WebhookServer {
         Self::open(None, Box::new(answer)).or_fail("opening a webhook server")
     }
 
-    fn open(
-        acceptor: Option<TlsAcceptor>,
-        answer: Handler,
-    ) -> Result<Self, Error> {
+    fn open(acceptor: Option<TlsAcceptor>, answer: Handler) -> Result<Self, Error> {
         let listener = TcpListener::bind("127.0.0.1:0").doing("listening")?;
         let address = listener.local_addr().doing("listening")?;
         listener.set_nonblocking(true).doing("listening")?;

@@ -2,7 +2,7 @@
 //! dead. The namespace stays.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     time::{Duration, Instant},
 };
 
@@ -130,7 +130,7 @@ pub struct Outcome {
     /// What the parent lacks.
     pub missing: Vec<Tuple>,
     /// What an authorizer says of that.
-    reasons: Vec<Finding>,
+    reasons: BTreeSet<String>,
     /// Why else something is still there.
     pub failed: Option<Failure>,
 }
@@ -154,7 +154,9 @@ impl Outcome {
                 "have the listed permissions granted to the parent credential, then run again; {account} stays until \
                  then, because it remembers the places: where one is gone for good, delete it by hand"
             ));
-            failure.findings.append(&mut self.reasons);
+            for reason in self.reasons {
+                failure.cause = format!("{}; {reason}", failure.cause);
+            }
             return Err(failure);
         }
         let findings = self.held.iter().map(|failure| {
@@ -207,7 +209,7 @@ pub async fn clear(run: &Run<'_>, cluster: &Cluster<'_>, left: &Left, outcome: &
                 }
                 Err(mut failure) if failure.code == Code::MissingPermission => {
                     outcome.missing.append(&mut failure.missing);
-                    outcome.reasons.extend(failure.findings.into_iter().filter(|finding| finding.help.is_some()));
+                    outcome.reasons.extend(failure.findings.into_iter().filter_map(|finding| finding.help));
                 }
                 Err(failure) => drop(outcome.failed.get_or_insert(failure)),
             }

@@ -650,7 +650,7 @@ fn elsewhere() -> Vec<Row> {
             end("missing-permission", 0, NOTHING),
             end("missing-permission", 0, NOTHING),
             end("missing-permission", 0, ALL),
-            &["the parent credential lacks impersonate-on:user-info:get serviceaccounts "],
+            &["the parent credential lacks impersonate-on:user-info:get "],
         ),
         row(NO_STORAGE).ends(
             end("timeout", 0, NOTHING),

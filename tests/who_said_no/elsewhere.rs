@@ -10,7 +10,7 @@ use tempfile::TempDir;
 use testbed::{ControlPlane, InterceptingProxy, Options, Persona, Verdict, WebhookAnswer, WebhookServer, eventually};
 
 use crate::{
-    arrange,
+    arrange::{self, Admission},
     support::{Instance, Ran, binary, paths},
     table::{AUTHORIZER, End, IMPERSONATION, NO_QUESTIONS, NO_STORAGE, Row, named},
 };
@@ -160,6 +160,58 @@ fn a_user_who_may_not_act_as_another_lacks_that_very_permission() {
         let missing = document["missing_permissions"].as_array().unwrap();
         let verbs = missing.iter().map(|tuple| tuple["verb"].as_str().unwrap());
         assert!(verbs.into_iter().all(|verb| verb.starts_with("impersonate")), "{missing:#?}");
+    }
+}
+
+#[test]
+fn a_namespace_that_a_webhook_denies_is_not_made_by_another() {
+    let cp = crate::control_plane();
+    let namespace = cp.unused_namespace("denied");
+    let status = json!({"code": 409, "reason": "AlreadyExists", "message": "namespaces are made by the platform team"});
+    let url = crate::answering(&namespace, WebhookAnswer::denial(&status));
+    let _webhook =
+        Admission::webhook(cp, &namespace, "namespaces", "validatingwebhookconfigurations", &url, &Value::Null);
+    let probe = json!({"metadata": {"name": namespace}});
+    eventually("the webhook is in force", || {
+        let token = Some(cp.admin().token.as_str());
+        (cp.request("POST", "/api/v1/namespaces?dryRun=All", token, Some(&probe)).status == 409).then_some(())
+    });
+    let ran = Instance::new(cp.admin(), &namespace).ask("provision", &[]).expect_code(1);
+    let error = &ran.document()["error"];
+    assert_eq!(error["code"], "refused");
+    let cause = error["cause"].as_str().unwrap();
+    assert!(cause.contains("no.example.com") && cause.contains("made by the platform team"), "{cause}");
+}
+
+#[test]
+fn a_denial_with_401_does_not_log_in_again() {
+    let cp = crate::control_plane();
+    let namespace = cp.namespace("login");
+    let url = crate::answering(&namespace, WebhookAnswer::denial(&json!({"code": 401, "reason": "Unauthorized"})));
+    let kind = "validatingwebhookconfigurations";
+    let _webhook = Admission::webhook(cp, &namespace, "serviceaccounts", kind, &url, &Value::Null);
+    arrange::in_force(cp, cp.admin(), &namespace, "serviceaccounts", false);
+    let desk = tempfile::tempdir().unwrap();
+    let (path, runs) = (cp.admin().kubeconfig(desk.path()), desk.path().join("runs"));
+    let mut document: Value = serde_json::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
+    let credential = json!({
+        "apiVersion": "client.authentication.k8s.io/v1", "kind": "ExecCredential", "status": {"token": cp.admin().token},
+    });
+    document["users"][0]["user"] = json!({"exec": {
+        "apiVersion": "client.authentication.k8s.io/v1", "interactiveMode": "Never", "command": "/bin/sh",
+        "args": ["-c", format!("echo again >> {}; echo '{credential}'", runs.display())],
+    }});
+    fs::write(&path, document.to_string()).unwrap();
+    let params = desk.path().join("params.json");
+    let rules = json!([{"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list"]}]);
+    fs::write(&params, json!({"namespace": namespace, "rules": rules}).to_string()).unwrap();
+    for action in ["plan", "provision"] {
+        let mut command = binary();
+        command.args([action, "--json", "--name", crate::support::NAME]).arg("--params").arg(&params);
+        let ran = Ran::of(command.arg("--kubeconfig").arg(&path)).expect_code(1);
+        assert_eq!(ran.document()["error"]["code"], "refused", "{}", ran.stderr);
+        assert_eq!(fs::read_to_string(&runs).unwrap().lines().count(), 1, "{action}");
+        fs::remove_file(&runs).unwrap();
     }
 }
 

@@ -17,7 +17,7 @@ use crate::{
     artifact::{self, Form},
     cli::{Action, Publishing},
     connection::{self, Connection, Shape, Trust},
-    finding::{Finding, Severity},
+    finding::{Finding, Severity, add_new},
     grant::{Authority, Grant, Place, Scope},
     inputs::{ClusterInput, Inputs},
     inventory::Inventory,
@@ -310,11 +310,7 @@ fn check_params(inputs: &Inputs, document: &Value) -> Vec<Finding> {
     for (source, schema) in [("the embedded ", Some(&understood)), ("bundle/", inputs.params_schema.as_ref())] {
         let Some(schema) = schema else { continue };
         match Schema::new(schema.clone()) {
-            Ok(schema) => {
-                let more = schema.check("", document).into_iter();
-                let more: Vec<Finding> = more.filter(|finding| !findings.contains(finding)).collect();
-                findings.extend(more);
-            }
+            Ok(schema) => add_new(&mut findings, schema.check("", document)),
             Err(problem) => {
                 findings.push(Finding::refusal("schema", format!("{source}schema-params.json is {problem}")));
             }

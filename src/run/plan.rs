@@ -109,20 +109,17 @@ pub async fn tried<'a>(
     sight: &Sight,
     trials: Vec<Trial<'a>>,
 ) -> Result<Vec<(Trial<'a>, Option<Live>)>, Failure> {
-    let outcomes = join_all(trials.into_iter().map(async |trial| {
-        match cluster.dry_run(trial.manifest, trial.live).await {
-            Ok(outcome) if !run.request.owns(&outcome) => Err(disowned("trying to apply", trial.manifest, &outcome)),
-            Ok(outcome) => Ok((trial, Some(outcome))),
-            // kube-apiserver, admission/plugin/webhook/errors.
-            Err(failure) if failure.code == Code::Refused && failure.cause.contains("does not support dry run") => {
-                Ok((trial, None))
+    let outcomes =
+        join_all(trials.into_iter().map(async |trial| match cluster.dry_run(trial.manifest, trial.live).await {
+            Ok(Some(outcome)) if !run.request.owns(&outcome) => {
+                Err(disowned("trying to apply", trial.manifest, &outcome))
             }
+            Ok(outcome) => Ok((trial, outcome)),
             Err(failure) => Err(match trial.place {
                 Some(place) => with_ways_out(run.request, sight, &[place], failure),
                 None => failure,
             }),
-        }
-    }));
+        }));
     Failure::all(outcomes.await)
 }
 

@@ -2,7 +2,7 @@
 //! dead. The namespace stays.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     time::{Duration, Instant},
 };
 
@@ -130,6 +130,8 @@ pub struct Outcome {
     pub held: Vec<Failure>,
     /// What the parent lacks.
     pub missing: Vec<Tuple>,
+    /// What an authorizer says of that.
+    reasons: BTreeSet<String>,
     /// Why else something is still there.
     pub failed: Option<Failure>,
 }
@@ -149,10 +151,14 @@ impl Outcome {
         if !self.missing.is_empty() {
             self.missing.sort();
             self.missing.dedup();
-            return Err(denied("deleting the objects", self.missing).next(format!(
+            let mut failure = denied("deleting the objects", self.missing).next(format!(
                 "have the listed permissions granted to the parent credential, then run again; {account} stays until \
                  then, because it remembers the places: where one is gone for good, delete it by hand"
-            )));
+            ));
+            for reason in self.reasons {
+                failure.cause = format!("{}; {reason}", failure.cause);
+            }
+            return Err(failure);
         }
         let findings = self.held.iter().map(|failure| {
             let object = failure.object.as_deref().unwrap_or_default();
@@ -204,6 +210,7 @@ pub async fn clear(run: &Run<'_>, cluster: &Cluster<'_>, left: &Left, outcome: &
                 }
                 Err(mut failure) if failure.code == Code::MissingPermission => {
                     outcome.missing.append(&mut failure.missing);
+                    outcome.reasons.extend(failure.findings.into_iter().filter_map(|finding| finding.help));
                 }
                 Err(failure) => drop(outcome.failed.get_or_insert(failure)),
             }

@@ -57,7 +57,7 @@ pub struct ControlPlane {
     // Dropped in this order: components, then the group and the directory.
     controllers: Mutex<Component>,
     api_server: Component,
-    etcd: Component,
+    etcd: Mutex<Component>,
     processes: Processes,
     binaries: Binaries,
     authority: Authority,
@@ -122,7 +122,7 @@ impl ControlPlane {
             admin: Persona { user: String::new(), token: String::new(), server: server.clone(), ca },
             controllers: Mutex::new(controllers),
             api_server,
-            etcd,
+            etcd: Mutex::new(etcd),
             processes,
             binaries,
             authority: files.authority,
@@ -176,6 +176,10 @@ impl ControlPlane {
 
     fn controllers(&self) -> MutexGuard<'_, Component> {
         self.controllers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn etcd(&self) -> MutexGuard<'_, Component> {
+        self.etcd.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// `https://127.0.0.1:<port>`.
@@ -433,7 +437,8 @@ impl ControlPlane {
     #[must_use]
     pub fn logs(&self) -> Vec<(&'static str, PathBuf)> {
         let controllers = self.controllers();
-        [&self.etcd, &self.api_server, &controllers]
+        let etcd = self.etcd();
+        [&*etcd, &self.api_server, &controllers]
             .map(|component| (component.name(), component.log().to_owned()))
             .to_vec()
     }
@@ -442,7 +447,19 @@ impl ControlPlane {
     #[must_use]
     pub fn process_ids(&self) -> Vec<(&'static str, u32)> {
         let controllers = self.controllers();
-        [&self.etcd, &self.api_server, &controllers].map(|component| (component.name(), component.id())).to_vec()
+        let etcd = self.etcd();
+        [&*etcd, &self.api_server, &controllers].map(|component| (component.name(), component.id())).to_vec()
+    }
+
+    /// Stops etcd in its tracks (SIGSTOP): the API server has no storage any more. Everybody who shares this control
+    /// plane feels it.
+    pub fn freeze_storage(&self) {
+        self.etcd().signal("STOP").or_fail("freezing etcd");
+    }
+
+    /// Lets frozen etcd go on.
+    pub fn thaw_storage(&self) {
+        self.etcd().signal("CONT").or_fail("thawing etcd");
     }
 
     /// Stops the controllers in their tracks (SIGSTOP). Everybody who shares this control plane feels it.

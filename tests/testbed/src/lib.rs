@@ -24,6 +24,7 @@ mod relay;
 mod rest;
 mod rsa;
 mod wait;
+mod webhook;
 
 pub use audit::{Audit, AuditEvent, Mark};
 pub use control_plane::{ControlPlane, Options};
@@ -41,3 +42,4 @@ pub use proxy_server::{ProxyOptions, ProxyServer};
 pub use relay::{DistantServer, RoundTripGate};
 pub use rest::Response;
 pub use wait::eventually;
+pub use webhook::{WebhookAnswer, WebhookServer};

@@ -43,6 +43,7 @@ mod observed;
 mod original;
 mod output;
 mod patience;
+mod pem_blocks;
 mod permissions;
 mod plan;
 mod proxy;
@@ -58,6 +59,7 @@ mod text;
 mod tls;
 mod transport;
 mod tunnel;
+mod x509;
 
 use std::{ffi::OsString, io::Write, path::Path};
 

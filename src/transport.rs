@@ -22,7 +22,7 @@ use hyper_util::{
     rt::{TokioExecutor, TokioTimer},
 };
 use kube::client::Body;
-use rustls::{CertificateError, pki_types::ServerName};
+use rustls::pki_types::ServerName;
 use tower::{
     BoxError, Service, ServiceExt as _,
     retry::{Policy, Retry},
@@ -31,6 +31,7 @@ use tower::{
 use crate::{
     error::{Code, Failure},
     proxy::Proxy,
+    tls::{Fault, Kind, Witness},
     tunnel::{self, ProxyError, Tunnel},
 };
 
@@ -208,10 +209,8 @@ pub enum Trouble {
     Refused(String),
     /// Nothing came in time; what did not.
     Timeout(&'static str),
-    /// The certificate is not signed by the CA.
-    UnknownIssuer,
-    /// TLS failed otherwise.
-    Tls(String),
+    /// TLS failed.
+    Tls(Fault),
     /// The login command of a kubeconfig failed.
     Login {
         /// Why.
@@ -250,12 +249,7 @@ impl Trouble {
         use std::io::ErrorKind;
 
         if let Some(error) = error.downcast_ref::<rustls::Error>() {
-            return Some(match error {
-                rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer | CertificateError::BadSignature) => {
-                    Self::UnknownIssuer
-                }
-                other => Self::Tls(crate::text::shown(&other.to_string(), 200)),
-            });
+            return Some(Self::Tls(Fault::of(error)));
         }
         if error.is::<tokio::time::error::Elapsed>() {
             return Some(Self::Timeout("no connection"));
@@ -287,8 +281,11 @@ impl Trouble {
             Self::Dns => Code::Dns,
             Self::Refused(_) => Code::ConnectionFailed,
             Self::Timeout(_) => Code::Timeout,
-            Self::UnknownIssuer => Code::TlsUnknownIssuer,
-            Self::Tls(_) => Code::Tls,
+            Self::Tls(fault) => match fault.kind {
+                Kind::UnknownIssuer => Code::TlsUnknownIssuer,
+                Kind::WantsCertificate => Code::ClientCertificateRequired,
+                Kind::Other => Code::Tls,
+            },
             Self::Login { .. } => Code::LoginFailed,
             Self::Proxy(_) => Code::Proxy,
             Self::Lost(_) => Code::ConnectionLost,
@@ -298,11 +295,26 @@ impl Trouble {
     /// The failure of what was being done, against which server.
     #[must_use]
     pub fn while_doing(&self, doing: &str, server: &str) -> Failure {
-        let failure = Failure::new(self.code(), doing, self.to_string()).on(server);
+        self.advise(Failure::new(self.code(), doing, self.to_string()).on(server))
+    }
+
+    /// Its failure with the next step that fits the cause.
+    #[must_use]
+    pub fn advise(&self, failure: Failure) -> Failure {
         match self {
             Self::Login { hint: Some(hint), .. } => failure
                 .next(format!("install it, then run again; the kubeconfig says: {}", crate::text::shown(hint, 300))),
+            Self::Tls(fault) => failure.next(fault.next),
             _ => failure,
+        }
+    }
+
+    /// The same, with what the handshakes of this connection tell of it.
+    #[must_use]
+    pub fn with(self, witness: &Witness) -> Self {
+        match self {
+            Self::Tls(fault) => Self::Tls(witness.explain(fault)),
+            other => other,
         }
     }
 }
@@ -313,8 +325,7 @@ impl fmt::Display for Trouble {
             Self::Dns => f.write_str("the host of the server is unknown to DNS"),
             Self::Refused(cause) => write!(f, "cannot connect: {cause}"),
             Self::Timeout(what) => write!(f, "{what} within the time for it"),
-            Self::UnknownIssuer => f.write_str("the CA given for the server did not sign the server's certificate"),
-            Self::Tls(cause) => write!(f, "TLS failed: {cause}"),
+            Self::Tls(fault) => f.write_str(&fault.cause),
             Self::Login { cause, .. } => write!(f, "the login of the kubeconfig failed: {cause}"),
             Self::Proxy(cause) => f.write_str(cause),
             Self::Lost(cause) => write!(f, "the connection broke: {cause}"),

@@ -12,11 +12,14 @@ use crate::{
     rbac::{Atom, Rule, Tuple, sentences},
     retry::{Fault, Tries},
     text::{said, shown},
+    tls::Fault as TlsFault,
     transport::Trouble,
 };
 
 /// Marks what is no Status, but a text.
 const NO_STATUS: &str = "Failed to parse error data";
+/// What nginx says in HTTP, once TLS stands (`ssl_verify_client`).
+const WITHOUT_CERTIFICATE: &str = "No required SSL certificate was sent";
 /// An apply with a field that the server does not know is a 500 that no repeat mends.
 const UNKNOWN_FIELD: &str = "failed to create typed patch object";
 
@@ -46,6 +49,9 @@ impl Refusal {
 /// The refusal in an answer with this status and text. Overloaded servers, gateways and proxies answer with no Status.
 #[must_use]
 pub fn status(code: u16, text: &str) -> Status {
+    if code == 400 && text.contains(WITHOUT_CERTIFICATE) {
+        return Status::failure(WITHOUT_CERTIFICATE, NO_STATUS).with_code(code); // in a page for browsers
+    }
     match serde_json::from_str::<Status>(text) {
         Ok(status) if status.code == 0 && Fault::of_status(code, "", None).is_some() => status.with_code(code),
         Ok(status) => status,
@@ -118,7 +124,7 @@ impl Attempt<'_> {
             Some(_) => format!("{trouble} ({})", self.server),
             None => trouble.to_string(),
         };
-        let failure = tries.told(self.failure(trouble.code(), cause));
+        let failure = tries.told(trouble.advise(self.failure(trouble.code(), cause)));
         Failure { unsettled: self.stores, ..failure }
     }
 
@@ -140,6 +146,10 @@ impl Attempt<'_> {
             status.details.iter().flat_map(|details| &details.causes).any(|cause| cause.reason == reason)
         };
         match status.code {
+            400 if message == WITHOUT_CERTIFICATE => {
+                let trouble = Trouble::Tls(TlsFault::without_certificate());
+                trouble.advise(self.failure(trouble.code(), trouble.to_string()))
+            }
             401 => Failure::new(Code::Unauthorized, "logging in", "401: the cluster does not accept the credential")
                 .on(self.server),
             403 if message.contains("attempting to grant RBAC permissions not currently held") => {

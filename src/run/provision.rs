@@ -63,7 +63,7 @@ async fn establish(
     account: &OnceCell<String>,
     deliver: impl FnOnce(&Artifact) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
-    let mut sight = run.look(cluster).await?;
+    let mut sight = run.survey(cluster).await?;
     let made = match make(run, cluster, account, &mut sight).await {
         Err(failure) if failure.code == Code::AnotherCluster && is_dead(run, &sight).await => {
             sight = run.look(cluster).await?;

@@ -136,7 +136,7 @@ mod tests {
         let pem = generate();
         let body: String = pem.lines().filter(|line| !line.starts_with('-')).collect();
         let der = base64::Engine::decode(&base64::engine::general_purpose::STANDARD, body).unwrap();
-        let key = ring::signature::RsaKeyPair::from_der(&der).unwrap();
+        let key = aws_lc_rs::signature::RsaKeyPair::from_der(&der).unwrap();
         assert_eq!(key.public().modulus_len(), 256);
         assert!(start.elapsed().as_secs() < 60, "{:?}", start.elapsed());
     }

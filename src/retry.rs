@@ -150,7 +150,7 @@ pub fn retry_after(value: &str, now: std::time::SystemTime) -> Option<Duration> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{error::Code, tls::Fault};
+    use crate::error::Code;
     use rstest::rstest;
 
     const AGES: Duration = Duration::from_secs(180);
@@ -183,7 +183,7 @@ mod tests {
     #[case(Refused("x".to_owned()), Some(Fate::Untouched))]
     #[case(Lost("x".to_owned()), Some(Fate::Unknown))]
     #[case(Timeout("no answer"), Some(Fate::Silence))]
-    #[case(Tls(Fault::of(&rustls::Error::DecryptError)), None)]
+    #[case(Tls(crate::tls::Fault::of(&rustls::Error::DecryptError)), None)]
     #[case(Login { cause: "x".to_owned(), hint: None }, None)]
     #[case(Proxy("x".to_owned()), None)]
     fn so_is_a_connection(#[case] trouble: Trouble, #[case] fate: Option<Fate>) {

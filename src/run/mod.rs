@@ -132,8 +132,8 @@ impl<'a> Run<'a> {
             }
         };
         let (sight, knocked) = join(self.look(cluster), knocking).await;
-        knocked?;
-        sight
+        let sight = sight?;
+        knocked.map(|()| sight)
     }
 
     async fn look(&self, cluster: &Cluster<'_>) -> Result<Sight, Failure> {

@@ -41,12 +41,13 @@ pub fn identity(certificate: &[u8], key: &[u8]) -> Result<Identity, String> {
         }
         .to_owned());
     };
-    if key.is_encrypted() {
-        return Err("goes with a key that is encrypted with a passphrase, which kubectl does not take either: \
-                    decrypt it, as with `openssl pkey -in KEY -out NEW`"
-            .to_owned());
-    }
+    // As in Go, a key that calls itself encrypted and is not will do.
     let signer = signer(&key.der).ok_or_else(|| {
+        if key.is_encrypted() {
+            return "goes with a key that is encrypted with a passphrase, which kubectl does not take either: decrypt it, \
+                    as with `openssl pkey -in KEY -out NEW`"
+                .to_owned();
+        }
         let kind = x509::key(leaf.key_algorithm, leaf.key);
         format!(
             "goes with a key that cannot be used: the certificate has {kind}, and the key is damaged, of another kind, or \

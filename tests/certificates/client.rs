@@ -77,6 +77,7 @@ pub fn rows(cp: &ControlPlane) -> Vec<Row> {
     add("no line break at the end", user(certificate.trim_end(), key.trim_end()));
     add("`EC PARAMETERS` before the key", user(&certificate, &format!("{parameters}{key}")));
     add("PKCS#8 that calls itself `RSA PRIVATE KEY`", user(&certificate, &it.key.pem().replace("PRIVATE", "RSA PRIVATE")));
+    add("PKCS#8 that calls itself encrypted and is not", user(&certificate, &it.key.pem().replace("PRIVATE", "ENCRYPTED PRIVATE")));
     add("SEC 1 that calls itself `PRIVATE KEY`", user(&certificate, &key.replace("EC PRIVATE", "PRIVATE")));
 
     // What is refused.
@@ -101,8 +102,8 @@ pub fn rows(cp: &ControlPlane) -> Vec<Row> {
     refuse("no certificate", user("hello", &key), "input-refused", "is not the PEM of a certificate", None);
     refuse("no key", user(&certificate, "hello"), "input-refused", "not the PEM of a private key", None);
     refuse("a certificate in place of the key", user(&certificate, &certificate), "input-refused", "no private key", None);
-    let locked = it.key.pem().replace("PRIVATE", "ENCRYPTED PRIVATE");
-    refuse("key encrypted with a passphrase, PKCS#8", user(&certificate, &locked), "input-refused", "encrypted with a passphrase", None);
+    let locked = "-----BEGIN ENCRYPTED PRIVATE KEY-----\nMBMwCwYJKoZIhvcNAQUNBARoaWhp\n-----END ENCRYPTED PRIVATE KEY-----\n";
+    refuse("key encrypted with a passphrase, PKCS#8", user(&certificate, locked), "input-refused", "encrypted with a passphrase", None);
     let head = "-----BEGIN EC PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES-128-CBC,000102030405060708090A0B0C0D0E0F\n\n";
     let locked = format!("{head}c2VjcmV0c2VjcmV0c2VjcmV0c2VjcmV0\n-----END EC PRIVATE KEY-----\n");
     refuse("key encrypted with a passphrase, the older form", user(&certificate, &locked), "input-refused", "encrypted with a passphrase", None);

@@ -33,6 +33,7 @@ pub struct Row {
     /// Why kubectl takes what is refused here.
     pub differs: Option<&'static str>,
     /// Kept running while the row is tried.
+    #[allow(dead_code, reason = "it ends when it is dropped")]
     pub front: Option<testbed::TlsFront>,
 }
 

@@ -150,6 +150,7 @@ pub(crate) fn tagged(tag: u8, value: &[u8]) -> Vec<u8> {
     let length = &length[length.iter().take_while(|byte| **byte == 0).count()..];
     let mut out = vec![tag];
     match length {
+        [] => out.push(0),
         [short] if *short < 0x80 => out.push(*short),
         long => {
             out.push(0x80 | u8::try_from(long.len()).unwrap_or(u8::MAX));

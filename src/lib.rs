@@ -59,6 +59,7 @@ mod text;
 mod tls;
 mod transport;
 mod tunnel;
+mod watched;
 mod x509;
 
 use std::{ffi::OsString, io::Write, path::Path};

@@ -31,8 +31,9 @@ use tower::{
 use crate::{
     error::{Code, Failure},
     proxy::Proxy,
-    tls::{Fault, Kind, Witness},
+    tls::{Fault, Kind, Tls, Witness},
     tunnel::{self, ProxyError, Tunnel},
+    watched::Watched,
 };
 
 /// Time to resolve, connect and shake hands.
@@ -46,7 +47,7 @@ const SIGN_OF_LIFE: Duration = Duration::from_secs(10);
 /// What this program calls itself: audit logs and managed fields keep it.
 pub const USER_AGENT: &str = concat!("k8s-token/", env!("CARGO_PKG_VERSION"));
 
-type Stream = MaybeHttpsStream<tunnel::Stream>;
+type Stream = Watched<MaybeHttpsStream<tunnel::Stream>>;
 
 type Pool = Retry<Unprocessed, Client<Warm, Body>>;
 
@@ -54,12 +55,15 @@ type Pool = Retry<Unprocessed, Client<Warm, Body>>;
 #[derive(Clone)]
 pub struct Http {
     pool: Pool,
-    connector: HttpsConnector<Tunnel>,
+    connector: Connector,
     http2: bool,
 }
 
+/// What opens connections, and what knows how they end.
+type Connector = (HttpsConnector<Tunnel>, Witness);
+
 impl Http {
-    fn new(first: Option<Stream>, connector: HttpsConnector<Tunnel>, http2: bool) -> Self {
+    fn new(first: Option<Stream>, connector: Connector, http2: bool) -> Self {
         let warm = Warm { first: Arc::new(Mutex::new(first)), connector: connector.clone() };
         let client = Client::builder(TokioExecutor::new())
             .http2_only(http2)
@@ -105,13 +109,9 @@ pub struct Target<'a> {
 ///
 /// # Errors
 /// What went wrong on the way there.
-pub async fn open(
-    target: &Target<'_>,
-    tls: rustls::ClientConfig,
-    within: Duration,
-) -> Result<(Http, &'static str), Trouble> {
+pub async fn open(target: &Target<'_>, tls: &Tls, within: Duration) -> Result<(Http, &'static str), Trouble> {
     let tunnel = Tunnel::new(target.proxy).map_err(|error| Trouble::of(&error))?;
-    let builder = HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http();
+    let builder = HttpsConnectorBuilder::new().with_tls_config(tls.config.clone()).https_or_http();
     let builder = match target.name {
         Some(name) => builder.with_server_name_resolver(FixedServerNameResolver::new(name.clone())),
         None => builder,
@@ -130,9 +130,10 @@ pub async fn open(
             }
             None => Trouble::Timeout("no connection"),
         })?
-        .map_err(|error| Trouble::of(&*error))?;
+        .map_err(|error| Trouble::of(&*error).with(&tls.witness))?;
     let http2 = stream.connected().is_negotiated_h2();
-    Ok((Http::new(Some(stream), connector, http2), if http2 { "HTTP/2" } else { "HTTP/1.1" }))
+    let stream = Watched::new(stream, tls.witness.clone());
+    Ok((Http::new(Some(stream), (connector, tls.witness.clone()), http2), if http2 { "HTTP/2" } else { "HTTP/1.1" }))
 }
 
 /// Sends a request again when the server has said that it did not look at it. An API server ends an HTTP/2 connection
@@ -179,7 +180,7 @@ pub fn copy(request: &Request<Body>) -> Option<Request<Body>> {
 #[derive(Clone)]
 pub struct Warm {
     first: Arc<Mutex<Option<Stream>>>,
-    connector: HttpsConnector<Tunnel>,
+    connector: Connector,
 }
 
 impl Service<http::Uri> for Warm {
@@ -188,15 +189,15 @@ impl Service<http::Uri> for Warm {
     type Future = Pin<Box<dyn Future<Output = Result<Stream, BoxError>> + Send>>;
 
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
-        self.connector.poll_ready(context)
+        self.connector.0.poll_ready(context)
     }
 
     fn call(&mut self, uri: http::Uri) -> Self::Future {
         if let Some(open) = self.first.lock().ok().and_then(|mut first| first.take()) {
             return Box::pin(std::future::ready(Ok(open)));
         }
-        let connecting = self.connector.call(uri);
-        Box::pin(async { tokio::time::timeout(CONNECT, connecting).await? })
+        let (connecting, witness) = (self.connector.0.call(uri), self.connector.1.clone());
+        Box::pin(async { Ok(Watched::new(tokio::time::timeout(CONNECT, connecting).await??, witness)) })
     }
 }
 
@@ -314,6 +315,7 @@ impl Trouble {
     pub fn with(self, witness: &Witness) -> Self {
         match self {
             Self::Tls(fault) => Self::Tls(witness.explain(fault)),
+            Self::Lost(cause) => witness.refusal().map_or(Self::Lost(cause), Self::Tls),
             other => other,
         }
     }

@@ -131,14 +131,14 @@ impl<'a> Line<'a> {
             failure
         };
         let roots = way.ca.map_or(Roots::System, |ca| Roots::Given(ca.certificates()));
-        let (tls, witness) = Tls::new(roots, identity).map_err(|error| failed(&Trouble::of(&error)))?.split();
+        let tls = Tls::new(roots, identity).map_err(|error| failed(&Trouble::of(&error)))?;
         let peer = Peer { uri: server.uri(), name: way.name, proxy: route.proxy() };
         let mut tries = Tries::default();
         let (http, protocol) = loop {
             tries.begin();
-            let trouble = match transport::open(&peer, tls.clone(), patience.budget.at_most(ANSWER)).await {
+            let trouble = match transport::open(&peer, &tls, patience.budget.at_most(ANSWER)).await {
                 Ok(opened) => break opened,
-                Err(trouble) => trouble.with(&witness),
+                Err(trouble) => trouble,
             };
             match Fault::of_trouble(&trouble) {
                 Some(fault) if patience.again(&mut tries, &CONNECTING, &fault).await => {}
@@ -148,6 +148,7 @@ impl<'a> Line<'a> {
         let mut config = Config::new(server.uri().clone());
         config.headers.push((http::header::USER_AGENT, http::HeaderValue::from_static(USER_AGENT)));
         let server = server.as_str().to_owned();
+        let witness = tls.witness;
         Ok(Self { config, http, protocol, witness, server, patience, opened: Instant::now() })
     }
 

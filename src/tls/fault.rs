@@ -110,6 +110,12 @@ impl Fault {
         Self::wants_certificate(None)
     }
 
+    /// True for an alert that a server sends when it refuses a client certificate, or misses it.
+    #[must_use]
+    pub fn is_about_certificates(&self) -> bool {
+        self.alert.is_some_and(is_about_certificates)
+    }
+
     /// The same failure of a handshake in which the server had asked for a client certificate.
     #[must_use]
     pub fn when_asked(self, showed: bool) -> Self {

@@ -6,7 +6,7 @@ mod identity;
 mod verifier;
 
 use std::sync::{
-    Arc,
+    Arc, OnceLock,
     atomic::{AtomicBool, Ordering},
 };
 
@@ -41,7 +41,8 @@ fn provider() -> CryptoProvider {
 pub struct Tls {
     /// As rustls takes it.
     pub config: ClientConfig,
-    witness: Witness,
+    /// What knows how its handshakes go.
+    pub witness: Witness,
 }
 
 impl Tls {
@@ -69,12 +70,6 @@ impl Tls {
         }
         Ok(Self { config, witness: Witness { anchor, resolver } })
     }
-
-    /// Takes the configuration, and leaves what knows how its handshakes went.
-    #[must_use]
-    pub fn split(self) -> (ClientConfig, Witness) {
-        (self.config, self.witness)
-    }
 }
 
 /// How the handshakes with one server went.
@@ -98,6 +93,20 @@ impl Witness {
         self.resolver.showed.load(Ordering::Relaxed)
     }
 
+    /// A connection has ended with this error: an alert about certificates is remembered.
+    pub fn saw(&self, error: &std::io::Error) {
+        let error = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+        if let Some(fault) = error.map(Fault::of).filter(Fault::is_about_certificates) {
+            let _ = self.resolver.refusal.set(fault); // the first stays
+        }
+    }
+
+    /// What the server has said of the client certificate, or of there being none, if it has refused that.
+    #[must_use]
+    pub fn refusal(&self) -> Option<Fault> {
+        self.resolver.refusal.get().map(|fault| self.explain(fault.clone()))
+    }
+
     /// Says more of a failure, knowing whether the server asked for a certificate.
     #[must_use]
     pub fn explain(&self, fault: Fault) -> Fault {
@@ -111,6 +120,7 @@ struct Resolver {
     identity: Option<Arc<dyn ResolvesClientCert>>,
     asked: AtomicBool,
     showed: AtomicBool,
+    refusal: OnceLock<Fault>,
 }
 
 impl ResolvesClientCert for Resolver {

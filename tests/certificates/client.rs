@@ -76,8 +76,14 @@ pub fn rows(cp: &ControlPlane) -> Vec<Row> {
     add("lines that end with CR LF", user(&certificate.replace('\n', "\r\n"), &key.replace('\n', "\r\n")));
     add("no line break at the end", user(certificate.trim_end(), key.trim_end()));
     add("`EC PARAMETERS` before the key", user(&certificate, &format!("{parameters}{key}")));
-    add("PKCS#8 that calls itself `RSA PRIVATE KEY`", user(&certificate, &it.key.pem().replace("PRIVATE", "RSA PRIVATE")));
-    add("PKCS#8 that calls itself encrypted and is not", user(&certificate, &it.key.pem().replace("PRIVATE", "ENCRYPTED PRIVATE")));
+    add(
+        "PKCS#8 that calls itself `RSA PRIVATE KEY`",
+        user(&certificate, &it.key.pem().replace("PRIVATE", "RSA PRIVATE")),
+    );
+    add(
+        "PKCS#8 that calls itself encrypted and is not",
+        user(&certificate, &it.key.pem().replace("PRIVATE", "ENCRYPTED PRIVATE")),
+    );
     add("SEC 1 that calls itself `PRIVATE KEY`", user(&certificate, &key.replace("EC PRIVATE", "PRIVATE")));
 
     // What is refused.
@@ -94,21 +100,64 @@ pub fn rows(cp: &ControlPlane) -> Vec<Row> {
         Some("RSA below 2048 bits can be broken, and the cryptography used here does not do it"),
     );
     let chain = format!("{}{certificate}", cp.ca_pem());
-    refuse("certificate with its CA before it", user(&chain, &key), "input-refused", "belongs to another certificate", None);
+    refuse(
+        "certificate with its CA before it",
+        user(&chain, &key),
+        "input-refused",
+        "belongs to another certificate",
+        None,
+    );
     let other = Key::p256().pem();
-    refuse("key of another certificate", user(&certificate, &other), "input-refused", "belongs to another certificate", None);
-    refuse("key of another kind", user(&certificate, &Key::ed25519().pem()), "input-refused", "belongs to another certificate", None);
+    refuse(
+        "key of another certificate",
+        user(&certificate, &other),
+        "input-refused",
+        "belongs to another certificate",
+        None,
+    );
+    refuse(
+        "key of another kind",
+        user(&certificate, &Key::ed25519().pem()),
+        "input-refused",
+        "belongs to another certificate",
+        None,
+    );
     refuse("certificate and key swapped", user(&key, &certificate), "input-refused", "swapped", None);
     refuse("no certificate", user("hello", &key), "input-refused", "is not the PEM of a certificate", None);
     refuse("no key", user(&certificate, "hello"), "input-refused", "not the PEM of a private key", None);
-    refuse("a certificate in place of the key", user(&certificate, &certificate), "input-refused", "no private key", None);
-    let locked = "-----BEGIN ENCRYPTED PRIVATE KEY-----\nMBMwCwYJKoZIhvcNAQUNBARoaWhp\n-----END ENCRYPTED PRIVATE KEY-----\n";
-    refuse("key encrypted with a passphrase, PKCS#8", user(&certificate, locked), "input-refused", "encrypted with a passphrase", None);
+    refuse(
+        "a certificate in place of the key",
+        user(&certificate, &certificate),
+        "input-refused",
+        "no private key",
+        None,
+    );
+    let locked =
+        "-----BEGIN ENCRYPTED PRIVATE KEY-----\nMBMwCwYJKoZIhvcNAQUNBARoaWhp\n-----END ENCRYPTED PRIVATE KEY-----\n";
+    refuse(
+        "key encrypted with a passphrase, PKCS#8",
+        user(&certificate, locked),
+        "input-refused",
+        "encrypted with a passphrase",
+        None,
+    );
     let head = "-----BEGIN EC PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES-128-CBC,000102030405060708090A0B0C0D0E0F\n\n";
     let locked = format!("{head}c2VjcmV0c2VjcmV0c2VjcmV0c2VjcmV0\n-----END EC PRIVATE KEY-----\n");
-    refuse("key encrypted with a passphrase, the older form", user(&certificate, &locked), "input-refused", "encrypted with a passphrase", None);
+    refuse(
+        "key encrypted with a passphrase, the older form",
+        user(&certificate, &locked),
+        "input-refused",
+        "encrypted with a passphrase",
+        None,
+    );
     let damaged = "-----BEGIN PRIVATE KEY-----\nMAUCAQAwAA==\n-----END PRIVATE KEY-----\n";
-    refuse("damaged key", user(&certificate, damaged), "input-refused", "cannot be used: the certificate has an ECDSA key on the curve P-256", None);
+    refuse(
+        "damaged key",
+        user(&certificate, damaged),
+        "input-refused",
+        "cannot be used: the certificate has an ECDSA key on the curve P-256",
+        None,
+    );
     let junk = "-----BEGIN CERTIFICATE-----\naGVsbG8=\n-----END CERTIFICATE-----\n";
     refuse("damaged certificate", user(junk, &key), "input-refused", "is not the DER of a certificate", None);
     let past = Spec { valid: ("20200101000000Z", "20210101000000Z"), ..masters(3) };

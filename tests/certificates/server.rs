@@ -223,7 +223,8 @@ pub fn given(cp: &ControlPlane) -> Vec<Row> {
     let past = Forged::self_signed(&Spec { valid: EXPIRED, ..Spec::ca("CA") }, Key::p256());
     add(Case::new("CA expired", &[&server(&past, &good)], past.pem()).refused("tls", "the CA \"CA\" expired at 2021"));
     let future = Forged::self_signed(&Spec { valid: FUTURE, ..Spec::ca("CA") }, Key::p256());
-    add(Case::new("CA not yet valid", &[&server(&future, &good)], future.pem()).refused("tls", "the CA \"CA\" is not valid before"));
+    add(Case::new("CA not yet valid", &[&server(&future, &good)], future.pem())
+        .refused("tls", "the CA \"CA\" is not valid before"));
     let past = Forged::signed_by(&ca, &Spec { valid: EXPIRED, ..Spec::ca("middle") }, Key::p256());
     add(Case::new("intermediate CA expired", &[&server(&past, &good), &past], ca.pem())
         .refused("tls", "the intermediate CA \"middle\" expired"));
@@ -269,11 +270,21 @@ pub fn given(cp: &ControlPlane) -> Vec<Row> {
     let local: &[u8] = b"localhost";
     for (what, permitted, excluded, refused) in [
         ("name constraints that permit it", &[(0x82_u8, local), (0x87, loopback)][..], &[][..], None),
-        ("name constraints that permit another domain", &[(0x82, &b"example.com"[..])], &[], Some("may not sign for localhost")),
+        (
+            "name constraints that permit another domain",
+            &[(0x82, &b"example.com"[..])],
+            &[],
+            Some("may not sign for localhost"),
+        ),
         ("name constraints that permit other addresses", &[(0x87, ten)], &[], Some("may not sign for 127.0.0.1")),
         ("name constraints that exclude it", &[], &[(0x82, local)], Some("may not sign for localhost")),
         ("name constraints that exclude another domain", &[], &[(0x82, &b"example.com"[..])], None),
-        ("name constraints of a kind that is not understood", &[(0xa4, &[0x30, 0][..])], &[], Some("critical extension 2.5.29.30")),
+        (
+            "name constraints of a kind that is not understood",
+            &[(0xa4, &[0x30, 0][..])],
+            &[],
+            Some("critical extension 2.5.29.30"),
+        ),
     ] {
         let spec = Spec::ca("CA").with(extension::constraints(permitted, excluded));
         let ca = Forged::self_signed(&spec, Key::p256());

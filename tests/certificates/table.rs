@@ -85,7 +85,8 @@ fn attempt(cp: &ControlPlane, desk: &Desk, row: &Row) -> Result<(), String> {
         "input-refused" => refusals(&ours).into_iter().map(|(_, message)| message).collect(),
         _ => ours.document()["error"]["cause"].as_str().unwrap_or_default().to_owned(),
     };
-    let is_dump = ["Other(", "OtherError", "InvalidCertificate", "AlertReceived"].iter().any(|it| ours.stderr.contains(it));
+    let is_dump =
+        ["Other(", "OtherError", "InvalidCertificate", "AlertReceived"].iter().any(|it| ours.stderr.contains(it));
     if found != wanted || !told.contains(words) || is_dump {
         return Err(format!("wanted {wanted} with {words:?}; found {found}: {told}\n  ({said})"));
     }

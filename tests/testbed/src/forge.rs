@@ -262,7 +262,14 @@ impl Spec {
             _ => tagged(0x18, text.as_bytes()),
         };
         let valid = sequence(&[time(self.valid.0), time(self.valid.1)]);
-        parts.extend([tagged(2, &self.serial), algorithm.to_vec(), issuer.to_vec(), valid, self.subject(), key.public()]);
+        parts.extend([
+            tagged(2, &self.serial),
+            algorithm.to_vec(),
+            issuer.to_vec(),
+            valid,
+            self.subject(),
+            key.public(),
+        ]);
         if self.version == 3 && !self.extensions.is_empty() {
             parts.push(tagged(0xa3, &sequence(&self.extensions)));
         }

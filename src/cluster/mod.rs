@@ -124,8 +124,7 @@ impl<'a> Line<'a> {
             let failure = trouble.while_doing(CONNECTING, server.as_str());
             if failure.code == Code::TlsUnknownIssuer && way.ca.is_none() {
                 let next = "put the CA of the cluster into the kubeconfig, or name it in SSL_CERT_FILE, then run again";
-                let cause =
-                    "none of the system's CAs signed the server's certificate, and no other is given".to_owned();
+                let cause = format!("{}; no other CA is given", failure.cause);
                 return Failure { cause, ..failure.next(next) };
             }
             failure

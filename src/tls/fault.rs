@@ -188,3 +188,61 @@ fn name(alert: AlertDescription) -> String {
     };
     name.to_owned()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use AlertDescription::{
+        BadCertificate, CertificateExpired, CertificateRequired, HandshakeFailure, ProtocolVersion, UnknownCA,
+    };
+    use rstest::rstest;
+
+    /// What Go, OpenSSL (nginx, HAProxy) and BoringSSL (Envoy) send for want of a client certificate.
+    #[rstest]
+    #[case::tls_1_3(CertificateRequired)]
+    #[case::go_and_tls_1_2(BadCertificate)]
+    #[case::openssl_and_tls_1_2(HandshakeFailure)]
+    fn an_alert_after_the_server_asked_for_a_certificate_is_about_that(#[case] alert: AlertDescription) {
+        let fault = Fault::of(&Error::AlertReceived(alert));
+        assert_eq!(fault.clone().when_asked(false).kind, Kind::WantsCertificate);
+        let refused = fault.when_asked(true);
+        assert!(refused.kind == Kind::Other && refused.cause.contains("does not accept the client certificate"));
+    }
+
+    #[rstest]
+    #[case(UnknownCA, "its CA is unknown there")]
+    #[case(CertificateExpired, "it has expired")]
+    fn a_client_certificate_that_is_refused_is_told_with_the_reason(
+        #[case] alert: AlertDescription,
+        #[case] why: &str,
+    ) {
+        let fault = Fault::of(&Error::AlertReceived(alert)).when_asked(true);
+        assert!(fault.cause.ends_with(why), "{}", fault.cause);
+    }
+
+    #[test]
+    fn an_alert_about_something_else_stays_what_it_is() {
+        let fault = Fault::of(&Error::AlertReceived(ProtocolVersion));
+        assert_eq!(fault.clone().when_asked(false), fault);
+        assert_eq!(
+            fault.cause,
+            "TLS failed: the server ended it with the alert protocol_version: it wants another version of TLS"
+        );
+    }
+
+    #[test]
+    fn nothing_is_told_as_the_library_dumps_it() {
+        let errors = [
+            Error::InvalidCertificate(CertificateError::BadSignature),
+            Error::InvalidMessage(rustls::InvalidMessage::InvalidContentType),
+            Error::PeerIncompatible(PeerIncompatible::ServerDoesNotSupportTls12Or13),
+            Error::PeerMisbehaved(rustls::PeerMisbehaved::SelectedUnofferedCipherSuite),
+            Error::HandshakeNotComplete,
+        ];
+        for error in errors {
+            let fault = Fault::of(&error);
+            assert!(fault.cause.starts_with("TLS failed: ") && !fault.next.is_empty());
+            assert!(!fault.cause.contains(['(', '{']) && !fault.cause.contains("Invalid"), "{}", fault.cause);
+        }
+    }
+}

@@ -15,6 +15,7 @@ use crate::x509::{Certificate, Flaw, Judge, Unreadable};
 #[derive(Debug)]
 pub struct Verifier {
     roots: Vec<Vec<u8>>,
+    by_system: bool,
     algorithms: WebPkiSupportedAlgorithms,
     found: OnceLock<usize>,
 }
@@ -22,7 +23,7 @@ pub struct Verifier {
 impl Verifier {
     /// With these CAs, in DER.
     pub fn of(roots: Vec<Vec<u8>>, provider: &CryptoProvider) -> Self {
-        Self { roots, algorithms: provider.signature_verification_algorithms, found: OnceLock::new() }
+        Self { roots, by_system: false, algorithms: provider.signature_verification_algorithms, found: OnceLock::new() }
     }
 
     /// With those of the system.
@@ -38,7 +39,7 @@ impl Verifier {
             let text = "no CA is given, and the system has none: neither SSL_CERT_FILE, SSL_CERT_DIR nor its own store";
             return Err(Error::General(text.to_owned()));
         }
-        Ok(Self::of(roots, provider))
+        Ok(Self { by_system: true, ..Self::of(roots, provider) })
     }
 
     /// The CA that vouched for a server, in DER.
@@ -78,6 +79,7 @@ impl ServerCertVerifier for Verifier {
         let (places, roots): (Vec<_>, Vec<_>) = roots.into_iter().unzip();
         let judge = Judge {
             roots: &roots,
+            by_system: self.by_system,
             intermediates: &intermediates,
             now: i64::try_from(now.as_secs()).unwrap_or(i64::MAX),
             algorithms: self.algorithms.all,

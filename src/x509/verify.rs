@@ -20,6 +20,8 @@ pub enum Flaw {
     UnknownIssuer {
         /// Who signed it by its own word.
         issuer: String,
+        /// Whether the CAs are those of the system.
+        by_system: bool,
         /// What there is more to say.
         hint: Option<String>,
     },
@@ -42,11 +44,12 @@ pub enum Flaw {
 impl fmt::Display for Flaw {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::UnknownIssuer { issuer, hint } => {
-                write!(
-                    f,
-                    "the CA given for the server did not sign the server's certificate, whose issuer is {issuer}"
-                )?;
+            Self::UnknownIssuer { issuer, by_system, hint } => {
+                let who = match by_system {
+                    true => "none of the system's CAs signed",
+                    false => "the CA given for the server did not sign",
+                };
+                write!(f, "{who} the server's certificate, whose issuer is {issuer}")?;
                 hint.iter().try_for_each(|hint| write!(f, "; {hint}"))
             }
             Self::WrongHost { host, names } => {
@@ -64,6 +67,9 @@ impl Flaw {
     #[must_use]
     pub const fn next(&self) -> &'static str {
         match self {
+            Self::UnknownIssuer { by_system: true, .. } => {
+                "name the CA of the server in SSL_CERT_FILE, or in the kubeconfig, then run again"
+            }
             Self::UnknownIssuer { .. } => {
                 "take certificate-authority-data from the CA that signed the server's certificate, then run again"
             }
@@ -79,6 +85,8 @@ impl Flaw {
 pub struct Judge<'a> {
     /// The CAs, as they were given.
     pub roots: &'a [Certificate<'a>],
+    /// Whether they are those of the system.
+    pub by_system: bool,
     /// What the server sent along.
     pub intermediates: &'a [Certificate<'a>],
     /// Seconds of Unix time.
@@ -228,9 +236,9 @@ impl<'a> Judge<'a> {
         };
         fitting.verify_signature(parent.key, child.signed, child.signature).map_err(|_| Flaw::UnknownIssuer {
             issuer: child.issuer(),
+            by_system: self.by_system,
             hint: Some(
-                "the CA given has that name, but another key: perhaps it was renewed, or it is another cluster's"
-                    .to_owned(),
+                "a CA of that name is there, with another key: it was renewed, or is another cluster's".to_owned(),
             ),
         })
     }
@@ -253,7 +261,8 @@ impl<'a> Judge<'a> {
             Some(hint) if is_self_signed => Some(format!("it is self-signed, and {hint}")),
             hint => hint,
         };
-        Flaw::UnknownIssuer { issuer: it.issuer(), hint }
+        let hint = if self.by_system { is_self_signed.then(|| "it is self-signed".to_owned()) } else { hint };
+        Flaw::UnknownIssuer { issuer: it.issuer(), by_system: self.by_system, hint }
     }
 }
 
@@ -341,4 +350,71 @@ fn kind(it: &Certificate<'_>) -> String {
 
 fn time(seconds: i64) -> String {
     Timestamp::from_second(seconds).map_or_else(|_| "a time out of range".to_owned(), |time| time.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use testbed::{Forged, Key, Spec};
+
+    /// A moment at which the certificates of these tests are valid.
+    const NOW: i64 = 1_800_000_000;
+
+    fn judged(leaf: &[u8], sent: &[&[u8]], root: &[u8]) -> Result<usize, Flaw> {
+        let algorithms = rustls::crypto::aws_lc_rs::default_provider().signature_verification_algorithms.all;
+        let parse = |der| Certificate::parse(der).map_err(|_| Flaw::Other { cause: String::new(), next: "" });
+        let (leaf, root) = (parse(leaf)?, [parse(root)?]);
+        let sent = sent.iter().map(|der| parse(der)).collect::<Result<Vec<_>, _>>()?;
+        Judge { roots: &root, by_system: false, intermediates: &sent, now: NOW, algorithms }.judge(&leaf, "127.0.0.1")
+    }
+
+    /// Whoever sends many CAs that all have signed each other does not keep us busy.
+    #[test]
+    fn the_search_for_a_chain_ends() {
+        let root = Forged::self_signed(&Spec::ca("root"), Key::p256());
+        let keys: Vec<Key> = (0..12).map(|_| Key::p256()).collect();
+        let mesh: Vec<Forged> = keys
+            .iter()
+            .flat_map(|signer| {
+                keys.iter().map(|key| {
+                    Forged::signed_by(
+                        &Forged::self_signed(&Spec::ca("mesh"), signer.again()),
+                        &Spec::ca("mesh"),
+                        key.again(),
+                    )
+                })
+            })
+            .collect();
+        let leaf = Forged::signed_by(&mesh[0], &Spec::server(), Key::p256());
+        let sent: Vec<&[u8]> = mesh.iter().map(|it| it.der.as_slice()).collect();
+        assert!(matches!(judged(&leaf.der, &sent, &root.der), Err(Flaw::UnknownIssuer { .. })));
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2000))]
+
+        /// One byte changed anywhere: nothing panics, and no certificate is taken that its CA did not sign.
+        #[test]
+        fn a_certificate_that_was_changed_is_not_trusted(at in any::<prop::sample::Index>(), bits in 1..=255_u8, whose in 0..2) {
+            static CHAIN: std::sync::LazyLock<[Vec<u8>; 3]> = std::sync::LazyLock::new(|| {
+                let root = Forged::self_signed(&Spec::ca("root"), Key::p256());
+                let middle = Forged::signed_by(&root, &Spec::ca("middle"), Key::p256());
+                let leaf = Forged::signed_by(&middle, &Spec::server(), Key::p256());
+                [leaf.der, middle.der, root.der]
+            });
+            let [leaf, middle, root] = &*CHAIN;
+            prop_assert_eq!(judged(leaf, &[middle], root), Ok(0));
+            let (mut leaf, mut middle) = (leaf.clone(), middle.clone());
+            let changed = if whose == 0 { &mut leaf } else { &mut middle };
+            let at = at.index(changed.len());
+            changed[at] ^= bits;
+            prop_assert!(judged(&leaf, &[&middle], root).is_err());
+        }
+
+        #[test]
+        fn any_bytes_are_read_without_a_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            let _ = Certificate::parse(&bytes);
+        }
+    }
 }

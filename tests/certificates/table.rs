@@ -59,7 +59,12 @@ pub fn tried(cp: &ControlPlane, stem: &str, rows: &[Row]) -> String {
     for row in rows {
         let ours = row.refused.map_or_else(|| "taken".to_owned(), |(code, _)| format!("refused: `{code}`"));
         let theirs = if row.refused.is_none() || row.differs.is_some() { "taken" } else { "refused" };
-        let _ = writeln!(table, "| {} | {theirs} | {ours} | {} |", row.what, row.differs.unwrap_or_default());
+        let note = match (row.differs, row.refused) {
+            (Some(reason), _) => reason.to_owned(),
+            (None, Some((_, words))) => format!("\"{}\"", words.replace('"', "'")),
+            (None, None) => String::new(),
+        };
+        let _ = writeln!(table, "| {} | {theirs} | {ours} | {note} |", row.what);
     }
     table
 }
@@ -109,7 +114,7 @@ certificate of a server is judged step by step as Go's crypto/x509 does it.
 Each row below was tried with both programs against a real TLS server before a real API server. This page is made by
 `tests/certificates.rs`.
 
-Where the two differ, the reason stands in the row. These limits are not in a table:
+Where the two differ, the reason stands in the row; else the note quotes what k8s-token says. These limits are not in a table:
 
 - RSA keys need 2048 to 8192 bits, on both sides.
 - A server has to offer TLS 1.2 or 1.3 with AES-GCM or ChaCha20. Go also speaks TLS 1.2 with AES-CBC.

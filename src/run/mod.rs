@@ -125,12 +125,8 @@ impl<'a> Run<'a> {
     /// The first look, and at the same time the way of a holder of the artifact, who shows no client certificate: a
     /// server that lets in none but those who do is found before anything is made.
     async fn survey(&self, cluster: &Cluster<'_>) -> Result<Sight, Failure> {
-        let knocking = async {
-            match cluster.showed_certificate() {
-                true => self.open_line().await?.knock().await,
-                false => Ok(()),
-            }
-        };
+        let knocking =
+            async { if cluster.showed_certificate() { self.open_line().await?.knock().await } else { Ok(()) } };
         let (sight, knocked) = join(self.look(cluster), knocking).await;
         let sight = sight?;
         knocked.map(|()| sight)

@@ -26,20 +26,18 @@ pub fn identity(certificate: &[u8], key: &[u8]) -> Result<Identity, String> {
     let found = blocks(certificate);
     let chain: Vec<_> = found.iter().filter(|block| block.is_certificate()).map(|block| block.der.clone()).collect();
     let Some(first) = chain.first() else {
-        return Err(match found.iter().any(Block::is_private_key) {
-            true => "holds a private key and no certificate: perhaps it and client-key are swapped",
-            false => "is not the PEM of a certificate",
-        }
-        .to_owned());
+        let swapped = found.iter().any(Block::is_private_key);
+        let with_key = "holds a private key and no certificate: perhaps it and client-key are swapped";
+        return Err(if swapped { with_key } else { "is not the PEM of a certificate" }.to_owned());
     };
     let leaf = Certificate::parse(first).map_err(|Unreadable(why)| why.to_owned())?;
     let found = blocks(key);
     let Some(key) = found.iter().find(|block| block.is_private_key()) else {
-        return Err(match found.iter().any(Block::is_certificate) {
-            true => "goes with a client-key that holds a certificate and no private key",
-            false => "goes with a key that is not the PEM of a private key",
-        }
-        .to_owned());
+        let swapped = found.iter().any(Block::is_certificate);
+        let with_certificate = "goes with a client-key that holds a certificate and no private key";
+        return Err(
+            if swapped { with_certificate } else { "goes with a key that is not the PEM of a private key" }.to_owned()
+        );
     };
     // As in Go, a key that calls itself encrypted and is not will do.
     let signer = signer(&key.der).ok_or_else(|| {

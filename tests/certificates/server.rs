@@ -298,9 +298,9 @@ pub fn given(cp: &ControlPlane) -> Vec<Row> {
     add(Case::new("unknown extension", &[&server(&ca, &odd(false))], ca.pem()));
     add(Case::new("unknown critical extension", &[&server(&ca, &odd(true))], ca.pem())
         .refused("tls", "critical extension 1.3.6.1.4.1.99999.2"));
-    let odd_ca = Spec::ca("CA").with(extension::other("1.3.6.1.4.1.99999.2", true, &[5, 0]));
-    let odd_ca = Forged::self_signed(&odd_ca, Key::p256());
-    add(Case::new("CA with an unknown critical extension", &[&server(&odd_ca, &good)], odd_ca.pem())
+    let strange = Spec::ca("CA").with(extension::other("1.3.6.1.4.1.99999.2", true, &[5, 0]));
+    let strange = Forged::self_signed(&strange, Key::p256());
+    add(Case::new("CA with an unknown critical extension", &[&server(&strange, &good)], strange.pem())
         .refused("tls", "the CA \"CA\" has the critical extension"));
     let serial = |bytes: &[u8]| server(&ca, &Spec { serial: bytes.to_vec(), ..good.clone() });
     add(Case::new("serial number 0", &[&serial(&[0])], ca.pem()));

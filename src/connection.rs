@@ -1,7 +1,7 @@
 //! The cluster connection in all its shapes: where the server is, who we are there, and what shape the artifact
 //! gets. Parsed once from a document or a kubeconfig. Pure.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, fmt::Display};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use http::HeaderValue;
@@ -15,10 +15,12 @@ use crate::{
     host,
     inputs::kubeconfig::Context,
     login::{Command, Credentials},
+    pem_blocks::{Block, blocks},
     proxy::{Proxy, Route},
     secret::Token,
     text::key_shown,
     tls::{self, Identity},
+    x509::Certificate,
 };
 
 /// Key of the cluster in a dependencies document.
@@ -139,25 +141,27 @@ impl CaBundle {
 
     fn from_pem(pem: &[u8], base64: String) -> Result<Self, &'static str> {
         const NONE: &str = "holds no certificate in PEM";
-        let blocks = pem::parse_many(pem).map_err(|_| NONE)?;
-        if blocks.iter().any(|block| block.tag().contains("PRIVATE KEY")) {
+        const BEGIN: &[u8] = b"-----BEGIN CERTIFICATE-----";
+        let blocks = blocks(pem);
+        if blocks.iter().any(Block::is_private_key) {
             return Err("holds a private key: only certificates belong there");
         }
-        let certificates: Vec<Vec<u8>> =
-            blocks.into_iter().filter(|block| block.tag() == "CERTIFICATE").map(pem::Pem::into_contents).collect();
-        // Others are stricter with it: kubectl passes over what does not begin a line, after a byte order mark as well.
-        let lines = pem.split(|byte| *byte == b'\n').filter(|line| line.starts_with(b"-----BEGIN CERTIFICATE-----"));
-        if lines.count() != certificates.len() {
-            return Err("holds a certificate that is not read everywhere: its BEGIN has to be at the start of a line");
+        let found: Vec<Vec<u8>> = blocks.into_iter().filter(Block::is_ca).map(|block| block.der).collect();
+        // As kubectl does, what cannot be read is passed over, as long as something is left.
+        let (certificates, unreadable): (Vec<_>, Vec<_>) =
+            found.into_iter().partition(|it| Certificate::parse(it).is_ok());
+        if !certificates.is_empty() {
+            return Ok(Self { base64, certificates });
         }
-        if certificates.is_empty() {
-            return Err(NONE);
-        }
-        let mut roots = rustls::RootCertStore::empty();
-        if certificates.iter().any(|certificate| roots.add(certificate.as_slice().into()).is_err()) {
-            return Err("holds a certificate that cannot be read: X.509 version 3 is needed");
-        }
-        Ok(Self { base64, certificates })
+        let begins = pem.windows(BEGIN.len()).filter(|window| *window == BEGIN).count();
+        let lines = pem.split(|byte| *byte == b'\n').filter(|line| line.starts_with(BEGIN)).count();
+        Err(match (unreadable.is_empty(), begins == lines) {
+            (false, _) => "holds no certificate that can be read: what stands in its PEM is not X.509",
+            (true, false) => {
+                "holds a certificate that is not read everywhere: its BEGIN has to be at the start of a line"
+            }
+            (true, true) => NONE,
+        })
     }
 
     /// As it was given, and as the artifact says it.
@@ -565,7 +569,7 @@ struct Problems(Vec<Finding>);
 
 impl Problems {
     /// The part, or none once it is noted what is wrong with it.
-    fn keep<T>(&mut self, pointer: &str, part: Result<T, &'static str>) -> Option<T> {
+    fn keep<T>(&mut self, pointer: &str, part: Result<T, impl Display>) -> Option<T> {
         let field = pointer.rsplit('/').next().unwrap_or(pointer);
         part.map_err(|text| self.0.push(Finding::blocking("connection", pointer, format!("{field} {text}")))).ok()
     }
@@ -611,7 +615,7 @@ fn login(context: &Context, problems: &mut Problems) -> Option<Login> {
 }
 
 /// The client certificate with its key, each from data before a file.
-fn identity(context: &Context) -> Option<Result<Identity, &'static str>> {
+fn identity(context: &Context) -> Option<Result<Identity, String>> {
     let part = |data: Option<&str>, file: &Option<Vec<u8>>| match data.filter(|data| !data.is_empty()) {
         Some(data) => {
             let compact: String = data.split_ascii_whitespace().collect();
@@ -623,8 +627,8 @@ fn identity(context: &Context) -> Option<Result<Identity, &'static str>> {
     let key = part(context.user.client_key_data.as_ref().map(ExposeSecret::expose_secret), &context.key);
     match (certificate?, key) {
         (Ok(certificate), Some(Ok(key))) => Some(tls::identity(&certificate, &key)),
-        (Err(problem), _) | (_, Some(Err(problem))) => Some(Err(problem)),
-        (_, None) => Some(Err("has no client-key")),
+        (Err(problem), _) | (_, Some(Err(problem))) => Some(Err(problem.to_owned())),
+        (_, None) => Some(Err("has no client-key".to_owned())),
     }
 }
 

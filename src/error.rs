@@ -78,6 +78,8 @@ codes! {
     TlsUnknownIssuer = "tls-unknown-issuer", Unavailable;
     /// TLS failed for another reason.
     Tls = "tls", Unavailable;
+    /// The server's address lets in only who shows a client certificate, which the holder of a token has not.
+    ClientCertificateRequired = "client-certificate-required", Unproved;
     /// No answer within its time.
     Timeout = "timeout", Unavailable;
     /// The connection broke while an answer was awaited.
@@ -255,6 +257,9 @@ const fn usual_next_step(code: Code) -> &'static str {
         Code::Proxy => "check the proxy's address, login and rules; NO_PROXY excepts hosts from HTTPS_PROXY",
         Code::TlsUnknownIssuer => {
             "take certificate-authority-data from the CA that signed the server's certificate, then run again"
+        }
+        Code::ClientCertificateRequired => {
+            "put an address into the connection that lets in who has nothing but a token, then run again"
         }
         Code::Tls => "check that the server's certificate is valid for the host in the connection",
         Code::Timeout | Code::ConnectionLost | Code::ServerError => {

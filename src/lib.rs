@@ -45,6 +45,7 @@ mod observed;
 mod original;
 mod output;
 mod patience;
+mod pem_blocks;
 mod permissions;
 mod plan;
 mod proxy;
@@ -60,6 +61,8 @@ mod text;
 mod tls;
 mod transport;
 mod tunnel;
+mod watched;
+mod x509;
 
 use std::{ffi::OsString, io::Write, path::Path};
 

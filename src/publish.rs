@@ -45,9 +45,9 @@ pub struct Publisher<'a> {
 pub async fn dial(platform: &Platform, budget: &Budget) -> Result<transport::Http, Trouble> {
     // Plain inside the platform's own network: nobody's certificate is looked at, so none need be loaded.
     let roots = if platform.is_plain() { Roots::Nobody } else { Roots::System };
-    let (tls, _) = Tls::new(roots, None).map_err(|error| Trouble::of(&error))?.split();
+    let tls = Tls::new(roots, None).map_err(|error| Trouble::of(&error))?;
     let target = Target { uri: &platform.url, name: None, proxy: platform.route.proxy() };
-    let (http, _) = transport::open(&target, tls, budget.at_most(ANSWER)).await?;
+    let (http, _) = transport::open(&target, &tls, budget.at_most(ANSWER)).await?;
     Ok(http)
 }
 

@@ -11,7 +11,7 @@ use std::time::Duration;
 use crate::{
     error::Failure,
     text::shown,
-    transport::Trouble::{self, Dns, Login, Lost, Proxy, Refused, Timeout, Tls, UnknownIssuer},
+    transport::Trouble::{self, Dns, Login, Lost, Proxy, Refused, Timeout, Tls},
 };
 
 /// How often a request is sent, the first time included.
@@ -65,7 +65,7 @@ impl Fault {
             Dns | Refused(_) => Fate::Untouched,
             Lost(_) => Fate::Unknown,
             Timeout(_) => Fate::Silence,
-            UnknownIssuer | Tls(_) | Login { .. } | Proxy(_) => return None,
+            Tls(_) | Login { .. } | Proxy(_) => return None,
         };
         Some(Self { what: trouble.to_string(), fate, after: None })
     }
@@ -183,8 +183,7 @@ mod tests {
     #[case(Refused("x".to_owned()), Some(Fate::Untouched))]
     #[case(Lost("x".to_owned()), Some(Fate::Unknown))]
     #[case(Timeout("no answer"), Some(Fate::Silence))]
-    #[case(UnknownIssuer, None)]
-    #[case(Tls("expired".to_owned()), None)]
+    #[case(Tls(crate::tls::Fault::of(&rustls::Error::DecryptError)), None)]
     #[case(Login { cause: "x".to_owned(), hint: None }, None)]
     #[case(Proxy("x".to_owned()), None)]
     fn so_is_a_connection(#[case] trouble: Trouble, #[case] fate: Option<Fate>) {

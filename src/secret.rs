@@ -82,7 +82,7 @@ fn is_telling(secret: &SecretString) -> bool {
 pub(crate) fn sha256(bytes: &[u8]) -> String {
     use std::fmt::Write as _;
 
-    let digest = ring::digest::digest(&ring::digest::SHA256, bytes);
+    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, bytes);
     digest.as_ref().iter().fold(String::with_capacity(64), |mut text, byte| {
         let _ = write!(text, "{byte:02x}");
         text

@@ -22,7 +22,7 @@ use hyper_util::{
     rt::{TokioExecutor, TokioTimer},
 };
 use kube::client::Body;
-use rustls::{CertificateError, pki_types::ServerName};
+use rustls::pki_types::ServerName;
 use tower::{
     BoxError, Service, ServiceExt as _,
     retry::{Policy, Retry},
@@ -31,7 +31,9 @@ use tower::{
 use crate::{
     error::{Code, Failure},
     proxy::Proxy,
+    tls::{Fault, Kind, Tls, Witness},
     tunnel::{self, ProxyError, Tunnel},
+    watched::Watched,
 };
 
 /// Time to resolve, connect and shake hands.
@@ -45,7 +47,7 @@ const SIGN_OF_LIFE: Duration = Duration::from_secs(10);
 /// What this program calls itself: audit logs and managed fields keep it.
 pub const USER_AGENT: &str = concat!("k8s-token/", env!("CARGO_PKG_VERSION"));
 
-type Stream = MaybeHttpsStream<tunnel::Stream>;
+type Stream = Watched<MaybeHttpsStream<tunnel::Stream>>;
 
 type Pool = Retry<Unprocessed, Client<Warm, Body>>;
 
@@ -53,12 +55,15 @@ type Pool = Retry<Unprocessed, Client<Warm, Body>>;
 #[derive(Clone)]
 pub struct Http {
     pool: Pool,
-    connector: HttpsConnector<Tunnel>,
+    connector: Connector,
     http2: bool,
 }
 
+/// What opens connections, and what knows how they end.
+type Connector = (HttpsConnector<Tunnel>, Witness);
+
 impl Http {
-    fn new(first: Option<Stream>, connector: HttpsConnector<Tunnel>, http2: bool) -> Self {
+    fn new(first: Option<Stream>, connector: Connector, http2: bool) -> Self {
         let warm = Warm { first: Arc::new(Mutex::new(first)), connector: connector.clone() };
         let client = Client::builder(TokioExecutor::new())
             .http2_only(http2)
@@ -104,13 +109,9 @@ pub struct Target<'a> {
 ///
 /// # Errors
 /// What went wrong on the way there.
-pub async fn open(
-    target: &Target<'_>,
-    tls: rustls::ClientConfig,
-    within: Duration,
-) -> Result<(Http, &'static str), Trouble> {
+pub async fn open(target: &Target<'_>, tls: &Tls, within: Duration) -> Result<(Http, &'static str), Trouble> {
     let tunnel = Tunnel::new(target.proxy).map_err(|error| Trouble::of(&error))?;
-    let builder = HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http();
+    let builder = HttpsConnectorBuilder::new().with_tls_config(tls.config.clone()).https_or_http();
     let builder = match target.name {
         Some(name) => builder.with_server_name_resolver(FixedServerNameResolver::new(name.clone())),
         None => builder,
@@ -129,9 +130,10 @@ pub async fn open(
             }
             None => Trouble::Timeout("no connection"),
         })?
-        .map_err(|error| Trouble::of(&*error))?;
+        .map_err(|error| Trouble::of(&*error).with(&tls.witness))?;
     let http2 = stream.connected().is_negotiated_h2();
-    Ok((Http::new(Some(stream), connector, http2), if http2 { "HTTP/2" } else { "HTTP/1.1" }))
+    let stream = Watched::new(stream, tls.witness.clone());
+    Ok((Http::new(Some(stream), (connector, tls.witness.clone()), http2), if http2 { "HTTP/2" } else { "HTTP/1.1" }))
 }
 
 /// Sends a request again when the server has said that it did not look at it. An API server ends an HTTP/2 connection
@@ -178,7 +180,7 @@ fn copy(request: &Request<Body>) -> Option<Request<Body>> {
 #[derive(Clone)]
 pub struct Warm {
     first: Arc<Mutex<Option<Stream>>>,
-    connector: HttpsConnector<Tunnel>,
+    connector: Connector,
 }
 
 impl Service<http::Uri> for Warm {
@@ -187,15 +189,15 @@ impl Service<http::Uri> for Warm {
     type Future = Pin<Box<dyn Future<Output = Result<Stream, BoxError>> + Send>>;
 
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
-        self.connector.poll_ready(context)
+        self.connector.0.poll_ready(context)
     }
 
     fn call(&mut self, uri: http::Uri) -> Self::Future {
         if let Some(open) = self.first.lock().ok().and_then(|mut first| first.take()) {
             return Box::pin(std::future::ready(Ok(open)));
         }
-        let connecting = self.connector.call(uri);
-        Box::pin(async { tokio::time::timeout(CONNECT, connecting).await? })
+        let (connecting, witness) = (self.connector.0.call(uri), self.connector.1.clone());
+        Box::pin(async { Ok(Watched::new(tokio::time::timeout(CONNECT, connecting).await??, witness)) })
     }
 }
 
@@ -208,10 +210,8 @@ pub enum Trouble {
     Refused(String),
     /// Nothing came in time; what did not.
     Timeout(&'static str),
-    /// The certificate is not signed by the CA.
-    UnknownIssuer,
-    /// TLS failed otherwise.
-    Tls(String),
+    /// TLS failed.
+    Tls(Fault),
     /// The login command of a kubeconfig failed.
     Login {
         /// Why.
@@ -250,12 +250,7 @@ impl Trouble {
         use std::io::ErrorKind;
 
         if let Some(error) = error.downcast_ref::<rustls::Error>() {
-            return Some(match error {
-                rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer | CertificateError::BadSignature) => {
-                    Self::UnknownIssuer
-                }
-                other => Self::Tls(crate::text::shown(&other.to_string(), 200)),
-            });
+            return Some(Self::Tls(Fault::of(error)));
         }
         if error.is::<tokio::time::error::Elapsed>() {
             return Some(Self::Timeout("no connection"));
@@ -287,8 +282,11 @@ impl Trouble {
             Self::Dns => Code::Dns,
             Self::Refused(_) => Code::ConnectionFailed,
             Self::Timeout(_) => Code::Timeout,
-            Self::UnknownIssuer => Code::TlsUnknownIssuer,
-            Self::Tls(_) => Code::Tls,
+            Self::Tls(fault) => match fault.kind {
+                Kind::UnknownIssuer => Code::TlsUnknownIssuer,
+                Kind::WantsCertificate => Code::ClientCertificateRequired,
+                Kind::Other => Code::Tls,
+            },
             Self::Login { .. } => Code::LoginFailed,
             Self::Proxy(_) => Code::Proxy,
             Self::Lost(_) => Code::ConnectionLost,
@@ -298,11 +296,27 @@ impl Trouble {
     /// The failure of what was being done, against which server.
     #[must_use]
     pub fn while_doing(&self, doing: &str, server: &str) -> Failure {
-        let failure = Failure::new(self.code(), doing, self.to_string()).on(server);
+        self.advise(Failure::new(self.code(), doing, self.to_string()).on(server))
+    }
+
+    /// Its failure with the next step that fits the cause.
+    #[must_use]
+    pub fn advise(&self, failure: Failure) -> Failure {
         match self {
             Self::Login { hint: Some(hint), .. } => failure
                 .next(format!("install it, then run again; the kubeconfig says: {}", crate::text::shown(hint, 300))),
+            Self::Tls(fault) => failure.next(fault.next),
             _ => failure,
+        }
+    }
+
+    /// The same, with what the handshakes of this connection tell of it.
+    #[must_use]
+    pub fn with(self, witness: &Witness) -> Self {
+        match self {
+            Self::Tls(fault) => Self::Tls(witness.explain(fault)),
+            Self::Lost(cause) => witness.refusal().map_or(Self::Lost(cause), Self::Tls),
+            other => other,
         }
     }
 }
@@ -313,8 +327,7 @@ impl fmt::Display for Trouble {
             Self::Dns => f.write_str("the host of the server is unknown to DNS"),
             Self::Refused(cause) => write!(f, "cannot connect: {cause}"),
             Self::Timeout(what) => write!(f, "{what} within the time for it"),
-            Self::UnknownIssuer => f.write_str("the CA given for the server did not sign the server's certificate"),
-            Self::Tls(cause) => write!(f, "TLS failed: {cause}"),
+            Self::Tls(fault) => f.write_str(&fault.cause),
             Self::Login { cause, .. } => write!(f, "the login of the kubeconfig failed: {cause}"),
             Self::Proxy(cause) => f.write_str(cause),
             Self::Lost(cause) => write!(f, "the connection broke: {cause}"),

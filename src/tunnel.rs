@@ -48,7 +48,7 @@ impl Tunnel {
         let Some(proxy) = proxy else { return Ok(Self::Straight(tcp)) };
         let encrypted = proxy.hop().scheme() == Some(&http::uri::Scheme::HTTPS);
         let roots = if encrypted { Roots::System } else { Roots::Nobody };
-        let (tls, _) = Tls::new(roots, None)?.split();
+        let tls = Tls::new(roots, None)?.config;
         let builder = hyper_rustls::HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http();
         Ok(Self::Through(Box::new((proxy.clone(), builder.enable_http1().wrap_connector(tcp)))))
     }

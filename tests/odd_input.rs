@@ -454,7 +454,10 @@ fn what_is_no_ca_says_what_would_be_right() {
         (STANDARD.encode(format!("\u{feff}{pem}")), "its BEGIN has to be at the start of a line"),
         (STANDARD.encode(pem.replace('\n', "\\n")), NONE),
         (STANDARD.encode(utf_16(&pem)), NONE),
-        (STANDARD.encode("-----BEGIN CERTIFICATE-----\nUzNDUkVU\n-----END CERTIFICATE-----\n"), "X.509 version 3"),
+        (
+            STANDARD.encode("-----BEGIN CERTIFICATE-----\nUzNDUkVU\n-----END CERTIFICATE-----\n"),
+            "holds no certificate that can be read",
+        ),
     ];
     all_refused(rows.into_iter().map(|(ca, why)| (at, json!(ca), "connection", CA, why)).collect());
 }

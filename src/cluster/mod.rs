@@ -48,7 +48,7 @@ use crate::{
     retry::{Fault, Tries},
     secret::Token,
     text::shown,
-    tls::{Anchor, Roots, Tls},
+    tls::{Fault as TlsFault, Roots, Tls, Witness},
     transport::{self, ANSWER, Target as Peer, Trouble, USER_AGENT},
 };
 use refusal::{Attempt, Refusal, Status};
@@ -76,6 +76,7 @@ pub struct Cluster<'a> {
     turns: Semaphore,
     server: String,
     patience: Patience<'a>,
+    witness: Witness,
     /// `HTTP/2` or `HTTP/1.1`.
     pub protocol: &'static str,
     /// The CA of the system that the server was verified against, where none was given.
@@ -98,13 +99,14 @@ pub struct Line<'a> {
     config: Config,
     http: transport::Http,
     protocol: &'static str,
-    anchor: Anchor,
+    witness: Witness,
     server: String,
     patience: Patience<'a>,
     opened: Instant,
 }
 
 const CONNECTING: &str = "connecting to the cluster";
+const KNOCKING: &str = "connecting to the cluster as the holder of a token";
 
 impl<'a> Line<'a> {
     /// Opens a connection that needs no client certificate.
@@ -123,21 +125,20 @@ impl<'a> Line<'a> {
         let Connection { server, route, .. } = way.connection;
         let failed = |trouble: &Trouble| {
             let failure = trouble.while_doing(CONNECTING, server.as_str());
-            if matches!(trouble, Trouble::UnknownIssuer) && way.ca.is_none() {
+            if failure.code == Code::TlsUnknownIssuer && way.ca.is_none() {
                 let next = "put the CA of the cluster into the kubeconfig, or name it in SSL_CERT_FILE, then run again";
-                let cause =
-                    "none of the system's CAs signed the server's certificate, and no other is given".to_owned();
+                let cause = format!("{}; no other CA is given", failure.cause);
                 return Failure { cause, ..failure.next(next) };
             }
             failure
         };
         let roots = way.ca.map_or(Roots::System, |ca| Roots::Given(ca.certificates()));
-        let (tls, anchor) = Tls::new(roots, identity).map_err(|error| failed(&Trouble::of(&error)))?.split();
+        let tls = Tls::new(roots, identity).map_err(|error| failed(&Trouble::of(&error)))?;
         let peer = Peer { uri: server.uri(), name: way.name, proxy: route.proxy() };
         let mut tries = Tries::default();
         let (http, protocol) = loop {
             tries.begin();
-            let trouble = match transport::open(&peer, tls.clone(), patience.budget.at_most(ANSWER)).await {
+            let trouble = match transport::open(&peer, &tls, patience.budget.at_most(ANSWER)).await {
                 Ok(opened) => break opened,
                 Err(trouble) => trouble,
             };
@@ -149,7 +150,8 @@ impl<'a> Line<'a> {
         let mut config = Config::new(server.uri().clone());
         config.headers.push((http::header::USER_AGENT, http::HeaderValue::from_static(USER_AGENT)));
         let server = server.as_str().to_owned();
-        Ok(Self { config, http, protocol, anchor, server, patience, opened: Instant::now() })
+        let witness = tls.witness;
+        Ok(Self { config, http, protocol, witness, server, patience, opened: Instant::now() })
     }
 
     /// False when a server may have ended it because nobody said a word: Go's HTTP/2 does after 10 s
@@ -167,6 +169,27 @@ impl<'a> Line<'a> {
         self.into_cluster(Session::fixed(&Credentials { token: Some(token.clone()), identity: None }))
     }
 
+    /// Whether the server lets in who shows no client certificate, as the holder of a token does. A server that speaks
+    /// TLS 1.3 says so to the first request only, and some gateways say so in HTTP. It was found that the server lets
+    /// in who shows one: what breaks off without is for want of it.
+    ///
+    /// # Errors
+    /// It does not.
+    pub async fn knock(self) -> Result<(), Failure> {
+        let server = self.server.clone();
+        let answer = self.into_cluster(Session::fixed(&Credentials::default()))?.version().await;
+        let refused = |trouble: &Trouble| Err(trouble.while_doing(KNOCKING, &server));
+        match answer {
+            Err(failure) if failure.code == Code::ClientCertificateRequired => {
+                Err(Failure { doing: KNOCKING.to_owned(), ..failure })
+            }
+            Err(failure) if failure.code == Code::ConnectionLost => {
+                refused(&Trouble::Tls(TlsFault::without_certificate()))
+            }
+            _ => Ok(()), // that it is let in is enough: nobody has logged in
+        }
+    }
+
     fn into_cluster(self, session: Arc<Session>) -> Result<Cluster<'a>, Failure> {
         let extra = self.config.extra_headers_layer().map_err(|error| self.trouble(&error))?;
         let counter = self.patience.budget.clone();
@@ -181,9 +204,9 @@ impl<'a> Line<'a> {
             .service(LoggedIn::new(Arc::clone(&session), self.http));
         let client = Client::new(service, self.config.default_namespace);
         let turns = Semaphore::new(AT_ONCE);
-        let verified_by = self.anchor.certificate().and_then(CaBundle::of);
-        let Self { server, patience, protocol, .. } = self;
-        Ok(Cluster { client, session, turns, server, patience, protocol, verified_by })
+        let verified_by = self.witness.certificate().and_then(CaBundle::of);
+        let Self { server, patience, protocol, witness, .. } = self;
+        Ok(Cluster { client, session, turns, server, patience, witness, protocol, verified_by })
     }
 
     fn trouble(&self, error: &kube::Error) -> Failure {
@@ -210,6 +233,12 @@ impl<'a> Cluster<'a> {
         let mut line = Line::showing(Some(Arc::clone(&session) as _), way, patience).await?;
         line.config.auth_info = AuthInfo::clone(&person.acting);
         line.into_cluster(session)
+    }
+
+    /// Whether the server asked for a client certificate, and got one.
+    #[must_use]
+    pub fn showed_certificate(&self) -> bool {
+        self.witness.showed_certificate()
     }
 
     /// The state of a namespace.
@@ -661,10 +690,11 @@ impl<'a> Cluster<'a> {
 
     /// An answer, and the login that it was given to.
     async fn answer(&self, request: http::Request<Vec<u8>>) -> Result<(Answer, Generation), Trouble> {
+        let broken = |error: &(dyn std::error::Error + 'static)| Trouble::of(error).with(&self.witness);
         let answering = async {
-            let answer = self.client.send(request.map(Body::from)).await.map_err(|error| Trouble::of(&error))?;
+            let answer = self.client.send(request.map(Body::from)).await.map_err(|error| broken(&error))?;
             let (head, body) = answer.into_parts();
-            let body = body.collect().await.map_err(|error| Trouble::of(&error))?.to_bytes();
+            let body = body.collect().await.map_err(|error| broken(&error))?.to_bytes();
             Ok((head, body))
         };
         let answer = tokio::time::timeout(self.patience.budget.at_most(ANSWER), answering).await;

@@ -15,6 +15,7 @@ use crate::{
     rbac::{Atom, Rule, Target, Tuple, sentences},
     retry::{Fate, Fault, Tries},
     text::{said, shown},
+    tls::Fault as TlsFault,
     transport::Trouble,
 };
 
@@ -22,6 +23,8 @@ use crate::{
 const ANONYMOUS: &str = "system:anonymous";
 /// The whole message of the server to a login that it does not know.
 const UNAUTHORIZED: &str = "Unauthorized";
+/// What nginx says in HTTP, once TLS stands, to a client that shows no certificate (`ssl_verify_client`).
+const WITHOUT_CERTIFICATE: &str = "No required SSL certificate was sent";
 /// The longest denial that is shown: policies explain themselves at length.
 const LONGEST_DENIAL: usize = 1000;
 
@@ -48,7 +51,11 @@ impl Status {
     pub fn read(code: u16, body: &[u8]) -> Self {
         let document: Value = serde_json::from_slice(body).unwrap_or_default();
         if document.get("kind").and_then(Value::as_str) != Some("Status") {
-            return Self { code, message: said(&String::from_utf8_lossy(body), 300), ..Self::default() };
+            let text = String::from_utf8_lossy(body);
+            // nginx says it in a page for browsers.
+            let shuts_out = code == 400 && text.contains(WITHOUT_CERTIFICATE);
+            let message = if shuts_out { WITHOUT_CERTIFICATE.to_owned() } else { said(&text, 300) };
+            return Self { code, message, ..Self::default() };
         }
         let text = |pointer: &str| document.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned();
         let causes = document.pointer("/details/causes").and_then(Value::as_array).into_iter().flatten();
@@ -95,7 +102,7 @@ impl Status {
     fn meaning(&self) -> Meaning<'_> {
         let message = self.message.as_str();
         if !self.from_kubernetes {
-            return Meaning::Other;
+            return if message == WITHOUT_CERTIFICATE { Meaning::NoClientCertificate } else { Meaning::Other };
         }
         // k8s.io/apiserver/pkg/admission/plugin/webhook/errors/statuserror.go
         if let Some((_, rest)) = message.strip_prefix("admission webhook ").and_then(quoted) {
@@ -172,6 +179,8 @@ enum Meaning<'s> {
     NoDryRun,
     /// A webhook that has to be asked gives no answer that counts.
     WebhookFailed { webhook: &'s str, why: &'s str },
+    /// What stands before the server lets in only who shows a client certificate.
+    NoClientCertificate,
     /// A part of the server has not read yet what it needs to judge.
     NotReady,
     /// The authorizer, RBAC or another.
@@ -323,7 +332,7 @@ impl Attempt<'_> {
             Some(_) => format!("{trouble} ({})", self.server),
             None => trouble.to_string(),
         };
-        let failure = tries.told(self.failure(trouble.code(), cause));
+        let failure = tries.told(trouble.advise(self.failure(trouble.code(), cause)));
         Failure { unsettled: self.stores, ..failure }
     }
 
@@ -351,6 +360,10 @@ impl Attempt<'_> {
                 let cause = format!("{code}: the server has to ask the admission webhook {webhook} and cannot: {why}");
                 self.failure(Code::ServerError, cause)
                     .next(format!("have the webhook {webhook} repaired, or its configuration deleted, then run again"))
+            }
+            Meaning::NoClientCertificate => {
+                let trouble = Trouble::Tls(TlsFault::without_certificate());
+                trouble.advise(self.failure(trouble.code(), trouble.to_string()))
             }
             Meaning::NotReady => self.failure(Code::ServerError, format!("{code}: {text}")),
             Meaning::Unauthorized(denial) if denial.user == ANONYMOUS => {

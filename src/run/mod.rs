@@ -23,6 +23,7 @@ use std::{
     time::Instant,
 };
 
+use futures_util::future::join;
 use look::{Identity, Sight};
 use rustls::pki_types::ServerName;
 
@@ -133,6 +134,16 @@ impl<'a> Run<'a> {
             Trust::Given(ca) => Some(ca),
             Trust::System => self.verified_by.get(),
         }
+    }
+
+    /// The first look, and at the same time the way of a holder of the artifact, who shows no client certificate: a
+    /// server that lets in none but those who do is found before anything is made.
+    async fn survey(&self, cluster: &Cluster<'_>) -> Result<Sight, Failure> {
+        let knocking =
+            async { if cluster.showed_certificate() { self.open_line().await?.knock().await } else { Ok(()) } };
+        let (sight, knocked) = join(self.look(cluster), knocking).await;
+        let sight = sight?;
+        knocked.map(|()| sight)
     }
 
     async fn look(&self, cluster: &Cluster<'_>) -> Result<Sight, Failure> {

@@ -64,7 +64,7 @@ async fn establish(
     account: &OnceCell<String>,
     deliver: impl FnOnce(&Artifact) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
-    let mut sight = run.look(cluster).await?;
+    let mut sight = run.survey(cluster).await?;
     let was_here = sight.observed.service_account.is_some() || !sight.former_homes.is_empty();
     let made = match make(run, cluster, account, &mut sight).await {
         Err(failure) if failure.code == Code::AnotherCluster && is_dead(run, &sight).await => {

@@ -161,7 +161,7 @@ impl Module {
 
     /// The folder in the cache that holds this module's finished binaries.
     fn finished(&self, cache: &Path) -> PathBuf {
-        let digest = ring::digest::digest(&ring::digest::SHA256, &self.inputs);
+        let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &self.inputs);
         let key = random::hex(&digest.as_ref()[..8]);
         cache.join(format!("{}-{key}", self.folder))
     }

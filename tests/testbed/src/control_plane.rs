@@ -337,6 +337,11 @@ impl ControlPlane {
         self.authority.server()
     }
 
+    /// The cluster's CA, for certificates that are made by hand: its own certificate, and what it signs with.
+    pub(crate) fn authority(&self) -> &Authority {
+        &self.authority
+    }
+
     /// A certificate for a user in at most two groups.
     #[must_use]
     pub fn client_certificate(&self, user: &str, groups: &[&str]) -> ClientCertificate {

@@ -311,7 +311,7 @@ pub(crate) fn acceptor(control_plane: &ControlPlane) -> Result<TlsAcceptor, Erro
     let identity = control_plane.server_certificate()?;
     let certificate = CertificateDer::from_pem_slice(identity.certificate.as_bytes()).doing("reading a certificate")?;
     let key = PrivateKeyDer::from_pem_slice(identity.key.as_bytes()).doing("reading a key")?;
-    let config = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+    let config = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
         .with_safe_default_protocol_versions()
         .doing("choosing TLS versions")?
         .with_no_client_auth()
@@ -325,7 +325,7 @@ fn client(ca: &str) -> Result<Client<HttpsConnector<HttpConnector>, Full<Bytes>>
     let mut roots = RootCertStore::empty();
     let ca = CertificateDer::from_pem_slice(ca.as_bytes()).doing("reading the CA")?;
     roots.add(ca).doing("reading the CA")?;
-    let config = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+    let config = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
         .with_safe_default_protocol_versions()
         .doing("choosing TLS versions")?
         .with_root_certificates(roots)

@@ -7,7 +7,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
-    KeyUsagePurpose, SanType,
+    KeyUsagePurpose, SanType, SigningKey as _,
 };
 
 use crate::error::{Doing, Error};
@@ -32,6 +32,7 @@ impl ClientCertificate {
 
 /// A certificate authority that signs servers and clients.
 pub(crate) struct Authority {
+    name: String,
     issuer: CertifiedIssuer<'static, KeyPair>,
 }
 
@@ -42,7 +43,17 @@ impl Authority {
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         let key = KeyPair::generate().doing("making a key")?;
         let issuer = CertifiedIssuer::self_signed(params, key).doing("making the CA")?;
-        Ok(Self { issuer })
+        Ok(Self { name: name.to_owned(), issuer })
+    }
+
+    /// Its common name, which is all of its name.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Signs with ECDSA on P-256 and SHA-256.
+    pub(crate) fn sign_bytes(&self, bytes: &[u8]) -> Result<Vec<u8>, Error> {
+        self.issuer.key().sign(bytes).doing("signing")
     }
 
     pub(crate) fn pem(&self) -> String {

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use ring::rand::{SecureRandom as _, SystemRandom};
+use aws_lc_rs::rand::{SecureRandom as _, SystemRandom};
 
 use crate::error::fail;
 

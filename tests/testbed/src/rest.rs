@@ -34,7 +34,7 @@ impl Client {
     pub(crate) fn new(server: &str, ca: &str, identity: Option<&ClientCertificate>) -> Result<Self, Error> {
         let ca = Certificate::from_pem(ca.as_bytes()).doing("reading the CA")?;
         let mut tls = TlsConfig::builder()
-            .unversioned_rustls_crypto_provider(Arc::new(rustls::crypto::ring::default_provider()))
+            .unversioned_rustls_crypto_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
             .root_certs(RootCerts::new_with_certs(&[ca.to_owned()]));
         if let Some(identity) = identity {
             let chain = Certificate::from_pem(identity.certificate.as_bytes()).doing("reading a certificate")?;

@@ -1,6 +1,6 @@
-//! An RSA-2048 signing key as PEM, because most clusters sign ServiceAccount tokens with RS256 and
-//! nothing else in the tree can make such a key: ring only uses them, and the `rsa` crate carries an
-//! open advisory. Good enough for a cluster that lives for minutes on loopback, and for nothing else.
+//! RSA keys of any size, and signatures with any hash: most clusters sign ServiceAccount tokens with RS256, and tests
+//! need keys that no library of today makes. Good enough for a cluster that lives for minutes on loopback, and for
+//! nothing else.
 
 use std::thread;
 
@@ -8,22 +8,36 @@ use num_bigint::BigUint;
 
 use crate::{pki, random};
 
-/// Length of each of the two primes.
-const PRIME_BYTES: usize = 128;
+/// Of the key that signs tokens.
+const BITS: usize = 2048;
 /// Enough for random candidates of this size (FIPS 186-5, table B.1 asks for 5).
 const ROUNDS: usize = 5;
 const EXPONENT: u32 = 65_537;
 
+/// A key.
+#[derive(Clone, Debug)]
+pub(crate) struct RsaKey {
+    modulus: BigUint,
+    private_exponent: BigUint,
+    /// As PKCS#1 has it.
+    pub(crate) der: Vec<u8>,
+}
+
 /// A fresh key as a PKCS#1 PEM document.
 pub(crate) fn generate() -> String {
+    pki::pem("RSA PRIVATE KEY", &key(BITS).der)
+}
+
+/// A fresh key of this size, which is a multiple of 16.
+pub(crate) fn key(bits: usize) -> RsaKey {
     let e = BigUint::from(EXPONENT);
     let one = BigUint::from(1_u8);
     loop {
         // The two searches take as long as everything else in here a thousand times over.
         let (p, q) = thread::scope(|scope| {
-            let other = scope.spawn(prime);
-            let p = prime();
-            (p, other.join().unwrap_or_else(|_| prime()))
+            let other = scope.spawn(|| prime(bits / 2));
+            let p = prime(bits / 2);
+            (p, other.join().unwrap_or_else(|_| prime(bits / 2)))
         });
         if p == q {
             continue;
@@ -36,17 +50,38 @@ pub(crate) fn generate() -> String {
         let zero = BigUint::ZERO;
         let fields = [&zero, &(&p * &q), &e, &d, &p, &q, &d_p, &d_q, &q_inverse];
         let body: Vec<u8> = fields.into_iter().flat_map(integer).collect();
-        return pki::pem("RSA PRIVATE KEY", &tagged(0x30, &body));
+        return RsaKey { modulus: &p * &q, private_exponent: d, der: tagged(0x30, &body) };
+    }
+}
+
+impl RsaKey {
+    /// The public half, as PKCS#1 has it.
+    pub(crate) fn public(&self) -> Vec<u8> {
+        tagged(0x30, &[integer(&self.modulus), integer(&BigUint::from(EXPONENT))].concat())
+    }
+
+    /// A signature of PKCS#1 1.5 over a DigestInfo.
+    pub(crate) fn sign(&self, digest_info: &[u8]) -> Vec<u8> {
+        let length = usize::try_from(self.modulus.bits().div_ceil(8)).unwrap_or_default();
+        let mut padded = vec![0xff; length - digest_info.len()];
+        padded[..2].copy_from_slice(&[0, 1]);
+        if let Some(last) = padded.last_mut() {
+            *last = 0;
+        }
+        padded.extend_from_slice(digest_info);
+        let signature = BigUint::from_bytes_be(&padded).modpow(&self.private_exponent, &self.modulus).to_bytes_be();
+        [vec![0; length - signature.len()], signature].concat()
     }
 }
 
 /// A random prime with its two highest bits set, so that the product of two has all its bits.
-fn prime() -> BigUint {
+fn prime(bits: usize) -> BigUint {
     let small: Vec<u32> = small_primes();
     loop {
-        let mut start = BigUint::from_bytes_be(&random::bytes::<PRIME_BYTES>());
-        for bit in [1023, 1022, 0] {
-            start.set_bit(bit, true);
+        let bytes: Vec<u8> = (0..bits / 8).flat_map(|_| random::bytes::<1>()).collect();
+        let mut start = BigUint::from_bytes_be(&bytes);
+        for bit in [bits - 1, bits - 2, 0] {
+            start.set_bit(u64::try_from(bit).unwrap_or_default(), true);
         }
         // Walk upwards from a random start; remainders are updated, not computed again.
         let mut rests: Vec<u32> = small.iter().map(|p| rest(&start, *p)).collect();
@@ -110,11 +145,12 @@ fn integer(n: &BigUint) -> Vec<u8> {
 }
 
 /// DER: tag, length, value.
-fn tagged(tag: u8, value: &[u8]) -> Vec<u8> {
+pub(crate) fn tagged(tag: u8, value: &[u8]) -> Vec<u8> {
     let length = value.len().to_be_bytes();
     let length = &length[length.iter().take_while(|byte| **byte == 0).count()..];
     let mut out = vec![tag];
     match length {
+        [] => out.push(0),
         [short] if *short < 0x80 => out.push(*short),
         long => {
             out.push(0x80 | u8::try_from(long.len()).unwrap_or(u8::MAX));
@@ -136,8 +172,8 @@ mod tests {
         let pem = generate();
         let body: String = pem.lines().filter(|line| !line.starts_with('-')).collect();
         let der = base64::Engine::decode(&base64::engine::general_purpose::STANDARD, body).unwrap();
-        let key = ring::signature::RsaKeyPair::from_der(&der).unwrap();
-        assert_eq!(key.public().modulus_len(), 256);
+        let key = aws_lc_rs::signature::RsaKeyPair::from_der(&der).unwrap();
+        assert_eq!(key.public_modulus_len(), 256);
         assert!(start.elapsed().as_secs() < 60, "{:?}", start.elapsed());
     }
 }

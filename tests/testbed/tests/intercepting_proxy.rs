@@ -39,7 +39,7 @@ impl Client {
         let control_plane = ControlPlane::shared();
         let ca = Certificate::from_pem(control_plane.ca_pem().as_bytes()).unwrap();
         let tls = TlsConfig::builder()
-            .unversioned_rustls_crypto_provider(Arc::new(rustls::crypto::ring::default_provider()))
+            .unversioned_rustls_crypto_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
             .root_certs(RootCerts::new_with_certs(&[ca]))
             .build();
         let config =

@@ -1,0 +1,105 @@
+//! The blocks of a PEM file, found as Go's encoding/pem finds them: BEGIN and END stand at the start of a line, text
+//! around blocks does not matter, and a block that cannot be decoded is passed over. Pure.
+
+/// One block.
+pub struct Block {
+    /// What it holds.
+    pub der: Vec<u8>,
+    kind: String,
+    has_headers: bool,
+    is_encrypted: bool,
+}
+
+impl Block {
+    /// True for a certificate.
+    #[must_use]
+    pub fn is_certificate(&self) -> bool {
+        self.kind == "CERTIFICATE"
+    }
+
+    /// True for a certificate of a CA, which Go passes over when it has headers.
+    #[must_use]
+    pub fn is_ca(&self) -> bool {
+        self.is_certificate() && !self.has_headers
+    }
+
+    /// True for a private key of any kind.
+    #[must_use]
+    pub fn is_private_key(&self) -> bool {
+        self.kind == "PRIVATE KEY" || self.kind.ends_with(" PRIVATE KEY")
+    }
+
+    /// True for what a passphrase protects: PKCS#8, or the older form with headers.
+    #[must_use]
+    pub fn is_encrypted(&self) -> bool {
+        self.is_encrypted
+    }
+}
+
+/// All blocks that can be decoded.
+#[must_use]
+pub fn blocks(text: &[u8]) -> Vec<Block> {
+    let mut found = Vec::new();
+    let mut begun: Option<(usize, &[u8])> = None;
+    let mut at = 0;
+    for line in text.split_inclusive(|byte| *byte == b'\n') {
+        let start = at;
+        at += line.len();
+        let line = line.trim_ascii_end();
+        let between = |prefix: &[u8]| line.strip_prefix(prefix)?.strip_suffix(b"-----".as_slice());
+        if let Some(kind) = between(b"-----BEGIN ") {
+            begun = Some((start, kind));
+        } else if let (Some(kind), Some((start, opened))) = (between(b"-----END "), begun)
+            && kind == opened
+        {
+            found.extend(pem::parse(&text[start..at]).ok().map(|block| {
+                let kind = block.tag().to_owned();
+                let encrypted = block.headers().get("Proc-Type").is_some_and(|kind| kind.contains("ENCRYPTED"));
+                Block {
+                    has_headers: block.headers().iter().next().is_some(),
+                    is_encrypted: encrypted || kind == "ENCRYPTED PRIVATE KEY",
+                    kind,
+                    der: block.into_contents(),
+                }
+            }));
+            begun = None;
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rstest::rstest;
+
+    const ONE: &str = "-----BEGIN CERTIFICATE-----\naGVsbG8=\n-----END CERTIFICATE-----\n";
+
+    #[rstest]
+    #[case::alone(ONE.to_owned(), 1)]
+    #[case::two(ONE.repeat(2), 2)]
+    #[case::no_line_break_at_the_end(ONE.trim_end().to_owned(), 1)]
+    #[case::carriage_returns(ONE.replace('\n', "\r\n"), 1)]
+    #[case::text_around(format!("subject=x\n{ONE}more\n{ONE}end"), 2)]
+    #[case::blanks_after_the_lines(ONE.replace("-----\n", "----- \t\n"), 1)]
+    #[case::not_at_the_start_of_a_line(format!(" {ONE}"), 0)]
+    #[case::a_byte_order_mark(format!("\u{feff}{ONE}"), 0)]
+    #[case::a_damaged_one_is_passed_over(format!("{}{ONE}", ONE.replace("aGVsbG8=", "a?")), 1)]
+    #[case::begun_twice(format!("-----BEGIN CERTIFICATE-----\naGVs\n{ONE}"), 1)]
+    #[case::never_ended(ONE.replace("END", "FIN"), 0)]
+    fn blocks_are_found_as_go_finds_them(#[case] text: String, #[case] count: usize) {
+        let found = blocks(text.as_bytes());
+        assert!(found.iter().all(|block| block.is_ca() && block.der == b"hello"));
+        assert_eq!(found.len(), count);
+    }
+
+    #[test]
+    fn an_encrypted_key_is_known_in_both_forms() {
+        let old = "-----BEGIN RSA PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES-256-CBC,00\n\naGVsbG8=\n-----END RSA PRIVATE KEY-----\n";
+        let new = "-----BEGIN ENCRYPTED PRIVATE KEY-----\naGVsbG8=\n-----END ENCRYPTED PRIVATE KEY-----\n";
+        for text in [old, new] {
+            let found = blocks(text.as_bytes());
+            assert!(found.len() == 1 && found[0].is_private_key() && found[0].is_encrypted(), "{text}");
+        }
+    }
+}

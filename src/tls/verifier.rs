@@ -1,0 +1,127 @@
+//! A server's certificate and its signatures, for rustls: judged by `x509/`, verified by the provider's cryptography.
+
+use std::sync::{Arc, OnceLock};
+
+use rustls::{
+    CertificateError, DigitallySignedStruct, Error, OtherError, SignatureScheme,
+    client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+    crypto::{CryptoProvider, WebPkiSupportedAlgorithms, verify_tls13_signature_with_raw_key},
+    pki_types::{CertificateDer, ServerName, SubjectPublicKeyInfoDer, UnixTime},
+};
+
+use crate::x509::{Certificate, Flaw, Judge, Unreadable};
+
+/// Trusts servers that one of its CAs vouches for, and remembers the first that did.
+#[derive(Debug)]
+pub struct Verifier {
+    roots: Vec<Vec<u8>>,
+    by_system: bool,
+    algorithms: WebPkiSupportedAlgorithms,
+    found: OnceLock<usize>,
+}
+
+impl Verifier {
+    /// With these CAs, in DER.
+    pub fn of(roots: Vec<Vec<u8>>, provider: &CryptoProvider) -> Self {
+        Self { roots, by_system: false, algorithms: provider.signature_verification_algorithms, found: OnceLock::new() }
+    }
+
+    /// With those of the system.
+    ///
+    /// # Errors
+    /// It has none.
+    pub fn of_the_system(provider: &CryptoProvider) -> Result<Self, Error> {
+        let roots = rustls_native_certs::load_native_certs().certs;
+        // A system keeps what cannot be used any more beside what counts.
+        let roots: Vec<_> =
+            roots.iter().map(|root| root.to_vec()).filter(|root| Certificate::parse(root).is_ok()).collect();
+        if roots.is_empty() {
+            let text = "no CA is given, and the system has none: neither SSL_CERT_FILE, SSL_CERT_DIR nor its own store";
+            return Err(Error::General(text.to_owned()));
+        }
+        Ok(Self { by_system: true, ..Self::of(roots, provider) })
+    }
+
+    /// The CA that vouched for a server, in DER.
+    pub fn found(&self) -> Option<&[u8]> {
+        self.roots.get(*self.found.get()?).map(Vec::as_slice)
+    }
+}
+
+fn refused(flaw: Flaw) -> Error {
+    Error::InvalidCertificate(CertificateError::Other(OtherError(Arc::new(flaw))))
+}
+
+fn parse<'a>(certificate: &'a CertificateDer<'_>, whose: &str) -> Result<Certificate<'a>, Error> {
+    Certificate::parse(certificate).map_err(|Unreadable(why)| {
+        refused(Flaw::Other { cause: format!("{whose} {why}"), next: "have the server's certificate made again" })
+    })
+}
+
+fn host(name: &ServerName<'_>) -> String {
+    name.to_str().into_owned()
+}
+
+impl ServerCertVerifier for Verifier {
+    fn verify_server_cert(
+        &self,
+        server: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        name: &ServerName<'_>,
+        _: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        let leaf = parse(server, "the server's certificate")?;
+        let sent = intermediates.iter().map(|it| parse(it, "a certificate that the server sends with its own"));
+        let intermediates = sent.collect::<Result<Vec<_>, _>>()?;
+        let roots: Vec<_> =
+            self.roots.iter().enumerate().filter_map(|(at, root)| Some((at, Certificate::parse(root).ok()?))).collect();
+        let (places, roots): (Vec<_>, Vec<_>) = roots.into_iter().unzip();
+        let judge = Judge {
+            roots: &roots,
+            by_system: self.by_system,
+            intermediates: &intermediates,
+            now: i64::try_from(now.as_secs()).unwrap_or(i64::MAX),
+            algorithms: self.algorithms.all,
+        };
+        let place = judge.judge(&leaf, &host(name)).map_err(refused)?;
+        if let Some(place) = places.get(place) {
+            let _ = self.found.set(*place); // the first stays
+        }
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        let certificate = parse(certificate, "the server's certificate")?;
+        let mut mapping = self.algorithms.mapping.iter().filter(|(scheme, _)| *scheme == signature.scheme);
+        // TLS 1.2 does not fix the curve by the scheme.
+        let fitting = mapping
+            .next()
+            .and_then(|(_, some)| some.iter().find(|it| it.public_key_alg_id().as_ref() == certificate.key_algorithm));
+        let verified = fitting.map(|it| it.verify_signature(certificate.key, message, signature.signature()));
+        match verified {
+            Some(Ok(())) => Ok(HandshakeSignatureValid::assertion()),
+            Some(Err(_)) | None => Err(Error::InvalidCertificate(CertificateError::BadSignature)),
+        }
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        let certificate = parse(certificate, "the server's certificate")?;
+        let key = SubjectPublicKeyInfoDer::from(certificate.key_info);
+        verify_tls13_signature_with_raw_key(message, &key, signature, &self.algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.algorithms.supported_schemes()
+    }
+}

@@ -1,0 +1,94 @@
+//! Algorithms of keys and signatures, in words. Pure.
+
+use std::borrow::Cow;
+
+use ::der::asn1::ObjectIdentifier;
+
+use super::der::{Reader, Tag};
+
+/// Keys of RSA that can be used, in bits.
+const RSA: std::ops::RangeInclusive<usize> = 2048..=8192;
+
+const SIGNATURES: &[(&str, &str)] = &[
+    ("1.2.840.113549.1.1.2", "MD2 with RSA"),
+    ("1.2.840.113549.1.1.4", "MD5 with RSA"),
+    ("1.2.840.113549.1.1.5", "SHA-1 with RSA"),
+    ("1.3.14.3.2.29", "SHA-1 with RSA"),
+    ("1.2.840.113549.1.1.14", "SHA-224 with RSA"),
+    ("1.2.840.113549.1.1.11", "SHA-256 with RSA"),
+    ("1.2.840.113549.1.1.12", "SHA-384 with RSA"),
+    ("1.2.840.113549.1.1.13", "SHA-512 with RSA"),
+    ("1.2.840.113549.1.1.10", "RSA-PSS"),
+    ("1.2.840.10040.4.3", "SHA-1 with DSA"),
+    ("2.16.840.1.101.3.4.3.2", "SHA-256 with DSA"),
+    ("1.2.840.10045.4.1", "SHA-1 with ECDSA"),
+    ("1.2.840.10045.4.3.1", "SHA-224 with ECDSA"),
+    ("1.2.840.10045.4.3.2", "SHA-256 with ECDSA"),
+    ("1.2.840.10045.4.3.3", "SHA-384 with ECDSA"),
+    ("1.2.840.10045.4.3.4", "SHA-512 with ECDSA"),
+    ("1.3.101.112", "Ed25519"),
+    ("1.3.101.113", "Ed448"),
+];
+
+const CURVES: &[(&str, &str)] = &[
+    ("1.2.840.10045.3.1.1", "P-192"),
+    ("1.3.132.0.33", "P-224"),
+    ("1.2.840.10045.3.1.7", "P-256"),
+    ("1.3.132.0.34", "P-384"),
+    ("1.3.132.0.35", "P-521"),
+    ("1.3.132.0.10", "secp256k1"),
+    ("1.3.36.3.3.2.8.1.1.7", "brainpoolP256r1"),
+    ("1.3.36.3.3.2.8.1.1.11", "brainpoolP384r1"),
+    ("1.3.36.3.3.2.8.1.1.13", "brainpoolP512r1"),
+    ("1.2.156.10197.1.301", "SM2"),
+];
+
+fn known(table: &'static [(&str, &str)], id: &ObjectIdentifier) -> Cow<'static, str> {
+    let id = id.to_string();
+    let found = table.iter().find(|(known, _)| *known == id);
+    found.map_or_else(|| format!("of the algorithm {id}").into(), |(_, name)| (*name).into())
+}
+
+/// An algorithm of signatures by what stands in its AlgorithmIdentifier.
+#[must_use]
+pub(super) fn signature(algorithm: &[u8]) -> Cow<'static, str> {
+    match Reader::new(algorithm).oid() {
+        Ok(id) => known(SIGNATURES, &id),
+        Err(_) => "of no algorithm that has a name".into(),
+    }
+}
+
+/// A public key, as in "an RSA key of 1024 bits".
+#[must_use]
+pub fn key(algorithm: &[u8], key: &[u8]) -> String {
+    let mut parts = Reader::new(algorithm);
+    let Ok(id) = parts.oid() else { return "a key of no algorithm that has a name".to_owned() };
+    match id.to_string().as_str() {
+        "1.2.840.113549.1.1.1" => match rsa_bits(key) {
+            Some(bits) => format!("an RSA key of {bits} bits"),
+            None => "an RSA key".to_owned(),
+        },
+        "1.2.840.113549.1.1.10" => "an RSA key that is for PSS only".to_owned(),
+        "1.2.840.10040.4.1" => "a DSA key".to_owned(),
+        "1.2.840.10045.2.1" => match parts.oid() {
+            Ok(curve) => format!("an ECDSA key on the curve {}", known(CURVES, &curve)),
+            Err(_) => "an ECDSA key on a curve without a name".to_owned(),
+        },
+        "1.3.101.112" => "an Ed25519 key".to_owned(),
+        "1.3.101.113" => "an Ed448 key".to_owned(),
+        id => format!("a key of the algorithm {id}"),
+    }
+}
+
+/// False for an RSA key of a size that cannot be used; which other keys can is for the cryptography to say.
+pub(super) fn has_fit_size(algorithm: &[u8], key: &[u8]) -> bool {
+    let is_rsa = Reader::new(algorithm).oid().is_ok_and(|id| id.to_string() == "1.2.840.113549.1.1.1");
+    !is_rsa || rsa_bits(key).is_some_and(|bits| RSA.contains(&bits))
+}
+
+fn rsa_bits(key: &[u8]) -> Option<usize> {
+    let parts = Reader::new(key).expect(Tag::SEQUENCE).ok()?;
+    let modulus = Reader::new(parts.value).expect(Tag::INTEGER).ok()?.value;
+    let digits = &modulus[modulus.iter().take_while(|byte| **byte == 0).count()..];
+    Some(digits.len() * 8 - usize::try_from(digits.first()?.leading_zeros()).ok()?)
+}

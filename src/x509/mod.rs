@@ -1,0 +1,259 @@
+//! X.509 certificates, read as Go's crypto/x509 reads them: kubectl is written in Go, and what it takes has to be taken
+//! here. Versions 1 to 3; what is not read is what neither of them needs. Pure.
+
+mod algorithm;
+mod constraints;
+mod der;
+mod host;
+mod verify;
+
+use std::net::IpAddr;
+
+pub use algorithm::key;
+pub use verify::{Flaw, Judge};
+
+use ::der::asn1::ObjectIdentifier;
+use constraints::Constraints;
+use der::{Element, Reader, Tag};
+
+/// Any extended key usage.
+const ANY_USAGE: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.29.37.0");
+/// That of a server.
+const SERVER: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.5.5.7.3.1");
+const COMMON_NAME: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.4.3");
+/// How much of a name is shown.
+const SHOWN: usize = 120;
+
+/// Why a certificate cannot be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Unreadable(pub &'static str);
+
+/// A certificate, in parts of its own bytes.
+#[derive(Clone, Debug)]
+pub struct Certificate<'a> {
+    /// All of it.
+    pub der: &'a [u8],
+    /// 1, 2 or 3.
+    pub version: u8,
+    /// The algorithm of its public key: what stands in the AlgorithmIdentifier.
+    pub key_algorithm: &'a [u8],
+    /// Its public key.
+    pub key: &'a [u8],
+    /// Algorithm and key.
+    pub key_info: &'a [u8],
+    signed: &'a [u8],
+    algorithm: &'a [u8],
+    signature: &'a [u8],
+    issuer: &'a [u8],
+    subject: &'a [u8],
+    /// Seconds of Unix time.
+    valid: (i64, i64),
+    extensions: Extensions<'a>,
+}
+
+/// What the extensions say; version 3 alone has any.
+#[derive(Clone, Debug, Default)]
+struct Extensions<'a> {
+    basic: Option<BasicConstraints>,
+    /// Key usage, as far as it matters: whether it may sign certificates. None where all is allowed.
+    may_sign: Option<bool>,
+    usages: Vec<ObjectIdentifier>,
+    alternative_names: Option<&'a [u8]>,
+    names: Vec<Name>,
+    constraints: Constraints,
+    key_id: &'a [u8],
+    issuer_key_id: &'a [u8],
+    /// Critical ones that are not understood.
+    unhandled: Vec<ObjectIdentifier>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct BasicConstraints {
+    ca: bool,
+    longest_path: Option<u32>,
+}
+
+/// An alternative name of the subject.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Name {
+    Dns(String),
+    Ip(IpAddr),
+    Email(String),
+    Uri(String),
+}
+
+impl<'a> Certificate<'a> {
+    /// Reads one.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn parse(der: &'a [u8]) -> Result<Self, Unreadable> {
+        const MALFORMED: Unreadable = Unreadable("is not the DER of a certificate");
+        Self::read(der).map_err(|problem| problem.unwrap_or(MALFORMED))
+    }
+
+    /// An error without a text is one of the encoding.
+    fn read(bytes: &'a [u8]) -> Result<Self, Option<Unreadable>> {
+        let mut outer = Reader::new(bytes);
+        let whole = outer.expect(Tag::SEQUENCE)?;
+        outer.finish()?;
+        let mut certificate = Reader::new(whole.value);
+        let signed = certificate.expect(Tag::SEQUENCE)?;
+        let algorithm = certificate.expect(Tag::SEQUENCE)?;
+        let signature = certificate.bits()?;
+
+        let mut body = Reader::new(signed.value);
+        let version = match body.optional(Tag::explicit(0))? {
+            Some(version) => match Reader::new(version.value).expect(Tag::INTEGER)?.value {
+                [version @ 0..=2] => version + 1,
+                _ => return Err(Some(Unreadable("is of a version that is none"))),
+            },
+            None => 1,
+        };
+        let serial = body.expect(Tag::INTEGER)?;
+        if serial.value.first().is_some_and(|first| first & 0x80 != 0) {
+            return Err(Some(Unreadable("has a negative serial number, which Go does not take")));
+        }
+        if body.expect(Tag::SEQUENCE)?.value != algorithm.value {
+            return Err(Some(Unreadable("names two different algorithms for its signature")));
+        }
+        let issuer = body.expect(Tag::SEQUENCE)?;
+        let mut validity = Reader::new(body.expect(Tag::SEQUENCE)?.value);
+        let valid = (validity.time()?, validity.time()?);
+        let subject = body.expect(Tag::SEQUENCE)?;
+        let key_info = body.expect(Tag::SEQUENCE)?;
+        let mut parts = Reader::new(key_info.value);
+        let key_algorithm = parts.expect(Tag::SEQUENCE)?;
+        let key = parts.bits()?;
+        let mut extensions = Extensions::default();
+        if version > 1 {
+            body.optional(Tag::implicit(1))?;
+            body.optional(Tag::implicit(2))?;
+        }
+        if version == 3
+            && let Some(list) = body.optional(Tag::explicit(3))?
+        {
+            extensions = Extensions::read(Reader::new(list.value).expect(Tag::SEQUENCE)?)?;
+        }
+        Ok(Self {
+            der: whole.whole,
+            version,
+            key_algorithm: key_algorithm.value,
+            key,
+            key_info: key_info.whole,
+            signed: signed.whole,
+            algorithm: algorithm.value,
+            signature,
+            issuer: issuer.whole,
+            subject: subject.whole,
+            valid,
+            extensions,
+        })
+    }
+
+    /// Its subject, to be shown.
+    #[must_use]
+    pub fn subject(&self) -> String {
+        name(self.subject)
+    }
+
+    /// Its issuer, to be shown.
+    #[must_use]
+    pub fn issuer(&self) -> String {
+        name(self.issuer)
+    }
+}
+
+impl<'a> Extensions<'a> {
+    fn read(list: Element<'a>) -> Result<Self, Option<Unreadable>> {
+        let mut found = Self::default();
+        let mut seen = Vec::new();
+        let mut list = Reader::new(list.value);
+        while !list.is_empty() {
+            let mut extension = Reader::new(list.expect(Tag::SEQUENCE)?.value);
+            let id = extension.oid()?;
+            let critical = match extension.optional(Tag::BOOLEAN)? {
+                Some(Element { value: [0xff], .. }) => true,
+                Some(Element { value: [0], .. }) | None => false,
+                Some(_) => return Err(None),
+            };
+            let value = extension.expect(Tag::OCTET_STRING)?.value;
+            if seen.contains(&id) {
+                return Err(Some(Unreadable("has an extension twice")));
+            }
+            seen.push(id);
+            let understood = found
+                .take(id, value)
+                .map_err(|problem| Some(problem.unwrap_or(Unreadable("has an extension that is encoded wrongly"))))?;
+            if critical && !understood {
+                found.unhandled.push(id);
+            }
+        }
+        Ok(found)
+    }
+
+    /// False for one that is not understood.
+    fn take(&mut self, id: ObjectIdentifier, value: &'a [u8]) -> Result<bool, Option<Unreadable>> {
+        let mut reader = Reader::new(value);
+        match id.to_string().as_str() {
+            "2.5.29.14" => self.key_id = reader.expect(Tag::OCTET_STRING)?.value,
+            "2.5.29.15" => {
+                let bits = reader.bits_with_rest()?;
+                let any = bits.iter().any(|byte| *byte != 0);
+                self.may_sign = any.then(|| bits.first().is_some_and(|first| first & 0b0000_0100 != 0));
+            }
+            "2.5.29.17" => {
+                self.alternative_names = Some(value);
+                self.names = host::names(reader.expect(Tag::SEQUENCE)?)?;
+                return Ok(!self.names.is_empty());
+            }
+            "2.5.29.19" => {
+                let mut basic = Reader::new(reader.expect(Tag::SEQUENCE)?.value);
+                let ca = basic.optional(Tag::BOOLEAN)?.is_some_and(|ca| ca.value == [0xff]);
+                let longest_path = basic.optional(Tag::INTEGER)?.map(|number| der::number(number.value)).transpose()?;
+                self.basic = Some(BasicConstraints { ca, longest_path });
+            }
+            "2.5.29.30" => {
+                let (constraints, understood) = Constraints::read(reader.expect(Tag::SEQUENCE)?)?;
+                self.constraints = constraints;
+                return Ok(understood);
+            }
+            "2.5.29.35" => {
+                let mut authority = Reader::new(reader.expect(Tag::SEQUENCE)?.value);
+                self.issuer_key_id = authority.optional(Tag::implicit(0))?.map_or(&[], |id| id.value);
+            }
+            "2.5.29.37" => {
+                let mut usages = Reader::new(reader.expect(Tag::SEQUENCE)?.value);
+                while !usages.is_empty() {
+                    self.usages.push(usages.oid()?);
+                }
+            }
+            // Where revocation is told, policies, and access to the issuer: they change nothing without a policy that is
+            // asked for. One that demands a policy (36) is not understood.
+            "2.5.29.31" | "2.5.29.32" | "2.5.29.33" | "2.5.29.54" => {}
+            _ => return Ok(false),
+        }
+        Ok(true)
+    }
+}
+
+/// A distinguished name in one line: the common name, or all there is.
+fn name(bytes: &[u8]) -> String {
+    let mut parts: Vec<(ObjectIdentifier, String)> = Vec::new();
+    let mut collect = || -> Result<(), Option<Unreadable>> {
+        let mut sets = Reader::new(Reader::new(bytes).expect(Tag::SEQUENCE)?.value);
+        while !sets.is_empty() {
+            let mut set = Reader::new(sets.expect(Tag::SET)?.value);
+            while !set.is_empty() {
+                let mut pair = Reader::new(set.expect(Tag::SEQUENCE)?.value);
+                parts.push((pair.oid()?, String::from_utf8_lossy(pair.any()?.value).into_owned()));
+            }
+        }
+        Ok(())
+    };
+    let _ = collect(); // what can be read is shown
+    let common = parts.iter().find(|(id, _)| *id == COMMON_NAME).map(|(_, name)| name.clone());
+    let all = || parts.iter().map(|(_, part)| part.as_str()).collect::<Vec<_>>().join(", ");
+    let text = common.filter(|name| !name.is_empty()).unwrap_or_else(all);
+    if text.is_empty() { "without a name".to_owned() } else { format!("\"{}\"", crate::text::shown(&text, SHOWN)) }
+}

@@ -1,0 +1,420 @@
+//! Whether a server's certificate is to be trusted: crypto/x509 of Go in another language, step by step
+//! (`Certificate.Verify`, `buildChains`, `isValid`, `CheckSignatureFrom`, `checkChainForKeyUsage`), so that who is let in
+//! with kubectl is let in here, and the other way round. Pure: the time and the cryptography are given.
+
+use std::fmt;
+
+use jiff::Timestamp;
+use rustls::pki_types::SignatureVerificationAlgorithm;
+
+use super::{ANY_USAGE, Certificate, SERVER, algorithm, host};
+use crate::text::shown;
+
+/// How many signatures are checked for one server (maxChainSignatureChecks).
+const SIGNATURES: u8 = 100;
+
+/// Why a server is not trusted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Flaw {
+    /// None of the CAs signed it.
+    UnknownIssuer {
+        /// Who signed it by its own word.
+        issuer: String,
+        /// Whether the CAs are those of the system.
+        by_system: bool,
+        /// What there is more to say.
+        hint: Option<String>,
+    },
+    /// The certificate is for another host.
+    WrongHost {
+        /// Which one was dialled.
+        host: String,
+        /// What it is for.
+        names: String,
+    },
+    /// Another reason.
+    Other {
+        /// Why.
+        cause: String,
+        /// What to do about it.
+        next: &'static str,
+    },
+}
+
+impl fmt::Display for Flaw {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::UnknownIssuer { issuer, by_system, hint } => {
+                let who = match by_system {
+                    true => "none of the system's CAs signed",
+                    false => "the CA given for the server did not sign",
+                };
+                write!(f, "{who} the server's certificate, whose issuer is {issuer}")?;
+                hint.iter().try_for_each(|hint| write!(f, "; {hint}"))
+            }
+            Self::WrongHost { host, names } => {
+                write!(f, "the server's certificate is not for the host {host}: {names}")
+            }
+            Self::Other { cause, .. } => f.write_str(cause),
+        }
+    }
+}
+
+impl std::error::Error for Flaw {}
+
+impl Flaw {
+    /// The next step, where it is another than the usual one.
+    #[must_use]
+    pub const fn next(&self) -> &'static str {
+        match self {
+            Self::UnknownIssuer { by_system: true, .. } => {
+                "name the CA of the server in SSL_CERT_FILE, or in the kubeconfig, then run again"
+            }
+            Self::UnknownIssuer { .. } => {
+                "take certificate-authority-data from the CA that signed the server's certificate, then run again"
+            }
+            Self::WrongHost { .. } => {
+                "use a host of the certificate in the connection's server, or have a certificate made for this one"
+            }
+            Self::Other { next, .. } => next,
+        }
+    }
+}
+
+/// What a server's certificate is held against.
+pub struct Judge<'a> {
+    /// The CAs, as they were given.
+    pub roots: &'a [Certificate<'a>],
+    /// Whether they are those of the system.
+    pub by_system: bool,
+    /// What the server sent along.
+    pub intermediates: &'a [Certificate<'a>],
+    /// Seconds of Unix time.
+    pub now: i64,
+    /// What signatures can be verified.
+    pub algorithms: &'a [&'static dyn SignatureVerificationAlgorithm],
+}
+
+/// What a certificate is in a chain.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Role {
+    Leaf,
+    Intermediate,
+    Root,
+}
+
+/// The search for a chain.
+struct Search<'a> {
+    left: u8,
+    /// Why the first candidate would not do.
+    hint: Option<Flaw>,
+    chain: Vec<&'a Certificate<'a>>,
+}
+
+impl<'a> Judge<'a> {
+    /// Judges the certificate of a server that was dialled by this name; the place of the CA that vouches for it.
+    ///
+    /// # Errors
+    /// Why it is not to be trusted.
+    pub fn judge(&self, leaf: &'a Certificate<'a>, host: &str) -> Result<usize, Flaw> {
+        self.check(leaf, Role::Leaf, &[])?;
+        if !host::matches(&leaf.extensions.names, host) {
+            return Err(wrong_host(leaf, host));
+        }
+        if !self.is_usable(leaf) {
+            let cause = format!("the server's certificate has {}, which this program does not support", kind(leaf));
+            return Err(Flaw::Other { cause, next: NEW_KEY });
+        }
+        let mut search = Search { left: SIGNATURES, hint: None, chain: vec![leaf] };
+        if let Some(place) = self.roots.iter().position(|root| root.der == leaf.der) {
+            return judge_chain(&search.chain).map(|()| place);
+        }
+        if let Some(place) = self.search(&mut search) {
+            return Ok(place);
+        }
+        Err(search.hint.unwrap_or_else(|| self.unknown(leaf)))
+    }
+
+    fn search(&self, search: &mut Search<'a>) -> Option<usize> {
+        let child = *search.chain.last()?;
+        for (place, root) in candidates(self.roots, child) {
+            if self.is_parent(search, root, Role::Root) {
+                search.chain.push(root);
+                let judged = judge_chain(&search.chain);
+                search.chain.pop();
+                match judged {
+                    Ok(()) => return Some(place),
+                    Err(flaw) => search.hint = Some(flaw), // nearer to a chain than what was met before
+                }
+            }
+        }
+        for (_, intermediate) in candidates(self.intermediates, child) {
+            if self.is_parent(search, intermediate, Role::Intermediate) {
+                search.chain.push(intermediate);
+                let found = self.search(search);
+                search.chain.pop();
+                if found.is_some() {
+                    return found;
+                }
+                search.hint.get_or_insert_with(|| self.unknown(intermediate));
+            }
+        }
+        None
+    }
+
+    /// Whether this certificate signed the last one of the chain, and may have.
+    fn is_parent(&self, search: &mut Search<'a>, parent: &'a Certificate<'a>, role: Role) -> bool {
+        let Some(left) = search.left.checked_sub(1) else { return false };
+        search.left = left;
+        let is_in = |it: &Certificate<'_>| {
+            let same_names = it.extensions.alternative_names == parent.extensions.alternative_names;
+            it.subject == parent.subject && it.key_info == parent.key_info && same_names
+        };
+        if search.chain.iter().any(|it| is_in(it)) {
+            return false;
+        }
+        let Some(child) = search.chain.last() else { return false };
+        let judged = self.check_signature(child, parent, role).and_then(|()| self.check(parent, role, &search.chain));
+        match judged {
+            Ok(()) => true,
+            Err(flaw) => {
+                search.hint.get_or_insert(flaw);
+                false
+            }
+        }
+    }
+
+    fn check(&self, it: &Certificate<'_>, role: Role, chain: &[&Certificate<'_>]) -> Result<(), Flaw> {
+        let who = || who(it, role);
+        if let Some(id) = it.extensions.unhandled.first() {
+            let cause = format!("{} has the critical extension {id}, which is not understood here", who());
+            return Err(Flaw::Other { cause, next: "have the certificate made without this extension" });
+        }
+        let (from, until) = it.valid;
+        if self.now < from {
+            let cause = format!("{} is not valid before {}; it is {} here", who(), time(from), time(self.now));
+            return Err(Flaw::Other { cause, next: "check the clocks on both sides, then run again" });
+        }
+        if self.now > until {
+            let cause = format!("{} expired at {}; it is {} here", who(), time(until), time(self.now));
+            return Err(Flaw::Other { cause, next: "have the certificate renewed, then run again" });
+        }
+        let basic = it.extensions.basic;
+        if role == Role::Intermediate && !basic.is_some_and(|basic| basic.ca) {
+            return Err(no_ca(it, role));
+        }
+        if let Some(longest) = basic.and_then(|basic| basic.longest_path)
+            && u32::try_from(chain.len().saturating_sub(1)).is_ok_and(|between| between > longest)
+        {
+            let cause = format!("{} allows {longest} CAs beneath it at most (pathlen), and there are more", who());
+            return Err(Flaw::Other { cause, next: "have the server's certificate signed by a CA that may sign it" });
+        }
+        Ok(())
+    }
+
+    fn check_signature(&self, child: &Certificate<'_>, parent: &Certificate<'_>, role: Role) -> Result<(), Flaw> {
+        let is_ca = match parent.extensions.basic {
+            Some(basic) => basic.ca,
+            None => parent.version < 3,
+        };
+        if !is_ca || parent.extensions.may_sign == Some(false) {
+            return Err(no_ca(parent, role));
+        }
+        let mut fitting = self.algorithms.iter().filter(|algorithm| {
+            algorithm.signature_alg_id().as_ref() == child.algorithm
+                && algorithm.public_key_alg_id().as_ref() == parent.key_algorithm
+        });
+        let Some(fitting) = fitting.next().filter(|_| self.is_usable(parent)) else {
+            let cause = format!(
+                "the certificate {} is signed by {} with {}: {}, which is not accepted",
+                child.subject(),
+                parent.subject(),
+                kind(parent),
+                algorithm::signature(child.algorithm),
+            );
+            return Err(Flaw::Other { cause, next: NEW_SIGNATURE });
+        };
+        fitting.verify_signature(parent.key, child.signed, child.signature).map_err(|_| Flaw::UnknownIssuer {
+            issuer: child.issuer(),
+            by_system: self.by_system,
+            hint: Some(
+                "a CA of that name is there, with another key: it was renewed, or is another cluster's".to_owned(),
+            ),
+        })
+    }
+
+    /// Whether anything can be verified with the key of a certificate.
+    fn is_usable(&self, it: &Certificate<'_>) -> bool {
+        let known = self.algorithms.iter().any(|known| known.public_key_alg_id().as_ref() == it.key_algorithm);
+        known && algorithm::has_fit_size(it.key_algorithm, it.key)
+    }
+
+    /// None of the CAs has the name of the issuer.
+    fn unknown(&self, it: &Certificate<'_>) -> Flaw {
+        let hint = match self.roots {
+            [] => None,
+            [only] => Some(format!("the CA given is {}", only.subject())),
+            [first, ..] => Some(format!("{} CAs are given, the first one is {}", self.roots.len(), first.subject())),
+        };
+        let is_self_signed = it.issuer == it.subject;
+        let hint = match hint {
+            Some(hint) if is_self_signed => Some(format!("it is self-signed, and {hint}")),
+            hint => hint,
+        };
+        let hint = if self.by_system { is_self_signed.then(|| "it is self-signed".to_owned()) } else { hint };
+        Flaw::UnknownIssuer { issuer: it.issuer(), by_system: self.by_system, hint }
+    }
+}
+
+const NEW_KEY: &str =
+    "have it made with another key: RSA of 2048 to 8192 bits, ECDSA on P-256, P-384 or P-521, or Ed25519";
+const NEW_SIGNATURE: &str = "have the certificate signed with SHA-256, SHA-384 or SHA-512 by a CA whose key is RSA of \
+                             2048 to 8192 bits, ECDSA on P-256, P-384 or P-521, or Ed25519";
+
+/// The issuers by name, those with the right identifier of a key first.
+fn candidates<'a>(
+    among: &'a [Certificate<'a>],
+    child: &Certificate<'_>,
+) -> impl Iterator<Item = (usize, &'a Certificate<'a>)> {
+    let wanted = child.extensions.issuer_key_id;
+    let rank = |it: &Certificate<'_>| match it.extensions.key_id {
+        id if id == wanted => 0,
+        id if id.is_empty() != wanted.is_empty() => 1,
+        _ => 2,
+    };
+    let mut found: Vec<_> = among.iter().enumerate().filter(|(_, it)| it.subject == child.issuer).collect();
+    found.sort_by_key(|(_, it)| rank(it));
+    found.into_iter()
+}
+
+/// What a whole chain has to be, its leaf first: good for a server, and within the constraints of each of its CAs.
+fn judge_chain(chain: &[&Certificate<'_>]) -> Result<(), Flaw> {
+    let last = chain.len() - 1;
+    let role = |place| match place {
+        0 => Role::Leaf,
+        place if place == last => Role::Root,
+        _ => Role::Intermediate,
+    };
+    for (place, it) in chain.iter().enumerate() {
+        let usages = &it.extensions.usages;
+        if !usages.is_empty() && !usages.contains(&ANY_USAGE) && !usages.contains(&SERVER) {
+            let cause =
+                format!("{} is not for servers: its extended key usage is without serverAuth", who(it, role(place)));
+            return Err(Flaw::Other { cause, next: "have it made with the extended key usage serverAuth" });
+        }
+        let constraints = &it.extensions.constraints;
+        if constraints.is_empty() {
+            continue;
+        }
+        let names = chain[..place].iter().flat_map(|beneath| &beneath.extensions.names);
+        if let Some(name) = names.into_iter().find(|name| !constraints.allow(name)) {
+            let name = host::shown(std::slice::from_ref(name)).unwrap_or_else(|| "a name".to_owned());
+            let cause = format!("{} may not sign for {name}: its name constraints exclude that", who(it, role(place)));
+            return Err(Flaw::Other {
+                cause,
+                next: "have the server's certificate made without this name, or by another CA",
+            });
+        }
+    }
+    Ok(())
+}
+
+fn wrong_host(leaf: &Certificate<'_>, host: &str) -> Flaw {
+    let names = match host::shown(&leaf.extensions.names) {
+        Some(names) => format!("it is for {names}"),
+        None => format!("it has no alternative names, and its common name {} does not count", leaf.subject()),
+    };
+    Flaw::WrongHost { host: shown(host, 120), names }
+}
+
+fn no_ca(it: &Certificate<'_>, role: Role) -> Flaw {
+    let cause =
+        format!("{} may not sign certificates: by its basic constraints or its key usage it is no CA", who(it, role));
+    Flaw::Other {
+        cause,
+        next: "give the CA that signed it, or the server's own certificate itself, or have the CA made as one",
+    }
+}
+
+fn who(it: &Certificate<'_>, role: Role) -> String {
+    match role {
+        Role::Leaf => "the server's certificate".to_owned(),
+        Role::Intermediate => format!("the intermediate CA {}", it.subject()),
+        Role::Root => format!("the CA {}", it.subject()),
+    }
+}
+
+fn kind(it: &Certificate<'_>) -> String {
+    algorithm::key(it.key_algorithm, it.key)
+}
+
+fn time(seconds: i64) -> String {
+    Timestamp::from_second(seconds).map_or_else(|_| "a time out of range".to_owned(), |time| time.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use testbed::{Forged, Key, Spec};
+
+    /// A moment at which the certificates of these tests are valid.
+    const NOW: i64 = 1_800_000_000;
+
+    fn judged(leaf: &[u8], sent: &[&[u8]], root: &[u8]) -> Result<usize, Flaw> {
+        let algorithms = rustls::crypto::aws_lc_rs::default_provider().signature_verification_algorithms.all;
+        let parse = |der| Certificate::parse(der).map_err(|_| Flaw::Other { cause: String::new(), next: "" });
+        let (leaf, root) = (parse(leaf)?, [parse(root)?]);
+        let sent = sent.iter().map(|der| parse(der)).collect::<Result<Vec<_>, _>>()?;
+        Judge { roots: &root, by_system: false, intermediates: &sent, now: NOW, algorithms }.judge(&leaf, "127.0.0.1")
+    }
+
+    /// Whoever sends many CAs that all have signed each other does not keep us busy.
+    #[test]
+    fn the_search_for_a_chain_ends() {
+        let root = Forged::self_signed(&Spec::ca("root"), Key::p256());
+        let keys: Vec<Key> = (0..12).map(|_| Key::p256()).collect();
+        let mesh: Vec<Forged> = keys
+            .iter()
+            .flat_map(|signer| {
+                keys.iter().map(|key| {
+                    Forged::signed_by(
+                        &Forged::self_signed(&Spec::ca("mesh"), signer.again()),
+                        &Spec::ca("mesh"),
+                        key.again(),
+                    )
+                })
+            })
+            .collect();
+        let leaf = Forged::signed_by(&mesh[0], &Spec::server(), Key::p256());
+        let sent: Vec<&[u8]> = mesh.iter().map(|it| it.der.as_slice()).collect();
+        assert!(matches!(judged(&leaf.der, &sent, &root.der), Err(Flaw::UnknownIssuer { .. })));
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2000))]
+
+        /// One byte changed anywhere: nothing panics, and no certificate is taken that its CA did not sign.
+        #[test]
+        fn a_certificate_that_was_changed_is_not_trusted(at in any::<prop::sample::Index>(), bits in 1..=255_u8, whose in 0..2) {
+            static CHAIN: std::sync::LazyLock<[Vec<u8>; 3]> = std::sync::LazyLock::new(|| {
+                let root = Forged::self_signed(&Spec::ca("root"), Key::p256());
+                let middle = Forged::signed_by(&root, &Spec::ca("middle"), Key::p256());
+                let leaf = Forged::signed_by(&middle, &Spec::server(), Key::p256());
+                [leaf.der, middle.der, root.der]
+            });
+            let [leaf, middle, root] = &*CHAIN;
+            prop_assert_eq!(judged(leaf, &[middle], root), Ok(0));
+            let (mut leaf, mut middle) = (leaf.clone(), middle.clone());
+            let changed = if whose == 0 { &mut leaf } else { &mut middle };
+            let at = at.index(changed.len());
+            changed[at] ^= bits;
+            prop_assert!(judged(&leaf, &[&middle], root).is_err());
+        }
+
+        #[test]
+        fn any_bytes_are_read_without_a_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            let _ = Certificate::parse(&bytes);
+        }
+    }
+}

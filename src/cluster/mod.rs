@@ -235,6 +235,17 @@ impl<'a> Cluster<'a> {
         Ok(text(&self.send(&attempt, request).await?, "/gitVersion"))
     }
 
+    /// The keys that the server publishes for tokens of ServiceAccounts, by name.
+    ///
+    /// # Errors
+    /// Why that could not be asked.
+    pub async fn signing_keys(&self) -> Result<Vec<String>, Failure> {
+        let attempt = self.attempt("asking for the server's signing keys", "get", None);
+        let request = http::Request::get("/openid/v1/jwks").body(Vec::new()).map_err(Unbuilt::BuildRequest);
+        let answer = self.send(&attempt, request).await?;
+        Ok(list(&answer, "/keys").iter().map(|key| shown(&text(key, "/kid"), 80)).collect())
+    }
+
     /// An object, if it is there.
     ///
     /// # Errors

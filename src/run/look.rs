@@ -108,7 +108,7 @@ pub async fn look(
     let mut observed = Observed { service_account, ..Observed::default() };
     let mut rights = Rights::default();
     denied.extend(surroundings.settle(&mut observed, &mut rights)?);
-    let newest = observed.newest();
+    let (newest, earlier_numbers) = (observed.newest(), observed.earlier_numbers());
     let mut inventory_is_whole = true;
     if let Some(account) = &observed.service_account {
         let text = account.annotations.get(INVENTORY).map(String::as_str);
@@ -123,7 +123,7 @@ pub async fn look(
     let thinkable = observed.service_account.is_none() && observed.presence(names.namespace()) != Presence::Absent;
     let release = release(cluster, names, evident, thinkable, parent);
     let (earlier, surroundings, more, release) = tokio::join!(
-        secrets(cluster, names, newest, secret),
+        secrets(cluster, names, newest, &earlier_numbers, secret),
         Surroundings::look(cluster, &unseen_scopes, left.iter().copied()),
         join_all(left.iter().map(|place| look_at(cluster, names, place))),
         release,
@@ -337,22 +337,20 @@ async fn look_at(cluster: &Cluster<'_>, names: &Names, place: &Place) -> Result<
     Ok((place.clone(), Found { role, binding, denied }))
 }
 
-/// The newest Secret, and the first one and the one before the newest, by number.
+/// The newest Secret, and the earlier ones of these numbers. The first one was looked for already.
 async fn secrets(
     cluster: &Cluster<'_>,
     names: &Names,
     newest: u32,
+    earlier: &BTreeSet<u32>,
     first: Result<Option<Seen>, Failure>,
 ) -> (Result<Option<Seen>, Failure>, Vec<(u32, Result<Option<Seen>, Failure>)>) {
-    match newest {
-        0 | 1 => (first, Vec::new()),
-        2 => (cluster.get(&names.secret(2)).await, vec![(1, first)]),
-        newest => {
-            let before = newest - 1;
-            let (newest, one_before) = (names.secret(newest), names.secret(before));
-            let (newest, one_before) = tokio::join!(cluster.get(&newest), cluster.get(&one_before));
-            (newest, vec![(1, first), (before, one_before)])
-        }
+    let numbers = earlier.iter().copied().chain([newest]).filter(|number| *number > 1);
+    let found = numbers.map(async |number| (number, cluster.get(&names.secret(number)).await));
+    let mut found = join_all(found).await;
+    match found.pop() {
+        Some((_, newest)) => (newest, [(1, first)].into_iter().chain(found).collect()),
+        None => (first, Vec::new()),
     }
 }
 

@@ -40,4 +40,5 @@ pub use platform::{Era, Platform, Recorded};
 pub use proxy_server::{ProxyOptions, ProxyServer};
 pub use relay::{DistantServer, RoundTripGate};
 pub use rest::Response;
+pub use rsa::generate as rsa_key;
 pub use wait::eventually;

@@ -15,7 +15,8 @@ const ROUNDS: usize = 5;
 const EXPONENT: u32 = 65_537;
 
 /// A fresh key as a PKCS#1 PEM document.
-pub(crate) fn generate() -> String {
+#[must_use]
+pub fn generate() -> String {
     let e = BigUint::from(EXPONENT);
     let one = BigUint::from(1_u8);
     loop {

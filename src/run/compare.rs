@@ -125,7 +125,11 @@ pub fn lacks(missing: &[Tuple]) -> String {
 /// What is known to stand in the way before anything is tried.
 #[must_use]
 pub fn refusal(request: &Request, sight: &Sight, desired: &Desired, plan: &Plan) -> Option<Failure> {
-    obstacles(request, sight, desired, plan).or_else(|| rights::lacking(request, sight, desired, plan))
+    sight
+        .too_old
+        .clone()
+        .or_else(|| obstacles(request, sight, desired, plan))
+        .or_else(|| rights::lacking(request, sight, desired, plan))
 }
 
 /// Something in the way whoever asks.

@@ -29,7 +29,7 @@ pub async fn plan(run: &Run<'_>) -> Result<bool, Failure> {
     if run.request.connection.tls_server_name.is_some() {
         run.open_line().await?; // says so where a holder of the artifact would not get that far
     }
-    let sight = run.look(&cluster).await?;
+    let sight = run.look(&cluster, true).await?;
     let (desired, mut plan) = compare(run.request, &sight);
     let refused = refusal(run.request, &sight, &desired, &plan);
     for remark in remarks(run.request, &sight, &desired, &plan) {

@@ -134,10 +134,10 @@ async fn establish(
     tried: &Tried,
     deliver: impl FnOnce(&Artifact) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
-    let mut sight = run.look(cluster).await?;
+    let mut sight = run.look(cluster, true).await?;
     let made = match make(run, cluster, tried, &mut sight).await {
         Err(failure) if failure.code == Code::AnotherCluster && is_dead(run, &sight).await => {
-            sight = run.look(cluster).await?;
+            sight = run.look(cluster, false).await?;
             let (field, why) = ("/data/token", "the server does not accept the token in it".to_owned());
             sight.observed.unfit.get_or_insert(Unfit { field, why });
             make(run, cluster, tried, &mut sight).await?

@@ -71,7 +71,7 @@ async fn platform_side(run: &Run<'_>) -> Result<bool, Failure> {
 async fn cluster_side(run: &Run<'_>) -> Result<bool, Failure> {
     let request = run.request;
     let cluster = run.connect().await?;
-    let (sight, swept) = tokio::join!(run.look(&cluster), sweep(&cluster, &request.namespace));
+    let (sight, swept) = tokio::join!(run.look(&cluster, false), sweep(&cluster, &request.namespace));
     let sight = sight?;
     let (former, unseen) = match former::look(run, &cluster, &sight).await {
         Ok(former) => (former, None),
@@ -349,7 +349,13 @@ async fn prove_dead(run: &Run<'_>, token: &Token) -> Result<(), Failure> {
     let limit = run.budget.at_most(MEMORY);
     let (mut pause, mut accepted) = (FIRST_PAUSE, false);
     loop {
-        let answer = cluster.identity().await;
+        // An old server, or a gateway, may not know the question: then any other tells a dead token by 401.
+        let answer = match cluster.identity().await {
+            Err(failure) if matches!(failure.code, Code::TooOldServer | Code::MissingPermission) => {
+                cluster.version().await.map(drop)
+            }
+            answer => answer.map(drop),
+        };
         accepted |= answer.is_ok();
         match answer {
             Err(failure) if failure.code == Code::Unauthorized => break,

@@ -3,6 +3,7 @@
 
 mod compare;
 mod converge;
+mod copies;
 mod former;
 mod look;
 mod plan;

@@ -5,6 +5,7 @@ use futures_util::future::join_all;
 use super::{
     Run,
     compare::{Trial, compare, refusal, remarks, trials},
+    copies::rights_elsewhere,
     former,
     look::Sight,
     rights::with_ways_out,
@@ -14,7 +15,7 @@ use crate::{
     desired::Desired,
     error::{Code, Failure},
     finding::Severity,
-    object::{Live, Manifest},
+    object::{Kind, Live, Manifest},
     observed::Presence,
     plan::{Action, Change, Plan, change},
 };
@@ -36,7 +37,12 @@ pub async fn plan(run: &Run<'_>) -> Result<bool, Failure> {
         run.report.finding(remark);
     }
 
-    for home in former::look(run, &cluster, &sight).await? {
+    // What a search may not look at, or cannot, is no obstacle to a provision.
+    let (former, bindings) = tokio::join!(former::look(run, &cluster, &sight), cluster.list(Kind::RoleBinding, None));
+    for remark in rights_elsewhere(&run.request.names, &sight, &bindings.unwrap_or_default()) {
+        run.report.finding(remark);
+    }
+    for home in former? {
         let then = "a provision takes them back when the new credential is handed out";
         for remark in home.remarks(run.request, Severity::High, then) {
             run.report.finding(remark);

@@ -58,11 +58,12 @@ pub async fn prove_wanted(run: &Run<'_>, holder: &Cluster<'_>, claim: &Claim<'_>
     Ok(())
 }
 
-/// Proves the token of this connection in every scope, and waits until that is gone which the run has taken away.
+/// Proves the token of this connection in every scope, and waits until that is gone which the run has taken away. True
+/// when it may do more than is granted.
 ///
 /// # Errors
 /// What could not be proved.
-pub async fn prove(run: &Run<'_>, holder: &Cluster<'_>, claim: &Claim<'_>, taken: &Taken<'_>) -> Result<(), Failure> {
+pub async fn prove(run: &Run<'_>, holder: &Cluster<'_>, claim: &Claim<'_>, taken: &Taken<'_>) -> Result<bool, Failure> {
     let started = Instant::now();
     let lingers = |tuple: &Tuple| taken.narrowed.covers(tuple.atom()) && !taken.kept.covers(tuple.atom());
     let gone = |proof: &Proof| !proof.excess.iter().any(lingers);
@@ -72,8 +73,9 @@ pub async fn prove(run: &Run<'_>, holder: &Cluster<'_>, claim: &Claim<'_>, taken
     let what = format!("{name}: {} allowed, {} neighbours denied", proof.allowed, proof.denied);
     run.report.step("prove", &what, Some(started.elapsed()));
     tell_excess(run.report, &proof);
+    let exceeds = !proof.excess.is_empty();
     run.report.proof(proof);
-    Ok(())
+    Ok(exceeds)
 }
 
 /// Says what it may do beyond what is granted.

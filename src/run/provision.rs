@@ -10,6 +10,7 @@ use super::{
     Run,
     compare::{compare, refusal, remarks},
     converge::Converge,
+    copies::rights_elsewhere,
     former,
     look::Sight,
     proof::{self, Claim, Taken},
@@ -22,9 +23,9 @@ use crate::{
     credential::{Expected, Unfit, check_claims, signing_key},
     desired::Desired,
     error::{Code, Exit, Failure},
-    object::Live,
+    object::{Kind, Live},
     observed::Observed,
-    plan::{Plan, all_atoms, granted_rules, held_at, leftovers},
+    plan::{Action, Plan, all_atoms, granted_rules, held_at, leftovers},
     publish::{self, Publisher},
     rbac::{Coverage, Tuple},
     report::TokenFacts,
@@ -144,7 +145,7 @@ async fn establish(
         }
         made => made?,
     };
-    let Made { token, dialled, plan } = made;
+    let Made { token, dialled, plan, exceeds } = made;
 
     let ca = run.ca().map(CaBundle::as_base64).unwrap_or_default();
     let artifact = run.request.form.fill(&run.request.connection, ca, &token).map_err(|findings| Failure {
@@ -154,6 +155,11 @@ async fn establish(
     hand_over(run, dialled, &artifact).await?;
     deliver(&artifact)?;
     retire(run, cluster, &sight, &plan).await?;
+    // The search costs a request, and is made where rights are more than granted, or where some have been taken away.
+    if exceeds || takes_away(&plan) {
+        let found = cluster.list(Kind::RoleBinding, None).await.unwrap_or_default(); // whoever may not, cannot tell
+        rights_elsewhere(&run.request.names, &sight, &found).into_iter().for_each(|remark| run.report.finding(remark));
+    }
     former::clear(run, cluster, &sight).await
 }
 
@@ -165,6 +171,12 @@ async fn is_dead(run: &Run<'_>, sight: &Sight) -> bool {
     sight.token(sight.observed.newest()).is_some() && reaches_account(run, &account.uid).await == Some(true)
 }
 
+/// Whether a binding goes.
+fn takes_away(plan: &Plan) -> bool {
+    let mut changes = plan.changes.iter();
+    changes.any(|change| change.action == Action::Delete && change.reference.kind == Kind::RoleBinding)
+}
+
 /// What was made.
 struct Made {
     /// Proved.
@@ -173,6 +185,8 @@ struct Made {
     dialled: Option<Result<transport::Http, Trouble>>,
     /// What was done, but for what goes at the end.
     plan: Plan,
+    /// Whether the token may do more than is granted.
+    exceeds: bool,
 }
 
 /// Makes the credential and proves it.
@@ -231,15 +245,16 @@ async fn make(run: &Run<'_>, cluster: &Cluster<'_>, tried: &Tried, sight: &mut S
         let line = line?;
         let line = if line.is_fresh() { line } else { run.open_line().await? };
         let holder = line.log_in(&token)?;
-        if shrinks {
+        let exceeds = if shrinks {
             proof::prove_wanted(run, &holder, &claim).await?;
+            false
         } else {
-            proof::prove(run, &holder, &claim, &lost).await?;
-        }
-        Ok::<_, Failure>(holder)
+            proof::prove(run, &holder, &claim, &lost).await?
+        };
+        Ok::<_, Failure>((holder, exceeds))
     };
-    let (holder, dialled) = tokio::join!(proving, dial(run));
-    let holder = holder?;
+    let (proved, dialled) = tokio::join!(proving, dial(run));
+    let (holder, mut exceeds) = proved?;
     if shrinks {
         let kept = kept.iter().cloned().chain(converge.shrink(widened).await?).collect();
         let held = held_at(&kept, &sight.observed);
@@ -248,9 +263,9 @@ async fn make(run: &Run<'_>, cluster: &Cluster<'_>, tried: &Tried, sight: &mut S
         let cleared = leftovers(request, &sight.observed).map(|(place, _)| &place.scope).collect();
         let lost = Taken { kept, cleared, ..lost };
         run.report.permissions(permissions);
-        proof::prove(run, &holder, &claim, &lost).await?;
+        exceeds = proof::prove(run, &holder, &claim, &lost).await?;
     }
-    Ok(Made { token, dialled, plan })
+    Ok(Made { token, dialled, plan, exceeds })
 }
 
 /// Deletes the Secrets whose tokens failed runs have made, before another one is made. It comes before the ServiceAccount

@@ -8,7 +8,7 @@ use std::{
 
 use futures_util::future::join_all;
 
-use super::{Run, compare::gone, former, look::Sight, rights, take_over};
+use super::{Run, compare::gone, copies, former, look::Sight, rights, take_over};
 use crate::{
     cluster::{Cluster, denied, needed, summary},
     connection::Login,
@@ -18,6 +18,7 @@ use crate::{
     name::Namespace,
     names::Names,
     object::{Kind, Live, Owner, Reference},
+    observed::Presence,
     plan::{Action, Change},
     publish::{self, Publisher},
     rbac::Tuple,
@@ -117,7 +118,35 @@ async fn cluster_side(run: &Run<'_>) -> Result<bool, Failure> {
     if !outcome.missing.is_empty() {
         outcome.missing.extend(there.iter().flat_map(|(sight, objects)| rights::undeletable(sight, objects)));
     }
-    outcome.judge(request)
+    let account = request.names.service_account();
+    let gone = outcome.deleted.contains(&account) || !there.iter().any(|(_, objects)| objects.contains(&account));
+    for (object, why) in &outcome.copies_left {
+        run.report.finding(copies::left(&request.names, object, why, gone));
+    }
+    let copied = !outcome.copies_left.is_empty();
+    let found = outcome.judge(request)?;
+    if !(found || copied || request.platform.is_some()) {
+        run.report.finding(nothing_found(request, &sight));
+    }
+    Ok(found)
+}
+
+/// A decommission by hand that found nothing: a repeat, or a name that was mistyped. The platform knows what it has
+/// deployed: there it is a repeat.
+fn nothing_found(request: &Request, sight: &Sight) -> Finding {
+    let (home, connection) = (&request.namespace, &request.connection);
+    let context = connection.context.as_ref().map(|context| format!(" (context {context})")).unwrap_or_default();
+    let namespace = match sight.observed.presence(home) {
+        Presence::Absent => ", and the namespace is not there either",
+        Presence::Active | Presence::Terminating | Presence::Unknown => "",
+    };
+    let text = format!(
+        "no object of the instance {} is in namespace {home}, or known elsewhere, on {}{context}{namespace}",
+        request.name,
+        connection.server.as_str()
+    );
+    Finding::remark("nothing-found", Severity::Medium, text)
+        .help("if it was not decommissioned before, check the name, the namespace and the cluster")
 }
 
 /// What became of the objects of an instance.
@@ -131,6 +160,8 @@ pub struct Outcome {
     pub missing: Vec<Tuple>,
     /// Why else something is still there.
     pub failed: Option<Failure>,
+    /// Copies that others have made of our objects and that stay, each with the reason.
+    copies_left: Vec<(Reference, String)>,
 }
 
 impl Outcome {
@@ -181,7 +212,7 @@ pub async fn clear(run: &Run<'_>, cluster: &Cluster<'_>, left: &Left, outcome: &
         if stage == [Kind::ServiceAccount] && !outcome.is_complete() {
             break; // what is left is found through it
         }
-        let objects = left.ours.iter().filter(|(object, _)| stage.contains(&object.kind));
+        let objects = left.ours.iter().chain(&left.copies).filter(|(object, _)| stage.contains(&object.kind));
         let answers = join_all(objects.map(async |(object, live)| {
             let started = Instant::now();
             let answer = cluster.delete(object, live).await;
@@ -197,6 +228,9 @@ pub async fn clear(run: &Run<'_>, cluster: &Cluster<'_>, left: &Left, outcome: &
         for (object, answer) in answers.await {
             match answer {
                 Ok(()) => outcome.deleted.push(object),
+                Err(failure) if left.copies.contains_key(&object) && is_kept_by_others(&failure) => {
+                    outcome.copies_left.push((object, failure.cause));
+                }
                 Err(failure) if failure.code == Code::BeingDeleted => {
                     outcome.deleted.push(object);
                     outcome.held.push(failure);
@@ -208,6 +242,12 @@ pub async fn clear(run: &Run<'_>, cluster: &Cluster<'_>, left: &Left, outcome: &
             }
         }
     }
+}
+
+/// True where the copy of an object stays because others want it to: it is theirs to delete.
+const fn is_kept_by_others(failure: &Failure) -> bool {
+    use Code::{BeingDeleted, Conflict, MissingPermission, Refused};
+    matches!(failure.code, BeingDeleted | Conflict | MissingPermission | Refused)
 }
 
 /// Proves that the tokens of an instance are dead, as far as their Secrets are deleted now. A token of somebody else that
@@ -277,6 +317,8 @@ async fn sweep(cluster: &Cluster<'_>, home: &Namespace) -> Swept {
 pub struct Left {
     /// The objects of the instance.
     pub ours: BTreeMap<Reference, Live>,
+    /// Copies that others have made of them.
+    copies: BTreeMap<Reference, Live>,
     /// At one of our places, and somebody else's.
     foreign: Vec<(Reference, String)>,
     /// What may be there, and may not be looked at.
@@ -330,8 +372,10 @@ impl Left {
         }
         left.ours.extend(observed.revisions.iter().cloned());
         for (object, live) in found {
-            if names.owner(live) == Owner::Ours {
-                left.ours.entry(object.clone()).or_insert_with(|| live.clone());
+            if names.owner(live) == Owner::Ours && !left.ours.contains_key(object) {
+                let others = copies::is_copy(names, object, live);
+                let list = if others { &mut left.copies } else { &mut left.ours };
+                list.insert(object.clone(), live.clone());
             }
         }
         left

@@ -5,11 +5,21 @@
 
 mod support;
 
-use std::path::PathBuf;
+use std::{
+    collections::BTreeSet,
+    path::PathBuf,
+    process::{Command, Stdio},
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
+};
 
-use serde_json::Value;
-use support::{Instance, OBJECT, paths, status, token_of};
-use testbed::{ControlPlane, Options, eventually, rsa_key};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use serde_json::{Value, json};
+use support::{Instance, OBJECT, Ran, binary, paths, status, token_of};
+use testbed::{ControlPlane, InterceptingProxy, Options, Verdict, eventually, rsa_key};
 
 /// A control plane whose kube-controller-manager signs with a key of its own.
 struct KeySwap {
@@ -139,7 +149,7 @@ fn a_token_that_works_stays_until_one_is_proved_in_its_place_and_what_was_tried_
     });
     swap.sign_with(&wrong);
     // The Secret that is in use is spoiled, and nothing works until the key is right again.
-    cp.merge_patch(&second, &serde_json::json!({"data": {"token": null}}));
+    cp.merge_patch(&second, &json!({"data": {"token": null}}));
     eventually("the controller has filled it", || {
         let filled = tokens(cp, &namespace);
         filled.iter().any(|(_, token)| !token.is_empty() && *token != in_use).then_some(())
@@ -163,4 +173,225 @@ fn a_token_that_works_stays_until_one_is_proved_in_its_place_and_what_was_tried_
     instance.ask("decommission", &["--publish"]).expect_code(0);
     assert_eq!(status(cp, &left[0].1, &pods), 401);
     assert!(support::versions(cp, &namespace).is_empty() && tokens(cp, &namespace).is_empty());
+}
+
+/// A sequence of choices that is the same for the same seed (SplitMix64).
+struct Choices(u64);
+
+impl Choices {
+    /// One of `0..below`.
+    fn next(&mut self, below: usize) -> usize {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        usize::try_from((mixed ^ (mixed >> 31)) % below as u64).unwrap()
+    }
+
+    fn of<T: Copy>(&mut self, all: &[T]) -> T {
+        all[self.next(all.len())]
+    }
+}
+
+/// What happens to a run, or between two.
+#[derive(Clone, Copy, Debug)]
+enum Fault {
+    /// Killed before or after the n-th request is carried out.
+    Killed { action: &'static str, n: usize, after: bool },
+    /// Asked to stop while the n-th request hangs.
+    Terminated { action: &'static str, n: usize },
+    /// The server answers with this from the n-th request on.
+    Failing { action: &'static str, n: usize, code: u16, reason: &'static str },
+    /// The answer to the n-th request is lost.
+    Lost { n: usize },
+    /// The platform does not take the artifact.
+    Unpublished,
+    /// Somebody deletes the token Secrets.
+    SecretDeleted,
+    /// Somebody changes the token Secrets, so that they are of no use.
+    SecretSpoiled,
+    /// Somebody has the tokens refused.
+    TokenInvalidated,
+    /// Somebody deletes the ServiceAccount.
+    AccountDeleted,
+    /// Somebody deletes the ServiceAccount and puts it back, as from a backup.
+    AccountRestored,
+    /// Nothing happens to a decommission.
+    Decommissioned,
+}
+
+impl Fault {
+    fn choose(choices: &mut Choices) -> Self {
+        let action = choices.of(&["provision", "provision", "provision", "decommission"]);
+        // What only looks is of little interest: most requests of the choice are writes and the proof.
+        let n = 6 + choices.next(if action == "provision" { 16 } else { 26 });
+        match choices.next(14) {
+            0..3 => Self::Killed { action, n, after: choices.next(2) == 0 },
+            3 => Self::Terminated { action, n },
+            4 => Self::Failing { action, n, code: 500, reason: "InternalError" },
+            5 => Self::Failing { action, n, code: 403, reason: "Forbidden" },
+            6 => Self::Lost { n },
+            7 | 8 => Self::Unpublished,
+            9 => Self::SecretDeleted,
+            10 => Self::SecretSpoiled,
+            11 => Self::TokenInvalidated,
+            12 => choices.of(&[Self::AccountDeleted, Self::AccountRestored]),
+            _ => Self::Decommissioned,
+        }
+    }
+
+    /// Lets it happen.
+    fn strike(self, cp: &ControlPlane, instance: &Instance) {
+        let namespace = &instance.namespace;
+        let secrets = || {
+            tokens(cp, namespace).into_iter().map(|(name, _)| format!("/api/v1/namespaces/{namespace}/secrets/{name}"))
+        };
+        let account = &paths(namespace)[0];
+        match self {
+            Self::Killed { action, n, after } => {
+                let cut = if after { Verdict::CutAfter } else { Verdict::CutBefore };
+                let (proxy, mut command) = by_way_of_a_proxy(cp, instance, action, n, cut, false);
+                let _ = proxy.kill_at_cut(&mut command.spawn().unwrap()); // or it has ended before
+            }
+            Self::Terminated { action, n } => {
+                let (proxy, mut command) = by_way_of_a_proxy(cp, instance, action, n, Verdict::CutBefore, false);
+                let mut child = command.spawn().unwrap();
+                while child.try_wait().unwrap().is_none() {
+                    if proxy.wait_for_cut(Duration::from_millis(20)) {
+                        kill(Pid::from_raw(i32::try_from(child.id()).unwrap()), Signal::SIGTERM).unwrap();
+                        assert_eq!(child.wait().unwrap().code(), Some(143));
+                    }
+                }
+            }
+            Self::Failing { action, n, code, reason } => {
+                let refusal = Verdict::refusal(code, reason, "not today");
+                let (_proxy, mut command) = by_way_of_a_proxy(cp, instance, action, n, refusal, true);
+                command.status().unwrap();
+            }
+            Self::Lost { n } => {
+                let (_proxy, mut command) = by_way_of_a_proxy(cp, instance, "provision", n, Verdict::Lose, false);
+                command.status().unwrap();
+            }
+            Self::Unpublished => {
+                let mut command = instance.command("provision", &["--publish"]);
+                let code = Ran::of(command.env("MASSDRIVER_TOKEN", "refused")).code;
+                assert!([69, 73].contains(&code), "{code}");
+            }
+            Self::SecretDeleted => secrets().for_each(|secret| drop(cp.delete(&secret))),
+            Self::SecretSpoiled => secrets().for_each(|secret| {
+                cp.merge_patch(&secret, &json!({"data": {"token": "c3BvaWxlZA=="}}));
+            }),
+            Self::TokenInvalidated => secrets().for_each(|secret| {
+                let label = json!({"kubernetes.io/legacy-token-invalid-since": "2026-11-28"});
+                cp.merge_patch(&secret, &json!({"metadata": {"labels": label}}));
+            }),
+            Self::AccountDeleted => drop(cp.delete(account)),
+            Self::AccountRestored => {
+                let Some(mut before) = cp.get(account) else { return };
+                cp.delete(account);
+                for field in ["uid", "resourceVersion", "creationTimestamp"] {
+                    before["metadata"].as_object_mut().unwrap().remove(field);
+                }
+                cp.post(account.rsplit_once('/').unwrap().0, &before);
+            }
+            Self::Decommissioned => drop(instance.ask("decommission", &["--publish"]).expect_code(0)),
+        }
+    }
+}
+
+/// An action of this instance, not started, through a proxy that answers so from the n-th request on, or to that alone.
+fn by_way_of_a_proxy(
+    cp: &ControlPlane,
+    instance: &Instance,
+    action: &str,
+    n: usize,
+    verdict: Verdict,
+    on: bool,
+) -> (InterceptingProxy, Command) {
+    let proxy = InterceptingProxy::start(cp, move |request| {
+        let meant = if on { request.number >= n } else { request.number == n };
+        if meant { verdict.clone() } else { Verdict::Forward }
+    });
+    let mut far = instance.connection.clone();
+    far["authentication"]["cluster"]["server"] = json!(proxy.server());
+    let directory = instance.path("far");
+    std::fs::create_dir_all(&directory).unwrap();
+    for (name, document) in [
+        ("params.json", &instance.params),
+        ("config.json", &instance.config),
+        ("dependencies.json", &json!({"kubernetes_cluster": far})),
+    ] {
+        std::fs::write(directory.join(name), document.to_string()).unwrap();
+    }
+    let mut command = binary();
+    command.args([action, "--publish", "--timeout", "6", "--instance-dir"]).arg(directory);
+    command.envs(instance.environment()).stdout(Stdio::null()).stderr(Stdio::null());
+    (proxy, command)
+}
+
+/// The property: whatever has happened, a run that succeeds leaves one token that is alive, the one that was handed out.
+fn nothing_is_left_after(seed: u64) {
+    let cp = ControlPlane::shared();
+    let mut choices = Choices(seed);
+    let namespace = cp.namespace("sequence");
+    let instance = Instance::new(cp.admin(), &namespace);
+    if choices.next(3) > 0 {
+        instance.provision();
+    }
+    let mut story = Vec::new();
+    let mut seen = BTreeSet::new();
+    let mut look = |story: &[Fault]| {
+        let tokens = tokens(cp, &namespace);
+        assert!(tokens.len() <= 2, "seed {seed}, {story:?}: a pile of Secrets: {:?}", names(&tokens));
+        seen.extend(tokens.into_iter().map(|(_, token)| token).filter(|token| token.contains('.')));
+    };
+    for _ in 0..2 + choices.next(4) {
+        look(&story);
+        let fault = Fault::choose(&mut choices);
+        story.push(fault);
+        fault.strike(cp, &instance);
+        look(&story);
+    }
+    let told = format!("seed {seed}, {story:?}");
+    let ran = instance.ask("provision", &["--publish"]);
+    assert_eq!(ran.code, 0, "{told}: {}", ran.stderr);
+    let handed_out = token_of(&instance.platform.resource("token").expect("an artifact"));
+    let left = tokens(cp, &namespace);
+    assert!(left.len() == 1 && left[0].1 == handed_out, "{told}: {:?}", names(&left));
+    let pods = format!("/api/v1/namespaces/{namespace}/pods");
+    assert_eq!(status(cp, &handed_out, &pods), 200, "{told}");
+    seen.remove(&handed_out);
+    for token in &seen {
+        // The server remembers for 10 s whom it has let in.
+        eventually(&format!("{told}: a token that was not handed out is dead"), || {
+            (status(cp, token, &pods) == 401).then_some(())
+        });
+    }
+    let again = instance.ask("provision", &["--publish"]).document();
+    assert!(support::changes(&again).iter().all(|(action, _)| action == "unchanged"), "{told}: {again:#}");
+    let gone = instance.ask("decommission", &["--publish"]);
+    assert_eq!(gone.code, 0, "{told}: {}", gone.stderr);
+    assert!(support::versions(cp, &namespace).is_empty() && tokens(cp, &namespace).is_empty(), "{told}");
+    assert_eq!(status(cp, &handed_out, &pods), 401, "{told}");
+}
+
+/// `K8S_TOKEN_SEEDS=from..to` tries others.
+#[test]
+fn after_any_sequence_of_faults_a_run_that_succeeds_leaves_one_live_token() {
+    let seeds = std::env::var("K8S_TOKEN_SEEDS").unwrap_or_else(|_| "0..24".to_owned());
+    let (from, to) = seeds.split_once("..").unwrap();
+    let (next, to) = (AtomicU64::new(from.parse().unwrap()), to.parse().unwrap());
+    std::thread::scope(|scope| {
+        for _ in 0..24 {
+            scope.spawn(|| {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::SeqCst);
+                    if seed >= to {
+                        return;
+                    }
+                    nothing_is_left_after(seed);
+                }
+            });
+        }
+    });
 }

@@ -151,7 +151,14 @@ fn a_parent_that_may_not_search_plans_without_a_word_of_copies() {
     copy(cp, &home, &child, OBJECT);
     let document = instance.ask("plan", &[]).expect_code(0).document();
     assert_eq!(findings(&document, "rights-elsewhere", "high").len(), 0);
-    // Where the copy is in a namespace of the request, the proof sees more than was asked for.
+}
+
+#[test]
+fn a_copy_in_a_namespace_of_the_request_is_named_by_the_provision_whose_proof_finds_excess() {
+    let cp = ControlPlane::shared();
+    let [home, child] = ["wide", "asked"].map(|stem| cp.namespace(stem));
+    Instance::new(cp.admin(), &home).ask("provision", &[]).expect_code(0);
+    copy(cp, &home, &child, OBJECT);
     let mut wide = Instance::new(cp.admin(), &home);
     wide.params["rules"] = json!([
         {"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list"]},

@@ -1,6 +1,6 @@
 //! plan: what provision would do, and whether it would get through, without a write.
 
-use futures_util::future::join_all;
+use futures_util::future::{join, join_all};
 
 use super::{
     Run,
@@ -38,7 +38,8 @@ pub async fn plan(run: &Run<'_>) -> Result<bool, Failure> {
     }
 
     // What a search may not look at, or cannot, is no obstacle to a provision.
-    let (former, bindings) = tokio::join!(former::look(run, &cluster, &sight), cluster.list(Kind::RoleBinding, None));
+    let searched = join(former::look(run, &cluster, &sight), cluster.list(Kind::RoleBinding, None));
+    let (former, bindings) = searched.await;
     for remark in rights_elsewhere(&run.request.names, &sight, &bindings.unwrap_or_default()) {
         run.report.finding(remark);
     }

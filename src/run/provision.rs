@@ -185,7 +185,7 @@ struct Made {
     dialled: Option<Result<transport::Http, Trouble>>,
     /// What was done, but for what goes at the end.
     plan: Plan,
-    /// Whether the token may do more than is granted.
+    /// Whether the token may do more in some namespace than is granted there.
     exceeds: bool,
 }
 

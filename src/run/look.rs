@@ -158,24 +158,7 @@ pub async fn look(
     }
     observed.places = places;
 
-    let mut tokens = Vec::new();
-    let mut keep = |generation: u32, seen: Seen| {
-        tokens.extend(seen.token.map(|token| (generation, token)));
-        seen.live
-    };
-    let newest_secret = tolerate(newest_secret, &mut denied)?;
-    // What is not ours is in the way, whatever is in it.
-    let ours = newest_secret.as_ref().filter(|seen| !matches!(names.owner(&seen.live), Owner::Foreign(_)));
-    observed.unfit = ours.and_then(|seen| {
-        let uid = observed.service_account.as_ref().map(|account| account.uid.as_str());
-        unfit(seen, names.namespace().as_str(), names.object(), uid)
-    });
-    observed.secret = newest_secret.map(|seen| keep(newest, seen));
-    for (generation, seen) in earlier {
-        // Who may not look at those has not made them either.
-        let seen = tolerate(seen, &mut Vec::new())?;
-        observed.earlier.extend(seen.map(|seen| (generation, keep(generation, seen))));
-    }
+    let tokens = settle_secrets(names, &mut observed, newest_secret, earlier, &mut denied)?;
     Ok(Sight {
         observed,
         tokens,
@@ -190,6 +173,37 @@ pub async fn look(
         unsearched,
         too_old,
     })
+}
+
+/// Hands over the newest Secret and the earlier ones, and why the newest is of no use, if it is of none. Returns the tokens
+/// in them, by number.
+fn settle_secrets(
+    names: &Names,
+    observed: &mut Observed,
+    newest_secret: Result<Option<Seen>, Failure>,
+    earlier: Vec<(u32, Result<Option<Seen>, Failure>)>,
+    denied: &mut Vec<Tuple>,
+) -> Result<Vec<(u32, Token)>, Failure> {
+    let newest = observed.newest();
+    let mut tokens = Vec::new();
+    let mut keep = |generation: u32, seen: Seen| {
+        tokens.extend(seen.token.map(|token| (generation, token)));
+        seen.live
+    };
+    let newest_secret = tolerate(newest_secret, denied)?;
+    // What is not ours is in the way, whatever is in it.
+    let ours = newest_secret.as_ref().filter(|seen| !matches!(names.owner(&seen.live), Owner::Foreign(_)));
+    observed.unfit = ours.and_then(|seen| {
+        let uid = observed.service_account.as_ref().map(|account| account.uid.as_str());
+        unfit(seen, names.namespace().as_str(), names.object(), uid)
+    });
+    observed.secret = newest_secret.map(|seen| keep(newest, seen));
+    for (generation, seen) in earlier {
+        // Who may not look at those has not made them either.
+        let seen = tolerate(seen, &mut Vec::new())?;
+        observed.earlier.extend(seen.map(|seen| (generation, keep(generation, seen))));
+    }
+    Ok(tokens)
 }
 
 /// What the answer to the parent's own question means for the proof. Servers before 1.28 let only their administrators

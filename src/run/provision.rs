@@ -158,7 +158,9 @@ async fn establish(
     // The search costs a request, and is made where rights are more than granted, or where some have been taken away.
     if exceeds || takes_away(&plan) {
         let found = cluster.list(Kind::RoleBinding, None).await.unwrap_or_default(); // whoever may not, cannot tell
-        rights_elsewhere(&run.request.names, &sight, &found).into_iter().for_each(|remark| run.report.finding(remark));
+        for remark in rights_elsewhere(&run.request.names, &sight, &found) {
+            run.report.finding(remark);
+        }
     }
     former::clear(run, cluster, &sight).await
 }

@@ -407,11 +407,11 @@ async fn prove_dead(run: &Run<'_>, token: &Token) -> Result<(), Failure> {
             Err(failure) if failure.code != Code::Timeout || !accepted || started.elapsed() < limit => {
                 return Err(failure);
             }
-            Ok(_) | Err(_) if started.elapsed() >= limit => {
+            Ok(()) | Err(_) if started.elapsed() >= limit => {
                 let cause = format!("the server still accepts it after {} s", started.elapsed().as_secs());
                 return Err(Failure::new(Code::TokenStillAccepted, DOING, cause));
             }
-            Ok(_) | Err(_) => {
+            Ok(()) | Err(_) => {
                 if pause == FIRST_PAUSE {
                     run.report.step("wait", "the server remembers tokens in use for up to 10 s", None);
                 }

@@ -18,7 +18,7 @@ use crate::{
     pem_blocks::{Block, blocks},
     proxy::{Proxy, Route},
     secret::Token,
-    text::key_shown,
+    text::{key_shown, shown},
     tls::{self, Identity},
     x509::Certificate,
 };
@@ -255,6 +255,8 @@ pub struct Connection {
     pub specs: Option<Map<String, Value>>,
     /// Whether an artifact of this shape says its namespace.
     pub names_namespace: bool,
+    /// The context of the kubeconfig that it was taken from.
+    pub context: Option<String>,
 }
 
 impl Connection {
@@ -365,6 +367,7 @@ pub fn from_document(document: &Value, overrides: Option<&Value>) -> Result<(Con
         infrastructure: object(home.get("infrastructure")).filter(|map| !map.is_empty()),
         specs: object(members.get("specs")),
         names_namespace: shape == Shape::Flat && (alone || present(members, "namespace").is_some()),
+        context: None,
     };
     Ok((connection, findings))
 }
@@ -549,6 +552,7 @@ pub fn from_kubeconfig(context: &Context) -> Result<Connection, Vec<Finding>> {
             infrastructure: None,
             specs: None,
             names_namespace: true,
+            context: Some(shown(&context.name, 100)),
         }),
         _ => Err(problems.0),
     }

@@ -114,6 +114,14 @@ fn claims(token: &Token) -> Option<Value> {
     serde_json::from_slice(&URL_SAFE_NO_PAD.decode(payload).ok()?).ok()
 }
 
+/// Which key has signed a token, by the name that servers publish their keys under.
+#[must_use]
+pub fn signing_key(token: &Token) -> Option<String> {
+    let header = URL_SAFE_NO_PAD.decode(token.expose().split('.').next()?).ok()?;
+    let header: Value = serde_json::from_slice(&header).ok()?;
+    header.get("kid").and_then(Value::as_str).map(|key| crate::text::shown(key, 80))
+}
+
 /// Compares what the token says of itself with the live ServiceAccount, before it is sent anywhere.
 ///
 /// # Errors

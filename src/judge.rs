@@ -11,7 +11,7 @@ use crate::{
     artifact::Artifact,
     cli::{Action, Publishing},
     connection::Trust,
-    desired::Desired,
+    desired::{Desired, SecretNumbers},
     error::Exit,
     finish,
     inputs::{Document, Documents},
@@ -85,7 +85,8 @@ pub fn judge(action: &str, given: &Given<'_>) -> Verdict {
 }
 
 fn objects(request: &Request) -> Vec<Value> {
-    let desired = Desired::new(request, 1, Vec::new(), None, TakeOver::default());
+    let desired =
+        Desired::new(request, SecretNumbers { newest: 1, replaced: None }, Vec::new(), None, TakeOver::default());
     let grants = desired.grants.into_iter().flat_map(|granted| granted.role.into_iter().chain([granted.binding]));
     let manifests = [desired.service_account, desired.secret].into_iter().chain(grants);
     manifests.map(|manifest| manifest.body).collect()

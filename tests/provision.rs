@@ -270,6 +270,24 @@ fn the_artifact_works_in_kubectl_as_a_kubeconfig() {
 }
 
 #[test]
+fn two_runs_at_once_for_one_output_file_leave_it_whole_and_no_draft() {
+    let cp = control_plane();
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("artifact.json");
+    let instances = ["output", "output"].map(|stem| Instance::new(cp.admin(), &cp.namespace(stem)));
+    let runs: Vec<_> = instances
+        .iter()
+        .map(|instance| support::start(instance, "provision", &["--output", file.to_str().unwrap()]))
+        .collect();
+    for run in runs {
+        support::finish(run).expect_code(0);
+    }
+    let artifact: Value = serde_json::from_str(&std::fs::read_to_string(&file).unwrap()).unwrap();
+    assert!(instances.iter().any(|instance| artifact["namespace"] == *instance.namespace), "{}", artifact["namespace"]);
+    assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1, "a draft is left");
+}
+
+#[test]
 fn the_output_file_is_private_and_whole() {
     use std::os::unix::fs::PermissionsExt as _;
 

@@ -270,6 +270,17 @@ impl<'a> Cluster<'a> {
         Ok(text(&self.send(&attempt, request).await?, "/gitVersion"))
     }
 
+    /// The keys that the server publishes for tokens of ServiceAccounts, by name.
+    ///
+    /// # Errors
+    /// Why that could not be asked.
+    pub async fn signing_keys(&self) -> Result<Vec<String>, Failure> {
+        let attempt = self.attempt("asking for the server's signing keys", "get", None);
+        let request = http::Request::get("/openid/v1/jwks").body(Vec::new()).map_err(Unbuilt::BuildRequest);
+        let answer = self.send(&attempt, request).await?;
+        Ok(list(&answer, "/keys").iter().map(|key| shown(&text(key, "/kid"), 80)).collect())
+    }
+
     /// An object, if it is there.
     ///
     /// # Errors
@@ -519,7 +530,7 @@ impl<'a> Cluster<'a> {
     /// Who this connection is to the server.
     ///
     /// # Errors
-    /// Why that could not be asked; 401 when it is nobody.
+    /// Why that could not be asked; 401 when it is nobody, `too-old-server` when no one can ask.
     pub async fn identity(&self) -> Result<Identity, Failure> {
         const DOING: &str = "asking the server who the token is";
 
@@ -620,7 +631,11 @@ impl<'a> Cluster<'a> {
         question["apiVersion"] = json!(format!("{group}/v1"));
         question["kind"] = json!(kind);
         let reviews = Request::new(format!("/apis/{group}/v1/{resource}"));
-        self.send(&attempt, reviews.create(&PostParams::default(), question.to_string().into_bytes())).await
+        let request = reviews.create(&PostParams::default(), question.to_string().into_bytes());
+        self.exchange(&attempt, request).await?.map_err(|refusal| match refusal.status.code {
+            404 => too_old(doing, &format!("{kind} of {group}/v1")).on(self.server.as_str()),
+            _ => attempt.failed(&refusal),
+        })
     }
 
     const fn attempt<'b>(&'b self, doing: &'b str, verb: &'b str, object: Option<&'b Reference>) -> Attempt<'b> {
@@ -815,6 +830,16 @@ impl Seen {
         };
         Self { live, token, filled: !text(object, "/data/token").is_empty() }
     }
+}
+
+/// The server answered 404 for a review.
+#[must_use]
+pub fn too_old(doing: &str, review: &str) -> Failure {
+    let cause = format!(
+        "the server does not serve {review}, without which no credential can be proved: Kubernetes has it since 1.28, \
+         OpenShift since 4.15, unless --runtime-config or a gateway in between switches it off"
+    );
+    Failure::new(Code::TooOldServer, doing, cause)
 }
 
 /// Those that a selector of labels finds.

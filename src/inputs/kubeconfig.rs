@@ -11,6 +11,8 @@ use crate::cli::{Environment, env};
 
 /// One context of a kubeconfig.
 pub struct Context {
+    /// Its name.
+    pub name: String,
     /// The server and its CA.
     pub cluster: Cluster,
     /// The login.
@@ -115,7 +117,7 @@ fn context_of(merged: &Kubeconfig, context: Option<&str>) -> Result<Context, Str
     };
     let token = token.as_deref().map(str::trim).filter(|token| !token.is_empty());
     user.token = token.map(SecretString::from).or(user.token);
-    Ok(Context { cluster, user, authority, certificate, key, terminal: false })
+    Ok(Context { name: context.to_owned(), cluster, user, authority, certificate, key, terminal: false })
 }
 
 /// KUBECONFIG, a list of files of which some may be missing, else the one in the home directory.

@@ -3,6 +3,7 @@
 
 mod compare;
 mod converge;
+mod copies;
 mod former;
 mod look;
 mod plan;
@@ -141,17 +142,18 @@ impl<'a> Run<'a> {
     async fn survey(&self, cluster: &Cluster<'_>) -> Result<Sight, Failure> {
         let knocking =
             async { if cluster.showed_certificate() { self.open_line().await?.knock().await } else { Ok(()) } };
-        let (sight, knocked) = join(self.look(cluster), knocking).await;
+        let (sight, knocked) = join(self.look(cluster, true), knocking).await;
         let sight = sight?;
         knocked.map(|()| sight)
     }
 
-    async fn look(&self, cluster: &Cluster<'_>) -> Result<Sight, Failure> {
+    /// Looks at what is there, and where something is to be `proved`, whether the server can be asked for that.
+    async fn look(&self, cluster: &Cluster<'_>, proved: bool) -> Result<Sight, Failure> {
         let started = Instant::now();
         let _waiting = self.report.waiting("looking at what is there");
         let Request { names, grants, labels, connection, .. } = self.request;
         let identity = self.request.instance.as_deref().map(|instance| Identity { instance, tags: labels });
-        let sight = look::look(cluster, names, grants, identity, connection.login.token()).await?;
+        let sight = look::look(cluster, names, grants, identity, connection.login.token(), proved).await?;
         self.learn(&sight);
         let version = sight.server_version.as_deref().unwrap_or("of unknown version");
         self.report.step("observe", &format!("Kubernetes {version}"), Some(started.elapsed()));

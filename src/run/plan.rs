@@ -1,10 +1,11 @@
 //! plan: what provision would do, and whether it would get through, without a write.
 
-use futures_util::future::join_all;
+use futures_util::future::{join, join_all};
 
 use super::{
     Run,
     compare::{Trial, compare, refusal, remarks, trials},
+    copies::rights_elsewhere,
     former,
     look::Sight,
     proof::{EVERYTHING, unlimited},
@@ -15,7 +16,7 @@ use crate::{
     desired::Desired,
     error::{Code, Failure},
     finding::Severity,
-    object::{Live, Manifest},
+    object::{Kind, Live, Manifest},
     observed::Presence,
     plan::{Action, Change, Plan, change},
 };
@@ -40,7 +41,13 @@ pub async fn plan(run: &Run<'_>) -> Result<bool, Failure> {
     if sight.rights.lack_what_rbac_lists() && is_unlimited(run, &cluster).await {
         run.report.finding(unlimited("the credential"));
     }
-    for home in former::look(run, &cluster, &sight).await? {
+    // What a search may not look at, or cannot, is no obstacle to a provision.
+    let searched = join(former::look(run, &cluster, &sight), cluster.list(Kind::RoleBinding, None));
+    let (former, bindings) = searched.await;
+    for remark in rights_elsewhere(&run.request.names, &sight, &bindings.unwrap_or_default()) {
+        run.report.finding(remark);
+    }
+    for home in former? {
         let then = "a provision takes them back when the new credential is handed out";
         for remark in home.remarks(run.request, Severity::High, then) {
             run.report.finding(remark);

@@ -62,9 +62,9 @@ pub async fn prove_wanted(run: &Run<'_>, holder: &Cluster<'_>, claim: &Claim<'_>
     Ok(())
 }
 
-/// Proves the token of this connection in every scope, and waits until that is gone which the run has taken away.
-/// `parent` is asked for the bindings that the server has made by itself, where the credential may do more than is
-/// known of those.
+/// Proves the token of this connection in every scope, and waits until that is gone which the run has taken away. True
+/// when it may do more in some namespace than is granted there. `parent` is asked for the bindings that the server has
+/// made by itself, where the credential may do more than is known of those.
 ///
 /// # Errors
 /// What could not be proved.
@@ -74,7 +74,7 @@ pub async fn prove(
     holder: &Cluster<'_>,
     claim: &Claim<'_>,
     taken: &Taken<'_>,
-) -> Result<(), Failure> {
+) -> Result<bool, Failure> {
     let started = Instant::now();
     let lingers = |tuple: &Tuple| taken.narrowed.covers(tuple.atom()) && !taken.kept.covers(tuple.atom());
     let defaults = Defaults::of(run.server_version());
@@ -86,8 +86,9 @@ pub async fn prove(
     let what = format!("{name}: {} allowed, {} neighbours denied", proof.allowed, proof.denied);
     run.report.step("prove", &what, Some(started.elapsed()));
     tell_excess(run.report, &proof, &excess);
+    let exceeds = proof.excess.iter().any(|tuple| tuple.atom().namespace.is_some());
     run.report.proof(proof);
-    Ok(())
+    Ok(exceeds)
 }
 
 /// Leaves of the excess what is not granted by the server's own defaults. `reader` is asked for the bindings that the

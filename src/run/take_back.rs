@@ -8,7 +8,7 @@ use std::{
 
 use futures_util::future::join_all;
 
-use super::{Run, compare::gone, former, look::Sight, rights, take_over};
+use super::{Run, compare::gone, copies, former, look::Sight, rights, take_over};
 use crate::{
     cluster::{Cluster, denied, needed, summary},
     connection::Login,
@@ -18,6 +18,7 @@ use crate::{
     name::Namespace,
     names::Names,
     object::{Kind, Live, Owner, Reference},
+    observed::Presence,
     plan::{Action, Change},
     publish::{self, Publisher},
     rbac::Tuple,
@@ -72,7 +73,7 @@ async fn platform_side(run: &Run<'_>) -> Result<bool, Failure> {
 async fn cluster_side(run: &Run<'_>) -> Result<bool, Failure> {
     let request = run.request;
     let cluster = run.connect().await?;
-    let (sight, swept) = tokio::join!(run.look(&cluster), sweep(&cluster, &request.namespace));
+    let (sight, swept) = tokio::join!(run.look(&cluster, false), sweep(&cluster, &request.namespace));
     let sight = sight?;
     let (former, unseen) = match former::look(run, &cluster, &sight).await {
         Ok(former) => (former, None),
@@ -118,7 +119,35 @@ async fn cluster_side(run: &Run<'_>) -> Result<bool, Failure> {
     if !outcome.missing.is_empty() {
         outcome.missing.extend(there.iter().flat_map(|(sight, objects)| rights::undeletable(sight, objects)));
     }
-    outcome.judge(request)
+    let account = request.names.service_account();
+    let gone = outcome.deleted.contains(&account) || !there.iter().any(|(_, objects)| objects.contains(&account));
+    for (object, why) in &outcome.copies_left {
+        run.report.finding(copies::left(&request.names, object, why, gone));
+    }
+    let copied = !outcome.copies_left.is_empty();
+    let found = outcome.judge(request)?;
+    if !(found || copied || request.platform.is_some()) {
+        run.report.finding(nothing_found(request, &sight));
+    }
+    Ok(found)
+}
+
+/// A decommission by hand that found nothing: a repeat, or a name that was mistyped. The platform knows what it has
+/// deployed: there it is a repeat.
+fn nothing_found(request: &Request, sight: &Sight) -> Finding {
+    let (home, connection) = (&request.namespace, &request.connection);
+    let context = connection.context.as_ref().map(|context| format!(" (context {context})")).unwrap_or_default();
+    let namespace = match sight.observed.presence(home) {
+        Presence::Absent => ", and the namespace is not there either",
+        Presence::Active | Presence::Terminating | Presence::Unknown => "",
+    };
+    let text = format!(
+        "no object of the instance {} is in namespace {home}, or known elsewhere, on {}{context}{namespace}",
+        request.name,
+        connection.server.as_str()
+    );
+    Finding::remark("nothing-found", Severity::Medium, text)
+        .help("if it was not decommissioned before, check the name, the namespace and the cluster")
 }
 
 /// What became of the objects of an instance.
@@ -134,6 +163,8 @@ pub struct Outcome {
     reasons: BTreeSet<String>,
     /// Why else something is still there.
     pub failed: Option<Failure>,
+    /// Copies that others have made of our objects and that stay, each with the reason.
+    copies_left: Vec<(Reference, String)>,
 }
 
 impl Outcome {
@@ -188,7 +219,7 @@ pub async fn clear(run: &Run<'_>, cluster: &Cluster<'_>, left: &Left, outcome: &
         if stage == [Kind::ServiceAccount] && !outcome.is_complete() {
             break; // what is left is found through it
         }
-        let objects = left.ours.iter().filter(|(object, _)| stage.contains(&object.kind));
+        let objects = left.ours.iter().chain(&left.copies).filter(|(object, _)| stage.contains(&object.kind));
         let answers = join_all(objects.map(async |(object, live)| {
             let started = Instant::now();
             let answer = cluster.delete(object, live).await;
@@ -204,6 +235,9 @@ pub async fn clear(run: &Run<'_>, cluster: &Cluster<'_>, left: &Left, outcome: &
         for (object, answer) in answers.await {
             match answer {
                 Ok(()) => outcome.deleted.push(object),
+                Err(failure) if left.copies.contains_key(&object) && is_kept_by_others(&failure) => {
+                    outcome.copies_left.push((object, failure.cause));
+                }
                 Err(failure) if failure.code == Code::BeingDeleted => {
                     outcome.deleted.push(object);
                     outcome.held.push(failure);
@@ -216,6 +250,12 @@ pub async fn clear(run: &Run<'_>, cluster: &Cluster<'_>, left: &Left, outcome: &
             }
         }
     }
+}
+
+/// True where the copy of an object stays because others want it to: it is theirs to delete.
+const fn is_kept_by_others(failure: &Failure) -> bool {
+    use Code::{BeingDeleted, Conflict, MissingPermission, Refused};
+    matches!(failure.code, BeingDeleted | Conflict | MissingPermission | Refused)
 }
 
 /// Proves that the tokens of an instance are dead, as far as their Secrets are deleted now. A token of somebody else that
@@ -285,6 +325,8 @@ async fn sweep(cluster: &Cluster<'_>, home: &Namespace) -> Swept {
 pub struct Left {
     /// The objects of the instance.
     pub ours: BTreeMap<Reference, Live>,
+    /// Copies that others have made of them.
+    copies: BTreeMap<Reference, Live>,
     /// At one of our places, and somebody else's.
     foreign: Vec<(Reference, String)>,
     /// What may be there, and may not be looked at.
@@ -338,8 +380,10 @@ impl Left {
         }
         left.ours.extend(observed.revisions.iter().cloned());
         for (object, live) in found {
-            if names.owner(live) == Owner::Ours {
-                left.ours.entry(object.clone()).or_insert_with(|| live.clone());
+            if names.owner(live) == Owner::Ours && !left.ours.contains_key(object) {
+                let others = copies::is_copy(names, object, live);
+                let list = if others { &mut left.copies } else { &mut left.ours };
+                list.insert(object.clone(), live.clone());
             }
         }
         left
@@ -357,7 +401,13 @@ async fn prove_dead(run: &Run<'_>, token: &Token) -> Result<(), Failure> {
     let limit = run.budget.at_most(MEMORY);
     let (mut pause, mut accepted) = (FIRST_PAUSE, false);
     loop {
-        let answer = cluster.identity().await;
+        // An old server, or a gateway, may not know the question: then any other tells a dead token by 401.
+        let answer = match cluster.identity().await {
+            Err(failure) if matches!(failure.code, Code::TooOldServer | Code::MissingPermission) => {
+                cluster.version().await.map(drop)
+            }
+            answer => answer.map(drop),
+        };
         accepted |= answer.is_ok();
         match answer {
             Err(failure) if failure.code == Code::Unauthorized => break,
@@ -365,11 +415,11 @@ async fn prove_dead(run: &Run<'_>, token: &Token) -> Result<(), Failure> {
             Err(failure) if failure.code != Code::Timeout || !accepted || started.elapsed() < limit => {
                 return Err(failure);
             }
-            Ok(_) | Err(_) if started.elapsed() >= limit => {
+            Ok(()) | Err(_) if started.elapsed() >= limit => {
                 let cause = format!("the server still accepts it after {} s", started.elapsed().as_secs());
                 return Err(Failure::new(Code::TokenStillAccepted, DOING, cause));
             }
-            Ok(_) | Err(_) => {
+            Ok(()) | Err(_) => {
                 if pause == FIRST_PAUSE {
                     run.report.step("wait", "the server remembers tokens in use for up to 10 s", None);
                 }

@@ -3,11 +3,12 @@
 use std::{collections::BTreeSet, time::Instant};
 
 use super::{
+    look::is_before_self_subject_review,
     proof::{self, Claim},
     provision::short,
 };
 use crate::{
-    cluster::{Cluster, Way},
+    cluster::{Cluster, Way, too_old},
     connection::Trust,
     credential::{Claimed, Expected, claimed},
     defaults::Defaults,
@@ -66,6 +67,19 @@ pub async fn verify(credential: &Credential, patience: Patience<'_>) -> Result<(
     let waiting = report.waiting("proving the credential");
     let (version, proof) = tokio::join!(holder.version(), proof::prove_at_once(&holder, &claim, &scopes));
     drop(waiting);
+    // What knows no such page, and no version either, is no Kubernetes API at all.
+    let proof = match (&version, proof) {
+        (Err(other), Err(failure)) if failure.code == Code::TooOldServer && other.code == Code::NotKubernetes => {
+            return Err(other.clone());
+        }
+        (Ok(version), Err(failure))
+            if failure.code == Code::RulesNotAllowed && is_before_self_subject_review(version) =>
+        {
+            let review = format!("SelfSubjectReview of authentication.k8s.io/v1 ({version})");
+            return Err(too_old(&failure.doing, &review).on(connection.server.as_str()));
+        }
+        (_, proof) => proof,
+    };
     let version = version.ok();
     report.server_version(version.clone());
     let mut proof = proof.map_err(|failure| match failure.code {

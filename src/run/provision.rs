@@ -65,7 +65,7 @@ async fn establish(
     deliver: impl FnOnce(&Artifact) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
     let mut sight = run.look(cluster).await?;
-    let was_here = sight.observed.service_account.is_some() || !sight.former_homes.is_empty();
+    let was_here = sight.observed.is_anything_there() || !sight.former_homes.is_empty();
     let made = match make(run, cluster, account, &mut sight).await {
         Err(failure) if failure.code == Code::AnotherCluster && is_dead(run, &sight).await => {
             sight = run.look(cluster).await?;

@@ -143,6 +143,13 @@ impl Observed {
         self.service_account.as_ref().and_then(Live::generation).unwrap_or(1)
     }
 
+    /// Whether anything of the instance is there.
+    #[must_use]
+    pub fn is_anything_there(&self) -> bool {
+        let granted = self.places.values().any(|found| found.role.is_some() || found.binding.is_some());
+        granted || self.service_account.is_some() || self.secret.is_some()
+    }
+
     /// The token Secret, if it is of use.
     #[must_use]
     pub fn secret(&self) -> Option<&Live> {

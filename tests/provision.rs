@@ -491,11 +491,13 @@ fn a_binding_of_ours_to_another_role_is_made_again() {
 
 /// The log with everything blanked that differs from run to run, and blanks drawn together.
 fn story(log: &str, namespace: &str) -> String {
+    let cp_version = control_plane().version();
     let line = |line: &str| {
         let words = line.split(' ').filter(|word| !word.is_empty()).map(|word| match word {
             word if word.starts_with("sha256:") => "sha256:#".to_owned(),
             word if word.parse::<u64>().is_ok_and(|_| !line.contains("allowed")) => "#".to_owned(),
             word if word.contains("127.0.0.1") => "URL".to_owned(),
+            word if word == cp_version => "v#".to_owned(),
             word => word.replace(namespace, "team-a"),
         });
         let words: Vec<String> = words.collect();

@@ -137,7 +137,7 @@ async fn establish(
     deliver: impl FnOnce(&Artifact) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
     let mut sight = run.survey(cluster).await?;
-    let was_here = sight.observed.service_account.is_some() || !sight.former_homes.is_empty();
+    let was_here = sight.observed.is_anything_there() || !sight.former_homes.is_empty();
     let made = match make(run, cluster, tried, &mut sight).await {
         Err(failure) if failure.code == Code::AnotherCluster && is_dead(run, &sight).await => {
             sight = run.look(cluster, false).await?;

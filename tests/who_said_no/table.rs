@@ -41,10 +41,13 @@ pub struct Denier<'a> {
     /// Another parent credential than the one that may do everything.
     pub parent: Option<Persona>,
     /// What the gateway in front of the server does.
-    pub verdict: Option<Box<dyn FnMut(&Intercepted) -> Verdict + Send>>,
+    pub verdict: Option<Gateway>,
     /// Paths of objects to delete at the end.
     pub made: Vec<String>,
 }
+
+/// Decides about each request.
+pub type Gateway = Box<dyn FnMut(&Intercepted) -> Verdict + Send>;
 
 type Arrange = Box<dyn for<'a> Fn(&Scene<'a>) -> Denier<'a> + Send + Sync>;
 
@@ -152,9 +155,8 @@ fn house_rules(code: u16, reason: &str) -> Value {
 fn gateway(verdicts: Vec<Verdict>) -> Arrange {
     Box::new(move |scene| {
         let (verdict, namespace, on) = (verdicts[scene.variant].clone(), scene.namespace.to_owned(), scene.on);
-        let decide = move |request: &Intercepted| match arrange::changes(request, &namespace, on) {
-            true => verdict.clone(),
-            false => Verdict::Forward,
+        let decide = move |request: &Intercepted| {
+            if arrange::changes(request, &namespace, on) { verdict.clone() } else { Verdict::Forward }
         };
         Denier { verdict: Some(Box::new(decide)), ..Denier::default() }
     })

@@ -22,6 +22,8 @@ use crate::{
 const ANONYMOUS: &str = "system:anonymous";
 /// The whole message of the server to a login that it does not know.
 const UNAUTHORIZED: &str = "Unauthorized";
+/// What is said of a quota whose use has not been counted.
+const UNCOUNTED_QUOTA: &str = "status unknown for quota: ";
 /// The longest denial that is shown: policies explain themselves at length.
 const LONGEST_DENIAL: usize = 1000;
 
@@ -132,7 +134,7 @@ impl Status {
         if self.code != 403 {
             return Meaning::Other;
         }
-        let quota = ["exceeded quota: ", "insufficient quota to consume: ", "status unknown for quota: "];
+        let quota = ["exceeded quota: ", "insufficient quota to consume: ", UNCOUNTED_QUOTA];
         if let Some(denial) = Unauthorized::parse(words, &self.name) {
             Meaning::Unauthorized(denial)
         } else if words.starts_with("user \"")
@@ -383,7 +385,14 @@ impl Attempt<'_> {
             Meaning::NoNamespace if self.verb == "patch" => {
                 self.failure(Code::NamespaceAbsent, "the namespace is not there")
             }
-            Meaning::Quota(words) => self.failure(Code::Quota, shown(words, 300)),
+            Meaning::Quota(words) => {
+                let failure = self.failure(Code::Quota, shown(words, 300));
+                if words.starts_with(UNCOUNTED_QUOTA) {
+                    failure.next("wait until kube-controller-manager has counted the quota, then run again")
+                } else {
+                    failure
+                }
+            }
             Meaning::NoNamespace | Meaning::Other => self.refused_with(status, &text),
         }
     }

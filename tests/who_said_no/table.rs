@@ -303,9 +303,9 @@ pub fn table() -> Vec<Row> {
         (end("refused", 1, NOTHING), end("refused", 1, made), end("refused", 1, kept))
     };
     for (who, on, (plan, provision, decommission)) in [
-        ("the same on the Role", "roles", ends(ACCOUNT, "ServiceAccount, Role")),
+        ("ValidatingAdmissionPolicy on the Role", "roles", ends(ACCOUNT, "ServiceAccount, Role")),
         (
-            "the same on the RoleBinding",
+            "ValidatingAdmissionPolicy on the RoleBinding",
             "rolebindings",
             (
                 end("ok", 0, NOTHING),
@@ -313,7 +313,11 @@ pub fn table() -> Vec<Row> {
                 end("refused", 1, "ServiceAccount, RoleBinding"),
             ),
         ),
-        ("the same on the Secret", "secrets", ends("ServiceAccount, Role, RoleBinding", "ServiceAccount, Secret")),
+        (
+            "ValidatingAdmissionPolicy on the Secret",
+            "secrets",
+            ends("ServiceAccount, Role, RoleBinding", "ServiceAccount, Secret"),
+        ),
     ] {
         rows.push(row(who, on, policy("Forbidden")).ends(plan, provision, decommission, says_house));
     }

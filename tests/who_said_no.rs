@@ -125,7 +125,7 @@ fn variant(row: &Row, variant: usize) -> Vec<String> {
         for (action, expected) in actions {
             problems.extend(run(row, &mut denier, action, &namespace, *expected).err());
             if *action == "plan" && !expected.left.is_empty() {
-                cp.delete(&arrange::path(&namespace, on)); // what somebody else has made meanwhile
+                cp.delete(&arrange::path(&namespace, on)); // what the other client has made
             }
         }
         drop(std::mem::take(&mut denier.admission));

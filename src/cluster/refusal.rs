@@ -18,7 +18,7 @@ use crate::{
     transport::Trouble,
 };
 
-/// Whom the server takes a request for that shows no login (k8s.io/apiserver/pkg/authentication/user).
+/// The user of a request without a login (k8s.io/apiserver/pkg/authentication/user).
 const ANONYMOUS: &str = "system:anonymous";
 /// The whole message of the server to a login that it does not know.
 const UNAUTHORIZED: &str = "Unauthorized";
@@ -178,7 +178,7 @@ enum Meaning<'s> {
     NotReady,
     /// The authorizer, RBAC or another.
     Unauthorized(Unauthorized<'s>),
-    /// The check of RBAC that nobody grants what they do not hold.
+    /// RBAC's check that a user grants only what the user holds.
     Escalation(&'s str),
     /// The namespace is being deleted.
     Terminating,

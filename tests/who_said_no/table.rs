@@ -188,7 +188,7 @@ fn quota(counted: bool) -> Arrange {
     })
 }
 
-/// Somebody else who is faster, each time.
+/// Another client, which is faster each time.
 fn racer() -> Arrange {
     Box::new(|scene| {
         let (namespace, on) = (scene.namespace.to_owned(), scene.on);
@@ -540,7 +540,7 @@ pub fn table() -> Vec<Row> {
             &["exceeded quota: none"],
         ));
     }
-    rows.push(row("ResourceQuota that nobody has counted yet", "serviceaccounts", quota(false)).ends(
+    rows.push(row("ResourceQuota whose use is not counted yet", "serviceaccounts", quota(false)).ends(
         end("quota", 1, NOTHING),
         end("quota", 1, "Role"),
         end("ok", 1, NOTHING),
@@ -565,7 +565,7 @@ pub fn table() -> Vec<Row> {
             &["is being deleted"],
         ),
     );
-    rows.push(row("somebody else who changes the object at the same time", "serviceaccounts", racer()).ends(
+    rows.push(row("another client that replaces the object at the same time", "serviceaccounts", racer()).ends(
         end("conflict", 1, ACCOUNT),
         end("conflict", 1, "ServiceAccount, Role"),
         end("conflict", 1, ACCOUNT),

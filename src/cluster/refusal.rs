@@ -19,12 +19,14 @@ use crate::{
     transport::Trouble,
 };
 
-/// Whom the server takes a request for that shows no login (k8s.io/apiserver/pkg/authentication/user).
+/// The user of a request without a login (k8s.io/apiserver/pkg/authentication/user).
 const ANONYMOUS: &str = "system:anonymous";
 /// The whole message of the server to a login that it does not know.
 const UNAUTHORIZED: &str = "Unauthorized";
 /// What nginx says in HTTP, once TLS stands, to a client that shows no certificate (`ssl_verify_client`).
 const WITHOUT_CERTIFICATE: &str = "No required SSL certificate was sent";
+/// What is said of a quota whose use has not been counted.
+const UNCOUNTED_QUOTA: &str = "status unknown for quota: ";
 /// The longest denial that is shown: policies explain themselves at length.
 const LONGEST_DENIAL: usize = 1000;
 
@@ -139,7 +141,7 @@ impl Status {
         if self.code != 403 {
             return Meaning::Other;
         }
-        let quota = ["exceeded quota: ", "insufficient quota to consume: ", "status unknown for quota: "];
+        let quota = ["exceeded quota: ", "insufficient quota to consume: ", UNCOUNTED_QUOTA];
         if let Some(denial) = Unauthorized::parse(words, &self.name) {
             Meaning::Unauthorized(denial)
         } else if words.starts_with("user \"")
@@ -185,7 +187,7 @@ enum Meaning<'s> {
     NotReady,
     /// The authorizer, RBAC or another.
     Unauthorized(Unauthorized<'s>),
-    /// The check of RBAC that nobody grants what they do not hold.
+    /// RBAC's check that a user grants only what the user holds.
     Escalation(&'s str),
     /// The namespace is being deleted.
     Terminating,
@@ -396,7 +398,14 @@ impl Attempt<'_> {
             Meaning::NoNamespace if self.verb == "patch" => {
                 self.failure(Code::NamespaceAbsent, "the namespace is not there")
             }
-            Meaning::Quota(words) => self.failure(Code::Quota, shown(words, 300)),
+            Meaning::Quota(words) => {
+                let failure = self.failure(Code::Quota, shown(words, 300));
+                if words.starts_with(UNCOUNTED_QUOTA) {
+                    failure.next("wait until kube-controller-manager has counted the quota, then run again")
+                } else {
+                    failure
+                }
+            }
             Meaning::NoNamespace | Meaning::Other => self.refused_with(status, &text),
         }
     }

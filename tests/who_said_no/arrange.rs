@@ -105,9 +105,10 @@ pub fn in_force(cp: &ControlPlane, parent: &Persona, namespace: &str, resource: 
     let probe = json!({"metadata": {"name": "probe", "namespace": namespace}, "roleRef": {
         "apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "view"}});
     eventually("the denial is in force", || {
-        let (method, path, body) = match deleting {
-            true => ("DELETE", path(namespace, resource), None),
-            false => ("POST", collection(namespace, resource), Some(&probe)),
+        let (method, path, body) = if deleting {
+            ("DELETE", path(namespace, resource), None)
+        } else {
+            ("POST", collection(namespace, resource), Some(&probe))
         };
         let ask = || cp.request(method, &format!("{path}?dryRun=All"), Some(&parent.token), body).status;
         // A connection that breaks is a refusal, too.

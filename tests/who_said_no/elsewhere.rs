@@ -15,8 +15,11 @@ use crate::{
     table::{AUTHORIZER, End, IMPERSONATION, NO_QUESTIONS, NO_STORAGE, Row, named},
 };
 
-/// Users of whom the authorizer knows something, and what it forbids them: a verb and a resource or a path.
-static FORBIDDEN: Mutex<Vec<(String, Vec<(&str, &str)>)>> = Mutex::new(Vec::new());
+/// A verb, and a resource or a path.
+type Request = (&'static str, &'static str);
+
+/// The users that the authorizer knows, and what it forbids them.
+static FORBIDDEN: Mutex<Vec<(String, Vec<Request>)>> = Mutex::new(Vec::new());
 
 struct Cloud {
     cp: ControlPlane,
@@ -24,7 +27,7 @@ struct Cloud {
     _directory: TempDir,
 }
 
-/// Allows a user all but what is forbidden to him, and says why.
+/// Allows a user that it knows all but what is forbidden, and says why.
 fn authorize(review: &Value) -> WebhookAnswer {
     let spec = &review["spec"];
     let (about, verb) = match &spec["resourceAttributes"] {
@@ -83,7 +86,7 @@ fn compare(cp: &ControlPlane, row: &Row, ran: &Ran, namespace: &str, expected: E
 }
 
 /// A user whose rights are all the authorizer's.
-fn user_without(cp: &ControlPlane, forbidden: &[(&'static str, &'static str)]) -> Persona {
+fn user_without(cp: &ControlPlane, forbidden: &[Request]) -> Persona {
     let persona = cp.persona("clouded", &[]);
     FORBIDDEN.lock().unwrap().push((persona.user.clone(), forbidden.to_vec()));
     persona

@@ -41,10 +41,13 @@ pub struct Denier<'a> {
     /// Another parent credential than the one that may do everything.
     pub parent: Option<Persona>,
     /// What the gateway in front of the server does.
-    pub verdict: Option<Box<dyn FnMut(&Intercepted) -> Verdict + Send>>,
+    pub verdict: Option<Gateway>,
     /// Paths of objects to delete at the end.
     pub made: Vec<String>,
 }
+
+/// Decides about each request.
+pub type Gateway = Box<dyn FnMut(&Intercepted) -> Verdict + Send>;
 
 type Arrange = Box<dyn for<'a> Fn(&Scene<'a>) -> Denier<'a> + Send + Sync>;
 
@@ -152,9 +155,8 @@ fn house_rules(code: u16, reason: &str) -> Value {
 fn gateway(verdicts: Vec<Verdict>) -> Arrange {
     Box::new(move |scene| {
         let (verdict, namespace, on) = (verdicts[scene.variant].clone(), scene.namespace.to_owned(), scene.on);
-        let decide = move |request: &Intercepted| match arrange::changes(request, &namespace, on) {
-            true => verdict.clone(),
-            false => Verdict::Forward,
+        let decide = move |request: &Intercepted| {
+            if arrange::changes(request, &namespace, on) { verdict.clone() } else { Verdict::Forward }
         };
         Denier { verdict: Some(Box::new(decide)), ..Denier::default() }
     })
@@ -186,7 +188,7 @@ fn quota(counted: bool) -> Arrange {
     })
 }
 
-/// Somebody else who is faster, each time.
+/// Another client, which is faster each time.
 fn racer() -> Arrange {
     Box::new(|scene| {
         let (namespace, on) = (scene.namespace.to_owned(), scene.on);
@@ -301,9 +303,9 @@ pub fn table() -> Vec<Row> {
         (end("refused", 1, NOTHING), end("refused", 1, made), end("refused", 1, kept))
     };
     for (who, on, (plan, provision, decommission)) in [
-        ("the same on the Role", "roles", ends(ACCOUNT, "ServiceAccount, Role")),
+        ("ValidatingAdmissionPolicy on the Role", "roles", ends(ACCOUNT, "ServiceAccount, Role")),
         (
-            "the same on the RoleBinding",
+            "ValidatingAdmissionPolicy on the RoleBinding",
             "rolebindings",
             (
                 end("ok", 0, NOTHING),
@@ -311,7 +313,11 @@ pub fn table() -> Vec<Row> {
                 end("refused", 1, "ServiceAccount, RoleBinding"),
             ),
         ),
-        ("the same on the Secret", "secrets", ends("ServiceAccount, Role, RoleBinding", "ServiceAccount, Secret")),
+        (
+            "ValidatingAdmissionPolicy on the Secret",
+            "secrets",
+            ends("ServiceAccount, Role, RoleBinding", "ServiceAccount, Secret"),
+        ),
     ] {
         rows.push(row(who, on, policy("Forbidden")).ends(plan, provision, decommission, says_house));
     }
@@ -534,7 +540,7 @@ pub fn table() -> Vec<Row> {
             &["exceeded quota: none"],
         ));
     }
-    rows.push(row("ResourceQuota that nobody has counted yet", "serviceaccounts", quota(false)).ends(
+    rows.push(row("ResourceQuota whose use is not counted yet", "serviceaccounts", quota(false)).ends(
         end("quota", 1, NOTHING),
         end("quota", 1, "Role"),
         end("ok", 1, NOTHING),
@@ -559,7 +565,7 @@ pub fn table() -> Vec<Row> {
             &["is being deleted"],
         ),
     );
-    rows.push(row("somebody else who changes the object at the same time", "serviceaccounts", racer()).ends(
+    rows.push(row("another client that replaces the object at the same time", "serviceaccounts", racer()).ends(
         end("conflict", 1, ACCOUNT),
         end("conflict", 1, "ServiceAccount, Role"),
         end("conflict", 1, ACCOUNT),

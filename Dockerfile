@@ -9,7 +9,7 @@
 # - The CA certificates are for the platform's own address. The cluster is verified by the CA of its connection.
 
 FROM rust:1.95-alpine AS build
-# musl's headers and a C compiler: the cryptography is partly C. Alpine's Rust links statically.
+# musl's headers and a C compiler: the cryptography (AWS-LC) is C and assembly, and needs neither CMake nor Go. Alpine's Rust links statically.
 RUN apk add --no-cache build-base ca-certificates
 WORKDIR /source
 # What the program is made of. The manifest names the testbed, and cargo wants to see its manifest too.

@@ -1,8 +1,9 @@
 //! The only writer of files: the artifact of `--output`, whole or not at all, and readable by nobody else.
 
 use std::{
-    fs,
+    fs::{self, OpenOptions},
     io::{Error, Write as _},
+    os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
 };
 
@@ -49,8 +50,8 @@ impl OutputFile {
         prefix.push(name);
         prefix.push(".");
         let directory = self.target.parent().filter(|parent| !parent.as_os_str().is_empty());
-        let draft = Builder::new().prefix(&prefix).tempfile_in(directory.unwrap_or(Path::new(".")));
-        draft.map_err(|error| error.raw_os_error().map_or(error, Error::from_raw_os_error)) // which quotes no draft's name
+        let create = |path: &Path| OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
+        Builder::new().prefix(&prefix).make_in(directory.unwrap_or(Path::new(".")), create)
     }
 }
 

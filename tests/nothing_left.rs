@@ -403,6 +403,16 @@ impl<'a> Sequence<'a> {
     }
 }
 
+/// Does something with each sequence, at the same time.
+fn all<'a>(sequences: &mut [Sequence<'a>], act: impl Fn(&mut Sequence<'a>) + Sync) {
+    std::thread::scope(|scope| {
+        for sequence in sequences {
+            let act = &act;
+            scope.spawn(move || act(sequence));
+        }
+    });
+}
+
 /// `K8S_TOKEN_SEEDS=from..to` tries others.
 fn seeds(few: std::ops::Range<u64>) -> std::ops::Range<u64> {
     let Ok(seeds) = std::env::var("K8S_TOKEN_SEEDS") else { return few };
@@ -434,13 +444,6 @@ fn after_any_sequence_of_faults_while_no_token_works_a_run_that_succeeds_leaves_
     let swap = KeySwap::start();
     let (good, wrong) = (std::fs::read_to_string(&swap.key).unwrap(), rsa_key());
     let mut sequences: Vec<Sequence> = Vec::new();
-    let all = |sequences: &mut Vec<Sequence>, act: fn(&mut Sequence)| {
-        std::thread::scope(|scope| {
-            for sequence in sequences {
-                scope.spawn(move || act(sequence));
-            }
-        });
-    };
     std::thread::scope(|scope| {
         let started: Vec<_> = seeds(0..12)
             .map(|seed| {
@@ -452,7 +455,7 @@ fn after_any_sequence_of_faults_while_no_token_works_a_run_that_succeeds_leaves_
             .collect();
         sequences.extend(started.into_iter().map(|sequence| sequence.join().unwrap()));
     });
-    all(&mut sequences, |sequence| sequence.step());
+    all(&mut sequences, Sequence::step);
     swap.sign_with(&wrong);
     all(&mut sequences, |sequence| {
         // What is there may work until its Secret is lost.
@@ -463,7 +466,7 @@ fn after_any_sequence_of_faults_while_no_token_works_a_run_that_succeeds_leaves_
         sequence.fail();
     });
     swap.sign_with(&good);
-    all(&mut sequences, |sequence| sequence.step());
+    all(&mut sequences, Sequence::step);
     std::thread::scope(|scope| {
         for sequence in sequences {
             scope.spawn(|| sequence.end());

@@ -153,9 +153,9 @@ fn who_may_not_ask_who_they_are_on_a_new_server_may_provision() {
     let proxy = InterceptingProxy::start(cp, {
         let mut asked = false;
         // The first to ask is the parent.
-        move |request| match request.path.contains("/selfsubjectreviews") && !std::mem::replace(&mut asked, true) {
-            true => denied(),
-            false => Verdict::Forward,
+        move |request| {
+            let first = request.path.contains("/selfsubjectreviews") && !std::mem::replace(&mut asked, true);
+            if first { denied() } else { Verdict::Forward }
         }
     });
     Instance::new(&parent.by_way_of(&proxy.server()), &namespace).ask("provision", &[]).expect_code(0);

@@ -199,7 +199,7 @@ fn acting_as_somebody_else_is_not_forgotten() {
 #[case::no_pem(json!({"client-certificate-data": "aGVsbG8=", "client-key-data": "aGVsbG8="}), "/user/client-certificate", "not the PEM of a certificate")]
 #[case::no_base64(json!({"client-certificate-data": "s3cret!", "client-key-data": "s3cret!"}), "/user/client-certificate", "base64")]
 #[case::old_api(json!({"exec": {"apiVersion": "client.authentication.k8s.io/v1alpha1", "command": "x"}}), "/user/exec/apiVersion", "v1beta1")]
-#[case::no_command(json!({"exec": {"apiVersion": "client.authentication.k8s.io/v1"}}), "/user/exec/command", "is missing")]
+#[case::no_command(json!({"exec": {"apiVersion": "client.authentication.k8s.io/v1", "interactiveMode": "Never"}}), "/user/exec/command", "is missing")]
 #[case::no_terminal(json!({"exec": {"apiVersion": "client.authentication.k8s.io/v1", "command": "x", "interactiveMode": "Always"}}),
     "/user/exec/interactiveMode", "no terminal")]
 fn a_login_that_is_not_supported_is_refused_at_its_place(

@@ -120,13 +120,11 @@ impl<'a> Fields<'a> {
     /// A text; none when it is empty, which means the same in every field.
     fn text(&mut self, key: &str) -> Option<String> {
         let node = self.get(key)?;
-        match &node.value {
-            Value::Text(text) => Some(text.clone()).filter(|text| !text.is_empty()),
-            _ => {
-                self.wrong(key, "a text", node);
-                None
-            }
+        if let Value::Text(text) = &node.value {
+            return Some(text.clone()).filter(|text| !text.is_empty());
         }
+        self.wrong(key, "a text", node);
+        None
     }
 
     /// A text that kubectl does not print.
@@ -141,24 +139,20 @@ impl<'a> Fields<'a> {
 
     fn truth(&mut self, key: &str) -> Option<bool> {
         let node = self.get(key)?;
-        match &node.value {
-            Value::Bool(value) => Some(*value),
-            _ => {
-                self.wrong(key, "true or false", node);
-                None
-            }
+        if let Value::Bool(value) = &node.value {
+            return Some(*value);
         }
+        self.wrong(key, "true or false", node);
+        None
     }
 
     fn list(&mut self, key: &str) -> Option<&'a [Rc<Node>]> {
         let node = self.get(key)?;
-        match &node.value {
-            Value::List(items) => Some(items),
-            _ => {
-                self.wrong(key, "a list", node);
-                None
-            }
+        if let Value::List(items) = &node.value {
+            return Some(items);
         }
+        self.wrong(key, "a list", node);
+        None
     }
 
     fn texts(&mut self, key: &str) -> Option<Vec<String>> {

@@ -183,7 +183,7 @@ fn text_of(bytes: &[u8]) -> Result<Cow<'_, str>, String> {
             let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
             let text = std::str::from_utf8(bytes);
             text.map(Cow::Borrowed).map_err(|error| {
-                let line = bytes[..error.valid_up_to()].iter().filter(|byte| **byte == b'\n').count() + 1;
+                let line = bytes[..error.valid_up_to()].split(|byte| *byte == b'\n').count();
                 format!("is not UTF-8 text: line {line} holds a byte that is none of it")
             })
         }
@@ -319,8 +319,9 @@ fn scalar(text: Cow<'_, str>, style: ScalarStyle, tag: Option<&Tag>) -> Value {
             _ => Value::Mistagged,
         },
         Some(kind @ ("bool" | "int" | "float" | "null")) => match (kind, plain(text)) {
-            ("bool", value @ Value::Bool(_)) | ("null", value @ Value::Null) => value,
-            ("float", value @ Value::Number(_)) => value,
+            ("bool", value @ Value::Bool(_)) | ("null", value @ Value::Null) | ("float", value @ Value::Number(_)) => {
+                value
+            }
             ("int", Value::Number(text)) if !text.contains('.') => Value::Number(text),
             _ => Value::Mistagged,
         },
@@ -421,7 +422,7 @@ mod tests {
     #[case::keys("{1: a, yes: b}", r#"{"1":"a","true":"b"}"#)]
     #[case::empty("", "null")]
     #[case::comments("# nothing\n", "null")]
-    #[case::unfinished("a: [", "is no YAML: line 1, column 5")]
+    #[case::unfinished("a: [", "is no YAML: line 1, column 4")]
     #[case::itself("&a [*a]", "has an anchor whose value contains itself: line 1")]
     #[case::no_merge("a: {<<: 1}", "has a merge key (<<) without a mapping: line 1")]
     fn a_document_is_read_as_kubectl_reads_it(#[case] text: &str, #[case] expected: &str) {

@@ -117,6 +117,9 @@ impl File {
         if !matches!(file.root.value, Value::Null | Value::Map(_)) {
             return Err(none(&format!("is {}: line {}", file.root.kind(), file.root.line)));
         }
+        if let Some(line) = file.map().and_then(|map| map.odd_key) {
+            return Err(none(&format!("has a key that is no text: line {line}")));
+        }
         for (key, right) in [("kind", "Config"), ("apiVersion", "v1")] {
             match file.member(key) {
                 None => {}

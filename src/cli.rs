@@ -34,6 +34,8 @@ pub mod env {
     pub const KUBECONFIG: &str = "KUBECONFIG";
     /// Where kubectl looks when that is not set; read on the command line only.
     pub const HOME: &str = "HOME";
+    /// Where the API server is for the containers of a pod; read only to say what to pass there.
+    pub const SERVICE_HOST: &str = "KUBERNETES_SERVICE_HOST";
     /// Proxy for https, in the order in which Go looks for it.
     pub const HTTPS_PROXY: [&str; 2] = ["HTTPS_PROXY", "https_proxy"];
     /// Proxy for http.
@@ -59,7 +61,7 @@ impl Environment {
         let names =
             [ACTION, DEPLOYMENT_ID, env::TOKEN, env::URL, INSTANCE_ID, PACKAGE_NAME, ORGANIZATION_ID, KUBECONFIG, HOME];
         let proxies = [env::HTTPS_PROXY, env::HTTP_PROXY, env::NO_PROXY].into_iter().flatten();
-        let names = names.into_iter().chain(proxies).chain([env::NO_COLOR, env::TERM]);
+        let names = names.into_iter().chain(proxies).chain([env::SERVICE_HOST, env::NO_COLOR, env::TERM]);
         Self(names.filter_map(|name| Some((name, std::env::var(name).ok()?))).collect())
     }
 
@@ -86,6 +88,12 @@ impl Environment {
     #[must_use]
     pub fn platform_token(&self) -> Option<SecretString> {
         self.get(env::TOKEN).map(SecretString::from)
+    }
+
+    /// Whether this runs in a container of a pod.
+    #[must_use]
+    pub fn is_in_a_pod(&self) -> bool {
+        self.get(env::SERVICE_HOST).is_some()
     }
 
     /// A variable's value, if it is set and not empty.

@@ -379,7 +379,7 @@ fn connection(inputs: &Inputs, terms: &Terms) -> Result<(Connection, Vec<Finding
         ClusterInput::Missing => Err(Vec::new()), // the reader has said why
         ClusterInput::Document(document) => connection::from_document(document, inputs.config.get(connection::SLOT)),
         ClusterInput::Kubeconfig(context) => {
-            connection::from_kubeconfig(context).map(|connection| (connection, Vec::new()))
+            connection::from_kubeconfig(context).map(|connection| (connection, context.remarks.clone()))
         }
     }?;
     let refused = |text: String| vec![Finding::refusal("connection", text)];

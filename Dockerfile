@@ -14,6 +14,7 @@ RUN apk add --no-cache build-base ca-certificates
 WORKDIR /source
 # What the program is made of. The manifest names the testbed, and cargo wants to see its manifest too.
 COPY Cargo.toml Cargo.lock ./
+COPY .cargo .cargo
 COPY schema-params.json schema-artifacts.json ./
 COPY src src
 COPY tests/testbed/Cargo.toml tests/testbed/Cargo.toml

@@ -73,3 +73,44 @@ fn name(server: &Server, token: &Token) -> String {
     let port = uri.port_u16().filter(|port| *port != 443).map(|port| format!(":{port}")).unwrap_or_default();
     format!("{owner}@{host}{port}{}", uri.path().trim_end_matches('/'))
 }
+
+#[cfg(test)]
+mod tests {
+    use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+    use rstest::rstest;
+    use serde_json::json;
+
+    use super::*;
+
+    #[rstest]
+    #[case::usual("https://Example.com", "shop-prod-token", "shop-prod.web@example.com")]
+    #[case::usual_port("https://example.com:443/", "shop-prod-token", "shop-prod.web@example.com")]
+    #[case::port("https://127.0.0.1:6443", "shop-prod-token", "shop-prod.web@127.0.0.1:6443")]
+    #[case::path(
+        "https://example.com/k8s/clusters/c-1",
+        "shop-prod-token",
+        "shop-prod.web@example.com/k8s/clusters/c-1"
+    )]
+    #[case::ipv6("https://[::1]:6443", "shop-prod-token", "shop-prod.web@[::1]:6443")]
+    #[case::another_account("https://example.com", "deployer", "deployer.web@example.com")]
+    fn a_name_differs_where_instance_or_server_differ(
+        #[case] server: &str,
+        #[case] account: &str,
+        #[case] wanted: &str,
+    ) {
+        let claims = json!({
+            "kubernetes.io/serviceaccount/namespace": "web",
+            "kubernetes.io/serviceaccount/service-account.name": account,
+            "kubernetes.io/serviceaccount/service-account.uid": "1",
+        });
+        let token = Token::parse(&format!("a.{}.c", URL_SAFE_NO_PAD.encode(claims.to_string()))).unwrap();
+        assert_eq!(name(&Server::parse(server).unwrap(), &token), wanted);
+    }
+
+    #[test]
+    fn tokens_that_say_nothing_differ_by_their_fingerprints() {
+        let server = Server::parse("https://example.com").unwrap();
+        let [one, two] = ["opaque-one", "opaque-two"].map(|token| name(&server, &Token::parse(token).unwrap()));
+        assert!(one != two && one.starts_with("token-") && one.ends_with("@example.com"), "{one} {two}");
+    }
+}

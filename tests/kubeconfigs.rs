@@ -646,3 +646,33 @@ fn kubeconfigs_are_judged_as_kubectl_judges_them() {
     assert!(unmet.is_empty(), "docs/kubeconfigs.md lists what does not differ: {unmet:?}");
     assert!(accepted > 100 && count - accepted > 100, "{accepted} of {count} were accepted");
 }
+
+#[test]
+fn kubeconfigs_of_two_instances_merge_and_both_are_reachable() {
+    let cp = ControlPlane::shared();
+    let directory = tempfile::tempdir().unwrap();
+    let personas = [cp.persona("one", &[]), cp.persona("two", &[])];
+    let paths: Vec<String> = personas
+        .iter()
+        .map(|persona| {
+            let artifact = directory.path().join("artifact.json");
+            fs::write(&artifact, persona.connection().to_string()).unwrap();
+            let text = Ran::of(binary().arg("kubeconfig").arg(&artifact)).expect_code(0).stdout;
+            let path = directory.path().join(persona.user.replace(':', "-"));
+            fs::write(&path, text).unwrap();
+            path.display().to_string()
+        })
+        .collect();
+    let host = cp.server().trim_start_matches("https://");
+    for persona in &personas {
+        let [.., namespace, account] = persona.user.split(':').collect::<Vec<_>>()[..] else {
+            panic!("a ServiceAccount")
+        };
+        let context = format!("{account}.{namespace}@{host}");
+        let mut kubectl = Command::new(cp.kubectl_path());
+        kubectl.env_clear().env("HOME", directory.path()).env("KUBECONFIG", paths.join(":")).stdin(Stdio::null());
+        kubectl.args(["--context", &context, "auth", "whoami", "-o", "jsonpath={.status.userInfo.username}"]);
+        let output = kubectl.output().unwrap();
+        assert_eq!(String::from_utf8_lossy(&output.stdout), persona.user, "{output:?}");
+    }
+}

@@ -113,20 +113,20 @@ struct File {
 
 impl File {
     fn parse(bytes: &[u8], name: &str, directory: PathBuf) -> Result<Self, String> {
-        let none = |problem: &str| format!("{name} is not a kubeconfig: it {problem}");
-        let document = yaml::parse(bytes).map_err(|problem| none(&problem))?;
+        let refusal = |problem: &str| format!("{name} is not a kubeconfig: it {problem}");
+        let document = yaml::parse(bytes).map_err(|problem| refusal(&problem))?;
         let file = Self { name: name.to_owned(), directory, root: document.root, next: document.next };
         if !matches!(file.root.value, Value::Null | Value::Map(_)) {
-            return Err(none(&format!("is {}: line {}", file.root.kind(), file.root.line)));
+            return Err(refusal(&format!("is {}: line {}", file.root.kind(), file.root.line)));
         }
         if let Some(line) = file.map().and_then(|map| map.odd_key) {
-            return Err(none(&format!("has a key that is no text: line {line}")));
+            return Err(refusal(&format!("has a key that is no text: line {line}")));
         }
         for (key, right) in [("kind", "Config"), ("apiVersion", "v1")] {
             match file.member(key) {
                 None => {}
                 Some(node) if matches!(&node.value, Value::Text(text) if text == right || text.is_empty()) => {}
-                Some(node) => return Err(none(&format!("has another {key} than {right}: line {}", node.line))),
+                Some(node) => return Err(refusal(&format!("has another {key} than {right}: line {}", node.line))),
             }
         }
         Ok(file)

@@ -458,7 +458,7 @@ mod tests {
         let mut text = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n".to_owned();
         for level in 1..10 {
             let alias = format!("*a{}, ", level - 1).repeat(10);
-            text.push_str(&format!("a{level}: &a{level} [{alias}]\n"));
+            text = format!("{text}a{level}: &a{level} [{alias}]\n");
         }
         assert_eq!(shown(&text), "too large");
     }

@@ -41,10 +41,15 @@ pub async fn plan(run: &Run<'_>) -> Result<bool, Failure> {
     if sight.rights.lack_what_rbac_lists() && is_unlimited(run, &cluster).await {
         run.report.finding(unlimited("the credential"));
     }
-    // What a search may not look at, or cannot, is no obstacle to a provision.
-    let searched = join(former::look(run, &cluster, &sight), cluster.list(Kind::RoleBinding, None));
-    let (former, bindings) = searched.await;
-    for remark in rights_elsewhere(&run.request.names, &sight, &bindings.unwrap_or_default()) {
+    // Before a first deployment there is nothing to copy. A search that is denied or fails does not stop a provision.
+    let copies = async {
+        match sight.observed.service_account {
+            Some(_) => cluster.list(Kind::RoleBinding, None).await.unwrap_or_default(),
+            None => Vec::new(),
+        }
+    };
+    let (former, bindings) = join(former::look(run, &cluster, &sight), copies).await;
+    for remark in rights_elsewhere(&run.request.names, &sight, &bindings) {
         run.report.finding(remark);
     }
     for home in former? {

@@ -231,14 +231,13 @@ fn mutations(cp: &ControlPlane, cases: &mut Vec<Case>) {
                     format!("{login}: {place} is absent"),
                     changed(&document, &place, None).to_string(),
                 ));
-                // The same member once more before it, of another value: the later one counts.
+                // The same member once more after it, of another value: the later one counts.
                 let key = place.rsplit('/').next().unwrap();
                 let marker = format!("{key}\u{1}");
                 let parent = &place[..place.len() - key.len()];
-                let twice = changed(&document, &format!("{parent}{marker}"), Some(json!("first")));
-                // An ordered map puts the marked key after its own.
-                let marked = serde_json::to_string(&marker).unwrap();
-                let text = twice.to_string().replace(&marked, &serde_json::to_string(key).unwrap());
+                let twice = changed(&document, &format!("{parent}{marker}"), Some(json!("again")));
+                let again = serde_json::to_string(&marker).unwrap();
+                let text = twice.to_string().replace(&again, &serde_json::to_string(key).unwrap());
                 cases.push(Case::of(format!("{login}: {place} stands twice"), text));
             }
         }

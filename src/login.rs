@@ -164,13 +164,19 @@ impl Session {
         shown.generation
     }
 
+    /// Whether another login is shown by now than this one.
+    #[must_use]
+    pub fn has_changed_since(&self, login: Generation) -> bool {
+        self.shown.read().unwrap_or_else(PoisonError::into_inner).generation != login
+    }
+
     /// Runs the command again, because the server does not know this login; false when there is no command, or when
     /// that was done before, or fails.
     pub async fn renew(&self, refused: Generation) -> bool {
         let Some(renewal) = &self.renewal else { return false };
         // Requests at the same time are refused at the same time: the first of them renews for all.
         let mut renewal = renewal.lock().await;
-        if self.shown.read().unwrap_or_else(PoisonError::into_inner).generation != refused {
+        if self.has_changed_since(refused) {
             return true;
         }
         let Some(left) = renewal.left.checked_sub(1) else { return false };

@@ -397,7 +397,7 @@ fn a_persons_logins_and_passwords_are_in_no_output() {
     run("plan", &kubeconfig(cluster(proxied("a-wr0ng-password")), json!({"exec": exec})), 69);
     fs::write(&credential, &printed[..printed.len() - 2]).unwrap();
     run("plan", &kubeconfig(cluster(proxied(PASSWORD)), json!({"exec": exec})), 69);
-    run("plan", &kubeconfig(cluster(proxied(PASSWORD)), json!({"token": format!("{} ", parent.token)})), 65);
+    run("plan", &kubeconfig(cluster(proxied(PASSWORD)), json!({"token": format!("{} x", parent.token)})), 65);
     assert!(output.contains(&proxy.address()), "which proxy it was is said");
     Canary::new("parent", &parent.token).not_in_part_in("the output", &output);
     assert!(!output.contains(PASSWORD) && !output.contains("a-wr0ng-password"), "{output}");

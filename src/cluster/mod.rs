@@ -699,6 +699,11 @@ impl<'a> Cluster<'a> {
             Answer::Refusal(status, _) if status.is_unknown_login() && self.session.renew(login).await => {
                 Ok(self.answer(request).await?.0)
             }
+            // A request that was sent again by the connection, after another one had renewed the login: the old login
+            // was a certificate, and a new connection shows it no more.
+            Answer::Refusal(status, _) if status.is_anonymous() && self.session.has_changed_since(login) => {
+                Ok(self.answer(request).await?.0)
+            }
             answer => Ok(answer),
         }
     }

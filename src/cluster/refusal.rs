@@ -96,6 +96,12 @@ impl Status {
         self.code == 401 && !self.is_denial()
     }
 
+    /// True when the server denies what it took for a request without a login.
+    #[must_use]
+    pub fn is_anonymous(&self) -> bool {
+        matches!(self.meaning(), Meaning::Unauthorized(denial) if denial.user == ANONYMOUS)
+    }
+
     fn is_denial(&self) -> bool {
         matches!(self.meaning(), Meaning::Denial(_))
     }
@@ -637,6 +643,12 @@ mod tests {
     fn a_page_for_browsers_is_not_quoted() {
         let status = Status::read(502, b"<html><h1>Bad Gateway</h1>");
         assert_eq!(status.fault(None).unwrap().what, "502: an HTML page");
+    }
+
+    #[test]
+    fn denial_of_a_request_without_a_login_is_known() {
+        assert!(forbidden(403, "Forbidden", &cannot(ANONYMOUS, "get", "roles")).is_anonymous());
+        assert!(!forbidden(403, "Forbidden", &cannot(USER, "get", "roles")).is_anonymous());
     }
 
     #[test]

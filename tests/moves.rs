@@ -11,7 +11,7 @@ use std::{
     os::unix::process::ExitStatusExt as _,
     panic::{AssertUnwindSafe, catch_unwind},
     process::Stdio,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -191,21 +191,29 @@ impl Site {
                 "*" => "-",
                 place => self.real(place),
             };
-            let (path, question) =
-                ("/apis/authorization.k8s.io/v1/selfsubjectrulesreviews", json!({"spec": {"namespace": namespace}}));
-            let answer = control_plane().request("POST", path, Some(token), Some(&question));
-            if answer.status == 401 {
-                return Rights::new();
-            }
-            assert_eq!(answer.status, 201, "{}", answer.text);
-            // What everybody has.
-            let ours = rights_of(place, &answer.body["status"]["resourceRules"]).filter(|(_, resource, _)| {
-                !["authentication.k8s.io/", "authorization.k8s.io/"].iter().any(|group| resource.starts_with(group))
-            });
-            rights.extend(ours.filter(|(at, ..)| *at == place));
+            let Some(rules) = rules_of(token, namespace) else { return Rights::new() };
+            rights.extend(rights_of(place, &rules).filter(|right| right.0 == place && !EVERYBODYS.contains(right)));
         }
         rights
     }
+}
+
+/// What the server allows every ServiceAccount by its own defaults, everywhere.
+static EVERYBODYS: LazyLock<Rights> = LazyLock::new(|| {
+    let nobody = control_plane().persona("without-rights", &[]);
+    rights_of("*", &rules_of(&nobody.token, "-").expect("its token is good")).collect()
+});
+
+/// The server's list of what it allows this token in a namespace; none for a token that it refuses.
+fn rules_of(token: &str, namespace: &str) -> Option<Value> {
+    let question = json!({"spec": {"namespace": namespace}});
+    let path = "/apis/authorization.k8s.io/v1/selfsubjectrulesreviews";
+    let answer = control_plane().request("POST", path, Some(token), Some(&question));
+    if answer.status == 401 {
+        return None;
+    }
+    assert_eq!(answer.status, 201, "{}", answer.text);
+    Some(answer.body["status"]["resourceRules"].clone())
 }
 
 /// What of an instance stands in the cluster.

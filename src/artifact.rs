@@ -1,5 +1,9 @@
 //! The artifact: a kubernetes-cluster document with our token, in the shape of the connection. Pure.
 
+use base64::{
+    Engine as _,
+    engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD},
+};
 use serde_json::{Map, Value, json};
 
 use crate::{
@@ -85,6 +89,30 @@ impl Artifact {
     }
 }
 
+/// A token as the token controller of a cluster makes it: a JWT with the claims of a ServiceAccount, signed by an RSA key
+/// of 2048 bits. Nobody signed this one. It shows whether an artifact with a real one will fit its schema, which can ask
+/// for a form.
+#[must_use]
+pub fn example_token(namespace: &str, service_account: &str) -> Option<Token> {
+    let header = json!({ "alg": "RS256", "kid": "k".repeat(43) }); // base64url of SHA-256
+    let claims = json!({
+        "iss": "kubernetes/serviceaccount",
+        "kubernetes.io/serviceaccount/namespace": namespace,
+        "kubernetes.io/serviceaccount/secret.name": service_account,
+        "kubernetes.io/serviceaccount/service-account.name": service_account,
+        "kubernetes.io/serviceaccount/service-account.uid": "00000000-0000-4000-8000-000000000000",
+        "sub": format!("system:serviceaccount:{namespace}:{service_account}"),
+    });
+    let [header, claims] = [header, claims].map(|part| URL_SAFE_NO_PAD.encode(part.to_string()));
+    Token::parse(&format!("{header}.{claims}.{}", URL_SAFE_NO_PAD.encode([0xa5; 256]))).ok()
+}
+
+/// A CA as a kubeconfig has it, in base64: PEM, as long as a usual one. Nothing is signed by it.
+#[must_use]
+pub fn example_ca() -> String {
+    STANDARD.encode(pem::encode(&pem::Pem::new("CERTIFICATE", [0x30; 780])))
+}
+
 fn place_of(token: &str, at: &str, value: &Value) -> Option<String> {
     match value {
         Value::String(text) => text.contains(token).then(|| at.to_owned()),
@@ -97,5 +125,26 @@ fn place_of(token: &str, at: &str, value: &Value) -> Option<String> {
             if key.contains(token) { Some(at.to_owned()) } else { place_of(token, &at_key, value) }
         }),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Patterns that organizations write into their own type of a kubernetes-cluster.
+    #[rstest::rstest]
+    #[case(json!({ "pattern": r"^[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+$" }))]
+    #[case(json!({ "pattern": "^eyJ", "minLength": 500, "maxLength": 4096 }))]
+    fn example_token_fits_a_schema_that_describes_real_ones(#[case] schema: Value) {
+        let token = example_token("team-a", "alice-token").unwrap();
+        assert_eq!(Schema::new(schema).unwrap().check("", &json!(token.expose())), []);
+    }
+
+    #[rstest::rstest]
+    #[case(json!({ "pattern": "^LS0tLS1CRUdJTi", "minLength": 1000 }))]
+    #[case(json!({ "pattern": "^[A-Za-z0-9+/]+={0,2}$", "contentEncoding": "base64" }))]
+    fn example_ca_fits_a_schema_that_describes_real_ones(#[case] schema: Value) {
+        assert_eq!(Schema::new(schema).unwrap().check("", &json!(example_ca())), []);
     }
 }

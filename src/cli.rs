@@ -4,13 +4,14 @@
 use std::{collections::HashMap, ffi::OsString, path::PathBuf};
 
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
+use secrecy::SecretString;
 
 use crate::{
     error::{Code, Failure},
     manual,
     proxy::Variables,
     report::Look,
-    text::shown,
+    text::{presentable, shown},
 };
 
 /// The variables that are read, and no others.
@@ -33,6 +34,8 @@ pub mod env {
     pub const KUBECONFIG: &str = "KUBECONFIG";
     /// Where kubectl looks when that is not set; read on the command line only.
     pub const HOME: &str = "HOME";
+    /// Where the API server is for the containers of a pod; read only to say what to pass there.
+    pub const SERVICE_HOST: &str = "KUBERNETES_SERVICE_HOST";
     /// Proxy for https, in the order in which Go looks for it.
     pub const HTTPS_PROXY: [&str; 2] = ["HTTPS_PROXY", "https_proxy"];
     /// Proxy for http.
@@ -58,7 +61,7 @@ impl Environment {
         let names =
             [ACTION, DEPLOYMENT_ID, env::TOKEN, env::URL, INSTANCE_ID, PACKAGE_NAME, ORGANIZATION_ID, KUBECONFIG, HOME];
         let proxies = [env::HTTPS_PROXY, env::HTTP_PROXY, env::NO_PROXY].into_iter().flatten();
-        let names = names.into_iter().chain(proxies).chain([env::NO_COLOR, env::TERM]);
+        let names = names.into_iter().chain(proxies).chain([env::SERVICE_HOST, env::NO_COLOR, env::TERM]);
         Self(names.filter_map(|name| Some((name, std::env::var(name).ok()?))).collect())
     }
 
@@ -79,6 +82,18 @@ impl Environment {
     pub fn look(&self, terminal: bool) -> Look {
         let able = terminal && self.get(env::TERM).is_some_and(|kind| kind != "dumb");
         Look { colour: able && self.get(env::NO_COLOR).is_none(), progress: able }
+    }
+
+    /// The platform's token as a secret.
+    #[must_use]
+    pub fn platform_token(&self) -> Option<SecretString> {
+        self.get(env::TOKEN).map(SecretString::from)
+    }
+
+    /// Whether this runs in a container of a pod.
+    #[must_use]
+    pub fn is_in_a_pod(&self) -> bool {
+        self.get(env::SERVICE_HOST).is_some()
     }
 
     /// A variable's value, if it is set and not empty.
@@ -273,6 +288,23 @@ impl Action {
     }
 }
 
+/// Whether the platform is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Publishing {
+    /// No.
+    Never,
+    /// Yes, because it has started this run: where it does not say its address, it is the hosted one.
+    AsProvisioner,
+    /// Yes, because a command line asks for it: then the address has to be given.
+    Asked,
+}
+
+impl Publishing {
+    const fn asked(publish: bool) -> Self {
+        if publish { Self::Asked } else { Self::Never }
+    }
+}
+
 /// Where the documents are.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Source {
@@ -322,7 +354,7 @@ pub struct RunOptions {
     /// Where the input is.
     pub source: Source,
     /// Whether the platform is told.
-    pub publish: bool,
+    pub publish: Publishing,
     /// Where the artifact goes.
     pub output: Option<Target>,
     /// One document on stdout.
@@ -399,6 +431,17 @@ pub enum Refusal {
     Failure(Failure),
 }
 
+/// The arguments that may be a secret, for the redactor of a usage error, which quotes what was typed: each word, or
+/// value after `=`, that is longer than a name would be.
+pub fn possible_secrets(arguments: &[OsString]) -> impl Iterator<Item = SecretString> {
+    let values = arguments.iter().skip(1).flat_map(|argument| {
+        let word = argument.to_string_lossy().into_owned();
+        let value = word.split_once('=').map(|(_, value)| value.to_owned());
+        [Some(word), value].into_iter().flatten()
+    });
+    values.filter(|value| !presentable(value)).map(SecretString::from)
+}
+
 /// Parses the command line, or the platform's environment when there is none.
 ///
 /// # Errors
@@ -432,9 +475,11 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>, environment: &Enviro
         Some(Command::Plan { input, detailed_exitcode }) => RunOptions { detailed_exitcode, ..input.run(Action::Plan) },
         Some(Command::Provision { input, output, publish }) => {
             let output = output.map(|path| if path.as_os_str() == "-" { Target::Stdout } else { Target::File(path) });
-            RunOptions { publish, output, ..input.run(Action::Provision) }
+            RunOptions { publish: Publishing::asked(publish), output, ..input.run(Action::Provision) }
         }
-        Some(Command::Decommission { input, publish }) => RunOptions { publish, ..input.run(Action::Decommission) },
+        Some(Command::Decommission { input, publish }) => {
+            RunOptions { publish: Publishing::asked(publish), ..input.run(Action::Decommission) }
+        }
     };
     let refusal = if options.json && options.output == Some(Target::Stdout) {
         "error: --output - and --json both want stdout: write the artifact to a file\n"
@@ -463,7 +508,7 @@ impl InputArgs {
         RunOptions {
             action,
             source,
-            publish: false,
+            publish: Publishing::Never,
             output: None,
             json: self.json,
             detailed_exitcode: false,
@@ -490,7 +535,7 @@ fn as_provisioner(environment: &Environment) -> Result<Invocation, Refusal> {
     Ok(Invocation::Run(RunOptions {
         action,
         source: Source::Instance(PathBuf::from(".")),
-        publish: action != Action::Plan,
+        publish: if action == Action::Plan { Publishing::Never } else { Publishing::AsProvisioner },
         output: None,
         json: false,
         detailed_exitcode: false,
@@ -517,7 +562,7 @@ mod tests {
         for name in ["k8s-token", "/usr/local/bin/entrypoint.sh"] {
             let Ok(Invocation::Run(options)) = parsed(name, Some("provision")) else { panic!("refused") };
             assert_eq!(options.action, Action::Provision);
-            assert!(options.publish);
+            assert_eq!(options.publish, Publishing::AsProvisioner);
             assert_eq!(options.source, Source::Instance(".".into()));
         }
     }
@@ -539,7 +584,7 @@ mod tests {
         let Ok(Invocation::Run(options)) = parsed("k8s-token provision --params p --name n", Some("plan")) else {
             panic!("refused")
         };
-        assert!(!options.publish);
+        assert_eq!(options.publish, Publishing::Never);
         assert_eq!(options.action, Action::Provision);
     }
 }

@@ -3,7 +3,10 @@
 
 use std::{borrow::Cow, fmt::Display};
 
-use base64::{Engine as _, engine::general_purpose::STANDARD};
+use base64::{
+    Engine as _, alphabet,
+    engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig, STANDARD},
+};
 use http::HeaderValue;
 use kube::config::{AuthInfo, ExecConfig, ExecInteractiveMode};
 use rustls::pki_types::ServerName;
@@ -12,12 +15,13 @@ use serde_json::{Map, Value, json};
 
 use crate::{
     finding::{Finding, Severity},
+    host,
     inputs::kubeconfig::Context,
     login::{Command, Credentials},
     pem_blocks::{Block, blocks},
     proxy::{Proxy, Route},
     secret::Token,
-    text::key_shown,
+    text::{self, key_shown, shown},
     tls::{self, Identity},
     x509::Certificate,
 };
@@ -254,7 +258,39 @@ pub struct Connection {
     pub specs: Option<Map<String, Value>>,
     /// Whether an artifact of this shape says its namespace.
     pub names_namespace: bool,
+    /// The context of the kubeconfig that it was taken from.
+    pub context: Option<String>,
 }
+
+impl Connection {
+    /// What an artifact of this connection cannot say, and whoever uses it elsewhere has to know.
+    #[must_use]
+    pub fn limits(&self) -> Vec<Finding> {
+        let mut findings = Vec::new();
+        let host = self.server.uri().host().unwrap_or_default();
+        if host::is_relative(host) {
+            let text = format!(
+                "the server's address {} leads every machine to itself: the credential works on this one only",
+                self.server.as_str()
+            );
+            let help = "for others, give the cluster an address that they can reach, and that its certificate names";
+            findings.push(Finding::remark("local-address", Severity::Low, text).help(help));
+        }
+        if let Some(proxy) = self.route.proxy().filter(|proxy| proxy.source == PROXY_URL) {
+            let text = format!(
+                "the cluster is reached through {} (proxy-url of the kubeconfig), and an artifact cannot say that: \
+                 whoever uses it has to be told",
+                proxy.address()
+            );
+            let help = "set HTTPS_PROXY where it is used, or add proxy-url to the kubeconfig that is made of it";
+            findings.push(Finding::remark("proxy-needed", Severity::Medium, text).help(help));
+        }
+        findings
+    }
+}
+
+/// The field of a kubeconfig that names a proxy.
+const PROXY_URL: &str = "proxy-url";
 
 /// What a kubeconfig can have beside the server and its CA. In a connection it is passed over.
 const OTHERS_OF_CLUSTER: [&str; 6] = [
@@ -334,6 +370,7 @@ pub fn from_document(document: &Value, overrides: Option<&Value>) -> Result<(Con
         infrastructure: object(home.get("infrastructure")).filter(|map| !map.is_empty()),
         specs: object(members.get("specs")),
         names_namespace: shape == Shape::Flat && (alone || present(members, "namespace").is_some()),
+        context: None,
     };
     Ok((connection, findings))
 }
@@ -423,7 +460,7 @@ impl Reader<'_> {
             None => self.find(section, key),
         };
         let problem = match found {
-            Ok(Value::String(text)) => match parse(text) {
+            Ok(Value::String(text)) => match unmasked(text).and_then(&parse) {
                 Ok(part) => return Some(part),
                 Err(problem) => Finding::blocking("connection", pointer, format!("{key}{source} {problem}")),
             },
@@ -474,6 +511,11 @@ impl Reader<'_> {
     }
 }
 
+/// The text, unless kubectl printed it instead of what belongs there.
+fn unmasked(text: &str) -> Result<&str, &'static str> {
+    if text::is_masked(text) { Err(text::MASKED) } else { Ok(text) }
+}
+
 fn lacking(field: &str, at: String) -> Finding {
     Finding::blocking("schema", at, format!("the kubernetes-cluster document lacks the field `{field}` (required)"))
 }
@@ -483,16 +525,12 @@ fn lacking(field: &str, at: String) -> Finding {
 /// # Errors
 /// Every problem; pointers name the field of the kubeconfig's cluster or user.
 pub fn from_kubeconfig(context: &Context) -> Result<Connection, Vec<Finding>> {
-    let mut problems = Problems::default();
+    let mut problems = Problems { context, found: context.problems.clone() };
     let cluster = &context.cluster;
-    let server = match cluster.server.as_deref().filter(|server| !server.is_empty()).map(Server::parse) {
-        Some(server) => problems.keep("/cluster/server", server),
-        None => problems.keep("/cluster/server", Err("is missing")),
-    };
+    let server =
+        problems.keep("/cluster/server", cluster.server.as_deref().ok_or("is missing").and_then(Server::parse));
     let ca = match (&cluster.certificate_authority_data, &context.authority) {
-        (Some(data), _) => {
-            problems.keep("/cluster/certificate-authority-data", CaBundle::parse(data)).map(Trust::Given)
-        }
+        (Some(data), _) => problems.keep("/cluster/certificate-authority-data", ca_of(data)).map(Trust::Given),
         (None, Some(pem)) => {
             problems.keep("/cluster/certificate-authority", CaBundle::parse_pem(pem)).map(Trust::Given)
         }
@@ -502,13 +540,13 @@ pub fn from_kubeconfig(context: &Context) -> Result<Connection, Vec<Finding>> {
         let text = "is not accepted: the server could be anybody";
         problems.keep::<()>("/cluster/insecure-skip-tls-verify", Err(text));
     }
-    let name = cluster.tls_server_name.as_deref().filter(|name| !name.is_empty());
+    let name = cluster.tls_server_name.as_deref();
     let name = name.and_then(|name| problems.keep("/cluster/tls-server-name", server_name(name)));
-    let proxy = cluster.proxy_url.as_deref().filter(|url| !url.is_empty());
-    let proxy = proxy.and_then(|url| problems.keep("/cluster/proxy-url", Proxy::parse(url, "proxy-url")));
+    let proxy = cluster.proxy_url.as_deref();
+    let proxy = proxy.and_then(|url| problems.keep("/cluster/proxy-url", Proxy::parse(url, PROXY_URL)));
     let login = login(context, &mut problems);
     match (server, ca, login) {
-        (Some(server), Some(ca), Some(login)) if problems.0.is_empty() => Ok(Connection {
+        (Some(server), Some(ca), Some(login)) if problems.found.is_empty() => Ok(Connection {
             server,
             ca,
             tls_server_name: name,
@@ -518,8 +556,9 @@ pub fn from_kubeconfig(context: &Context) -> Result<Connection, Vec<Finding>> {
             infrastructure: None,
             specs: None,
             names_namespace: true,
+            context: Some(shown(&context.name, 100)),
         }),
-        _ => Err(problems.0),
+        _ => Err(problems.found),
     }
 }
 
@@ -533,28 +572,59 @@ pub fn server_name(name: &str) -> Result<ServerName<'static>, &'static str> {
 }
 
 /// What is wrong with a kubeconfig.
-#[derive(Default)]
-struct Problems(Vec<Finding>);
+struct Problems<'a> {
+    context: &'a Context,
+    found: Vec<Finding>,
+}
 
-impl Problems {
-    /// The part, or none once it is noted what is wrong with it.
+impl Problems<'_> {
+    /// The part, or none once it is noted what is wrong with it, in which entry and line. A field that could not be
+    /// read is not missing as well.
     fn keep<T>(&mut self, pointer: &str, part: Result<T, impl Display>) -> Option<T> {
-        let field = pointer.rsplit('/').next().unwrap_or(pointer);
-        part.map_err(|text| self.0.push(Finding::blocking("connection", pointer, format!("{field} {text}")))).ok()
+        let problem = match part {
+            Ok(part) => return Some(part),
+            Err(problem) => problem,
+        };
+        let is_known = |known: &Finding| {
+            let known = known.pointer.as_deref().unwrap_or_default();
+            known.strip_prefix(pointer).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+                || pointer.strip_prefix(known).is_some_and(|rest| rest.starts_with('/'))
+        };
+        if !self.found.iter().any(is_known) {
+            let context = self.context;
+            let place = if pointer.starts_with("/user") { &context.user_place } else { &context.cluster_place };
+            let field = pointer.rsplit('/').next().unwrap_or(pointer);
+            let text = format!("{field} {problem} {}", place.of(pointer));
+            self.found.push(Finding::blocking("connection", pointer, text));
+        }
+        None
+    }
+}
+
+/// The base64 of a kubeconfig, as Go reads it: line breaks do not matter, nor do the bits that the last character has
+/// too many.
+fn base64_of(text: &str) -> Option<Vec<u8>> {
+    const LENIENT: GeneralPurpose =
+        GeneralPurpose::new(&alphabet::STANDARD, GeneralPurposeConfig::new().with_decode_allow_trailing_bits(true));
+    let compact: String = text.chars().filter(|char| !matches!(char, '\r' | '\n')).collect();
+    LENIENT.decode(compact).ok()
+}
+
+fn ca_of(data: &str) -> Result<CaBundle, &'static str> {
+    match base64_of(data).map(|pem| CaBundle::parse_pem(&pem)) {
+        Some(Ok(bundle)) => Ok(bundle),
+        // What is wrong with the text itself is known better than what is wrong with what came of it.
+        Some(Err(problem)) => Err(CaBundle::parse(data).err().unwrap_or(problem)),
+        None => Err(CaBundle::parse(data).err().unwrap_or("is not base64")),
     }
 }
 
 /// The first that there is of a token or a client certificate (or both), and a command. What kubectl cannot do any
-/// more, or servers no longer take, is refused.
-fn login(context: &Context, problems: &mut Problems) -> Option<Login> {
+/// more, or servers no longer take, is refused, and so is what kubectl refuses.
+fn login(context: &Context, problems: &mut Problems<'_>) -> Option<Login> {
     let user = &context.user;
-    if user.username.as_ref().is_some_and(|name| !name.is_empty()) || user.password.is_some() {
-        let text = "and password are not supported, since no API server takes them: a token, a client certificate or a \
-                    command (exec) logs in";
-        return problems.keep("/user/username", Err(text));
-    }
-    let token = user.token.as_ref().filter(|token| !token.expose_secret().is_empty());
-    let token = match token.map(|token| Token::parse(token.expose_secret())) {
+    let has_password = user.username.is_some() || user.password.is_some();
+    let token = match user.token.as_ref().map(|token| Token::parse(token.expose_secret().trim_matches(' '))) {
         Some(token) => Some(problems.keep("/user/token", token)?),
         None => None,
     };
@@ -562,17 +632,30 @@ fn login(context: &Context, problems: &mut Problems) -> Option<Login> {
         Some(identity) => Some(problems.keep("/user/client-certificate", identity)?),
         None => None,
     };
-    let acting = acting(user).or_else(|| problems.keep("/user/as", Err("holds what no header can hold")))?;
-    let command = match (&token, &identity, &user.exec) {
-        (None, None, Some(exec)) => Some(command(exec, context, problems)?),
-        _ => None,
+    // Beside a client certificate the server does not look at a password.
+    if has_password && (token.is_some() || identity.is_none()) {
+        let text = "and password are not supported, since no API server takes them: a token, a client certificate or a \
+                    command (exec) logs in";
+        return problems.keep("/user/username", Err(text));
+    }
+    let acting = problems.keep("/user/as", acting(user))?;
+    // A command is for those who have nothing else; it has to be one all the same.
+    let runs = token.is_none() && identity.is_none();
+    let command = match &user.exec {
+        Some(exec) => Some(command(exec, runs, context, problems)?),
+        None => None,
     };
-    match (token, identity, command) {
-        (None, None, None) if user.auth_provider.is_some() => {
+    if let Some(provider) = &user.auth_provider {
+        let has = |key: &str| provider.config.get(key).is_some_and(|text| !text.is_empty());
+        // The one that kubectl still knows stands back behind any other login.
+        let stands_back = provider.name == "oidc" && has("idp-issuer-url") && has("client-id") && command.is_none();
+        if !stands_back || runs {
             let text =
                 "is not supported, and kubectl has dropped all but one of them: use a command (exec) such as kubelogin";
-            problems.keep("/user/auth-provider", Err(text))
+            return problems.keep("/user/auth-provider", Err(text));
         }
+    }
+    match (token, identity, command.filter(|_| runs)) {
         (None, None, None) => problems
             .keep("/user", Err("has no login that is supported: a token, a client certificate or a command (exec)")),
         (Some(token), None, None) if acting.impersonate.is_none() => Some(Login::Token(token)),
@@ -586,10 +669,7 @@ fn login(context: &Context, problems: &mut Problems) -> Option<Login> {
 /// The client certificate with its key, each from data before a file.
 fn identity(context: &Context) -> Option<Result<Identity, String>> {
     let part = |data: Option<&str>, file: &Option<Vec<u8>>| match data.filter(|data| !data.is_empty()) {
-        Some(data) => {
-            let compact: String = data.split_ascii_whitespace().collect();
-            Some(STANDARD.decode(compact).map_err(|_| "or its key is not the base64 of PEM"))
-        }
+        Some(data) => Some(base64_of(data).ok_or("or its key is not the base64 of PEM")),
         None => file.clone().map(Ok),
     };
     let certificate = part(context.user.client_certificate_data.as_deref(), &context.certificate);
@@ -601,15 +681,25 @@ fn identity(context: &Context) -> Option<Result<Identity, String>> {
     }
 }
 
-/// Whom a kubeconfig acts as; none when that cannot be sent.
-fn acting(user: &AuthInfo) -> Option<AuthInfo> {
-    let Some(name) = user.impersonate.as_ref().filter(|name| !name.is_empty()) else {
-        return Some(AuthInfo::default());
+/// Whom a kubeconfig acts as.
+fn acting(user: &AuthInfo) -> Result<AuthInfo, &'static str> {
+    let groups = || user.impersonate_groups.iter().flatten();
+    let extras = || user.impersonate_user_extra.iter().flatten();
+    let Some(name) = user.impersonate.as_ref() else {
+        // Without a name no header is sent, and the rights would be those of the login itself.
+        let alone = user.impersonate_uid.is_none() && groups().next().is_none() && extras().next().is_none();
+        return if alone {
+            Ok(AuthInfo::default())
+        } else {
+            Err("is missing, and as-uid, as-groups and as-user-extra need it: whom to act as")
+        };
     };
-    let extra = user.impersonate_user_extra.iter().flatten().flat_map(|(_, values)| values);
-    let groups = user.impersonate_groups.iter().flatten();
-    let mut sent = [name].into_iter().chain(&user.impersonate_uid).chain(groups).chain(extra);
-    sent.all(|text| HeaderValue::from_str(text).is_ok()).then(|| AuthInfo {
+    let extra = extras().flat_map(|(_, values)| values);
+    let mut sent = [name].into_iter().chain(&user.impersonate_uid).chain(groups()).chain(extra);
+    if !sent.all(|text| HeaderValue::from_str(text).is_ok()) {
+        return Err("holds what no header can hold");
+    }
+    Ok(AuthInfo {
         impersonate: Some(name.clone()),
         impersonate_uid: user.impersonate_uid.clone(),
         impersonate_groups: user.impersonate_groups.clone(),
@@ -618,18 +708,17 @@ fn acting(user: &AuthInfo) -> Option<AuthInfo> {
     })
 }
 
-/// A login command, as client-go understands it.
-fn command(exec: &ExecConfig, context: &Context, problems: &mut Problems) -> Option<Command> {
+/// A login command, as client-go understands it; whether it will run decides whether it needs a terminal.
+fn command(exec: &ExecConfig, runs: bool, context: &Context, problems: &mut Problems<'_>) -> Option<Command> {
     let version = exec.api_version.as_deref().unwrap_or_default();
     if !["client.authentication.k8s.io/v1", "client.authentication.k8s.io/v1beta1"].contains(&version) {
         let text = "must be client.authentication.k8s.io/v1 or v1beta1: renew the kubeconfig with its vendor's tool";
         return problems.keep("/user/exec/apiVersion", Err(text));
     }
-    let program = exec.command.as_ref().filter(|program| !program.is_empty()).ok_or("is missing");
-    let program = problems.keep("/user/exec/command", program)?.clone();
+    let program = problems.keep("/user/exec/command", exec.command.clone().ok_or("is missing"))?;
     let interactive = match exec.interactive_mode {
         Some(ExecInteractiveMode::Never) => false,
-        Some(ExecInteractiveMode::Always) if !context.terminal => {
+        Some(ExecInteractiveMode::Always) if runs && !context.terminal => {
             let text = "is Always, and standard input is no terminal that the command could ask at";
             return problems.keep("/user/exec/interactiveMode", Err(text));
         }

@@ -8,6 +8,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::{
+    defaults,
     error::{Code, Failure},
     object::TOKEN_SECRET,
     observed::Seen,
@@ -46,6 +47,23 @@ pub struct Review {
     pub rules: Vec<Rule>,
     /// False when an authorizer cannot list what it allows (EKS, GKE and AKS have such): then this is a lower bound.
     pub complete: bool,
+}
+
+/// What the server says to one question.
+pub struct Verdict {
+    /// Whether it is allowed.
+    pub allowed: bool,
+    /// By whom, in the server's words.
+    pub reason: String,
+}
+
+impl Verdict {
+    /// True when it is allowed by another authorizer than RBAC, which always says by which binding
+    /// (kubernetes, plugin/pkg/auth/authorizer/rbac).
+    #[must_use]
+    pub fn is_by_another_authorizer(&self) -> bool {
+        self.allowed && !self.reason.starts_with("RBAC: ")
+    }
 }
 
 /// The namespace in a token's claims; none when it is not the token of a ServiceAccount.
@@ -94,6 +112,14 @@ pub fn claimed(token: &Token) -> Option<Claimed> {
 fn claims(token: &Token) -> Option<Value> {
     let payload = token.expose().split('.').nth(1)?;
     serde_json::from_slice(&URL_SAFE_NO_PAD.decode(payload).ok()?).ok()
+}
+
+/// Which key has signed a token, by the name that servers publish their keys under.
+#[must_use]
+pub fn signing_key(token: &Token) -> Option<String> {
+    let header = URL_SAFE_NO_PAD.decode(token.expose().split('.').next()?).ok()?;
+    let header: Value = serde_json::from_slice(&header).ok()?;
+    header.get("kid").and_then(Value::as_str).map(|key| crate::text::shown(key, 80))
 }
 
 /// Compares what the token says of itself with the live ServiceAccount, before it is sent anywhere.
@@ -210,7 +236,7 @@ pub struct Questions<'a> {
     asked: Coverage<'a>,
     requested: BTreeSet<Atom<'a>>,
     neighbours: BTreeSet<Atom<'a>>,
-    /// What every authenticated user may do besides.
+    /// What every ServiceAccount may do on some release of Kubernetes: no neighbour, because it may be allowed.
     everyone: Coverage<'static>,
 }
 
@@ -233,8 +259,7 @@ impl<'a> Questions<'a> {
             };
             verbs.iter().map(move |verb| Atom { verb, ..all }).chain([all, atom.within(None)])
         });
-        let everyone: Coverage<'static> =
-            EVERYONE.into_iter().map(|(group, resource)| Atom::new("create", group, resource)).collect();
+        let everyone = defaults::of_any_release();
         let neighbours = beside.filter(|atom| !asked.covers(*atom) && !everyone.covers(*atom)).collect();
         Self { asked, requested, neighbours, everyone }
     }
@@ -269,10 +294,7 @@ impl<'a> Questions<'a> {
         let listed = || reviews.iter().flat_map(|(namespace, review)| atoms(&review.rules, *namespace));
         let held: Coverage<'_> = listed().collect();
         let everywhere: Coverage<'_> = listed().filter(|atom| atom.namespace.is_none()).collect();
-        let expected = |atom: &Atom<'_>| match atom.target {
-            Target::Url(url) if EVERYONES_URLS.contains(&url.trim_end_matches(['*', '/'])) => true,
-            _ => atom.is_dead() || self.asked.covers(*atom) || self.everyone.covers(*atom),
-        };
+        let expected = |atom: &Atom<'_>| atom.is_dead() || self.asked.covers(*atom);
         // What is allowed everywhere is told once, and not again for each namespace.
         let told = |atom: &Atom<'_>| atom.namespace.is_some() && everywhere.covers(*atom);
         let excess: BTreeSet<Tuple> =
@@ -309,7 +331,7 @@ pub struct Judgement<'a> {
     pub uncovered: Vec<Atom<'a>>,
     /// Neighbours that are not on the list.
     pub denied: usize,
-    /// On the list, not asked for, and not everybody's: granted by bindings that are not ours.
+    /// On the list, and not asked for: granted by the server's defaults, or by bindings that are not ours.
     pub excess: Vec<Tuple>,
 }
 
@@ -324,8 +346,11 @@ pub struct Proof {
     pub allowed: usize,
     /// Neighbours that the server denies.
     pub denied: usize,
-    /// What the identity can do beyond the request, through bindings that are not ours.
+    /// What the identity can do beyond the request and the server's defaults, through bindings that are not ours.
     pub excess: Vec<Tuple>,
+    /// True when an authorizer other than RBAC allows the identity everything, so that no Role limits it.
+    #[serde(skip)]
+    pub unlimited: bool,
     /// False when an authorizer could not list what it allows, so that `excess` is a lower bound.
     pub complete: bool,
 }
@@ -349,27 +374,6 @@ fn concrete(atom: Atom<'_>) -> Option<Atom<'_>> {
 
 /// The verbs of the form that a path can be asked with.
 const URL_VERBS: [&str; 3] = ["get", "patch", "delete"];
-
-/// What every authenticated user may create: ClusterRole system:basic-user.
-const EVERYONE: [(&str, &str); 3] = [
-    ("authorization.k8s.io", "selfsubjectaccessreviews"),
-    ("authorization.k8s.io", "selfsubjectrulesreviews"),
-    ("authentication.k8s.io", "selfsubjectreviews"),
-];
-
-/// What every ServiceAccount may read: ClusterRoles system:discovery, system:public-info-viewer and
-/// system:service-account-issuer-discovery; without the stars and slashes at their ends.
-const EVERYONES_URLS: [&str; 9] = [
-    "/api",
-    "/apis",
-    "/openapi",
-    "/version",
-    "/healthz",
-    "/livez",
-    "/readyz",
-    "/.well-known/openid-configuration",
-    "/openid/v1/jwks",
-];
 
 #[cfg(test)]
 mod tests {
@@ -478,20 +482,14 @@ mod tests {
     }
 
     #[test]
-    fn excess_is_what_neither_the_request_nor_everybody_has_and_is_told_once() {
+    fn excess_is_what_the_request_has_not_and_is_told_once() {
         let rules = [rule(&["pods"], &["get"], &[])];
-        let basic = Rule {
-            api_groups: vec!["authorization.k8s.io".to_owned()],
-            resources: vec!["selfsubjectrulesreviews".to_owned()],
-            verbs: vec!["create".to_owned()],
-            ..Rule::default()
-        };
         let url = |url: &str| Rule {
             verbs: vec!["get".to_owned()],
             non_resource_urls: vec![url.to_owned()],
             ..Rule::default()
         };
-        let everywhere = [basic, url("/api/*"), url("/metrics"), rule(&["nodes"], &["list"], &[])];
+        let everywhere = [url("/metrics"), rule(&["nodes"], &["list"], &[])];
         let here = [&everywhere[..], &rules, &[rule(&["secrets"], &["list"], &[])]].concat();
         let review = |rules: &[Rule]| Review { rules: rules.to_vec(), complete: true };
         let reviews = [(None, review(&everywhere)), (Some("a"), review(&here)), (Some("b"), review(&everywhere))];

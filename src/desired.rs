@@ -8,8 +8,8 @@ use crate::{
     grant::{Authority, Grant, Place, Scope},
     inventory::Inventory,
     object::{
-        GENERATION, INSTANCE, INVENTORY, Kind, MANAGED_BY, MANAGER, Manifest, NAME, NAMESPACE, Reference, TAKEN_OVER,
-        TOKEN_SECRET,
+        GENERATION, INSTANCE, INVENTORY, Kind, MANAGED_BY, MANAGER, Manifest, NAME, NAMESPACE, REPLACED, Reference,
+        TAKEN_OVER, TOKEN_SECRET,
     },
     original::{TakeOver, TakenOver},
     rbac::Rule,
@@ -19,11 +19,20 @@ use crate::{
 /// Marks objects of the platform; the original bundle sets the same.
 const DEPLOYED_WITH: (&str, &str) = ("app.kubernetes.io/deployed-with", "massdriver.cloud");
 
+/// The token Secrets, by number, as the ServiceAccount records them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SecretNumbers {
+    /// The one to have, 1 for the first.
+    pub newest: u32,
+    /// The one that it replaces, where that does not follow from the newest.
+    pub replaced: Option<u32>,
+}
+
 /// The objects of one instance.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Desired {
-    /// The number of the token Secret.
-    pub generation: u32,
+    /// The numbers of the token Secrets.
+    pub secrets: SecretNumbers,
     /// Every place that stays.
     pub inventory: Inventory,
     /// Which instance of the platform it is, as far as anybody has said.
@@ -50,26 +59,25 @@ pub struct Granted {
 }
 
 impl Desired {
-    /// The objects that grant this request; `generation` is the number of the token Secret, 1 for the first. `kept` are
-    /// places of earlier requests that cannot be cleared. `instance` is what the ServiceAccount says of itself, for a
+    /// The objects that grant this request, with these numbers of token Secrets. `kept` are places of earlier requests that cannot be cleared. `instance` is what the ServiceAccount says of itself, for a
     /// request that does not know it.
     #[must_use]
     pub fn new(
         request: &Request,
-        generation: u32,
+        secrets: SecretNumbers,
         kept: Vec<Place>,
         instance: Option<&String>,
         take_over: TakeOver,
     ) -> Self {
         let inventory = request.inventory_with(kept);
         let instance = request.instance.as_ref().or(instance).cloned();
-        let secret = request.names.secret(generation);
+        let secret = request.names.secret(secrets.newest);
         let account_of = [("kubernetes.io/service-account.name", request.names.object().to_owned())];
         Self {
-            generation,
+            secrets,
             service_account: service_account(
                 request,
-                generation,
+                secrets,
                 &inventory,
                 instance.as_deref(),
                 take_over.record.as_ref(),
@@ -93,12 +101,13 @@ impl Desired {
 #[must_use]
 pub fn service_account(
     request: &Request,
-    generation: u32,
+    secrets: SecretNumbers,
     inventory: &Inventory,
     instance: Option<&str>,
     taken_over: Option<&TakenOver>,
 ) -> Manifest {
-    let mut remembered = vec![(GENERATION, generation.to_string())];
+    let mut remembered = vec![(GENERATION, secrets.newest.to_string())];
+    remembered.extend(secrets.replaced.map(|number| (REPLACED, number.to_string())));
     remembered.extend(instance.map(|instance| (INSTANCE, instance.to_owned())));
     remembered.extend(inventory.text(&request.names.home()).map(|text| (INVENTORY, text)));
     remembered.extend(taken_over.map(|record| (TAKEN_OVER, record.text())));

@@ -126,6 +126,8 @@ codes! {
     NamespaceAbsent = "namespace-absent", Failed;
     /// A ClusterRole of the request is not there.
     ClusterRoleAbsent = "cluster-role-absent", Failed;
+    /// The server cannot be asked what the proof needs: it is too old, or that API is switched off.
+    TooOldServer = "too-old-server", Failed;
     /// The server or an admission policy refused an object.
     Refused = "refused", Failed;
     /// The token still works after everything was deleted.
@@ -286,6 +288,7 @@ const fn usual_next_step(code: Code) -> &'static str {
         Code::Escalation => {
             "have the listed permissions, or escalate and bind on roles, granted to the parent credential, or ask for less"
         }
+        Code::TooOldServer => "upgrade the cluster to Kubernetes 1.28 or later, or switch that API on, then run again",
         Code::Refused => "change what the server objects to, then run again",
         Code::Conflict => "run again",
         Code::TokenStillAccepted => "look for a proxy or another cluster that answers for the API server",

@@ -1,13 +1,16 @@
 //! A finding: one remark on the input or the cluster, with the place it is about. Pure data.
 
-use std::{collections::BTreeMap, fmt::Write as _};
+use std::{
+    collections::{BTreeMap, HashSet},
+    fmt::Write as _,
+};
 
 use serde::Serialize;
 
 use crate::text::pointer_shown;
 
 /// How much a finding matters.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Severity {
     /// Good to know.
@@ -37,7 +40,7 @@ impl Severity {
 }
 
 /// One remark.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
 pub struct Finding {
     /// The stable name.
     pub code: &'static str,
@@ -91,6 +94,14 @@ impl Finding {
     }
 }
 
+/// Adds the findings that are not among these yet: another schema finds again what the first one has found. Each is
+/// looked up by its hash, so that thousands of bad rules are judged in the time of thousands.
+pub fn add_new(findings: &mut Vec<Finding>, mut more: Vec<Finding>) {
+    let known: HashSet<&Finding> = findings.iter().collect();
+    more.retain(|finding| !known.contains(finding));
+    findings.append(&mut more);
+}
+
 /// How many findings of a kind are told of one part of the input. Beyond that nobody reads them.
 const TOLD: usize = 50;
 
@@ -114,4 +125,29 @@ pub fn condensed(findings: Vec<Finding>) -> Vec<Finding> {
         }
     }
     told
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Compared each with each, so many would take hours.
+    #[test]
+    fn what_a_second_schema_finds_again_is_told_once() {
+        let found = |numbers: std::ops::Range<u32>| -> Vec<Finding> {
+            numbers.map(|number| Finding::blocking("schema", format!("/rules/{number}"), "is wrong")).collect()
+        };
+        let mut findings = found(0..300_000);
+        add_new(&mut findings, found(100..300_002));
+        assert_eq!(findings, found(0..300_002));
+    }
+
+    #[test]
+    fn two_findings_of_one_schema_stay_two() {
+        let twice = vec![Finding::refusal("schema", "is wrong"); 2];
+        let mut findings = Vec::new();
+        add_new(&mut findings, twice.clone());
+        add_new(&mut findings, twice.clone());
+        assert_eq!(findings, twice);
+    }
 }

@@ -9,9 +9,9 @@ use serde_json::Value;
 use crate::{
     accept,
     artifact::Artifact,
-    cli::Action,
+    cli::{Action, Publishing},
     connection::Trust,
-    desired::Desired,
+    desired::{Desired, SecretNumbers},
     error::Exit,
     finish,
     inputs::{Document, Documents},
@@ -73,7 +73,7 @@ pub fn judge(action: &str, given: &Given<'_>) -> Verdict {
     let (out, log) = (Shared::default(), Shared::default());
     let report = Report::new(Box::new(out.clone()), Box::new(log.clone()), Look::default());
     report.begin(action.as_str());
-    let terms = Terms { action, publish: false, timeout_seconds: None };
+    let terms = Terms { action, publish: Publishing::Never, timeout_seconds: None };
     let accepted = accept(documents.parse(action), &terms, &report);
     let (objects, artifact) = match &accepted {
         Ok((request, _)) if action == Action::Decommission => (objects(request), None),
@@ -85,7 +85,8 @@ pub fn judge(action: &str, given: &Given<'_>) -> Verdict {
 }
 
 fn objects(request: &Request) -> Vec<Value> {
-    let desired = Desired::new(request, 1, Vec::new(), None, TakeOver::default());
+    let desired =
+        Desired::new(request, SecretNumbers { newest: 1, replaced: None }, Vec::new(), None, TakeOver::default());
     let grants = desired.grants.into_iter().flat_map(|granted| granted.role.into_iter().chain([granted.binding]));
     let manifests = [desired.service_account, desired.secret].into_iter().chain(grants);
     manifests.map(|manifest| manifest.body).collect()

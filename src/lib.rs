@@ -25,10 +25,12 @@ mod cli;
 mod cluster;
 mod connection;
 mod credential;
+mod defaults;
 mod desired;
 pub mod error;
 pub mod finding;
 mod grant;
+mod host;
 mod inputs;
 mod inventory;
 #[doc(hidden)]
@@ -86,7 +88,10 @@ pub async fn main(
 ) -> Exit {
     let environment = Environment::read();
     let report = Report::new(out, log, environment.look(terminal));
-    match cli::parse(arguments, &environment) {
+    // No message may hold the platform's token, whatever comes before that is needed.
+    environment.platform_token().iter().for_each(|token| report.redactor().learn_secret(token));
+    let arguments: Vec<OsString> = arguments.into_iter().collect();
+    match cli::parse(arguments.clone(), &environment) {
         Ok(Invocation::Run(options)) => execute(&options, &environment, &report).await,
         Ok(Invocation::Permissions { params, name }) => {
             finish(&report, false, print_permissions(params.as_deref(), name, &report))
@@ -111,6 +116,7 @@ pub async fn main(
             Exit::Done
         }
         Err(Refusal::Usage(text)) => {
+            cli::possible_secrets(&arguments).for_each(|secret| report.redactor().learn_secret(&secret));
             report.text(&text, false);
             Exit::Usage
         }
@@ -193,6 +199,7 @@ async fn work(options: &RunOptions, run: &Run<'_>, output: Option<OutputFile>) -
     match options.action {
         Action::Plan => {
             let changes = run::plan(run).await?;
+            tell_limits(run);
             run.report.done(if changes { "planned: there are changes," } else { "planned: nothing to change," });
             Ok(changes)
         }
@@ -207,6 +214,9 @@ async fn work(options: &RunOptions, run: &Run<'_>, output: Option<OutputFile>) -
             };
             run::provision(run, deliver).await?;
             let kept = options.output.is_none() && run.request.platform.is_none();
+            if !kept {
+                tell_limits(run);
+            }
             run.report.done(if kept {
                 "the credential is proved, and in the cluster only (no --output),"
             } else {
@@ -220,6 +230,11 @@ async fn work(options: &RunOptions, run: &Run<'_>, output: Option<OutputFile>) -
             Ok(false)
         }
     }
+}
+
+/// What the holder of the artifact has to know of its address.
+fn tell_limits(run: &Run<'_>) {
+    run.request.connection.limits().into_iter().for_each(|finding| run.report.finding(finding));
 }
 
 fn print_permissions(params: Option<&Path>, name: Option<String>, report: &Report) -> Result<(), Failure> {

@@ -1,6 +1,6 @@
 //! How a person logs in to a cluster with a kubeconfig: a token, a client certificate, or a command that prints one of
 //! them (client.authentication.k8s.io). The only file that starts a process. The command runs once, and once more
-//! when the server answers 401 to what it printed.
+//! when the server does not know what it printed.
 
 use std::{
     fmt,
@@ -12,7 +12,7 @@ use std::{
 };
 
 use futures_util::future::BoxFuture;
-use http::{HeaderValue, Request, StatusCode, header::AUTHORIZATION};
+use http::{HeaderValue, Request, header::AUTHORIZATION};
 use kube::client::Body;
 use rustls::{SignatureScheme, client::ResolvesClientCert, sign::CertifiedKey};
 use serde_json::Value;
@@ -22,7 +22,7 @@ use crate::{
     budget::Budget,
     secret::{Redactor, Token},
     tls::{self, Identity},
-    transport::{Http, Trouble, copy},
+    transport::{Http, Trouble},
 };
 
 /// What the server gets to see.
@@ -122,8 +122,12 @@ pub struct Session {
 struct Shown {
     header: Option<HeaderValue>,
     identity: Option<Identity>,
-    generation: u8,
+    generation: Generation,
 }
+
+/// Which of a session's logins a request has shown: each answer has it among its extensions.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Generation(u8);
 
 struct Renewal {
     command: Command,
@@ -136,7 +140,7 @@ impl Session {
     /// Shows these, for as long as it lives.
     #[must_use]
     pub fn fixed(credentials: &Credentials) -> Arc<Self> {
-        Arc::new(Self { shown: RwLock::new(Shown::new(credentials, 0)), renewal: None })
+        Arc::new(Self { shown: RwLock::new(Shown::new(credentials, Generation::default())), renewal: None })
     }
 
     /// Shows what this command prints.
@@ -147,12 +151,12 @@ impl Session {
         let credentials = command.run(budget.at_most(Duration::MAX)).await?;
         credentials.token.iter().for_each(|token| redactor.learn(token));
         let renewal = Renewal { command: command.clone(), budget: budget.clone(), redactor: redactor.clone(), left: 1 };
-        let shown = RwLock::new(Shown::new(&credentials, 0));
+        let shown = RwLock::new(Shown::new(&credentials, Generation::default()));
         Ok(Arc::new(Self { shown, renewal: Some(tokio::sync::Mutex::new(renewal)) }))
     }
 
     /// Puts the login into a request; says which one it was.
-    fn dress(&self, request: &mut Request<Body>) -> u8 {
+    fn dress(&self, request: &mut Request<Body>) -> Generation {
         let shown = self.shown.read().unwrap_or_else(PoisonError::into_inner);
         if let Some(header) = &shown.header {
             request.headers_mut().insert(AUTHORIZATION, header.clone());
@@ -160,8 +164,9 @@ impl Session {
         shown.generation
     }
 
-    /// Runs the command again; false when that was done before for the same login, or fails.
-    async fn renew(&self, refused: u8) -> bool {
+    /// Runs the command again, because the server does not know this login; false when there is no command, or when
+    /// that was done before, or fails.
+    pub async fn renew(&self, refused: Generation) -> bool {
         let Some(renewal) = &self.renewal else { return false };
         // Requests at the same time are refused at the same time: the first of them renews for all.
         let mut renewal = renewal.lock().await;
@@ -172,13 +177,14 @@ impl Session {
         renewal.left = left;
         let Ok(credentials) = renewal.command.run(renewal.budget.at_most(Duration::MAX)).await else { return false };
         credentials.token.iter().for_each(|token| renewal.redactor.learn(token));
-        *self.shown.write().unwrap_or_else(PoisonError::into_inner) = Shown::new(&credentials, refused + 1);
+        *self.shown.write().unwrap_or_else(PoisonError::into_inner) =
+            Shown::new(&credentials, Generation(refused.0 + 1));
         true
     }
 }
 
 impl Shown {
-    fn new(credentials: &Credentials, generation: u8) -> Self {
+    fn new(credentials: &Credentials, generation: Generation) -> Self {
         let header = credentials.token.as_ref().and_then(Token::bearer);
         Self { header, identity: credentials.identity.clone(), generation }
     }
@@ -204,19 +210,19 @@ impl ResolvesClientCert for Session {
 #[derive(Clone)]
 pub struct LoggedIn {
     session: Arc<Session>,
-    http: Arc<Mutex<(u8, Http)>>,
+    http: Arc<Mutex<(Generation, Http)>>,
 }
 
 impl LoggedIn {
     /// Shows this login over these connections.
     #[must_use]
     pub fn new(session: Arc<Session>, http: Http) -> Self {
-        Self { session, http: Arc::new(Mutex::new((0, http))) }
+        Self { session, http: Arc::new(Mutex::new((Generation::default(), http))) }
     }
 
     /// Dresses a request, and says for which login and over which connections. What was opened for an earlier one
     /// shows a certificate that does not count any more, or none: without a token one would be nobody there.
-    fn dressed(&self, request: &mut Request<Body>) -> (u8, Http) {
+    fn dressed(&self, request: &mut Request<Body>) -> (Generation, Http) {
         let generation = self.session.dress(request);
         let mut http = self.http.lock().unwrap_or_else(PoisonError::into_inner);
         if http.0 != generation {
@@ -236,19 +242,11 @@ impl Service<Request<Body>> for LoggedIn {
     }
 
     fn call(&mut self, mut request: Request<Body>) -> Self::Future {
-        let this = self.clone();
-        let again = this.session.renewal.as_ref().and_then(|_| copy(&request));
-        let (shown, http) = this.dressed(&mut request);
+        let (shown, http) = self.dressed(&mut request);
         Box::pin(async move {
-            let answer = http.oneshot(request).await?;
-            // A request that is answered by 401 was not looked at: it may be repeated whatever it is.
-            let refused = answer.status() == StatusCode::UNAUTHORIZED;
-            let Some(mut again) = again.filter(|_| refused) else { return Ok(answer) };
-            if !this.session.renew(shown).await {
-                return Ok(answer);
-            }
-            let (_, http) = this.dressed(&mut again);
-            http.oneshot(again).await
+            let mut answer = http.oneshot(request).await?;
+            answer.extensions_mut().insert(shown);
+            Ok(answer)
         })
     }
 }

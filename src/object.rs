@@ -28,6 +28,12 @@ pub const INVENTORY: &str = "k8s-token.massdriver.cloud/inventory";
 pub const TAKEN_OVER: &str = "k8s-token.massdriver.cloud/taken-over";
 /// Annotation of the ServiceAccount: the number of the newest token Secret, written before that Secret is made.
 pub const GENERATION: &str = "k8s-token.massdriver.cloud/token-generation";
+/// Annotation of the ServiceAccount: the number of the token Secret that the newest one replaces, written where it does
+/// not follow from the newest number. That Secret may be gone by now.
+pub const REPLACED: &str = "k8s-token.massdriver.cloud/token-replaced";
+/// Label of a token Secret: the day of its last use, written by the API server when the token is used
+/// (LegacyServiceAccountTokenTracking, of every server that has SelfSubjectReview).
+pub const LAST_USED: &str = "kubernetes.io/legacy-token-last-used";
 
 /// Annotation of the ServiceAccount: which instance of the platform it is of. It tells an instance whose home namespace
 /// was changed from a namesake.
@@ -270,6 +276,18 @@ impl Live {
     #[must_use]
     pub fn generation(&self) -> Option<u32> {
         self.annotations.get(GENERATION)?.parse().ok()
+    }
+
+    /// The number of the token Secret that the newest one replaces, where the ServiceAccount records it.
+    #[must_use]
+    pub fn replaced(&self) -> Option<u32> {
+        self.annotations.get(REPLACED)?.parse().ok()
+    }
+
+    /// True when the API server has accepted the token of this Secret at least once.
+    #[must_use]
+    pub fn was_used(&self) -> bool {
+        self.labels.contains_key(LAST_USED)
     }
 }
 

@@ -1,16 +1,17 @@
 //! The only writer of files: the artifact of `--output`, whole or not at all, and readable by nobody else.
 
 use std::{
-    fs::{self, File, OpenOptions},
-    io::{Error, ErrorKind, Write as _},
+    fs::{self, OpenOptions},
+    io::{Error, Write as _},
     os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
 };
 
+use tempfile::{Builder, NamedTempFile};
+
 /// A file that can be written.
 pub struct OutputFile {
     target: PathBuf,
-    draft: PathBuf,
 }
 
 impl OutputFile {
@@ -20,16 +21,12 @@ impl OutputFile {
     /// Why not.
     pub fn prepare(target: &Path) -> Result<Self, Error> {
         // A link stays one, with its target replaced; a device or a pipe must not become a file.
-        let target = &fs::canonicalize(target).unwrap_or_else(|_| target.to_owned());
-        if fs::symlink_metadata(target).is_ok_and(|found| !found.is_file()) {
+        let target = fs::canonicalize(target).unwrap_or_else(|_| target.to_owned());
+        if fs::symlink_metadata(&target).is_ok_and(|found| !found.is_file()) {
             return Err(Error::other("exists and is not a regular file; - is standard output"));
         }
-        let mut draft = std::ffi::OsString::from(".");
-        draft.push(target.file_name().ok_or_else(|| Error::other("not the path of a file"))?);
-        draft.push(format!(".{}", std::process::id()));
-        let file = Self { draft: target.with_file_name(draft), target: target.to_owned() };
-        file.open()?;
-        file.discard();
+        let file = Self { target };
+        file.draft()?.close()?;
         Ok(file)
     }
 
@@ -38,28 +35,58 @@ impl OutputFile {
     /// # Errors
     /// Why not; nothing is left then.
     pub fn commit(self, content: &str) -> Result<(), Error> {
-        let written = self.open().and_then(|mut draft| {
-            draft.write_all(content.as_bytes())?;
-            draft.sync_all()?;
-            fs::rename(&self.draft, &self.target)
-        });
-        written.inspect_err(|_| self.discard())
+        let mut draft = self.draft()?;
+        draft.write_all(content.as_bytes())?;
+        draft.as_file().sync_all()?;
+        draft.persist(&self.target)?;
+        Ok(())
     }
 
-    fn open(&self) -> Result<File, Error> {
-        let create = || OpenOptions::new().write(true).create_new(true).mode(0o600).open(&self.draft);
-        create().or_else(|error| match error.kind() {
-            // Of a process of the same number that was killed: in a container that is every one.
-            ErrorKind::AlreadyExists => {
-                self.discard();
-                create()
-            }
-            _ => Err(error),
-        })
+    /// A new file beside its place that nobody else can read. Its name is unpredictable: in containers on one volume
+    /// all processes have the same number.
+    fn draft(&self) -> Result<NamedTempFile, Error> {
+        let name = self.target.file_name().ok_or_else(|| Error::other("not the path of a file"))?;
+        let mut prefix = std::ffi::OsString::from(".");
+        prefix.push(name);
+        prefix.push(".");
+        let directory = self.target.parent().filter(|parent| !parent.as_os_str().is_empty());
+        let create = |path: &Path| OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
+        Builder::new().prefix(&prefix).make_in(directory.unwrap_or(Path::new(".")), create)
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::disallowed_methods, reason = "tests look at what was written")]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    #[test]
+    fn two_drafts_of_one_process_for_one_file_do_not_touch_each_other() {
+        let directory = tempfile::tempdir().unwrap();
+        let target = directory.path().join("artifact.json");
+        let [one, other] = [0, 1].map(|_| OutputFile::prepare(&target).unwrap());
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0, "nothing is left of the trial");
+        let draft = one.draft().unwrap();
+        OutputFile::prepare(&target).unwrap().commit("another").unwrap();
+        assert!(draft.path().exists(), "another run leaves this draft alone");
+        drop(draft);
+        one.commit("one").unwrap();
+        other.commit("other").unwrap();
+        assert_eq!(fs::read_to_string(&target).unwrap(), "other");
+        assert_eq!(fs::metadata(&target).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
     }
 
-    #[expect(clippy::disallowed_methods, reason = "takes back its own draft")]
-    fn discard(&self) {
-        let _ = fs::remove_file(&self.draft);
+    #[test]
+    fn a_file_that_cannot_be_written_is_refused_in_the_words_of_the_system() {
+        let directory = tempfile::tempdir().unwrap();
+        let absent = directory.path().join("absent/artifact.json");
+        let error = OutputFile::prepare(&absent).err().unwrap().to_string();
+        assert!(error.contains("No such file or directory") && !error.contains("artifact"), "{error}");
+        assert!(OutputFile::prepare(Path::new("/")).is_err());
+        fs::create_dir(directory.path().join("directory")).unwrap();
+        assert!(OutputFile::prepare(&directory.path().join("directory")).is_err());
     }
 }

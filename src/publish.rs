@@ -81,11 +81,12 @@ impl<'a> Publisher<'a> {
         }
     }
 
-    /// Publishes the artifact. A repeat replaces what was published before.
+    /// Publishes the artifact. A repeat replaces what was published before; true when the platform says that an
+    /// earlier deployment had published something.
     ///
     /// # Errors
     /// The platform's refusal, without a word of the artifact.
-    pub async fn publish(&self, title: &str, artifact: &Artifact) -> Result<(), Failure> {
+    pub async fn publish(&self, title: &str, artifact: &Artifact) -> Result<bool, Failure> {
         const DOING: &str = "publishing the artifact";
 
         let payload = artifact.document();
@@ -108,11 +109,11 @@ impl<'a> Publisher<'a> {
             for id in &self.platform.resource_ids {
                 let replaced = self.send(DOING, Method::PUT, &record(collection, id), Some(&body)).await?;
                 if !replaced.route_is_missing() {
-                    return self.granted(DOING, &replaced);
+                    return self.granted(DOING, &replaced).map(|()| true);
                 }
             }
         }
-        self.granted(DOING, &answer)
+        self.granted(DOING, &answer).map(|()| answer.is_of_an_earlier_record())
     }
 
     /// Takes the record back under whichever of its names the platform knows it; false when it knows none.
@@ -334,6 +335,17 @@ impl Answer {
         }
     }
 
+    /// True when the record is older than this publication, repeats of it included. Platforms before late 2026 do not
+    /// say how old one is.
+    fn is_of_an_earlier_record(&self) -> bool {
+        let document: Value = serde_json::from_str(&self.text).unwrap_or_default();
+        let time = |key: &str| document.get(key)?.as_str()?.parse::<jiff::Timestamp>().ok();
+        let times = time("created_at").zip(time("updated_at"));
+        times.is_some_and(|(created, updated)| {
+            updated.duration_since(created).unsigned_abs() > TIME && updated > created
+        })
+    }
+
     /// The platform's own words: `{"error": ".."}`, `{"errors": {"field": [".."]}}`, or whatever text came. A document
     /// of another form may repeat what was sent, and is not quoted.
     fn message(&self) -> String {
@@ -428,6 +440,18 @@ mod tests {
     #[case("", "")]
     fn error_bodies_are_read_in_every_form(#[case] text: &str, #[case] expected: &str) {
         assert_eq!(answer(422, None, text).message(), expected);
+    }
+
+    #[rstest]
+    #[case::made_now("2026-09-01T00:00:00Z", "2026-09-01T00:00:00Z", false)]
+    #[case::made_by_an_earlier_try("2026-09-01T00:00:00Z", "2026-09-01T00:00:59Z", false)]
+    #[case::made_by_an_earlier_deployment("2026-09-01T00:00:00.123456Z", "2026-09-02T00:00:00+00:00", true)]
+    #[case::nonsense("2026-09-02T00:00:00Z", "2026-09-01T00:00:00Z", false)]
+    #[case::no_time("yesterday", "2026-09-01T00:00:00Z", false)]
+    fn the_platform_says_how_old_a_record_is(#[case] created: &str, #[case] updated: &str, #[case] is_earlier: bool) {
+        let text = json!({"created_at": created, "updated_at": updated}).to_string();
+        assert_eq!(answer(201, None, &text).is_of_an_earlier_record(), is_earlier);
+        assert!(!answer(201, None, "").is_of_an_earlier_record());
     }
 
     #[rstest]

@@ -387,9 +387,10 @@ impl Report {
         out.flush()
     }
 
-    /// Prints a text of our own, such as the help.
+    /// Prints the help, or what is wrong with the command line: lines that can quote an argument.
     pub fn text(&self, text: &str, to_stdout: bool) {
         let stream = if to_stdout { &self.out } else { &self.log };
+        let text: String = self.redactor.sweep(text).lines().map(|line| one_line(line) + "\n").collect();
         let _ = stream.borrow_mut().write_all(text.as_bytes());
     }
 

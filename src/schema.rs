@@ -68,10 +68,13 @@ impl Schema {
                     .collect()
             }
             kind => {
-                let finding = one(describe(kind));
-                vec![match self.message(error) {
-                    Some(message) => finding.help(message),
-                    None => finding,
+                vec![match (kind, self.message(error)) {
+                    // A regular expression explains nothing beside a sentence that does.
+                    (ValidationErrorKind::Pattern { .. }, Some(message)) => {
+                        one("does not have the required form".to_owned()).help(message)
+                    }
+                    (kind, Some(message)) => one(describe(kind)).help(message),
+                    (kind, None) => one(describe(kind)),
                 }]
             }
         }
@@ -191,6 +194,20 @@ mod tests {
         let rule = json!({"verbs": ["get"], "nonResourceURLs": ["/metrics"]});
         let expected = [("/rules/0", "the field `namespaces` is missing (required). URLs are in no namespace")];
         tells(&told(&json!({"namespace": "a", "rules": [rule]})), &expected);
+    }
+
+    #[test]
+    fn pattern_with_a_sentence_of_the_schema_shows_the_sentence_only() {
+        let rule = json!({"apiGroups": ["apps/v1"], "resources": ["Pod"], "verbs": ["get"]});
+        let told = told(&json!({"namespace": "a", "rules": [rule]}));
+        let expected = [
+            ("/rules/0/apiGroups/0", "does not have the required form (pattern). An API group has no version"),
+            ("/rules/0/resources/0", "does not have the required form (pattern). A resource is the plural"),
+        ];
+        tells(&told, &expected);
+        assert!(!told.iter().any(|(_, text)| text.contains('^')), "{told:?}");
+        let foreign = Schema::new(json!({"pattern": "^a+$"})).unwrap().check("", &json!("b"));
+        assert_eq!(foreign[0].message, "does not match the pattern ^a+$ (pattern)");
     }
 
     #[test]

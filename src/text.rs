@@ -21,6 +21,16 @@ pub fn one_line(text: &str) -> String {
     text.chars().map(printable).collect()
 }
 
+/// What is wrong with a value that [`is_masked`], and what to do.
+pub const MASKED: &str = "holds the word that kubectl prints instead of a secret: print the kubeconfig once more with \
+                          `kubectl config view --raw`";
+
+/// True for what `kubectl config view` prints instead of a secret or of data, unless it is asked for `--raw`.
+#[must_use]
+pub fn is_masked(text: &str) -> bool {
+    matches!(text.trim(), "DATA+OMITTED" | "REDACTED")
+}
+
 /// True for a key of somebody's document that can be shown as it is.
 #[must_use]
 pub fn presentable(key: &str) -> bool {

@@ -167,7 +167,7 @@ impl<R, E: Error + 'static> Policy<Request<Body>, R, E> for Unprocessed {
 }
 
 /// The same request once more, unless its body is gone once it is read.
-pub fn copy(request: &Request<Body>) -> Option<Request<Body>> {
+fn copy(request: &Request<Body>) -> Option<Request<Body>> {
     let mut copy = Request::new(request.body().try_clone()?);
     *copy.method_mut() = request.method().clone();
     *copy.uri_mut() = request.uri().clone();

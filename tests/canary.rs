@@ -228,21 +228,28 @@ fn what_the_cluster_says_of_a_token_is_not_repeated_not_even_in_part() {
     let role = paths(&near.namespace)[1].clone();
     let secrets = [Canary::new("parent", &parent.token), Canary::new("issued", &issued)];
     // Which answers are replaced: the first and the later ones about the Role, the version, who the holder is.
-    let said = |action: &str, echoed: &[(&'static str, Verdict)]| -> String {
-        let (role, echoed, mut looks) = (role.clone(), echoed.to_vec(), 0);
-        let proxy = InterceptingProxy::start(cp, move |request| {
-            looks += usize::from(request.path == role);
-            let place = match request.path.as_str() {
-                path if path == role && looks == 1 => "first",
-                path if path == role => "later",
-                path if path.contains("/selfsubjectreviews") => "holder",
-                path => path,
-            };
-            echoed.iter().find(|(at, _)| *at == place).map_or(Verdict::Forward, |(_, verdict)| verdict.clone())
-        });
-        let far = Instance::new(&parent.by_way_of(&proxy.server()), &near.namespace);
-        both(&far.ask(action, &["--timeout", "8"]))
-    };
+    let said =
+        |action: &str, echoed: &[(&'static str, Verdict)]| -> String {
+            let (role, echoed, mut looks) = (role.clone(), echoed.to_vec(), 0);
+            // The first who asks who they are is the parent, but for a decommission.
+            let mut parent_asked = action == "decommission";
+            let proxy =
+                InterceptingProxy::start(cp, move |request| {
+                    looks += usize::from(request.path == role);
+                    let place =
+                        match request.path.as_str() {
+                            path if path == role && looks == 1 => "first",
+                            path if path == role => "later",
+                            path if path.contains("/selfsubjectreviews") => {
+                                if std::mem::replace(&mut parent_asked, true) { "holder" } else { "parent" }
+                            }
+                            path => path,
+                        };
+                    echoed.iter().find(|(at, _)| *at == place).map_or(Verdict::Forward, |(_, verdict)| verdict.clone())
+                });
+            let far = Instance::new(&parent.by_way_of(&proxy.server()), &near.namespace);
+            both(&far.ask(action, &["--timeout", "8"]))
+        };
     let plain = |status: u16, text: &str| Verdict::Reply(status, Vec::new(), text.to_owned());
     for text in echoes(&parent.token) {
         let retried = said("plan", &[("first", plain(503, &text)), ("later", Verdict::refusal(422, "Invalid", &text))]);

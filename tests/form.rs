@@ -384,7 +384,7 @@ fn opened_again() -> Vec<Row> {
             })),
         ),
         saved("saved: namespaces empty", rule(&json!({ "namespaces": [] })), Refused(&["/rules/0/namespaces"])),
-        saved("saved: group null", rule(&json!({ "apiGroups": [null] })), Refused(&["/rules/0/apiGroups/0"])),
+        saved("saved: group null", rule(&json!({ "apiGroups": [null] })), Stopped(&["/rules/0/apiGroups/0"])),
         saved(
             "saved: ClusterRole twice",
             json!({

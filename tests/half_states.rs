@@ -18,7 +18,7 @@ use std::{
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde_json::{Value, json};
-use support::{Instance, NAME, OBJECT, Ran, paths, status};
+use support::{Instance, NAME, OBJECT, Ran, paths, status, told};
 use testbed::{ControlPlane, Grant, InterceptingProxy, Persona, Verdict, eventually, rule};
 
 /// How many cells are worked on at the same time: most of their time they wait for a token to be forgotten.
@@ -397,8 +397,9 @@ impl Site {
         let mut said = vec![ran.code.to_string()];
         let error = document["error"]["code"].as_str();
         said.extend(error.map(str::to_owned));
+        let told = told(&document);
         let mut findings: BTreeMap<&str, usize> = BTreeMap::new();
-        for finding in document["findings"].as_array().unwrap() {
+        for finding in &told {
             *findings.entry(finding["code"].as_str().unwrap()).or_default() += 1;
         }
         if let Some(known) = error {
@@ -660,7 +661,7 @@ fn a_namesake_in_another_namespace_is_another_instance() {
     };
     let before = (site.state(), theirs.state());
     let document = run("provision").expect_code(0).document();
-    assert_eq!(document["findings"], json!([]));
+    assert!(told(&document).is_empty(), "{document:#}");
     run("decommission").expect_code(0);
     assert_eq!((site.state(), theirs.state()), before);
     site.act("decommission").expect_code(0);
@@ -688,9 +689,9 @@ fn a_parent_that_may_not_search_the_cluster_is_none_the_worse() {
     site.namespace.clone_from(&former);
     site.move_to(&home);
     let document = site.act("provision").expect_code(0).document();
-    assert_eq!(document["findings"], json!([]), "no word of what nobody needs");
+    assert!(told(&document).is_empty(), "no word of what nobody needs: {document:#}");
     let document = site.act("decommission").expect_code(0).document();
-    let findings = document["findings"].as_array().unwrap();
+    let findings = told(&document);
     assert_eq!(findings.len(), 1, "{findings:?}");
     assert_eq!(findings[0]["code"], "not-searched");
     assert!(findings[0]["message"].as_str().unwrap().contains("serviceaccounts"), "{findings:?}");
@@ -709,8 +710,8 @@ fn a_former_home_that_may_not_be_cleared_is_told_and_stands_in_nobodys_way() {
     site.move_to(&home);
     for action in ["plan", "provision", "provision"] {
         let document = site.act(action).expect_code(0).document();
-        let codes: Vec<&str> =
-            document["findings"].as_array().unwrap().iter().map(|one| one["code"].as_str().unwrap()).collect();
+        let findings = told(&document);
+        let codes: Vec<&str> = findings.iter().map(|one| one["code"].as_str().unwrap()).collect();
         assert_eq!(codes, ["moved", "not-taken-back"], "{action}");
         assert!(!site.changes(&document).contains("@former"), "{action} says what it does");
     }
@@ -766,7 +767,7 @@ fn a_former_home_whose_list_of_places_cannot_be_read_is_remembered() {
     let mut goes = "-Role@former -RoleBinding@former -Secret@former";
     for action in ["plan", "provision", "provision"] {
         let document = site.act(action).expect_code(0).document();
-        let findings = document["findings"].as_array().unwrap();
+        let findings = told(&document);
         let codes: Vec<&str> = findings.iter().map(|one| one["code"].as_str().unwrap()).collect();
         assert_eq!(codes, ["moved", "not-taken-back"], "{action}");
         assert!(findings[1]["message"].as_str().unwrap().contains("cannot be read"), "{findings:?}");
@@ -802,7 +803,7 @@ fn a_binding_that_a_finalizer_holds_elsewhere_is_remembered_until_it_is_gone() {
     let mut settled = None;
     for _ in 0..2 {
         let document = site.act("provision").expect_code(0).document();
-        let finding = &document["findings"][0];
+        let finding = &told(&document)[0];
         assert_eq!(finding["code"], "not-taken-back", "{document:#}");
         assert!(finding["message"].as_str().unwrap().contains(HOLD), "{finding}");
         assert_eq!(status(cp(), &token, &reading), 200, "it still grants, which is what the finding says");
@@ -825,14 +826,14 @@ fn drift_names_the_fields_and_whoever_altered_them() {
     let site = Site::new();
     site.patch(BINDING, &json!({"subjects": [site.subject(OBJECT), site.subject("default")]}));
     let document = site.act("plan").document();
-    let finding = &document["findings"][0];
+    let finding = &told(&document)[0];
     assert_eq!((finding["code"].as_str(), finding["severity"].as_str()), (Some("drift"), Some("medium")));
     let message = finding["message"].as_str().unwrap();
     assert!(message.contains("/subjects/1") && message.contains("by testbed"), "{message}");
     site.patch(BINDING, &json!({"metadata": {"labels": {"md-project": "theirs"}}}));
     site.act("provision").expect_code(0);
     site.patch(ROLE, &json!({"metadata": {"labels": {"md-project": "theirs"}}}));
-    assert_eq!(site.act("plan").document()["findings"][0]["severity"], "low", "nothing that grants");
+    assert_eq!(told(&site.act("plan").document())[0]["severity"], "low", "nothing that grants");
 }
 
 #[test]

@@ -170,7 +170,8 @@ fn is_apply(request: &Intercepted, resource: &str) -> bool {
 #[case::denied(
     403,
     "Forbidden",
-    "roles \"x\" is forbidden: User \"u\" cannot patch resource \"roles\" in API group \"g\"",
+    "roles.rbac.authorization.k8s.io \"x\" is forbidden: User \"u\" cannot patch resource \"roles\" in API group \
+     \"rbac.authorization.k8s.io\" in the namespace \"n\"",
     "missing-permission"
 )]
 #[case::policy(403, "Forbidden", "admission webhook \"w\" denied the request: no", "refused")]
@@ -193,7 +194,11 @@ fn what_no_repeat_mends_is_asked_once(
     let cp = control_plane();
     let namespace = cp.namespace("final");
     let proxy = InterceptingProxy::start(cp, move |request| {
-        if is_apply(request, "roles") { Verdict::refusal(status, reason, message) } else { Verdict::Forward }
+        let mut verdict = Verdict::refusal(status, reason, message);
+        if let Verdict::Answer(_, status) = &mut verdict {
+            status["details"] = json!({"name": "x", "group": "rbac.authorization.k8s.io", "kind": "roles"});
+        }
+        if is_apply(request, "roles") { verdict } else { Verdict::Forward }
     });
     let ran = Instance::new(&cp.admin().by_way_of(&proxy.server()), &namespace).ask("provision", &[]);
     let error = error(&ran, code);

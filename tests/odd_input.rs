@@ -292,7 +292,7 @@ fn a_name_of_a_naming_convention_is_a_dns_subdomain_or_is_refused() {
         ("/params/md_metadata/name_prefix", json!("n".repeat(1 << 20)), "name", AT, "this one 1048576"),
         ("/params/md_metadata/name_prefix", json!(null), "name", AT, "must be of type string"),
         ("/params/md_metadata/name_prefix", json!(["S3CRET"]), "name", AT, "must be of type string"),
-        ("/params/md_metadata", json!({}), "name", "", "the instance has no name"),
+        ("/params/md_metadata", json!({}), "name", "/md_metadata", "`name_prefix`"),
         ("/params/md_metadata", json!(null), "name", "/md_metadata", "must be of type object"),
         ("/params/md_metadata", json!("S3CRET"), "name", "/md_metadata", "must be of type object"),
     ]);
@@ -471,7 +471,13 @@ fn a_config_of_the_wrong_form_is_refused_at_its_place() {
         ("/config", json!([]), "schema", "-", "config.json must be of type object"),
         ("/config", json!("S3CRET"), "schema", "-", "config.json must be of type object"),
         ("/config/namespace", json!(7), "schema", "/namespace", "namespace of config.json: must be of type string"),
-        ("/config/namespace", json!("S3CRET"), "schema", "/namespace", "namespace of config.json: does not match"),
+        (
+            "/config/namespace",
+            json!("S3CRET"),
+            "schema",
+            "/namespace",
+            "namespace of config.json: does not have the required form",
+        ),
         ("/config/namespace", json!(""), "schema", "/namespace", "namespace of config.json: must not be empty"),
         ("/config/output_shape", json!("S3CRET"), "schema", "/output_shape", "must be auto, legacy or flat"),
         ("/config/output_shape", json!(7), "schema", "/output_shape", "must be auto, legacy or flat"),
@@ -1002,7 +1008,7 @@ fn unknown_members_are_passed_over_where_others_may_add_some() {
     ] {
         put(&mut instance, place, odd.clone());
     }
-    assert_eq!(instance.ask("plan", &[]).expect_code(0).document()["findings"], json!([]));
+    assert!(support::told(&instance.ask("plan", &[]).expect_code(0).document()).is_empty());
     let long = "S3CRET".repeat(10);
     for place in
         ["/params/new", "/params/Rules", "/config/output_shap", "/config/release_name", "/config/kubernetes_cluster"]

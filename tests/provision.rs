@@ -270,6 +270,24 @@ fn the_artifact_works_in_kubectl_as_a_kubeconfig() {
 }
 
 #[test]
+fn two_runs_at_once_for_one_output_file_leave_it_whole_and_no_draft() {
+    let cp = control_plane();
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("artifact.json");
+    let instances = ["output", "output"].map(|stem| Instance::new(cp.admin(), &cp.namespace(stem)));
+    let runs: Vec<_> = instances
+        .iter()
+        .map(|instance| support::start(instance, "provision", &["--output", file.to_str().unwrap()]))
+        .collect();
+    for run in runs {
+        support::finish(run).expect_code(0);
+    }
+    let artifact: Value = serde_json::from_str(&std::fs::read_to_string(&file).unwrap()).unwrap();
+    assert!(instances.iter().any(|instance| artifact["namespace"] == *instance.namespace), "{}", artifact["namespace"]);
+    assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1, "a draft is left");
+}
+
+#[test]
 fn the_output_file_is_private_and_whole() {
     use std::os::unix::fs::PermissionsExt as _;
 
@@ -359,6 +377,54 @@ fn the_artifact_says_its_namespace_where_its_type_has_one(
 }
 
 #[test]
+fn metric_names_in_a_rule_are_granted_as_rbac_takes_them() {
+    let cp = control_plane();
+    let names = ["datadogmetric@shop:queue", "s1-kafka-topicName", "pods/http_requests|rate", "\u{fc}ber"];
+    let rules = json!([{"apiGroups": ["external.metrics.k8s.io"], "resources": names, "verbs": ["get", "list"]}]);
+    let instance = Instance::new(cp.admin(), &cp.namespace("metrics")).rules(&rules);
+    instance.act("plan").expect_code(0);
+    let token = token_of(&instance.provision());
+    let allowed = |name: &str| {
+        let path = format!("/apis/external.metrics.k8s.io/v1beta1/namespaces/{}/{name}", instance.namespace);
+        status(cp, &token, &path)
+    };
+    assert_eq!(allowed("datadogmetric@shop:queue"), 404, "authorized, and there is no such API here");
+    assert_eq!(allowed("datadogmetric@shop:other"), 403);
+    instance.act("provision").expect_code(0);
+    instance.act("decommission").expect_code(0);
+}
+
+#[rstest]
+#[case::flat(Shape::Bare, "")]
+#[case::legacy(Shape::Legacy, "data/")]
+fn artifact_type_that_describes_a_token_and_a_ca_fits_the_credential(#[case] shape: Shape, #[case] home: &str) {
+    let cp = control_plane();
+    let instance = Instance::of_era(cp.admin(), &cp.namespace("described"), Era::Dependencies, shape);
+    let mut kind = json!({
+        "authentication": {
+            "required": ["cluster", "user"],
+            "properties": {
+                "cluster": {"properties": {"certificate-authority-data": {"pattern": "^LS0tLS1CRUdJTi", "minLength": 600}}},
+                "user": {"properties": {"token": {
+                    "pattern": r"^[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+$", "minLength": 400, "maxLength": 2000,
+                }}},
+            },
+        },
+    });
+    if !home.is_empty() {
+        kind = json!({"data": {"required": ["authentication"], "properties": kind}});
+    }
+    let required: Vec<&String> = kind.as_object().unwrap().keys().collect();
+    let schema = json!({"properties": {"token": {"required": required, "properties": kind}}});
+    std::fs::create_dir(instance.path("bundle")).unwrap();
+    std::fs::write(instance.path("bundle/schema-artifacts.json"), schema.to_string()).unwrap();
+    instance.act("plan").expect_code(0);
+    let artifact = instance.provision();
+    let token = artifact.pointer(&format!("/{home}authentication/user/token")).and_then(Value::as_str);
+    assert_eq!(token.map(|token| token.split('.').count()), Some(3));
+}
+
+#[test]
 fn a_kubeconfig_with_a_client_certificate_is_as_good_as_a_connection() {
     let cp = control_plane();
     let namespace = cp.namespace("kubeconfig");
@@ -425,11 +491,13 @@ fn a_binding_of_ours_to_another_role_is_made_again() {
 
 /// The log with everything blanked that differs from run to run, and blanks drawn together.
 fn story(log: &str, namespace: &str) -> String {
+    let cp_version = control_plane().version();
     let line = |line: &str| {
         let words = line.split(' ').filter(|word| !word.is_empty()).map(|word| match word {
             word if word.starts_with("sha256:") => "sha256:#".to_owned(),
             word if word.parse::<u64>().is_ok_and(|_| !line.contains("allowed")) => "#".to_owned(),
             word if word.contains("127.0.0.1") => "URL".to_owned(),
+            word if word == cp_version => "v#".to_owned(),
             word => word.replace(namespace, "team-a"),
         });
         let words: Vec<String> = words.collect();

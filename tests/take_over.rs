@@ -274,7 +274,7 @@ fn a_dead_token_is_replaced_on_the_way() {
     cp.merge_patch(&paths(&instance.namespace)[3], &data);
     let ran = instance.ask("provision", &["--publish"]).expect_code(0);
     let document = ran.document();
-    let findings = document["findings"].as_array().unwrap();
+    let findings = support::told(&document);
     let codes: Vec<&str> = findings.iter().map(|one| one["code"].as_str().unwrap()).collect();
     assert_eq!(codes, ["adopt", "parent-exposed", "drift"], "{}", ran.stderr);
     assert_eq!(revisions(&instance.namespace, NAME).len(), 0);

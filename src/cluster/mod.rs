@@ -10,20 +10,21 @@ mod warning;
 pub use refusal::{denied, needed, not_grantable, summary};
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     pin::Pin,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
+use futures_util::future::join_all;
 use http_body_util::BodyExt as _;
 use kube::{
     Client, Config,
     api::{DeleteParams, GetParams, ListParams, Patch, PatchParams, PostParams, Preconditions},
     client::{Body, ConfigExt as _},
     config::AuthInfo,
-    core::{Request, Status, request::Error as Unbuilt},
+    core::{Request, request::Error as Unbuilt},
 };
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use rustls::{client::ResolvesClientCert, pki_types::ServerName};
@@ -34,9 +35,10 @@ use tower::ServiceBuilder;
 
 use crate::{
     connection::{CaBundle, Connection, Login},
-    credential::{Identity, Review},
+    credential::{Identity, Review, Verdict},
+    defaults::{self, Stock},
     error::{Code, Failure},
-    login::{Credentials, LoggedIn, Session},
+    login::{Credentials, Generation, LoggedIn, Session},
     name::Namespace,
     object::{Kind, Live, MANAGED_BY, MANAGER, Manifest, Reference, held_by},
     observed::{Presence, Seen},
@@ -49,7 +51,7 @@ use crate::{
     tls::{Fault as TlsFault, Roots, Tls, Witness},
     transport::{self, ANSWER, Target as Peer, Trouble, USER_AGENT},
 };
-use refusal::{Attempt, Refusal};
+use refusal::{Attempt, Refusal, Status};
 
 /// Time for the token controller.
 const TOKEN: Duration = Duration::from_secs(60);
@@ -70,6 +72,7 @@ const NOWHERE: &str = "-";
 /// An open connection to one API server as one user.
 pub struct Cluster<'a> {
     client: Client,
+    session: Arc<Session>,
     turns: Semaphore,
     server: String,
     patience: Patience<'a>,
@@ -198,12 +201,12 @@ impl<'a> Line<'a> {
             .layer(self.config.base_uri_layer())
             .layer(extra)
             .map_err(tower::BoxError::from)
-            .service(LoggedIn::new(session, self.http));
+            .service(LoggedIn::new(Arc::clone(&session), self.http));
         let client = Client::new(service, self.config.default_namespace);
         let turns = Semaphore::new(AT_ONCE);
         let verified_by = self.witness.certificate().and_then(CaBundle::of);
         let Self { server, patience, protocol, witness, .. } = self;
-        Ok(Cluster { client, turns, server, patience, witness, protocol, verified_by })
+        Ok(Cluster { client, session, turns, server, patience, witness, protocol, verified_by })
     }
 
     fn trouble(&self, error: &kube::Error) -> Failure {
@@ -254,14 +257,28 @@ impl<'a> Cluster<'a> {
         }
     }
 
-    /// The server's version, as in `v1.36.3`.
+    /// The server's version, as in `v1.37.2`.
     ///
     /// # Errors
     /// Why that could not be asked.
     pub async fn version(&self) -> Result<String, Failure> {
-        let attempt = self.attempt("asking for the server's version", "get", None);
-        let request = http::Request::get("/version").body(Vec::new()).map_err(Unbuilt::BuildRequest);
+        const PATH: &str = "/version";
+
+        let attempt =
+            Attempt { target: Some(Target::Url(PATH)), ..self.attempt("asking for the server's version", "get", None) };
+        let request = http::Request::get(PATH).body(Vec::new()).map_err(Unbuilt::BuildRequest);
         Ok(text(&self.send(&attempt, request).await?, "/gitVersion"))
+    }
+
+    /// The keys that the server publishes for tokens of ServiceAccounts, by name.
+    ///
+    /// # Errors
+    /// Why that could not be asked.
+    pub async fn signing_keys(&self) -> Result<Vec<String>, Failure> {
+        let attempt = self.attempt("asking for the server's signing keys", "get", None);
+        let request = http::Request::get("/openid/v1/jwks").body(Vec::new()).map_err(Unbuilt::BuildRequest);
+        let answer = self.send(&attempt, request).await?;
+        Ok(list(&answer, "/keys").iter().map(|key| shown(&text(key, "/kid"), 80)).collect())
     }
 
     /// An object, if it is there.
@@ -353,10 +370,9 @@ impl<'a> Cluster<'a> {
         });
         let parameters = PostParams { field_manager: Some(MANAGER.to_owned()), ..PostParams::default() };
         let request = collection(&reference).create(&parameters, body.to_string().into_bytes());
-        match self.send(&attempt, request).await {
-            Ok(_) => Ok(()),
-            Err(failure) if failure.code == Code::Conflict => Ok(()),
-            Err(failure) => Err(failure),
+        match self.exchange(&attempt, request).await? {
+            Err(refusal) if !refusal.is_presence() => Err(attempt.failed(&refusal)),
+            _ => Ok(()),
         }
     }
 
@@ -367,15 +383,29 @@ impl<'a> Cluster<'a> {
     /// # Errors
     /// Why not.
     pub async fn apply(&self, manifest: &Manifest, live: Option<&Live>) -> Result<Live, Failure> {
-        self.patch("applying", manifest, live, PatchParams::apply(MANAGER)).await
+        let attempt = Attempt { stores: true, ..self.attempt("applying", "patch", Some(&manifest.reference)) };
+        match self.exchange(&attempt, patch(manifest, live, PatchParams::apply(MANAGER))).await? {
+            Ok(object) => Ok(Seen::of(&object).live),
+            Err(refusal) if refusal.is_own_doing() => {
+                let found = self.already_applied(manifest, live).await;
+                self.settled(&attempt, &refusal, found.map_err(|failure| Failure { unsettled: true, ..failure })?)
+            }
+            Err(refusal) => Err(attempt.failed(&refusal)),
+        }
     }
 
-    /// The same, without anything being stored: what the server would make of it.
+    /// The same, without anything being stored: what the server would make of it; none where an admission webhook
+    /// cannot be asked without consequences.
     ///
     /// # Errors
     /// Why it would be refused.
-    pub async fn dry_run(&self, manifest: &Manifest, live: Option<&Live>) -> Result<Live, Failure> {
-        self.patch("trying to apply", manifest, live, PatchParams::apply(MANAGER).dry_run()).await
+    pub async fn dry_run(&self, manifest: &Manifest, live: Option<&Live>) -> Result<Option<Live>, Failure> {
+        let attempt = self.attempt("trying to apply", "patch", Some(&manifest.reference));
+        match self.exchange(&attempt, patch(manifest, live, PatchParams::apply(MANAGER).dry_run())).await? {
+            Ok(object) => Ok(Some(Seen::of(&object).live)),
+            Err(refusal) if refusal.is_untried() => Ok(None),
+            Err(refusal) => Err(attempt.failed(&refusal)),
+        }
     }
 
     /// Replaces the managed fields of an object and changes nothing else, unless somebody has written since we looked.
@@ -409,39 +439,6 @@ impl<'a> Cluster<'a> {
         }
     }
 
-    async fn patch(
-        &self,
-        doing: &str,
-        manifest: &Manifest,
-        live: Option<&Live>,
-        parameters: PatchParams,
-    ) -> Result<Live, Failure> {
-        let reference = &manifest.reference;
-        let mut parameters = parameters.validation_strict();
-        let mut body = manifest.body.clone();
-        let version = match live {
-            Some(live) => {
-                parameters = parameters.force();
-                body["metadata"]["uid"] = json!(live.uid);
-                live.resource_version.as_str()
-            }
-            // The server compares it with that of an object that is there, and makes one that is not: no object has
-            // this version, which etcd gives to its first key.
-            None => "1",
-        };
-        body["metadata"]["resourceVersion"] = json!(version);
-        let attempt = Attempt { stores: !parameters.dry_run, ..self.attempt(doing, "patch", Some(reference)) };
-        let request = collection(reference).patch(&segment(reference), &parameters, &Patch::Apply(&body));
-        match self.exchange(&attempt, request).await? {
-            Ok(object) => Ok(Seen::of(&object).live),
-            Err(refusal) if attempt.stores && refusal.is_own_doing() => {
-                let found = self.already_applied(manifest, live).await;
-                self.settled(&attempt, &refusal, found.map_err(|failure| Failure { unsettled: true, ..failure })?)
-            }
-            Err(refusal) => Err(attempt.failed(&refusal)),
-        }
-    }
-
     /// A conflict that may have been our own doing: `found` is the object if it was.
     fn settled(&self, attempt: &Attempt<'_>, refusal: &Refusal, found: Option<Live>) -> Result<Live, Failure> {
         let Some(live) = found else { return Err(Failure { unsettled: false, ..attempt.failed(refusal) }) };
@@ -459,7 +456,7 @@ impl<'a> Cluster<'a> {
                 return Ok(None);
             }
             match Box::pin(self.dry_run(manifest, Some(&live))).await {
-                Ok(again) => return Ok(Some(live).filter(|live| again == *live)),
+                Ok(again) => return Ok(Some(live).filter(|live| again.as_ref() == Some(live))),
                 Err(failure) if failure.code == Code::Conflict => {}
                 Err(_) => return Ok(None),
             }
@@ -533,7 +530,7 @@ impl<'a> Cluster<'a> {
     /// Who this connection is to the server.
     ///
     /// # Errors
-    /// Why that could not be asked; 401 when it is nobody.
+    /// Why that could not be asked; 401 when it is nobody, `too-old-server` when no one can ask.
     pub async fn identity(&self) -> Result<Identity, Failure> {
         const DOING: &str = "asking the server who the token is";
 
@@ -563,11 +560,23 @@ impl<'a> Cluster<'a> {
     ///
     /// # Errors
     /// Why that could not be asked.
-    pub async fn allowed(&self, atom: Atom<'_>) -> Result<bool, Failure> {
+    pub async fn allowed(&self, atom: Atom<'_>) -> Result<Verdict, Failure> {
+        self.verdict(atom, None).await
+    }
+
+    /// Whether a ServiceAccount may do one thing, as it is judged once it is there.
+    ///
+    /// # Errors
+    /// Why that could not be asked.
+    pub async fn allowed_to(&self, account: &Reference, atom: Atom<'_>) -> Result<Verdict, Failure> {
+        self.verdict(atom, Some(account)).await
+    }
+
+    async fn verdict(&self, atom: Atom<'_>, account: Option<&Reference>) -> Result<Verdict, Failure> {
         const DOING: &str = "asking the server for one permission";
 
         let verb = atom.verb;
-        let spec = match atom.target {
+        let mut spec = match atom.target {
             Target::Resource { group, resource, name } => {
                 let (resource, subresource) = resource.split_once('/').unwrap_or((resource, ""));
                 let name = name.unwrap_or_default();
@@ -579,23 +588,58 @@ impl<'a> Cluster<'a> {
             }
             Target::Url(url) => json!({"nonResourceAttributes": {"path": url, "verb": verb}}),
         };
-        let review =
-            self.review(DOING, "authorization.k8s.io", "SelfSubjectAccessReview", json!({"spec": spec})).await?;
-        Ok(review.pointer("/status/allowed") == Some(&Value::Bool(true)))
+        let kind = match account {
+            None => "SelfSubjectAccessReview",
+            Some(Reference { namespace, name, .. }) => {
+                let namespace = namespace.as_deref().unwrap_or_default();
+                spec["user"] = json!(format!("system:serviceaccount:{namespace}:{name}"));
+                let own = format!("system:serviceaccounts:{namespace}");
+                spec["groups"] = json!(["system:serviceaccounts", own, "system:authenticated"]);
+                "SubjectAccessReview"
+            }
+        };
+        let review = self.review(DOING, "authorization.k8s.io", kind, json!({"spec": spec})).await?;
+        let allowed = review.pointer("/status/allowed") == Some(&Value::Bool(true));
+        Ok(Verdict { allowed, reason: text(&review, "/status/reason") })
     }
 
-    /// A review, which the server answers for whoever asks.
+    /// The bindings that the server has made by itself, and the ClusterRoles that they name for every ServiceAccount.
+    ///
+    /// # Errors
+    /// Why they could not be read.
+    pub async fn stock(&self) -> Result<Stock, Failure> {
+        let place = Reference::at_cluster(Kind::ClusterRoleBinding, "");
+        let attempt = self.attempt("listing", "list", Some(&place));
+        // As the server remembers them, all in one answer.
+        let parameters = labelled(&format!("{}={}", defaults::STOCK.0, defaults::STOCK.1)).match_any();
+        let answer = self.send(&attempt, collection(&place).list(&parameters)).await?;
+        let bindings = list(&answer, "/items").iter().map(|it| (text(it, "/metadata/name"), Seen::of(it).live));
+        let bindings: Vec<_> = bindings.collect();
+        let roles = BTreeSet::from_iter(Stock::roles_of_everyone(&bindings)).into_iter().map(async |name| {
+            let role = self.get(&Reference::at_cluster(Kind::ClusterRole, &name)).await?;
+            Ok(role.map(|role| (name, role.live)))
+        });
+        let roles = Failure::all(join_all(roles).await)?.into_iter().flatten().collect();
+        Ok(Stock { bindings, roles })
+    }
+
+    /// A review; those of oneself the server answers for whoever asks.
     async fn review(&self, doing: &str, group: &str, kind: &str, mut question: Value) -> Result<Value, Failure> {
         let resource = format!("{}s", kind.to_lowercase());
-        let attempt = Attempt { review: Some((group, &resource)), ..self.attempt(doing, "create", None) };
+        let target = Target::Resource { group, resource: &resource, name: None };
+        let attempt = Attempt { target: Some(target), ..self.attempt(doing, "create", None) };
         question["apiVersion"] = json!(format!("{group}/v1"));
         question["kind"] = json!(kind);
         let reviews = Request::new(format!("/apis/{group}/v1/{resource}"));
-        self.send(&attempt, reviews.create(&PostParams::default(), question.to_string().into_bytes())).await
+        let request = reviews.create(&PostParams::default(), question.to_string().into_bytes());
+        self.exchange(&attempt, request).await?.map_err(|refusal| match refusal.status.code {
+            404 => too_old(doing, &format!("{kind} of {group}/v1")).on(self.server.as_str()),
+            _ => attempt.failed(&refusal),
+        })
     }
 
     const fn attempt<'b>(&'b self, doing: &'b str, verb: &'b str, object: Option<&'b Reference>) -> Attempt<'b> {
-        Attempt { doing, verb, object, review: None, stores: false, server: self.server.as_str() }
+        Attempt { doing, verb, object, target: None, stores: false, server: self.server.as_str() }
     }
 
     /// An object as the server has it, if it is there.
@@ -623,7 +667,7 @@ impl<'a> Cluster<'a> {
                 tries.begin();
                 let answer = self.once(request.clone()).await;
                 let fault = match &answer {
-                    Ok(Answer::Refusal(status, after)) => refusal::fault(status, *after),
+                    Ok(Answer::Refusal(status, after)) => status.fault(*after),
                     Ok(_) => None,
                     Err(trouble) => Fault::of_trouble(trouble),
                 };
@@ -649,6 +693,18 @@ impl<'a> Cluster<'a> {
         if turn.is_err() {
             return Err(Trouble::Timeout("no answer to earlier requests"));
         }
+        let (answer, login) = self.answer(request.clone()).await?;
+        match answer {
+            // Nothing was looked at: the same with another login is no repeat.
+            Answer::Refusal(status, _) if status.is_unknown_login() && self.session.renew(login).await => {
+                Ok(self.answer(request).await?.0)
+            }
+            answer => Ok(answer),
+        }
+    }
+
+    /// An answer, and the login that it was given to.
+    async fn answer(&self, request: http::Request<Vec<u8>>) -> Result<(Answer, Generation), Trouble> {
         let broken = |error: &(dyn std::error::Error + 'static)| Trouble::of(error).with(&self.witness);
         let answering = async {
             let answer = self.client.send(request.map(Body::from)).await.map_err(|error| broken(&error))?;
@@ -656,18 +712,19 @@ impl<'a> Cluster<'a> {
             let body = body.collect().await.map_err(|error| broken(&error))?.to_bytes();
             Ok((head, body))
         };
-        let answer = tokio::time::timeout(budget.at_most(ANSWER), answering).await;
+        let answer = tokio::time::timeout(self.patience.budget.at_most(ANSWER), answering).await;
         let (head, body) = answer.unwrap_or(Err(Trouble::Timeout("no answer")))?;
+        let login = head.extensions.get().copied().unwrap_or_default();
         let warnings = head.headers.get_all(http::header::WARNING).iter().filter_map(|header| header.to_str().ok());
         for text in warnings.flat_map(warning::texts) {
             self.patience.report.server_warning(&shown(&text, 300));
         }
-        if head.status.is_client_error() || head.status.is_server_error() {
-            let status = refusal::status(head.status.as_u16(), &String::from_utf8_lossy(&body));
-            return Ok(Answer::Refusal(Box::new(status), asked_for(&head.headers)));
+        if !head.status.is_success() {
+            let status = Status::read(head.status.as_u16(), &body);
+            return Ok((Answer::Refusal(Box::new(status), asked_for(&head.headers)), login));
         }
         let object = serde_json::from_slice::<Map<String, Value>>(&body);
-        Ok(object.map_or(Answer::Nonsense, |object| Answer::Object(Value::Object(object))))
+        Ok((object.map_or(Answer::Nonsense, |object| Answer::Object(Value::Object(object))), login))
     }
 }
 
@@ -695,6 +752,25 @@ const fn is_passing(failure: &Failure) -> bool {
 fn segment(reference: &Reference) -> String {
     const KEPT: AsciiSet = NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b':');
     utf8_percent_encode(&reference.name, &KEPT).to_string()
+}
+
+/// A server-side apply of our fields, over this object or where none is.
+fn patch(manifest: &Manifest, live: Option<&Live>, parameters: PatchParams) -> Built {
+    let mut parameters = parameters.validation_strict();
+    let mut body = manifest.body.clone();
+    let version = match live {
+        Some(live) => {
+            parameters = parameters.force();
+            body["metadata"]["uid"] = json!(live.uid);
+            live.resource_version.as_str()
+        }
+        // The server compares it with that of an object that is there, and makes one that is not: no object has this
+        // version, which etcd gives to its first key.
+        None => "1",
+    };
+    body["metadata"]["resourceVersion"] = json!(version);
+    let reference = &manifest.reference;
+    collection(reference).patch(&segment(reference), &parameters, &Patch::Apply(&body))
 }
 
 /// Where the objects of this kind and namespace are.
@@ -754,6 +830,16 @@ impl Seen {
         };
         Self { live, token, filled: !text(object, "/data/token").is_empty() }
     }
+}
+
+/// The server answered 404 for a review.
+#[must_use]
+pub fn too_old(doing: &str, review: &str) -> Failure {
+    let cause = format!(
+        "the server does not serve {review}, without which no credential can be proved: Kubernetes has it since 1.28, \
+         OpenShift since 4.15, unless --runtime-config or a gateway in between switches it off"
+    );
+    Failure::new(Code::TooOldServer, doing, cause)
 }
 
 /// Those that a selector of labels finds.

@@ -177,8 +177,8 @@ pub fn load(source: &Source, action: Action, environment: &Environment) -> (Inpu
                             context.terminal = params.as_os_str() != "-" && std::io::stdin().is_terminal();
                             ClusterInput::Kubeconfig(Box::new(context))
                         }
-                        Err(cause) => {
-                            reader.findings.push(Finding::refusal("connection", cause));
+                        Err(problems) => {
+                            reader.findings.extend(problems);
                             ClusterInput::Missing
                         }
                     }
@@ -214,15 +214,17 @@ pub fn credential(options: &VerifyOptions, environment: &Environment) -> (Inputs
     let mut reader = Reader { findings: Vec::new(), lenient: false };
     let VerifyOptions { artifact, params, name, .. } = options;
     let document = Document::read(artifact);
-    let cluster = match document.content.as_deref().ok().and_then(kubeconfig::recognized) {
-        Some(text) => match kubeconfig::parse(text, &document.name, artifact.parent().unwrap_or(artifact)) {
-            Ok(context) => ClusterInput::Kubeconfig(Box::new(context)),
-            Err(cause) => {
-                reader.findings.push(Finding::refusal("connection", cause));
-                ClusterInput::Missing
+    let cluster = match &document.content {
+        Ok(bytes) if kubeconfig::recognized(bytes) => {
+            match kubeconfig::parse(bytes, &document.name, artifact.parent().unwrap_or(artifact)) {
+                Ok(context) => ClusterInput::Kubeconfig(Box::new(context)),
+                Err(problems) => {
+                    reader.findings.extend(problems);
+                    ClusterInput::Missing
+                }
             }
-        },
-        None => reader.required(&document).map_or(ClusterInput::Missing, ClusterInput::Document),
+        }
+        _ => reader.required(&document).map_or(ClusterInput::Missing, ClusterInput::Document),
     };
     let params = params.as_ref().and_then(|path| reader.required(&Document::read(path))).unwrap_or_default();
     let (name, proxies) = (name.clone(), environment.proxies());

@@ -4,7 +4,7 @@ use secrecy::SecretString;
 
 use super::{Terms, check, connection, keep, name};
 use crate::{
-    cli::Action,
+    cli::{Action, Publishing},
     connection::{Connection, Login},
     finding::Finding,
     grant::Grant,
@@ -47,7 +47,7 @@ pub fn parse(inputs: &Inputs, has_params: bool, mut findings: Vec<Finding>) -> (
     } else if inputs.name.is_some() {
         named = name(inputs, &mut findings);
     }
-    let terms = Terms { action: Action::Plan, publish: false, timeout_seconds: None };
+    let terms = Terms { action: Action::Plan, publish: Publishing::Never, timeout_seconds: None };
     let connection = keep(&mut findings, connection(inputs, &terms)).map(|(connection, mut remarks)| {
         findings.append(&mut remarks);
         connection

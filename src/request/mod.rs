@@ -8,16 +8,16 @@ mod platform;
 pub use credential::{Credential, parse as credential};
 pub use platform::{FIELD, Platform};
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{borrow::Cow, collections::BTreeMap, time::Duration};
 
 use secrecy::SecretString;
 use serde_json::{Map, Value};
 
 use crate::{
-    artifact::Form,
-    cli::Action,
+    artifact::{self, Form},
+    cli::{Action, Publishing},
     connection::{self, Connection, Shape, Trust},
-    finding::{Finding, Severity},
+    finding::{Finding, Severity, add_new},
     grant::{Authority, Grant, Place, Scope},
     inputs::{ClusterInput, Inputs},
     inventory::Inventory,
@@ -112,7 +112,7 @@ pub struct Terms {
     /// What is to be done.
     pub action: Action,
     /// Whether the platform is told.
-    pub publish: bool,
+    pub publish: Publishing,
     /// The command line's bound on the whole run.
     pub timeout_seconds: Option<u64>,
 }
@@ -130,17 +130,21 @@ pub fn parse(inputs: &Inputs, terms: &Terms, mut findings: Vec<Finding>) -> Pars
         findings.append(&mut remarks);
         connection
     });
-    let platform = if terms.publish {
-        let name = params.as_ref().map_or("", |params| params.name.as_str());
-        keep(&mut findings, platform::parse(&inputs.platform, name, inputs.bundle.as_ref(), &inputs.proxies)).map(Some)
-    } else {
+    let platform = if terms.publish == Publishing::Never {
         Some(None)
+    } else {
+        let name = params.as_ref().map_or("", |params| params.name.as_str());
+        let bundle = inputs.bundle.as_ref();
+        let parsed = platform::parse(&inputs.platform, name, terms.publish, bundle, &inputs.proxies);
+        keep(&mut findings, parsed).map(Some)
     };
     let timeout = timeout(inputs, terms, &mut findings);
     let form = match (&params, &connection) {
         // Nothing is handed out, so nothing that is wrong with the form may keep a token alive.
         (Some(_), Some(connection)) if terms.action == Action::Decommission => Form::embedded(connection.shape),
-        (Some(params), Some(connection)) => form(inputs, connection, &params.namespace, &mut findings),
+        (Some(params), Some(connection)) => {
+            form(inputs, connection, &Names::of(&params.name, &params.namespace), &mut findings)
+        }
         _ => None,
     };
     let refused = findings.iter().any(|finding| finding.blocking);
@@ -306,11 +310,7 @@ fn check_params(inputs: &Inputs, document: &Value) -> Vec<Finding> {
     for (source, schema) in [("the embedded ", Some(&understood)), ("bundle/", inputs.params_schema.as_ref())] {
         let Some(schema) = schema else { continue };
         match Schema::new(schema.clone()) {
-            Ok(schema) => {
-                let more = schema.check("", document).into_iter();
-                let more: Vec<Finding> = more.filter(|finding| !findings.contains(finding)).collect();
-                findings.extend(more);
-            }
+            Ok(schema) => add_new(&mut findings, schema.check("", document)),
             Err(problem) => {
                 findings.push(Finding::refusal("schema", format!("{source}schema-params.json is {problem}")));
             }
@@ -341,7 +341,10 @@ fn name(inputs: &Inputs, findings: &mut Vec<Finding>) -> Option<InstanceName> {
             Finding::blocking("name", "/md_metadata", "md_metadata must be of type object: the name is in it")
         }
         None => {
-            Finding::blocking("name", "", "the instance has no name: --name, or md_metadata.name_prefix in the params")
+            // What is missing is reported where it would stand, by name.
+            let at = if inputs.params.get("md_metadata").is_some() { "/md_metadata" } else { "" };
+            let text = "the instance has no name: --name, or the field `name_prefix` of md_metadata in the params";
+            Finding::blocking("name", at, text)
         }
     };
     findings.push(problem);
@@ -376,7 +379,7 @@ fn connection(inputs: &Inputs, terms: &Terms) -> Result<(Connection, Vec<Finding
         ClusterInput::Missing => Err(Vec::new()), // the reader has said why
         ClusterInput::Document(document) => connection::from_document(document, inputs.config.get(connection::SLOT)),
         ClusterInput::Kubeconfig(context) => {
-            connection::from_kubeconfig(context).map(|connection| (connection, Vec::new()))
+            connection::from_kubeconfig(context).map(|connection| (connection, context.remarks.clone()))
         }
     }?;
     let refused = |text: String| vec![Finding::refusal("connection", text)];
@@ -386,7 +389,10 @@ fn connection(inputs: &Inputs, terms: &Terms) -> Result<(Connection, Vec<Finding
     }
     let host = connection.server.uri().host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
     connection.tls_server_name = connection.tls_server_name.filter(|name| name.to_str() != host);
-    if terms.publish && terms.action != Action::Decommission && connection.tls_server_name.is_some() {
+    if terms.publish != Publishing::Never
+        && terms.action != Action::Decommission
+        && connection.tls_server_name.is_some()
+    {
         let text = "the artifact cannot say a tls-server-name, and whoever gets it from the platform could not be told: \
                     publish with a server whose certificate is for its host";
         return Err(refused(text.to_owned()));
@@ -413,8 +419,9 @@ pub fn timeout_or(seconds: Option<u64>) -> Duration {
     seconds.map_or(TIMEOUT, Duration::from_secs)
 }
 
-/// Decides what the artifact looks like, and proves with a made-up token that it will fit its schema.
-fn form(inputs: &Inputs, connection: &Connection, namespace: &Namespace, findings: &mut Vec<Finding>) -> Option<Form> {
+/// Decides what the artifact looks like, and proves with an example of a token that it will fit its schema.
+fn form(inputs: &Inputs, connection: &Connection, names: &Names, findings: &mut Vec<Finding>) -> Option<Form> {
+    let namespace = names.namespace();
     let option = |key: &str| inputs.config.get(key).filter(|value| !value.is_null());
     let shape = match option("output_shape").map(|value| value.as_str().unwrap_or_default()) {
         None | Some("auto") => connection.shape,
@@ -452,11 +459,11 @@ fn form(inputs: &Inputs, connection: &Connection, namespace: &Namespace, finding
     };
     let form = Form { shape, namespace: says.then(|| namespace.clone()), schema };
     let ca = match &connection.ca {
-        Trust::Given(ca) => ca.as_base64(),
-        Trust::System => "LS0tLS0=", // one to be
+        Trust::Given(ca) => Cow::Borrowed(ca.as_base64()),
+        Trust::System => Cow::Owned(artifact::example_ca()),
     };
-    let Ok(stand_in) = Token::parse("a-token-to-be") else { return None };
-    match form.fill(connection, ca, &stand_in) {
+    let token = artifact::example_token(namespace.as_str(), names.object())?;
+    match form.fill(connection, &ca, &token) {
         Err(problems) => {
             findings.extend(problems.into_iter().map(|problem| Finding {
                 message: format!("the artifact would not fit {source}: {}", problem.message),

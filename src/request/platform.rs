@@ -4,8 +4,9 @@
 use serde_json::Value;
 
 use crate::{
-    cli::env,
-    finding::Finding,
+    cli::{Publishing, env},
+    finding::{Finding, Severity},
+    host,
     inputs::PlatformInput,
     proxy::{Route, Variables},
     secret::Token,
@@ -18,7 +19,7 @@ const DEFAULT_URL: &str = "https://api.massdriver.cloud";
 
 /// A platform that a resource is published at.
 pub struct Platform {
-    /// Base URL; plain http is fine inside the platform's own network.
+    /// Base URL; plain http only where nobody else can listen to it.
     pub url: http::Uri,
     /// The way there.
     pub route: Route,
@@ -39,6 +40,18 @@ impl Platform {
         self.url.scheme() == Some(&http::uri::Scheme::HTTP)
     }
 
+    /// What there is to say where it is reached without TLS.
+    #[must_use]
+    pub fn clear_text(&self) -> Option<Finding> {
+        let text = format!(
+            "{} is http: the deployment's token and the credential go to {} in clear text",
+            env::URL,
+            self.address()
+        );
+        let help = "use an https URL, where the platform has one";
+        self.is_plain().then(|| Finding::remark("clear-text", Severity::Medium, text).help(help))
+    }
+
     /// The base URL as people write it.
     #[must_use]
     pub fn address(&self) -> String {
@@ -46,13 +59,15 @@ impl Platform {
     }
 }
 
-/// Reads the platform from the environment; `name` is the instance's name prefix, `bundle` its `massdriver.yaml`.
+/// Reads the platform from the environment; `name` is the instance's name prefix, `bundle` its `massdriver.yaml`. A
+/// command line has to be given the URL: nobody publishes at the hosted service by mistake.
 ///
 /// # Errors
 /// Every problem; the variables that are missing have the code `environment-missing`.
 pub fn parse(
     input: &PlatformInput,
     name: &str,
+    publish: Publishing,
     bundle: Option<&Value>,
     proxies: &Variables,
 ) -> Result<Platform, Vec<Finding>> {
@@ -73,6 +88,11 @@ pub fn parse(
             None
         }
     });
+    if publish == Publishing::Asked && input.url.is_none() {
+        let text = format!("{} is not set: --publish has to be given the platform by it", env::URL);
+        findings
+            .push(Finding::refusal("environment-missing", text).help("https://api.massdriver.cloud is the hosted one"));
+    }
     let url = input.url.as_deref().unwrap_or(DEFAULT_URL).trim_end_matches('/').parse::<http::Uri>();
     // With a user in it, it would be a secret, and one that every log tells.
     let plain = |url: &http::Uri| url.authority().is_some_and(|authority| !authority.as_str().contains('@'));
@@ -81,6 +101,21 @@ pub fn parse(
         let text = format!("{} is not the URL of the platform: https://host, without a user", env::URL);
         findings.push(Finding::refusal("connection", text));
     }
+    let url = url.filter(|url| {
+        let host = url.host().unwrap_or_default();
+        let is_private = host::is_this_machine(host) || host::is_inside_a_cluster(host);
+        let is_safe = url.scheme_str() == Some("https") || is_private;
+        if !is_safe {
+            let text = format!(
+                "{} is http: the deployment's token and the credential would go over the network in clear text",
+                env::URL
+            );
+            let help = "use the https URL; http is taken for loopback and for a name inside the cluster: .svc, \
+                        .cluster.local, or without a dot";
+            findings.push(Finding::refusal("connection", text).help(help));
+        }
+        is_safe
+    });
     let route = url.as_ref().and_then(|url| match proxies.route_to(url) {
         Ok(route) => Some(route),
         Err(problem) => {

@@ -4,7 +4,7 @@
 use super::{look::Sight, rights, take_over};
 use crate::{
     cluster::summary,
-    desired::Desired,
+    desired::{Desired, SecretNumbers},
     error::{Code, Failure},
     finding::{Finding, Severity},
     grant::{Place, Scope},
@@ -23,12 +23,13 @@ const DOING: &str = "looking at";
 pub fn compare(request: &Request, sight: &Sight) -> (Desired, Plan) {
     // What may not be looked at cannot be told from what is not there.
     let blind = !sight.denied.is_empty();
-    let generation = if blind { sight.observed.newest() } else { sight.observed.wanted_generation() };
+    let newest = if blind { sight.observed.newest() } else { sight.observed.wanted_generation() };
+    let replaced = sight.observed.recorded_replaced(newest, |live| request.owns(live));
     let kept = kept(request, sight).map(|(place, _)| place.clone());
     let account = sight.observed.service_account.as_ref();
     let instance = account.and_then(|account| account.annotations.get(INSTANCE));
     let take_over = take_over::take_over(request, &request.names, sight);
-    let desired = Desired::new(request, generation, kept.collect(), instance, take_over);
+    let desired = Desired::new(request, SecretNumbers { newest, replaced }, kept.collect(), instance, take_over);
     let mut plan = Plan::new(request, &desired, &sight.observed);
     plan.delete(request, &desired.take_over.revisions);
     (desired, plan)
@@ -124,7 +125,11 @@ pub fn lacks(missing: &[Tuple]) -> String {
 /// What is known to stand in the way before anything is tried.
 #[must_use]
 pub fn refusal(request: &Request, sight: &Sight, desired: &Desired, plan: &Plan) -> Option<Failure> {
-    obstacles(request, sight, desired, plan).or_else(|| rights::lacking(request, sight, desired, plan))
+    sight
+        .too_old
+        .clone()
+        .or_else(|| obstacles(request, sight, desired, plan))
+        .or_else(|| rights::lacking(request, sight, desired, plan))
 }
 
 /// Something in the way whoever asks.

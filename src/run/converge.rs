@@ -244,8 +244,8 @@ impl<'a> Converge<'a> {
         live: Option<&Live>,
         last: bool,
     ) -> Result<Live, Failure> {
-        let Desired { generation, instance, .. } = self.desired;
-        let manifest = desired::service_account(self.run.request, *generation, inventory, instance.as_deref(), record);
+        let Desired { secrets, instance, .. } = self.desired;
+        let manifest = desired::service_account(self.run.request, *secrets, inventory, instance.as_deref(), record);
         let started = Instant::now();
         let written = match live {
             Some(live) if change(&manifest, Some(live)).action == Action::Unchanged => None,

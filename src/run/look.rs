@@ -7,7 +7,7 @@ use futures_util::future::join_all;
 
 use super::{rights::Rights, take_over};
 use crate::{
-    cluster::Cluster,
+    cluster::{Cluster, too_old},
     credential::{Review, unfit},
     error::{Code, Failure},
     grant::{Authority, Grant, Place, Scope},
@@ -27,7 +27,7 @@ pub struct Sight {
     pub observed: Observed,
     /// The tokens in the Secrets, by generation.
     pub tokens: Vec<(u32, Token)>,
-    /// As in `v1.36.3`; none from a server that hides it.
+    /// As in `v1.37.2`; none from a server that hides it.
     pub server_version: Option<String>,
     /// What the parent credential may do, scope by scope.
     pub rights: Rights,
@@ -45,6 +45,8 @@ pub struct Sight {
     pub former_homes: Vec<Namespace>,
     /// What the parent credential lacks to look for those.
     pub unsearched: Vec<Tuple>,
+    /// Why no credential can be proved on this server, if that is so.
+    pub too_old: Option<Failure>,
 }
 
 impl Sight {
@@ -65,7 +67,7 @@ pub struct Identity<'a> {
 }
 
 /// Looks for the objects of these names and at the places of these grants; and in all other namespaces, where it is
-/// known which instance of the platform it is.
+/// known which instance of the platform it is. Where something is to be `proved`, the server is asked what a proof asks.
 ///
 /// # Errors
 /// Any fault but a denial; denials are collected, so that all of them can be told at once.
@@ -75,13 +77,16 @@ pub async fn look(
     grants: &[Grant],
     identity: Option<Identity<'_>>,
     parent: Option<&Token>,
+    proved: bool,
 ) -> Result<Sight, Failure> {
     let home = names.home();
     let wanted: BTreeSet<&Place> = grants.iter().map(|grant| &grant.place).collect();
     let scopes: BTreeSet<&Scope> = wanted.iter().map(|place| &place.scope).chain([&home.scope]).collect();
     let places: BTreeSet<&Place> = wanted.iter().copied().chain([&home]).collect();
     let first_secret = names.secret(1);
-    let (accounts, secret, version, surroundings, places) = tokio::join!(
+    let asked = async { if proved { cluster.identity().await.err() } else { None } };
+    let (asked, accounts, secret, version, surroundings, places) = tokio::join!(
+        asked,
         Accounts::look(cluster, names, identity),
         cluster.get(&first_secret),
         cluster.version(),
@@ -90,7 +95,7 @@ pub async fn look(
     );
     // A server that refuses the login may break the connection under the other requests: the login is the cause.
     let refused = {
-        let first = [accounts.as_ref().err(), secret.as_ref().err(), version.as_ref().err()];
+        let first = [accounts.as_ref().err(), secret.as_ref().err(), version.as_ref().err(), asked.as_ref()];
         let first = first.into_iter().flatten().chain(surroundings.failures());
         let places = places.iter().filter_map(|place| place.as_ref().err());
         first.chain(places).find(|failure| failure.code == Code::Unauthorized).cloned()
@@ -107,8 +112,11 @@ pub async fn look(
     denied.extend(wanted_places.flat_map(|(_, found)| found.denied.iter().cloned()));
     let mut observed = Observed { service_account, ..Observed::default() };
     let mut rights = Rights::default();
-    denied.extend(surroundings.settle(&mut observed, &mut rights)?);
-    let newest = observed.newest();
+    // Only told, never needed: a cluster that hides its version is none the worse.
+    let server_version = version.ok();
+    let mut too_old = asked.and_then(|failure| too_old_for_proof(failure, server_version.as_deref()));
+    denied.extend(surroundings.settle(&mut observed, &mut rights, &mut too_old)?);
+    let (newest, earlier_numbers) = (observed.newest(), observed.earlier_numbers());
     let mut inventory_is_whole = true;
     if let Some(account) = &observed.service_account {
         let text = account.annotations.get(INVENTORY).map(String::as_str);
@@ -123,7 +131,7 @@ pub async fn look(
     let thinkable = observed.service_account.is_none() && observed.presence(names.namespace()) != Presence::Absent;
     let release = release(cluster, names, evident, thinkable, parent);
     let (earlier, surroundings, more, release) = tokio::join!(
-        secrets(cluster, names, newest, secret),
+        secrets(cluster, names, newest, &earlier_numbers, secret),
         Surroundings::look(cluster, &unseen_scopes, left.iter().copied()),
         join_all(left.iter().map(|place| look_at(cluster, names, place))),
         release,
@@ -138,7 +146,7 @@ pub async fn look(
     }
     let (newest_secret, earlier) = earlier;
     // What a ClusterRole allows that is not asked for any more need not be known.
-    surroundings.settle(&mut observed, &mut rights)?;
+    surroundings.settle(&mut observed, &mut rights, &mut too_old)?;
     places.extend(more.into_iter().collect::<Result<Vec<_>, _>>()?);
     for (place, found) in &mut places {
         // Where the namespace is gone, so are the rights in it: nothing is left there to be denied.
@@ -150,26 +158,7 @@ pub async fn look(
     }
     observed.places = places;
 
-    let mut tokens = Vec::new();
-    let mut keep = |generation: u32, seen: Seen| {
-        tokens.extend(seen.token.map(|token| (generation, token)));
-        seen.live
-    };
-    let newest_secret = tolerate(newest_secret, &mut denied)?;
-    // What is not ours is in the way, whatever is in it.
-    let ours = newest_secret.as_ref().filter(|seen| !matches!(names.owner(&seen.live), Owner::Foreign(_)));
-    observed.unfit = ours.and_then(|seen| {
-        let uid = observed.service_account.as_ref().map(|account| account.uid.as_str());
-        unfit(seen, names.namespace().as_str(), names.object(), uid)
-    });
-    observed.secret = newest_secret.map(|seen| keep(newest, seen));
-    for (generation, seen) in earlier {
-        // Who may not look at those has not made them either.
-        let seen = tolerate(seen, &mut Vec::new())?;
-        observed.earlier.extend(seen.map(|seen| (generation, keep(generation, seen))));
-    }
-    // Only told, never needed: a cluster that hides its version is none the worse.
-    let server_version = version.ok();
+    let tokens = settle_secrets(names, &mut observed, newest_secret, earlier, &mut denied)?;
     Ok(Sight {
         observed,
         tokens,
@@ -182,7 +171,61 @@ pub async fn look(
         revisions_denied,
         former_homes,
         unsearched,
+        too_old,
     })
+}
+
+/// Hands over the newest Secret and the earlier ones, and why the newest is of no use, if it is of none. Returns the tokens
+/// in them, by number.
+fn settle_secrets(
+    names: &Names,
+    observed: &mut Observed,
+    newest_secret: Result<Option<Seen>, Failure>,
+    earlier: Vec<(u32, Result<Option<Seen>, Failure>)>,
+    denied: &mut Vec<Tuple>,
+) -> Result<Vec<(u32, Token)>, Failure> {
+    let newest = observed.newest();
+    let mut tokens = Vec::new();
+    let mut keep = |generation: u32, seen: Seen| {
+        tokens.extend(seen.token.map(|token| (generation, token)));
+        seen.live
+    };
+    let newest_secret = tolerate(newest_secret, denied)?;
+    // What is not ours is in the way, whatever is in it.
+    let ours = newest_secret.as_ref().filter(|seen| !matches!(names.owner(&seen.live), Owner::Foreign(_)));
+    observed.unfit = ours.and_then(|seen| {
+        let uid = observed.service_account.as_ref().map(|account| account.uid.as_str());
+        unfit(seen, names.namespace().as_str(), names.object(), uid)
+    });
+    observed.secret = newest_secret.map(|seen| keep(newest, seen));
+    for (generation, seen) in earlier {
+        // Who may not look at those has not made them either.
+        let seen = tolerate(seen, &mut Vec::new())?;
+        observed.earlier.extend(seen.map(|seen| (generation, keep(generation, seen))));
+    }
+    Ok(tokens)
+}
+
+/// What the answer to the parent's own question means for the proof. Servers before 1.28 let only their administrators
+/// ask for what they do not have, so there a denial means the same as an absence. All else is for others to tell.
+fn too_old_for_proof(failure: Failure, version: Option<&str>) -> Option<Failure> {
+    match failure.code {
+        Code::TooOldServer => Some(failure),
+        Code::MissingPermission if version.is_some_and(is_before_self_subject_review) => {
+            let version = version.unwrap_or_default();
+            let review = format!("SelfSubjectReview of authentication.k8s.io/v1 ({version})");
+            let object = failure.object.unwrap_or_default();
+            Some(too_old(&failure.doing, &review).on(object))
+        }
+        _ => None,
+    }
+}
+
+/// Whether a version like `v1.27.16-eks-1` is before 1.28.
+pub(super) fn is_before_self_subject_review(version: &str) -> bool {
+    let mut numbers = version.trim_start_matches('v').split(|letter: char| !letter.is_ascii_digit());
+    let mut number = || numbers.next().and_then(|number| number.parse::<u32>().ok());
+    matches!((number(), number()), (Some(major), Some(minor)) if (major, minor) < (1, 28))
 }
 
 /// The ServiceAccount, and those of the same instance in former homes.
@@ -269,10 +312,23 @@ impl Surroundings {
         namespaces.chain(reviews).chain(self.cluster_roles.iter().filter_map(|(_, seen)| seen.as_ref().err()))
     }
 
-    /// Hands over what was seen; what the parent lacks to look at the ClusterRoles.
-    fn settle(self, observed: &mut Observed, rights: &mut Rights) -> Result<Vec<Tuple>, Failure> {
+    /// Hands over what was seen; what the parent lacks to look at the ClusterRoles. A server that cannot say what is
+    /// allowed is `too_old` for a proof.
+    fn settle(
+        self,
+        observed: &mut Observed,
+        rights: &mut Rights,
+        too_old: &mut Option<Failure>,
+    ) -> Result<Vec<Tuple>, Failure> {
         for (scope, review) in self.reviews {
-            rights.add(scope, allowed_to_ask(review)?);
+            let review = match review {
+                Err(failure) if failure.code == Code::TooOldServer => {
+                    too_old.get_or_insert(failure);
+                    Review::default()
+                }
+                other => allowed_to_ask(other)?,
+            };
+            rights.add(scope, review);
         }
         for (namespace, presence) in self.namespaces {
             observed.namespaces.insert(namespace, presence?);
@@ -337,22 +393,20 @@ async fn look_at(cluster: &Cluster<'_>, names: &Names, place: &Place) -> Result<
     Ok((place.clone(), Found { role, binding, denied }))
 }
 
-/// The newest Secret, and the first one and the one before the newest, by number.
+/// The newest Secret, and the earlier ones of these numbers. The first one was looked for already.
 async fn secrets(
     cluster: &Cluster<'_>,
     names: &Names,
     newest: u32,
+    earlier: &BTreeSet<u32>,
     first: Result<Option<Seen>, Failure>,
 ) -> (Result<Option<Seen>, Failure>, Vec<(u32, Result<Option<Seen>, Failure>)>) {
-    match newest {
-        0 | 1 => (first, Vec::new()),
-        2 => (cluster.get(&names.secret(2)).await, vec![(1, first)]),
-        newest => {
-            let before = newest - 1;
-            let (newest, one_before) = (names.secret(newest), names.secret(before));
-            let (newest, one_before) = tokio::join!(cluster.get(&newest), cluster.get(&one_before));
-            (newest, vec![(1, first), (before, one_before)])
-        }
+    let numbers = earlier.iter().copied().chain([newest]).filter(|number| *number > 1);
+    let found = numbers.map(async |number| (number, cluster.get(&names.secret(number)).await));
+    let mut found = join_all(found).await;
+    match found.pop() {
+        Some((_, newest)) => (newest, [(1, first)].into_iter().chain(found).collect()),
+        None => (first, Vec::new()),
     }
 }
 
@@ -372,5 +426,23 @@ fn tolerate<T>(result: Result<Option<T>, Failure>, denied: &mut Vec<Tuple>) -> R
             Ok(None)
         }
         other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[rstest::rstest]
+    #[case("v1.27.16-eks-a1b2c3", true)]
+    #[case("v1.24.3+k3s1", true)]
+    #[case("v1.9.1", true)]
+    #[case("v1.28.0", false)]
+    #[case("v1.37.2", false)]
+    #[case("v2.0.0", false)]
+    #[case("", false)]
+    #[case("unknown", false)]
+    fn a_version_before_self_subject_review_is_known(#[case] version: &str, #[case] before: bool) {
+        assert_eq!(is_before_self_subject_review(version), before);
     }
 }

@@ -3,6 +3,7 @@
 
 mod compare;
 mod converge;
+mod copies;
 mod former;
 mod look;
 mod plan;
@@ -49,6 +50,8 @@ pub struct Run<'a> {
     pub report: &'a Report,
     /// The CA of the system that the server was verified against.
     verified_by: OnceCell<CaBundle>,
+    /// The server's version, once it was asked.
+    server_version: OnceCell<String>,
     /// Whether it was said that the artifact cannot say the server's name.
     said: Cell<bool>,
 }
@@ -57,7 +60,19 @@ impl<'a> Run<'a> {
     /// A run that has done nothing yet.
     #[must_use]
     pub const fn new(request: &'a Request, budget: Budget, report: &'a Report) -> Self {
-        Self { request, budget, report, verified_by: OnceCell::new(), said: Cell::new(false) }
+        Self {
+            request,
+            budget,
+            report,
+            verified_by: OnceCell::new(),
+            server_version: OnceCell::new(),
+            said: Cell::new(false),
+        }
+    }
+
+    /// The server's version; none before the first look, and from a server that hides it.
+    fn server_version(&self) -> Option<&str> {
+        self.server_version.get().map(String::as_str)
     }
 
     fn patience(&self) -> Patience<'a> {
@@ -127,21 +142,25 @@ impl<'a> Run<'a> {
     async fn survey(&self, cluster: &Cluster<'_>) -> Result<Sight, Failure> {
         let knocking =
             async { if cluster.showed_certificate() { self.open_line().await?.knock().await } else { Ok(()) } };
-        let (sight, knocked) = join(self.look(cluster), knocking).await;
+        let (sight, knocked) = join(self.look(cluster, true), knocking).await;
         let sight = sight?;
         knocked.map(|()| sight)
     }
 
-    async fn look(&self, cluster: &Cluster<'_>) -> Result<Sight, Failure> {
+    /// Looks at what is there, and where something is to be `proved`, whether the server can be asked for that.
+    async fn look(&self, cluster: &Cluster<'_>, proved: bool) -> Result<Sight, Failure> {
         let started = Instant::now();
         let _waiting = self.report.waiting("looking at what is there");
         let Request { names, grants, labels, connection, .. } = self.request;
         let identity = self.request.instance.as_deref().map(|instance| Identity { instance, tags: labels });
-        let sight = look::look(cluster, names, grants, identity, connection.login.token()).await?;
+        let sight = look::look(cluster, names, grants, identity, connection.login.token(), proved).await?;
         self.learn(&sight);
         let version = sight.server_version.as_deref().unwrap_or("of unknown version");
         self.report.step("observe", &format!("Kubernetes {version}"), Some(started.elapsed()));
         self.report.server_version(sight.server_version.clone());
+        if let Some(version) = &sight.server_version {
+            let _ = self.server_version.set(version.clone());
+        }
         if !sight.inventory_is_whole {
             let text =
                 format!("the annotation {INVENTORY} of the ServiceAccount cannot be read: not every place is known");

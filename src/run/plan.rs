@@ -1,12 +1,14 @@
 //! plan: what provision would do, and whether it would get through, without a write.
 
-use futures_util::future::join_all;
+use futures_util::future::{join, join_all};
 
 use super::{
     Run,
     compare::{Trial, compare, refusal, remarks, trials},
+    copies::rights_elsewhere,
     former,
     look::Sight,
+    proof::{EVERYTHING, unlimited},
     rights::with_ways_out,
 };
 use crate::{
@@ -14,7 +16,7 @@ use crate::{
     desired::Desired,
     error::{Code, Failure},
     finding::Severity,
-    object::{Live, Manifest},
+    object::{Kind, Live, Manifest},
     observed::Presence,
     plan::{Action, Change, Plan, change},
 };
@@ -36,7 +38,21 @@ pub async fn plan(run: &Run<'_>) -> Result<bool, Failure> {
         run.report.finding(remark);
     }
 
-    for home in former::look(run, &cluster, &sight).await? {
+    if sight.rights.lack_what_rbac_lists() && is_unlimited(run, &cluster).await {
+        run.report.finding(unlimited("the credential"));
+    }
+    // Before a first deployment there is nothing to copy. A search that is denied or fails does not stop a provision.
+    let copies = async {
+        match sight.observed.service_account {
+            Some(_) => cluster.list(Kind::RoleBinding, None).await.unwrap_or_default(),
+            None => Vec::new(),
+        }
+    };
+    let (former, bindings) = join(former::look(run, &cluster, &sight), copies).await;
+    for remark in rights_elsewhere(&run.request.names, &sight, &bindings) {
+        run.report.finding(remark);
+    }
+    for home in former? {
         let then = "a provision takes them back when the new credential is handed out";
         for remark in home.remarks(run.request, Severity::High, then) {
             run.report.finding(remark);
@@ -60,6 +76,12 @@ pub async fn plan(run: &Run<'_>) -> Result<bool, Failure> {
         Some(failure) => Err(failure),
         None => verdict.map(|()| changes),
     }
+}
+
+/// Whether another authorizer than RBAC allows the ServiceAccount everything, there or not; unknown is no.
+async fn is_unlimited(run: &Run<'_>, cluster: &Cluster<'_>) -> bool {
+    let verdict = cluster.allowed_to(&run.request.names.service_account(), EVERYTHING).await;
+    verdict.is_ok_and(|verdict| verdict.is_by_another_authorizer())
 }
 
 /// Lets the server try each change. What it cannot try is simulated; in a namespace that is not there yet nothing can
@@ -99,20 +121,17 @@ pub async fn tried<'a>(
     sight: &Sight,
     trials: Vec<Trial<'a>>,
 ) -> Result<Vec<(Trial<'a>, Option<Live>)>, Failure> {
-    let outcomes = join_all(trials.into_iter().map(async |trial| {
-        match cluster.dry_run(trial.manifest, trial.live).await {
-            Ok(outcome) if !run.request.owns(&outcome) => Err(disowned("trying to apply", trial.manifest, &outcome)),
-            Ok(outcome) => Ok((trial, Some(outcome))),
-            // kube-apiserver, admission/plugin/webhook/errors.
-            Err(failure) if failure.code == Code::Refused && failure.cause.contains("does not support dry run") => {
-                Ok((trial, None))
+    let outcomes =
+        join_all(trials.into_iter().map(async |trial| match cluster.dry_run(trial.manifest, trial.live).await {
+            Ok(Some(outcome)) if !run.request.owns(&outcome) => {
+                Err(disowned("trying to apply", trial.manifest, &outcome))
             }
+            Ok(outcome) => Ok((trial, outcome)),
             Err(failure) => Err(match trial.place {
                 Some(place) => with_ways_out(run.request, sight, &[place], failure),
                 None => failure,
             }),
-        }
-    }));
+        }));
     Failure::all(outcomes.await)
 }
 

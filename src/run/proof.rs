@@ -11,7 +11,8 @@ use futures_util::future::join_all;
 use super::Run;
 use crate::{
     cluster::{Cluster, summary},
-    credential::{Expected, Proof, Questions, check_identity},
+    credential::{Expected, Proof, Questions, Verdict, check_identity},
+    defaults::{Defaults, Excess},
     error::{Code, Failure},
     finding::{Finding, Severity},
     grant::Scope,
@@ -25,6 +26,9 @@ const DOING: &str = "proving the credential";
 const PROPAGATION: Duration = Duration::from_secs(5);
 /// How many single questions are asked where the server cannot list what it allows.
 const SINGLE_QUESTIONS: usize = 50;
+
+/// Everything: what only an authorizer that allows all would allow to whoever has no such Role.
+pub const EVERYTHING: Atom<'static> = Atom::new("*", "*", "*");
 
 /// What the credential is said to be.
 pub struct Claim<'a> {
@@ -58,33 +62,83 @@ pub async fn prove_wanted(run: &Run<'_>, holder: &Cluster<'_>, claim: &Claim<'_>
     Ok(())
 }
 
-/// Proves the token of this connection in every scope, and waits until that is gone which the run has taken away.
+/// Proves the token of this connection in every scope, and waits until that is gone which the run has taken away. True
+/// when it may do more in some namespace than is granted there. `parent` is asked for the bindings that the server has
+/// made by itself, where the credential may do more than is known of those.
 ///
 /// # Errors
 /// What could not be proved.
-pub async fn prove(run: &Run<'_>, holder: &Cluster<'_>, claim: &Claim<'_>, taken: &Taken<'_>) -> Result<(), Failure> {
+pub async fn prove(
+    run: &Run<'_>,
+    parent: &Cluster<'_>,
+    holder: &Cluster<'_>,
+    claim: &Claim<'_>,
+    taken: &Taken<'_>,
+) -> Result<bool, Failure> {
     let started = Instant::now();
     let lingers = |tuple: &Tuple| taken.narrowed.covers(tuple.atom()) && !taken.kept.covers(tuple.atom());
-    let gone = |proof: &Proof| !proof.excess.iter().any(lingers);
+    let defaults = Defaults::of(run.server_version());
+    let gone = |proof: &Proof| proof.unlimited || !defaults.beyond(proof.excess.clone()).iter().any(lingers);
     let mut proof = ask_until(run, holder, claim, &taken.cleared, gone).await?;
     proof.excess.retain(|tuple| !taken.kept.covers(tuple.atom()));
+    let excess = beyond_defaults(&defaults, Some(parent), &mut proof).await;
     let name = claim.expected.service_account;
     let what = format!("{name}: {} allowed, {} neighbours denied", proof.allowed, proof.denied);
     run.report.step("prove", &what, Some(started.elapsed()));
-    tell_excess(run.report, &proof);
+    tell_excess(run.report, &proof, &excess);
+    let exceeds = proof.excess.iter().any(|tuple| tuple.atom().namespace.is_some());
     run.report.proof(proof);
-    Ok(())
+    Ok(exceeds)
 }
 
-/// Says what it may do beyond what is granted.
-pub fn tell_excess(report: &Report, proof: &Proof) {
-    if !proof.excess.is_empty() {
-        let text = format!("other bindings in the cluster also allow it to {}", summary(&proof.excess));
-        report.finding(
-            Finding::remark("excess", Severity::High, text)
-                .help("look for bindings of this ServiceAccount or of the groups of all ServiceAccounts"),
-        );
+/// Leaves of the excess what is not granted by the server's own defaults. `reader` is asked for the bindings that the
+/// server has made by itself, where there is something left; without one, or where it may not read them, what may be a
+/// default is kept apart.
+pub async fn beyond_defaults(defaults: &Defaults, reader: Option<&Cluster<'_>>, proof: &mut Proof) -> Excess {
+    let left = defaults.beyond(std::mem::take(&mut proof.excess));
+    let stock = match reader {
+        Some(reader) if !left.is_empty() && !proof.unlimited => reader.stock().await.ok(),
+        _ => None,
+    };
+    let excess = defaults.judge(left, stock.as_ref());
+    proof.excess = excess.certain.iter().chain(&excess.perhaps).cloned().collect();
+    proof.excess.sort();
+    excess
+}
+
+/// Says what it may do beyond what is granted, and why.
+pub fn tell_excess(report: &Report, proof: &Proof, excess: &Excess) {
+    if proof.unlimited {
+        report.finding(unlimited("the credential"));
+        return;
     }
+    if !excess.certain.is_empty() {
+        let text = format!("other bindings in the cluster also allow it to {}", summary(&excess.certain));
+        let help = match &excess.altered[..] {
+            [] => "look for bindings of this ServiceAccount or of the groups of all ServiceAccounts".to_owned(),
+            altered => format!("a default of the server was altered: {}", altered.join("; ")),
+        };
+        report.finding(Finding::remark("excess", Severity::High, text).help(help));
+    }
+    if !excess.perhaps.is_empty() {
+        let text = format!(
+            "bindings that are not this credential's also allow it to {}; that may be a default of this version of \
+             Kubernetes",
+            summary(&excess.perhaps)
+        );
+        let help = "a parent credential that may list clusterrolebindings and get clusterroles tells them apart";
+        report.finding(Finding::remark("excess", Severity::Low, text).help(help));
+    }
+}
+
+/// That an authorizer allows this identity everything.
+pub fn unlimited(whom: &str) -> Finding {
+    let text = format!(
+        "an authorizer of the API server other than RBAC allows {whom} everything: no Role limits anything there"
+    );
+    Finding::remark("unlimited", Severity::High, text).help(
+        "look at --authorization-mode and --authorization-config of kube-apiserver, and at the policy of its webhook",
+    )
 }
 
 /// Asks until the server confirms the claim and it is enough, or the time for that is up.
@@ -159,16 +213,17 @@ async fn attempt(
     let complete = reviews.iter().all(|(_, review)| review.complete);
 
     let mut judgement = questions.judge(&reviews);
+    let allowed_answer = allowed_answer?;
     let mut asked = vec![(denied, denied_answer?)];
-    if let (Some(atom), Some(false)) = (allowed, allowed_answer?) {
+    if let (Some(atom), Some(Verdict { allowed: false, .. })) = (allowed, &allowed_answer) {
         judgement.uncovered.push(atom);
     } else if !complete {
         // The list is a lower bound: what is not on it is asked for, one by one; and so is a grant elsewhere.
         let mut unknown = std::mem::take(&mut judgement.uncovered);
         let rest = unknown.split_off(unknown.len().min(SINGLE_QUESTIONS));
         let answers = join_all(unknown.iter().map(|atom| cluster.allowed(*atom))).await;
-        for (atom, allowed) in unknown.into_iter().zip(Failure::all(answers)?) {
-            if !allowed {
+        for (atom, verdict) in unknown.into_iter().zip(Failure::all(answers)?) {
+            if !verdict.allowed {
                 judgement.uncovered.push(atom);
             }
         }
@@ -184,17 +239,23 @@ async fn attempt(
         return Err(Failure::new(Code::RulesNotAllowed, DOING, cause));
     }
     // Not being on a list that is only a lower bound is no denial: then only what was asked for counts.
-    let denials = asked.iter().filter(|(_, answer)| *answer == Some(false)).count();
+    let answers = || asked.iter().filter_map(|(atom, answer)| Some((*atom, answer.as_ref()?)));
+    let denials = answers().filter(|(_, verdict)| !verdict.allowed).count();
     let mut excess: BTreeSet<Tuple> = judgement.excess.into_iter().collect();
-    excess.extend(
-        asked.iter().filter(|(_, answer)| *answer == Some(true)).filter_map(|(atom, _)| Some((*atom)?.tuple())),
-    );
+    excess.extend(answers().filter(|(_, verdict)| verdict.allowed).filter_map(|(atom, _)| Some(atom?.tuple())));
+    // Only another authorizer than RBAC can allow all without a binding. Where one has a say, that is asked for.
+    let verdicts = || allowed_answer.iter().chain(answers().map(|(_, verdict)| verdict));
+    let is_suspicious = verdicts().any(Verdict::is_by_another_authorizer)
+        || excess.contains(&EVERYTHING.tuple())
+        || (!complete && verdicts().next().is_none());
+    let unlimited = is_suspicious && cluster.allowed(EVERYTHING).await?.is_by_another_authorizer();
     Ok(Proof {
         username: identity.username,
         uid: identity.uid,
         allowed: questions.requested(),
         denied: if complete { judgement.denied } else { denials },
         excess: excess.into_iter().collect(),
+        unlimited,
         complete,
     })
 }

@@ -1,11 +1,16 @@
 //! provision: look, compare, widen, prove, shrink, hand out.
 
-use std::{cell::OnceCell, collections::BTreeSet, time::Instant};
+use std::{
+    cell::{Cell, OnceCell},
+    collections::BTreeSet,
+    time::Instant,
+};
 
 use super::{
     Run,
     compare::{compare, refusal, remarks},
     converge::Converge,
+    copies::rights_elsewhere,
     former,
     look::Sight,
     proof::{self, Claim, Taken},
@@ -15,12 +20,13 @@ use crate::{
     artifact::Artifact,
     cluster::Cluster,
     connection::CaBundle,
-    credential::{Expected, Unfit, check_claims},
+    credential::{Expected, Unfit, check_claims, signing_key},
     desired::Desired,
     error::{Code, Exit, Failure},
-    object::Live,
+    finding::{Finding, Severity},
+    object::{Kind, Live},
     observed::Observed,
-    plan::{Plan, all_atoms, granted_rules, held_at, leftovers},
+    plan::{Action, Plan, all_atoms, granted_rules, held_at, leftovers},
     publish::{self, Publisher},
     rbac::{Coverage, Tuple},
     report::TokenFacts,
@@ -34,55 +40,132 @@ use crate::{
 /// Which step failed; a repeat goes on from there.
 pub async fn provision(run: &Run<'_>, deliver: impl FnOnce(&Artifact) -> Result<(), Failure>) -> Result<(), Failure> {
     let cluster = run.connect().await?;
-    let account = OnceCell::new();
-    let result = establish(run, &cluster, &account, deliver).await;
-    match (result, account.get()) {
+    let tried = Tried::default();
+    let result = establish(run, &cluster, &tried, deliver).await;
+    match (result, tried.account.get()) {
         (Err(failure), Some(uid)) if failure.code.exit() == Exit::Unproved => {
-            Err(overtaken(run, &cluster, uid, failure).await)
+            let token = tried.token.take();
+            match overtaken(run, &cluster, uid, &failure).await {
+                Some(conflict) => Err(conflict),
+                None if failure.code == Code::AnotherCluster => {
+                    Err(unaccepted(run, &cluster, uid, token.as_ref(), failure).await)
+                }
+                None => Err(failure),
+            }
         }
         (result, _) => result,
     }
 }
 
+/// What is known of a credential before it is proved.
+#[derive(Default)]
+struct Tried {
+    /// The uid of the ServiceAccount, as soon as that is there.
+    account: OnceCell<String>,
+    /// The token that was used last.
+    token: Cell<Option<Token>>,
+}
+
 /// A token does not work when its ServiceAccount is gone: then another run is the cause, and not what that led to.
-async fn overtaken(run: &Run<'_>, cluster: &Cluster<'_>, uid: &str, failure: Failure) -> Failure {
+async fn overtaken(run: &Run<'_>, cluster: &Cluster<'_>, uid: &str, failure: &Failure) -> Option<Failure> {
     let account = run.request.names.service_account();
     let what = match cluster.get(&account).await {
         Ok(Some(seen)) if seen.live.uid != uid => "deleted and made again",
         Ok(None) => "deleted",
-        Ok(Some(_)) | Err(_) => return failure,
+        Ok(Some(_)) | Err(_) => return None,
     };
     let cause = format!("it was {what} while this run was at work: by another run, perhaps");
-    Failure::new(Code::Conflict, failure.doing, cause).on(account.to_string())
+    Some(Failure::new(Code::Conflict, failure.doing.clone(), cause).on(account.to_string()))
 }
 
-/// All of it. `account` gets the uid of the ServiceAccount as soon as that is there.
+/// The likely cause of a 401 for the token of a ServiceAccount that is there: the key that signed it, or a second
+/// cluster at the same address.
+async fn unaccepted(
+    run: &Run<'_>,
+    cluster: &Cluster<'_>,
+    uid: &str,
+    token: Option<&Token>,
+    failure: Failure,
+) -> Failure {
+    const CAUSE: &str = "401: the server of the artifact does not accept the token that its own cluster has made";
+    const ONE_CLUSTER: &str =
+        "check that one cluster only answers at the connection's server, and that the CA is of that cluster";
+
+    match reaches_account(run, uid).await {
+        Some(false) => {
+            let cause = format!("{CAUSE}: a new connection to the same address reaches another cluster");
+            Failure { cause, ..failure.next(ONE_CLUSTER) }
+        }
+        None => failure,
+        Some(true) => {
+            let key = token.and_then(signing_key);
+            let published = cluster.signing_keys().await.unwrap_or_default();
+            let why = match key {
+                Some(key) if !published.is_empty() && !published.contains(&key) => format!(
+                    "it is signed with the key {key} of kube-controller-manager, and the API server publishes other keys ({})",
+                    published.join(", ")
+                ),
+                _ => {
+                    "most likely kube-controller-manager signs with a key that the API server does not trust".to_owned()
+                }
+            };
+            let next = "let --service-account-key-file of the API server hold the key of \
+                        --service-account-private-key-file of kube-controller-manager, then run again: the Secret that \
+                        was tried is used or replaced";
+            Failure { cause: format!("{CAUSE}: {why}"), ..failure.next(next) }
+        }
+    }
+}
+
+/// Whether a new connection reaches the cluster of this ServiceAccount; none when it cannot tell.
+async fn reaches_account(run: &Run<'_>, uid: &str) -> Option<bool> {
+    let asked = async {
+        let cluster = run.connect_as(&run.request.connection.login).await?;
+        cluster.get(&run.request.names.service_account()).await
+    };
+    match asked.await {
+        Ok(seen) => Some(seen.is_some_and(|seen| seen.live.uid == uid)),
+        Err(failure) => (failure.code == Code::Unauthorized).then_some(false),
+    }
+}
+
+/// All of it.
 async fn establish(
     run: &Run<'_>,
     cluster: &Cluster<'_>,
-    account: &OnceCell<String>,
+    tried: &Tried,
     deliver: impl FnOnce(&Artifact) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
     let mut sight = run.survey(cluster).await?;
-    let made = match make(run, cluster, account, &mut sight).await {
+    let was_here = sight.observed.is_anything_there() || !sight.former_homes.is_empty();
+    let made = match make(run, cluster, tried, &mut sight).await {
         Err(failure) if failure.code == Code::AnotherCluster && is_dead(run, &sight).await => {
-            sight = run.look(cluster).await?;
+            sight = run.look(cluster, false).await?;
             let (field, why) = ("/data/token", "the server does not accept the token in it".to_owned());
             sight.observed.unfit.get_or_insert(Unfit { field, why });
-            make(run, cluster, account, &mut sight).await?
+            make(run, cluster, tried, &mut sight).await?
         }
         made => made?,
     };
-    let Made { token, dialled, plan } = made;
+    let Made { token, dialled, plan, exceeds } = made;
 
     let ca = run.ca().map(CaBundle::as_base64).unwrap_or_default();
     let artifact = run.request.form.fill(&run.request.connection, ca, &token).map_err(|findings| Failure {
         findings,
         ..Failure::new(Code::ArtifactInvalid, "building the artifact", "it does not fit its schema")
     })?;
-    hand_over(run, dialled, &artifact).await?;
+    if hand_over(run, dialled, &artifact).await? && !was_here {
+        run.report.finding(cluster_changed(run));
+    }
     deliver(&artifact)?;
     retire(run, cluster, &sight, &plan).await?;
+    // The search costs a request, and is made where rights are more than granted, or where some have been taken away.
+    if exceeds || takes_away(&plan) {
+        let found = cluster.list(Kind::RoleBinding, None).await.unwrap_or_default(); // whoever may not, cannot tell
+        for remark in rights_elsewhere(&run.request.names, &sight, &found) {
+            run.report.finding(remark);
+        }
+    }
     former::clear(run, cluster, &sight).await
 }
 
@@ -91,9 +174,13 @@ async fn establish(
 async fn is_dead(run: &Run<'_>, sight: &Sight) -> bool {
     let Observed { service_account: Some(account), unfit: None, .. } = &sight.observed else { return false };
     // The connection of a run that was misled is to the right cluster: another one tells.
-    let asked = async { run.connect().await?.get(&run.request.names.service_account()).await };
-    sight.token(sight.observed.newest()).is_some()
-        && matches!(asked.await, Ok(Some(seen)) if seen.live.uid == account.uid)
+    sight.token(sight.observed.newest()).is_some() && reaches_account(run, &account.uid).await == Some(true)
+}
+
+/// Whether a binding goes.
+fn takes_away(plan: &Plan) -> bool {
+    let mut changes = plan.changes.iter();
+    changes.any(|change| change.action == Action::Delete && change.reference.kind == Kind::RoleBinding)
 }
 
 /// What was made.
@@ -104,15 +191,12 @@ struct Made {
     dialled: Option<Result<transport::Http, Trouble>>,
     /// What was done, but for what goes at the end.
     plan: Plan,
+    /// Whether the token may do more in some namespace than is granted there.
+    exceeds: bool,
 }
 
 /// Makes the credential and proves it.
-async fn make(
-    run: &Run<'_>,
-    cluster: &Cluster<'_>,
-    account: &OnceCell<String>,
-    sight: &mut Sight,
-) -> Result<Made, Failure> {
+async fn make(run: &Run<'_>, cluster: &Cluster<'_>, tried: &Tried, sight: &mut Sight) -> Result<Made, Failure> {
     let request = run.request;
     let (desired, mut plan) = compare(request, sight);
     if let Some(failure) = refusal(request, sight, &desired, &plan) {
@@ -125,12 +209,13 @@ async fn make(
     let mut permissions = std::mem::take(&mut plan.permissions);
     Converge { run, cluster, sight, desired: &desired, plan: &plan }.preflight().await?;
     take_over::take_fields(run, cluster, &mut sight.observed).await?;
+    delete_superseded(run, cluster, sight, &plan).await?;
     let sight = &*sight;
     let converge = Converge { run, cluster, sight, desired: &desired, plan: &plan };
     let narrowed = permissions.narrowed.clone();
     let making = async {
         let widened = converge.widen().await?;
-        let _ = account.set(widened.service_account.uid.clone());
+        let _ = tried.account.set(widened.service_account.uid.clone());
         if !converge.will_shrink(&widened) {
             run.report.permissions(std::mem::take(&mut permissions));
         }
@@ -144,6 +229,7 @@ async fn make(
     let expected =
         Expected { namespace: request.namespace.as_str(), service_account: request.names.object(), uid: &uid };
     check_claims(&token, &expected)?;
+    tried.token.set(Some(token.clone()));
     run.report.token(TokenFacts {
         fingerprint: token.fingerprint(),
         secret: Some(desired.secret.reference.name.clone()),
@@ -165,15 +251,16 @@ async fn make(
         let line = line?;
         let line = if line.is_fresh() { line } else { run.open_line().await? };
         let holder = line.log_in(&token)?;
-        if shrinks {
+        let exceeds = if shrinks {
             proof::prove_wanted(run, &holder, &claim).await?;
+            false
         } else {
-            proof::prove(run, &holder, &claim, &lost).await?;
-        }
-        Ok::<_, Failure>(holder)
+            proof::prove(run, cluster, &holder, &claim, &lost).await?
+        };
+        Ok::<_, Failure>((holder, exceeds))
     };
-    let (holder, dialled) = tokio::join!(proving, dial(run));
-    let holder = holder?;
+    let (proved, dialled) = tokio::join!(proving, dial(run));
+    let (holder, mut exceeds) = proved?;
     if shrinks {
         let kept = kept.iter().cloned().chain(converge.shrink(widened).await?).collect();
         let held = held_at(&kept, &sight.observed);
@@ -182,24 +269,53 @@ async fn make(
         let cleared = leftovers(request, &sight.observed).map(|(place, _)| &place.scope).collect();
         let lost = Taken { kept, cleared, ..lost };
         run.report.permissions(permissions);
-        proof::prove(run, &holder, &claim, &lost).await?;
+        exceeds = proof::prove(run, cluster, &holder, &claim, &lost).await?;
     }
-    Ok(Made { token, dialled, plan })
+    Ok(Made { token, dialled, plan, exceeds })
+}
+
+/// Deletes the Secrets whose tokens failed runs have made, before another one is made. It comes before the ServiceAccount
+/// records the next number, because a Secret is found by its distance to that.
+async fn delete_superseded(
+    run: &Run<'_>,
+    cluster: &Cluster<'_>,
+    sight: &mut Sight,
+    plan: &Plan,
+) -> Result<(), Failure> {
+    let ours = |live: &Live| run.request.owns(live);
+    let superseded: Vec<(u32, Live)> =
+        sight.observed.superseded(ours).map(|(number, live)| (number, live.clone())).collect();
+    for (number, live) in superseded {
+        delete_secret(run, cluster, plan, number, &live).await?;
+        sight.observed.forget_secret(number);
+    }
+    Ok(())
 }
 
 /// Deletes the Secrets that have been replaced, now that everybody has the new token.
 async fn retire(run: &Run<'_>, cluster: &Cluster<'_>, sight: &Sight, plan: &Plan) -> Result<(), Failure> {
-    for (generation, live) in sight.observed.retired() {
-        if let Some(planned) = plan.change(&run.request.names.secret(generation)) {
-            let started = Instant::now();
-            match cluster.delete(&planned.reference, live).await {
-                Err(failure) if failure.code != Code::BeingDeleted => return Err(failure),
-                _ => {} // one that finalizers hold has a dead token all the same
-            }
-            run.report.wrote(planned.action, &planned.reference);
-            run.report.change(planned, Some(started.elapsed()));
-        }
+    for (number, live) in sight.observed.retired() {
+        delete_secret(run, cluster, plan, number, live).await?;
     }
+    Ok(())
+}
+
+/// Deletes the Secret of this number, if the plan says so.
+async fn delete_secret(
+    run: &Run<'_>,
+    cluster: &Cluster<'_>,
+    plan: &Plan,
+    number: u32,
+    live: &Live,
+) -> Result<(), Failure> {
+    let Some(planned) = plan.change(&run.request.names.secret(number)) else { return Ok(()) };
+    let started = Instant::now();
+    match cluster.delete(&planned.reference, live).await {
+        Err(failure) if failure.code != Code::BeingDeleted => return Err(failure),
+        _ => {} // one that finalizers hold has a dead token all the same
+    }
+    run.report.wrote(planned.action, &planned.reference);
+    run.report.change(planned, Some(started.elapsed()));
     Ok(())
 }
 
@@ -232,12 +348,26 @@ async fn dial(run: &Run<'_>) -> Option<Result<transport::Http, Trouble>> {
     Some(publish::dial(run.request.platform.as_ref()?, &run.budget).await)
 }
 
+/// That the platform had a credential of an instance of which this cluster had nothing.
+fn cluster_changed(run: &Run<'_>) -> Finding {
+    let name = &run.request.name;
+    let text = format!(
+        "the platform had a credential of {name} already, and this cluster had nothing of it: if the connection was \
+         pointed at another cluster, or the namespace was changed, the earlier credential still works there"
+    );
+    let help =
+        format!("decommission it there by hand: k8s-token decommission --name {name}, with that cluster's login");
+    Finding::remark("cluster-changed", Severity::Medium, text).help(help)
+}
+
+/// True when the platform had something published by an earlier deployment.
 async fn hand_over(
     run: &Run<'_>,
     dialled: Option<Result<transport::Http, Trouble>>,
     artifact: &Artifact,
-) -> Result<(), Failure> {
-    let Some(platform) = &run.request.platform else { return Ok(()) };
+) -> Result<bool, Failure> {
+    let Some(platform) = &run.request.platform else { return Ok(false) };
+    platform.clear_text().into_iter().for_each(|finding| run.report.finding(finding));
     let started = Instant::now();
     let _waiting = run.report.waiting("publishing the artifact");
     let title = format!("Kubernetes token {} for namespace {}", run.request.name, run.request.namespace);
@@ -247,7 +377,7 @@ async fn hand_over(
             .publish(&title, artifact)
             .await
     };
-    publishing.await.map_err(|failure| {
+    let replaced = publishing.await.map_err(|failure| {
         let has_it = if failure.unsettled { "may not have it yet" } else { "does not have it yet" };
         failure
             .state(format!("the credential is in the cluster, proved and working; the platform {has_it}"))
@@ -255,5 +385,5 @@ async fn hand_over(
     })?;
     let what = format!("field {} at {}", crate::request::FIELD, platform.address());
     run.report.step("publish", &what, Some(started.elapsed()));
-    Ok(())
+    Ok(replaced)
 }

@@ -36,6 +36,16 @@ impl Rights {
         self.0.get(scope).is_some_and(|review| review.complete)
     }
 
+    /// True when the server lists everything for the parent credential and nothing of what RBAC grants every
+    /// ServiceAccount: its authorizers are others. That proves nothing of anybody else's rights.
+    #[must_use]
+    pub fn lack_what_rbac_lists(&self) -> bool {
+        let everything = Atom::new("*", "*", "*");
+        let stock = Atom::new("create", "authorization.k8s.io", "selfsubjectrulesreviews");
+        let listed = || self.0.values().flat_map(|review| atoms(&review.rules, None));
+        listed().any(|atom| atom == everything) && !listed().any(|atom| atom == stock)
+    }
+
     /// What is held in a scope, as the server judges a grant there: by what it lists for that scope, paths included.
     fn held(&self, scope: &Scope) -> Coverage<'_> {
         self.0.get(scope).into_iter().flat_map(|review| atoms(&review.rules, None)).collect()

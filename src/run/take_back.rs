@@ -2,13 +2,13 @@
 //! dead. The namespace stays.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     time::{Duration, Instant},
 };
 
 use futures_util::future::join_all;
 
-use super::{Run, compare::gone, former, look::Sight, rights, take_over};
+use super::{Run, compare::gone, copies, former, look::Sight, rights, take_over};
 use crate::{
     cluster::{Cluster, denied, needed, summary},
     connection::Login,
@@ -18,6 +18,7 @@ use crate::{
     name::Namespace,
     names::Names,
     object::{Kind, Live, Owner, Reference},
+    observed::Presence,
     plan::{Action, Change},
     publish::{self, Publisher},
     rbac::Tuple,
@@ -60,6 +61,7 @@ pub async fn decommission(run: &Run<'_>) -> Result<bool, Failure> {
 
 async fn platform_side(run: &Run<'_>) -> Result<bool, Failure> {
     let Some(platform) = &run.request.platform else { return Ok(false) };
+    platform.clear_text().into_iter().for_each(|finding| run.report.finding(finding));
     let started = Instant::now();
     let publisher = Publisher::connect(platform, run.patience().within(publish::TIME), None).await?;
     let found = publisher.retract().await?;
@@ -71,7 +73,7 @@ async fn platform_side(run: &Run<'_>) -> Result<bool, Failure> {
 async fn cluster_side(run: &Run<'_>) -> Result<bool, Failure> {
     let request = run.request;
     let cluster = run.connect().await?;
-    let (sight, swept) = tokio::join!(run.look(&cluster), sweep(&cluster, &request.namespace));
+    let (sight, swept) = tokio::join!(run.look(&cluster, false), sweep(&cluster, &request.namespace));
     let sight = sight?;
     let (former, unseen) = match former::look(run, &cluster, &sight).await {
         Ok(former) => (former, None),
@@ -117,7 +119,35 @@ async fn cluster_side(run: &Run<'_>) -> Result<bool, Failure> {
     if !outcome.missing.is_empty() {
         outcome.missing.extend(there.iter().flat_map(|(sight, objects)| rights::undeletable(sight, objects)));
     }
-    outcome.judge(request)
+    let account = request.names.service_account();
+    let gone = outcome.deleted.contains(&account) || !there.iter().any(|(_, objects)| objects.contains(&account));
+    for (object, why) in &outcome.copies_left {
+        run.report.finding(copies::left(&request.names, object, why, gone));
+    }
+    let copied = !outcome.copies_left.is_empty();
+    let found = outcome.judge(request)?;
+    if !(found || copied || request.platform.is_some()) {
+        run.report.finding(nothing_found(request, &sight));
+    }
+    Ok(found)
+}
+
+/// A decommission by hand that found nothing: a repeat, or a name that was mistyped. The platform knows what it has
+/// deployed: there it is a repeat.
+fn nothing_found(request: &Request, sight: &Sight) -> Finding {
+    let (home, connection) = (&request.namespace, &request.connection);
+    let context = connection.context.as_ref().map(|context| format!(" (context {context})")).unwrap_or_default();
+    let namespace = match sight.observed.presence(home) {
+        Presence::Absent => ", and the namespace is not there either",
+        Presence::Active | Presence::Terminating | Presence::Unknown => "",
+    };
+    let text = format!(
+        "no object of the instance {} is in namespace {home}, or known elsewhere, on {}{context}{namespace}",
+        request.name,
+        connection.server.as_str()
+    );
+    Finding::remark("nothing-found", Severity::Medium, text)
+        .help("if it was not decommissioned before, check the name, the namespace and the cluster")
 }
 
 /// What became of the objects of an instance.
@@ -129,8 +159,12 @@ pub struct Outcome {
     pub held: Vec<Failure>,
     /// What the parent lacks.
     pub missing: Vec<Tuple>,
+    /// What an authorizer says of that.
+    reasons: BTreeSet<String>,
     /// Why else something is still there.
     pub failed: Option<Failure>,
+    /// Copies that others have made of our objects and that stay, each with the reason.
+    copies_left: Vec<(Reference, String)>,
 }
 
 impl Outcome {
@@ -148,10 +182,14 @@ impl Outcome {
         if !self.missing.is_empty() {
             self.missing.sort();
             self.missing.dedup();
-            return Err(denied("deleting the objects", self.missing).next(format!(
+            let mut failure = denied("deleting the objects", self.missing).next(format!(
                 "have the listed permissions granted to the parent credential, then run again; {account} stays until \
                  then, because it remembers the places: where one is gone for good, delete it by hand"
-            )));
+            ));
+            for reason in self.reasons {
+                failure.cause = format!("{}; {reason}", failure.cause);
+            }
+            return Err(failure);
         }
         let findings = self.held.iter().map(|failure| {
             let object = failure.object.as_deref().unwrap_or_default();
@@ -181,7 +219,7 @@ pub async fn clear(run: &Run<'_>, cluster: &Cluster<'_>, left: &Left, outcome: &
         if stage == [Kind::ServiceAccount] && !outcome.is_complete() {
             break; // what is left is found through it
         }
-        let objects = left.ours.iter().filter(|(object, _)| stage.contains(&object.kind));
+        let objects = left.ours.iter().chain(&left.copies).filter(|(object, _)| stage.contains(&object.kind));
         let answers = join_all(objects.map(async |(object, live)| {
             let started = Instant::now();
             let answer = cluster.delete(object, live).await;
@@ -197,17 +235,27 @@ pub async fn clear(run: &Run<'_>, cluster: &Cluster<'_>, left: &Left, outcome: &
         for (object, answer) in answers.await {
             match answer {
                 Ok(()) => outcome.deleted.push(object),
+                Err(failure) if left.copies.contains_key(&object) && is_kept_by_others(&failure) => {
+                    outcome.copies_left.push((object, failure.cause));
+                }
                 Err(failure) if failure.code == Code::BeingDeleted => {
                     outcome.deleted.push(object);
                     outcome.held.push(failure);
                 }
                 Err(mut failure) if failure.code == Code::MissingPermission => {
                     outcome.missing.append(&mut failure.missing);
+                    outcome.reasons.extend(failure.findings.into_iter().filter_map(|finding| finding.help));
                 }
                 Err(failure) => drop(outcome.failed.get_or_insert(failure)),
             }
         }
     }
+}
+
+/// True where the copy of an object stays because others want it to: it is theirs to delete.
+const fn is_kept_by_others(failure: &Failure) -> bool {
+    use Code::{BeingDeleted, Conflict, MissingPermission, Refused};
+    matches!(failure.code, BeingDeleted | Conflict | MissingPermission | Refused)
 }
 
 /// Proves that the tokens of an instance are dead, as far as their Secrets are deleted now. A token of somebody else that
@@ -277,6 +325,8 @@ async fn sweep(cluster: &Cluster<'_>, home: &Namespace) -> Swept {
 pub struct Left {
     /// The objects of the instance.
     pub ours: BTreeMap<Reference, Live>,
+    /// Copies that others have made of them.
+    copies: BTreeMap<Reference, Live>,
     /// At one of our places, and somebody else's.
     foreign: Vec<(Reference, String)>,
     /// What may be there, and may not be looked at.
@@ -330,8 +380,10 @@ impl Left {
         }
         left.ours.extend(observed.revisions.iter().cloned());
         for (object, live) in found {
-            if names.owner(live) == Owner::Ours {
-                left.ours.entry(object.clone()).or_insert_with(|| live.clone());
+            if names.owner(live) == Owner::Ours && !left.ours.contains_key(object) {
+                let others = copies::is_copy(names, object, live);
+                let list = if others { &mut left.copies } else { &mut left.ours };
+                list.insert(object.clone(), live.clone());
             }
         }
         left
@@ -349,7 +401,13 @@ async fn prove_dead(run: &Run<'_>, token: &Token) -> Result<(), Failure> {
     let limit = run.budget.at_most(MEMORY);
     let (mut pause, mut accepted) = (FIRST_PAUSE, false);
     loop {
-        let answer = cluster.identity().await;
+        // An old server, or a gateway, may not know the question: then any other tells a dead token by 401.
+        let answer = match cluster.identity().await {
+            Err(failure) if matches!(failure.code, Code::TooOldServer | Code::MissingPermission) => {
+                cluster.version().await.map(drop)
+            }
+            answer => answer.map(drop),
+        };
         accepted |= answer.is_ok();
         match answer {
             Err(failure) if failure.code == Code::Unauthorized => break,
@@ -357,11 +415,11 @@ async fn prove_dead(run: &Run<'_>, token: &Token) -> Result<(), Failure> {
             Err(failure) if failure.code != Code::Timeout || !accepted || started.elapsed() < limit => {
                 return Err(failure);
             }
-            Ok(_) | Err(_) if started.elapsed() >= limit => {
+            Ok(()) | Err(_) if started.elapsed() >= limit => {
                 let cause = format!("the server still accepts it after {} s", started.elapsed().as_secs());
                 return Err(Failure::new(Code::TokenStillAccepted, DOING, cause));
             }
-            Ok(_) | Err(_) => {
+            Ok(()) | Err(_) => {
                 if pause == FIRST_PAUSE {
                     run.report.step("wait", "the server remembers tokens in use for up to 10 s", None);
                 }

@@ -3,13 +3,15 @@
 use std::{collections::BTreeSet, time::Instant};
 
 use super::{
+    look::is_before_self_subject_review,
     proof::{self, Claim},
     provision::short,
 };
 use crate::{
-    cluster::{Cluster, Way},
+    cluster::{Cluster, Way, too_old},
     connection::Trust,
     credential::{Claimed, Expected, claimed},
+    defaults::Defaults,
     error::{Code, Failure},
     finding::{Finding, Severity},
     grant::{Grant, Scope},
@@ -65,11 +67,26 @@ pub async fn verify(credential: &Credential, patience: Patience<'_>) -> Result<(
     let waiting = report.waiting("proving the credential");
     let (version, proof) = tokio::join!(holder.version(), proof::prove_at_once(&holder, &claim, &scopes));
     drop(waiting);
-    report.server_version(version.ok());
+    // What knows no such page, and no version either, is no Kubernetes API at all.
+    let proof = match (&version, proof) {
+        (Err(other), Err(failure)) if failure.code == Code::TooOldServer && other.code == Code::NotKubernetes => {
+            return Err(other.clone());
+        }
+        (Ok(version), Err(failure))
+            if failure.code == Code::RulesNotAllowed && is_before_self_subject_review(version) =>
+        {
+            let review = format!("SelfSubjectReview of authentication.k8s.io/v1 ({version})");
+            return Err(too_old(&failure.doing, &review).on(connection.server.as_str()));
+        }
+        (_, proof) => proof,
+    };
+    let version = version.ok();
+    report.server_version(version.clone());
     let mut proof = proof.map_err(|failure| match failure.code {
         Code::RulesNotAllowed => failure.next("provision again: it puts right what others have changed"),
         _ => failure,
     })?;
+    let defaults = Defaults::of(version.as_deref());
     if credential.wanted.is_some() {
         // What a ClusterRole allows is not for its holder to read: there nothing can be told from excess.
         let others =
@@ -86,11 +103,16 @@ pub async fn verify(credential: &Credential, patience: Patience<'_>) -> Result<(
         }
         let what = format!("{service_account}: {} allowed, {} neighbours denied", proof.allowed, proof.denied);
         report.step("prove", &what, Some(started.elapsed()));
-        proof::tell_excess(report, &proof);
+        let excess = proof::beyond_defaults(&defaults, None, &mut proof).await;
+        proof::tell_excess(report, &proof, &excess);
     } else {
         let what = format!("{service_account}: it is the one that it says it is");
         report.step("prove", &what, Some(started.elapsed()));
+        proof::beyond_defaults(&defaults, None, &mut proof).await;
         report.may(&proof.excess);
+        if proof.unlimited {
+            report.finding(proof::unlimited("the credential"));
+        }
     }
     report.proof(proof);
     Ok(())

@@ -112,6 +112,9 @@ impl Bundle {
     pub fn lint(&self) -> Vec<String> {
         let mut complaints = name_collisions(self.block("params"), &self.inputs());
         required_matches("params", self.block("params"), &mut complaints);
+        for block in ["params", "ui"] {
+            unreadable_keywords(block, self.block(block), &mut complaints);
+        }
         complaints
     }
 
@@ -256,6 +259,60 @@ fn required_matches(path: &str, schema: &Value, complaints: &mut Vec<String>) {
     }
 }
 
+/// What the CLI of mid-2026 cannot read: its rule `required-match` decodes the params into a struct that has one type
+/// for each keyword (github.com/massdriver-cloud/airlock, pkg/schema/types.go), and takes any other type for an error of
+/// the bundle. It passes over keywords that are not in the struct, and over what is in `dependencies`.
+fn unreadable_keywords(path: &str, schema: &Value, complaints: &mut Vec<String>) {
+    let Some(keywords) = schema.as_object() else {
+        complaints.push(format!("required-match: {path} is not a mapping"));
+        return;
+    };
+    for (keyword, value) in keywords {
+        let at = format!("{path}.{keyword}");
+        let list = |is: fn(&Value) -> bool| value.as_array().is_some_and(|items| items.iter().all(is));
+        let readable = match keyword.as_str() {
+            "$schema" | "$ref" | "$anchor" | "$dynamicRef" | "$comment" | "type" | "title" | "description"
+            | "pattern" | "format" | "contentEncoding" | "contentMediaType" => value.is_string(),
+            "minLength" | "maxLength" | "minItems" | "maxItems" | "minProperties" | "maxProperties" | "minContains"
+            | "maxContains" => value.is_u64(),
+            "minimum" | "maximum" | "exclusiveMinimum" | "exclusiveMaximum" | "multipleOf" => value.is_number(),
+            "uniqueItems" | "deprecated" | "readOnly" | "writeOnly" => value.is_boolean(),
+            "required" => list(Value::is_string),
+            "enum" | "examples" => value.is_array(),
+            "items" | "contains" | "not" | "if" | "then" | "else" | "propertyNames" | "contentSchema" => {
+                unreadable_keywords(&at, value, complaints);
+                true
+            }
+            "additionalProperties" => {
+                if !value.is_boolean() {
+                    unreadable_keywords(&at, value, complaints);
+                }
+                true
+            }
+            "allOf" | "anyOf" | "oneOf" | "prefixItems" => {
+                for (index, alternative) in value.as_array().into_iter().flatten().enumerate() {
+                    unreadable_keywords(&format!("{at}[{index}]"), alternative, complaints);
+                }
+                value.is_array()
+            }
+            "properties" | "patternProperties" => {
+                for (name, property) in value.as_object().into_iter().flatten() {
+                    unreadable_keywords(&format!("{at}.{name}"), property, complaints);
+                }
+                value.is_object()
+            }
+            "dependentRequired" => {
+                let names = |list: &Value| list.as_array().is_some_and(|names| names.iter().all(Value::is_string));
+                value.as_object().is_some_and(|lists| lists.values().all(names))
+            }
+            _ => true,
+        };
+        if !readable {
+            complaints.push(format!("required-match: {at} is of a type that the CLI cannot read"));
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -293,7 +350,7 @@ mod tests {
     #[test]
     fn lint_finds_a_collision_and_a_required_name_that_is_no_property() {
         let bundle = Bundle::parse(
-            "params:\n  required: [missing]\n  properties:\n    cluster:\n      required: [deep]\n      properties: {}\n\
+            "ui: {}\nparams:\n  required: [missing]\n  properties:\n    cluster:\n      required: [deep]\n      properties: {}\n\
              dependencies:\n  cluster: { resource_type: kubernetes-cluster, required: true }\n",
         );
         let complaints = bundle.lint();
@@ -301,5 +358,41 @@ mod tests {
         assert!(complaints[0].starts_with("name-collision: cluster"));
         assert!(complaints[1].starts_with("required-match: params.missing"));
         assert!(complaints[2].starts_with("required-match: params.cluster.deep"));
+    }
+
+    #[test]
+    fn lint_names_each_keyword_of_another_type_than_the_cli_reads() {
+        let complaints = |schema: Value| {
+            let mut complaints = Vec::new();
+            unreadable_keywords("params", &schema, &mut complaints);
+            complaints.into_iter().map(|text| text.split(' ').nth(1).unwrap_or_default().to_owned()).collect::<Vec<_>>()
+        };
+        let readable = json!({
+            "type": "object", "required": ["a"], "additionalProperties": false, "default": { "type": [] },
+            "properties": { "type": { "anyOf": [{ "type": "string" }, { "type": "null" }], "maxItems": 0 } },
+            "dependencies": { "a": ["b"], "b": { "type": ["string", "null"] } }, "message": { "type": [] },
+        });
+        assert_eq!(complaints(readable), Vec::<String>::new());
+        let unreadable = json!({
+            "properties": {
+                "a": { "type": ["string", "null"] },
+                "b": { "items": [{ "type": "string" }], "minItems": -1 },
+                "c": { "not": true, "items": { "then": { "exclusiveMinimum": true, "anyOf": {} } } },
+                "d": { "additionalProperties": { "uniqueItems": "yes" }, "required": true },
+            },
+        });
+        let mut places = complaints(unreadable);
+        places.sort();
+        let expected = [
+            "a.type",
+            "b.items",
+            "b.minItems",
+            "c.items.then.anyOf",
+            "c.items.then.exclusiveMinimum",
+            "c.not",
+            "d.additionalProperties.uniqueItems",
+            "d.required",
+        ];
+        assert_eq!(places, expected.map(|place| format!("params.properties.{place}")));
     }
 }

@@ -15,6 +15,8 @@ use crate::{
     support::{Ran, binary},
 };
 
+const TOKEN: &str = "eyJhbGciOiJSUzI1NiIsImtpZCI6IjEyMzQ1Njc4OTAifQ.e30.c2ln";
+
 #[rstest]
 #[case::unknown_flag(&["plan", "--params", "p", "--frobnicate"], "unexpected argument '--frobnicate'")]
 #[case::timeout_zero(&["plan", "--params", "p", "--timeout", "0"], "--timeout")]
@@ -35,6 +37,28 @@ fn what_makes_no_sense_is_64(#[case] arguments: &[&str], #[case] text: &str) {
     let ran = Ran::of(binary().args(arguments)).expect_code(64);
     assert!(ran.stderr.contains(text), "{}", ran.stderr);
     assert_eq!(ran.stdout, "");
+}
+
+/// An argument in the wrong place is quoted, and it may be a token.
+#[rstest]
+#[case::word(&["kubeconfig", "a", TOKEN], "unexpected argument '[REDACTED]'")]
+#[case::command(&[TOKEN], "unrecognized subcommand '[REDACTED]'")]
+#[case::value(&["plan", "--params", "p", "--timeout", TOKEN], "invalid value '[REDACTED]'")]
+#[case::value_of_an_option(&["plan", "--params", "p", "--timeout=eyJhbGciOiJSUzI1NiIsImtpZCI6IjEyMzQ1Njc4OTAifQ.e30.c2ln"], "invalid value '[REDACTED]'")]
+#[case::unknown_option(&["plan", "--token=eyJhbGciOiJSUzI1NiIsImtpZCI6IjEyMzQ1Njc4OTAifQ.e30.c2ln"], "unexpected argument '--token'")]
+#[case::cursor(&["kubeconfig", "a", "b\u{1b}[2J\nc"], "unexpected argument 'b [2J")]
+fn usage_error_quotes_no_argument_that_may_be_a_token(#[case] arguments: &[&str], #[case] text: &str) {
+    let ran = Ran::of(binary().args(arguments)).expect_code(64);
+    assert!(ran.stderr.contains(text), "{}", ran.stderr);
+    assert!(!ran.stderr.contains(&TOKEN[..12]) && !ran.stderr.contains('\u{1b}'), "{}", ran.stderr);
+}
+
+#[test]
+fn usage_error_quotes_no_token_of_the_environment() {
+    let mut command = binary();
+    let ran = Ran::of(command.args(["kubeconfig", "a", "short-token"]).env("MASSDRIVER_TOKEN", "short-token"));
+    let ran = ran.expect_code(64);
+    assert!(ran.stderr.contains("[REDACTED]") && !ran.stderr.contains("short-token"), "{}", ran.stderr);
 }
 
 #[test]

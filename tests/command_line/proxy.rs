@@ -143,19 +143,19 @@ fn the_platform_mode_honours_proxies_on_both_ways() {
     let mut instance = Instance::new(cp.admin(), &namespace);
     instance.connection["authentication"]["cluster"]["server"] = json!(format!("https://{FAR}"));
     let platform = instance.platform.env().into_iter().find(|(name, _)| *name == "MASSDRIVER_URL").unwrap().1;
-    let options = ProxyOptions::default().way(FAR, cp.server()).way("platform.test", &platform).login("me", PASSWORD);
+    let options = ProxyOptions::default().way(FAR, cp.server()).way("platform.svc", &platform).login("me", PASSWORD);
     let proxy = ProxyServer::start(cp, options);
     let url = format!("http://me:{PASSWORD}@{}", proxy.address());
     for action in ["provision", "decommission"] {
         let _ = instance.command(action, &[]); // writes the documents
         let mut command = binary();
         command.current_dir(instance.directory.path()).envs(instance.platform.env());
-        command.env("MASSDRIVER_URL", "http://platform.test").env("MASSDRIVER_DEPLOYMENT_ACTION", action);
+        command.env("MASSDRIVER_URL", "http://platform.svc").env("MASSDRIVER_DEPLOYMENT_ACTION", action);
         let ran = Ran::of(command.env("HTTPS_PROXY", &url).env("HTTP_PROXY", &url)).expect_code(0);
         let address = format!("http://{}", proxy.address());
         for told in [
             format!("{address} for https://{FAR}, by HTTPS_PROXY"),
-            format!("{address} for http://platform.test, by HTTP_PROXY"),
+            format!("{address} for http://platform.svc, by HTTP_PROXY"),
         ] {
             assert!(ran.stderr.contains(&told), "{told} in {}", ran.stderr);
         }
@@ -163,7 +163,7 @@ fn the_platform_mode_honours_proxies_on_both_ways() {
         assert_eq!(instance.platform.resource("token").is_some(), action == "provision");
     }
     let asked = proxy.asked();
-    assert!(asked.contains(&"POST http://platform.test/v1/resources".to_owned()), "{asked:?}");
+    assert!(asked.contains(&"POST http://platform.svc/v1/resources".to_owned()), "{asked:?}");
     assert!(asked.contains(&format!("CONNECT {FAR}")), "{asked:?}");
     // What NO_PROXY excepts is said too; straight ahead nobody is there.
     let far =
@@ -269,7 +269,7 @@ fn what_is_no_proxy_is_refused_before_the_first_packet() {
     // The platform's way counts where there is something to publish.
     let instance = Instance::new(cp.admin(), &desk.namespace);
     let mut command = instance.command("provision", &["--publish"]);
-    command.env("MASSDRIVER_URL", "http://platform.test").env("HTTP_PROXY", "ftp://s3cret@proxy");
+    command.env("MASSDRIVER_URL", "http://platform.svc").env("HTTP_PROXY", "ftp://s3cret@proxy");
     let ran = Ran::of(&mut command).expect_code(65);
     assert!(refusals(&ran)[0].1.starts_with("HTTP_PROXY is not the URL"), "{}", ran.stderr);
 }

@@ -260,6 +260,13 @@ pub fn status(control_plane: &ControlPlane, token: &str, path: &str) -> u16 {
     control_plane.request("GET", path, Some(token), None).status
 }
 
+/// The findings of a document, but for those that every run has whose cluster and platform are on loopback.
+pub fn told(document: &Value) -> Vec<Value> {
+    let mut findings = document["findings"].as_array().expect("findings").clone();
+    findings.retain(|finding| finding["code"] != "local-address" && finding["code"] != "clear-text");
+    findings
+}
+
 /// A change of the document, as `(action, kind)`.
 pub fn changes(document: &Value) -> Vec<(String, String)> {
     let text = |change: &Value, key: &str| change[key].as_str().unwrap_or_default().to_owned();

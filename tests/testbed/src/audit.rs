@@ -3,7 +3,7 @@
 //! did is in here.
 
 use std::fs::File;
-use std::io::{Read as _, Seek as _, SeekFrom};
+use std::io::{self, ErrorKind, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
@@ -100,10 +100,15 @@ impl Audit {
         &self.path
     }
 
-    /// The place the log ends at now.
+    /// The end of the last whole line: the server may be writing the next one at this moment.
     #[must_use]
     pub fn mark(&self) -> Mark {
-        Mark(std::fs::metadata(&self.path).map_or(0, |file| file.len()))
+        let end = match File::open(&self.path) {
+            // No request has been logged yet.
+            Err(cause) if cause.kind() == ErrorKind::NotFound => Ok(0),
+            log => log.and_then(end_of_last_line),
+        };
+        Mark(end.or_fail("reading the audit log"))
     }
 
     /// Everything that was answered after `mark`, of everybody.
@@ -128,6 +133,24 @@ impl Audit {
         events.retain(|event| event.user == user);
         events
     }
+}
+
+/// The offset behind the last line break, found from the end because a log grows large.
+fn end_of_last_line(mut log: impl Read + Seek) -> io::Result<u64> {
+    const CHUNK: u64 = 16 << 10;
+    let mut end = log.seek(SeekFrom::End(0))?;
+    let mut chunk = Vec::new();
+    while end > 0 {
+        let start = end.saturating_sub(CHUNK);
+        log.seek(SeekFrom::Start(start))?;
+        chunk.clear();
+        log.by_ref().take(end - start).read_to_end(&mut chunk)?;
+        if let Some(at) = chunk.iter().rposition(|byte| *byte == b'\n') {
+            return Ok(start + at as u64 + 1);
+        }
+        end = start;
+    }
+    Ok(0)
 }
 
 impl AuditEvent {
@@ -164,5 +187,27 @@ impl AuditEvent {
     pub fn is_write(&self) -> bool {
         let writes = ["create", "update", "patch", "delete", "deletecollection"];
         writes.contains(&self.verb.as_str()) && !self.dry_run && !self.resource.ends_with("reviews")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Cursor;
+
+    use super::*;
+
+    #[test]
+    fn mark_while_a_line_is_being_written_is_the_end_of_the_line_before() {
+        let long = "x".repeat(40_000);
+        for (log, expected) in [
+            (String::new(), 0),
+            ("{\"half".to_owned(), 0),
+            ("{}\n".to_owned(), 3),
+            ("{}\n{\"half".to_owned(), 3),
+            (format!("{{}}\n{long}"), 3),
+            (format!("{long}\n{long}\n{long}"), 80_002),
+        ] {
+            assert_eq!(end_of_last_line(Cursor::new(&log)).unwrap(), expected, "{} bytes", log.len());
+        }
     }
 }

@@ -81,7 +81,7 @@ pub(crate) fn helm(major: u8) -> Result<PathBuf, Error> {
 struct Module {
     folder: String,
     directory: PathBuf,
-    /// The release, as `v1.36.3`.
+    /// The release, as `v1.37.2`.
     release: String,
     flags: Vec<String>,
     targets: &'static [Target],

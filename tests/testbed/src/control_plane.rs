@@ -44,6 +44,8 @@ pub struct Options {
     /// How many requests the API server works on at the same time, reads and writes apart; one more is answered by
     /// 429. Without it the server's own limits, far above what tests do.
     pub requests_at_once: Option<u32>,
+    /// What decides who may do what, as `--authorization-mode` has it. Without it `Node,RBAC`.
+    pub authorization_mode: Option<String>,
     /// More arguments for kube-apiserver; the last one of a name counts.
     pub api_server_arguments: Vec<String>,
     /// More arguments for kube-controller-manager.
@@ -55,7 +57,7 @@ pub struct ControlPlane {
     // Dropped in this order: components, then the group and the directory.
     controllers: Mutex<Component>,
     api_server: Component,
-    etcd: Component,
+    etcd: Mutex<Component>,
     processes: Processes,
     binaries: Binaries,
     authority: Authority,
@@ -120,7 +122,7 @@ impl ControlPlane {
             admin: Persona { user: String::new(), token: String::new(), server: server.clone(), ca },
             controllers: Mutex::new(controllers),
             api_server,
-            etcd,
+            etcd: Mutex::new(etcd),
             processes,
             binaries,
             authority: files.authority,
@@ -176,6 +178,10 @@ impl ControlPlane {
         self.controllers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn etcd(&self) -> MutexGuard<'_, Component> {
+        self.etcd.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// `https://127.0.0.1:<port>`.
     #[must_use]
     pub fn server(&self) -> &str {
@@ -194,7 +200,7 @@ impl ControlPlane {
         &self.admin.ca
     }
 
-    /// What the server says it is, as `v1.36.3`.
+    /// What the server says it is, as `v1.37.2`.
     #[must_use]
     pub fn version(&self) -> &str {
         &self.version
@@ -289,8 +295,9 @@ impl ControlPlane {
         let stored = match &grant.rights {
             Rights::Rules(rules) => rules.clone(),
             Rights::ClusterRole(existing) => {
-                let role = self.expect("GET", &format!("{api}/clusterroles/{existing}"), None)?;
-                role["rules"].as_array().cloned().unwrap_or_default()
+                // A server that has no RBAC among its authorizers makes none of the usual roles.
+                let role = self.masters.send("GET", &format!("{api}/clusterroles/{existing}"), None, None)?;
+                role.body["rules"].as_array().cloned().unwrap_or_default()
             }
         };
         self.await_right(persona, grant.namespace.as_deref(), &stored)
@@ -435,7 +442,8 @@ impl ControlPlane {
     #[must_use]
     pub fn logs(&self) -> Vec<(&'static str, PathBuf)> {
         let controllers = self.controllers();
-        [&self.etcd, &self.api_server, &controllers]
+        let etcd = self.etcd();
+        [&*etcd, &self.api_server, &controllers]
             .map(|component| (component.name(), component.log().to_owned()))
             .to_vec()
     }
@@ -444,7 +452,19 @@ impl ControlPlane {
     #[must_use]
     pub fn process_ids(&self) -> Vec<(&'static str, u32)> {
         let controllers = self.controllers();
-        [&self.etcd, &self.api_server, &controllers].map(|component| (component.name(), component.id())).to_vec()
+        let etcd = self.etcd();
+        [&*etcd, &self.api_server, &controllers].map(|component| (component.name(), component.id())).to_vec()
+    }
+
+    /// Stops etcd in its tracks (SIGSTOP): the API server has no storage any more. Everybody who shares this control
+    /// plane feels it.
+    pub fn freeze_storage(&self) {
+        self.etcd().signal("STOP").or_fail("freezing etcd");
+    }
+
+    /// Lets frozen etcd go on.
+    pub fn thaw_storage(&self) {
+        self.etcd().signal("CONT").or_fail("thawing etcd");
     }
 
     /// Stops the controllers in their tracks (SIGSTOP). Everybody who shares this control plane feels it.
@@ -625,7 +645,7 @@ fn api_server_arguments(directory: &Path, port: u16, options: &Options) -> Vec<S
         "--endpoint-reconciler-type=none".to_owned(),
         format!("--secure-port={port}"),
         "--service-cluster-ip-range=10.0.0.0/24".to_owned(),
-        "--authorization-mode=Node,RBAC".to_owned(),
+        format!("--authorization-mode={}", options.authorization_mode.as_deref().unwrap_or("Node,RBAC")),
         format!("--client-ca-file={directory}/ca.crt"),
         format!("--tls-cert-file={directory}/apiserver.crt"),
         format!("--tls-private-key-file={directory}/apiserver.key"),
@@ -664,7 +684,7 @@ fn controller_arguments(directory: &Path, options: &Options) -> Vec<String> {
         "--kube-api-burst=400".to_owned(),
     ];
     if !options.no_token_controller {
-        // With this file 1.36 starts the tokens controller whatever the list says.
+        // With this file 1.36 and later start the tokens controller whatever the list says.
         controllers.push_str(",serviceaccount-token");
         arguments.push(format!("--service-account-private-key-file={directory}/sa.key"));
     }

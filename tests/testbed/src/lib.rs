@@ -26,6 +26,7 @@ mod rest;
 mod rsa;
 mod tls_front;
 mod wait;
+mod webhook;
 
 pub use audit::{Audit, AuditEvent, Mark};
 pub use control_plane::{ControlPlane, Options};
@@ -43,5 +44,7 @@ pub use platform::{Era, Platform, Recorded};
 pub use proxy_server::{ProxyOptions, ProxyServer};
 pub use relay::{DistantServer, RoundTripGate};
 pub use rest::Response;
+pub use rsa::generate as rsa_key;
 pub use tls_front::{FrontOptions, TlsFront};
 pub use wait::eventually;
+pub use webhook::{WebhookAnswer, WebhookServer};

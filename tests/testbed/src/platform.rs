@@ -83,6 +83,7 @@ struct State {
     failures: VecDeque<Failure>,
     down: bool,
     only_dotted_ids: bool,
+    tells_age: bool,
     refused_deletions: u16,
     delay: Duration,
     hold: Hold,
@@ -120,6 +121,8 @@ impl Hold {
 struct Resource {
     name: Value,
     payload: Value,
+    /// Published more than once.
+    replaced: bool,
 }
 
 #[derive(Debug)]
@@ -331,6 +334,11 @@ impl Platform {
     pub fn only_dotted_ids(&self) {
         self.shared.state().only_dotted_ids = true;
     }
+
+    /// What is published again was made a day before; without this all happens at one time. Only the last era says when.
+    pub fn tell_age(&self) {
+        self.shared.state().tells_age = true;
+    }
 }
 
 async fn serve(listener: TcpListener, shared: Arc<Shared>) {
@@ -467,7 +475,8 @@ impl Shared {
             let old = ["data", "specs"].into_iter().filter_map(|key| Some((key.to_owned(), body.get(key)?.clone())));
             Value::Object(old.collect())
         });
-        state.resources.insert(field.clone(), Resource { name: body["name"].clone(), payload });
+        let replaced = state.resources.contains_key(&field);
+        state.resources.insert(field.clone(), Resource { name: body["name"].clone(), payload, replaced });
         Answer::json(status, &self.shown(state, &field))
     }
 
@@ -539,7 +548,8 @@ impl Shared {
             shown["version_constraint"] = Value::Null;
             shown["available_upgrade"] = Value::Null;
             shown["created_at"] = json!("2026-09-01T00:00:00Z");
-            shown["updated_at"] = json!("2026-09-01T00:00:00Z");
+            let day = if resource.replaced && state.tells_age { "02" } else { "01" };
+            shown["updated_at"] = json!(format!("2026-09-{day}T00:00:00Z"));
         }
         shown
     }

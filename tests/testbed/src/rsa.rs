@@ -24,7 +24,8 @@ pub(crate) struct RsaKey {
 }
 
 /// A fresh key as a PKCS#1 PEM document.
-pub(crate) fn generate() -> String {
+#[must_use]
+pub fn generate() -> String {
     pki::pem("RSA PRIVATE KEY", &key(BITS).der)
 }
 

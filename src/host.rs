@@ -1,0 +1,144 @@
+//! What the host of a URL says of where it is: this very machine, or the inside of a cluster. Pure.
+
+use std::net::IpAddr;
+
+/// True for an address that leads every machine to itself: loopback, the unspecified address, which connects to
+/// loopback, and the names that mean it (RFC 6761, section 6.3). An IPv6 address may stand in brackets.
+#[must_use]
+pub fn is_this_machine(host: &str) -> bool {
+    let host = plain(host);
+    let name = host.strip_suffix('.').unwrap_or(&host);
+    if let Ok(address) = name.parse::<IpAddr>() {
+        let address = address.to_canonical();
+        return address.is_loopback() || address.is_unspecified();
+    }
+    name == "localhost" || name.ends_with(".localhost") || OTHER_NAMES.contains(&name)
+}
+
+/// Names of loopback that systems keep in their list of hosts.
+const OTHER_NAMES: [&str; 4] = ["localhost.localdomain", "localhost6", "ip6-localhost", "ip6-loopback"];
+
+/// Names that Docker Desktop keeps there for the machine that it runs on: its cluster is at the first.
+const DOCKER_NAMES: [&str; 2] = ["kubernetes.docker.internal", "host.docker.internal"];
+
+/// True for an address that means something else on another machine.
+#[must_use]
+pub fn is_relative(host: &str) -> bool {
+    let host = plain(host);
+    is_this_machine(&host) || DOCKER_NAMES.contains(&host.strip_suffix('.').unwrap_or(&host))
+}
+
+/// True for a name that is known inside a cluster only: one label, as of a Service in the same namespace, or a name in
+/// the cluster's own domain.
+#[must_use]
+pub fn is_inside_a_cluster(host: &str) -> bool {
+    let host = plain(host);
+    if !host.contains('.') {
+        // Some resolvers take a number for an IPv4 address.
+        let is_number = host.starts_with(|char: char| char.is_ascii_digit())
+            && host.trim_start_matches("0x").bytes().all(|byte| byte.is_ascii_hexdigit());
+        return !host.is_empty() && !host.contains(':') && !is_number;
+    }
+    let name = host.strip_suffix('.').unwrap_or(&host);
+    [".svc", ".cluster.local"].iter().any(|domain| name.strip_suffix(domain).is_some_and(|rest| !rest.is_empty()))
+}
+
+/// In lower case, without brackets.
+fn plain(host: &str) -> String {
+    let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+    host.to_ascii_lowercase()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rstest::rstest;
+
+    #[rstest]
+    fn an_address_of_every_machine_is_recognized(
+        #[values(
+            "127.0.0.1",
+            "127.8.9.10",
+            "0.0.0.0",
+            "[::1]",
+            "::1",
+            "[::]",
+            "[::ffff:127.0.0.1]",
+            "[::ffff:0.0.0.0]",
+            "localhost",
+            "LocalHost",
+            "localhost.",
+            "kind.localhost",
+            "ip6-localhost",
+            "localhost.localdomain"
+        )]
+        host: &str,
+    ) {
+        assert!(is_this_machine(host) && is_relative(host), "{host}");
+    }
+
+    #[rstest]
+    fn an_address_of_one_machine_is_not_taken_for_one_of_every_machine(
+        #[values(
+            "10.0.0.1",
+            "128.0.0.1",
+            "192.168.49.2",
+            "[fd00::1]",
+            "[::ffff:10.0.0.1]",
+            "localhost.example.com",
+            "notlocalhost",
+            "127.0.0.1.example.com",
+            "host.k3d.internal",
+            "example.com"
+        )]
+        host: &str,
+    ) {
+        assert!(!is_this_machine(host) && !is_relative(host), "{host}");
+    }
+
+    #[test]
+    fn the_names_of_docker_desktop_mean_another_machine_elsewhere_and_the_host_in_a_container() {
+        for host in DOCKER_NAMES {
+            assert!(is_relative(host) && !is_this_machine(host), "{host}");
+        }
+    }
+
+    #[rstest]
+    fn a_name_of_a_service_is_inside_a_cluster(
+        #[values(
+            "massdriver",
+            "MASSDRIVER",
+            "api.massdriver.svc",
+            "api.massdriver.svc.",
+            "api.md.svc.cluster.local",
+            "m4",
+            "4m"
+        )]
+        host: &str,
+    ) {
+        assert!(is_inside_a_cluster(host), "{host}");
+    }
+
+    #[rstest]
+    fn a_public_name_or_an_address_is_not_inside_a_cluster(
+        #[values(
+            "api.massdriver.cloud",
+            "massdriver.local",
+            "svc.example.com",
+            ".svc",
+            ".cluster.local",
+            "massdriver.",
+            "10.0.0.1",
+            "[fd00::1]",
+            "167772161",
+            "0x0a000001",
+            "0xa",
+            "example.svc.com",
+            "notcluster.local",
+            ""
+        )]
+        host: &str,
+    ) {
+        assert!(!is_inside_a_cluster(host), "{host}");
+    }
+}

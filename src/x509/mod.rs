@@ -20,6 +20,8 @@ use der::{Element, Reader, Tag};
 const ANY_USAGE: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.29.37.0");
 /// That of a server.
 const SERVER: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.5.5.7.3.1");
+const KEY_ID: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.29.14");
+const ISSUER_KEY_ID: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.29.35");
 const COMMON_NAME: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.4.3");
 /// How much of a name is shown.
 const SHOWN: usize = 120;
@@ -104,14 +106,13 @@ impl<'a> Certificate<'a> {
 
         let mut body = Reader::new(signed.value);
         let version = match body.optional(Tag::explicit(0))? {
-            Some(version) => match Reader::new(version.value).expect(Tag::INTEGER)?.value {
+            Some(version) => match Reader::new(version.value).integer()? {
                 [version @ 0..=2] => version + 1,
                 _ => return Err(Some(Unreadable("is of a version that is none"))),
             },
             None => 1,
         };
-        let serial = body.expect(Tag::INTEGER)?;
-        if serial.value.first().is_some_and(|first| first & 0x80 != 0) {
+        if body.integer()?.first().is_some_and(|first| first & 0x80 != 0) {
             return Err(Some(Unreadable("has a negative serial number, which Go does not take")));
         }
         if body.expect(Tag::SEQUENCE)?.value != algorithm.value {
@@ -172,11 +173,8 @@ impl<'a> Extensions<'a> {
         while !list.is_empty() {
             let mut extension = Reader::new(list.expect(Tag::SEQUENCE)?.value);
             let id = extension.oid()?;
-            let critical = match extension.optional(Tag::BOOLEAN)? {
-                Some(Element { value: [0xff], .. }) => true,
-                Some(Element { value: [0], .. }) | None => false,
-                Some(_) => return Err(None),
-            };
+            let critical =
+                extension.optional(Tag::BOOLEAN)?.map(|it| der::truth(it.value)).transpose()?.unwrap_or(false);
             let value = extension.expect(Tag::OCTET_STRING)?.value;
             if seen.contains(&id) {
                 return Err(Some(Unreadable("has an extension twice")));
@@ -185,6 +183,9 @@ impl<'a> Extensions<'a> {
             let understood = found
                 .take(id, value)
                 .map_err(|problem| Some(problem.unwrap_or(Unreadable("has an extension that is encoded wrongly"))))?;
+            if critical && [KEY_ID, ISSUER_KEY_ID].contains(&id) {
+                return Err(Some(Unreadable("has a critical identifier of a key, which Go does not take")));
+            }
             if critical && !understood {
                 found.unhandled.push(id);
             }
@@ -209,12 +210,17 @@ impl<'a> Extensions<'a> {
             }
             "2.5.29.19" => {
                 let mut basic = Reader::new(reader.expect(Tag::SEQUENCE)?.value);
-                let ca = basic.optional(Tag::BOOLEAN)?.is_some_and(|ca| ca.value == [0xff]);
-                let longest_path = basic.optional(Tag::INTEGER)?.map(|number| der::number(number.value)).transpose()?;
+                let ca = basic.optional(Tag::BOOLEAN)?.map(|ca| der::truth(ca.value)).transpose()?.unwrap_or(false);
+                let mut path = basic;
+                let longest_path = match basic.optional(Tag::INTEGER)? {
+                    Some(_) => Some(der::number(path.integer()?)?),
+                    None => None,
+                };
                 self.basic = Some(BasicConstraints { ca, longest_path });
             }
             "2.5.29.30" => {
                 let (constraints, understood) = Constraints::read(reader.expect(Tag::SEQUENCE)?)?;
+                reader.finish()?;
                 self.constraints = constraints;
                 return Ok(understood);
             }
@@ -228,8 +234,15 @@ impl<'a> Extensions<'a> {
                     self.usages.push(usages.oid()?);
                 }
             }
-            // Where revocation is told, policies, and access to the issuer: they change nothing without a policy that is
-            // asked for. One that demands a policy (36) is not understood.
+            // One that demands a policy is not understood, and counts in Go even where it is not critical.
+            "2.5.29.36" => {
+                let mut policy = Reader::new(reader.expect(Tag::SEQUENCE)?.value);
+                if policy.optional(Tag::implicit(0))?.is_some() {
+                    self.unhandled.push(id);
+                }
+                return Ok(false);
+            }
+            // Where revocation is told, and policies: they change nothing without a policy that is demanded.
             "2.5.29.31" | "2.5.29.32" | "2.5.29.33" | "2.5.29.54" => {}
             _ => return Ok(false),
         }

@@ -117,9 +117,11 @@ impl Subtree {
     fn covers(&self, name: &Name, excludes: bool) -> bool {
         match (self, name) {
             (Self::Dns(domain), Name::Dns(name)) => {
-                let parent = |name: &str| name.split_once('.').map(|(_, parent)| parent.to_ascii_lowercase());
-                let pattern_meets = excludes && name.starts_with("*.") && parent(name) == parent(domain);
-                is_within(name, domain) || pattern_meets
+                let pattern_meets = || {
+                    let parents = name.strip_prefix("*.").zip(domain.split_once('.'));
+                    parents.is_some_and(|(name, (_, domain))| name.eq_ignore_ascii_case(domain))
+                };
+                is_within(name, domain) || excludes && pattern_meets()
             }
             (Self::Ip { net, mask }, Name::Ip(address)) => {
                 let is_in = |address: &IpAddr| match (net, mask, address) {

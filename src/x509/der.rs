@@ -20,6 +20,10 @@ impl Tag {
     pub const BIT_STRING: Self = Self(0x03);
     pub const OCTET_STRING: Self = Self(0x04);
     pub const OID: Self = Self(0x06);
+    pub const UTF8_STRING: Self = Self(0x0c);
+    pub const NUMERIC_STRING: Self = Self(0x12);
+    pub const PRINTABLE_STRING: Self = Self(0x13);
+    pub const IA5_STRING: Self = Self(0x16);
     pub const UTC_TIME: Self = Self(0x17);
     pub const GENERALIZED_TIME: Self = Self(0x18);
     pub const SEQUENCE: Self = Self(0x30);

@@ -119,9 +119,11 @@ impl<'a> Certificate<'a> {
             return Err(Some(Unreadable("names two different algorithms for its signature")));
         }
         let issuer = body.expect(Tag::SEQUENCE)?;
+        check_name(issuer)?;
         let mut validity = Reader::new(body.expect(Tag::SEQUENCE)?.value);
         let valid = (validity.time()?, validity.time()?);
         let subject = body.expect(Tag::SEQUENCE)?;
+        check_name(subject)?;
         let key_info = body.expect(Tag::SEQUENCE)?;
         let mut parts = Reader::new(key_info.value);
         let key_algorithm = parts.expect(Tag::SEQUENCE)?;
@@ -250,6 +252,33 @@ impl<'a> Extensions<'a> {
     }
 }
 
+/// Whether a distinguished name is one, and its texts hold what their types allow: Go takes no other.
+fn check_name(name: Element<'_>) -> Result<(), Option<Unreadable>> {
+    const WRONG: Unreadable = Unreadable("has a name with characters that its encoding does not allow");
+    let mut sets = Reader::new(name.value);
+    while !sets.is_empty() {
+        let mut set = Reader::new(sets.expect(Tag::SET)?.value);
+        while !set.is_empty() {
+            let mut pair = Reader::new(set.expect(Tag::SEQUENCE)?.value);
+            pair.oid()?;
+            let Element { tag, value, .. } = pair.any()?;
+            // The asterisk and the ampersand are taken because certificates have them.
+            let is_printable = |byte: &u8| byte.is_ascii_alphanumeric() || b" '()+,-./:=?*&".contains(byte);
+            let is_right = match tag {
+                Tag::PRINTABLE_STRING => value.iter().all(is_printable),
+                Tag::UTF8_STRING => std::str::from_utf8(value).is_ok(),
+                Tag::IA5_STRING => value.is_ascii(),
+                Tag::NUMERIC_STRING => value.iter().all(|byte| byte.is_ascii_digit() || *byte == b' '),
+                _ => true,
+            };
+            if !is_right {
+                return Err(Some(WRONG));
+            }
+        }
+    }
+    Ok(())
+}
+
 /// A distinguished name in one line: the common name, or all there is.
 fn name(bytes: &[u8]) -> String {
     let mut parts: Vec<(ObjectIdentifier, String)> = Vec::new();
@@ -269,4 +298,28 @@ fn name(bytes: &[u8]) -> String {
     let all = || parts.iter().map(|(_, part)| part.as_str()).collect::<Vec<_>>().join(", ");
     let text = common.filter(|name| !name.is_empty()).unwrap_or_else(all);
     if text.is_empty() { "without a name".to_owned() } else { format!("\"{}\"", crate::text::shown(&text, SHOWN)) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rstest::rstest;
+
+    #[rstest]
+    #[case::printable(0x13, b"A (B) *.c & d", true)]
+    #[case::printable_with_an_underscore(0x13, b"a_b", false)]
+    #[case::printable_with_an_at_sign(0x13, b"a@b", false)]
+    #[case::utf8(0x0c, "M\u{fc}ller_".as_bytes(), true)]
+    #[case::utf8_that_is_none(0x0c, b"M\xfcller", false)]
+    #[case::ia5(0x16, b"a@b_c", true)]
+    #[case::ia5_that_is_none(0x16, b"\xfc", false)]
+    #[case::numeric(0x12, b"1 2", true)]
+    #[case::numeric_that_is_none(0x12, b"a", false)]
+    #[case::t61(0x14, b"M\xfcller", true)]
+    fn a_name_is_taken_or_refused(#[case] tag: u8, #[case] text: &[u8], #[case] taken: bool) {
+        let element = |tag: u8, value: &[u8]| [&[tag, u8::try_from(value.len()).unwrap()], value].concat();
+        let pair = [&[6, 3, 0x55, 4, 3], element(tag, text).as_slice()].concat();
+        let der = element(0x30, &element(0x31, &element(0x30, &pair)));
+        assert_eq!(check_name(Reader::new(&der).any().unwrap()).is_ok(), taken);
+    }
 }

@@ -132,7 +132,11 @@ impl ServerCertVerifier for Verifier {
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.algorithms.supported_schemes()
+        // What is not taken in a certificate is not asked for: a server with two would send that one.
+        let is_post_quantum = |scheme: &SignatureScheme| {
+            matches!(scheme, SignatureScheme::ML_DSA_44 | SignatureScheme::ML_DSA_65 | SignatureScheme::ML_DSA_87)
+        };
+        self.algorithms.supported_schemes().into_iter().filter(|scheme| !is_post_quantum(scheme)).collect()
     }
 }
 
@@ -140,6 +144,13 @@ impl ServerCertVerifier for Verifier {
 mod tests {
     use super::*;
     use testbed::{Forged, Key, Spec};
+
+    #[test]
+    fn a_server_is_asked_for_what_kubectl_knows() {
+        let verifier = Verifier::of(Vec::new(), &rustls::crypto::aws_lc_rs::default_provider());
+        let schemes = verifier.supported_verify_schemes();
+        assert!(schemes.contains(&SignatureScheme::ED25519) && !schemes.contains(&SignatureScheme::ML_DSA_65));
+    }
 
     #[test]
     fn the_ca_is_that_of_the_last_server() {

@@ -246,7 +246,7 @@ impl<'a> Judge<'a> {
     /// Whether anything can be verified with the key of a certificate.
     fn is_usable(&self, it: &Certificate<'_>) -> bool {
         let known = self.algorithms.iter().any(|known| known.public_key_alg_id().as_ref() == it.key_algorithm);
-        known && algorithm::has_fit_size(it.key_algorithm, it.key)
+        known && algorithm::is_fit(it.key_algorithm, it.key)
     }
 
     /// None of the CAs has the name of the issuer.

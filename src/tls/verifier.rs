@@ -1,6 +1,9 @@
 //! A server's certificate and its signatures, for rustls: judged by `x509/`, verified by the provider's cryptography.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
 
 use rustls::{
     CertificateError, DigitallySignedStruct, Error, OtherError, SignatureScheme,
@@ -11,19 +14,26 @@ use rustls::{
 
 use crate::x509::{Certificate, Flaw, Judge, Unreadable};
 
-/// Trusts servers that one of its CAs vouches for, and remembers the first that did.
+/// Trusts servers that one of its CAs vouches for, and remembers the last that did: a handshake can break off after that,
+/// and the next one lead to a server that another CA vouches for.
 #[derive(Debug)]
 pub struct Verifier {
     roots: Vec<Vec<u8>>,
     by_system: bool,
     algorithms: WebPkiSupportedAlgorithms,
-    found: OnceLock<usize>,
+    /// No place before there is one.
+    found: AtomicUsize,
 }
 
 impl Verifier {
     /// With these CAs, in DER.
     pub fn of(roots: Vec<Vec<u8>>, provider: &CryptoProvider) -> Self {
-        Self { roots, by_system: false, algorithms: provider.signature_verification_algorithms, found: OnceLock::new() }
+        Self {
+            roots,
+            by_system: false,
+            algorithms: provider.signature_verification_algorithms,
+            found: AtomicUsize::new(usize::MAX),
+        }
     }
 
     /// With those of the system.
@@ -44,7 +54,7 @@ impl Verifier {
 
     /// The CA that vouched for a server, in DER.
     pub fn found(&self) -> Option<&[u8]> {
-        self.roots.get(*self.found.get()?).map(Vec::as_slice)
+        self.roots.get(self.found.load(Ordering::Relaxed)).map(Vec::as_slice)
     }
 }
 
@@ -86,7 +96,7 @@ impl ServerCertVerifier for Verifier {
         };
         let place = judge.judge(&leaf, &host(name)).map_err(refused)?;
         if let Some(place) = places.get(place) {
-            let _ = self.found.set(*place); // the first stays
+            self.found.store(*place, Ordering::Relaxed);
         }
         Ok(ServerCertVerified::assertion())
     }
@@ -122,6 +132,43 @@ impl ServerCertVerifier for Verifier {
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.algorithms.supported_schemes()
+        // What is not taken in a certificate is not asked for: a server with two would send that one.
+        let is_post_quantum = |scheme: &SignatureScheme| {
+            matches!(scheme, SignatureScheme::ML_DSA_44 | SignatureScheme::ML_DSA_65 | SignatureScheme::ML_DSA_87)
+        };
+        self.algorithms.supported_schemes().into_iter().filter(|scheme| !is_post_quantum(scheme)).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use testbed::{Forged, Key, Spec};
+
+    #[test]
+    fn a_server_is_asked_for_what_kubectl_knows() {
+        let verifier = Verifier::of(Vec::new(), &rustls::crypto::aws_lc_rs::default_provider());
+        let schemes = verifier.supported_verify_schemes();
+        assert!(schemes.contains(&SignatureScheme::ED25519) && !schemes.contains(&SignatureScheme::ML_DSA_65));
+    }
+
+    #[test]
+    fn the_ca_is_that_of_the_last_server() {
+        let cas = ["one", "other"].map(|name| Forged::self_signed(&Spec::ca(name), Key::p256()));
+        let roots = cas.iter().map(|ca| ca.der.clone()).collect();
+        let verifier = Verifier::of(roots, &rustls::crypto::aws_lc_rs::default_provider());
+        assert_eq!(verifier.found(), None);
+        let name = ServerName::try_from("localhost").unwrap();
+        let verify = |server: &Forged| {
+            let server = CertificateDer::from(server.der.as_slice());
+            verifier.verify_server_cert(&server, &[], &name, &[], UnixTime::now())
+        };
+        for ca in &cas {
+            verify(&Forged::signed_by(ca, &Spec::server(), Key::p256())).unwrap();
+            assert_eq!(verifier.found(), Some(ca.der.as_slice()));
+        }
+        let stranger = Forged::self_signed(&Spec::ca("third"), Key::p256());
+        assert!(verify(&Forged::signed_by(&stranger, &Spec::server(), Key::p256())).is_err());
+        assert_eq!(verifier.found(), Some(cas[1].der.as_slice()));
     }
 }

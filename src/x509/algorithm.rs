@@ -80,10 +80,15 @@ pub fn key(algorithm: &[u8], key: &[u8]) -> String {
     }
 }
 
-/// False for an RSA key of a size that cannot be used; which other keys can is for the cryptography to say.
-pub(super) fn has_fit_size(algorithm: &[u8], key: &[u8]) -> bool {
-    let is_rsa = Reader::new(algorithm).oid().is_ok_and(|id| id.to_string() == "1.2.840.113549.1.1.1");
-    !is_rsa || rsa_bits(key).is_some_and(|bits| RSA.contains(&bits))
+/// False for an RSA key of a size that cannot be used, and for a kind of key that kubectl does not know: the cryptography
+/// here has ML-DSA, which only the newest Go has in certificates. Which curves there are is for the cryptography to say.
+pub(super) fn is_fit(algorithm: &[u8], key: &[u8]) -> bool {
+    let Ok(id) = Reader::new(algorithm).oid() else { return false };
+    match id.to_string().as_str() {
+        "1.2.840.113549.1.1.1" => rsa_bits(key).is_some_and(|bits| RSA.contains(&bits)),
+        "1.2.840.10045.2.1" | "1.3.101.112" => true,
+        _ => false,
+    }
 }
 
 fn rsa_bits(key: &[u8]) -> Option<usize> {
@@ -91,4 +96,20 @@ fn rsa_bits(key: &[u8]) -> Option<usize> {
     let modulus = Reader::new(parts.value).expect(Tag::INTEGER).ok()?.value;
     let digits = &modulus[modulus.iter().take_while(|byte| **byte == 0).count()..];
     Some(digits.len() * 8 - usize::try_from(digits.first()?.leading_zeros()).ok()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rstest::rstest;
+
+    #[rstest]
+    #[case::rsa_without_a_key(&[6, 9, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 1, 1, 5, 0], false)]
+    #[case::ecdsa(&[6, 7, 0x2a, 0x86, 0x48, 0xce, 0x3d, 2, 1], true)]
+    #[case::ed25519(&[6, 3, 0x2b, 0x65, 0x70], true)]
+    #[case::ml_dsa_65(&[6, 9, 0x60, 0x86, 0x48, 1, 0x65, 3, 4, 3, 0x12], false)]
+    #[case::none(&[], false)]
+    fn a_key_is_fit_or_not(#[case] algorithm: &[u8], #[case] fit: bool) {
+        assert_eq!(is_fit(algorithm, &[]), fit);
+    }
 }

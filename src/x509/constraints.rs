@@ -31,6 +31,9 @@ impl Constraints {
         let mut subtrees = |number| -> Result<Vec<Subtree>, Option<Unreadable>> {
             let Some(list) = reader.optional(Tag::explicit(number))? else { return Ok(Vec::new()) };
             let mut list = Reader::new(list.value);
+            if list.is_empty() {
+                return Err(None);
+            }
             let mut found = Vec::new();
             while !list.is_empty() {
                 let base = Reader::new(list.expect(Tag::SEQUENCE)?.value).any()?;
@@ -43,6 +46,9 @@ impl Constraints {
         };
         let (permitted, excluded) = (subtrees(0)?, subtrees(1)?);
         reader.finish()?;
+        if list.value.is_empty() {
+            return Err(None);
+        }
         Ok((Self { permitted, excluded }, understood))
     }
 
@@ -53,6 +59,12 @@ impl Constraints {
 
     /// Whether a certificate beneath may have this name.
     pub fn allow(&self, name: &Name) -> bool {
+        // One that cannot be judged would slip past what is excluded: `bad.example.` is no end of `example`.
+        if let Name::Dns(name) = name
+            && !is_domain(name)
+        {
+            return false;
+        }
         let of_its_kind = |subtree: &&Subtree| subtree.is_about(name);
         let mut permitted = self.permitted.iter().filter(of_its_kind).peekable();
         let is_permitted = permitted.peek().is_none() || permitted.any(|subtree| subtree.covers(name, false));
@@ -63,16 +75,28 @@ impl Constraints {
 impl Subtree {
     fn read(base: Element<'_>) -> Result<Option<Self>, Option<Unreadable>> {
         let text = || std::str::from_utf8(base.value).map(str::to_owned).map_err(|_| None);
+        // A domain that no name can be within would exclude nothing.
+        let domain = || text().and_then(|text| if is_domain(&text) { Ok(text) } else { Err(None) });
         Ok(Some(if base.tag == Tag::implicit(1) {
-            Self::Email(text()?)
+            let text = text()?;
+            if !is_domain(text.rsplit_once('@').map_or(&*text, |(_, domain)| domain)) {
+                return Err(None);
+            }
+            Self::Email(text)
         } else if base.tag == Tag::implicit(2) {
-            Self::Dns(text()?)
+            Self::Dns(domain()?)
         } else if base.tag == Tag::implicit(6) {
-            Self::Uri(text()?)
+            Self::Uri(domain()?)
         } else if base.tag == Tag::implicit(7) {
             let (net, mask) = base.value.split_at(base.value.len() / 2);
-            // Of one family, which an address in both forms would not be.
+            if !is_mask(mask) {
+                return Err(None);
+            }
             let (net, mask) = host::address(net).zip(host::address(mask)).ok_or(None)?;
+            // An IPv4 network in the form of IPv6 would be about no address in its own form.
+            if net != net.to_canonical() {
+                return Err(None);
+            }
             Self::Ip { net, mask }
         } else {
             return Ok(None);
@@ -89,19 +113,24 @@ impl Subtree {
         )
     }
 
-    /// A pattern is excluded with the first name that it fits.
+    /// A pattern is excluded with the first name that it fits, and an address in both of its forms.
     fn covers(&self, name: &Name, excludes: bool) -> bool {
         match (self, name) {
             (Self::Dns(domain), Name::Dns(name)) => {
-                let parent = |name: &str| name.split_once('.').map(|(_, parent)| parent.to_ascii_lowercase());
-                let pattern_meets = excludes && name.starts_with("*.") && parent(name) == parent(domain);
-                is_within(name, domain) || pattern_meets
+                let pattern_meets = || {
+                    let parents = name.strip_prefix("*.").zip(domain.split_once('.'));
+                    parents.is_some_and(|(name, (_, domain))| name.eq_ignore_ascii_case(domain))
+                };
+                is_within(name, domain) || excludes && pattern_meets()
             }
-            (Self::Ip { net, mask }, Name::Ip(address)) => match (net, mask, address) {
-                (IpAddr::V4(net), IpAddr::V4(mask), IpAddr::V4(address)) => address & mask == net & mask,
-                (IpAddr::V6(net), IpAddr::V6(mask), IpAddr::V6(address)) => address & mask == net & mask,
-                _ => false,
-            },
+            (Self::Ip { net, mask }, Name::Ip(address)) => {
+                let is_in = |address: &IpAddr| match (net, mask, address) {
+                    (IpAddr::V4(net), IpAddr::V4(mask), IpAddr::V4(address)) => address & mask == net & mask,
+                    (IpAddr::V6(net), IpAddr::V6(mask), IpAddr::V6(address)) => address & mask == net & mask,
+                    _ => false,
+                };
+                is_in(address) || excludes && is_in(&address.to_canonical())
+            }
             (Self::Email(wanted), Name::Email(name)) => match (name.rsplit_once('@'), wanted.rsplit_once('@')) {
                 (Some((user, host)), Some((wanted, at))) => user == wanted && host.eq_ignore_ascii_case(at),
                 (Some((_, host)), None) => is_within(host, wanted),
@@ -113,7 +142,7 @@ impl Subtree {
                 let host = authority.rsplit('@').next().unwrap_or("");
                 let host = host.rsplit_once(':').map_or(host, |(host, _)| host);
                 match host {
-                    "" => excludes,
+                    host if host.is_empty() || host.starts_with('[') || host.parse::<IpAddr>().is_ok() => excludes,
                     host => is_within(host, domain),
                 }
             }
@@ -124,9 +153,25 @@ impl Subtree {
 
 /// Whether a name is a domain or beneath it; beneath alone, where the domain begins with a dot.
 fn is_within(name: &str, domain: &str) -> bool {
-    let (name, domain) = (name.to_ascii_lowercase(), domain.to_ascii_lowercase());
-    let Some(rest) = name.strip_suffix(&domain) else { return false };
-    domain.is_empty() || domain.starts_with('.') || rest.is_empty() || rest.ends_with('.')
+    // In bytes and without a copy: a CA with thousands of constraints can sign for thousands of names.
+    let (name, domain) = (name.as_bytes(), domain.as_bytes());
+    let Some((rest, end)) = name.len().checked_sub(domain.len()).and_then(|at| name.split_at_checked(at)) else {
+        return false;
+    };
+    end.eq_ignore_ascii_case(domain)
+        && (domain.is_empty() || domain.starts_with(b".") || rest.is_empty() || rest.ends_with(b"."))
+}
+
+/// Whether a text can be a domain, or what stands for all beneath one (Go's domainNameValid).
+fn is_domain(text: &str) -> bool {
+    let is_label = |label: &str| !label.is_empty() && label.bytes().all(|byte| byte.is_ascii_graphic());
+    text.is_empty() || text.strip_prefix('.').unwrap_or(text).split('.').all(is_label)
+}
+
+/// Whether these are ones, and then zeros.
+fn is_mask(bytes: &[u8]) -> bool {
+    let ends = bytes.iter().skip_while(|byte| **byte == 0xff).enumerate();
+    ends.into_iter().all(|(at, byte)| if at == 0 { byte.leading_ones() == byte.count_ones() } else { *byte == 0 })
 }
 
 #[cfg(test)]
@@ -158,5 +203,56 @@ mod tests {
         assert!(!constraints.allow(&dns("localhost")));
         assert!(!constraints.allow(&dns("a.bad.example.com")));
         assert!(!constraints.allow(&dns("*.example.com")));
+    }
+
+    #[rstest]
+    #[case("api.bad.example.")]
+    #[case("api..bad.example")]
+    #[case("a b.example")]
+    #[case("a\0.example")]
+    fn a_name_that_cannot_be_judged_is_not_allowed(#[case] name: &str) {
+        let excluded = vec![Subtree::Dns("bad.example".to_owned())];
+        assert!(!Constraints { excluded, ..Constraints::default() }.allow(&Name::Dns(name.to_owned())));
+    }
+
+    /// One subtree in `permittedSubtrees` (0) or `excludedSubtrees` (1).
+    fn read(list: u8, kind: u8, value: &[u8]) -> Result<Constraints, Option<Unreadable>> {
+        let element = |tag: u8, value: &[u8]| [&[tag, u8::try_from(value.len()).unwrap()], value].concat();
+        let der = element(0x30, &element(0xa0 | list, &element(0x30, &element(0x80 | kind, value))));
+        Constraints::read(Reader::new(&der).any()?).map(|(constraints, _)| constraints)
+    }
+
+    #[rstest]
+    #[case::ends_with_a_dot(2, b"example.com.")]
+    #[case::an_empty_label(2, b"a..com")]
+    #[case::a_blank(2, b"a b")]
+    #[case::for_mail(1, b"a@example.com.")]
+    #[case::for_uris(6, b"example.com.")]
+    #[case::a_mask_with_a_hole(7, &[10, 0, 0, 0, 0xff, 0, 0xff, 0])]
+    #[case::a_mask_with_a_hole_in_a_byte(7, &[10, 0, 0, 0, 0b1010_0000, 0, 0, 0])]
+    #[case::of_a_wrong_length(7, &[10, 0, 0, 0])]
+    #[case::ipv4_as_ipv6(7, &[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 10, 0, 0, 0, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0, 0, 0])]
+    fn constraints_that_would_be_about_nothing_are_refused(#[case] kind: u8, #[case] value: &[u8]) {
+        assert!(read(0, kind, value).is_err() && read(1, kind, value).is_err());
+    }
+
+    #[rstest]
+    #[case(&[0x30, 0])]
+    #[case(&[0x30, 2, 0xa0, 0])]
+    #[case(&[0x30, 2, 0xa1, 0])]
+    fn empty_constraints_are_refused(#[case] der: &[u8]) {
+        assert!(Constraints::read(Reader::new(der).any().unwrap()).is_err());
+    }
+
+    #[test]
+    fn an_address_is_excluded_in_both_forms_and_permitted_in_its_own() {
+        let own = Name::Ip([10, 1, 2, 3].into());
+        let other = Name::Ip(std::net::Ipv4Addr::new(10, 1, 2, 3).to_ipv6_mapped().into());
+        let ten = [10, 0, 0, 0, 0xff, 0, 0, 0];
+        let (permitted, excluded) = (read(0, 7, &ten).unwrap(), read(1, 7, &ten).unwrap());
+        assert!(permitted.allow(&own) && !permitted.allow(&other));
+        assert!(!excluded.allow(&own) && !excluded.allow(&other));
+        assert!(!read(1, 7, &[0; 32]).unwrap().allow(&other));
+        assert!(read(1, 7, &[0; 32]).unwrap().allow(&own));
     }
 }

@@ -4,7 +4,7 @@ use der::{
     Decode as _, Reader as _, SliceReader,
     asn1::{AnyRef, ObjectIdentifier},
 };
-use jiff::{civil::DateTime, tz::TimeZone};
+use jiff::civil::{DateTime, date};
 
 use super::Unreadable;
 
@@ -20,6 +20,10 @@ impl Tag {
     pub const BIT_STRING: Self = Self(0x03);
     pub const OCTET_STRING: Self = Self(0x04);
     pub const OID: Self = Self(0x06);
+    pub const UTF8_STRING: Self = Self(0x0c);
+    pub const NUMERIC_STRING: Self = Self(0x12);
+    pub const PRINTABLE_STRING: Self = Self(0x13);
+    pub const IA5_STRING: Self = Self(0x16);
     pub const UTC_TIME: Self = Self(0x17);
     pub const GENERALIZED_TIME: Self = Self(0x18);
     pub const SEQUENCE: Self = Self(0x30);
@@ -64,6 +68,9 @@ impl<'a> Reader<'a> {
 
     pub fn any(&mut self) -> Result<Element<'a>, Problem> {
         let mut reader = SliceReader::new(self.0).map_err(|_| None)?;
+        if self.0.first().is_some_and(|first| first & 0x1f == 0x1f) {
+            return Err(None); // a type with a higher number
+        }
         let value = AnyRef::decode(&mut reader).map_err(|_| None)?.value();
         let length = usize::try_from(reader.position()).map_err(|_| None)?;
         let (whole, rest) = self.0.split_at_checked(length).ok_or(None)?;
@@ -83,6 +90,14 @@ impl<'a> Reader<'a> {
         ObjectIdentifier::from_bytes(self.expect(Tag::OID)?.value).map_err(|_| None)
     }
 
+    /// A whole number, in as few bytes as it takes.
+    pub fn integer(&mut self) -> Result<&'a [u8], Problem> {
+        match self.expect(Tag::INTEGER)?.value {
+            [] | [0, ..=0x7f, ..] | [0xff, 0x80..=0xff, ..] => Err(None),
+            value => Ok(value),
+        }
+    }
+
     /// A bit string of whole bytes.
     pub fn bits(&mut self) -> Result<&'a [u8], Problem> {
         match self.expect(Tag::BIT_STRING)?.value.split_first() {
@@ -94,7 +109,13 @@ impl<'a> Reader<'a> {
     /// A bit string of which the last byte need not be whole.
     pub fn bits_with_rest(&mut self) -> Result<&'a [u8], Problem> {
         match self.expect(Tag::BIT_STRING)?.value.split_first() {
-            Some((0..=7, bits)) => Ok(bits),
+            Some((0, bits)) => Ok(bits),
+            // What fills the last byte up is zero.
+            Some((unused @ 1..=7, bits))
+                if bits.last().is_some_and(|last| last.trailing_zeros() >= (*unused).into()) =>
+            {
+                Ok(bits)
+            }
             _ => Err(None),
         }
     }
@@ -111,8 +132,23 @@ impl<'a> Reader<'a> {
             Tag::GENERALIZED_TIME => text.to_owned(),
             _ => return Err(None),
         };
-        let time = DateTime::strptime("%Y%m%d%H%M%SZ", &text).map_err(|_| WRONG)?;
-        Ok(time.to_zoned(TimeZone::UTC).map_err(|_| WRONG)?.timestamp().as_second())
+        // The library would pass over blanks and signs, and take fewer digits.
+        let digits = text.strip_suffix('Z').ok_or(WRONG)?;
+        if digits.len() != 14 || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+            return Err(WRONG);
+        }
+        let time = DateTime::strptime("%Y%m%d%H%M%S", digits).map_err(|_| WRONG)?;
+        // Not by way of a timestamp: the last one is before the end of 9999, which stands where there is no end.
+        Ok(time.duration_since(date(1970, 1, 1).at(0, 0, 0, 0)).as_secs())
+    }
+}
+
+/// True or false.
+pub fn truth(value: &[u8]) -> Result<bool, Problem> {
+    match value {
+        [0xff] => Ok(true),
+        [0] => Ok(false),
+        _ => Err(None),
     }
 }
 
@@ -123,5 +159,54 @@ pub fn number(value: &[u8]) -> Result<u32, Problem> {
         Some(_) => {
             Ok(value.iter().fold(0_u32, |number, byte| number.saturating_mul(256).saturating_add((*byte).into())))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rstest::rstest;
+
+    #[rstest]
+    #[case::utc(0x17, "270101000000Z", Some(1_798_761_600))]
+    #[case::of_the_last_century(0x17, "700101000001Z", Some(1))]
+    #[case::generalized(0x18, "20270101000000Z", Some(1_798_761_600))]
+    #[case::no_end(0x18, "99991231235959Z", Some(253_402_300_799))]
+    #[case::blanks(0x18, "2027 1 1000000Z", None)]
+    #[case::fewer_digits(0x18, "202701010000Z", None)]
+    #[case::a_sign(0x18, "+2027010100000Z", None)]
+    #[case::no_such_day(0x18, "20270230000000Z", None)]
+    #[case::no_zone(0x18, "20270101000000", None)]
+    fn a_time_is_read_or_refused(#[case] tag: u8, #[case] text: &str, #[case] seconds: Option<i64>) {
+        let der = [&[tag, u8::try_from(text.len()).unwrap()], text.as_bytes()].concat();
+        assert_eq!(Reader::new(&der).time().ok(), seconds);
+    }
+
+    #[rstest]
+    #[case(&[2, 1, 0], true)]
+    #[case(&[2, 2, 0, 0x80], true)]
+    #[case(&[2, 0], false)]
+    #[case(&[2, 2, 0, 0x7f], false)]
+    #[case(&[2, 2, 0xff, 0x80], false)]
+    fn a_number_has_one_form(#[case] der: &[u8], #[case] fits: bool) {
+        assert_eq!(Reader::new(der).integer().is_ok(), fits);
+    }
+
+    #[rstest]
+    #[case(&[3, 2, 2, 0b0000_0100], true)]
+    #[case(&[3, 2, 3, 0b0000_0100], false)]
+    #[case(&[3, 1, 1], false)]
+    #[case(&[3, 2, 8, 0], false)]
+    fn what_fills_a_bit_string_up_is_zero(#[case] der: &[u8], #[case] fits: bool) {
+        assert_eq!(Reader::new(der).bits_with_rest().is_ok(), fits);
+    }
+
+    #[rstest]
+    #[case::indefinite(&[0x30, 0x80, 0, 0])]
+    #[case::longer_than_it_need_be(&[0x04, 0x81, 1, 0])]
+    #[case::a_tag_of_several_bytes(&[0x9f, 0x81, 0x01, 0])]
+    #[case::too_short(&[0x04, 2, 0])]
+    fn what_is_not_der_is_refused(#[case] bytes: &[u8]) {
+        assert!(Reader::new(bytes).any().is_err());
     }
 }

@@ -33,18 +33,19 @@ pub(super) fn names(list: Element<'_>) -> Result<Vec<Name>, Option<Unreadable>> 
     Ok(names)
 }
 
-/// An address of four or sixteen bytes; one form for both ways to write an IPv4 address.
+/// An address of four or sixteen bytes, in the form in which it stands there.
 pub(super) fn address(bytes: &[u8]) -> Option<IpAddr> {
     if let Ok(bytes) = <[u8; 4]>::try_from(bytes) {
         return Some(Ipv4Addr::from(bytes).into());
     }
-    <[u8; 16]>::try_from(bytes).ok().map(|bytes| Ipv6Addr::from(bytes).to_canonical())
+    <[u8; 16]>::try_from(bytes).ok().map(|bytes| Ipv6Addr::from(bytes).into())
 }
 
 /// Whether a certificate with these names is for this host.
 pub(super) fn matches(names: &[Name], host: &str) -> bool {
     if let Ok(address) = host.parse::<IpAddr>() {
-        return names.iter().any(|name| matches!(name, Name::Ip(ip) if *ip == address.to_canonical()));
+        let is_it = |ip: &IpAddr| ip.to_canonical() == address.to_canonical();
+        return names.iter().any(|name| matches!(name, Name::Ip(ip) if is_it(ip)));
     }
     let host = host.to_ascii_lowercase();
     let fits = |pattern: &str| {

@@ -20,6 +20,8 @@ use der::{Element, Reader, Tag};
 const ANY_USAGE: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.29.37.0");
 /// That of a server.
 const SERVER: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.5.5.7.3.1");
+const KEY_ID: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.29.14");
+const ISSUER_KEY_ID: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.29.35");
 const COMMON_NAME: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.4.3");
 /// How much of a name is shown.
 const SHOWN: usize = 120;
@@ -104,23 +106,24 @@ impl<'a> Certificate<'a> {
 
         let mut body = Reader::new(signed.value);
         let version = match body.optional(Tag::explicit(0))? {
-            Some(version) => match Reader::new(version.value).expect(Tag::INTEGER)?.value {
+            Some(version) => match Reader::new(version.value).integer()? {
                 [version @ 0..=2] => version + 1,
                 _ => return Err(Some(Unreadable("is of a version that is none"))),
             },
             None => 1,
         };
-        let serial = body.expect(Tag::INTEGER)?;
-        if serial.value.first().is_some_and(|first| first & 0x80 != 0) {
+        if body.integer()?.first().is_some_and(|first| first & 0x80 != 0) {
             return Err(Some(Unreadable("has a negative serial number, which Go does not take")));
         }
         if body.expect(Tag::SEQUENCE)?.value != algorithm.value {
             return Err(Some(Unreadable("names two different algorithms for its signature")));
         }
         let issuer = body.expect(Tag::SEQUENCE)?;
+        check_name(issuer)?;
         let mut validity = Reader::new(body.expect(Tag::SEQUENCE)?.value);
         let valid = (validity.time()?, validity.time()?);
         let subject = body.expect(Tag::SEQUENCE)?;
+        check_name(subject)?;
         let key_info = body.expect(Tag::SEQUENCE)?;
         let mut parts = Reader::new(key_info.value);
         let key_algorithm = parts.expect(Tag::SEQUENCE)?;
@@ -172,11 +175,8 @@ impl<'a> Extensions<'a> {
         while !list.is_empty() {
             let mut extension = Reader::new(list.expect(Tag::SEQUENCE)?.value);
             let id = extension.oid()?;
-            let critical = match extension.optional(Tag::BOOLEAN)? {
-                Some(Element { value: [0xff], .. }) => true,
-                Some(Element { value: [0], .. }) | None => false,
-                Some(_) => return Err(None),
-            };
+            let critical =
+                extension.optional(Tag::BOOLEAN)?.map(|it| der::truth(it.value)).transpose()?.unwrap_or(false);
             let value = extension.expect(Tag::OCTET_STRING)?.value;
             if seen.contains(&id) {
                 return Err(Some(Unreadable("has an extension twice")));
@@ -185,6 +185,9 @@ impl<'a> Extensions<'a> {
             let understood = found
                 .take(id, value)
                 .map_err(|problem| Some(problem.unwrap_or(Unreadable("has an extension that is encoded wrongly"))))?;
+            if critical && [KEY_ID, ISSUER_KEY_ID].contains(&id) {
+                return Err(Some(Unreadable("has a critical identifier of a key, which Go does not take")));
+            }
             if critical && !understood {
                 found.unhandled.push(id);
             }
@@ -209,12 +212,17 @@ impl<'a> Extensions<'a> {
             }
             "2.5.29.19" => {
                 let mut basic = Reader::new(reader.expect(Tag::SEQUENCE)?.value);
-                let ca = basic.optional(Tag::BOOLEAN)?.is_some_and(|ca| ca.value == [0xff]);
-                let longest_path = basic.optional(Tag::INTEGER)?.map(|number| der::number(number.value)).transpose()?;
+                let ca = basic.optional(Tag::BOOLEAN)?.map(|ca| der::truth(ca.value)).transpose()?.unwrap_or(false);
+                let mut path = basic;
+                let longest_path = match basic.optional(Tag::INTEGER)? {
+                    Some(_) => Some(der::number(path.integer()?)?),
+                    None => None,
+                };
                 self.basic = Some(BasicConstraints { ca, longest_path });
             }
             "2.5.29.30" => {
                 let (constraints, understood) = Constraints::read(reader.expect(Tag::SEQUENCE)?)?;
+                reader.finish()?;
                 self.constraints = constraints;
                 return Ok(understood);
             }
@@ -228,13 +236,47 @@ impl<'a> Extensions<'a> {
                     self.usages.push(usages.oid()?);
                 }
             }
-            // Where revocation is told, policies, and access to the issuer: they change nothing without a policy that is
-            // asked for. One that demands a policy (36) is not understood.
+            // One that demands a policy is not understood, and counts in Go even where it is not critical.
+            "2.5.29.36" => {
+                let mut policy = Reader::new(reader.expect(Tag::SEQUENCE)?.value);
+                if policy.optional(Tag::implicit(0))?.is_some() {
+                    self.unhandled.push(id);
+                }
+                return Ok(false);
+            }
+            // Where revocation is told, and policies: they change nothing without a policy that is demanded.
             "2.5.29.31" | "2.5.29.32" | "2.5.29.33" | "2.5.29.54" => {}
             _ => return Ok(false),
         }
         Ok(true)
     }
+}
+
+/// Whether a distinguished name is one, and its texts hold what their types allow: Go takes no other.
+fn check_name(name: Element<'_>) -> Result<(), Option<Unreadable>> {
+    const WRONG: Unreadable = Unreadable("has a name with characters that its encoding does not allow");
+    let mut sets = Reader::new(name.value);
+    while !sets.is_empty() {
+        let mut set = Reader::new(sets.expect(Tag::SET)?.value);
+        while !set.is_empty() {
+            let mut pair = Reader::new(set.expect(Tag::SEQUENCE)?.value);
+            pair.oid()?;
+            let Element { tag, value, .. } = pair.any()?;
+            // The asterisk and the ampersand are taken because certificates have them.
+            let is_printable = |byte: &u8| byte.is_ascii_alphanumeric() || b" '()+,-./:=?*&".contains(byte);
+            let is_right = match tag {
+                Tag::PRINTABLE_STRING => value.iter().all(is_printable),
+                Tag::UTF8_STRING => std::str::from_utf8(value).is_ok(),
+                Tag::IA5_STRING => value.is_ascii(),
+                Tag::NUMERIC_STRING => value.iter().all(|byte| byte.is_ascii_digit() || *byte == b' '),
+                _ => true,
+            };
+            if !is_right {
+                return Err(Some(WRONG));
+            }
+        }
+    }
+    Ok(())
 }
 
 /// A distinguished name in one line: the common name, or all there is.
@@ -256,4 +298,28 @@ fn name(bytes: &[u8]) -> String {
     let all = || parts.iter().map(|(_, part)| part.as_str()).collect::<Vec<_>>().join(", ");
     let text = common.filter(|name| !name.is_empty()).unwrap_or_else(all);
     if text.is_empty() { "without a name".to_owned() } else { format!("\"{}\"", crate::text::shown(&text, SHOWN)) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rstest::rstest;
+
+    #[rstest]
+    #[case::printable(0x13, b"A (B) *.c & d", true)]
+    #[case::printable_with_an_underscore(0x13, b"a_b", false)]
+    #[case::printable_with_an_at_sign(0x13, b"a@b", false)]
+    #[case::utf8(0x0c, "M\u{fc}ller_".as_bytes(), true)]
+    #[case::utf8_that_is_none(0x0c, b"M\xfcller", false)]
+    #[case::ia5(0x16, b"a@b_c", true)]
+    #[case::ia5_that_is_none(0x16, b"\xfc", false)]
+    #[case::numeric(0x12, b"1 2", true)]
+    #[case::numeric_that_is_none(0x12, b"a", false)]
+    #[case::t61(0x14, b"M\xfcller", true)]
+    fn a_name_is_taken_or_refused(#[case] tag: u8, #[case] text: &[u8], #[case] taken: bool) {
+        let element = |tag: u8, value: &[u8]| [&[tag, u8::try_from(value.len()).unwrap()], value].concat();
+        let pair = [&[6, 3, 0x55, 4, 3], element(tag, text).as_slice()].concat();
+        let der = element(0x30, &element(0x31, &element(0x30, &pair)));
+        assert_eq!(check_name(Reader::new(&der).any().unwrap()).is_ok(), taken);
+    }
 }

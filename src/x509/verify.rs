@@ -246,7 +246,7 @@ impl<'a> Judge<'a> {
     /// Whether anything can be verified with the key of a certificate.
     fn is_usable(&self, it: &Certificate<'_>) -> bool {
         let known = self.algorithms.iter().any(|known| known.public_key_alg_id().as_ref() == it.key_algorithm);
-        known && algorithm::has_fit_size(it.key_algorithm, it.key)
+        known && algorithm::is_fit(it.key_algorithm, it.key)
     }
 
     /// None of the CAs has the name of the issuer.
@@ -356,7 +356,8 @@ fn time(seconds: i64) -> String {
 mod tests {
     use super::*;
     use proptest::prelude::*;
-    use testbed::{Forged, Key, Spec};
+    use rstest::rstest;
+    use testbed::{Forged, Key, Spec, extension};
 
     /// A moment at which the certificates of these tests are valid.
     const NOW: i64 = 1_800_000_000;
@@ -389,6 +390,42 @@ mod tests {
         let leaf = Forged::signed_by(&mesh[0], &Spec::server(), Key::p256());
         let sent: Vec<&[u8]> = mesh.iter().map(|it| it.der.as_slice()).collect();
         assert!(matches!(judged(&leaf.der, &sent, &root.der), Err(Flaw::UnknownIssuer { .. })));
+    }
+
+    /// What Go refuses although no signature is wrong.
+    #[rstest]
+    #[case::key_id("2.5.29.14", true, &[4, 1, 1], false)]
+    #[case::key_id_as_it_ought_to_be("2.5.29.14", false, &[4, 1, 1], true)]
+    #[case::issuer_key_id("2.5.29.35", true, &[0x30, 3, 0x80, 1, 1], false)]
+    #[case::a_policy_is_demanded("2.5.29.36", false, &[0x30, 3, 0x80, 1, 0], false)]
+    #[case::a_policy_is_not_mapped("2.5.29.36", false, &[0x30, 3, 0x81, 1, 0], true)]
+    #[case::neither_ca_nor_not("2.5.29.19", true, &[0x30, 3, 1, 1, 1], false)]
+    #[case::a_path_length_of_two_forms("2.5.29.19", true, &[0x30, 7, 1, 1, 0xff, 2, 2, 0, 1], false)]
+    #[case::a_path_length("2.5.29.19", true, &[0x30, 6, 1, 1, 0xff, 2, 1, 1], true)]
+    #[case::usage_filled_up_with_ones("2.5.29.15", true, &[3, 2, 3, 0x04], false)]
+    fn an_extension_of_a_ca_is_taken_or_refused(
+        #[case] id: &str,
+        #[case] critical: bool,
+        #[case] value: &[u8],
+        #[case] taken: bool,
+    ) {
+        let mut ca = Spec::new("root").with(extension::other(id, critical, value));
+        if id != "2.5.29.19" {
+            ca = ca.with(extension::basic(true, None));
+        }
+        let root = Forged::self_signed(&ca, Key::p256());
+        let leaf = Forged::signed_by(&root, &Spec::server(), Key::p256());
+        assert_eq!(judged(&leaf.der, &[], &root.der).is_ok(), taken);
+    }
+
+    #[rstest]
+    #[case::of_no_bytes(&[], false)]
+    #[case::with_a_zero_too_many(&[0, 7], false)]
+    #[case::of_one_byte(&[7], true)]
+    fn a_serial_number_is_taken_or_refused(#[case] serial: &[u8], #[case] taken: bool) {
+        let root = Forged::self_signed(&Spec::ca("root"), Key::p256());
+        let leaf = Forged::signed_by(&root, &Spec { serial: serial.to_vec(), ..Spec::server() }, Key::p256());
+        assert_eq!(judged(&leaf.der, &[], &root.der).is_ok(), taken);
     }
 
     proptest! {

@@ -4,7 +4,7 @@
 use std::{collections::HashMap, ffi::OsString, path::PathBuf};
 
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
-use secrecy::SecretString;
+use secrecy::{ExposeSecret as _, SecretString};
 
 use crate::{
     error::{Code, Failure},
@@ -442,6 +442,17 @@ pub fn possible_secrets(arguments: &[OsString]) -> impl Iterator<Item = SecretSt
     values.filter(|value| !presentable(value)).map(SecretString::from)
 }
 
+/// The arguments that are a token for certain, for the redactor of the whole run: one that was given where a file or a
+/// context is meant stands in the message that there is no such thing.
+pub fn tokens(arguments: &[OsString]) -> impl Iterator<Item = SecretString> {
+    possible_secrets(arguments).filter(|secret| is_token(secret.expose_secret()))
+}
+
+/// A JWT, or a token as OpenShift makes it.
+fn is_token(text: &str) -> bool {
+    text.starts_with("sha256~") || (text.starts_with("eyJ") && text.split('.').count() == 3)
+}
+
 /// Parses the command line, or the platform's environment when there is none.
 ///
 /// # Errors
@@ -524,7 +535,11 @@ fn as_provisioner(environment: &Environment) -> Result<Invocation, Refusal> {
         Some("provision") => Action::Provision,
         Some("decommission") => Action::Decommission,
         Some(other) => {
-            let cause = format!("{} holds the unknown action `{}`", env::ACTION, shown(other, 40));
+            let cause = if is_token(other) {
+                format!("{} holds a token and no action", env::ACTION)
+            } else {
+                format!("{} holds the unknown action `{}`", env::ACTION, shown(other, 40))
+            };
             return Err(Refusal::Failure(
                 Failure::new(Code::Usage, "reading the environment", cause)
                     .state("nothing was changed")

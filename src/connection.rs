@@ -333,7 +333,11 @@ pub fn from_document(document: &Value, overrides: Option<&Value>) -> Result<(Con
         let anywhere = || overridden.map(|_| Slot { at: format!("/{SLOT}"), members: Cow::default() });
         slot.or_else(anywhere).ok_or_else(|| {
             let text = format!("the field `{SLOT}` is missing: no cluster is connected (required)");
-            let help = "a kubernetes-cluster document has `authentication`, at its top or under `data`";
+            let help = if document.get("clusters").is_some() {
+                "this is a kubeconfig: name it with --kubeconfig"
+            } else {
+                "a kubernetes-cluster document has `authentication`, at its top or under `data`"
+            };
             Finding::blocking("schema", "", text).help(help)
         })
     });
@@ -691,7 +695,7 @@ fn acting(user: &AuthInfo) -> Result<AuthInfo, &'static str> {
         return if alone {
             Ok(AuthInfo::default())
         } else {
-            Err("is missing, and as-uid, as-groups and as-user-extra need it: whom to act as")
+            Err("is missing: as-uid, as-groups and as-user-extra need the name of the user to act as")
         };
     };
     let extra = extras().flat_map(|(_, values)| values);

@@ -256,7 +256,7 @@ const fn usual_next_step(code: Code) -> &'static str {
         Code::OutputNotWritable | Code::OutputFailed => "choose another --output, then run again",
         Code::Dns => "check the host in the connection's server, and the DNS of the place this runs in",
         Code::ConnectionFailed => "check the server's address and port, and the network from the place this runs in",
-        Code::Proxy => "check the proxy's address, login and rules; NO_PROXY excepts hosts from HTTPS_PROXY",
+        Code::Proxy => "check the proxy's address, login and rules; if HTTPS_PROXY names it, NO_PROXY makes exceptions",
         Code::TlsUnknownIssuer => {
             "take certificate-authority-data from the CA that signed the server's certificate, then run again"
         }
@@ -267,7 +267,9 @@ const fn usual_next_step(code: Code) -> &'static str {
         Code::Timeout | Code::ConnectionLost | Code::ServerError => {
             "check the health of the server, then run again: it goes on where it stopped"
         }
-        Code::Unauthorized => "put a current token into the connection, then run again",
+        Code::Unauthorized => {
+            "put a current token into the connection, or log in to the kubeconfig again, then run again"
+        }
         Code::NotKubernetes => "check that the connection's server is the URL of a Kubernetes API, path included",
         Code::LoginFailed => "log in with the command of the kubeconfig by hand, then run again",
         Code::PlatformUnreachable | Code::PlatformRefused => {

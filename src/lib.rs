@@ -91,6 +91,7 @@ pub async fn main(
     // No message may hold the platform's token, whatever comes before that is needed.
     environment.platform_token().iter().for_each(|token| report.redactor().learn_secret(token));
     let arguments: Vec<OsString> = arguments.into_iter().collect();
+    cli::tokens(&arguments).for_each(|token| report.redactor().learn_secret(&token));
     match cli::parse(arguments.clone(), &environment) {
         Ok(Invocation::Run(options)) => execute(&options, &environment, &report).await,
         Ok(Invocation::Permissions { params, name }) => {

@@ -29,7 +29,7 @@ const RULES: &[(&str, &[&str])] = &[
     ("jsonschema::", &["schema.rs"]),
     ("Token::expose)", &["cluster/mod.rs"]),
     (".expose()", &["secret.rs", "artifact.rs", "kubeconfig.rs", "publish.rs", "credential.rs"]),
-    ("expose_secret()", &["secret.rs", "connection.rs", "proxy.rs"]),
+    ("expose_secret()", &["cli.rs", "secret.rs", "connection.rs", "proxy.rs"]),
     ("process::Command", &["login.rs"]),
     (
         "tokio::",

@@ -142,7 +142,14 @@ fn an_answer_of_an_old_server_is_known_in_any_form(
 fn denied() -> Verdict {
     let message = "selfsubjectreviews.authentication.k8s.io is forbidden: User \"x\" cannot create resource \
                    \"selfsubjectreviews\" in API group \"authentication.k8s.io\" at the cluster scope";
-    Verdict::refusal(403, "Forbidden", message)
+    let details = json!({"group": "authentication.k8s.io", "kind": "selfsubjectreviews"});
+    Verdict::Answer(
+        403,
+        json!({
+            "kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "Forbidden", "code": 403,
+            "message": message, "details": details,
+        }),
+    )
 }
 
 #[test]

@@ -379,7 +379,7 @@ fn the_artifact_says_its_namespace_where_its_type_has_one(
 #[test]
 fn metric_names_in_a_rule_are_granted_as_rbac_takes_them() {
     let cp = control_plane();
-    let names = ["datadogmetric@shop:queue", "s1-kafka-topicName", "pods/http_requests|rate", "\u{fc}ber"];
+    let names = ["datadogmetric@shop:queue", "AWS_SQS_Messages", "pods/http_requests|rate", "\u{fc}ber"];
     let rules = json!([{"apiGroups": ["external.metrics.k8s.io"], "resources": names, "verbs": ["get", "list"]}]);
     let instance = Instance::new(cp.admin(), &cp.namespace("metrics")).rules(&rules);
     instance.act("plan").expect_code(0);

@@ -95,7 +95,7 @@ pub fn recognized(bytes: &[u8]) -> bool {
 /// # Errors
 /// What is missing, quoting no secret.
 pub fn parse(bytes: &[u8], name: &str, directory: &Path) -> Result<Context, Vec<Finding>> {
-    let file = File::parse(bytes, name, directory.to_owned()).map_err(refused)?;
+    let file = File::parse(bytes, name, absolute(directory)).map_err(refused)?;
     choose(&[file], None)
 }
 
@@ -118,6 +118,10 @@ impl File {
         let file = Self { name: name.to_owned(), directory, root: document.root, next: document.next };
         if !matches!(file.root.value, Value::Null | Value::Map(_)) {
             return Err(refusal(&format!("is {}: line {}", file.root.kind(), file.root.line)));
+        }
+        if file.member("clusters").is_none() && ["authentication", "data"].iter().any(|key| file.member(key).is_some())
+        {
+            return Err(refusal("is a kubernetes-cluster document: name it with --connection"));
         }
         if let Some(line) = file.map().and_then(|map| map.odd_key) {
             return Err(refusal(&format!("has a key that is no text: line {line}")));
@@ -292,7 +296,7 @@ fn contents(name: &str, cluster_entry: &Found<'_>, user_entry: &Found<'_>, mut p
     let mut user = entry::user(user_entry.node, &user_entry.place, &mut problems);
     let authority = match (&cluster.certificate_authority_data, &cluster.certificate_authority) {
         (Some(_), Some(_)) => {
-            let problem = "and certificate-authority-data stand both there: kubectl takes one of them";
+            let problem = "and certificate-authority-data are both set, which kubectl refuses: keep one of them";
             problems.note(&cluster_entry.place, "/cluster/certificate-authority", problem);
             None
         }
@@ -300,7 +304,7 @@ fn contents(name: &str, cluster_entry: &Found<'_>, user_entry: &Found<'_>, mut p
     };
     let mut part = |field: &str, data: bool, file: &Option<String>| match file {
         Some(_) if data => {
-            let problem = format!("and {field}-data stand both there: kubectl takes one of them");
+            let problem = format!("and {field}-data are both set, which kubectl refuses: keep one of them");
             problems.note(&user_entry.place, &format!("/user/{field}"), &problem);
             None
         }
@@ -379,8 +383,14 @@ fn unreadable(file: &Path, cause: &std::io::Error) -> String {
     format!("cannot be read: {}: {cause}", shown(&file.display().to_string(), 300))
 }
 
+/// The directory of a kubeconfig, absolute: a command that is named relative to it must not be looked up on the PATH.
 fn directory_of(path: &Path) -> PathBuf {
-    path.parent().map_or_else(PathBuf::new, Path::to_owned)
+    absolute(path).parent().map_or_else(PathBuf::new, Path::to_owned)
+}
+
+fn absolute(path: &Path) -> PathBuf {
+    let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
 }
 
 /// KUBECONFIG, a list of files of which some may be missing, else the one in the home directory; and whether it has to
@@ -396,7 +406,7 @@ fn found(environment: &Environment) -> Result<(Vec<PathBuf>, bool), Vec<Finding>
         return Err(refused(nothing("neither --connection, --kubeconfig, KUBECONFIG nor HOME is set", environment)));
     };
     let file = Path::new(home).join(".kube/config");
-    if environment.is_in_a_pod() && !file.exists() {
+    if !file.exists() {
         return Err(refused(nothing(&format!("{} does not exist", file.display()), environment)));
     }
     Ok((vec![file], true))
@@ -405,7 +415,9 @@ fn found(environment: &Environment) -> Result<(Vec<PathBuf>, bool), Vec<Finding>
 /// Why there is no kubeconfig, and what to pass where nobody has one.
 fn nothing(cause: &str, environment: &Environment) -> String {
     if !environment.is_in_a_pod() {
-        return cause.to_owned();
+        return format!(
+            "{cause}: name a kubeconfig with --kubeconfig, or a kubernetes-cluster document with --connection"
+        );
     }
     format!(
         "{cause}, and this is a pod, whose own ServiceAccount is never used unasked: pass --kubeconfig FILE, or \

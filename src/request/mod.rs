@@ -139,13 +139,14 @@ pub fn parse(inputs: &Inputs, terms: &Terms, mut findings: Vec<Finding>) -> Pars
         keep(&mut findings, parsed).map(Some)
     };
     let timeout = timeout(inputs, terms, &mut findings);
-    let form = match (&params, &connection) {
+    let form = if terms.action == Action::Decommission {
         // Nothing is handed out, so nothing that is wrong with the form may keep a token alive.
-        (Some(_), Some(connection)) if terms.action == Action::Decommission => Form::embedded(connection.shape),
-        (Some(params), Some(connection)) => {
-            form(inputs, connection, &Names::of(&params.name, &params.namespace), &mut findings)
-        }
-        _ => None,
+        connection.as_ref().and_then(|connection| Form::embedded(connection.shape))
+    } else {
+        let wishes = wishes(inputs, &mut findings);
+        params.as_ref().zip(connection.as_ref()).and_then(|(params, connection)| {
+            form(inputs, wishes, connection, &Names::of(&params.name, &params.namespace), &mut findings)
+        })
     };
     let refused = findings.iter().any(|finding| finding.blocking);
     let request = match (params, connection, platform, form) {
@@ -419,18 +420,17 @@ pub fn timeout_or(seconds: Option<u64>) -> Duration {
     seconds.map_or(TIMEOUT, Duration::from_secs)
 }
 
-/// Decides what the artifact looks like, and proves with an example of a token that it will fit its schema.
-fn form(inputs: &Inputs, connection: &Connection, names: &Names, findings: &mut Vec<Finding>) -> Option<Form> {
-    let namespace = names.namespace();
+/// What `config.json` says of the artifact: its shape and whether it names its namespace, as far as it says either.
+fn wishes(inputs: &Inputs, findings: &mut Vec<Finding>) -> (Option<Shape>, Option<bool>) {
     let option = |key: &str| inputs.config.get(key).filter(|value| !value.is_null());
     let shape = match option("output_shape").map(|value| value.as_str().unwrap_or_default()) {
-        None | Some("auto") => connection.shape,
-        Some("flat") => Shape::Flat,
-        Some("legacy") => Shape::Legacy,
+        None | Some("auto") => None,
+        Some("flat") => Some(Shape::Flat),
+        Some("legacy") => Some(Shape::Legacy),
         Some(_) => {
             let text = "output_shape of config.json must be auto, legacy or flat";
             findings.push(Finding::blocking("schema", "/output_shape", text));
-            return None;
+            None
         }
     };
     let emit = match option("emit_namespace") {
@@ -439,9 +439,22 @@ fn form(inputs: &Inputs, connection: &Connection, names: &Names, findings: &mut 
         Some(_) => {
             let text = "emit_namespace of config.json must be true or false";
             findings.push(Finding::blocking("schema", "/emit_namespace", text));
-            return None;
+            None
         }
     };
+    (shape, emit)
+}
+
+/// Decides what the artifact looks like, and proves with an example of a token that it will fit its schema.
+fn form(
+    inputs: &Inputs,
+    (shape, emit): (Option<Shape>, Option<bool>),
+    connection: &Connection,
+    names: &Names,
+    findings: &mut Vec<Finding>,
+) -> Option<Form> {
+    let namespace = names.namespace();
+    let shape = shape.unwrap_or(connection.shape);
     let theirs = inputs.artifacts_schema.as_ref().and_then(|schema| schema.pointer("/properties/token"));
     let theirs = theirs.filter(|schema| shape_of(schema) == Some(shape));
     let declared = theirs.is_some_and(|schema| schema.pointer("/properties/namespace").is_some());

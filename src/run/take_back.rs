@@ -183,8 +183,8 @@ impl Outcome {
             self.missing.sort();
             self.missing.dedup();
             let mut failure = denied("deleting the objects", self.missing).next(format!(
-                "have the listed permissions granted to the parent credential, then run again; {account} stays until \
-                 then, because it remembers the places: where one is gone for good, delete it by hand"
+                "have the listed permissions granted to the parent credential, then run again; {account}, if it is \
+                 there, stays until then, because it remembers the places: where one is gone for good, delete it by hand"
             ));
             for reason in self.reasons {
                 failure.cause = format!("{}; {reason}", failure.cause);

@@ -74,7 +74,8 @@ impl Flaw {
                 "take certificate-authority-data from the CA that signed the server's certificate, then run again"
             }
             Self::WrongHost { .. } => {
-                "use a host of the certificate in the connection's server, or have a certificate made for this one"
+                "connect by a name that the certificate has (a kubeconfig can set tls-server-name), or have a certificate made for \
+                 this one"
             }
             Self::Other { next, .. } => next,
         }

@@ -68,7 +68,11 @@ fn what_is_found_in_the_home_directory_counts_when_nothing_is_named() {
     let ran = Ran::of(&mut desk.command("plan", &[])).expect_code(65);
     assert!(refusals(&ran)[0].1.contains("KUBECONFIG nor HOME is set"), "{}", ran.stderr);
     let ran = Ran::of(desk.command("plan", &[]).env("HOME", "/nowhere")).expect_code(65);
-    assert!(refusals(&ran)[0].1.contains("cannot read /nowhere/.kube/config"), "{}", ran.stderr);
+    assert!(
+        refusals(&ran)[0].1.contains("/nowhere/.kube/config does not exist: name a kubeconfig with --kubeconfig"),
+        "{}",
+        ran.stderr
+    );
 }
 
 #[rstest]
@@ -292,7 +296,7 @@ fn lines(cp: &ControlPlane, user: &str) -> String {
 #[case::groups_alone(
     "{token: abc, as-groups: [viewers]}",
     "/user/as",
-    "as is missing, and as-uid, as-groups and as-user-extra need it"
+    "as is missing: as-uid, as-groups and as-user-extra need the name of the user"
 )]
 #[case::uid_alone("{token: abc, as-uid: a}", "/user/as", "as is missing")]
 #[case::extra_alone("{token: abc, as-user-extra: {a: [b]}}", "/user/as", "as is missing")]

@@ -53,6 +53,19 @@ fn usage_error_quotes_no_argument_that_may_be_a_token(#[case] arguments: &[&str]
     assert!(!ran.stderr.contains(&TOKEN[..12]) && !ran.stderr.contains('\u{1b}'), "{}", ran.stderr);
 }
 
+/// A token in the place of a file or a context stands in the message that there is no such thing.
+#[rstest]
+#[case::artifact(&["verify", TOKEN])]
+#[case::artifact_as_a_kubeconfig(&["kubeconfig", TOKEN])]
+#[case::params(&["check", "--params", TOKEN])]
+#[case::kubeconfig(&["plan", "--params", "p", "--name", "n", "--kubeconfig", TOKEN])]
+#[case::of_openshift(&["verify", "sha256~Zm9vYmFyYmF6cXV4Zm9vYmFyYmF6cXV4Zm9vYmFyYmF6"])]
+fn token_given_as_a_file_is_in_no_message(#[case] arguments: &[&str]) {
+    let ran = Ran::of(binary().args(arguments)).expect_code(65);
+    assert!(ran.stderr.contains("[REDACTED]"), "{}", ran.stderr);
+    assert!(!ran.stderr.contains(&TOKEN[..12]) && !ran.stderr.contains("Zm9vYmFy"), "{}", ran.stderr);
+}
+
 #[test]
 fn usage_error_quotes_no_token_of_the_environment() {
     let mut command = binary();

@@ -89,6 +89,29 @@ fn the_command_runs_once_and_is_told_what_kubectl_tells_it(#[case] version: &str
     }
 }
 
+/// `./login` is beside the kubeconfig, however that is named, and never a program of that name on the PATH.
+#[rstest]
+#[case::bare("config")]
+#[case::here("./config")]
+#[case::below("below/../config")]
+fn command_of_a_kubeconfig_with_a_relative_name_is_found_beside_it(#[case] config: &str) {
+    let cp = ControlPlane::shared();
+    let desk = Desk::new(cp, "beside");
+    desk.put("below/file", "");
+    desk.kubeconfig("config", &cluster(cp), &exec(V1, &json!({})));
+    login(&desk, &[credential(V1, &json!({"token": cp.admin().token}))]);
+    let elsewhere = tempfile::tempdir().unwrap();
+    let decoy = elsewhere.path().join("login");
+    fs::copy("/bin/false", &decoy).unwrap();
+    let mut command = desk.command("plan", &["--kubeconfig", config]);
+    command.current_dir(desk.directory.path()).env("PATH", elsewhere.path());
+    // The script itself needs its tools.
+    let script = fs::read_to_string(desk.path("login")).unwrap();
+    desk.script("login", &script.replacen("#!/bin/sh\n", "PATH=/usr/bin:/bin\n", 1));
+    Ran::of(&mut command).expect_code(0);
+    assert_eq!(runs(&desk), 1);
+}
+
 #[test]
 fn a_401_runs_the_command_once_more() {
     let cp = ControlPlane::shared();

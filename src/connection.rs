@@ -628,7 +628,7 @@ fn ca_of(data: &str) -> Result<CaBundle, &'static str> {
 fn login(context: &Context, problems: &mut Problems<'_>) -> Option<Login> {
     let user = &context.user;
     let has_password = user.username.is_some() || user.password.is_some();
-    let token = match user.token.as_ref().map(|token| Token::parse(token.expose_secret().trim_matches(' '))) {
+    let token = match user.token.as_ref().map(|token| Token::parse(token.expose_secret().trim_end_matches(' '))) {
         Some(token) => Some(problems.keep("/user/token", token)?),
         None => None,
     };

@@ -372,6 +372,8 @@ fn texts(cp: &ControlPlane, cases: &mut Vec<Case>) {
     let inner = json.trim_end_matches('}');
     for (what, text) in [
         ("YAML", yaml.clone()),
+        ("a token with blanks behind it", yaml.replace(&format!("token: {token}"), &format!("token: \"{token}  \""))),
+        ("a token with a blank before it", yaml.replace(&format!("token: {token}"), &format!("token: \" {token}\""))),
         ("empty", String::new()),
         ("blank", "\n\n".to_owned()),
         ("a comment", "# nothing\n".to_owned()),

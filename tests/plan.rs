@@ -6,7 +6,7 @@ mod support;
 
 use serde_json::{Value, json};
 use support::{Instance, changes, paths, versions};
-use testbed::{ControlPlane, Grant, Persona, rule};
+use testbed::{ControlPlane, Grant, Persona, eventually, rule};
 
 fn control_plane() -> &'static ControlPlane {
     ControlPlane::shared()
@@ -131,4 +131,35 @@ fn a_role_that_is_bound_to_nobody_was_not_held() {
     let document = plan(&instance, &parent, 2);
     assert_eq!(document["permissions"]["unchanged"], 0);
     assert_eq!(document["permissions"]["widened"].as_array().unwrap().len(), 2);
+}
+
+#[test]
+fn a_namespace_that_a_policy_refuses_to_create_ends_plan_as_provision() {
+    const POLICIES: &str = "/apis/admissionregistration.k8s.io/v1/validatingadmissionpolic";
+    let (cp, parent) = (control_plane(), parent("refused"));
+    let namespace = cp.unused_namespace("refused");
+    let create =
+        json!({"apiGroups": [""], "apiVersions": ["v1"], "resources": ["namespaces"], "operations": ["CREATE"]});
+    let of_that_name = format!("object.metadata.name == '{namespace}'");
+    let spec = json!({
+        "matchConstraints": {"resourceRules": [create]},
+        "matchConditions": [{"name": "name", "expression": of_that_name}],
+        "validations": [{"expression": "false", "message": "namespaces are ordered by ticket"}],
+    });
+    cp.post(&format!("{POLICIES}ies"), &json!({"metadata": {"name": namespace}, "spec": spec}));
+    let binding = json!({"policyName": namespace, "validationActions": ["Deny"]});
+    cp.post(&format!("{POLICIES}ybindings"), &json!({"metadata": {"name": namespace}, "spec": binding}));
+    let instance = Instance::new(&parent, &namespace);
+    eventually("the policy is in force", || instance.act("plan").stderr.contains("ordered by ticket").then_some(()));
+    let document = plan(&instance, &parent, 1);
+    assert_eq!(document["changes"].as_array().unwrap().len(), 5, "the whole plan is printed all the same");
+    let provision = instance.ask("provision", &["--publish"]).expect_code(1).document();
+    for error in [&document["error"], &provision["error"]] {
+        assert_eq!(error["code"], "refused");
+        assert_eq!(error["object"], format!("Namespace {namespace}"));
+        assert!(error["cause"].as_str().unwrap().contains("namespaces are ordered by ticket"), "{error}");
+    }
+    assert!(cp.get(&format!("/api/v1/namespaces/{namespace}")).is_none());
+    cp.delete(&format!("{POLICIES}ybindings/{namespace}"));
+    cp.delete(&format!("{POLICIES}ies/{namespace}"));
 }

@@ -169,24 +169,24 @@ impl<'a> Line<'a> {
         self.into_cluster(Session::fixed(&Credentials { token: Some(token.clone()), identity: None }))
     }
 
-    /// Whether the server lets in who shows no client certificate, as the holder of a token does. A server that speaks
-    /// TLS 1.3 says so to the first request only, and some gateways say so in HTTP. It was found that the server lets
-    /// in who shows one: what breaks off without is for want of it.
+    /// The server's version, asked without a client certificate, as the holder of a token connects; none where the
+    /// server does not answer that to an anonymous request. A server that speaks TLS 1.3 asks for the certificate only
+    /// after the first request, and some gateways do so in HTTP. With a certificate the server was reached already:
+    /// that is why a lost connection means that the certificate is required.
     ///
     /// # Errors
-    /// It does not.
-    pub async fn knock(self) -> Result<(), Failure> {
+    /// The server accepts only connections with a client certificate.
+    pub async fn version_without_certificate(self) -> Result<Option<String>, Failure> {
         let server = self.server.clone();
         let answer = self.into_cluster(Session::fixed(&Credentials::default()))?.version().await;
-        let refused = |trouble: &Trouble| Err(trouble.while_doing(KNOCKING, &server));
         match answer {
             Err(failure) if failure.code == Code::ClientCertificateRequired => {
                 Err(Failure { doing: KNOCKING.to_owned(), ..failure })
             }
             Err(failure) if failure.code == Code::ConnectionLost => {
-                refused(&Trouble::Tls(TlsFault::without_certificate()))
+                Err(Trouble::Tls(TlsFault::without_certificate()).while_doing(KNOCKING, &server))
             }
-            _ => Ok(()), // that it is let in is enough: nobody has logged in
+            answer => Ok(answer.ok()), // a denial is enough: the connection was accepted
         }
     }
 
@@ -358,20 +358,35 @@ impl<'a> Cluster<'a> {
         }
     }
 
-    /// Makes the namespace. Somebody else making it at the same time is as good.
+    /// Creates the namespace. A namespace that another client creates at the same time is as good.
     ///
     /// # Errors
     /// Why not.
     pub async fn create_namespace(&self, namespace: &Namespace) -> Result<(), Failure> {
+        self.post_namespace(namespace, false).await
+    }
+
+    /// Creates the namespace as a dry run. An admission webhook that does not support dry runs counts as consent.
+    ///
+    /// # Errors
+    /// Why the server would refuse it.
+    pub async fn dry_run_namespace(&self, namespace: &Namespace) -> Result<(), Failure> {
+        self.post_namespace(namespace, true).await
+    }
+
+    async fn post_namespace(&self, namespace: &Namespace, dry_run: bool) -> Result<(), Failure> {
         let reference = Reference::namespace(namespace.as_str());
-        let attempt = Attempt { stores: true, ..self.attempt("creating", "create", Some(&reference)) };
+        let doing = if dry_run { "trying to create" } else { "creating" };
+        let attempt = Attempt { stores: !dry_run, ..self.attempt(doing, "create", Some(&reference)) };
         let body = json!({
             "apiVersion": reference.kind.api_version(), "kind": reference.kind, "metadata": {"name": reference.name},
         });
-        let parameters = PostParams { field_manager: Some(MANAGER.to_owned()), ..PostParams::default() };
+        let parameters = PostParams { dry_run, field_manager: Some(MANAGER.to_owned()) };
         let request = collection(&reference).create(&parameters, body.to_string().into_bytes());
         match self.exchange(&attempt, request).await? {
-            Err(refusal) if !refusal.is_presence() => Err(attempt.failed(&refusal)),
+            Err(refusal) if !(refusal.is_presence() || dry_run && refusal.is_untried()) => {
+                Err(attempt.failed(&refusal))
+            }
             _ => Ok(()),
         }
     }

@@ -36,7 +36,8 @@ pub struct FormerHome {
 pub async fn look(run: &Run<'_>, cluster: &Cluster<'_>, sight: &Sight) -> Result<Vec<FormerHome>, Failure> {
     let homes = sight.former_homes.iter().map(async |home| {
         let names = run.request.names.in_home(home);
-        let sight = look::look(cluster, &names, &[], None, run.request.connection.login.token(), false).await?;
+        let parent = run.request.connection.login.token();
+        let sight = look::look(cluster, &names, &[], None, parent, false, cluster.version()).await?;
         run.learn(&sight);
         Ok(FormerHome { names, sight })
     });

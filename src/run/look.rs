@@ -78,6 +78,7 @@ pub async fn look(
     identity: Option<Identity<'_>>,
     parent: Option<&Token>,
     proved: bool,
+    version: impl Future<Output = Result<String, Failure>>,
 ) -> Result<Sight, Failure> {
     let home = names.home();
     let wanted: BTreeSet<&Place> = grants.iter().map(|grant| &grant.place).collect();
@@ -89,7 +90,7 @@ pub async fn look(
         asked,
         Accounts::look(cluster, names, identity),
         cluster.get(&first_secret),
-        cluster.version(),
+        version,
         Surroundings::look(cluster, &scopes, wanted.iter().copied()),
         join_all(places.iter().map(|place| look_at(cluster, names, place))),
     );

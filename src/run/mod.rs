@@ -24,7 +24,6 @@ use std::{
     time::Instant,
 };
 
-use futures_util::future::join;
 use look::{Identity, Sight};
 use rustls::pki_types::ServerName;
 
@@ -137,23 +136,38 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// The first look, and at the same time the way of a holder of the artifact, who shows no client certificate: a
-    /// server that lets in none but those who do is found before anything is made.
+    /// The first look at the cluster of a run after which a holder will use the token. A holder shows no client
+    /// certificate: where the parent showed one, the server's version is asked for without it, so that a server that
+    /// requires one is found before anything is made, and at no additional request.
     async fn survey(&self, cluster: &Cluster<'_>) -> Result<Sight, Failure> {
-        let knocking =
-            async { if cluster.showed_certificate() { self.open_line().await?.knock().await } else { Ok(()) } };
-        let (sight, knocked) = join(self.look(cluster, true), knocking).await;
-        let sight = sight?;
-        knocked.map(|()| sight)
+        let refused = OnceCell::new();
+        let version = async {
+            if cluster.showed_certificate() {
+                let anonymous = async { self.open_line().await?.version_without_certificate().await };
+                match anonymous.await {
+                    Ok(Some(version)) => return Ok(version),
+                    Ok(None) => {}
+                    Err(failure) => drop(refused.set(failure)),
+                }
+            }
+            cluster.version().await
+        };
+        let sight = self.look(cluster, true, version).await?;
+        refused.into_inner().map_or(Ok(sight), Err)
     }
 
     /// Looks at what is there, and where something is to be `proved`, whether the server can be asked for that.
-    async fn look(&self, cluster: &Cluster<'_>, proved: bool) -> Result<Sight, Failure> {
+    async fn look(
+        &self,
+        cluster: &Cluster<'_>,
+        proved: bool,
+        version: impl Future<Output = Result<String, Failure>>,
+    ) -> Result<Sight, Failure> {
         let started = Instant::now();
         let _waiting = self.report.waiting("looking at what is there");
         let Request { names, grants, labels, connection, .. } = self.request;
         let identity = self.request.instance.as_deref().map(|instance| Identity { instance, tags: labels });
-        let sight = look::look(cluster, names, grants, identity, connection.login.token(), proved).await?;
+        let sight = look::look(cluster, names, grants, identity, connection.login.token(), proved, version).await?;
         self.learn(&sight);
         let version = sight.server_version.as_deref().unwrap_or("of unknown version");
         self.report.step("observe", &format!("Kubernetes {version}"), Some(started.elapsed()));

@@ -84,8 +84,9 @@ async fn is_unlimited(run: &Run<'_>, cluster: &Cluster<'_>) -> bool {
     verdict.is_ok_and(|verdict| verdict.is_by_another_authorizer())
 }
 
-/// Lets the server try each change. What it cannot try is simulated; in a namespace that is not there yet nothing can
-/// be tried.
+/// Lets the server try each change. What it cannot try is simulated. Where the namespace does not exist yet, its creation
+/// is the one change that can be tried there. The token that is kept is not tried: the API server would record that it
+/// was used (`kubernetes.io/legacy-token-last-used`), and a plan changes nothing.
 async fn preview(
     run: &Run<'_>,
     cluster: &Cluster<'_>,
@@ -95,6 +96,9 @@ async fn preview(
 ) -> Result<(), Failure> {
     let home = &run.request.namespace;
     let absent = sight.observed.presence(home) == Presence::Absent;
+    if absent {
+        cluster.dry_run_namespace(home).await?;
+    }
     let mut trials = trials(sight, desired, plan);
     trials.retain(|trial| !absent || trial.manifest.reference.namespace.as_deref() != Some(home.as_str()));
     // What the server makes of it counts: admission may add to a change, or undo it.

@@ -140,7 +140,7 @@ async fn establish(
     let was_here = sight.observed.is_anything_there() || !sight.former_homes.is_empty();
     let made = match make(run, cluster, tried, &mut sight).await {
         Err(failure) if failure.code == Code::AnotherCluster && is_dead(run, &sight).await => {
-            sight = run.look(cluster, false).await?;
+            sight = run.look(cluster, false, cluster.version()).await?;
             let (field, why) = ("/data/token", "the server does not accept the token in it".to_owned());
             sight.observed.unfit.get_or_insert(Unfit { field, why });
             make(run, cluster, tried, &mut sight).await?

@@ -73,7 +73,8 @@ async fn platform_side(run: &Run<'_>) -> Result<bool, Failure> {
 async fn cluster_side(run: &Run<'_>) -> Result<bool, Failure> {
     let request = run.request;
     let cluster = run.connect().await?;
-    let (sight, swept) = tokio::join!(run.look(&cluster, false), sweep(&cluster, &request.namespace));
+    let (sight, swept) =
+        tokio::join!(run.look(&cluster, false, cluster.version()), sweep(&cluster, &request.namespace));
     let sight = sight?;
     let (former, unseen) = match former::look(run, &cluster, &sight).await {
         Ok(former) => (former, None),

@@ -87,6 +87,9 @@ fn a_server_that_only_asks_for_a_client_certificate_lets_a_holder_in() {
     });
     let cluster = json!({"server": cp.server(), "certificate-authority-data": cp.ca_base64()});
     desk.kubeconfig("config", &cluster, &user);
+    desk.kubeconfig("token", &cluster, &admin(cp));
+    let requests = |config| desk.ask("plan", config, &[]).expect_code(0).document()["requests"].clone();
+    assert_eq!(requests("config"), requests("token"), "looking for the gate costs no request");
     for action in ["plan", "provision", "decommission"] {
         desk.ask(action, "config", &[]).expect_code(0);
     }

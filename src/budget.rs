@@ -1,4 +1,4 @@
-//! What a run has used up: its time and its requests. The one clock that bounds every wait.
+//! Deadline and request counter of a run. The one clock that bounds every wait.
 
 use std::{
     sync::{
@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// The deadline and the counter of one run, shared by all its connections.
+/// The deadline and the request counter of a run, shared by all its connections.
 #[derive(Clone)]
 pub struct Budget {
     deadline: Instant,
@@ -22,25 +22,25 @@ impl Budget {
         Self { deadline: Instant::now() + timeout, requests: Arc::default() }
     }
 
-    /// A part of the run with a time of its own; the requests count for the run.
+    /// A part of the run with a shorter deadline; its requests count for the run.
     #[must_use]
     pub fn within(&self, limit: Duration) -> Self {
         let deadline = Instant::now() + self.at_most(limit);
         Self { deadline, ..self.clone() }
     }
 
-    /// What is left of the run, at most this much.
+    /// Time left of the run, at most this much.
     #[must_use]
     pub fn at_most(&self, limit: Duration) -> Duration {
         self.deadline.saturating_duration_since(Instant::now()).min(limit)
     }
 
-    /// One more request.
+    /// Counts one request.
     pub fn count(&self) {
         self.requests.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Requests so far, to the cluster and the platform.
+    /// Number of requests so far, to the cluster and the platform.
     #[must_use]
     pub fn requests(&self) -> u32 {
         self.requests.load(Ordering::Relaxed)

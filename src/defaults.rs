@@ -1,8 +1,8 @@
-//! What a Kubernetes server grants every ServiceAccount by its own defaults: known by its version, and beyond the
-//! versions that are known from the server's own bindings. Pure.
+//! The permissions that a Kubernetes server grants every ServiceAccount by default: from embedded tables for known
+//! versions, and from the server's own bindings for others. Pure.
 //!
-//! `defaults/` holds one document a release, each made from a real server; `tests/findings.rs` compares them with it
-//! and writes them.
+//! `defaults/` has one document for each release, made from a real server; `tests/findings.rs` writes them and compares
+//! them with a real server.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -17,26 +17,26 @@ use crate::{
     rbac::{Atom, Coverage, Rule, Target, Tuple, atoms},
 };
 
-/// The label of what a server makes and keeps up by itself, with its value.
+/// Label and value of the roles and bindings that a server creates and reconciles itself.
 pub const STOCK: (&str, &str) = ("kubernetes.io/bootstrapping", "rbac-defaults");
 
-/// Every ServiceAccount is in these groups, and in one that is named after its namespace.
+/// Groups of every ServiceAccount, besides the one named after its namespace.
 const EVERYONE: [&str; 2] = ["system:serviceaccounts", "system:authenticated"];
 
-/// The releases that are known, the oldest first.
+/// The known releases, oldest first.
 static RELEASES: LazyLock<Vec<Release>> = LazyLock::new(|| {
     let documents = [include_str!("defaults/1.34.json"), include_str!("defaults/1.37.json")];
     documents.into_iter().filter_map(|text| serde_json::from_str(text).ok()).collect()
 });
 
-/// The ClusterRoles that a release binds to every ServiceAccount.
+/// ClusterRoles that a release binds to every ServiceAccount.
 #[derive(Deserialize)]
 struct Release {
     version: String,
     roles: BTreeMap<String, Vec<Rule>>,
 }
 
-/// What every ServiceAccount may do on one release of Kubernetes at least.
+/// Permissions that every ServiceAccount has on one release of Kubernetes at least.
 #[must_use]
 pub fn of_any_release() -> Coverage<'static> {
     RELEASES.iter().flat_map(Release::atoms).collect()
@@ -48,22 +48,22 @@ impl Release {
     }
 }
 
-/// The minor release, as 37 of `v1.37.2-gke.100`.
+/// The minor version, as 37 of `v1.37.2-gke.100`.
 fn minor(version: &str) -> Option<u32> {
     let digits = version.strip_prefix("v1.")?.split(|char: char| !char.is_ascii_digit()).next()?;
     digits.parse().ok()
 }
 
-/// The defaults of one server.
+/// The default permissions of one server.
 pub struct Defaults {
-    /// The newest release that is known and not newer than the server; every one where its version is not known.
+    /// The newest known release that is not newer than the server; all of them if the server's version is unknown.
     releases: &'static [Release],
-    /// Between the oldest and the newest release that is known.
+    /// Whether the server's version is between the oldest and the newest known release.
     is_known: bool,
 }
 
 impl Defaults {
-    /// Those of a server of this version, if it told one.
+    /// The defaults of a server of this version, if it is known.
     #[must_use]
     pub fn of(version: Option<&str>) -> Self {
         let known = &RELEASES[..];
@@ -75,15 +75,15 @@ impl Defaults {
         Self { releases, is_known }
     }
 
-    /// Those of these permissions that are not among the defaults of this version.
+    /// The permissions among these that are not defaults of this version.
     #[must_use]
     pub fn beyond(&self, permissions: Vec<Tuple>) -> Vec<Tuple> {
         let held: Coverage<'_> = self.releases.iter().flat_map(Release::atoms).collect();
         permissions.into_iter().filter(|tuple| !held.covers(tuple.atom())).collect()
     }
 
-    /// Judges what is left beyond the defaults of this version by what the server itself says of its bindings; `stock`
-    /// is none where that may not be read.
+    /// Judges the permissions left beyond the defaults of this version by the server's own bindings; `stock` is none if the
+    /// parent may not read those.
     #[must_use]
     pub fn judge(&self, left: Vec<Tuple>, stock: Option<&Stock>) -> Excess {
         let Some(stock) = stock else {
@@ -105,8 +105,8 @@ impl Defaults {
         Excess { certain, perhaps: Vec::new(), altered }
     }
 
-    /// Whether it may be a default of a release that is not known, or of a feature that came on by default later: what
-    /// those have ever been is to read one resource of Kubernetes itself in the whole cluster, or a path.
+    /// Whether this may be a default of an unknown release, or of a feature that was enabled later: such defaults have only
+    /// ever allowed reading one Kubernetes resource cluster-wide, or a path.
     fn may_be_new(&self, atom: &Atom<'_>) -> bool {
         let reads = ["get", "list", "watch"].contains(&atom.verb) && atom.namespace.is_none() && !is_wild(atom);
         let plausible = match atom.target {
@@ -117,7 +117,7 @@ impl Defaults {
     }
 }
 
-/// No default has ever been one for more than named resources and paths.
+/// No default has ever allowed more than named resources and paths.
 fn is_wild(atom: &Atom<'_>) -> bool {
     atom.verb == "*"
         || match atom.target {
@@ -126,32 +126,32 @@ fn is_wild(atom: &Atom<'_>) -> bool {
         }
 }
 
-/// What an identity may do beyond its request and the server's defaults.
+/// Permissions beyond the request and the server's defaults.
 #[derive(Default)]
 pub struct Excess {
-    /// By bindings that are not the server's own.
+    /// From bindings that are not the server's own.
     pub certain: Vec<Tuple>,
-    /// Perhaps by defaults of a version that is not known.
+    /// Possibly defaults of an unknown version.
     pub perhaps: Vec<Tuple>,
-    /// Roles and bindings of the server's own that grant some of it because they were altered, in words.
+    /// The server's own roles and bindings that grant some of them because they were modified, as text.
     pub altered: Vec<String>,
 }
 
-/// The bindings that a server has made by itself, and the ClusterRoles that those name for everybody.
+/// The server's own bindings, and the ClusterRoles that they bind to every ServiceAccount.
 #[derive(Default)]
 pub struct Stock {
-    /// By name, those with the label [`STOCK`].
+    /// Bindings with the label [`STOCK`], by name.
     pub bindings: Vec<(String, Live)>,
-    /// By name.
+    /// ClusterRoles by name.
     pub roles: BTreeMap<String, Live>,
 }
 
-/// One grant to everybody by a binding with the label.
+/// One grant to every ServiceAccount by a binding with the label.
 struct Granted<'a> {
     binding: &'a str,
     role: &'a str,
     rules: Vec<Rule>,
-    /// Who wrote the binding or the role, where that was not the server.
+    /// Field manager that wrote the binding or the role, if it was not the server.
     altered_by: Option<&'a str>,
 }
 
@@ -164,13 +164,13 @@ impl Granted<'_> {
 }
 
 impl Stock {
-    /// The roles that bindings to everybody name.
+    /// Names of the roles that bindings to every ServiceAccount reference.
     #[must_use]
     pub fn roles_of_everyone(bindings: &[(String, Live)]) -> Vec<String> {
         bindings.iter().filter(|(_, binding)| is_for_everyone(binding)).filter_map(|(_, it)| role_of(it)).collect()
     }
 
-    /// What the server calls itself in the managed fields of what it makes: most of it is as the server wrote it.
+    /// The server's own field manager: most of the labelled objects are as the server wrote them.
     fn server(&self) -> Option<&str> {
         let mut times: HashMap<&str, usize> = HashMap::new();
         for (_, binding) in &self.bindings {
@@ -193,7 +193,7 @@ impl Stock {
     }
 }
 
-/// Who wrote one of these fields instead of the server; the label alone proves nothing.
+/// The field manager that wrote one of these fields instead of the server; the label alone proves nothing.
 fn writer<'a>(live: &'a Live, fields: &[&str], server: Option<&str>) -> Option<&'a str> {
     const UNKNOWN: &str = "an unknown client";
 
@@ -251,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn every_embedded_release_can_be_read() {
+    fn embedded_defaults_parse() {
         assert_eq!(RELEASES.len(), 2);
         assert!(RELEASES.iter().all(|release| minor(&release.version).is_some() && release.roles.len() >= 4));
     }
@@ -272,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn a_role_that_the_server_wrote_is_a_default_and_one_that_another_client_wrote_is_not() {
+    fn stock_role_written_by_another_client_is_no_default() {
         let thing = |verb: &str, resource: &str| Atom::new(verb, "new.k8s.io", resource).tuple();
         let stock = |role: (String, Live), binding: (String, Live)| Stock {
             // Whose name is the server's is seen in what else it made.
@@ -302,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn a_role_of_a_known_release_holds_what_that_release_says_whoever_wrote_more_into_it() {
+    fn stock_role_of_known_release_is_judged_by_the_table() {
         let thing = Atom::new("list", "new.k8s.io", "things").tuple();
         let name = "system:basic-user";
         let stock = Stock {

@@ -1,9 +1,9 @@
-//! What the host of a URL says of where it is: this very machine, or the inside of a cluster. Pure.
+//! Where the host of a URL is: on this machine, or inside a cluster. Pure.
 
 use std::net::IpAddr;
 
-/// True for an address that leads every machine to itself: loopback, the unspecified address, which connects to
-/// loopback, and the names that mean it (RFC 6761, section 6.3). An IPv6 address may stand in brackets.
+/// Whether every machine reaches itself at this address: loopback, the unspecified address, which connects to loopback,
+/// and the names of loopback (RFC 6761, section 6.3). An IPv6 address may be in brackets.
 #[must_use]
 pub fn is_this_machine(host: &str) -> bool {
     let host = plain(host);
@@ -15,20 +15,20 @@ pub fn is_this_machine(host: &str) -> bool {
     name == "localhost" || name.ends_with(".localhost") || OTHER_NAMES.contains(&name)
 }
 
-/// Names of loopback that systems keep in their list of hosts.
+/// Names of loopback that systems list in their hosts file.
 const OTHER_NAMES: [&str; 4] = ["localhost.localdomain", "localhost6", "ip6-localhost", "ip6-loopback"];
 
-/// Names that Docker Desktop keeps there for the machine that it runs on: its cluster is at the first.
+/// Names that Docker Desktop adds there for the host machine: its own cluster is at the first one.
 const DOCKER_NAMES: [&str; 2] = ["kubernetes.docker.internal", "host.docker.internal"];
 
-/// True for an address that means something else on another machine.
+/// Whether this address means something else on another machine.
 #[must_use]
 pub fn is_relative(host: &str) -> bool {
     let host = plain(host);
     is_this_machine(&host) || DOCKER_NAMES.contains(&host.strip_suffix('.').unwrap_or(&host))
 }
 
-/// True for a name that is known inside a cluster only: one label, as of a Service in the same namespace, or a name in
+/// Whether this name exists inside a cluster only: a single label, as of a Service in the same namespace, or a name in
 /// the cluster's own domain.
 #[must_use]
 pub fn is_inside_a_cluster(host: &str) -> bool {
@@ -43,7 +43,7 @@ pub fn is_inside_a_cluster(host: &str) -> bool {
     [".svc", ".cluster.local"].iter().any(|domain| name.strip_suffix(domain).is_some_and(|rest| !rest.is_empty()))
 }
 
-/// In lower case, without brackets.
+/// The host in lower case, without brackets.
 fn plain(host: &str) -> String {
     let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
     host.to_ascii_lowercase()
@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn the_names_of_docker_desktop_mean_another_machine_elsewhere_and_the_host_in_a_container() {
+    fn docker_desktop_names_are_local_addresses() {
         for host in DOCKER_NAMES {
             assert!(is_relative(host) && !is_this_machine(host), "{host}");
         }

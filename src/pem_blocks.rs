@@ -1,9 +1,9 @@
-//! The blocks of a PEM file, found as Go's encoding/pem finds them: BEGIN and END stand at the start of a line, text
-//! around blocks does not matter, and a block that cannot be decoded is passed over. Pure.
+//! The blocks of a PEM file, parsed as Go's encoding/pem parses them: BEGIN and END are at the start of a line, text
+//! around blocks is ignored, and a block that cannot be decoded is skipped. Pure.
 
-/// One block.
+/// A PEM block.
 pub struct Block {
-    /// What it holds.
+    /// Decoded contents.
     pub der: Vec<u8>,
     kind: String,
     has_headers: bool,
@@ -11,25 +11,25 @@ pub struct Block {
 }
 
 impl Block {
-    /// True for a certificate.
+    /// Whether this is a certificate.
     #[must_use]
     pub fn is_certificate(&self) -> bool {
         self.kind == "CERTIFICATE"
     }
 
-    /// True for a certificate of a CA, which Go passes over when it has headers.
+    /// Whether this is a CA certificate; Go ignores those with headers.
     #[must_use]
     pub fn is_ca(&self) -> bool {
         self.is_certificate() && !self.has_headers
     }
 
-    /// True for a private key of any kind.
+    /// Whether this is a private key of any type.
     #[must_use]
     pub fn is_private_key(&self) -> bool {
         self.kind == "PRIVATE KEY" || self.kind.ends_with(" PRIVATE KEY")
     }
 
-    /// True for what a passphrase protects: PKCS#8, or the older form with headers.
+    /// Whether a passphrase protects it: encrypted PKCS#8, or the older format with headers.
     #[must_use]
     pub fn is_encrypted(&self) -> bool {
         self.is_encrypted
@@ -94,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn an_encrypted_key_is_known_in_both_forms() {
+    fn encrypted_key_is_detected_in_both_formats() {
         let old = "-----BEGIN RSA PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES-256-CBC,00\n\naGVsbG8=\n-----END RSA PRIVATE KEY-----\n";
         let new = "-----BEGIN ENCRYPTED PRIVATE KEY-----\naGVsbG8=\n-----END ENCRYPTED PRIVATE KEY-----\n";
         for text in [old, new] {

@@ -1,5 +1,5 @@
-//! Secrets as types. In: raw text from the edge. Out: a [`Token`] that cannot be printed, and a [`Redactor`]
-//! that blanks every token it has heard of in text on its way out. Pure.
+//! Secrets as types: a [`Token`] that cannot be printed, and a [`Redactor`] that replaces every registered secret in
+//! text before it is written. Pure.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -24,14 +24,14 @@ use secrecy::{ExposeSecret as _, SecretString};
 pub struct Token(SecretString);
 
 impl Token {
-    /// More than any server takes in a header by far.
+    /// Upper bound of a token's length in bytes, far above what any server accepts in a header.
     const LONGEST: usize = 64 << 10;
 
-    /// Takes a token as it stands in a document or a Secret.
+    /// Parses a token from a document or a Secret.
     ///
     /// # Errors
-    /// A sentence without any part of the value, when it is empty or holds anything but visible ASCII: the HTTP
-    /// client panics on a line feed, and a trimmed token would not be the one that was given.
+    /// A sentence that contains no part of the value, when it is empty or contains anything but visible ASCII: the HTTP
+    /// client panics on a line feed, and a trimmed token would not be the given one.
     pub fn parse(raw: &str) -> Result<Self, &'static str> {
         if raw.is_empty() {
             return Err("is empty");
@@ -48,12 +48,12 @@ impl Token {
         Ok(Self(SecretString::from(raw)))
     }
 
-    /// The bytes, for the places that put them on the wire: an Authorization header, the artifact, a kubeconfig.
+    /// The bytes, for an Authorization header, the artifact or a kubeconfig.
     pub(crate) fn expose(&self) -> &str {
         self.0.expose_secret()
     }
 
-    /// The header that logs in with it.
+    /// The Authorization header for this token.
     #[must_use]
     pub fn bearer(&self) -> Option<http::HeaderValue> {
         let mut value = http::HeaderValue::try_from(format!("Bearer {}", self.expose())).ok()?;
@@ -61,13 +61,13 @@ impl Token {
         Some(value)
     }
 
-    /// False for a word that stands everywhere, such as `1` or `token`.
+    /// False for a value that occurs in ordinary text, such as `1` or `token`.
     #[must_use]
     pub fn is_telling(&self) -> bool {
         is_telling(&self.0)
     }
 
-    /// `sha256:` and 64 hex digits: names the token without giving it away.
+    /// `sha256:` and 64 hex digits: identifies the token without revealing it.
     #[must_use]
     pub fn fingerprint(&self) -> String {
         format!("sha256:{}", sha256(self.expose().as_bytes()))
@@ -89,29 +89,29 @@ pub(crate) fn sha256(bytes: &[u8]) -> String {
     })
 }
 
-/// The last line of defence on every output path: it knows each secret of this run and blanks it, raw and in base64.
-/// A copy knows the same ones.
+/// The last check on every output path: replaces every registered secret, raw and in base64. Clones share the registered
+/// secrets.
 #[derive(Clone, Default)]
 pub struct Redactor {
     patterns: Arc<Mutex<Vec<SecretString>>>,
 }
 
 impl Redactor {
-    /// What stands where a token stood.
+    /// Replacement text.
     pub const BLANK: &str = "[REDACTED]";
-    /// So many characters of a secret are not there by chance.
+    /// Number of characters of a secret that do not occur by chance.
     const BEGINNING: usize = 12;
 
-    /// From here on this token is blanked.
+    /// Registers a token: it is replaced in all later output.
     pub fn learn(&self, token: &Token) {
         self.learn_secret(&token.0);
     }
 
-    /// The same for whatever else is a secret, unless it is a word that stands everywhere: blanking `1` or `token`
-    /// would hide nothing and spoil every line.
+    /// Registers another secret, unless it occurs in ordinary text: replacing `1` or `token` would hide nothing and
+    /// garble every line.
     ///
-    /// A secret inside a longer base64 text can start at any of three offsets; each gives other characters, of which
-    /// the first and the last ones depend on the neighbours and are left out of the search.
+    /// A secret inside a longer base64 text can start at any of three offsets; each encodes to other characters, of which
+    /// the first and last depend on the neighbouring bytes and are left out of the search.
     pub fn learn_secret(&self, secret: &SecretString) {
         let mut patterns = self.patterns.lock().unwrap_or_else(PoisonError::into_inner);
         let raw = secret.expose_secret();
@@ -128,7 +128,7 @@ impl Redactor {
         }
     }
 
-    /// The document with every text in it swept. Keys are ours, and stay.
+    /// The document with every string in it redacted. Keys are the program's own and are kept.
     pub fn sweep_document(&self, document: &mut serde_json::Value) {
         match document {
             serde_json::Value::String(text) => *text = self.sweep(text),
@@ -138,8 +138,8 @@ impl Redactor {
         }
     }
 
-    /// The text without any known token, and without the beginning of one: what a server says is cut to the length of
-    /// a line, and that may be in the middle of a token.
+    /// The text without any registered secret, and without the beginning of one: a server's message is cut to the length
+    /// of a line, possibly in the middle of a token.
     #[must_use]
     pub fn sweep(&self, text: &str) -> String {
         let patterns = self.patterns.lock().unwrap_or_else(PoisonError::into_inner);
@@ -158,13 +158,13 @@ impl Redactor {
     }
 }
 
-/// What tells that a longer secret begins.
+/// Number of leading characters that identify a secret.
 fn beginning(secret: &str) -> Option<&str> {
     let (end, _) = secret.char_indices().nth(Redactor::BEGINNING)?;
     Some(&secret[..end])
 }
 
-/// How many bytes two texts have in common at their beginning.
+/// Length in bytes of the longest common prefix.
 fn in_common(one: &str, other: &str) -> usize {
     let pairs = one.chars().zip(other.chars());
     pairs.take_while(|(one, other)| one == other).map(|(char, _)| char.len_utf8()).sum()
@@ -176,7 +176,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn refuses_what_an_http_header_cannot_hold() {
+    fn token_with_invalid_header_bytes_is_rejected() {
         for bad in ["", "a b", "abc\n", "abc\r\n", "a\tb", "t\u{fc}r", "\u{feff}abc"] {
             assert!(Token::parse(bad).is_err(), "{bad:?} passed");
         }
@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn fingerprint_is_the_sha_256_of_the_bytes() {
+    fn token_fingerprint_is_sha256() {
         let token = Token::parse("abc").unwrap();
         assert_eq!(token.fingerprint(), "sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
     }

@@ -1,5 +1,5 @@
-//! A stream that remembers the alert by which the other side ended TLS: HTTP/2 tells of it no more than that the
-//! connection broke, and a server that misses a client certificate says so after the handshake (TLS 1.3).
+//! A stream that records the TLS alert with which the peer ended the connection: HTTP/2 reports only a broken connection,
+//! and with TLS 1.3 a server rejects a missing client certificate after the handshake.
 
 use std::{
     io::Error as IoError,
@@ -12,14 +12,14 @@ use hyper_util::client::legacy::connect::{Connected, Connection};
 
 use crate::tls::Witness;
 
-/// Bytes to and from a server, with a witness of how its TLS ends.
+/// A byte stream with a record of how its TLS session ended.
 pub struct Watched<S> {
     stream: S,
     witness: Witness,
 }
 
 impl<S> Watched<S> {
-    /// Watches over this stream.
+    /// Wraps this stream.
     pub const fn new(stream: S, witness: Witness) -> Self {
         Self { stream, witness }
     }

@@ -1,19 +1,19 @@
-//! Which permissions a set of rules covers, by the server's own test for escalation: every single permission asked
-//! for needs one single permission held that is equal or wider in each part. Source: kubernetes component-helpers,
-//! auth/rbac/validation/policy_comparator.go. Pure.
+//! Which permissions a set of rules covers, decided as the API server's escalation check decides it: every single
+//! permission requested must be covered by one single permission held that is equal or wider in each part. Source:
+//! kubernetes component-helpers, auth/rbac/validation/policy_comparator.go. Pure.
 
 use std::collections::{BTreeSet, HashSet};
 
 use super::{Atom, Rule, Target, Tuple, atoms};
 
-/// The permissions that somebody holds, ready to be asked. What is held in the whole cluster is held in each namespace.
+/// Permissions held, indexed for lookup. A cluster-wide permission is held in each namespace.
 #[derive(Default)]
 pub struct Coverage<'a> {
     held: HashSet<Atom<'a>>,
     wildcards: Wildcards,
 }
 
-/// Which wildcards are held at all: what is not need not be tried.
+/// The wildcards that occur among the permissions held: the others need not be tried.
 #[derive(Clone, Copy, Default)]
 #[expect(clippy::struct_excessive_bools, reason = "each stands for itself")]
 struct Wildcards {
@@ -46,19 +46,19 @@ impl<'a> FromIterator<Atom<'a>> for Coverage<'a> {
 }
 
 impl Coverage<'_> {
-    /// True when one held permission is equal to or wider than this one.
+    /// Whether one permission held is equal to or wider than this one.
     #[must_use]
     pub fn covers(&self, asked: Atom<'_>) -> bool {
         self.any_wider(asked, |_| true)
     }
 
-    /// True when another held permission is wider than this one.
+    /// Whether another permission held is wider than this one.
     fn covers_strictly(&self, asked: Atom<'_>) -> bool {
         self.any_wider(asked, |candidate| candidate != asked)
     }
 
-    /// Tries every permission that would cover the asked one: at most 48 on a resource, whatever the number of rules;
-    /// on a path four for each of its characters.
+    /// Tries every permission that would cover the requested one: at most 48 for a resource, whatever the number of
+    /// rules; for a path, four for each of its characters.
     fn any_wider(&self, asked: Atom<'_>, counts: impl Fn(Atom<'_>) -> bool) -> bool {
         let all = self.wildcards;
         let anywhere = |target: Target<'_>| {
@@ -89,19 +89,19 @@ impl Coverage<'_> {
     }
 }
 
-/// The value itself, and the wider one where that is another and is there.
+/// The value itself, and the wildcard where it differs and is held.
 fn once_or_twice<T: Copy + PartialEq>(value: T, wider: T, there: bool) -> impl Iterator<Item = T> {
     std::iter::once(value).chain((there && wider != value).then_some(wider))
 }
 
-/// What changes for the holder when the old permissions are replaced by the new ones.
+/// The difference for the credential when the old permissions are replaced by the new ones.
 #[derive(Debug, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Permissions {
-    /// What was not held before: the largest tuples, none that matches nothing.
+    /// Permissions that were not held before: the widest ones, without those that match nothing.
     pub widened: Vec<Tuple>,
-    /// What is not held any more, likewise.
+    /// Permissions that are no longer held, likewise.
     pub narrowed: Vec<Tuple>,
-    /// How many single permissions of the new rules were held before.
+    /// Number of single permissions of the new rules that were held before.
     pub unchanged: usize,
 }
 
@@ -118,7 +118,7 @@ pub fn difference(old: &[Atom<'_>], new: &[Atom<'_>]) -> Permissions {
     }
 }
 
-/// True when both lists allow the same, however they are ordered, split or merged.
+/// Whether both lists allow the same, however they are ordered, split or merged.
 #[must_use]
 pub fn same_permissions(one: &[Rule], other: &[Rule]) -> bool {
     let (one, other): (Vec<Atom<'_>>, Vec<Atom<'_>>) = (atoms(one, None).collect(), atoms(other, None).collect());
@@ -126,18 +126,18 @@ pub fn same_permissions(one: &[Rule], other: &[Rule]) -> bool {
         && beyond(&other, &one.iter().copied().collect()).is_empty()
 }
 
-/// How the rules of a Role get from what it has to what it should have without a moment that lacks what stays.
+/// The steps in which the rules of a Role change, so that permissions that are kept are never interrupted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Widening {
-    /// Nothing is added: all of the change can wait.
+    /// Nothing is added: the whole change can wait until the proof.
     None,
-    /// Nothing is taken away: all of the change can be made at once.
+    /// Nothing is removed: the whole change can be made at once.
     Whole,
-    /// Something of both: first these rules, which hold the old and the new.
+    /// Both: first these rules, the union of old and new.
     Between(Vec<Rule>),
 }
 
-/// Compares the rules that a Role has with those that it should have.
+/// Compares the live rules of a Role with the desired ones.
 #[must_use]
 pub fn widening(have: &[Rule], want: &[Rule]) -> Widening {
     let (before, after): (Coverage<'_>, Coverage<'_>) = (atoms(have, None).collect(), atoms(want, None).collect());
@@ -150,7 +150,7 @@ pub fn widening(have: &[Rule], want: &[Rule]) -> Widening {
     }
 }
 
-/// The largest live permissions of these that the coverage lacks.
+/// The widest of these permissions that the coverage lacks, without those that match nothing.
 fn beyond<'a>(permissions: &[Atom<'a>], held: &Coverage<'_>) -> BTreeSet<Atom<'a>> {
     let lacking = permissions.iter().copied().filter(|atom| !atom.is_dead() && !held.covers(*atom));
     let lacking: Coverage<'a> = lacking.collect();
@@ -173,7 +173,7 @@ mod tests {
         }
     }
 
-    /// held, asked, covered: the rows of the server's own table and the traps of its matching.
+    /// Columns: held, requested, covered. The rows of the server's own table, and the pitfalls of its matching.
     #[rstest::rstest]
     #[case::equal(rule(&[""], &["pods"], &["get"], &[]), Atom::new("get", "", "pods"), true)]
     #[case::other_group(rule(&[""], &["pods"], &["get"], &[]), Atom::new("get", "metrics.k8s.io", "pods"), false)]
@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn the_difference_names_the_largest_tuples() {
+    fn difference_lists_the_widest_permissions() {
         let old = [rule(&[""], &["pods"], &["get", "list"], &[])];
         let new = [rule(&[""], &["*"], &["get"], &[]), rule(&[""], &["pods", "services"], &["get"], &[])];
         let at = Some("a");
@@ -212,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn what_matches_nothing_is_no_difference() {
+    fn difference_ignores_permissions_that_match_nothing() {
         let old = [rule(&[""], &["pods"], &["get"], &[])];
         let new =
             [rule(&[""], &["pods", "pods/*"], &["get"], &[]), rule(&[""], &["pods"], &["deletecollection"], &["a"])];
@@ -226,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn from_the_cluster_to_a_namespace_all_but_that_is_narrowed() {
+    fn difference_from_cluster_to_namespace_is_narrowed() {
         let rules = [rule(&[""], &["pods"], &["get"], &[])];
         let (wide, narrow) = (all(&rules, None), all(&rules, Some("a")));
         let get_pods = Atom::new("get", "", "pods").tuple();
@@ -262,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn a_role_widens_first_and_shrinks_later() {
+    fn role_change_widens_first() {
         let (pods, both) = (rule(&[""], &["pods"], &["get"], &[]), rule(&[""], &["pods"], &["get", "list"], &[]));
         let maps = rule(&[""], &["configmaps"], &["get"], &[]);
         let one = std::slice::from_ref::<Rule>;

@@ -1,5 +1,5 @@
-//! RBAC as data: rules, the single permissions they consist of, and the tuples that people read.
-//! The algebra over them is in `coverage.rs`. Pure; no Kubernetes client, no I/O.
+//! RBAC as data: rules, the single permissions they consist of, and the tuples shown to users. Their algebra is in
+//! `coverage.rs`. Pure; no Kubernetes client, no I/O.
 
 mod coverage;
 
@@ -9,33 +9,33 @@ use std::collections::HashMap;
 
 use serde::{Deserialize, Serialize};
 
-/// The verbs of the form: all that a request to an ordinary resource can be.
+/// The verbs that the form offers: every verb of a request for an ordinary resource.
 pub const VERBS: [&str; 8] = ["get", "list", "watch", "create", "update", "patch", "delete", "deletecollection"];
 
-/// A rule, as a Role or a ClusterRole holds it: on resources, or (in a ClusterRole) on URL paths of the API server.
+/// A rule as a Role or a ClusterRole contains it: for resources or, in a ClusterRole, for URL paths of the API server.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Rule {
-    /// API groups; `""` is the core group, `*` all.
+    /// API groups; `""` is the core group, `*` every group.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub api_groups: Vec<String>,
-    /// Plural names, with a subresource after a slash; `*` all of the groups, `*/scale` one subresource of all.
+    /// Plural resource names, with a subresource after a slash; `*` is all of the groups, `*/scale` one subresource of all.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub resources: Vec<String>,
-    /// Verbs; `*` all.
+    /// Verbs; `*` is every verb.
     #[serde(default)]
     pub verbs: Vec<String>,
-    /// Names of single objects; none means all.
+    /// Names of single objects; empty means all.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub resource_names: Vec<String>,
-    /// Paths, with a `*` at the end for all below.
+    /// URL paths; `*` at the end covers everything below.
     #[serde(default, rename = "nonResourceURLs", skip_serializing_if = "Vec::is_empty")]
     pub non_resource_urls: Vec<String>,
 }
 
 impl Rule {
-    /// The single permissions of this rule where it applies: one verb, group, resource and name each, or one verb and
-    /// path. A path is in no namespace, so that a binding in one hands out none of them.
+    /// The single permissions of this rule in a namespace or cluster-wide: one verb, group, resource and name each, or one
+    /// verb and path. A path is in no namespace, so a RoleBinding grants none of them.
     pub fn atoms<'a>(&'a self, namespace: Option<&'a str>) -> impl Iterator<Item = Atom<'a>> {
         let names = || {
             let all = self.resource_names.is_empty().then_some(None);
@@ -52,23 +52,23 @@ impl Rule {
     }
 }
 
-/// The single permissions of all rules where they apply, repeats included.
+/// The single permissions of all rules, repeats included.
 pub fn atoms<'a>(rules: &'a [Rule], namespace: Option<&'a str>) -> impl Iterator<Item = Atom<'a>> {
     rules.iter().flat_map(move |rule| rule.atoms(namespace))
 }
 
-/// One permission, wildcards unexpanded. Ordered as people read a list: where, on what, verb; the whole cluster first.
+/// One permission, wildcards unexpanded. Ordered for reading: cluster-wide first, then by namespace, resource and verb.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Atom<'a> {
-    /// The namespace; none for the whole cluster.
+    /// Namespace; none means cluster-wide.
     pub namespace: Option<&'a str>,
-    /// On what.
+    /// Resource or path.
     pub target: Target<'a>,
     /// Verb.
     pub verb: &'a str,
 }
 
-/// What a permission is about.
+/// The resource or path that a permission is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Target<'a> {
     /// Objects of the API.
@@ -77,21 +77,21 @@ pub enum Target<'a> {
         group: &'a str,
         /// Resource, with its subresource.
         resource: &'a str,
-        /// The one object, or all.
+        /// Name of the one object; none means all.
         name: Option<&'a str>,
     },
-    /// A path of the API server.
+    /// A URL path of the API server.
     Url(&'a str),
 }
 
 impl<'a> Atom<'a> {
-    /// A permission on all objects, everywhere.
+    /// A permission on all objects, cluster-wide.
     #[must_use]
     pub const fn new(verb: &'a str, group: &'a str, resource: &'a str) -> Self {
         Self { namespace: None, target: Target::Resource { group, resource, name: None }, verb }
     }
 
-    /// The same on one object; of a path there is only one.
+    /// The same permission on one object; a path is one object already.
     #[must_use]
     pub const fn named(self, name: &'a str) -> Self {
         match self.target {
@@ -102,14 +102,14 @@ impl<'a> Atom<'a> {
         }
     }
 
-    /// The same in one namespace, or in all.
+    /// The same permission in one namespace, or cluster-wide.
     #[must_use]
     pub const fn within(self, namespace: Option<&'a str>) -> Self {
         Self { namespace, ..self }
     }
 
-    /// True when no request can ever match it: `pods/*` and `*/*` are no wildcards to the server, a deletecollection
-    /// never carries a name, and the verb on a path is that of HTTP.
+    /// Whether no request can ever match it: `pods/*` and `*/*` are no wildcards to the server, a deletecollection never
+    /// names an object, and the verb for a path is an HTTP method.
     #[must_use]
     pub fn is_dead(&self) -> bool {
         match self.target {
@@ -120,7 +120,7 @@ impl<'a> Atom<'a> {
         }
     }
 
-    /// The tuple that is printed.
+    /// The tuple shown to users.
     #[must_use]
     pub fn tuple(&self) -> Tuple {
         let verb = self.verb.to_owned();
@@ -137,11 +137,11 @@ impl<'a> Atom<'a> {
     }
 }
 
-/// A permission as it stands in documents and in the log.
+/// A permission as shown in JSON documents and in the log.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(untagged)]
 pub enum Tuple {
-    /// On a resource.
+    /// A permission on a resource.
     Resource {
         /// Verb.
         verb: String,
@@ -149,22 +149,22 @@ pub enum Tuple {
         group: String,
         /// Resource, with its subresource.
         resource: String,
-        /// The one object, or all.
+        /// Name of the one object; none means all.
         name: Option<String>,
-        /// Namespace; none at cluster scope.
+        /// Namespace; none means cluster-wide.
         namespace: Option<String>,
     },
-    /// On a URL path of the API server.
+    /// A permission on a URL path of the API server.
     Url {
-        /// Verb, as in HTTP, lower case.
+        /// HTTP method, lower case.
         verb: String,
-        /// Path, with a `*` at its end for all below.
+        /// Path; `*` at the end covers everything below.
         url: String,
     },
 }
 
 impl Tuple {
-    /// The permission that it stands for.
+    /// The permission that this tuple shows.
     #[must_use]
     pub fn atom(&self) -> Atom<'_> {
         match self {
@@ -182,7 +182,7 @@ impl Tuple {
         }
     }
 
-    /// The tuple without its verb, as in `pods/log in namespace team-a`. The core group goes without saying.
+    /// The tuple without its verb, as in `pods/log in namespace team-a`. The core group is left out.
     fn target(&self) -> String {
         let Self::Resource { group, resource, name, namespace, .. } = self else {
             return match self {
@@ -202,7 +202,7 @@ impl Tuple {
     }
 }
 
-/// Tuples as people say them, one target a line with all its verbs: `get, list pods in namespace team-a`.
+/// One sentence for each resource with all its verbs: `get, list pods in namespace team-a`.
 #[must_use]
 pub fn sentences(tuples: &[Tuple]) -> Vec<String> {
     let mut lines: Vec<(String, Vec<&str>)> = Vec::new();

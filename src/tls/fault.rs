@@ -1,28 +1,28 @@
-//! What went wrong in TLS, in words: from rustls' errors and from the alerts of the other side. Pure.
+//! TLS errors as messages: from rustls' errors and from the alerts of the peer. Pure.
 
 use rustls::{AlertDescription, CertificateError, Error, PeerIncompatible};
 
 use crate::{text::shown, x509::Flaw};
 
-/// What a failure is about.
+/// The kind of a TLS failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// The certificate is not signed by a CA that is trusted.
+    /// No trusted CA signed the certificate.
     UnknownIssuer,
-    /// The server lets in only who shows a client certificate.
+    /// The server requires a client certificate.
     WantsCertificate,
-    /// Another reason.
+    /// Any other reason.
     Other,
 }
 
-/// A failure of TLS.
+/// A TLS failure.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fault {
-    /// What it is about.
+    /// Its kind.
     pub kind: Kind,
-    /// Why it failed, in one line.
+    /// The reason, on one line.
     pub cause: String,
-    /// What to do about it.
+    /// How to fix it.
     pub next: &'static str,
     alert: Option<AlertDescription>,
 }
@@ -32,7 +32,7 @@ const ADDRESS: &str = "check the address and the port of the server, and what st
 const SETTINGS: &str = "have the server, or what ends TLS before it, offer TLS 1.2 or 1.3 with AES-GCM or ChaCha20";
 
 impl Fault {
-    /// Explains an error.
+    /// Explains an error of rustls.
     #[must_use]
     pub fn of(error: &Error) -> Self {
         let other = |cause: String, next| Self { kind: Kind::Other, cause, next, alert: None };
@@ -66,13 +66,13 @@ impl Fault {
             }
             Error::DecryptError | Error::PeerSentOversizedRecord => tls("what the server sent arrived damaged", HEALTH),
             Error::NoApplicationProtocol => tls("the server speaks neither HTTP/2 nor HTTP/1.1", ADDRESS),
-            // Our own words.
+            // The text of `x509/verify.rs`.
             Error::General(text) => other(format!("TLS failed: {}", shown(text, 200)), NO_CA),
             _ => tls("this side cannot go on", HEALTH),
         }
     }
 
-    /// The other side ended it.
+    /// Explains an alert of the peer.
     fn alert(alert: AlertDescription) -> Self {
         let (kind, why, next) = match alert {
             AlertDescription::CertificateRequired => return Self::wants_certificate(Some(alert)),
@@ -104,19 +104,19 @@ impl Fault {
         }
     }
 
-    /// What is known once it is known that the connection ends for want of a client certificate.
+    /// The failure of a connection that is known to end because no client certificate was sent.
     #[must_use]
     pub fn without_certificate() -> Self {
         Self::wants_certificate(None)
     }
 
-    /// True for an alert that a server sends when it refuses a client certificate, or misses it.
+    /// Whether a server sends this alert when it rejects a client certificate or requires one.
     #[must_use]
     pub fn is_about_certificates(&self) -> bool {
         self.alert.is_some_and(is_about_certificates)
     }
 
-    /// The same failure of a handshake in which the server had asked for a client certificate.
+    /// The same failure, for a handshake in which the server requested a client certificate.
     #[must_use]
     pub fn when_asked(self, showed: bool) -> Self {
         let Some(alert) = self.alert.filter(|alert| is_about_certificates(*alert)) else { return self };
@@ -142,8 +142,7 @@ const NO_CA: &str = "name the CA of the server in the connection, or in SSL_CERT
 const WITHOUT: &str = "put the API server's own address into the connection, or have what stands before it let in who shows \
                        none: whoever holds the credential has nothing but the token";
 
-/// Alerts by which servers refuse a client's certificate, or that there is none: before TLS 1.3 there is none for that
-/// alone.
+/// Alerts with which servers reject a client certificate or its absence: before TLS 1.3 no alert means only the latter.
 const fn is_about_certificates(alert: AlertDescription) -> bool {
     matches!(
         alert,
@@ -161,7 +160,7 @@ const fn is_about_certificates(alert: AlertDescription) -> bool {
     )
 }
 
-/// An alert as the RFCs call it.
+/// The name of an alert in the RFCs.
 fn name(alert: AlertDescription) -> String {
     let name = match alert {
         AlertDescription::UnexpectedMessage => "unexpected_message",
@@ -197,7 +196,7 @@ mod tests {
     };
     use rstest::rstest;
 
-    /// What Go, OpenSSL (nginx, HAProxy) and BoringSSL (Envoy) send for want of a client certificate.
+    /// Alerts that Go, OpenSSL (nginx, HAProxy) and BoringSSL (Envoy) send if the client certificate is missing.
     #[rstest]
     #[case::tls_1_3(CertificateRequired)]
     #[case::go_and_tls_1_2(BadCertificate)]
@@ -221,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn an_alert_about_something_else_stays_what_it_is() {
+    fn unrelated_alert_is_not_a_certificate_failure() {
         let fault = Fault::of(&Error::AlertReceived(ProtocolVersion));
         assert_eq!(fault.clone().when_asked(false), fault);
         assert_eq!(
@@ -231,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_told_as_the_library_dumps_it() {
+    fn tls_messages_contain_no_debug_output() {
         let errors = [
             Error::InvalidCertificate(CertificateError::BadSignature),
             Error::InvalidMessage(rustls::InvalidMessage::InvalidContentType),

@@ -1,5 +1,5 @@
-//! A client certificate with its key, read as Go's `tls.X509KeyPair` reads them. A client only sends the one and signs
-//! with the other, so that it does not matter here what the certificate says. Pure.
+//! A client certificate with its private key, parsed as Go's `tls.X509KeyPair` parses them. A client only sends the
+//! certificate and signs with the key, so the contents of the certificate do not matter here. Pure.
 
 use std::sync::Arc;
 
@@ -14,14 +14,13 @@ use crate::{
     x509::{self, Certificate, Unreadable},
 };
 
-/// A client certificate with its key.
+/// A client certificate with its private key.
 pub type Identity = Arc<CertifiedKey>;
 
-/// Reads a client certificate and its key, both PEM. Blocks of another kind than what is looked for are passed over, so
-/// that both can be in one file.
+/// Parses a client certificate and its key from PEM. Blocks of other types are skipped, so both can be in one file.
 ///
 /// # Errors
-/// What is wrong with them, without a part of them.
+/// What is wrong with them, without any part of them.
 pub fn identity(certificate: &[u8], key: &[u8]) -> Result<Identity, String> {
     let found = blocks(certificate);
     let chain: Vec<_> = found.iter().filter(|block| block.is_certificate()).map(|block| block.der.clone()).collect();
@@ -39,7 +38,7 @@ pub fn identity(certificate: &[u8], key: &[u8]) -> Result<Identity, String> {
             if swapped { with_certificate } else { "goes with a key that is not the PEM of a private key" }.to_owned()
         );
     };
-    // As in Go, a key that calls itself encrypted and is not will do.
+    // As in Go, an unencrypted key with an encryption header is accepted.
     let signer = signer(&key.der).ok_or_else(|| {
         if key.is_encrypted() {
             return "goes with a key that is encrypted with a passphrase, which kubectl does not take either: decrypt it, \
@@ -53,7 +52,7 @@ pub fn identity(certificate: &[u8], key: &[u8]) -> Result<Identity, String> {
              and Ed25519: have a certificate made for such a key"
         )
     })?;
-    // Algorithm and key as in a certificate; every signer of the provider tells them.
+    // Compares the SubjectPublicKeyInfo; every signer of the provider has one.
     let own = signer.public_key();
     if own.is_some_and(|own| own.as_ref() != leaf.key_info) {
         return Err("goes with a key that belongs to another certificate".to_owned());
@@ -62,7 +61,7 @@ pub fn identity(certificate: &[u8], key: &[u8]) -> Result<Identity, String> {
     Ok(Arc::new(CertifiedKey::new(chain, signer)))
 }
 
-/// The form is seen from the bytes: what stands in the BEGIN line does not count in Go either.
+/// The format is detected from the bytes: Go ignores the type in the BEGIN line, too.
 fn signer(der: &[u8]) -> Option<Arc<dyn SigningKey>> {
     let key = PrivateKeyDer::try_from(der).ok()?.clone_key();
     provider().key_provider.load_private_key(key).ok()

@@ -1,5 +1,5 @@
-//! TLS of a client: whom it trusts, and who it is. Where no CA is given it trusts those of the system, and says by
-//! which of them the server was verified: that one goes out with the credential.
+//! Client-side TLS: trusted CAs and client certificate. Without a given CA, the system trust store is used, and the CA that
+//! verified the server is recorded: it is published with the credential.
 
 mod fault;
 mod identity;
@@ -21,35 +21,35 @@ pub use fault::{Fault, Kind};
 pub use identity::{Identity, identity};
 use verifier::Verifier;
 
-/// Whom to trust.
+/// The CAs to trust.
 #[derive(Clone, Copy)]
 pub enum Roots<'a> {
     /// These certificates, in DER.
     Given(&'a [Vec<u8>]),
-    /// Whatever the system trusts: `SSL_CERT_FILE`, `SSL_CERT_DIR`, else where it keeps them.
+    /// The system trust store: `SSL_CERT_FILE`, `SSL_CERT_DIR`, else the platform's own.
     System,
-    /// Nobody: for a server without TLS.
+    /// None: for a server without TLS.
     Nobody,
 }
 
-/// What is done with keys. One for all: rustls panics where it has to choose between two.
+/// The crypto provider. It is passed explicitly: rustls panics if it has to choose between two.
 fn provider() -> CryptoProvider {
     aws_lc_rs::default_provider()
 }
 
-/// The configuration of a client.
+/// TLS configuration of a client.
 pub struct Tls {
-    /// As rustls takes it.
+    /// For rustls.
     pub config: ClientConfig,
-    /// What knows how its handshakes go.
+    /// Records the outcome of its handshakes.
     pub witness: Witness,
 }
 
 impl Tls {
-    /// Trusts these, and shows what the resolver has to show.
+    /// Trusts these CAs and presents the resolver's certificate.
     ///
     /// # Errors
-    /// There is nobody to trust.
+    /// No CA to trust.
     pub fn new(roots: Roots<'_>, identity: Option<Arc<dyn ResolvesClientCert>>) -> Result<Self, rustls::Error> {
         let provider = Arc::new(provider());
         let verifier = Arc::new(match roots {
@@ -61,18 +61,18 @@ impl Tls {
         let anchor = matches!(roots, Roots::System).then(|| Arc::clone(&verifier));
         let mut config = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()?
-            .dangerous() // so rustls calls every verifier but webpki's
+            .dangerous() // the name rustls gives every verifier but webpki's
             .with_custom_certificate_verifier(verifier)
             .with_client_cert_resolver(Arc::clone(&resolver) as _);
         if resolver.identity.is_some() {
-            // A resumed session would show the certificate of the first one for ever.
+            // A resumed session would present the first certificate again, even after it was renewed.
             config.resumption = Resumption::disabled();
         }
         Ok(Self { config, witness: Witness { anchor, resolver } })
     }
 }
 
-/// How the handshakes with one server went.
+/// Outcome of the handshakes with one server.
 #[derive(Clone)]
 pub struct Witness {
     anchor: Option<Arc<Verifier>>,
@@ -80,41 +80,41 @@ pub struct Witness {
 }
 
 impl Witness {
-    /// The certificate of the system's CA that the server was verified against, in DER; none before there is a
-    /// connection, and where the CA was given.
+    /// The CA of the system trust store that verified the server, in DER; none before the first connection, and if a CA
+    /// was given.
     #[must_use]
     pub fn certificate(&self) -> Option<&[u8]> {
         self.anchor.as_ref()?.found()
     }
 
-    /// Whether the server asked for a client certificate, and got one.
+    /// Whether the server requested a client certificate and received one.
     #[must_use]
     pub fn showed_certificate(&self) -> bool {
         self.resolver.showed.load(Ordering::Relaxed)
     }
 
-    /// A connection has ended with this error: an alert about certificates is remembered.
+    /// Records the error that ended a connection, if it is an alert about certificates.
     pub fn saw(&self, error: &std::io::Error) {
         let error = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
         if let Some(fault) = error.map(Fault::of).filter(Fault::is_about_certificates) {
-            let _ = self.resolver.refusal.set(fault); // the first stays
+            let _ = self.resolver.refusal.set(fault); // the first one is kept
         }
     }
 
-    /// What the server has said of the client certificate, or of there being none, if it has refused that.
+    /// The server's alert about the client certificate or its absence, if it has sent one.
     #[must_use]
     pub fn refusal(&self) -> Option<Fault> {
         self.resolver.refusal.get().map(|fault| self.explain(fault.clone()))
     }
 
-    /// Says more of a failure, knowing whether the server asked for a certificate.
+    /// Refines a failure by whether the server requested a client certificate.
     #[must_use]
     pub fn explain(&self, fault: Fault) -> Fault {
         if self.resolver.asked.load(Ordering::Relaxed) { fault.when_asked(self.showed_certificate()) } else { fault }
     }
 }
 
-/// Shows what there is to show, and remembers whether it was asked for.
+/// Presents the client certificate, and records whether it was requested.
 #[derive(Debug, Default)]
 struct Resolver {
     identity: Option<Arc<dyn ResolvesClientCert>>,

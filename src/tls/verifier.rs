@@ -1,4 +1,4 @@
-//! A server's certificate and its signatures, for rustls: judged by `x509/`, verified by the provider's cryptography.
+//! Server certificate verifier for rustls: chains are verified by `x509/`, signatures by the crypto provider.
 
 use std::sync::{
     Arc,
@@ -14,19 +14,19 @@ use rustls::{
 
 use crate::x509::{Certificate, Flaw, Judge, Unreadable};
 
-/// Trusts servers that one of its CAs vouches for, and remembers the last that did: a handshake can break off after that,
-/// and the next one lead to a server that another CA vouches for.
+/// Verifies servers against its CAs, and records the CA of the last successful verification: a handshake can fail after
+/// that, and the next connection can reach a server with another CA.
 #[derive(Debug)]
 pub struct Verifier {
     roots: Vec<Vec<u8>>,
     by_system: bool,
     algorithms: WebPkiSupportedAlgorithms,
-    /// No place before there is one.
+    /// Index of that CA; none before the first verification.
     found: AtomicUsize,
 }
 
 impl Verifier {
-    /// With these CAs, in DER.
+    /// A verifier with these CAs, in DER.
     pub fn of(roots: Vec<Vec<u8>>, provider: &CryptoProvider) -> Self {
         Self {
             roots,
@@ -36,13 +36,13 @@ impl Verifier {
         }
     }
 
-    /// With those of the system.
+    /// A verifier with the system trust store.
     ///
     /// # Errors
-    /// It has none.
+    /// The store is empty.
     pub fn of_the_system(provider: &CryptoProvider) -> Result<Self, Error> {
         let roots = rustls_native_certs::load_native_certs().certs;
-        // A system keeps what cannot be used any more beside what counts.
+        // System trust stores also contain certificates that cannot be used any more.
         let roots: Vec<_> =
             roots.iter().map(|root| root.to_vec()).filter(|root| Certificate::parse(root).is_ok()).collect();
         if roots.is_empty() {
@@ -52,7 +52,7 @@ impl Verifier {
         Ok(Self { by_system: true, ..Self::of(roots, provider) })
     }
 
-    /// The CA that vouched for a server, in DER.
+    /// The CA that verified the server, in DER.
     pub fn found(&self) -> Option<&[u8]> {
         self.roots.get(self.found.load(Ordering::Relaxed)).map(Vec::as_slice)
     }
@@ -109,7 +109,7 @@ impl ServerCertVerifier for Verifier {
     ) -> Result<HandshakeSignatureValid, Error> {
         let certificate = parse(certificate, "the server's certificate")?;
         let mut mapping = self.algorithms.mapping.iter().filter(|(scheme, _)| *scheme == signature.scheme);
-        // TLS 1.2 does not fix the curve by the scheme.
+        // In TLS 1.2 the scheme does not determine the curve.
         let fitting = mapping
             .next()
             .and_then(|(_, some)| some.iter().find(|it| it.public_key_alg_id().as_ref() == certificate.key_algorithm));
@@ -132,7 +132,7 @@ impl ServerCertVerifier for Verifier {
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        // What is not taken in a certificate is not asked for: a server with two would send that one.
+        // Schemes that are not accepted in a certificate are not offered: a server with two certificates would choose that one.
         let is_post_quantum = |scheme: &SignatureScheme| {
             matches!(scheme, SignatureScheme::ML_DSA_44 | SignatureScheme::ML_DSA_65 | SignatureScheme::ML_DSA_87)
         };
@@ -146,14 +146,14 @@ mod tests {
     use testbed::{Forged, Key, Spec};
 
     #[test]
-    fn a_server_is_asked_for_what_kubectl_knows() {
+    fn offered_signature_schemes_match_kubectl() {
         let verifier = Verifier::of(Vec::new(), &rustls::crypto::aws_lc_rs::default_provider());
         let schemes = verifier.supported_verify_schemes();
         assert!(schemes.contains(&SignatureScheme::ED25519) && !schemes.contains(&SignatureScheme::ML_DSA_65));
     }
 
     #[test]
-    fn the_ca_is_that_of_the_last_server() {
+    fn recorded_ca_is_of_the_last_server() {
         let cas = ["one", "other"].map(|name| Forged::self_signed(&Spec::ca(name), Key::p256()));
         let roots = cas.iter().map(|ca| ca.der.clone()).collect();
         let verifier = Verifier::of(roots, &rustls::crypto::aws_lc_rs::default_provider());

@@ -1,4 +1,4 @@
-//! Algorithms of keys and signatures, in words. Pure.
+//! Names of key and signature algorithms for messages, and which keys are supported. Pure.
 
 use std::borrow::Cow;
 
@@ -6,7 +6,7 @@ use ::der::asn1::ObjectIdentifier;
 
 use super::der::{Reader, Tag};
 
-/// Keys of RSA that can be used, in bits.
+/// Supported sizes of RSA keys, in bits.
 const RSA: std::ops::RangeInclusive<usize> = 2048..=8192;
 
 const SIGNATURES: &[(&str, &str)] = &[
@@ -49,7 +49,7 @@ fn known(table: &'static [(&str, &str)], id: &ObjectIdentifier) -> Cow<'static, 
     found.map_or_else(|| format!("of the algorithm {id}").into(), |(_, name)| (*name).into())
 }
 
-/// An algorithm of signatures by what stands in its AlgorithmIdentifier.
+/// A signature algorithm, named by its AlgorithmIdentifier.
 #[must_use]
 pub(super) fn signature(algorithm: &[u8]) -> Cow<'static, str> {
     match Reader::new(algorithm).oid() {
@@ -80,8 +80,8 @@ pub fn key(algorithm: &[u8], key: &[u8]) -> String {
     }
 }
 
-/// False for an RSA key of a size that cannot be used, and for a kind of key that kubectl does not know: the cryptography
-/// here has ML-DSA, which only the newest Go has in certificates. Which curves there are is for the cryptography to say.
+/// False for an RSA key of an unsupported size, and for ML-DSA, which the crypto provider supports but only the newest Go
+/// accepts in certificates. The curves are checked by the provider.
 pub(super) fn is_fit(algorithm: &[u8], key: &[u8]) -> bool {
     let Ok(id) = Reader::new(algorithm).oid() else { return false };
     match id.to_string().as_str() {

@@ -1,4 +1,4 @@
-//! Name constraints of a CA: for which names it may vouch, as Go judges them. Pure.
+//! Name constraints of a CA (RFC 5280, section 4.2.1.10), evaluated as Go evaluates them. Pure.
 
 use std::net::IpAddr;
 
@@ -8,7 +8,7 @@ use super::{
     host,
 };
 
-/// What the names beneath a CA have to be, and must not be.
+/// Permitted and excluded subtrees for the names in certificates below a CA.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Constraints {
     permitted: Vec<Subtree>,
@@ -24,7 +24,7 @@ enum Subtree {
 }
 
 impl Constraints {
-    /// Also says whether all of them are understood.
+    /// Parses the extension; also returns whether all constraints are of a supported kind.
     pub fn read(list: Element<'_>) -> Result<(Self, bool), Option<Unreadable>> {
         let mut reader = Reader::new(list.value);
         let mut understood = true;
@@ -52,14 +52,14 @@ impl Constraints {
         Ok((Self { permitted, excluded }, understood))
     }
 
-    /// True when there are none.
+    /// Whether there are no constraints.
     pub fn is_empty(&self) -> bool {
         self.permitted.is_empty() && self.excluded.is_empty()
     }
 
-    /// Whether a certificate beneath may have this name.
+    /// Whether a certificate below this CA may contain this name.
     pub fn allow(&self, name: &Name) -> bool {
-        // One that cannot be judged would slip past what is excluded: `bad.example.` is no end of `example`.
+        // An invalid name could bypass an exclusion: `bad.example.` does not end with `example`.
         if let Name::Dns(name) = name
             && !is_domain(name)
         {
@@ -75,7 +75,7 @@ impl Constraints {
 impl Subtree {
     fn read(base: Element<'_>) -> Result<Option<Self>, Option<Unreadable>> {
         let text = || std::str::from_utf8(base.value).map(str::to_owned).map_err(|_| None);
-        // A domain that no name can be within would exclude nothing.
+        // A constraint that no name can match would exclude nothing.
         let domain = || text().and_then(|text| if is_domain(&text) { Ok(text) } else { Err(None) });
         Ok(Some(if base.tag == Tag::implicit(1) {
             let text = text()?;
@@ -93,7 +93,7 @@ impl Subtree {
                 return Err(None);
             }
             let (net, mask) = host::address(net).zip(host::address(mask)).ok_or(None)?;
-            // An IPv4 network in the form of IPv6 would be about no address in its own form.
+            // An IPv4-mapped IPv6 network would match no address in its own form.
             if net != net.to_canonical() {
                 return Err(None);
             }
@@ -113,7 +113,7 @@ impl Subtree {
         )
     }
 
-    /// A pattern is excluded with the first name that it fits, and an address in both of its forms.
+    /// A wildcard name is excluded if it matches in its first label, an address in both of its forms.
     fn covers(&self, name: &Name, excludes: bool) -> bool {
         match (self, name) {
             (Self::Dns(domain), Name::Dns(name)) => {
@@ -134,7 +134,7 @@ impl Subtree {
             (Self::Email(wanted), Name::Email(name)) => match (name.rsplit_once('@'), wanted.rsplit_once('@')) {
                 (Some((user, host)), Some((wanted, at))) => user == wanted && host.eq_ignore_ascii_case(at),
                 (Some((_, host)), None) => is_within(host, wanted),
-                (None, _) => excludes, // not to be judged
+                (None, _) => excludes, // cannot be evaluated
             },
             (Self::Uri(domain), Name::Uri(uri)) => {
                 let authority =
@@ -151,9 +151,9 @@ impl Subtree {
     }
 }
 
-/// Whether a name is a domain or beneath it; beneath alone, where the domain begins with a dot.
+/// Whether a name equals a domain or is below it; only below, if the domain starts with a dot.
 fn is_within(name: &str, domain: &str) -> bool {
-    // In bytes and without a copy: a CA with thousands of constraints can sign for thousands of names.
+    // On bytes and without allocating: a CA with thousands of constraints can sign for thousands of names.
     let (name, domain) = (name.as_bytes(), domain.as_bytes());
     let Some((rest, end)) = name.len().checked_sub(domain.len()).and_then(|at| name.split_at_checked(at)) else {
         return false;
@@ -162,13 +162,13 @@ fn is_within(name: &str, domain: &str) -> bool {
         && (domain.is_empty() || domain.starts_with(b".") || rest.is_empty() || rest.ends_with(b"."))
 }
 
-/// Whether a text can be a domain, or what stands for all beneath one (Go's domainNameValid).
+/// Whether a text is a valid domain or wildcard (Go's domainNameValid).
 fn is_domain(text: &str) -> bool {
     let is_label = |label: &str| !label.is_empty() && label.bytes().all(|byte| byte.is_ascii_graphic());
     text.is_empty() || text.strip_prefix('.').unwrap_or(text).split('.').all(is_label)
 }
 
-/// Whether these are ones, and then zeros.
+/// Whether these bytes are a netmask: ones, then zeros.
 fn is_mask(bytes: &[u8]) -> bool {
     let ends = bytes.iter().skip_while(|byte| **byte == 0xff).enumerate();
     ends.into_iter().all(|(at, byte)| if at == 0 { byte.leading_ones() == byte.count_ones() } else { *byte == 0 })
@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_constrained_is_allowed_and_an_exclusion_wins() {
+    fn exclusion_overrides_permission() {
         let dns = |name: &str| Name::Dns(name.to_owned());
         let constraints = Constraints {
             permitted: vec![Subtree::Dns("example.com".to_owned())],
@@ -245,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_is_excluded_in_both_forms_and_permitted_in_its_own() {
+    fn address_is_excluded_in_both_forms() {
         let own = Name::Ip([10, 1, 2, 3].into());
         let other = Name::Ip(std::net::Ipv4Addr::new(10, 1, 2, 3).to_ipv6_mapped().into());
         let ten = [10, 0, 0, 0, 0xff, 0, 0, 0];

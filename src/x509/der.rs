@@ -1,4 +1,4 @@
-//! Elements of DER, one after the other, each with its own bytes. Pure.
+//! A reader of DER elements that keeps the bytes of each. Pure.
 
 use der::{
     Decode as _, Reader as _, SliceReader,
@@ -10,7 +10,7 @@ use super::Unreadable;
 
 type Problem = Option<Unreadable>;
 
-/// The first byte of an element: types with a higher number are in no certificate.
+/// Tags; certificates use no tag number above 30.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tag(u8);
 
@@ -29,27 +29,27 @@ impl Tag {
     pub const SEQUENCE: Self = Self(0x30);
     pub const SET: Self = Self(0x31);
 
-    /// A field with a number around its own type.
+    /// Tag of an explicitly tagged field.
     pub const fn explicit(number: u8) -> Self {
         Self(0xa0 | number)
     }
 
-    /// A field with a number in place of its own type.
+    /// Tag of an implicitly tagged field.
     pub const fn implicit(number: u8) -> Self {
         Self(0x80 | number)
     }
 }
 
-/// One element.
+/// A DER element.
 #[derive(Clone, Copy, Debug)]
 pub struct Element<'a> {
     pub tag: Tag,
     pub value: &'a [u8],
-    /// Tag and length included.
+    /// All bytes, tag and length included.
     pub whole: &'a [u8],
 }
 
-/// What is left to be read.
+/// The bytes not yet read.
 #[derive(Clone, Copy, Debug)]
 pub struct Reader<'a>(&'a [u8]);
 
@@ -69,7 +69,7 @@ impl<'a> Reader<'a> {
     pub fn any(&mut self) -> Result<Element<'a>, Problem> {
         let mut reader = SliceReader::new(self.0).map_err(|_| None)?;
         if self.0.first().is_some_and(|first| first & 0x1f == 0x1f) {
-            return Err(None); // a type with a higher number
+            return Err(None); // a tag number above 30
         }
         let value = AnyRef::decode(&mut reader).map_err(|_| None)?.value();
         let length = usize::try_from(reader.position()).map_err(|_| None)?;
@@ -90,7 +90,7 @@ impl<'a> Reader<'a> {
         ObjectIdentifier::from_bytes(self.expect(Tag::OID)?.value).map_err(|_| None)
     }
 
-    /// A whole number, in as few bytes as it takes.
+    /// An INTEGER in its shortest encoding.
     pub fn integer(&mut self) -> Result<&'a [u8], Problem> {
         match self.expect(Tag::INTEGER)?.value {
             [] | [0, ..=0x7f, ..] | [0xff, 0x80..=0xff, ..] => Err(None),
@@ -98,7 +98,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// A bit string of whole bytes.
+    /// A BIT STRING of whole bytes.
     pub fn bits(&mut self) -> Result<&'a [u8], Problem> {
         match self.expect(Tag::BIT_STRING)?.value.split_first() {
             Some((0, bits)) => Ok(bits),
@@ -106,11 +106,11 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// A bit string of which the last byte need not be whole.
+    /// A BIT STRING whose last byte may be partial.
     pub fn bits_with_rest(&mut self) -> Result<&'a [u8], Problem> {
         match self.expect(Tag::BIT_STRING)?.value.split_first() {
             Some((0, bits)) => Ok(bits),
-            // What fills the last byte up is zero.
+            // The unused bits must be zero.
             Some((unused @ 1..=7, bits))
                 if bits.last().is_some_and(|last| last.trailing_zeros() >= (*unused).into()) =>
             {
@@ -120,30 +120,30 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Seconds of Unix time.
+    /// A time, in seconds of Unix time.
     pub fn time(&mut self) -> Result<i64, Problem> {
         const WRONG: Problem = Some(Unreadable("has a time that is none"));
         let element = self.any()?;
         let text = std::str::from_utf8(element.value).map_err(|_| WRONG)?;
-        // Years of two digits end in 2049 (RFC 5280, section 4.1.2.5.1).
+        // Two-digit years end in 2049 (RFC 5280, section 4.1.2.5.1).
         let text = match element.tag {
             Tag::UTC_TIME if text.get(..2).is_some_and(|year| year < "50") => format!("20{text}"),
             Tag::UTC_TIME => format!("19{text}"),
             Tag::GENERALIZED_TIME => text.to_owned(),
             _ => return Err(None),
         };
-        // The library would pass over blanks and signs, and take fewer digits.
+        // The library would accept blanks, signs and fewer digits.
         let digits = text.strip_suffix('Z').ok_or(WRONG)?;
         if digits.len() != 14 || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
             return Err(WRONG);
         }
         let time = DateTime::strptime("%Y%m%d%H%M%S", digits).map_err(|_| WRONG)?;
-        // Not by way of a timestamp: the last one is before the end of 9999, which stands where there is no end.
+        // Not converted through a timestamp: its maximum is before the end of 9999, the year that means "no expiry".
         Ok(time.duration_since(date(1970, 1, 1).at(0, 0, 0, 0)).as_secs())
     }
 }
 
-/// True or false.
+/// A BOOLEAN.
 pub fn truth(value: &[u8]) -> Result<bool, Problem> {
     match value {
         [0xff] => Ok(true),
@@ -152,7 +152,7 @@ pub fn truth(value: &[u8]) -> Result<bool, Problem> {
     }
 }
 
-/// A number that is not negative.
+/// A non-negative INTEGER.
 pub fn number(value: &[u8]) -> Result<u32, Problem> {
     match value.first() {
         None | Some(0x80..) => Err(None),

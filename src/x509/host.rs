@@ -1,4 +1,4 @@
-//! The names of a server in its certificate, and whether the one that was dialled is among them. Pure.
+//! Subject alternative names of a server certificate, and whether they match the dialled host. Pure.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -7,10 +7,10 @@ use super::{
     der::{Element, Reader, Tag},
 };
 
-/// How many names are shown.
+/// Number of names listed in a message.
 const SHOWN: usize = 8;
 
-/// Reads the alternative names of a subject, those of the kinds that count.
+/// Parses subject alternative names of the types that are evaluated.
 pub(super) fn names(list: Element<'_>) -> Result<Vec<Name>, Option<Unreadable>> {
     let mut names = Vec::new();
     let mut list = Reader::new(list.value);
@@ -33,7 +33,7 @@ pub(super) fn names(list: Element<'_>) -> Result<Vec<Name>, Option<Unreadable>> 
     Ok(names)
 }
 
-/// An address of four or sixteen bytes, in the form in which it stands there.
+/// An address of four or sixteen bytes, in the form given.
 pub(super) fn address(bytes: &[u8]) -> Option<IpAddr> {
     if let Ok(bytes) = <[u8; 4]>::try_from(bytes) {
         return Some(Ipv4Addr::from(bytes).into());
@@ -41,7 +41,7 @@ pub(super) fn address(bytes: &[u8]) -> Option<IpAddr> {
     <[u8; 16]>::try_from(bytes).ok().map(|bytes| Ipv6Addr::from(bytes).into())
 }
 
-/// Whether a certificate with these names is for this host.
+/// Whether a certificate with these names is valid for this host.
 pub(super) fn matches(names: &[Name], host: &str) -> bool {
     if let Ok(address) = host.parse::<IpAddr>() {
         let is_it = |ip: &IpAddr| ip.to_canonical() == address.to_canonical();
@@ -63,7 +63,7 @@ pub(super) fn matches(names: &[Name], host: &str) -> bool {
     names.iter().any(|name| matches!(name, Name::Dns(pattern) if fits(pattern)))
 }
 
-/// Whether a name can be a host's, or in a certificate a pattern of hosts: `*` stands for the whole first label.
+/// Whether this is a valid host name or, in a certificate, a wildcard: `*` replaces the whole first label.
 fn is_host(name: &str, is_pattern: bool) -> bool {
     let fits = |label: &str| {
         let fits = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
@@ -73,7 +73,7 @@ fn is_host(name: &str, is_pattern: bool) -> bool {
     name != "*" && labels.into_iter().all(|(at, label)| (is_pattern && at == 0 && label == "*") || fits(label))
 }
 
-/// These names in one line.
+/// These names on one line.
 pub(super) fn shown(names: &[Name]) -> Option<String> {
     let texts: Vec<String> = names
         .iter()

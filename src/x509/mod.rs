@@ -1,5 +1,5 @@
-//! X.509 certificates, read as Go's crypto/x509 reads them: kubectl is written in Go, and what it takes has to be taken
-//! here. Versions 1 to 3; what is not read is what neither of them needs. Pure.
+//! X.509 certificates, parsed as Go's crypto/x509 parses them, so that a certificate that kubectl accepts is accepted here.
+//! Versions 1 to 3; fields that neither of them needs are not parsed. Pure.
 
 mod algorithm;
 mod constraints;
@@ -16,32 +16,32 @@ use ::der::asn1::ObjectIdentifier;
 use constraints::Constraints;
 use der::{Element, Reader, Tag};
 
-/// Any extended key usage.
+/// Extended key usage: any.
 const ANY_USAGE: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.29.37.0");
-/// That of a server.
+/// Extended key usage: server authentication.
 const SERVER: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.5.5.7.3.1");
 const KEY_ID: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.29.14");
 const ISSUER_KEY_ID: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.29.35");
 const COMMON_NAME: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.4.3");
-/// How much of a name is shown.
+/// Length in characters of a name in a message.
 const SHOWN: usize = 120;
 
-/// Why a certificate cannot be read.
+/// Why a certificate cannot be parsed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Unreadable(pub &'static str);
 
-/// A certificate, in parts of its own bytes.
+/// A parsed certificate; its fields borrow from its bytes.
 #[derive(Clone, Debug)]
 pub struct Certificate<'a> {
-    /// All of it.
+    /// The whole certificate.
     pub der: &'a [u8],
-    /// 1, 2 or 3.
+    /// Version 1, 2 or 3.
     pub version: u8,
-    /// The algorithm of its public key: what stands in the AlgorithmIdentifier.
+    /// AlgorithmIdentifier of the public key.
     pub key_algorithm: &'a [u8],
-    /// Its public key.
+    /// Public key.
     pub key: &'a [u8],
-    /// Algorithm and key.
+    /// SubjectPublicKeyInfo: algorithm and key.
     pub key_info: &'a [u8],
     signed: &'a [u8],
     algorithm: &'a [u8],
@@ -53,11 +53,11 @@ pub struct Certificate<'a> {
     extensions: Extensions<'a>,
 }
 
-/// What the extensions say; version 3 alone has any.
+/// Parsed extensions; only version 3 has any.
 #[derive(Clone, Debug, Default)]
 struct Extensions<'a> {
     basic: Option<BasicConstraints>,
-    /// Key usage, as far as it matters: whether it may sign certificates. None where all is allowed.
+    /// Whether the key usage permits signing certificates; none if there is no key usage.
     may_sign: Option<bool>,
     usages: Vec<ObjectIdentifier>,
     alternative_names: Option<&'a [u8]>,
@@ -65,7 +65,7 @@ struct Extensions<'a> {
     constraints: Constraints,
     key_id: &'a [u8],
     issuer_key_id: &'a [u8],
-    /// Critical ones that are not understood.
+    /// Critical extensions that are not supported.
     unhandled: Vec<ObjectIdentifier>,
 }
 
@@ -75,7 +75,7 @@ struct BasicConstraints {
     longest_path: Option<u32>,
 }
 
-/// An alternative name of the subject.
+/// A subject alternative name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Name {
     Dns(String),
@@ -85,7 +85,7 @@ enum Name {
 }
 
 impl<'a> Certificate<'a> {
-    /// Reads one.
+    /// Parses a certificate.
     ///
     /// # Errors
     /// What is wrong with it.
@@ -94,7 +94,7 @@ impl<'a> Certificate<'a> {
         Self::read(der).map_err(|problem| problem.unwrap_or(MALFORMED))
     }
 
-    /// An error without a text is one of the encoding.
+    /// An error without text is an encoding error.
     fn read(bytes: &'a [u8]) -> Result<Self, Option<Unreadable>> {
         let mut outer = Reader::new(bytes);
         let whole = outer.expect(Tag::SEQUENCE)?;
@@ -154,13 +154,13 @@ impl<'a> Certificate<'a> {
         })
     }
 
-    /// Its subject, to be shown.
+    /// The subject, sanitized.
     #[must_use]
     pub fn subject(&self) -> String {
         name(self.subject)
     }
 
-    /// Its issuer, to be shown.
+    /// The issuer, sanitized.
     #[must_use]
     pub fn issuer(&self) -> String {
         name(self.issuer)
@@ -195,7 +195,7 @@ impl<'a> Extensions<'a> {
         Ok(found)
     }
 
-    /// False for one that is not understood.
+    /// False for an extension that is not supported.
     fn take(&mut self, id: ObjectIdentifier, value: &'a [u8]) -> Result<bool, Option<Unreadable>> {
         let mut reader = Reader::new(value);
         match id.to_string().as_str() {
@@ -236,7 +236,7 @@ impl<'a> Extensions<'a> {
                     self.usages.push(usages.oid()?);
                 }
             }
-            // One that demands a policy is not understood, and counts in Go even where it is not critical.
+            // A constraint that requires a policy is not supported, and fails in Go even if it is not critical.
             "2.5.29.36" => {
                 let mut policy = Reader::new(reader.expect(Tag::SEQUENCE)?.value);
                 if policy.optional(Tag::implicit(0))?.is_some() {
@@ -244,7 +244,7 @@ impl<'a> Extensions<'a> {
                 }
                 return Ok(false);
             }
-            // Where revocation is told, and policies: they change nothing without a policy that is demanded.
+            // Revocation endpoints and policies: without a required policy they change nothing.
             "2.5.29.31" | "2.5.29.32" | "2.5.29.33" | "2.5.29.54" => {}
             _ => return Ok(false),
         }
@@ -252,7 +252,7 @@ impl<'a> Extensions<'a> {
     }
 }
 
-/// Whether a distinguished name is one, and its texts hold what their types allow: Go takes no other.
+/// Whether a distinguished name is well formed and its strings contain only what their types allow: Go rejects others.
 fn check_name(name: Element<'_>) -> Result<(), Option<Unreadable>> {
     const WRONG: Unreadable = Unreadable("has a name with characters that its encoding does not allow");
     let mut sets = Reader::new(name.value);
@@ -262,7 +262,7 @@ fn check_name(name: Element<'_>) -> Result<(), Option<Unreadable>> {
             let mut pair = Reader::new(set.expect(Tag::SEQUENCE)?.value);
             pair.oid()?;
             let Element { tag, value, .. } = pair.any()?;
-            // The asterisk and the ampersand are taken because certificates have them.
+            // Asterisk and ampersand are accepted, as in Go, because real certificates contain them.
             let is_printable = |byte: &u8| byte.is_ascii_alphanumeric() || b" '()+,-./:=?*&".contains(byte);
             let is_right = match tag {
                 Tag::PRINTABLE_STRING => value.iter().all(is_printable),
@@ -279,7 +279,7 @@ fn check_name(name: Element<'_>) -> Result<(), Option<Unreadable>> {
     Ok(())
 }
 
-/// A distinguished name in one line: the common name, or all there is.
+/// A distinguished name on one line: the common name, or all attributes.
 fn name(bytes: &[u8]) -> String {
     let mut parts: Vec<(ObjectIdentifier, String)> = Vec::new();
     let mut collect = || -> Result<(), Option<Unreadable>> {
@@ -293,7 +293,7 @@ fn name(bytes: &[u8]) -> String {
         }
         Ok(())
     };
-    let _ = collect(); // what can be read is shown
+    let _ = collect(); // what can be parsed is shown
     let common = parts.iter().find(|(id, _)| *id == COMMON_NAME).map(|(_, name)| name.clone());
     let all = || parts.iter().map(|(_, part)| part.as_str()).collect::<Vec<_>>().join(", ");
     let text = common.filter(|name| !name.is_empty()).unwrap_or_else(all);

@@ -1,6 +1,6 @@
-//! Whether a server's certificate is to be trusted: crypto/x509 of Go in another language, step by step
-//! (`Certificate.Verify`, `buildChains`, `isValid`, `CheckSignatureFrom`, `checkChainForKeyUsage`), so that who is let in
-//! with kubectl is let in here, and the other way round. Pure: the time and the cryptography are given.
+//! Verification of a server certificate. Follows Go's crypto/x509 step by step (`Certificate.Verify`, `buildChains`,
+//! `isValid`, `CheckSignatureFrom`, `checkChainForKeyUsage`), so that a server that kubectl trusts is trusted here, and
+//! the other way round. Pure: time and cryptography are parameters.
 
 use std::fmt;
 
@@ -10,33 +10,33 @@ use rustls::pki_types::SignatureVerificationAlgorithm;
 use super::{ANY_USAGE, Certificate, SERVER, algorithm, host};
 use crate::text::shown;
 
-/// How many signatures are checked for one server (maxChainSignatureChecks).
+/// Number of signatures checked for one server (maxChainSignatureChecks).
 const SIGNATURES: u8 = 100;
 
 /// Why a server is not trusted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Flaw {
-    /// None of the CAs signed it.
+    /// Unknown issuer: no trusted CA signed the certificate.
     UnknownIssuer {
-        /// Who signed it by its own word.
+        /// The issuer named in the certificate.
         issuer: String,
-        /// Whether the CAs are those of the system.
+        /// Whether the CAs are from the system trust store.
         by_system: bool,
-        /// What there is more to say.
+        /// Why the closest candidate was rejected.
         hint: Option<String>,
     },
-    /// The certificate is for another host.
+    /// The certificate is not valid for the dialled host.
     WrongHost {
-        /// Which one was dialled.
+        /// The dialled host.
         host: String,
-        /// What it is for.
+        /// The names that the certificate is valid for.
         names: String,
     },
-    /// Another reason.
+    /// Any other reason.
     Other {
-        /// Why.
+        /// The reason.
         cause: String,
-        /// What to do about it.
+        /// How to fix it.
         next: &'static str,
     },
 }
@@ -63,7 +63,7 @@ impl fmt::Display for Flaw {
 impl std::error::Error for Flaw {}
 
 impl Flaw {
-    /// The next step, where it is another than the usual one.
+    /// The next step, if it differs from the usual one.
     #[must_use]
     pub const fn next(&self) -> &'static str {
         match self {
@@ -82,21 +82,21 @@ impl Flaw {
     }
 }
 
-/// What a server's certificate is held against.
+/// Everything that a server certificate is verified against.
 pub struct Judge<'a> {
-    /// The CAs, as they were given.
+    /// The trusted CAs, in the given order.
     pub roots: &'a [Certificate<'a>],
-    /// Whether they are those of the system.
+    /// Whether they are from the system trust store.
     pub by_system: bool,
-    /// What the server sent along.
+    /// The intermediate certificates that the server sent.
     pub intermediates: &'a [Certificate<'a>],
-    /// Seconds of Unix time.
+    /// The current time, in seconds of Unix time.
     pub now: i64,
-    /// What signatures can be verified.
+    /// The supported signature algorithms.
     pub algorithms: &'a [&'static dyn SignatureVerificationAlgorithm],
 }
 
-/// What a certificate is in a chain.
+/// The position of a certificate in a chain.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Role {
     Leaf,
@@ -104,19 +104,19 @@ enum Role {
     Root,
 }
 
-/// The search for a chain.
+/// State of the search for a chain.
 struct Search<'a> {
     left: u8,
-    /// Why the first candidate would not do.
+    /// Why the first candidate was rejected.
     hint: Option<Flaw>,
     chain: Vec<&'a Certificate<'a>>,
 }
 
 impl<'a> Judge<'a> {
-    /// Judges the certificate of a server that was dialled by this name; the place of the CA that vouches for it.
+    /// Verifies the certificate of a server dialled by this name; returns the index of the CA that the chain ends with.
     ///
     /// # Errors
-    /// Why it is not to be trusted.
+    /// Why it is not trusted.
     pub fn judge(&self, leaf: &'a Certificate<'a>, host: &str) -> Result<usize, Flaw> {
         self.check(leaf, Role::Leaf, &[])?;
         if !host::matches(&leaf.extensions.names, host) {
@@ -145,7 +145,7 @@ impl<'a> Judge<'a> {
                 search.chain.pop();
                 match judged {
                     Ok(()) => return Some(place),
-                    Err(flaw) => search.hint = Some(flaw), // nearer to a chain than what was met before
+                    Err(flaw) => search.hint = Some(flaw), // closer to a chain than earlier candidates
                 }
             }
         }
@@ -163,7 +163,7 @@ impl<'a> Judge<'a> {
         None
     }
 
-    /// Whether this certificate signed the last one of the chain, and may have.
+    /// Whether this certificate signed the last one of the chain and was allowed to.
     fn is_parent(&self, search: &mut Search<'a>, parent: &'a Certificate<'a>, role: Role) -> bool {
         let Some(left) = search.left.checked_sub(1) else { return false };
         search.left = left;
@@ -244,13 +244,13 @@ impl<'a> Judge<'a> {
         })
     }
 
-    /// Whether anything can be verified with the key of a certificate.
+    /// Whether the key of a certificate is supported for verifying.
     fn is_usable(&self, it: &Certificate<'_>) -> bool {
         let known = self.algorithms.iter().any(|known| known.public_key_alg_id().as_ref() == it.key_algorithm);
         known && algorithm::is_fit(it.key_algorithm, it.key)
     }
 
-    /// None of the CAs has the name of the issuer.
+    /// The error if no trusted CA has the issuer's name.
     fn unknown(&self, it: &Certificate<'_>) -> Flaw {
         let hint = match self.roots {
             [] => None,
@@ -272,7 +272,7 @@ const NEW_KEY: &str =
 const NEW_SIGNATURE: &str = "have the certificate signed with SHA-256, SHA-384 or SHA-512 by a CA whose key is RSA of \
                              2048 to 8192 bits, ECDSA on P-256, P-384 or P-521, or Ed25519";
 
-/// The issuers by name, those with the right identifier of a key first.
+/// Issuers by name, those with a matching key identifier first.
 fn candidates<'a>(
     among: &'a [Certificate<'a>],
     child: &Certificate<'_>,
@@ -288,7 +288,7 @@ fn candidates<'a>(
     found.into_iter()
 }
 
-/// What a whole chain has to be, its leaf first: good for a server, and within the constraints of each of its CAs.
+/// Checks on a whole chain, leaf first: usable for servers, and within the name constraints of each CA.
 fn judge_chain(chain: &[&Certificate<'_>]) -> Result<(), Flaw> {
     let last = chain.len() - 1;
     let role = |place| match place {
@@ -360,7 +360,7 @@ mod tests {
     use rstest::rstest;
     use testbed::{Forged, Key, Spec, extension};
 
-    /// A moment at which the certificates of these tests are valid.
+    /// A time at which the certificates of these tests are valid.
     const NOW: i64 = 1_800_000_000;
 
     fn judged(leaf: &[u8], sent: &[&[u8]], root: &[u8]) -> Result<usize, Flaw> {
@@ -371,9 +371,9 @@ mod tests {
         Judge { roots: &root, by_system: false, intermediates: &sent, now: NOW, algorithms }.judge(&leaf, "127.0.0.1")
     }
 
-    /// Whoever sends many CAs that all have signed each other does not keep us busy.
+    /// Many CAs that have all signed each other must not keep the search busy.
     #[test]
-    fn the_search_for_a_chain_ends() {
+    fn chain_search_with_cross_signed_cas_ends() {
         let root = Forged::self_signed(&Spec::ca("root"), Key::p256());
         let keys: Vec<Key> = (0..12).map(|_| Key::p256()).collect();
         let mesh: Vec<Forged> = keys
@@ -393,7 +393,7 @@ mod tests {
         assert!(matches!(judged(&leaf.der, &sent, &root.der), Err(Flaw::UnknownIssuer { .. })));
     }
 
-    /// What Go refuses although no signature is wrong.
+    /// Chains that Go rejects although every signature is correct.
     #[rstest]
     #[case::key_id("2.5.29.14", true, &[4, 1, 1], false)]
     #[case::key_id_as_it_ought_to_be("2.5.29.14", false, &[4, 1, 1], true)]
@@ -432,7 +432,7 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(2000))]
 
-        /// One byte changed anywhere: nothing panics, and no certificate is taken that its CA did not sign.
+        /// Changes one byte at a time: nothing panics, and no certificate that its CA did not sign is accepted.
         #[test]
         fn a_certificate_that_was_changed_is_not_trusted(at in any::<prop::sample::Index>(), bits in 1..=255_u8, whose in 0..2) {
             static CHAIN: std::sync::LazyLock<[Vec<u8>; 3]> = std::sync::LazyLock::new(|| {

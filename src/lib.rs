@@ -60,6 +60,7 @@ pub mod secret;
 mod text;
 mod tls;
 mod transport;
+mod transport_error;
 mod tunnel;
 mod watched;
 mod x509;

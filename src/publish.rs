@@ -21,7 +21,8 @@ use crate::{
     retry::{Fault, Tries},
     text::{said, shown},
     tls::{Roots, Tls},
-    transport::{self, ANSWER, Target, Trouble, USER_AGENT},
+    transport::{self, ANSWER, Target, USER_AGENT},
+    transport_error::TransportError,
 };
 
 /// Time for all that is done at the platform.
@@ -42,10 +43,10 @@ pub struct Publisher<'a> {
 ///
 /// # Errors
 /// What went wrong on the way there.
-pub async fn dial(platform: &Platform, budget: &Budget) -> Result<transport::Http, Trouble> {
+pub async fn dial(platform: &Platform, budget: &Budget) -> Result<transport::Http, TransportError> {
     // Plain inside the platform's own network: nobody's certificate is looked at, so none need be loaded.
     let roots = if platform.is_plain() { Roots::Nobody } else { Roots::System };
-    let tls = Tls::new(roots, None).map_err(|error| Trouble::of(&error))?;
+    let tls = Tls::new(roots, None).map_err(|error| TransportError::of(&error))?;
     let target = Target { uri: &platform.url, name: None, proxy: platform.route.proxy() };
     let (http, _) = transport::open(&target, &tls, budget.at_most(ANSWER)).await?;
     Ok(http)
@@ -59,7 +60,7 @@ impl<'a> Publisher<'a> {
     pub async fn connect(
         platform: &'a Platform,
         patience: Patience<'a>,
-        mut dialled: Option<Result<transport::Http, Trouble>>,
+        mut dialled: Option<Result<transport::Http, TransportError>>,
     ) -> Result<Self, Failure> {
         const DOING: &str = "connecting to the platform";
 
@@ -74,7 +75,7 @@ impl<'a> Publisher<'a> {
                     Err(trouble) => trouble,
                 },
             };
-            match Fault::of_trouble(&trouble) {
+            match Fault::of_transport(&trouble) {
                 Some(fault) if patience.again(&mut tries, &DOING, &fault).await => {}
                 _ => return Err(tries.told(unreachable(DOING, &trouble, platform))),
             }
@@ -149,7 +150,7 @@ impl<'a> Publisher<'a> {
             let answer = self.once(&method, target, body).await;
             let fault = match &answer {
                 Ok(answer) => Fault::of_status(answer.status.as_u16(), &answer.message(), asked_for(&answer.headers)),
-                Err(trouble) => Fault::of_trouble(trouble),
+                Err(trouble) => Fault::of_transport(trouble),
             };
             if let Some(fault) = fault
                 && self.patience.again(&mut tries, &doing, &fault).await
@@ -184,8 +185,8 @@ impl<'a> Publisher<'a> {
         builder.path_and_query(path_and_query).build().ok()
     }
 
-    async fn once(&self, method: &Method, uri: &Uri, body: Option<&Value>) -> Result<Answer, Trouble> {
-        let invalid = |error: http::Error| Trouble::Lost(error.to_string());
+    async fn once(&self, method: &Method, uri: &Uri, body: Option<&Value>) -> Result<Answer, TransportError> {
+        let invalid = |error: http::Error| TransportError::Lost(error.to_string());
         let login = format!("{}:{}", self.platform.deployment_id, self.platform.token.expose());
         let mut login = HeaderValue::try_from(format!("Basic {}", STANDARD.encode(login)))
             .map_err(|error| invalid(error.into()))?;
@@ -212,7 +213,7 @@ impl<'a> Publisher<'a> {
 
         self.patience.budget.count();
         let exchange = async {
-            let response = self.http.clone().oneshot(request).await.map_err(|error| Trouble::of(&error))?;
+            let response = self.http.clone().oneshot(request).await.map_err(|error| TransportError::of(&error))?;
             let (head, body) = response.into_parts();
             // A success needs no reading, and a longer text than this no explaining.
             let bytes = Limited::new(body, ANSWER_BYTES).collect().await.map(http_body_util::Collected::to_bytes);
@@ -220,7 +221,7 @@ impl<'a> Publisher<'a> {
             Ok(Answer { status: head.status, headers: head.headers, text, tries: Tries::default() })
         };
         let answer = tokio::time::timeout(self.patience.budget.at_most(ANSWER), exchange).await;
-        answer.unwrap_or(Err(Trouble::Timeout("no answer")))
+        answer.unwrap_or(Err(TransportError::Timeout("no answer")))
     }
 
     fn granted(&self, doing: &str, answer: &Answer) -> Result<(), Failure> {
@@ -258,9 +259,9 @@ fn record(collection: &str, id: &str) -> String {
     format!("{collection}/{}", utf8_percent_encode(id, &KEPT))
 }
 
-fn unreachable(doing: &str, trouble: &Trouble, platform: &Platform) -> Failure {
+fn unreachable(doing: &str, trouble: &TransportError, platform: &Platform) -> Failure {
     let code = match trouble {
-        Trouble::Proxy(_) => Code::Proxy,
+        TransportError::Proxy(_) => Code::Proxy,
         _ => Code::PlatformUnreachable,
     };
     Failure::new(code, doing, trouble.to_string()).on(platform.address())

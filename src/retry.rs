@@ -11,7 +11,7 @@ use std::time::Duration;
 use crate::{
     error::Failure,
     text::shown,
-    transport::Trouble::{self, Dns, Login, Lost, Proxy, Refused, Timeout, Tls},
+    transport_error::TransportError::{self, Dns, Login, Lost, Proxy, Refused, Timeout, Tls},
 };
 
 /// How often a request is sent, the first time included.
@@ -60,14 +60,14 @@ impl Fault {
 
     /// Judges a connection that failed. A certificate or a login is not better the second time.
     #[must_use]
-    pub fn of_trouble(trouble: &Trouble) -> Option<Self> {
-        let fate = match trouble {
+    pub fn of_transport(error: &TransportError) -> Option<Self> {
+        let fate = match error {
             Dns | Refused(_) => Fate::Untouched,
             Lost(_) => Fate::Unknown,
             Timeout(_) => Fate::Silence,
             Tls(_) | Login { .. } | Proxy(_) => return None,
         };
-        Some(Self { what: trouble.to_string(), fate, after: None })
+        Some(Self { what: error.to_string(), fate, after: None })
     }
 }
 
@@ -186,8 +186,8 @@ mod tests {
     #[case(Tls(crate::tls::Fault::of(&rustls::Error::DecryptError)), None)]
     #[case(Login { cause: "x".to_owned(), hint: None }, None)]
     #[case(Proxy("x".to_owned()), None)]
-    fn so_is_a_connection(#[case] trouble: Trouble, #[case] fate: Option<Fate>) {
-        assert_eq!(Fault::of_trouble(&trouble).map(|fault| fault.fate), fate);
+    fn so_is_a_connection(#[case] error: TransportError, #[case] fate: Option<Fate>) {
+        assert_eq!(Fault::of_transport(&error).map(|fault| fault.fate), fate);
     }
 
     fn fault(fate: Fate, after: Option<u64>) -> Fault {

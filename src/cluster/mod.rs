@@ -49,7 +49,8 @@ use crate::{
     secret::Token,
     text::shown,
     tls::{Fault as TlsFault, Roots, Tls, Witness},
-    transport::{self, ANSWER, Target as Peer, Trouble, USER_AGENT},
+    transport::{self, ANSWER, Target as Peer, USER_AGENT},
+    transport_error::TransportError,
 };
 use refusal::{Attempt, Refusal, Status};
 
@@ -123,7 +124,7 @@ impl<'a> Line<'a> {
         patience: Patience<'a>,
     ) -> Result<Self, Failure> {
         let Connection { server, route, .. } = way.connection;
-        let failed = |trouble: &Trouble| {
+        let failed = |trouble: &TransportError| {
             let failure = trouble.while_doing(CONNECTING, server.as_str());
             if failure.code == Code::TlsUnknownIssuer && way.ca.is_none() {
                 let next = "put the CA of the cluster into the kubeconfig, or name it in SSL_CERT_FILE, then run again";
@@ -133,7 +134,7 @@ impl<'a> Line<'a> {
             failure
         };
         let roots = way.ca.map_or(Roots::System, |ca| Roots::Given(ca.certificates()));
-        let tls = Tls::new(roots, identity).map_err(|error| failed(&Trouble::of(&error)))?;
+        let tls = Tls::new(roots, identity).map_err(|error| failed(&TransportError::of(&error)))?;
         let peer = Peer { uri: server.uri(), name: way.name, proxy: route.proxy() };
         let mut tries = Tries::default();
         let (http, protocol) = loop {
@@ -142,7 +143,7 @@ impl<'a> Line<'a> {
                 Ok(opened) => break opened,
                 Err(trouble) => trouble,
             };
-            match Fault::of_trouble(&trouble) {
+            match Fault::of_transport(&trouble) {
                 Some(fault) if patience.again(&mut tries, &CONNECTING, &fault).await => {}
                 _ => return Err(tries.told(failed(&trouble))),
             }
@@ -178,13 +179,13 @@ impl<'a> Line<'a> {
     pub async fn knock(self) -> Result<(), Failure> {
         let server = self.server.clone();
         let answer = self.into_cluster(Session::fixed(&Credentials::default()))?.version().await;
-        let refused = |trouble: &Trouble| Err(trouble.while_doing(KNOCKING, &server));
+        let refused = |trouble: &TransportError| Err(trouble.while_doing(KNOCKING, &server));
         match answer {
             Err(failure) if failure.code == Code::ClientCertificateRequired => {
                 Err(Failure { doing: KNOCKING.to_owned(), ..failure })
             }
             Err(failure) if failure.code == Code::ConnectionLost => {
-                refused(&Trouble::Tls(TlsFault::without_certificate()))
+                refused(&TransportError::Tls(TlsFault::without_certificate()))
             }
             _ => Ok(()), // that it is let in is enough: nobody has logged in
         }
@@ -210,7 +211,7 @@ impl<'a> Line<'a> {
     }
 
     fn trouble(&self, error: &kube::Error) -> Failure {
-        Trouble::of(error).while_doing(CONNECTING, &self.server)
+        TransportError::of(error).while_doing(CONNECTING, &self.server)
     }
 }
 
@@ -662,14 +663,14 @@ impl<'a> Cluster<'a> {
     fn exchange<'b>(&'b self, attempt: &'b Attempt<'_>, request: Built) -> Answered<'b> {
         Box::pin(async move {
             let mut tries = Tries::default();
-            let request = request.map_err(|error| attempt.unanswered(&Trouble::of(&error), &tries))?;
+            let request = request.map_err(|error| attempt.unanswered(&TransportError::of(&error), &tries))?;
             loop {
                 tries.begin();
                 let answer = self.once(request.clone()).await;
                 let fault = match &answer {
                     Ok(Answer::Refusal(status, after)) => status.fault(*after),
                     Ok(_) => None,
-                    Err(trouble) => Fault::of_trouble(trouble),
+                    Err(trouble) => Fault::of_transport(trouble),
                 };
                 if let Some(fault) = fault
                     && self.patience.again(&mut tries, attempt, &fault).await
@@ -687,11 +688,11 @@ impl<'a> Cluster<'a> {
     }
 
     /// One try, within its time, which starts when it is its turn.
-    async fn once(&self, request: http::Request<Vec<u8>>) -> Result<Answer, Trouble> {
+    async fn once(&self, request: http::Request<Vec<u8>>) -> Result<Answer, TransportError> {
         let budget = &self.patience.budget;
         let turn = tokio::time::timeout(budget.at_most(Duration::MAX), self.turns.acquire()).await;
         if turn.is_err() {
-            return Err(Trouble::Timeout("no answer to earlier requests"));
+            return Err(TransportError::Timeout("no answer to earlier requests"));
         }
         let (answer, login) = self.answer(request.clone()).await?;
         match answer {
@@ -709,8 +710,9 @@ impl<'a> Cluster<'a> {
     }
 
     /// An answer, and the login that it was given to.
-    async fn answer(&self, request: http::Request<Vec<u8>>) -> Result<(Answer, Generation), Trouble> {
-        let broken = |error: &(dyn std::error::Error + 'static)| Trouble::of(error).with(&self.witness);
+    async fn answer(&self, request: http::Request<Vec<u8>>) -> Result<(Answer, Generation), TransportError> {
+        let broken =
+            |error: &(dyn std::error::Error + 'static)| transport::explained(TransportError::of(error), &self.witness);
         let answering = async {
             let answer = self.client.send(request.map(Body::from)).await.map_err(|error| broken(&error))?;
             let (head, body) = answer.into_parts();
@@ -718,7 +720,7 @@ impl<'a> Cluster<'a> {
             Ok((head, body))
         };
         let answer = tokio::time::timeout(self.patience.budget.at_most(ANSWER), answering).await;
-        let (head, body) = answer.unwrap_or(Err(Trouble::Timeout("no answer")))?;
+        let (head, body) = answer.unwrap_or(Err(TransportError::Timeout("no answer")))?;
         let login = head.extensions.get().copied().unwrap_or_default();
         let warnings = head.headers.get_all(http::header::WARNING).iter().filter_map(|header| header.to_str().ok());
         for text in warnings.flat_map(warning::texts) {

@@ -16,7 +16,7 @@ use crate::{
     retry::{Fate, Fault, Tries},
     text::{said, shown},
     tls::Fault as TlsFault,
-    transport::Trouble,
+    transport_error::TransportError,
 };
 
 /// The user of a request without a login (k8s.io/apiserver/pkg/authentication/user).
@@ -335,7 +335,7 @@ impl Attempt<'_> {
 
     /// Why there is no answer. A write may have gone through all the same.
     #[must_use]
-    pub fn unanswered(&self, trouble: &Trouble, tries: &Tries) -> Failure {
+    pub fn unanswered(&self, trouble: &TransportError, tries: &Tries) -> Failure {
         let cause = match self.object {
             Some(_) => format!("{trouble} ({})", self.server),
             None => trouble.to_string(),
@@ -370,7 +370,7 @@ impl Attempt<'_> {
                     .next(format!("have the webhook {webhook} repaired, or its configuration deleted, then run again"))
             }
             Meaning::NoClientCertificate => {
-                let trouble = Trouble::Tls(TlsFault::without_certificate());
+                let trouble = TransportError::Tls(TlsFault::without_certificate());
                 trouble.advise(self.failure(trouble.code(), trouble.to_string()))
             }
             Meaning::NotReady => self.failure(Code::ServerError, format!("{code}: {text}")),

@@ -31,7 +31,8 @@ use crate::{
     rbac::{Coverage, Tuple},
     report::TokenFacts,
     secret::Token,
-    transport::{self, Trouble},
+    transport,
+    transport_error::TransportError,
 };
 
 /// Makes the credential, proves it, and hands it out: to the platform, then to `deliver`.
@@ -188,7 +189,7 @@ struct Made {
     /// Proved.
     token: Token,
     /// An open connection to the platform.
-    dialled: Option<Result<transport::Http, Trouble>>,
+    dialled: Option<Result<transport::Http, TransportError>>,
     /// What was done, but for what goes at the end.
     plan: Plan,
     /// Whether the token may do more in some namespace than is granted there.
@@ -344,7 +345,7 @@ pub(super) fn short(token: &Token) -> String {
 }
 
 /// Opens the connection that will be needed. What is wrong with it is told when it is.
-async fn dial(run: &Run<'_>) -> Option<Result<transport::Http, Trouble>> {
+async fn dial(run: &Run<'_>) -> Option<Result<transport::Http, TransportError>> {
     Some(publish::dial(run.request.platform.as_ref()?, &run.budget).await)
 }
 
@@ -363,7 +364,7 @@ fn cluster_changed(run: &Run<'_>) -> Finding {
 /// True when the platform had something published by an earlier deployment.
 async fn hand_over(
     run: &Run<'_>,
-    dialled: Option<Result<transport::Http, Trouble>>,
+    dialled: Option<Result<transport::Http, TransportError>>,
     artifact: &Artifact,
 ) -> Result<bool, Failure> {
     let Some(platform) = &run.request.platform else { return Ok(false) };

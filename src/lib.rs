@@ -26,6 +26,7 @@ mod cluster;
 mod connection;
 mod credential;
 mod defaults;
+mod denial;
 mod desired;
 pub mod error;
 pub mod finding;

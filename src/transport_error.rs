@@ -109,12 +109,6 @@ impl TransportError {
         }
     }
 
-    /// The failure of an operation on this server.
-    #[must_use]
-    pub fn while_doing(&self, doing: &str, server: &str) -> Failure {
-        self.advise(Failure::new(self.code(), doing, self.to_string()).on(server))
-    }
-
     /// The failure with the next step that fits this cause.
     #[must_use]
     pub fn advise(&self, failure: Failure) -> Failure {

@@ -3,7 +3,7 @@
 
 use super::{look::Sight, rights, take_over};
 use crate::{
-    cluster::summary,
+    denial::summary,
     desired::{Desired, SecretNumbers},
     error::{Code, Failure},
     finding::{Finding, Severity},
@@ -128,6 +128,7 @@ pub fn refusal(request: &Request, sight: &Sight, desired: &Desired, plan: &Plan)
     sight
         .too_old
         .clone()
+        .map(Failure::from)
         .or_else(|| obstacles(request, sight, desired, plan))
         .or_else(|| rights::lacking(request, sight, desired, plan))
 }

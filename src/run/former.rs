@@ -34,7 +34,7 @@ pub struct FormerHome {
 /// # Errors
 /// Any fault but a denial.
 pub async fn look(run: &Run<'_>, cluster: &Cluster<'_>, sight: &Sight) -> Result<Vec<FormerHome>, Failure> {
-    let homes = sight.former_homes.iter().map(async |home| {
+    let homes = sight.former_homes.iter().map(async |home| -> Result<FormerHome, Failure> {
         let names = run.request.names.in_home(home);
         let sight = look::look(cluster, &names, &[], None, run.request.connection.login.token(), false).await?;
         run.learn(&sight);

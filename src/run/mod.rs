@@ -30,9 +30,9 @@ use rustls::pki_types::ServerName;
 
 use crate::{
     budget::Budget,
-    cluster::{Cluster, Line, Way},
+    cluster::{ApiError, Cluster, Line, Way},
     connection::{CaBundle, Login, Trust},
-    error::{Code, Failure},
+    error::Failure,
     finding::{Finding, Severity},
     object::INVENTORY,
     patience::Patience,
@@ -98,18 +98,18 @@ impl<'a> Run<'a> {
     }
 
     /// A connection to the very server and CA of the artifact.
-    async fn connect_as(&self, login: &Login) -> Result<Cluster<'a>, Failure> {
+    async fn connect_as(&self, login: &Login) -> Result<Cluster<'a>, ApiError> {
         let name = self.request.connection.tls_server_name.as_ref();
         Cluster::connect(self.way(name), login, self.patience()).await
     }
 
     /// The same, for somebody who will log in later: a holder of the artifact, which cannot say another name for the
     /// server than its host. Where that does not do, it is said, and the name is used all the same.
-    async fn open_line(&self) -> Result<Line<'a>, Failure> {
+    async fn open_line(&self) -> Result<Line<'a>, ApiError> {
         let open = async |name| Line::open(self.way(name), self.patience()).await;
         let Some(name) = &self.request.connection.tls_server_name else { return open(None).await };
         match open(None).await {
-            Err(failure) if matches!(failure.code, Code::Tls | Code::TlsUnknownIssuer) => {
+            Err(error) if error.is_tls() => {
                 if !self.said.replace(true) {
                     let name = name.to_str();
                     let text = format!(
@@ -144,7 +144,8 @@ impl<'a> Run<'a> {
             async { if cluster.showed_certificate() { self.open_line().await?.knock().await } else { Ok(()) } };
         let (sight, knocked) = join(self.look(cluster, true), knocking).await;
         let sight = sight?;
-        knocked.map(|()| sight)
+        knocked?;
+        Ok(sight)
     }
 
     /// Looks at what is there, and where something is to be `proved`, whether the server can be asked for that.

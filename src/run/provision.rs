@@ -13,12 +13,12 @@ use super::{
     copies::rights_elsewhere,
     former,
     look::Sight,
-    proof::{self, Claim, Taken},
+    proof::{self, Claim, ProofError, Taken},
     take_over,
 };
 use crate::{
     artifact::Artifact,
-    cluster::Cluster,
+    cluster::{ApiError, ApiErrorKind, Cluster},
     connection::CaBundle,
     credential::{Expected, Unfit, check_claims, signing_key},
     desired::Desired,
@@ -44,17 +44,41 @@ pub async fn provision(run: &Run<'_>, deliver: impl FnOnce(&Artifact) -> Result<
     let tried = Tried::default();
     let result = establish(run, &cluster, &tried, deliver).await;
     match (result, tried.account.get()) {
-        (Err(failure), Some(uid)) if failure.code.exit() == Exit::Unproved => {
+        (Err(Unmade { failure, token_refused }), Some(uid)) if failure.code.exit() == Exit::Unproved => {
             let token = tried.token.take();
             match overtaken(run, &cluster, uid, &failure).await {
                 Some(conflict) => Err(conflict),
-                None if failure.code == Code::AnotherCluster => {
-                    Err(unaccepted(run, &cluster, uid, token.as_ref(), failure).await)
-                }
+                None if token_refused => Err(unaccepted(run, &cluster, uid, token.as_ref(), failure).await),
                 None => Err(failure),
             }
         }
-        (result, _) => result,
+        (result, _) => result.map_err(|unmade| unmade.failure),
+    }
+}
+
+/// The failure of making or proving a credential.
+struct Unmade {
+    failure: Failure,
+    /// Whether the server answers the new token with 401.
+    token_refused: bool,
+}
+
+impl From<Failure> for Unmade {
+    fn from(failure: Failure) -> Self {
+        Self { failure, token_refused: false }
+    }
+}
+
+impl From<ApiError> for Unmade {
+    fn from(error: ApiError) -> Self {
+        Failure::from(error).into()
+    }
+}
+
+impl From<ProofError> for Unmade {
+    fn from(error: ProofError) -> Self {
+        let token_refused = matches!(error, ProofError::Unauthorized);
+        Self { failure: error.into(), token_refused }
     }
 }
 
@@ -120,13 +144,14 @@ async fn unaccepted(
 
 /// Whether a new connection reaches the cluster of this ServiceAccount; none when it cannot tell.
 async fn reaches_account(run: &Run<'_>, uid: &str) -> Option<bool> {
-    let asked = async {
+    let asked: Result<_, ApiError> = async {
         let cluster = run.connect_as(&run.request.connection.login).await?;
         cluster.get(&run.request.names.service_account()).await
-    };
-    match asked.await {
+    }
+    .await;
+    match asked {
         Ok(seen) => Some(seen.is_some_and(|seen| seen.live.uid == uid)),
-        Err(failure) => (failure.code == Code::Unauthorized).then_some(false),
+        Err(error) => error.is_unauthorized().then_some(false),
     }
 }
 
@@ -136,11 +161,11 @@ async fn establish(
     cluster: &Cluster<'_>,
     tried: &Tried,
     deliver: impl FnOnce(&Artifact) -> Result<(), Failure>,
-) -> Result<(), Failure> {
+) -> Result<(), Unmade> {
     let mut sight = run.survey(cluster).await?;
     let was_here = sight.observed.is_anything_there() || !sight.former_homes.is_empty();
     let made = match make(run, cluster, tried, &mut sight).await {
-        Err(failure) if failure.code == Code::AnotherCluster && is_dead(run, &sight).await => {
+        Err(Unmade { token_refused: true, .. }) if is_dead(run, &sight).await => {
             sight = run.look(cluster, false).await?;
             let (field, why) = ("/data/token", "the server does not accept the token in it".to_owned());
             sight.observed.unfit.get_or_insert(Unfit { field, why });
@@ -167,7 +192,7 @@ async fn establish(
             run.report.finding(remark);
         }
     }
-    former::clear(run, cluster, &sight).await
+    Ok(former::clear(run, cluster, &sight).await?)
 }
 
 /// Whether the token of a Secret that was there before is dead: the server does not accept it, and is that of our
@@ -197,11 +222,11 @@ struct Made {
 }
 
 /// Makes the credential and proves it.
-async fn make(run: &Run<'_>, cluster: &Cluster<'_>, tried: &Tried, sight: &mut Sight) -> Result<Made, Failure> {
+async fn make(run: &Run<'_>, cluster: &Cluster<'_>, tried: &Tried, sight: &mut Sight) -> Result<Made, Unmade> {
     let request = run.request;
     let (desired, mut plan) = compare(request, sight);
     if let Some(failure) = refusal(request, sight, &desired, &plan) {
-        return Err(failure);
+        return Err(failure.into());
     }
     for remark in remarks(request, sight, &desired, &plan) {
         run.report.finding_once(remark); // this may be the second attempt
@@ -221,7 +246,7 @@ async fn make(run: &Run<'_>, cluster: &Cluster<'_>, tried: &Tried, sight: &mut S
             run.report.permissions(std::mem::take(&mut permissions));
         }
         let (token, secret) = token(run, cluster, sight, &desired).await?;
-        Ok((widened, token, secret))
+        Ok::<_, Failure>((widened, token, secret))
     };
     // Connecting as the new credential takes as long as two of these requests, and needs no token yet.
     let (made, line) = tokio::join!(making, run.open_line());
@@ -258,7 +283,7 @@ async fn make(run: &Run<'_>, cluster: &Cluster<'_>, tried: &Tried, sight: &mut S
         } else {
             proof::prove(run, cluster, &holder, &claim, &lost).await?
         };
-        Ok::<_, Failure>((holder, exceeds))
+        Ok::<_, Unmade>((holder, exceeds))
     };
     let (proved, dialled) = tokio::join!(proving, dial(run));
     let (holder, mut exceeds) = proved?;
@@ -312,7 +337,7 @@ async fn delete_secret(
     let Some(planned) = plan.change(&run.request.names.secret(number)) else { return Ok(()) };
     let started = Instant::now();
     match cluster.delete(&planned.reference, live).await {
-        Err(failure) if failure.code != Code::BeingDeleted => return Err(failure),
+        Err(error) if !matches!(error.kind, ApiErrorKind::HeldByFinalizers(_)) => return Err(error.into()),
         _ => {} // one that finalizers hold has a dead token all the same
     }
     run.report.wrote(planned.action, &planned.reference);

@@ -10,9 +10,10 @@ use futures_util::future::join_all;
 
 use super::{Run, compare::gone, copies, former, look::Sight, rights, take_over};
 use crate::{
-    cluster::{Cluster, denied, needed, summary},
+    cluster::{ApiError, ApiErrorKind, Cluster, authorizer_says},
     connection::Login,
     credential::is_of,
+    denial::{denied, needed, summary},
     error::{Code, Failure},
     finding::{Finding, Severity},
     name::Namespace,
@@ -96,7 +97,8 @@ async fn cluster_side(run: &Run<'_>) -> Result<bool, Failure> {
         }
     }
 
-    let mut outcome = Outcome { failed: swept.failed.clone().or(unseen), ..Outcome::default() };
+    let failed = swept.failed.clone().map(Failure::from).or(unseen);
+    let mut outcome = Outcome { failed, ..Outcome::default() };
     let known = former.iter().map(|home| &home.sight).chain([&sight]).all(|sight| sight.inventory_is_whole);
     if !(swept.unsearched.is_empty() || known) {
         outcome.missing.extend(swept.unsearched.iter().cloned()); // nothing else finds what it does not say
@@ -223,7 +225,7 @@ pub async fn clear(run: &Run<'_>, cluster: &Cluster<'_>, left: &Left, outcome: &
         let answers = join_all(objects.map(async |(object, live)| {
             let started = Instant::now();
             let answer = cluster.delete(object, live).await;
-            if answer.as_ref().err().is_none_or(|failure| failure.code == Code::BeingDeleted) {
+            if answer.as_ref().err().is_none_or(is_held) {
                 // Asking again for what was asked for already is no change.
                 if live.deleting.is_none() {
                     run.report.wrote(Action::Delete, object);
@@ -235,27 +237,33 @@ pub async fn clear(run: &Run<'_>, cluster: &Cluster<'_>, left: &Left, outcome: &
         for (object, answer) in answers.await {
             match answer {
                 Ok(()) => outcome.deleted.push(object),
-                Err(failure) if left.copies.contains_key(&object) && is_kept_by_others(&failure) => {
-                    outcome.copies_left.push((object, failure.cause));
+                Err(error) if left.copies.contains_key(&object) && is_kept_by_others(&error) => {
+                    outcome.copies_left.push((object, Failure::from(error).cause));
                 }
-                Err(failure) if failure.code == Code::BeingDeleted => {
+                Err(error) if is_held(&error) => {
                     outcome.deleted.push(object);
-                    outcome.held.push(failure);
+                    outcome.held.push(error.into());
                 }
-                Err(mut failure) if failure.code == Code::MissingPermission => {
-                    outcome.missing.append(&mut failure.missing);
-                    outcome.reasons.extend(failure.findings.into_iter().filter_map(|finding| finding.help));
+                Err(ApiError { kind: ApiErrorKind::Denied { mut missing, reason }, .. }) => {
+                    outcome.missing.append(&mut missing);
+                    if !reason.is_empty() {
+                        outcome.reasons.insert(authorizer_says(&reason));
+                    }
                 }
-                Err(failure) => drop(outcome.failed.get_or_insert(failure)),
+                Err(error) => drop(outcome.failed.get_or_insert(error.into())),
             }
         }
     }
 }
 
 /// True where the copy of an object stays because others want it to: it is theirs to delete.
-const fn is_kept_by_others(failure: &Failure) -> bool {
-    use Code::{BeingDeleted, Conflict, MissingPermission, Refused};
-    matches!(failure.code, BeingDeleted | Conflict | MissingPermission | Refused)
+const fn is_kept_by_others(error: &ApiError) -> bool {
+    is_held(error) || error.is_conflict() || error.is_denied() || error.is_refused()
+}
+
+/// Whether finalizers delay a deletion.
+const fn is_held(error: &ApiError) -> bool {
+    matches!(error.kind, ApiErrorKind::HeldByFinalizers(_))
 }
 
 /// Proves that the tokens of an instance are dead, as far as their Secrets are deleted now. A token of somebody else that
@@ -284,19 +292,19 @@ struct Swept {
     /// What the parent lacks to search everywhere.
     unsearched: Vec<Tuple>,
     /// Why else a search failed: what is known goes all the same.
-    failed: Option<Failure>,
+    failed: Option<ApiError>,
 }
 
 impl Swept {
     /// Takes an answer; true when it was a denial.
-    fn take(&mut self, answer: Result<Vec<(Reference, Live)>, Failure>) -> bool {
+    fn take(&mut self, answer: Result<Vec<(Reference, Live)>, ApiError>) -> bool {
         match answer {
             Ok(found) => self.found.extend(found),
-            Err(mut failure) if failure.code == Code::MissingPermission => {
-                self.unsearched.append(&mut failure.missing);
+            Err(ApiError { kind: ApiErrorKind::Denied { mut missing, .. }, .. }) => {
+                self.unsearched.append(&mut missing);
                 return true;
             }
-            Err(failure) => drop(self.failed.get_or_insert(failure)),
+            Err(error) => drop(self.failed.get_or_insert(error)),
         }
         false
     }
@@ -403,17 +411,17 @@ async fn prove_dead(run: &Run<'_>, token: &Token) -> Result<(), Failure> {
     loop {
         // An old server, or a gateway, may not know the question: then any other tells a dead token by 401.
         let answer = match cluster.identity().await {
-            Err(failure) if matches!(failure.code, Code::TooOldServer | Code::MissingPermission) => {
+            Err(error) if error.is_denied() || matches!(error.kind, ApiErrorKind::ReviewUnsupported(_)) => {
                 cluster.version().await.map(drop)
             }
             answer => answer.map(drop),
         };
         accepted |= answer.is_ok();
         match answer {
-            Err(failure) if failure.code == Code::Unauthorized => break,
+            Err(error) if error.is_unauthorized() => break,
             // The last question may be cut short by the end of the run.
-            Err(failure) if failure.code != Code::Timeout || !accepted || started.elapsed() < limit => {
-                return Err(failure);
+            Err(error) if !error.is_timeout() || !accepted || started.elapsed() < limit => {
+                return Err(error.into());
             }
             Ok(()) | Err(_) if started.elapsed() >= limit => {
                 let cause = format!("the server still accepts it after {} s", started.elapsed().as_secs());

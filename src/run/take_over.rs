@@ -142,7 +142,7 @@ pub async fn take_fields(run: &Run<'_>, cluster: &Cluster<'_>, observed: &mut Ob
         let fields = original::handed_over(&live.managed_fields)?;
         Some(async move {
             *live = cluster.hand_over(&object, live, fields).await?;
-            Ok(())
+            Ok::<_, Failure>(())
         })
     });
     Failure::all(join_all(taken).await).map(drop)

@@ -2,7 +2,7 @@
 
 use crate::{
     error::{Code, Failure},
-    finding::{Finding, Severity},
+    finding::{self, Finding},
     object::{Kind, Reference},
     rbac::{Atom, Tuple, sentences},
 };
@@ -21,7 +21,7 @@ pub fn needed(verb: &str, object: &Reference) -> Tuple {
 #[must_use]
 pub fn denied(doing: &str, missing: Vec<Tuple>) -> Failure {
     let cause = format!("the parent credential lacks {}", summary(&missing));
-    let finding = Finding::remark("missing-permission", Severity::High, cause.clone());
+    let finding = Finding::remark(finding::Code::MissingPermission, cause.clone());
     Failure { findings: vec![finding], missing, ..Failure::new(Code::MissingPermission, doing, cause) }
 }
 
@@ -32,7 +32,7 @@ pub fn not_grantable(doing: &str, missing: Vec<Tuple>) -> Failure {
     if missing.iter().any(is_wildcard) {
         cause.push_str("; holding each single permission is not holding the wildcard");
     }
-    let finding = Finding::remark("escalation", Severity::High, cause.clone());
+    let finding = Finding::remark(finding::Code::Escalation, cause.clone());
     Failure { findings: vec![finding], missing, ..Failure::new(Code::Escalation, doing, cause) }
 }
 

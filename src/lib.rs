@@ -251,7 +251,8 @@ fn print_permissions(params: Option<&Path>, name: Option<String>, report: &Repor
         permissions::render(Some((&params.namespace, &params.grants)), params.name.as_ref())
     } else {
         let name = name.as_deref().map(InstanceName::parse).transpose();
-        let refused = |problem| Failure::input(vec![Finding::blocking("name", "", format!("--name: {problem}"))]);
+        let refused =
+            |problem| Failure::input(vec![Finding::blocking(finding::Code::Name, "", format!("--name: {problem}"))]);
         permissions::render(None, name.map_err(refused)?.as_ref())
     };
     report.hand_out(&text).map_err(|cause| unwritten("printing", &cause))
@@ -296,10 +297,9 @@ async fn verify(options: &VerifyOptions, environment: &Environment, report: &Rep
 }
 
 fn print_kubeconfig(artifact: &Path, namespace: Option<&str>, report: &Report) -> Result<(), Failure> {
-    let namespace = namespace
-        .map(Namespace::parse)
-        .transpose()
-        .map_err(|problem| Failure::input(vec![Finding::blocking("schema", "", format!("--namespace: {problem}"))]))?;
+    let namespace = namespace.map(Namespace::parse).transpose().map_err(|problem| {
+        Failure::input(vec![Finding::blocking(finding::Code::Schema, "", format!("--namespace: {problem}"))])
+    })?;
     let document = inputs::document(artifact).map_err(Failure::input)?;
     let text = kubeconfig::render(&document, namespace.as_ref()).map_err(Failure::input)?;
     report.hand_out(&text).map_err(|cause| unwritten("writing the kubeconfig", &cause))

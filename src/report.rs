@@ -15,7 +15,7 @@ use crate::{
     budget::Budget,
     credential::Proof,
     error::Failure,
-    finding::{Finding, Severity},
+    finding::{self, Finding},
     object::Reference,
     plan::{self, Change},
     rbac::{self, Permissions, Tuple},
@@ -257,7 +257,7 @@ impl Report {
     pub fn finding(&self, finding: Finding) {
         let at = finding.pointer.as_deref().filter(|pointer| !pointer.is_empty());
         let at = at.map(|pointer| format!("{pointer}: ")).unwrap_or_default();
-        self.step(finding.severity.as_str(), &format!("{at}{} [{}]", finding.message, finding.code), None);
+        self.step(finding.severity.as_str(), &format!("{at}{} [{}]", finding.message, finding.code.as_str()), None);
         if let Some(help) = &finding.help {
             self.step("", help, None);
         }
@@ -266,7 +266,7 @@ impl Report {
 
     /// The server has something to say to whoever uses it; once is enough.
     pub fn server_warning(&self, text: &str) {
-        self.finding_once(Finding::remark("server-warning", Severity::Info, format!("the server warns: {text}")));
+        self.finding_once(Finding::remark(finding::Code::ServerWarning, format!("the server warns: {text}")));
     }
 
     /// Something that there may be more than one occasion to say.

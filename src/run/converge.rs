@@ -20,7 +20,7 @@ use crate::{
     denial::{denied, needed},
     desired::{self, Desired, Granted},
     error::{Code, Failure},
-    finding::{Finding, Severity},
+    finding::{self, Finding},
     grant::{Place, Scope},
     inventory::Inventory,
     name::Namespace,
@@ -384,7 +384,7 @@ impl<'a> Converge<'a> {
             let fields = kept.fields.join(" ");
             let text = format!("{}: an admission policy makes something else of {fields}", kept.reference);
             self.run.report.finding_once(
-                Finding::remark("overwritten", Severity::Low, text)
+                Finding::remark(finding::Code::Overwritten, text)
                     .help("what the policy makes of it is what counts; exempt the object if that is not meant"),
             );
         }

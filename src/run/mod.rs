@@ -33,7 +33,7 @@ use crate::{
     cluster::{ApiError, Cluster, Line, Way},
     connection::{CaBundle, Login, Trust},
     error::Failure,
-    finding::{Finding, Severity},
+    finding::{self, Finding},
     object::INVENTORY,
     patience::Patience,
     report::Report,
@@ -91,7 +91,7 @@ impl<'a> Run<'a> {
         self.report.step("connect", &what, Some(started.elapsed()));
         if let Some(ca) = &cluster.verified_by {
             let text = "no CA is given: the server is verified by one of the system's, which goes into the artifact";
-            self.report.finding(Finding::remark("system-ca", Severity::Info, text));
+            self.report.finding(Finding::remark(finding::Code::SystemCa, text));
             let _ = self.verified_by.set(ca.clone());
         }
         Ok(cluster)
@@ -117,7 +117,7 @@ impl<'a> Run<'a> {
                          say that: whoever uses it has to be told"
                     );
                     let help = format!("kubectl --tls-server-name {name}, or a server URL that the certificate is for");
-                    self.report.finding(Finding::remark("tls-server-name", Severity::High, text).help(help));
+                    self.report.finding(Finding::remark(finding::Code::TlsServerName, text).help(help));
                 }
                 open(Some(name)).await
             }
@@ -166,7 +166,7 @@ impl<'a> Run<'a> {
             let text =
                 format!("the annotation {INVENTORY} of the ServiceAccount cannot be read: not every place is known");
             self.report.finding(
-                Finding::remark("inventory-unreadable", Severity::High, text)
+                Finding::remark(finding::Code::InventoryUnreadable, text)
                     .help("look for objects of this instance elsewhere, or decommission with the right to list"),
             );
         }

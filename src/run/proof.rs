@@ -15,7 +15,7 @@ use crate::{
     defaults::{Defaults, Excess},
     denial::summary,
     error::{Code, Failure},
-    finding::{Finding, Severity},
+    finding::{self, Finding, Severity},
     grant::Scope,
     rbac::{Atom, Coverage, Tuple},
     report::Report,
@@ -181,7 +181,7 @@ pub fn tell_excess(report: &Report, proof: &Proof, excess: &Excess) {
             [] => "look for bindings of this ServiceAccount or of the groups of all ServiceAccounts".to_owned(),
             altered => format!("a default of the server was altered: {}", altered.join("; ")),
         };
-        report.finding(Finding::remark("excess", Severity::High, text).help(help));
+        report.finding(Finding::remark(finding::Code::Excess, text).help(help));
     }
     if !excess.perhaps.is_empty() {
         let text = format!(
@@ -190,7 +190,7 @@ pub fn tell_excess(report: &Report, proof: &Proof, excess: &Excess) {
             summary(&excess.perhaps)
         );
         let help = "a parent credential that may list clusterrolebindings and get clusterroles tells them apart";
-        report.finding(Finding::remark("excess", Severity::Low, text).help(help));
+        report.finding(Finding::remark(finding::Code::Excess, text).severity(Severity::Low).help(help));
     }
 }
 
@@ -199,7 +199,7 @@ pub fn unlimited(whom: &str) -> Finding {
     let text = format!(
         "an authorizer of the API server other than RBAC allows {whom} everything: no Role limits anything there"
     );
-    Finding::remark("unlimited", Severity::High, text).help(
+    Finding::remark(finding::Code::Unlimited, text).help(
         "look at --authorization-mode and --authorization-config of kube-apiserver, and at the policy of its webhook",
     )
 }

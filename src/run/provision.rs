@@ -23,7 +23,7 @@ use crate::{
     credential::{Expected, Unfit, check_claims, signing_key},
     desired::Desired,
     error::{Code, Exit, Failure},
-    finding::{Finding, Severity},
+    finding::{self, Finding},
     object::{Kind, Live},
     observed::Observed,
     plan::{Action, Plan, all_atoms, granted_rules, held_at, leftovers},
@@ -383,7 +383,7 @@ fn cluster_changed(run: &Run<'_>) -> Finding {
     );
     let help =
         format!("decommission it there by hand: k8s-token decommission --name {name}, with that cluster's login");
-    Finding::remark("cluster-changed", Severity::Medium, text).help(help)
+    Finding::remark(finding::Code::ClusterChanged, text).help(help)
 }
 
 /// True when the platform had something published by an earlier deployment.

@@ -15,7 +15,7 @@ use crate::{
     credential::is_of,
     denial::{denied, needed, summary},
     error::{Code, Failure},
-    finding::{Finding, Severity},
+    finding::{self, Finding, Severity},
     name::Namespace,
     names::Names,
     object::{Kind, Live, Owner, Reference},
@@ -46,7 +46,7 @@ pub async fn decommission(run: &Run<'_>) -> Result<bool, Failure> {
     match (cluster, platform) {
         (Err(failure), Err(other)) => {
             let text = format!("the platform's record is not deleted either: {}", other.cause);
-            run.report.finding(Finding::remark("platform-record", Severity::High, text));
+            run.report.finding(Finding::remark(finding::Code::PlatformRecord, text));
             Err(failure)
         }
         (Err(failure), Ok(_)) => Err(failure),
@@ -86,7 +86,7 @@ async fn cluster_side(run: &Run<'_>) -> Result<bool, Failure> {
             "not searched for what the ServiceAccount may have forgotten: the parent credential lacks {}",
             summary(&unsearched)
         );
-        run.report.finding(Finding::remark("not-searched", Severity::Info, text));
+        run.report.finding(Finding::remark(finding::Code::NotSearched, text));
     }
     for remark in gone(&sight.observed, |_| true).chain(take_over::exposure(request, &request.names, &sight)) {
         run.report.finding(remark);
@@ -110,7 +110,7 @@ async fn cluster_side(run: &Run<'_>) -> Result<bool, Failure> {
         let mut left = Left::of(names, sight, &swept.found);
         for (object, whose) in std::mem::take(&mut left.foreign) {
             let text = format!("{object} is left alone: {whose}");
-            run.report.finding(Finding::remark("foreign-object", Severity::Info, text));
+            run.report.finding(Finding::remark(finding::Code::ForeignObject, text).severity(Severity::Info));
         }
         outcome.missing.append(&mut left.unseen);
         outcome.missing.extend(sight.revisions_denied.iter().cloned());
@@ -148,7 +148,7 @@ fn nothing_found(request: &Request, sight: &Sight) -> Finding {
         request.name,
         connection.server.as_str()
     );
-    Finding::remark("nothing-found", Severity::Medium, text)
+    Finding::remark(finding::Code::NothingFound, text)
         .help("if it was not decommissioned before, check the name, the namespace and the cluster")
 }
 
@@ -196,7 +196,7 @@ impl Outcome {
         let findings = self.held.iter().map(|failure| {
             let object = failure.object.as_deref().unwrap_or_default();
             let text = format!("{object}: {}", failure.cause);
-            Finding::remark(failure.code.as_str(), Severity::High, text)
+            Finding::remark(finding::Code::BeingDeleted, text)
         });
         let findings = findings.collect();
         match self.held.into_iter().next() {

@@ -13,7 +13,7 @@ use crate::{
     credential::{Claimed, Expected, claimed},
     defaults::Defaults,
     error::{Code, Failure},
-    finding::{Finding, Severity},
+    finding::{self, Finding},
     grant::{Grant, Scope},
     name::{InstanceName, Namespace},
     names::Names,
@@ -96,7 +96,7 @@ pub async fn verify(credential: &Credential, patience: Patience<'_>) -> Result<(
             proof.complete = false;
             let names: Vec<&str> = names.into_iter().collect();
             let text = format!("what the ClusterRoles allow is not verified: {}", names.join(", "));
-            report.finding(Finding::remark("cluster-role-unverified", Severity::Info, text).at("/cluster_roles"));
+            report.finding(Finding::remark(finding::Code::ClusterRoleUnverified, text).at("/cluster_roles"));
         }
         let what = format!("{service_account}: {} allowed, {} neighbours denied", proof.allowed, proof.denied);
         report.step("prove", &what, Some(started.elapsed()));

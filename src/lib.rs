@@ -20,6 +20,7 @@
 #![warn(clippy::disallowed_methods)]
 
 mod artifact;
+mod backoff;
 mod budget;
 mod cli;
 mod cluster;
@@ -45,7 +46,6 @@ mod object;
 mod observed;
 mod original;
 mod output;
-mod patience;
 mod pem_blocks;
 mod permissions;
 mod plan;
@@ -69,6 +69,7 @@ mod x509;
 use std::{ffi::OsString, io::Write, path::Path};
 
 use artifact::Artifact;
+use backoff::RetryContext;
 use budget::Budget;
 use cli::{Action, Environment, Invocation, Refusal, RunOptions, Target, VerifyOptions};
 use error::{Code, Exit, Failure};
@@ -76,7 +77,6 @@ use finding::Finding;
 use inputs::Inputs;
 use name::{InstanceName, Namespace};
 use output::OutputFile;
-use patience::Patience;
 use report::Report;
 use request::{Request, Terms};
 use run::Run;
@@ -288,7 +288,7 @@ async fn verify(options: &VerifyOptions, environment: &Environment, report: &Rep
         report.finding(finding);
     }
     tokio::select! {
-        result = run::verify(&credential, Patience { budget, report }) => result?,
+        result = run::verify(&credential, report, RetryContext { budget, observer: report }) => result?,
         never = report.progress() => match never {},
         signal = terminated() => return Err(Failure::new(Code::Terminated, "verify", format!("stopped by {signal}"))),
     }

@@ -1,7 +1,7 @@
 //! API errors: why a request to the API server did not succeed, as a type to match on. `failure.rs` puts it into words.
 //! Pure.
 
-use crate::{object::Reference, rbac::Tuple, retry::Tries, tls::Kind as TlsKind, transport_error::TransportError};
+use crate::{object::Reference, rbac::Tuple, retry::RetryState, tls::Kind as TlsKind, transport_error::TransportError};
 
 /// The failure of one request to the API server.
 #[derive(Clone, Debug)]
@@ -15,7 +15,7 @@ pub struct ApiError {
     /// Whether a write was sent that the server may have carried out.
     pub outcome_unknown: bool,
     /// The attempts that were made.
-    pub tries: Tries,
+    pub attempts: RetryState,
 }
 
 /// A request, as far as a failure names it.
@@ -98,7 +98,7 @@ impl ApiError {
     /// An error without a response.
     pub fn new(kind: ApiErrorKind, doing: &str, object: Option<&Reference>, server: &str) -> Self {
         let request = RequestInfo { doing: doing.to_owned(), object: object.cloned(), server: server.to_owned() };
-        Self { kind, request, status: None, outcome_unknown: false, tries: Tries::default() }
+        Self { kind, request, status: None, outcome_unknown: false, attempts: RetryState::default() }
     }
 
     /// The error of a review that the server does not serve.
@@ -143,7 +143,7 @@ impl ApiError {
     #[must_use]
     pub fn may_be_own_write(&self) -> bool {
         let is_denial = matches!(self.kind, ApiErrorKind::AdmissionDenied(_));
-        self.status == Some(409) && self.tries.in_doubt() && !is_denial
+        self.status == Some(409) && self.attempts.outcome_unknown() && !is_denial
     }
 
     /// Whether the time for a response was up.
@@ -169,7 +169,7 @@ impl ApiError {
     pub fn is_tls(&self) -> bool {
         match &self.kind {
             ApiErrorKind::UnknownSystemIssuer(_) => true,
-            ApiErrorKind::Unanswered(TransportError::Tls(fault)) => fault.kind != TlsKind::WantsCertificate,
+            ApiErrorKind::Unanswered(TransportError::Tls(transient)) => transient.kind != TlsKind::WantsCertificate,
             _ => false,
         }
     }
@@ -179,7 +179,7 @@ impl ApiError {
     pub fn is_client_certificate_required(&self) -> bool {
         match &self.kind {
             ApiErrorKind::ClientCertificateRequired => true,
-            ApiErrorKind::Unanswered(TransportError::Tls(fault)) => fault.kind == TlsKind::WantsCertificate,
+            ApiErrorKind::Unanswered(TransportError::Tls(transient)) => transient.kind == TlsKind::WantsCertificate,
             _ => false,
         }
     }

@@ -14,7 +14,7 @@ const NOT_KUBERNETES: &str = "the answer is not one of a Kubernetes API";
 
 impl From<ApiError> for Failure {
     fn from(error: ApiError) -> Self {
-        let failure = error.tries.told(error.described());
+        let failure = error.attempts.describe(error.described());
         Self { unsettled: error.outcome_unknown, ..failure }
     }
 }

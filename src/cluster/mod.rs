@@ -37,6 +37,7 @@ use tokio::sync::Semaphore;
 use tower::ServiceBuilder;
 
 use crate::{
+    backoff::{RetryContext, retry_after_of},
     connection::{CaBundle, Connection, Login},
     credential::{Identity, Review, Verdict},
     defaults::{self, Stock},
@@ -45,9 +46,8 @@ use crate::{
     object::{Kind, Live, MANAGED_BY, MANAGER, Manifest, Reference},
     observed::{Presence, Seen},
     original,
-    patience::{Patience, asked_for},
     rbac::{Atom, Rule, Target},
-    retry::{Fault, Tries},
+    retry::{RetryState, Transient},
     secret::Token,
     text::shown,
     tls::{Fault as TlsFault, Kind as TlsKind, Roots, Tls, Witness},
@@ -78,7 +78,7 @@ pub struct Cluster<'a> {
     session: Arc<Session>,
     turns: Semaphore,
     server: String,
-    patience: Patience<'a>,
+    context: RetryContext<'a>,
     witness: Witness,
     /// `HTTP/2` or `HTTP/1.1`.
     pub protocol: &'static str,
@@ -104,7 +104,7 @@ pub struct Line<'a> {
     protocol: &'static str,
     witness: Witness,
     server: String,
-    patience: Patience<'a>,
+    context: RetryContext<'a>,
     opened: Instant,
 }
 
@@ -116,44 +116,36 @@ impl<'a> Line<'a> {
     ///
     /// # Errors
     /// Which step on the way failed.
-    pub async fn open(way: Way<'_>, patience: Patience<'a>) -> Result<Self, ApiError> {
-        Self::showing(None, way, patience).await
+    pub async fn open(way: Way<'_>, context: RetryContext<'a>) -> Result<Self, ApiError> {
+        Self::showing(None, way, context).await
     }
 
     async fn showing(
         identity: Option<Arc<dyn ResolvesClientCert>>,
         way: Way<'_>,
-        patience: Patience<'a>,
+        context: RetryContext<'a>,
     ) -> Result<Self, ApiError> {
         let Connection { server, route, .. } = way.connection;
-        let failed = |error: TransportError, tries: Tries| {
+        let failed = |error: TransportError, attempts: RetryState| {
             let is_unknown = matches!(&error, TransportError::Tls(fault) if fault.kind == TlsKind::UnknownIssuer);
             let kind = match way.ca {
                 None if is_unknown => ApiErrorKind::UnknownSystemIssuer(error),
                 _ => ApiErrorKind::Unanswered(error),
             };
-            ApiError { tries, ..ApiError::new(kind, CONNECTING, None, server.as_str()) }
+            ApiError { attempts, ..ApiError::new(kind, CONNECTING, None, server.as_str()) }
         };
         let roots = way.ca.map_or(Roots::System, |ca| Roots::Given(ca.certificates()));
-        let tls = Tls::new(roots, identity).map_err(|error| failed(TransportError::of(&error), Tries::default()))?;
+        let tls =
+            Tls::new(roots, identity).map_err(|error| failed(TransportError::of(&error), RetryState::default()))?;
         let peer = Peer { uri: server.uri(), name: way.name, proxy: route.proxy() };
-        let mut tries = Tries::default();
-        let (http, protocol) = loop {
-            tries.begin();
-            let trouble = match transport::open(&peer, &tls, patience.budget.at_most(ANSWER)).await {
-                Ok(opened) => break opened,
-                Err(trouble) => trouble,
-            };
-            match Fault::of_transport(&trouble) {
-                Some(fault) if patience.again(&mut tries, &CONNECTING, &fault).await => {}
-                _ => return Err(failed(trouble, tries)),
-            }
-        };
+        let open = async || transport::open(&peer, &tls, context.budget.at_most(ANSWER)).await;
+        let (opened, attempts) = context.retry(&CONNECTING, open, Transient::of_result).await;
+        let (http, protocol) = opened.map_err(|error| failed(error, attempts))?;
         let mut config = Config::new(server.uri().clone());
         config.headers.push((http::header::USER_AGENT, http::HeaderValue::from_static(USER_AGENT)));
         let server = server.as_str().to_owned();
         let witness = tls.witness;
-        Ok(Self { config, http, protocol, witness, server, patience, opened: Instant::now() })
+        Ok(Self { config, http, protocol, witness, server, context, opened: Instant::now() })
     }
 
     /// False when a server may have ended it because nobody said a word: Go's HTTP/2 does after 10 s
@@ -197,7 +189,7 @@ impl<'a> Line<'a> {
             let kind = ApiErrorKind::Unanswered(TransportError::of(&error));
             ApiError::new(kind, CONNECTING, None, &self.server)
         })?;
-        let counter = self.patience.budget.clone();
+        let counter = self.context.budget.clone();
         let service = ServiceBuilder::new()
             .map_request(move |request: http::Request<Body>| {
                 counter.count();
@@ -210,8 +202,8 @@ impl<'a> Line<'a> {
         let client = Client::new(service, self.config.default_namespace);
         let turns = Semaphore::new(AT_ONCE);
         let verified_by = self.witness.certificate().and_then(CaBundle::of);
-        let Self { server, patience, protocol, witness, .. } = self;
-        Ok(Cluster { client, session, turns, server, patience, witness, protocol, verified_by })
+        let Self { server, context, protocol, witness, .. } = self;
+        Ok(Cluster { client, session, turns, server, context, witness, protocol, verified_by })
     }
 }
 
@@ -220,21 +212,21 @@ impl<'a> Cluster<'a> {
     ///
     /// # Errors
     /// Which step on the way failed.
-    pub async fn connect(way: Way<'_>, login: &Login, patience: Patience<'a>) -> Result<Self, ApiError> {
+    pub async fn connect(way: Way<'_>, login: &Login, context: RetryContext<'a>) -> Result<Self, ApiError> {
         let person = match login {
-            Login::Token(token) => return Line::open(way, patience).await?.log_in(token),
+            Login::Token(token) => return Line::open(way, context).await?.log_in(token),
             Login::Kubeconfig(person) => person,
         };
         let session = match &person.command {
             Some(command) => {
-                Session::by(command, &patience.budget, &patience.report.redactor()).await.map_err(|error| {
+                Session::by(command, &context.budget, &context.observer.redactor()).await.map_err(|error| {
                     let server = way.connection.server.as_str();
                     ApiError::new(ApiErrorKind::Unanswered(error), CONNECTING, None, server)
                 })?
             }
             None => Session::fixed(&person.credentials),
         };
-        let mut line = Line::showing(Some(Arc::clone(&session) as _), way, patience).await?;
+        let mut line = Line::showing(Some(Arc::clone(&session) as _), way, context).await?;
         line.config.auth_info = AuthInfo::clone(&person.acting);
         line.into_cluster(session)
     }
@@ -446,7 +438,7 @@ impl<'a> Cluster<'a> {
     /// The outcome of a conflict that may be with an earlier attempt; `found` is the object if it is.
     fn settled(&self, attempt: &Attempt<'_>, conflict: ApiError, found: Option<Live>) -> Result<Live, ApiError> {
         let Some(live) = found else { return Err(ApiError { outcome_unknown: false, ..conflict }) };
-        self.patience.report.step("", &format!("{attempt} had gone through the first time"), None);
+        self.context.observer.had_succeeded(attempt);
         Ok(live)
     }
 
@@ -496,7 +488,7 @@ impl<'a> Cluster<'a> {
 
         let failed = |kind| ApiError::new(kind, DOING, Some(secret), &self.server);
         let started = Instant::now();
-        let limit = self.patience.budget.at_most(TOKEN);
+        let limit = self.context.budget.at_most(TOKEN);
         let mut was_seen = false;
         loop {
             let seen = self.get(secret).await;
@@ -646,39 +638,27 @@ impl<'a> Cluster<'a> {
         }
     }
 
-    /// One request and the last word on it: what a moment may mend is tried again. Fails when there is no answer.
+    /// The response to a request, after retries. The only way to the server.
     ///
-    /// Boxed, so that what waits for it (and what waits for that) is small, and is compiled without it.
+    /// Boxed, so that the futures that await it are small, and are compiled without it.
     fn exchange<'b>(&'b self, attempt: &'b Attempt<'_>, request: Built) -> Answered<'b> {
         Box::pin(async move {
-            let mut tries = Tries::default();
-            let request = request.map_err(|error| attempt.unanswered(TransportError::of(&error), Tries::default()))?;
-            loop {
-                tries.begin();
-                let answer = self.once(request.clone()).await;
-                let fault = match &answer {
-                    Ok(Answer::Refusal(status, after)) => status.fault(*after),
-                    Ok(_) => None,
-                    Err(trouble) => Fault::of_transport(trouble),
-                };
-                if let Some(fault) = fault
-                    && self.patience.again(&mut tries, attempt, &fault).await
-                {
-                    continue;
-                }
-                return match answer {
-                    Ok(Answer::Object(object)) => Ok(object),
-                    Ok(Answer::Refusal(status, _)) => Err(attempt.refused(&status, tries)),
-                    Ok(Answer::Nonsense) => Err(attempt.not_kubernetes()),
-                    Err(error) => Err(attempt.unanswered(error, tries)),
-                };
+            let request =
+                request.map_err(|error| attempt.unanswered(TransportError::of(&error), RetryState::default()))?;
+            let send = async || self.once(request.clone()).await;
+            let (answer, attempts) = self.context.retry(attempt, send, Answer::transient).await;
+            match answer {
+                Ok(Answer::Object(object)) => Ok(object),
+                Ok(Answer::Refusal(status, _)) => Err(attempt.refused(&status, attempts)),
+                Ok(Answer::Nonsense) => Err(attempt.not_kubernetes()),
+                Err(error) => Err(attempt.unanswered(error, attempts)),
             }
         })
     }
 
-    /// One try, within its time, which starts when it is its turn.
+    /// One attempt. Its time starts when it is its turn.
     async fn once(&self, request: http::Request<Vec<u8>>) -> Result<Answer, TransportError> {
-        let budget = &self.patience.budget;
+        let budget = &self.context.budget;
         let turn = tokio::time::timeout(budget.at_most(Duration::MAX), self.turns.acquire()).await;
         if turn.is_err() {
             return Err(TransportError::Timeout("no answer to earlier requests"));
@@ -708,16 +688,16 @@ impl<'a> Cluster<'a> {
             let body = body.collect().await.map_err(|error| broken(&error))?.to_bytes();
             Ok((head, body))
         };
-        let answer = tokio::time::timeout(self.patience.budget.at_most(ANSWER), answering).await;
+        let answer = tokio::time::timeout(self.context.budget.at_most(ANSWER), answering).await;
         let (head, body) = answer.unwrap_or(Err(TransportError::Timeout("no answer")))?;
         let login = head.extensions.get().copied().unwrap_or_default();
         let warnings = head.headers.get_all(http::header::WARNING).iter().filter_map(|header| header.to_str().ok());
         for text in warnings.flat_map(warning::texts) {
-            self.patience.report.server_warning(&shown(&text, 300));
+            self.context.observer.warned(&shown(&text, 300));
         }
         if !head.status.is_success() {
             let status = Status::read(head.status.as_u16(), &body);
-            return Ok((Answer::Refusal(Box::new(status), asked_for(&head.headers)), login));
+            return Ok((Answer::Refusal(Box::new(status), retry_after_of(&head.headers)), login));
         }
         let object = serde_json::from_slice::<Map<String, Value>>(&body);
         Ok((object.map_or(Answer::Nonsense, |object| Answer::Object(Value::Object(object))), login))
@@ -731,6 +711,17 @@ enum Answer {
     Refusal(Box<Status>, Option<Duration>),
     /// Nothing of a Kubernetes API.
     Nonsense,
+}
+
+impl Answer {
+    /// The transient failure of an attempt, if it is one.
+    fn transient(answer: &Result<Self, TransportError>) -> Option<Transient> {
+        match answer {
+            Ok(Self::Refusal(status, after)) => status.transient(*after),
+            Ok(_) => None,
+            Err(error) => Transient::of_transport(error),
+        }
+    }
 }
 
 /// A request, unless what it is made of does not make one.

@@ -15,7 +15,7 @@ use crate::{
     denial::needed,
     object::Reference,
     rbac::{Atom, Rule, Target, Tuple},
-    retry::{Fate, Fault, Tries},
+    retry::{Outcome, RetryState, Transient},
     text::{said, shown},
     transport_error::TransportError,
 };
@@ -76,18 +76,18 @@ impl Status {
         }
     }
 
-    /// The transient fault that it reports, if it is one; `after` is the `Retry-After` header.
+    /// The transient transient that it reports, if it is one; `after` is the `Retry-After` header.
     #[must_use]
-    pub fn fault(&self, after: Option<Duration>) -> Option<Fault> {
+    pub fn transient(&self, after: Option<Duration>) -> Option<Transient> {
         let after = after.or(self.after);
         match self.meaning() {
             Meaning::Denial(_) | Meaning::UnknownField => None,
             // Admission comes before the storage.
             Meaning::WebhookFailed { .. } | Meaning::NotReady => {
                 let what = format!("{}: {}", self.code, shown(&self.message, 120));
-                Some(Fault { what, fate: Fate::Untouched, after })
+                Some(Transient { what, outcome: Outcome::NotSent, after })
             }
-            _ => Fault::of_status(self.code, &self.message, after),
+            _ => Transient::of_status(self.code, &self.message, after),
         }
     }
 
@@ -308,18 +308,18 @@ impl Attempt<'_> {
 
     /// The error of a missing response. A write may have been carried out.
     #[must_use]
-    pub fn unanswered(&self, error: TransportError, tries: Tries) -> ApiError {
-        ApiError { tries, outcome_unknown: self.stores, ..self.error(ApiErrorKind::Unanswered(error)) }
+    pub fn unanswered(&self, error: TransportError, attempts: RetryState) -> ApiError {
+        ApiError { attempts, outcome_unknown: self.stores, ..self.error(ApiErrorKind::Unanswered(error)) }
     }
 
     /// The error of a refusal, after these attempts. An earlier one may have been carried out.
     #[must_use]
-    pub fn refused(&self, status: &Status, tries: Tries) -> ApiError {
+    pub fn refused(&self, status: &Status, attempts: RetryState) -> ApiError {
         let kind = self.kind(status);
         // A gateway, or a server that gave up waiting, does not know what became of a write.
         let unknown = matches!(kind, ApiErrorKind::ServerError(_)) && matches!(status.code, 408 | 500..=599);
-        let outcome_unknown = self.stores && (unknown || tries.in_doubt());
-        ApiError { status: Some(status.code), outcome_unknown, tries, ..self.error(kind) }
+        let outcome_unknown = self.stores && (unknown || attempts.outcome_unknown());
+        ApiError { status: Some(status.code), outcome_unknown, attempts, ..self.error(kind) }
     }
 
     fn kind(&self, status: &Status) -> ApiErrorKind {
@@ -422,7 +422,7 @@ mod tests {
         read(json!({"code": code, "reason": reason, "message": message, "details": details}))
     }
 
-    fn error(status: &Status, tries: Tries) -> ApiError {
+    fn error(status: &Status, attempts: RetryState) -> ApiError {
         let object = Reference::new(Kind::Role, "a", "demo-token");
         let attempt = Attempt {
             doing: "applying",
@@ -432,11 +432,11 @@ mod tests {
             stores: true,
             server: "https://s",
         };
-        attempt.refused(status, tries)
+        attempt.refused(status, attempts)
     }
 
     fn judge(status: &Status) -> Failure {
-        error(status, Tries::default()).into()
+        error(status, RetryState::default()).into()
     }
 
     fn cannot(user: &str, verb: &str, resource: &str) -> String {
@@ -477,7 +477,7 @@ mod tests {
     #[case(404, r#"{"reason": "NotFound", "message": "a gateway's"}"#, false)]
     #[case(410, r#"{"kind": "Status", "reason": "Expired"}"#, false)]
     fn only_api_server_reports_absence(#[case] code: u16, #[case] text: &str, #[case] absent: bool) {
-        assert_eq!(error(&Status::read(code, text.as_bytes()), Tries::default()).is_absent(), absent);
+        assert_eq!(error(&Status::read(code, text.as_bytes()), RetryState::default()).is_absent(), absent);
     }
 
     #[rstest]
@@ -492,21 +492,21 @@ mod tests {
         #[case] expected: Option<(u16, Option<u64>)>,
     ) {
         let status = Status::read(code, text.as_bytes());
-        let asked = status.fault(Some(Duration::from_secs(7)));
-        let asked = asked.map(|fault| (status.code, fault.after.map(|after| after.as_secs())));
+        let asked = status.transient(Some(Duration::from_secs(7)));
+        let asked = asked.map(|transient| (status.code, transient.after.map(|after| after.as_secs())));
         assert_eq!(asked, expected, "a header wins");
     }
 
     #[test]
     fn a_status_says_itself_how_long_to_wait() {
         let status = read(json!({"code": 500, "reason": "ServerTimeout", "details": {"retryAfterSeconds": 3}}));
-        assert_eq!(status.fault(None).unwrap().after, Some(Duration::from_secs(3)));
+        assert_eq!(status.transient(None).unwrap().after, Some(Duration::from_secs(3)));
     }
 
     #[test]
     fn a_page_for_browsers_is_not_quoted() {
         let status = Status::read(502, b"<html><h1>Bad Gateway</h1>");
-        assert_eq!(status.fault(None).unwrap().what, "502: an HTML page");
+        assert_eq!(status.transient(None).unwrap().what, "502: an HTML page");
     }
 
     #[test]
@@ -574,7 +574,7 @@ mod tests {
         };
         let message = "forbidden: User \"alice\" cannot get path \"/version\"";
         let status = read(json!({"code": 403, "message": message, "details": {}}));
-        let failure = Failure::from(attempt.refused(&status, Tries::default()));
+        let failure = Failure::from(attempt.refused(&status, RetryState::default()));
         assert_eq!(failure.code, Code::MissingPermission);
         assert_eq!(failure.missing, [Atom { namespace: None, target: Target::Url("/version"), verb: "get" }.tuple()]);
     }
@@ -632,12 +632,12 @@ mod tests {
                     failure.cause
                 );
                 assert!(!failure.unsettled && failure.missing.is_empty(), "{status:?}");
-                assert_eq!(status.fault(Some(Duration::from_secs(1))), None, "{status:?}");
+                assert_eq!(status.transient(Some(Duration::from_secs(1))), None, "{status:?}");
                 assert!(!status.is_unknown_login());
-                let mut tries = Tries::default();
-                let doubt = Fault { what: String::new(), fate: Fate::Unknown, after: None };
-                tries.again(&doubt, Duration::from_secs(9), 0.5);
-                let denial = error(&status, tries);
+                let mut attempts = RetryState::default();
+                let doubt = Transient { what: String::new(), outcome: Outcome::Unknown, after: None };
+                attempts.pause(&doubt, Duration::from_secs(9), 0.5);
+                let denial = error(&status, attempts);
                 assert!(matches!(denial.kind, ApiErrorKind::AdmissionDenied(_)) && !denial.may_be_own_write());
             }
         }
@@ -648,7 +648,7 @@ mod tests {
         let message = "Internal error occurred: failed calling webhook \"w.example.com\": failed to call webhook: Post \
             \"https://10.0.0.7/x?timeout=10s\": dial tcp 10.0.0.7:443: connect: connection refused";
         let status = read(json!({"code": 500, "reason": "InternalError", "message": message}));
-        assert_eq!(status.fault(None).unwrap().fate, Fate::Untouched);
+        assert_eq!(status.transient(None).unwrap().outcome, Outcome::NotSent);
         let failure = judge(&status);
         assert_eq!((failure.code, failure.unsettled), (Code::ServerError, false));
         assert!(
@@ -663,7 +663,7 @@ mod tests {
     fn webhook_without_dry_run_is_no_denial() {
         let message = "admission webhook \"w\" does not support dry run";
         let status = read(json!({"code": 400, "reason": "BadRequest", "message": message}));
-        assert!(matches!(error(&status, Tries::default()).kind, ApiErrorKind::DryRunUnsupported(_)));
+        assert!(matches!(error(&status, RetryState::default()).kind, ApiErrorKind::DryRunUnsupported(_)));
     }
 
     #[rstest]

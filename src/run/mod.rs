@@ -29,13 +29,13 @@ use look::{Identity, Sight};
 use rustls::pki_types::ServerName;
 
 use crate::{
+    backoff::RetryContext,
     budget::Budget,
     cluster::{ApiError, Cluster, Line, Way},
     connection::{CaBundle, Login, Trust},
     error::Failure,
     finding::{self, Finding},
     object::INVENTORY,
-    patience::Patience,
     report::Report,
     request::Request,
 };
@@ -75,8 +75,8 @@ impl<'a> Run<'a> {
         self.server_version.get().map(String::as_str)
     }
 
-    fn patience(&self) -> Patience<'a> {
-        Patience { budget: self.budget.clone(), report: self.report }
+    fn retry_context(&self) -> RetryContext<'a> {
+        RetryContext { budget: self.budget.clone(), observer: self.report }
     }
 
     async fn connect(&self) -> Result<Cluster<'a>, Failure> {
@@ -100,13 +100,13 @@ impl<'a> Run<'a> {
     /// A connection to the very server and CA of the artifact.
     async fn connect_as(&self, login: &Login) -> Result<Cluster<'a>, ApiError> {
         let name = self.request.connection.tls_server_name.as_ref();
-        Cluster::connect(self.way(name), login, self.patience()).await
+        Cluster::connect(self.way(name), login, self.retry_context()).await
     }
 
     /// The same, for somebody who will log in later: a holder of the artifact, which cannot say another name for the
     /// server than its host. Where that does not do, it is said, and the name is used all the same.
     async fn open_line(&self) -> Result<Line<'a>, ApiError> {
-        let open = async |name| Line::open(self.way(name), self.patience()).await;
+        let open = async |name| Line::open(self.way(name), self.retry_context()).await;
         let Some(name) = &self.request.connection.tls_server_name else { return open(None).await };
         match open(None).await {
             Err(error) if error.is_tls() => {

@@ -398,7 +398,7 @@ async fn hand_over(
     let _waiting = run.report.waiting("publishing the artifact");
     let title = format!("Kubernetes token {} for namespace {}", run.request.name, run.request.namespace);
     let publishing = async {
-        Publisher::connect(platform, run.patience().within(publish::TIME), dialled)
+        Publisher::connect(platform, run.retry_context().within(publish::TIME), dialled)
             .await?
             .publish(&title, artifact)
             .await

@@ -64,7 +64,7 @@ async fn platform_side(run: &Run<'_>) -> Result<bool, Failure> {
     let Some(platform) = &run.request.platform else { return Ok(false) };
     platform.clear_text().into_iter().for_each(|finding| run.report.finding(finding));
     let started = Instant::now();
-    let publisher = Publisher::connect(platform, run.patience().within(publish::TIME), None).await?;
+    let publisher = Publisher::connect(platform, run.retry_context().within(publish::TIME), None).await?;
     let found = publisher.retract().await?;
     let what = if found { "record deleted" } else { "no record left" };
     run.report.step("platform", &format!("{what} at {}", platform.address()), Some(started.elapsed()));

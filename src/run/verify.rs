@@ -8,6 +8,7 @@ use super::{
     provision::short,
 };
 use crate::{
+    backoff::RetryContext,
     cluster::{ApiError, ApiErrorKind, Cluster, Way},
     connection::Trust,
     credential::{Claimed, Expected, claimed},
@@ -17,9 +18,8 @@ use crate::{
     grant::{Grant, Scope},
     name::{InstanceName, Namespace},
     names::Names,
-    patience::Patience,
     plan::all_atoms,
-    report::TokenFacts,
+    report::{Report, TokenFacts},
     request::Credential,
 };
 
@@ -28,9 +28,8 @@ use crate::{
 ///
 /// # Errors
 /// What does not hold.
-pub async fn verify(credential: &Credential, patience: Patience<'_>) -> Result<(), Failure> {
+pub async fn verify(credential: &Credential, report: &Report, context: RetryContext<'_>) -> Result<(), Failure> {
     let Credential { connection, token, .. } = credential;
-    let report = patience.report;
     let claimed = claimed(token);
     let (secret, expires) = match &claimed {
         Some(claimed) => (claimed.secret.clone(), claimed.expires.clone()),
@@ -52,7 +51,7 @@ pub async fn verify(credential: &Credential, patience: Patience<'_>) -> Result<(
         Trust::System => None,
     };
     let way = Way { connection, ca, name: connection.tls_server_name.as_ref() };
-    let holder = Cluster::connect(way, &connection.login, patience).await?;
+    let holder = Cluster::connect(way, &connection.login, context).await?;
     drop(waiting);
     let what = format!("{} ({})", connection.server.as_str(), holder.protocol);
     report.step("connect", &what, Some(started.elapsed()));

@@ -14,7 +14,7 @@ use secrecy::ExposeSecret;
 use serde_json::{Map, Value, json};
 
 use crate::{
-    finding::{Finding, Severity},
+    finding::{self, Finding},
     host,
     inputs::kubeconfig::Context,
     login::{Command, Credentials},
@@ -274,7 +274,7 @@ impl Connection {
                 self.server.as_str()
             );
             let help = "for others, give the cluster an address that they can reach, and that its certificate names";
-            findings.push(Finding::remark("local-address", Severity::Low, text).help(help));
+            findings.push(Finding::remark(finding::Code::LocalAddress, text).help(help));
         }
         if let Some(proxy) = self.route.proxy().filter(|proxy| proxy.source == PROXY_URL) {
             let text = format!(
@@ -283,7 +283,7 @@ impl Connection {
                 proxy.address()
             );
             let help = "set HTTPS_PROXY where it is used, or add proxy-url to the kubeconfig that is made of it";
-            findings.push(Finding::remark("proxy-needed", Severity::Medium, text).help(help));
+            findings.push(Finding::remark(finding::Code::ProxyNeeded, text).help(help));
         }
         findings
     }
@@ -338,7 +338,7 @@ pub fn from_document(document: &Value, overrides: Option<&Value>) -> Result<(Con
             } else {
                 "a kubernetes-cluster document has `authentication`, at its top or under `data`"
             };
-            Finding::blocking("schema", "", text).help(help)
+            Finding::blocking(finding::Code::Schema, "", text).help(help)
         })
     });
     let slot = match found {
@@ -393,7 +393,11 @@ struct Slot<'a> {
 /// Finds the kubernetes-cluster document: in its slot, or alone.
 fn slot(document: &Value) -> Result<Option<Slot<'_>>, Finding> {
     let must_be_object = |at: String, what: &str| {
-        Finding::blocking("schema", at, format!("{what} must be a kubernetes-cluster document, an object (type)"))
+        Finding::blocking(
+            finding::Code::Schema,
+            at,
+            format!("{what} must be a kubernetes-cluster document, an object (type)"),
+        )
     };
     let Some(map) = document.as_object() else {
         return Err(must_be_object(String::new(), "the connection"));
@@ -414,13 +418,13 @@ fn overriding<'a>(overrides: &'a Value, findings: &mut Vec<Finding>) -> Option<&
     let mut object = |value: &'a Value, at: &str, known: &[&str], others: &[&str]| {
         let Some(map) = value.as_object() else {
             let text = format!("{} of config.json must be of type object (type)", last(at));
-            findings.push(Finding::blocking("schema", at, text));
+            findings.push(Finding::blocking(finding::Code::Schema, at, text));
             return None;
         };
         let unknown = map.keys().filter(|key| !known.contains(&key.as_str()) && !others.contains(&key.as_str()));
         findings.extend(unknown.map(|key| {
             let text = format!("unknown field {} in config.json (additionalProperties)", key_shown(key));
-            Finding::blocking("schema", at, text).help(format!("known fields: {}", known.join(", ")))
+            Finding::blocking(finding::Code::Schema, at, text).help(format!("known fields: {}", known.join(", ")))
         }));
         Some(map)
     };
@@ -466,9 +470,15 @@ impl Reader<'_> {
         let problem = match found {
             Ok(Value::String(text)) => match unmasked(text).and_then(&parse) {
                 Ok(part) => return Some(part),
-                Err(problem) => Finding::blocking("connection", pointer, format!("{key}{source} {problem}")),
+                Err(problem) => {
+                    Finding::blocking(finding::Code::Connection, pointer, format!("{key}{source} {problem}"))
+                }
             },
-            Ok(_) => Finding::blocking("schema", pointer, format!("{key}{source} must be of type string (type)")),
+            Ok(_) => Finding::blocking(
+                finding::Code::Schema,
+                pointer,
+                format!("{key}{source} must be of type string (type)"),
+            ),
             Err(problem) => problem,
         };
         if !self.findings.contains(&problem) {
@@ -486,7 +496,7 @@ impl Reader<'_> {
                 Some(Value::Object(inner)) => inner,
                 Some(_) => {
                     return Err(Finding::blocking(
-                        "schema",
+                        finding::Code::Schema,
                         format!("{at}/{step}"),
                         format!("{step} must be of type object (type)"),
                     ));
@@ -509,7 +519,7 @@ impl Reader<'_> {
             if !others.is_empty() {
                 let text = format!("{source} has more to log in with than the token ({others}): it is not used");
                 let at = format!("{base}/authentication/user");
-                self.findings.push(Finding::remark("login-ignored", Severity::Info, text).at(at));
+                self.findings.push(Finding::remark(finding::Code::LoginIgnored, text).at(at));
             }
         }
     }
@@ -521,7 +531,11 @@ fn unmasked(text: &str) -> Result<&str, &'static str> {
 }
 
 fn lacking(field: &str, at: String) -> Finding {
-    Finding::blocking("schema", at, format!("the kubernetes-cluster document lacks the field `{field}` (required)"))
+    Finding::blocking(
+        finding::Code::Schema,
+        at,
+        format!("the kubernetes-cluster document lacks the field `{field}` (required)"),
+    )
 }
 
 /// Reads a connection from a kubeconfig's context: flat, with its namespace.
@@ -599,7 +613,7 @@ impl Problems<'_> {
             let place = if pointer.starts_with("/user") { &context.user_place } else { &context.cluster_place };
             let field = pointer.rsplit('/').next().unwrap_or(pointer);
             let text = format!("{field} {problem} {}", place.of(pointer));
-            self.found.push(Finding::blocking("connection", pointer, text));
+            self.found.push(Finding::blocking(finding::Code::Connection, pointer, text));
         }
         None
     }

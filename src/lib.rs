@@ -20,12 +20,14 @@
 #![warn(clippy::disallowed_methods)]
 
 mod artifact;
+mod backoff;
 mod budget;
 mod cli;
 mod cluster;
 mod connection;
 mod credential;
 mod defaults;
+mod denial;
 mod desired;
 pub mod error;
 pub mod finding;
@@ -44,7 +46,6 @@ mod object;
 mod observed;
 mod original;
 mod output;
-mod patience;
 mod pem_blocks;
 mod permissions;
 mod plan;
@@ -60,6 +61,7 @@ pub mod secret;
 mod text;
 mod tls;
 mod transport;
+mod transport_error;
 mod tunnel;
 mod watched;
 mod x509;
@@ -67,6 +69,7 @@ mod x509;
 use std::{ffi::OsString, io::Write, path::Path};
 
 use artifact::Artifact;
+use backoff::RetryContext;
 use budget::Budget;
 use cli::{Action, Environment, Invocation, Refusal, RunOptions, Target, VerifyOptions};
 use error::{Code, Exit, Failure};
@@ -74,7 +77,6 @@ use finding::Finding;
 use inputs::Inputs;
 use name::{InstanceName, Namespace};
 use output::OutputFile;
-use patience::Patience;
 use report::Report;
 use request::{Request, Terms};
 use run::Run;
@@ -249,7 +251,8 @@ fn print_permissions(params: Option<&Path>, name: Option<String>, report: &Repor
         permissions::render(Some((&params.namespace, &params.grants)), params.name.as_ref())
     } else {
         let name = name.as_deref().map(InstanceName::parse).transpose();
-        let refused = |problem| Failure::input(vec![Finding::blocking("name", "", format!("--name: {problem}"))]);
+        let refused =
+            |problem| Failure::input(vec![Finding::blocking(finding::Code::Name, "", format!("--name: {problem}"))]);
         permissions::render(None, name.map_err(refused)?.as_ref())
     };
     report.hand_out(&text).map_err(|cause| unwritten("printing", &cause))
@@ -285,7 +288,7 @@ async fn verify(options: &VerifyOptions, environment: &Environment, report: &Rep
         report.finding(finding);
     }
     tokio::select! {
-        result = run::verify(&credential, Patience { budget, report }) => result?,
+        result = run::verify(&credential, report, RetryContext { budget, observer: report }) => result?,
         never = report.progress() => match never {},
         signal = terminated() => return Err(Failure::new(Code::Terminated, "verify", format!("stopped by {signal}"))),
     }
@@ -294,10 +297,9 @@ async fn verify(options: &VerifyOptions, environment: &Environment, report: &Rep
 }
 
 fn print_kubeconfig(artifact: &Path, namespace: Option<&str>, report: &Report) -> Result<(), Failure> {
-    let namespace = namespace
-        .map(Namespace::parse)
-        .transpose()
-        .map_err(|problem| Failure::input(vec![Finding::blocking("schema", "", format!("--namespace: {problem}"))]))?;
+    let namespace = namespace.map(Namespace::parse).transpose().map_err(|problem| {
+        Failure::input(vec![Finding::blocking(finding::Code::Schema, "", format!("--namespace: {problem}"))])
+    })?;
     let document = inputs::document(artifact).map_err(Failure::input)?;
     let text = kubeconfig::render(&document, namespace.as_ref()).map_err(Failure::input)?;
     report.hand_out(&text).map_err(|cause| unwritten("writing the kubeconfig", &cause))

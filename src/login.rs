@@ -22,7 +22,8 @@ use crate::{
     budget::Budget,
     secret::{Redactor, Token},
     tls::{self, Identity},
-    transport::{Http, Trouble},
+    transport::Http,
+    transport_error::TransportError,
 };
 
 /// What the server gets to see.
@@ -56,9 +57,9 @@ impl Command {
     ///
     /// # Errors
     /// What went wrong, without a word of what it printed.
-    pub async fn run(&self, within: Duration) -> Result<Credentials, Trouble> {
+    pub async fn run(&self, within: Duration) -> Result<Credentials, TransportError> {
         let name = Path::new(&self.program).file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let login = |cause: String, hint| Trouble::Login { cause: format!("its command {name} {cause}"), hint };
+        let login = |cause: String, hint| TransportError::Login { cause: format!("its command {name} {cause}"), hint };
         let failed = |cause: String| login(cause, None);
         let theirs = || if self.interactive { Stdio::inherit() } else { Stdio::null() };
         let mut command = tokio::process::Command::new(&self.program);
@@ -147,7 +148,7 @@ impl Session {
     ///
     /// # Errors
     /// Why it printed nothing to show.
-    pub async fn by(command: &Command, budget: &Budget, redactor: &Redactor) -> Result<Arc<Self>, Trouble> {
+    pub async fn by(command: &Command, budget: &Budget, redactor: &Redactor) -> Result<Arc<Self>, TransportError> {
         let credentials = command.run(budget.at_most(Duration::MAX)).await?;
         credentials.token.iter().for_each(|token| redactor.learn(token));
         let renewal = Renewal { command: command.clone(), budget: budget.clone(), redactor: redactor.clone(), left: 1 };

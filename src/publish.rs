@@ -13,15 +13,16 @@ use tower::ServiceExt as _;
 
 use crate::{
     artifact::Artifact,
+    backoff::{RetryContext, retry_after_of},
     budget::Budget,
     error::{Code, Failure},
-    patience::{Patience, asked_for},
     proxy::Proxy,
     request::{FIELD, Platform},
-    retry::{Fault, Tries},
+    retry::{RetryState, Transient},
     text::{said, shown},
     tls::{Roots, Tls},
-    transport::{self, ANSWER, Target, Trouble, USER_AGENT},
+    transport::{self, ANSWER, Target, USER_AGENT},
+    transport_error::TransportError,
 };
 
 /// Time for all that is done at the platform.
@@ -35,17 +36,17 @@ const ANSWER_BYTES: usize = 64 << 10;
 pub struct Publisher<'a> {
     platform: &'a Platform,
     http: transport::Http,
-    patience: Patience<'a>,
+    context: RetryContext<'a>,
 }
 
 /// Opens a connection, or not.
 ///
 /// # Errors
 /// What went wrong on the way there.
-pub async fn dial(platform: &Platform, budget: &Budget) -> Result<transport::Http, Trouble> {
+pub async fn dial(platform: &Platform, budget: &Budget) -> Result<transport::Http, TransportError> {
     // Plain inside the platform's own network: nobody's certificate is looked at, so none need be loaded.
     let roots = if platform.is_plain() { Roots::Nobody } else { Roots::System };
-    let tls = Tls::new(roots, None).map_err(|error| Trouble::of(&error))?;
+    let tls = Tls::new(roots, None).map_err(|error| TransportError::of(&error))?;
     let target = Target { uri: &platform.url, name: None, proxy: platform.route.proxy() };
     let (http, _) = transport::open(&target, &tls, budget.at_most(ANSWER)).await?;
     Ok(http)
@@ -58,26 +59,19 @@ impl<'a> Publisher<'a> {
     /// Why there is none.
     pub async fn connect(
         platform: &'a Platform,
-        patience: Patience<'a>,
-        mut dialled: Option<Result<transport::Http, Trouble>>,
+        context: RetryContext<'a>,
+        mut dialled: Option<Result<transport::Http, TransportError>>,
     ) -> Result<Self, Failure> {
         const DOING: &str = "connecting to the platform";
 
-        let mut tries = Tries::default();
-        loop {
-            tries.begin();
-            let trouble = match dialled.take() {
-                Some(Ok(http)) => return Ok(Self { platform, http, patience }),
-                Some(Err(trouble)) => trouble,
-                None => match dial(platform, &patience.budget).await {
-                    Ok(http) => return Ok(Self { platform, http, patience }),
-                    Err(trouble) => trouble,
-                },
-            };
-            match Fault::of_trouble(&trouble) {
-                Some(fault) if patience.again(&mut tries, &DOING, &fault).await => {}
-                _ => return Err(tries.told(unreachable(DOING, &trouble, platform))),
-            }
+        let open = async || match dialled.take() {
+            Some(opened) => opened,
+            None => dial(platform, &context.budget).await,
+        };
+        let (opened, attempts) = context.retry(&DOING, open, Transient::of_result).await;
+        match opened {
+            Ok(http) => Ok(Self { platform, http, context }),
+            Err(error) => Err(attempts.describe(unreachable(DOING, &error, platform))),
         }
     }
 
@@ -135,27 +129,19 @@ impl<'a> Publisher<'a> {
         Ok(false)
     }
 
-    /// One request and the last word on it: what a moment may mend is tried again, because a repeat replaces or
-    /// deletes the same; and a redirect within the platform is followed.
+    /// The response to a request, after retries, which replace or delete the same, and after redirects within the
+    /// platform.
     async fn send(&self, doing: &str, method: Method, path: &str, body: Option<&Value>) -> Result<Answer, Failure> {
         let base = self.platform.url.path().trim_end_matches('/');
         let mut uri = self.at(&format!("{base}{path}"));
-        let (mut tries, mut hops) = (Tries::default(), 0);
+        let mut hops = 0;
         loop {
             let Some(target) = &uri else {
-                return Err(self.failure(Code::PlatformRefused, doing, "its address makes no URL", &tries));
+                let cause = "its address makes no URL";
+                return Err(self.failure(Code::PlatformRefused, doing, cause, &RetryState::default()));
             };
-            tries.begin();
-            let answer = self.once(&method, target, body).await;
-            let fault = match &answer {
-                Ok(answer) => Fault::of_status(answer.status.as_u16(), &answer.message(), asked_for(&answer.headers)),
-                Err(trouble) => Fault::of_trouble(trouble),
-            };
-            if let Some(fault) = fault
-                && self.patience.again(&mut tries, &doing, &fault).await
-            {
-                continue;
-            }
+            let send = async || self.once(&method, target, body).await;
+            let (answer, attempts) = self.context.retry(&doing, send, Answer::transient).await;
             match answer {
                 Ok(answer) if answer.status.is_redirection() => {
                     hops += 1;
@@ -163,15 +149,14 @@ impl<'a> Publisher<'a> {
                         Ok(path) if hops <= HOPS => uri = self.at(path.as_str()),
                         Ok(_) => {
                             let cause = format!("{}: redirected more than {HOPS} times", answer.status.as_u16());
-                            return Err(self.failure(Code::PlatformRefused, doing, cause, &tries));
+                            return Err(self.failure(Code::PlatformRefused, doing, cause, &attempts));
                         }
-                        Err(cause) => return Err(self.failure(Code::PlatformRefused, doing, cause, &tries)),
+                        Err(cause) => return Err(self.failure(Code::PlatformRefused, doing, cause, &attempts)),
                     }
-                    tries = Tries::default();
                 }
-                Ok(answer) => return Ok(Answer { tries, ..answer }),
-                Err(trouble) => {
-                    return Err(self.failure(Code::PlatformUnreachable, doing, trouble.to_string(), &tries));
+                Ok(answer) => return Ok(Answer { attempts, ..answer }),
+                Err(error) => {
+                    return Err(self.failure(Code::PlatformUnreachable, doing, error.to_string(), &attempts));
                 }
             }
         }
@@ -184,8 +169,8 @@ impl<'a> Publisher<'a> {
         builder.path_and_query(path_and_query).build().ok()
     }
 
-    async fn once(&self, method: &Method, uri: &Uri, body: Option<&Value>) -> Result<Answer, Trouble> {
-        let invalid = |error: http::Error| Trouble::Lost(error.to_string());
+    async fn once(&self, method: &Method, uri: &Uri, body: Option<&Value>) -> Result<Answer, TransportError> {
+        let invalid = |error: http::Error| TransportError::Lost(error.to_string());
         let login = format!("{}:{}", self.platform.deployment_id, self.platform.token.expose());
         let mut login = HeaderValue::try_from(format!("Basic {}", STANDARD.encode(login)))
             .map_err(|error| invalid(error.into()))?;
@@ -210,17 +195,17 @@ impl<'a> Publisher<'a> {
         };
         let request = request.map_err(invalid)?;
 
-        self.patience.budget.count();
+        self.context.budget.count();
         let exchange = async {
-            let response = self.http.clone().oneshot(request).await.map_err(|error| Trouble::of(&error))?;
+            let response = self.http.clone().oneshot(request).await.map_err(|error| TransportError::of(&error))?;
             let (head, body) = response.into_parts();
             // A success needs no reading, and a longer text than this no explaining.
             let bytes = Limited::new(body, ANSWER_BYTES).collect().await.map(http_body_util::Collected::to_bytes);
             let text = String::from_utf8_lossy(&bytes.unwrap_or_default()).into_owned();
-            Ok(Answer { status: head.status, headers: head.headers, text, tries: Tries::default() })
+            Ok(Answer { status: head.status, headers: head.headers, text, attempts: RetryState::default() })
         };
-        let answer = tokio::time::timeout(self.patience.budget.at_most(ANSWER), exchange).await;
-        answer.unwrap_or(Err(Trouble::Timeout("no answer")))
+        let answer = tokio::time::timeout(self.context.budget.at_most(ANSWER), exchange).await;
+        answer.unwrap_or(Err(TransportError::Timeout("no answer")))
     }
 
     fn granted(&self, doing: &str, answer: &Answer) -> Result<(), Failure> {
@@ -235,16 +220,16 @@ impl<'a> Publisher<'a> {
             404 | 405 => "; MASSDRIVER_URL may not be the platform's",
             _ => "",
         };
-        let failure = self.failure(Code::PlatformRefused, doing, format!("{message}{why}"), &answer.tries);
+        let failure = self.failure(Code::PlatformRefused, doing, format!("{message}{why}"), &answer.attempts);
         Err(match status {
             401 | 403 => failure.next("start another deployment, which gets a token of its own"),
             _ => failure,
         })
     }
 
-    fn failure(&self, code: Code, doing: &str, cause: impl Into<String>, tries: &Tries) -> Failure {
-        let failure = tries.told(Failure::new(code, doing, cause).on(self.platform.address()));
-        Failure { unsettled: tries.in_doubt(), ..failure }
+    fn failure(&self, code: Code, doing: &str, cause: impl Into<String>, attempts: &RetryState) -> Failure {
+        let failure = attempts.describe(Failure::new(code, doing, cause).on(self.platform.address()));
+        Failure { unsettled: attempts.outcome_unknown(), ..failure }
     }
 }
 
@@ -258,12 +243,12 @@ fn record(collection: &str, id: &str) -> String {
     format!("{collection}/{}", utf8_percent_encode(id, &KEPT))
 }
 
-fn unreachable(doing: &str, trouble: &Trouble, platform: &Platform) -> Failure {
-    let code = match trouble {
-        Trouble::Proxy(_) => Code::Proxy,
+fn unreachable(doing: &str, error: &TransportError, platform: &Platform) -> Failure {
+    let code = match error {
+        TransportError::Proxy(_) => Code::Proxy,
         _ => Code::PlatformUnreachable,
     };
-    Failure::new(code, doing, trouble.to_string()).on(platform.address())
+    Failure::new(code, doing, error.to_string()).on(platform.address())
 }
 
 /// Where a redirect leads, if it may be followed: within one origin, and with the same request. Everything else would
@@ -313,10 +298,20 @@ struct Answer {
     status: StatusCode,
     headers: HeaderMap,
     text: String,
-    tries: Tries,
+    attempts: RetryState,
 }
 
 impl Answer {
+    /// The transient failure of an attempt, if it is one.
+    fn transient(answer: &Result<Self, TransportError>) -> Option<Transient> {
+        match answer {
+            Ok(answer) => {
+                Transient::of_status(answer.status.as_u16(), &answer.message(), retry_after_of(&answer.headers))
+            }
+            Err(error) => Transient::of_transport(error),
+        }
+    }
+
     const fn route_is_missing(&self) -> bool {
         matches!(self.status, StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED)
     }
@@ -385,7 +380,7 @@ mod tests {
     fn answer(status: u16, location: Option<&str>, text: &str) -> Answer {
         let location = location.map(|location| (header::LOCATION, location.parse().unwrap()));
         let (status, headers) = (StatusCode::from_u16(status).unwrap(), location.into_iter().collect());
-        Answer { status, headers, text: text.to_owned(), tries: Tries::default() }
+        Answer { status, headers, text: text.to_owned(), attempts: RetryState::default() }
     }
 
     #[rstest]

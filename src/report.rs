@@ -12,14 +12,15 @@ use std::{
 use serde::Serialize;
 
 use crate::{
+    backoff::{Observer, Pausing},
     budget::Budget,
     credential::Proof,
     error::Failure,
-    finding::{Finding, Severity},
+    finding::{self, Finding},
     object::Reference,
     plan::{self, Change},
     rbac::{self, Permissions, Tuple},
-    retry::Fault,
+    retry::Transient,
     secret::{Redactor, Token},
     text::{fields_shown, one_line},
 };
@@ -257,16 +258,11 @@ impl Report {
     pub fn finding(&self, finding: Finding) {
         let at = finding.pointer.as_deref().filter(|pointer| !pointer.is_empty());
         let at = at.map(|pointer| format!("{pointer}: ")).unwrap_or_default();
-        self.step(finding.severity.as_str(), &format!("{at}{} [{}]", finding.message, finding.code), None);
+        self.step(finding.severity.as_str(), &format!("{at}{} [{}]", finding.message, finding.code.as_str()), None);
         if let Some(help) = &finding.help {
             self.step("", help, None);
         }
         self.document.borrow_mut().findings.push(finding);
-    }
-
-    /// The server has something to say to whoever uses it; once is enough.
-    pub fn server_warning(&self, text: &str) {
-        self.finding_once(Finding::remark("server-warning", Severity::Info, format!("the server warns: {text}")));
     }
 
     /// Something that there may be more than one occasion to say.
@@ -274,22 +270,6 @@ impl Report {
         if !self.document.borrow().findings.contains(&finding) {
             self.finding(finding);
         }
-    }
-
-    /// A request is sent again after a pause, which lasts as long as what is returned. Where many wait at the same
-    /// time, the first ones speak for all.
-    pub fn retry(&self, what: &dyn Display, fault: &Fault, pause: Duration, (next, last): (u8, u8)) -> Pause<'_> {
-        match self.pausing.get() {
-            pausing if pausing < LISTED => {
-                let seconds = pause.as_secs_f64();
-                let text = format!("{what}: {}; again in {seconds:.1} s (try {next} of at most {last})", fault.what);
-                self.step("retry", &text, None);
-            }
-            LISTED => self.step("retry", "and more requests with these", None),
-            _ => {}
-        }
-        self.pausing.set(self.pausing.get() + 1);
-        Pause(&self.pausing)
     }
 
     /// The credential is proved.
@@ -438,8 +418,46 @@ const NARROW: usize = 78;
 /// How many lines of tuples the log lists, and how many writes; the document has all of them.
 const LISTED: usize = 10;
 
-/// A request that pauses before it is sent again.
-pub struct Pause<'a>(&'a Cell<usize>);
+impl Observer for Report {
+    /// Where many requests pause at the same time, the first ones are logged for all.
+    fn retrying<'o>(
+        &'o self,
+        what: &dyn Display,
+        transient: &Transient,
+        pause: Duration,
+        (next, last): (u8, u8),
+    ) -> Box<dyn Pausing + 'o> {
+        match self.pausing.get() {
+            pausing if pausing < LISTED => {
+                let seconds = pause.as_secs_f64();
+                let text =
+                    format!("{what}: {}; again in {seconds:.1} s (try {next} of at most {last})", transient.what);
+                self.step("retry", &text, None);
+            }
+            LISTED => self.step("retry", "and more requests with these", None),
+            _ => {}
+        }
+        self.pausing.set(self.pausing.get() + 1);
+        Box::new(Pause(&self.pausing))
+    }
+
+    fn warned(&self, text: &str) {
+        self.finding_once(Finding::remark(finding::Code::ServerWarning, format!("the server warns: {text}")));
+    }
+
+    fn had_succeeded(&self, what: &dyn Display) {
+        self.step("", &format!("{what} had gone through the first time"), None);
+    }
+
+    fn redactor(&self) -> Redactor {
+        self.redactor.clone()
+    }
+}
+
+/// A request that pauses before its next attempt.
+struct Pause<'a>(&'a Cell<usize>);
+
+impl Pausing for Pause<'_> {}
 
 impl Drop for Pause<'_> {
     fn drop(&mut self) {

@@ -7,7 +7,10 @@ use jsonschema::{
 };
 use serde_json::Value;
 
-use crate::{connection::Shape, finding::Finding};
+use crate::{
+    connection::Shape,
+    finding::{self, Finding},
+};
 
 /// What the bundle's form accepts.
 pub const PARAMS: &str = include_str!("../schema-params.json");
@@ -55,7 +58,8 @@ impl Schema {
     fn findings(&self, base: &str, error: &ValidationError<'_>) -> Vec<Finding> {
         let pointer = format!("{base}{}", error.instance_path());
         let keyword = error.kind().keyword();
-        let one = |text: String| Finding::blocking("schema", pointer.clone(), format!("{text} ({keyword})"));
+        let one =
+            |text: String| Finding::blocking(finding::Code::Schema, pointer.clone(), format!("{text} ({keyword})"));
         match error.kind() {
             ValidationErrorKind::AdditionalProperties { unexpected } => {
                 let known = self.siblings(error, "properties");

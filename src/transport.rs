@@ -8,7 +8,7 @@
 
 use std::{
     error::Error,
-    fmt,
+    io,
     pin::Pin,
     sync::{Arc, Mutex},
     task::{Context, Poll},
@@ -29,10 +29,10 @@ use tower::{
 };
 
 use crate::{
-    error::{Code, Failure},
     proxy::Proxy,
-    tls::{Fault, Kind, Tls, Witness},
-    tunnel::{self, ProxyError, Tunnel},
+    tls::{Tls, Witness},
+    transport_error::TransportError,
+    tunnel::{self, Tunnel},
     watched::Watched,
 };
 
@@ -44,8 +44,8 @@ pub const ANSWER: Duration = Duration::from_secs(30);
 /// A connection on which an answer is awaited is asked for a sign of life after this time, and given the same again to
 /// give one: a way that has gone dead is left before the time for the answer is up, so that another try takes another.
 const SIGN_OF_LIFE: Duration = Duration::from_secs(10);
-/// What this program calls itself: audit logs and managed fields keep it.
-pub const USER_AGENT: &str = concat!("k8s-token/", env!("CARGO_PKG_VERSION"));
+
+pub use tunnel::USER_AGENT;
 
 type Stream = Watched<MaybeHttpsStream<tunnel::Stream>>;
 
@@ -109,8 +109,8 @@ pub struct Target<'a> {
 ///
 /// # Errors
 /// What went wrong on the way there.
-pub async fn open(target: &Target<'_>, tls: &Tls, within: Duration) -> Result<(Http, &'static str), Trouble> {
-    let tunnel = Tunnel::new(target.proxy).map_err(|error| Trouble::of(&error))?;
+pub async fn open(target: &Target<'_>, tls: &Tls, within: Duration) -> Result<(Http, &'static str), TransportError> {
+    let tunnel = Tunnel::new(target.proxy).map_err(|error| TransportError::of(&error))?;
     let builder = HttpsConnectorBuilder::new().with_tls_config(tls.config.clone()).https_or_http();
     let builder = match target.name {
         Some(name) => builder.with_server_name_resolver(FixedServerNameResolver::new(name.clone())),
@@ -126,11 +126,11 @@ pub async fn open(target: &Target<'_>, tls: &Tls, within: Duration) -> Result<(H
         .await
         .map_err(|_| match target.proxy {
             Some(proxy) => {
-                Trouble::Proxy(format!("the proxy {} opened no way within the time for it", proxy.address()))
+                TransportError::Proxy(format!("the proxy {} opened no way within the time for it", proxy.address()))
             }
-            None => Trouble::Timeout("no connection"),
+            None => TransportError::Timeout("no connection"),
         })?
-        .map_err(|error| Trouble::of(&*error).with(&tls.witness))?;
+        .map_err(|error| explained(TransportError::of(&*error), &tls.witness))?;
     let http2 = stream.connected().is_negotiated_h2();
     let stream = Watched::new(stream, tls.witness.clone());
     Ok((Http::new(Some(stream), (connector, tls.witness.clone()), http2), if http2 { "HTTP/2" } else { "HTTP/1.1" }))
@@ -197,140 +197,19 @@ impl Service<http::Uri> for Warm {
             return Box::pin(std::future::ready(Ok(open)));
         }
         let (connecting, witness) = (self.connector.0.call(uri), self.connector.1.clone());
-        Box::pin(async { Ok(Watched::new(tokio::time::timeout(CONNECT, connecting).await??, witness)) })
-    }
-}
-
-/// Why there is no connection, or no answer.
-#[derive(Debug)]
-pub enum Trouble {
-    /// The name is unknown.
-    Dns,
-    /// Nobody listens there, or no way leads there.
-    Refused(String),
-    /// Nothing came in time; what did not.
-    Timeout(&'static str),
-    /// TLS failed.
-    Tls(Fault),
-    /// The login command of a kubeconfig failed.
-    Login {
-        /// Why.
-        cause: String,
-        /// Where to get the command, if it is not there and the kubeconfig says.
-        hint: Option<String>,
-    },
-    /// A proxy is in the way, or not.
-    Proxy(String),
-    /// The connection broke.
-    Lost(String),
-}
-
-impl Trouble {
-    /// Finds the cause at the bottom of an error: the layers above it say no more than "client error".
-    #[must_use]
-    pub fn of(error: &(dyn Error + 'static)) -> Self {
-        let mut layer = Some(error);
-        let mut deepest = error.to_string();
-        while let Some(current) = layer {
-            if let Some(found) = Self::known(current) {
-                return found;
-            }
-            deepest = current.to_string();
-            // std::io::Error passes its own cause by in source(), and TLS errors live there.
-            let inner = current.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
-            layer = match inner {
-                Some(inner) => Some(inner),
-                None => current.source(),
-            };
-        }
-        Self::Lost(crate::text::shown(&deepest, 200))
-    }
-
-    fn known(error: &(dyn Error + 'static)) -> Option<Self> {
-        use std::io::ErrorKind;
-
-        if let Some(error) = error.downcast_ref::<rustls::Error>() {
-            return Some(Self::Tls(Fault::of(error)));
-        }
-        if error.is::<tokio::time::error::Elapsed>() {
-            return Some(Self::Timeout("no connection"));
-        }
-        if let Some(ProxyError(cause)) = error.downcast_ref::<ProxyError>() {
-            return Some(Self::Proxy(cause.clone()));
-        }
-        if error.to_string().starts_with("dns error") {
-            return Some(Self::Dns);
-        }
-        let error = error.downcast_ref::<std::io::Error>()?;
-        if error.kind() == ErrorKind::UnexpectedEof {
-            return Some(Self::Lost("the server hung up".to_owned()));
-        }
-        let error = Some(error).filter(|error| error.get_ref().is_none())?;
-        Some(match error.kind() {
-            ErrorKind::TimedOut => Self::Timeout("no connection"),
-            ErrorKind::ConnectionRefused | ErrorKind::HostUnreachable | ErrorKind::NetworkUnreachable => {
-                Self::Refused(error.kind().to_string())
-            }
-            kind => Self::Lost(kind.to_string()),
+        Box::pin(async {
+            let stream = tokio::time::timeout(CONNECT, connecting).await;
+            Ok(Watched::new(stream.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??, witness))
         })
     }
-
-    /// Its stable name.
-    #[must_use]
-    pub const fn code(&self) -> Code {
-        match self {
-            Self::Dns => Code::Dns,
-            Self::Refused(_) => Code::ConnectionFailed,
-            Self::Timeout(_) => Code::Timeout,
-            Self::Tls(fault) => match fault.kind {
-                Kind::UnknownIssuer => Code::TlsUnknownIssuer,
-                Kind::WantsCertificate => Code::ClientCertificateRequired,
-                Kind::Other => Code::Tls,
-            },
-            Self::Login { .. } => Code::LoginFailed,
-            Self::Proxy(_) => Code::Proxy,
-            Self::Lost(_) => Code::ConnectionLost,
-        }
-    }
-
-    /// The failure of what was being done, against which server.
-    #[must_use]
-    pub fn while_doing(&self, doing: &str, server: &str) -> Failure {
-        self.advise(Failure::new(self.code(), doing, self.to_string()).on(server))
-    }
-
-    /// Its failure with the next step that fits the cause.
-    #[must_use]
-    pub fn advise(&self, failure: Failure) -> Failure {
-        match self {
-            Self::Login { hint: Some(hint), .. } => failure
-                .next(format!("install it, then run again; the kubeconfig says: {}", crate::text::shown(hint, 300))),
-            Self::Tls(fault) => failure.next(fault.next),
-            _ => failure,
-        }
-    }
-
-    /// The same, with what the handshakes of this connection tell of it.
-    #[must_use]
-    pub fn with(self, witness: &Witness) -> Self {
-        match self {
-            Self::Tls(fault) => Self::Tls(witness.explain(fault)),
-            Self::Lost(cause) => witness.refusal().map_or(Self::Lost(cause), Self::Tls),
-            other => other,
-        }
-    }
 }
 
-impl fmt::Display for Trouble {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Dns => f.write_str("the host of the server is unknown to DNS"),
-            Self::Refused(cause) => write!(f, "cannot connect: {cause}"),
-            Self::Timeout(what) => write!(f, "{what} within the time for it"),
-            Self::Tls(fault) => f.write_str(&fault.cause),
-            Self::Login { cause, .. } => write!(f, "the login of the kubeconfig failed: {cause}"),
-            Self::Proxy(cause) => f.write_str(cause),
-            Self::Lost(cause) => write!(f, "the connection broke: {cause}"),
-        }
+/// A transport error with what the TLS handshakes of its connection add to it.
+#[must_use]
+pub fn explained(error: TransportError, witness: &Witness) -> TransportError {
+    match error {
+        TransportError::Tls(fault) => TransportError::Tls(witness.explain(fault)),
+        TransportError::Lost(cause) => witness.refusal().map_or(TransportError::Lost(cause), TransportError::Tls),
+        other => other,
     }
 }

@@ -2,8 +2,6 @@
 //! http, passes each request on.
 
 use std::{
-    error::Error,
-    fmt,
     future::{Ready, ready},
     io::Error as IoError,
     pin::Pin,
@@ -24,8 +22,11 @@ use crate::{
     proxy::Proxy,
     text::shown,
     tls::{Roots, Tls},
-    transport::{Trouble, USER_AGENT},
+    transport_error::{ProxyError, TransportError},
 };
+
+/// The `User-Agent` of every request, CONNECT included: audit logs and managed fields keep it.
+pub const USER_AGENT: &str = concat!("k8s-token/", env!("CARGO_PKG_VERSION"));
 
 /// Connects to one server.
 #[derive(Clone)]
@@ -84,21 +85,9 @@ impl Service<Uri> for Tunnel {
     }
 }
 
-/// Why a proxy is of no use, with its address and without its login.
-#[derive(Debug)]
-pub struct ProxyError(pub String);
-
-impl fmt::Display for ProxyError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl Error for ProxyError {}
-
 async fn open(proxy: &Proxy, connector: HttpsConnector<HttpConnector>, target: Uri) -> Result<Stream, String> {
     let stream = connector.oneshot(proxy.hop()).await;
-    let stream = stream.map_err(|error| format!("cannot be used: {}", Trouble::of(&*error)))?;
+    let stream = stream.map_err(|error| format!("cannot be used: {}", TransportError::of(&*error)))?;
     if proxy.is_socks() {
         // The name is resolved at the other end, which may be the only one to know it.
         let mut socks = SocksV5::new(proxy.hop(), Opened(Some(stream)));
@@ -136,7 +125,7 @@ async fn connect<S>(proxy: &Proxy, stream: S, target: &Uri) -> Result<Stream, St
 where
     S: Read + Write + Send + Unpin + 'static,
 {
-    let broke = |error: hyper::Error| format!("broke off: {}", Trouble::of(&error));
+    let broke = |error: hyper::Error| format!("broke off: {}", TransportError::of(&error));
     let (mut sender, connection) = hyper::client::conn::http1::handshake(stream).await.map_err(broke)?;
     tokio::spawn(connection.with_upgrades());
     let address = format!("{}:{}", target.host().unwrap_or_default(), target.port_u16().unwrap_or(443));

@@ -39,7 +39,7 @@ const RULES: &[(&str, &[&str])] = &[
             "login.rs",
             "report.rs",
             "transport.rs",
-            "patience.rs",
+            "backoff.rs",
             "tunnel.rs",
             "publish.rs",
             "cluster/mod.rs",

@@ -9,7 +9,10 @@
 
 use std::{collections::BTreeSet, fs, path::Path, process::Command};
 
-use k8s_token::error::{Code, Exit};
+use k8s_token::{
+    error::{Code, Exit},
+    finding,
+};
 
 fn text(path: &str) -> String {
     fs::read_to_string(path).unwrap_or_else(|cause| panic!("{path}: {cause}"))
@@ -68,6 +71,53 @@ fn the_error_codes_of_the_readme_are_those_of_the_program_in_its_order() {
         .collect();
     let known = Code::ALL.iter().map(|code| (code.as_str().to_owned(), (code.exit() as u8).to_string()));
     assert_eq!(listed, known.collect::<Vec<_>>());
+}
+
+/// Each row of the README's table of findings: its codes, and the severities that it names.
+fn listed_findings() -> Vec<(String, BTreeSet<String>)> {
+    let words = |cell: &str| -> Vec<String> { cell.split(&[' ', ',']).map(str::to_owned).collect() };
+    let severities = ["info", "low", "medium", "high", "critical"];
+    let row = |row: Vec<String>| {
+        let named = words(&row[1]).into_iter().filter(|word| severities.contains(&word.as_str()));
+        let named: BTreeSet<String> = named.collect();
+        let codes = row[0].split('`').map(str::trim).filter(|code| !code.is_empty());
+        codes.map(|code| (code.to_owned(), named.clone())).collect::<Vec<_>>()
+    };
+    rows(&text("README.md"), "### Findings").into_iter().flat_map(row).collect()
+}
+
+#[test]
+fn readme_lists_finding_codes_with_severities() {
+    let listed = listed_findings();
+    let known: Vec<(String, BTreeSet<String>)> = finding::Code::ALL
+        .iter()
+        .map(|code| {
+            let severities = code.severities().iter().map(|severity| severity.as_str().to_owned());
+            (code.as_str().to_owned(), severities.collect())
+        })
+        .collect();
+    for row in &listed {
+        assert!(known.contains(row), "README.md lists {row:?}, the program has {known:?}");
+    }
+    for row in &known {
+        assert!(listed.contains(row), "README.md does not list {row:?}");
+    }
+    assert_eq!(listed.len(), known.len(), "a code is listed twice");
+}
+
+#[test]
+fn documents_name_known_findings_only() {
+    let documents = ["README.md", "operator.md", "docs/clusters.md", "docs/kubeconfigs.md"];
+    let known: BTreeSet<&str> = finding::Code::ALL.iter().map(|code| code.as_str()).collect();
+    let mut named = 0;
+    for document in documents {
+        for rest in text(document).replace('\n', " ").split("finding `").skip(1) {
+            let code = rest.split('`').next().unwrap();
+            assert!(known.contains(code), "{document} names the finding {code}");
+            named += 1;
+        }
+    }
+    assert!(named > 4, "only {named} findings are named");
 }
 
 #[test]

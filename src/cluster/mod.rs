@@ -4,10 +4,13 @@
 //! Requests and answers are plain JSON, and all go through [`Cluster::exchange`]: a type for each kind and the code to
 //! read it would be a multiple of all that is said here.
 
-mod refusal;
+mod error;
+mod failure;
+mod status;
 mod warning;
 
-pub use refusal::{denied, needed, not_grantable, summary};
+pub use error::{ApiError, ApiErrorKind};
+pub use failure::authorizer_says;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -34,24 +37,24 @@ use tokio::sync::Semaphore;
 use tower::ServiceBuilder;
 
 use crate::{
+    backoff::{RetryContext, retry_after_of},
     connection::{CaBundle, Connection, Login},
     credential::{Identity, Review, Verdict},
     defaults::{self, Stock},
-    error::{Code, Failure},
     login::{Credentials, Generation, LoggedIn, Session},
     name::Namespace,
-    object::{Kind, Live, MANAGED_BY, MANAGER, Manifest, Reference, held_by},
+    object::{Kind, Live, MANAGED_BY, MANAGER, Manifest, Reference},
     observed::{Presence, Seen},
     original,
-    patience::{Patience, asked_for},
     rbac::{Atom, Rule, Target},
-    retry::{Fault, Tries},
+    retry::{RetryState, Transient},
     secret::Token,
     text::shown,
-    tls::{Fault as TlsFault, Roots, Tls, Witness},
-    transport::{self, ANSWER, Target as Peer, Trouble, USER_AGENT},
+    tls::{Fault as TlsFault, Kind as TlsKind, Roots, Tls, Witness},
+    transport::{self, ANSWER, Target as Peer, USER_AGENT},
+    transport_error::TransportError,
 };
-use refusal::{Attempt, Refusal, Status};
+use status::{Attempt, Status};
 
 /// Time for the token controller.
 const TOKEN: Duration = Duration::from_secs(60);
@@ -75,7 +78,7 @@ pub struct Cluster<'a> {
     session: Arc<Session>,
     turns: Semaphore,
     server: String,
-    patience: Patience<'a>,
+    context: RetryContext<'a>,
     witness: Witness,
     /// `HTTP/2` or `HTTP/1.1`.
     pub protocol: &'static str,
@@ -101,7 +104,7 @@ pub struct Line<'a> {
     protocol: &'static str,
     witness: Witness,
     server: String,
-    patience: Patience<'a>,
+    context: RetryContext<'a>,
     opened: Instant,
 }
 
@@ -113,45 +116,36 @@ impl<'a> Line<'a> {
     ///
     /// # Errors
     /// Which step on the way failed.
-    pub async fn open(way: Way<'_>, patience: Patience<'a>) -> Result<Self, Failure> {
-        Self::showing(None, way, patience).await
+    pub async fn open(way: Way<'_>, context: RetryContext<'a>) -> Result<Self, ApiError> {
+        Self::showing(None, way, context).await
     }
 
     async fn showing(
         identity: Option<Arc<dyn ResolvesClientCert>>,
         way: Way<'_>,
-        patience: Patience<'a>,
-    ) -> Result<Self, Failure> {
+        context: RetryContext<'a>,
+    ) -> Result<Self, ApiError> {
         let Connection { server, route, .. } = way.connection;
-        let failed = |trouble: &Trouble| {
-            let failure = trouble.while_doing(CONNECTING, server.as_str());
-            if failure.code == Code::TlsUnknownIssuer && way.ca.is_none() {
-                let next = "put the CA of the cluster into the kubeconfig, or name it in SSL_CERT_FILE, then run again";
-                let cause = format!("{}; no other CA is given", failure.cause);
-                return Failure { cause, ..failure.next(next) };
-            }
-            failure
+        let failed = |error: TransportError, attempts: RetryState| {
+            let is_unknown = matches!(&error, TransportError::Tls(fault) if fault.kind == TlsKind::UnknownIssuer);
+            let kind = match way.ca {
+                None if is_unknown => ApiErrorKind::UnknownSystemIssuer(error),
+                _ => ApiErrorKind::Unanswered(error),
+            };
+            ApiError { attempts, ..ApiError::new(kind, CONNECTING, None, server.as_str()) }
         };
         let roots = way.ca.map_or(Roots::System, |ca| Roots::Given(ca.certificates()));
-        let tls = Tls::new(roots, identity).map_err(|error| failed(&Trouble::of(&error)))?;
+        let tls =
+            Tls::new(roots, identity).map_err(|error| failed(TransportError::of(&error), RetryState::default()))?;
         let peer = Peer { uri: server.uri(), name: way.name, proxy: route.proxy() };
-        let mut tries = Tries::default();
-        let (http, protocol) = loop {
-            tries.begin();
-            let trouble = match transport::open(&peer, &tls, patience.budget.at_most(ANSWER)).await {
-                Ok(opened) => break opened,
-                Err(trouble) => trouble,
-            };
-            match Fault::of_trouble(&trouble) {
-                Some(fault) if patience.again(&mut tries, &CONNECTING, &fault).await => {}
-                _ => return Err(tries.told(failed(&trouble))),
-            }
-        };
+        let open = async || transport::open(&peer, &tls, context.budget.at_most(ANSWER)).await;
+        let (opened, attempts) = context.retry(&CONNECTING, open, Transient::of_result).await;
+        let (http, protocol) = opened.map_err(|error| failed(error, attempts))?;
         let mut config = Config::new(server.uri().clone());
         config.headers.push((http::header::USER_AGENT, http::HeaderValue::from_static(USER_AGENT)));
         let server = server.as_str().to_owned();
         let witness = tls.witness;
-        Ok(Self { config, http, protocol, witness, server, patience, opened: Instant::now() })
+        Ok(Self { config, http, protocol, witness, server, context, opened: Instant::now() })
     }
 
     /// False when a server may have ended it because nobody said a word: Go's HTTP/2 does after 10 s
@@ -165,7 +159,7 @@ impl<'a> Line<'a> {
     ///
     /// # Errors
     /// The token cannot be sent.
-    pub fn log_in(self, token: &Token) -> Result<Cluster<'a>, Failure> {
+    pub fn log_in(self, token: &Token) -> Result<Cluster<'a>, ApiError> {
         self.into_cluster(Session::fixed(&Credentials { token: Some(token.clone()), identity: None }))
     }
 
@@ -176,23 +170,27 @@ impl<'a> Line<'a> {
     ///
     /// # Errors
     /// The server accepts only connections with a client certificate.
-    pub async fn version_without_certificate(self) -> Result<Option<String>, Failure> {
+    pub async fn version_without_certificate(self) -> Result<Option<String>, ApiError> {
         let server = self.server.clone();
-        let answer = self.into_cluster(Session::fixed(&Credentials::default()))?.version().await;
-        match answer {
-            Err(failure) if failure.code == Code::ClientCertificateRequired => {
-                Err(Failure { doing: KNOCKING.to_owned(), ..failure })
+        match self.into_cluster(Session::fixed(&Credentials::default()))?.version().await {
+            Err(mut error) if error.is_client_certificate_required() => {
+                KNOCKING.clone_into(&mut error.request.doing);
+                Err(error)
             }
-            Err(failure) if failure.code == Code::ConnectionLost => {
-                Err(Trouble::Tls(TlsFault::without_certificate()).while_doing(KNOCKING, &server))
+            Err(ApiError { kind: ApiErrorKind::Unanswered(TransportError::Lost(_)), .. }) => {
+                let error = TransportError::Tls(TlsFault::without_certificate());
+                Err(ApiError::new(ApiErrorKind::Unanswered(error), KNOCKING, None, &server))
             }
-            answer => Ok(answer.ok()), // a denial is enough: the connection was accepted
+            answer => Ok(answer.ok()), // any other error means that the connection was accepted
         }
     }
 
-    fn into_cluster(self, session: Arc<Session>) -> Result<Cluster<'a>, Failure> {
-        let extra = self.config.extra_headers_layer().map_err(|error| self.trouble(&error))?;
-        let counter = self.patience.budget.clone();
+    fn into_cluster(self, session: Arc<Session>) -> Result<Cluster<'a>, ApiError> {
+        let extra = self.config.extra_headers_layer().map_err(|error| {
+            let kind = ApiErrorKind::Unanswered(TransportError::of(&error));
+            ApiError::new(kind, CONNECTING, None, &self.server)
+        })?;
+        let counter = self.context.budget.clone();
         let service = ServiceBuilder::new()
             .map_request(move |request: http::Request<Body>| {
                 counter.count();
@@ -205,12 +203,8 @@ impl<'a> Line<'a> {
         let client = Client::new(service, self.config.default_namespace);
         let turns = Semaphore::new(AT_ONCE);
         let verified_by = self.witness.certificate().and_then(CaBundle::of);
-        let Self { server, patience, protocol, witness, .. } = self;
-        Ok(Cluster { client, session, turns, server, patience, witness, protocol, verified_by })
-    }
-
-    fn trouble(&self, error: &kube::Error) -> Failure {
-        Trouble::of(error).while_doing(CONNECTING, &self.server)
+        let Self { server, context, protocol, witness, .. } = self;
+        Ok(Cluster { client, session, turns, server, context, witness, protocol, verified_by })
     }
 }
 
@@ -219,18 +213,21 @@ impl<'a> Cluster<'a> {
     ///
     /// # Errors
     /// Which step on the way failed.
-    pub async fn connect(way: Way<'_>, login: &Login, patience: Patience<'a>) -> Result<Self, Failure> {
+    pub async fn connect(way: Way<'_>, login: &Login, context: RetryContext<'a>) -> Result<Self, ApiError> {
         let person = match login {
-            Login::Token(token) => return Line::open(way, patience).await?.log_in(token),
+            Login::Token(token) => return Line::open(way, context).await?.log_in(token),
             Login::Kubeconfig(person) => person,
         };
         let session = match &person.command {
-            Some(command) => Session::by(command, &patience.budget, &patience.report.redactor())
-                .await
-                .map_err(|trouble| trouble.while_doing(CONNECTING, way.connection.server.as_str()))?,
+            Some(command) => {
+                Session::by(command, &context.budget, &context.observer.redactor()).await.map_err(|error| {
+                    let server = way.connection.server.as_str();
+                    ApiError::new(ApiErrorKind::Unanswered(error), CONNECTING, None, server)
+                })?
+            }
             None => Session::fixed(&person.credentials),
         };
-        let mut line = Line::showing(Some(Arc::clone(&session) as _), way, patience).await?;
+        let mut line = Line::showing(Some(Arc::clone(&session) as _), way, context).await?;
         line.config.auth_info = AuthInfo::clone(&person.acting);
         line.into_cluster(session)
     }
@@ -245,15 +242,15 @@ impl<'a> Cluster<'a> {
     ///
     /// # Errors
     /// Any fault but a denial: a parent that is limited to a namespace may not look at it.
-    pub async fn presence(&self, namespace: &Namespace) -> Result<Presence, Failure> {
+    pub async fn presence(&self, namespace: &Namespace) -> Result<Presence, ApiError> {
         let reference = Reference::namespace(namespace.as_str());
         let attempt = self.attempt("looking for", "get", Some(&reference));
         match self.find(&attempt, &reference).await {
             Ok(None) => Ok(Presence::Absent),
             Ok(Some(found)) if text(&found, "/status/phase") == "Terminating" => Ok(Presence::Terminating),
             Ok(Some(_)) => Ok(Presence::Active),
-            Err(failure) if failure.code == Code::MissingPermission => Ok(Presence::Unknown),
-            Err(failure) => Err(failure),
+            Err(error) if error.is_denied() => Ok(Presence::Unknown),
+            Err(error) => Err(error),
         }
     }
 
@@ -261,23 +258,23 @@ impl<'a> Cluster<'a> {
     ///
     /// # Errors
     /// Why that could not be asked.
-    pub async fn version(&self) -> Result<String, Failure> {
+    pub async fn version(&self) -> Result<String, ApiError> {
         const PATH: &str = "/version";
 
         let attempt =
             Attempt { target: Some(Target::Url(PATH)), ..self.attempt("asking for the server's version", "get", None) };
         let request = http::Request::get(PATH).body(Vec::new()).map_err(Unbuilt::BuildRequest);
-        Ok(text(&self.send(&attempt, request).await?, "/gitVersion"))
+        Ok(text(&self.exchange(&attempt, request).await?, "/gitVersion"))
     }
 
     /// The keys that the server publishes for tokens of ServiceAccounts, by name.
     ///
     /// # Errors
     /// Why that could not be asked.
-    pub async fn signing_keys(&self) -> Result<Vec<String>, Failure> {
+    pub async fn signing_keys(&self) -> Result<Vec<String>, ApiError> {
         let attempt = self.attempt("asking for the server's signing keys", "get", None);
         let request = http::Request::get("/openid/v1/jwks").body(Vec::new()).map_err(Unbuilt::BuildRequest);
-        let answer = self.send(&attempt, request).await?;
+        let answer = self.exchange(&attempt, request).await?;
         Ok(list(&answer, "/keys").iter().map(|key| shown(&text(key, "/kid"), 80)).collect())
     }
 
@@ -285,7 +282,7 @@ impl<'a> Cluster<'a> {
     ///
     /// # Errors
     /// Why it could not be looked for.
-    pub async fn get(&self, reference: &Reference) -> Result<Option<Seen>, Failure> {
+    pub async fn get(&self, reference: &Reference) -> Result<Option<Seen>, ApiError> {
         let attempt = self.attempt("looking for", "get", Some(reference));
         Ok(self.find(&attempt, reference).await?.as_ref().map(Seen::of))
     }
@@ -295,7 +292,7 @@ impl<'a> Cluster<'a> {
     ///
     /// # Errors
     /// Why they could not be listed.
-    pub async fn list(&self, kind: Kind, namespace: Option<&Namespace>) -> Result<Vec<(Reference, Live)>, Failure> {
+    pub async fn list(&self, kind: Kind, namespace: Option<&Namespace>) -> Result<Vec<(Reference, Live)>, ApiError> {
         self.metadata(kind, namespace, labelled(&format!("{MANAGED_BY}={MANAGER}"))).await
     }
 
@@ -303,7 +300,7 @@ impl<'a> Cluster<'a> {
     ///
     /// # Errors
     /// Why they could not be listed.
-    pub async fn namesakes(&self, kind: Kind, name: &str) -> Result<Vec<(Reference, Live)>, Failure> {
+    pub async fn namesakes(&self, kind: Kind, name: &str) -> Result<Vec<(Reference, Live)>, ApiError> {
         // As the server remembers it: to be up to date it would wait up to 100 ms for news from etcd.
         let parameters = ListParams::default().fields(&format!("metadata.name={name}")).match_any();
         self.metadata(kind, None, parameters).await
@@ -313,7 +310,7 @@ impl<'a> Cluster<'a> {
     ///
     /// # Errors
     /// Why they could not be listed.
-    pub async fn revisions(&self, namespace: &Namespace, release: &str) -> Result<Vec<(Reference, Live)>, Failure> {
+    pub async fn revisions(&self, namespace: &Namespace, release: &str) -> Result<Vec<(Reference, Live)>, ApiError> {
         let selector = labelled(&original::release_selector(release));
         let found = self.metadata(Kind::Secret, Some(namespace), selector).await?;
         Ok(found.into_iter().filter(|(secret, _)| original::revision(&secret.name, release).is_some()).collect())
@@ -327,7 +324,7 @@ impl<'a> Cluster<'a> {
         &self,
         revision: &Reference,
         parent: Option<&Token>,
-    ) -> Result<Option<original::Revision>, Failure> {
+    ) -> Result<Option<original::Revision>, ApiError> {
         let attempt = self.attempt("looking for", "get", Some(revision));
         let found = self.find(&attempt, revision).await?;
         let packed = found.and_then(|secret| STANDARD.decode(text(&secret, "/data/release")).ok());
@@ -339,13 +336,13 @@ impl<'a> Cluster<'a> {
         kind: Kind,
         namespace: Option<&Namespace>,
         parameters: ListParams,
-    ) -> Result<Vec<(Reference, Live)>, Failure> {
+    ) -> Result<Vec<(Reference, Live)>, ApiError> {
         let place = Reference { kind, namespace: namespace.map(ToString::to_string), name: String::new() };
         let attempt = self.attempt("listing", "list", Some(&place));
         let mut parameters = parameters.limit(PAGE);
         let mut found = Vec::new();
         loop {
-            let page = self.send(&attempt, collection(&place).list_metadata(&parameters)).await?;
+            let page = self.exchange(&attempt, collection(&place).list_metadata(&parameters)).await?;
             found.extend(list(&page, "/items").iter().map(|object| {
                 let namespace = Some(text(object, "/metadata/namespace")).filter(|namespace| !namespace.is_empty());
                 let reference = Reference { kind, namespace, name: text(object, "/metadata/name") };
@@ -362,7 +359,7 @@ impl<'a> Cluster<'a> {
     ///
     /// # Errors
     /// Why not.
-    pub async fn create_namespace(&self, namespace: &Namespace) -> Result<(), Failure> {
+    pub async fn create_namespace(&self, namespace: &Namespace) -> Result<(), ApiError> {
         self.post_namespace(namespace, false).await
     }
 
@@ -370,11 +367,14 @@ impl<'a> Cluster<'a> {
     ///
     /// # Errors
     /// Why the server would refuse it.
-    pub async fn dry_run_namespace(&self, namespace: &Namespace) -> Result<(), Failure> {
-        self.post_namespace(namespace, true).await
+    pub async fn dry_run_namespace(&self, namespace: &Namespace) -> Result<(), ApiError> {
+        match self.post_namespace(namespace, true).await {
+            Err(ApiError { kind: ApiErrorKind::DryRunUnsupported(_), .. }) => Ok(()),
+            answer => answer,
+        }
     }
 
-    async fn post_namespace(&self, namespace: &Namespace, dry_run: bool) -> Result<(), Failure> {
+    async fn post_namespace(&self, namespace: &Namespace, dry_run: bool) -> Result<(), ApiError> {
         let reference = Reference::namespace(namespace.as_str());
         let doing = if dry_run { "trying to create" } else { "creating" };
         let attempt = Attempt { stores: !dry_run, ..self.attempt(doing, "create", Some(&reference)) };
@@ -383,11 +383,9 @@ impl<'a> Cluster<'a> {
         });
         let parameters = PostParams { dry_run, field_manager: Some(MANAGER.to_owned()) };
         let request = collection(&reference).create(&parameters, body.to_string().into_bytes());
-        match self.exchange(&attempt, request).await? {
-            Err(refusal) if !(refusal.is_presence() || dry_run && refusal.is_untried()) => {
-                Err(attempt.failed(&refusal))
-            }
-            _ => Ok(()),
+        match self.exchange(&attempt, request).await {
+            Ok(_) | Err(ApiError { kind: ApiErrorKind::AlreadyExists(_), .. }) => Ok(()),
+            Err(error) => Err(error),
         }
     }
 
@@ -397,15 +395,15 @@ impl<'a> Cluster<'a> {
     ///
     /// # Errors
     /// Why not.
-    pub async fn apply(&self, manifest: &Manifest, live: Option<&Live>) -> Result<Live, Failure> {
+    pub async fn apply(&self, manifest: &Manifest, live: Option<&Live>) -> Result<Live, ApiError> {
         let attempt = Attempt { stores: true, ..self.attempt("applying", "patch", Some(&manifest.reference)) };
-        match self.exchange(&attempt, patch(manifest, live, PatchParams::apply(MANAGER))).await? {
+        match self.exchange(&attempt, patch(manifest, live, PatchParams::apply(MANAGER))).await {
             Ok(object) => Ok(Seen::of(&object).live),
-            Err(refusal) if refusal.is_own_doing() => {
+            Err(conflict) if conflict.may_be_own_write() => {
                 let found = self.already_applied(manifest, live).await;
-                self.settled(&attempt, &refusal, found.map_err(|failure| Failure { unsettled: true, ..failure })?)
+                self.settled(&attempt, conflict, found.map_err(ApiError::after_unknown_outcome)?)
             }
-            Err(refusal) => Err(attempt.failed(&refusal)),
+            Err(error) => Err(error),
         }
     }
 
@@ -414,12 +412,12 @@ impl<'a> Cluster<'a> {
     ///
     /// # Errors
     /// Why it would be refused.
-    pub async fn dry_run(&self, manifest: &Manifest, live: Option<&Live>) -> Result<Option<Live>, Failure> {
+    pub async fn dry_run(&self, manifest: &Manifest, live: Option<&Live>) -> Result<Option<Live>, ApiError> {
         let attempt = self.attempt("trying to apply", "patch", Some(&manifest.reference));
-        match self.exchange(&attempt, patch(manifest, live, PatchParams::apply(MANAGER).dry_run())).await? {
+        match self.exchange(&attempt, patch(manifest, live, PatchParams::apply(MANAGER).dry_run())).await {
             Ok(object) => Ok(Some(Seen::of(&object).live)),
-            Err(refusal) if refusal.is_untried() => Ok(None),
-            Err(refusal) => Err(attempt.failed(&refusal)),
+            Err(ApiError { kind: ApiErrorKind::DryRunUnsupported(_), .. }) => Ok(None),
+            Err(error) => Err(error),
         }
     }
 
@@ -427,7 +425,7 @@ impl<'a> Cluster<'a> {
     ///
     /// # Errors
     /// Why not.
-    pub async fn hand_over(&self, reference: &Reference, live: &Live, fields: Vec<Value>) -> Result<Live, Failure> {
+    pub async fn hand_over(&self, reference: &Reference, live: &Live, fields: Vec<Value>) -> Result<Live, ApiError> {
         let attempt = Attempt { stores: true, ..self.attempt("taking over the fields of", "patch", Some(reference)) };
         let replace = |path: &str, value: Value| json!({"op": "replace", "path": path, "value": value});
         let version = replace("/metadata/resourceVersion", json!(live.resource_version));
@@ -436,34 +434,34 @@ impl<'a> Cluster<'a> {
             .header(http::header::CONTENT_TYPE, "application/json-patch+json")
             .body(body.into_bytes())
             .map_err(Unbuilt::BuildRequest);
-        match self.exchange(&attempt, request).await? {
+        match self.exchange(&attempt, request).await {
             Ok(object) => Ok(Seen::of(&object).live),
-            Err(refusal) if refusal.is_own_doing() => {
+            Err(conflict) if conflict.may_be_own_write() => {
                 let same = |one: &Value, other: &Value| {
                     ["manager", "operation", "fieldsV1"].iter().all(|key| one[key] == other[key])
                 };
-                let found = self.get(reference).await.map_err(|failure| Failure { unsettled: true, ..failure })?;
+                let found = self.get(reference).await.map_err(ApiError::after_unknown_outcome)?;
                 let found = found.map(|seen| seen.live).filter(|found| {
                     let there = |want| found.managed_fields.iter().any(|have| same(have, want));
                     found.uid == live.uid && fields.iter().all(there)
                 });
-                self.settled(&attempt, &refusal, found)
+                self.settled(&attempt, conflict, found)
             }
-            Err(refusal) if refusal.is_absence() => Err(attempt.overtaken()),
-            Err(refusal) => Err(attempt.failed(&refusal)),
+            Err(error) if error.is_absent() => Err(attempt.error(ApiErrorKind::Deleted)),
+            Err(error) => Err(error),
         }
     }
 
-    /// A conflict that may have been our own doing: `found` is the object if it was.
-    fn settled(&self, attempt: &Attempt<'_>, refusal: &Refusal, found: Option<Live>) -> Result<Live, Failure> {
-        let Some(live) = found else { return Err(Failure { unsettled: false, ..attempt.failed(refusal) }) };
-        self.patience.report.step("", &format!("{attempt} had gone through the first time"), None);
+    /// The outcome of a conflict that may be with an earlier attempt; `found` is the object if it is.
+    fn settled(&self, attempt: &Attempt<'_>, conflict: ApiError, found: Option<Live>) -> Result<Live, ApiError> {
+        let Some(live) = found else { return Err(ApiError { outcome_unknown: false, ..conflict }) };
+        self.context.observer.had_succeeded(attempt);
         Ok(live)
     }
 
     /// After a conflict on an apply whose earlier try may have gone through: the object, if it is as that try would
     /// have left it, which is so when the same apply over it would change nothing, not even whose field is whose.
-    async fn already_applied(&self, manifest: &Manifest, before: Option<&Live>) -> Result<Option<Live>, Failure> {
+    async fn already_applied(&self, manifest: &Manifest, before: Option<&Live>) -> Result<Option<Live>, ApiError> {
         // More than once, because controllers may be at work on the object, too.
         for _ in 0..3 {
             let Some(Seen { live, .. }) = self.get(&manifest.reference).await? else { return Ok(None) };
@@ -472,7 +470,7 @@ impl<'a> Cluster<'a> {
             }
             match Box::pin(self.dry_run(manifest, Some(&live))).await {
                 Ok(again) => return Ok(Some(live).filter(|live| again.as_ref() == Some(live))),
-                Err(failure) if failure.code == Code::Conflict => {}
+                Err(error) if error.is_conflict() => {}
                 Err(_) => return Ok(None),
             }
         }
@@ -484,19 +482,16 @@ impl<'a> Cluster<'a> {
     ///
     /// # Errors
     /// Why not.
-    pub async fn delete(&self, reference: &Reference, live: &Live) -> Result<(), Failure> {
+    pub async fn delete(&self, reference: &Reference, live: &Live) -> Result<(), ApiError> {
         let attempt = Attempt { stores: true, ..self.attempt("deleting", "delete", Some(reference)) };
         let preconditions = Preconditions { uid: Some(live.uid.clone()), resource_version: None };
         let parameters = DeleteParams::background().preconditions(preconditions);
-        match self.exchange(&attempt, collection(reference).delete(&segment(reference), &parameters)).await? {
-            Err(refusal) if refusal.is_absence() => Ok(()),
-            Err(refusal) => Err(attempt.failed(&refusal)),
+        match self.exchange(&attempt, collection(reference).delete(&segment(reference), &parameters)).await {
+            Err(error) if error.is_absent() => Ok(()),
+            Err(error) => Err(error),
             Ok(answer) => match texts(&answer, "/metadata/finalizers") {
                 none if none.is_empty() => Ok(()),
-                finalizers => {
-                    let failure = Failure::new(Code::BeingDeleted, "deleting", held_by(&finalizers));
-                    Err(failure.on(reference.to_string()))
-                }
+                finalizers => Err(attempt.error(ApiErrorKind::HeldByFinalizers(finalizers))),
             },
         }
     }
@@ -505,11 +500,12 @@ impl<'a> Cluster<'a> {
     ///
     /// # Errors
     /// The Secret disappeared, or was not filled in time.
-    pub async fn token(&self, secret: &Reference) -> Result<(Token, Live), Failure> {
+    pub async fn token(&self, secret: &Reference) -> Result<(Token, Live), ApiError> {
         const DOING: &str = "waiting for the token in";
 
+        let failed = |kind| ApiError::new(kind, DOING, Some(secret), &self.server);
         let started = Instant::now();
-        let limit = self.patience.budget.at_most(TOKEN);
+        let limit = self.context.budget.at_most(TOKEN);
         let mut was_seen = false;
         loop {
             let seen = self.get(secret).await;
@@ -518,21 +514,14 @@ impl<'a> Cluster<'a> {
             was_seen |= seen.is_ok();
             match seen {
                 Ok(Some(Seen { token: Some(token), live, .. })) => return Ok((token, live)),
-                Ok(None) => {
-                    let cause = "it was deleted while the token was awaited; the token controller does that when the \
-                                 ServiceAccount is gone";
-                    return Err(Failure::new(Code::TokenSecretVanished, DOING, cause).on(secret.to_string()));
-                }
+                Ok(None) => return Err(failed(ApiErrorKind::TokenSecretDeleted)),
                 // A server that is away for a moment does not end the wait. The last look may be cut short by the
                 // end of the run, which says nothing of the server.
-                Err(failure)
-                    if !is_passing(&failure) || (left.is_zero() && !(was_seen && failure.code == Code::Timeout)) =>
-                {
-                    return Err(failure);
+                Err(error) if !error.is_transient() || (left.is_zero() && !(was_seen && error.is_timeout())) => {
+                    return Err(error);
                 }
                 Ok(_) | Err(_) if left.is_zero() => {
-                    let cause = format!("no token after {} s", waited.as_secs());
-                    return Err(Failure::new(Code::TokenControllerAbsent, DOING, cause).on(secret.to_string()));
+                    return Err(failed(ApiErrorKind::TokenNotIssued(waited.as_secs())));
                 }
                 Ok(_) | Err(_) => {}
             }
@@ -546,7 +535,7 @@ impl<'a> Cluster<'a> {
     ///
     /// # Errors
     /// Why that could not be asked; 401 when it is nobody, `too-old-server` when no one can ask.
-    pub async fn identity(&self) -> Result<Identity, Failure> {
+    pub async fn identity(&self) -> Result<Identity, ApiError> {
         const DOING: &str = "asking the server who the token is";
 
         let review = self.review(DOING, "authentication.k8s.io", "SelfSubjectReview", json!({})).await?;
@@ -558,7 +547,7 @@ impl<'a> Cluster<'a> {
     ///
     /// # Errors
     /// Why that could not be asked.
-    pub async fn rules(&self, namespace: Option<&str>) -> Result<Review, Failure> {
+    pub async fn rules(&self, namespace: Option<&str>) -> Result<Review, ApiError> {
         const DOING: &str = "asking the server for the permissions held";
 
         let question = json!({"spec": {"namespace": namespace.unwrap_or(NOWHERE)}});
@@ -575,7 +564,7 @@ impl<'a> Cluster<'a> {
     ///
     /// # Errors
     /// Why that could not be asked.
-    pub async fn allowed(&self, atom: Atom<'_>) -> Result<Verdict, Failure> {
+    pub async fn allowed(&self, atom: Atom<'_>) -> Result<Verdict, ApiError> {
         self.verdict(atom, None).await
     }
 
@@ -583,11 +572,11 @@ impl<'a> Cluster<'a> {
     ///
     /// # Errors
     /// Why that could not be asked.
-    pub async fn allowed_to(&self, account: &Reference, atom: Atom<'_>) -> Result<Verdict, Failure> {
+    pub async fn allowed_to(&self, account: &Reference, atom: Atom<'_>) -> Result<Verdict, ApiError> {
         self.verdict(atom, Some(account)).await
     }
 
-    async fn verdict(&self, atom: Atom<'_>, account: Option<&Reference>) -> Result<Verdict, Failure> {
+    async fn verdict(&self, atom: Atom<'_>, account: Option<&Reference>) -> Result<Verdict, ApiError> {
         const DOING: &str = "asking the server for one permission";
 
         let verb = atom.verb;
@@ -622,24 +611,24 @@ impl<'a> Cluster<'a> {
     ///
     /// # Errors
     /// Why they could not be read.
-    pub async fn stock(&self) -> Result<Stock, Failure> {
+    pub async fn stock(&self) -> Result<Stock, ApiError> {
         let place = Reference::at_cluster(Kind::ClusterRoleBinding, "");
         let attempt = self.attempt("listing", "list", Some(&place));
         // As the server remembers them, all in one answer.
         let parameters = labelled(&format!("{}={}", defaults::STOCK.0, defaults::STOCK.1)).match_any();
-        let answer = self.send(&attempt, collection(&place).list(&parameters)).await?;
+        let answer = self.exchange(&attempt, collection(&place).list(&parameters)).await?;
         let bindings = list(&answer, "/items").iter().map(|it| (text(it, "/metadata/name"), Seen::of(it).live));
         let bindings: Vec<_> = bindings.collect();
         let roles = BTreeSet::from_iter(Stock::roles_of_everyone(&bindings)).into_iter().map(async |name| {
             let role = self.get(&Reference::at_cluster(Kind::ClusterRole, &name)).await?;
             Ok(role.map(|role| (name, role.live)))
         });
-        let roles = Failure::all(join_all(roles).await)?.into_iter().flatten().collect();
-        Ok(Stock { bindings, roles })
+        let roles: Result<Vec<_>, ApiError> = join_all(roles).await.into_iter().collect();
+        Ok(Stock { bindings, roles: roles?.into_iter().flatten().collect() })
     }
 
     /// A review; those of oneself the server answers for whoever asks.
-    async fn review(&self, doing: &str, group: &str, kind: &str, mut question: Value) -> Result<Value, Failure> {
+    async fn review(&self, doing: &str, group: &str, kind: &str, mut question: Value) -> Result<Value, ApiError> {
         let resource = format!("{}s", kind.to_lowercase());
         let target = Target::Resource { group, resource: &resource, name: None };
         let attempt = Attempt { target: Some(target), ..self.attempt(doing, "create", None) };
@@ -647,9 +636,9 @@ impl<'a> Cluster<'a> {
         question["kind"] = json!(kind);
         let reviews = Request::new(format!("/apis/{group}/v1/{resource}"));
         let request = reviews.create(&PostParams::default(), question.to_string().into_bytes());
-        self.exchange(&attempt, request).await?.map_err(|refusal| match refusal.status.code {
-            404 => too_old(doing, &format!("{kind} of {group}/v1")).on(self.server.as_str()),
-            _ => attempt.failed(&refusal),
+        self.exchange(&attempt, request).await.map_err(|error| match error.status {
+            Some(404) => ApiError::review_unsupported(doing, &format!("{kind} of {group}/v1"), &self.server),
+            _ => error,
         })
     }
 
@@ -658,55 +647,38 @@ impl<'a> Cluster<'a> {
     }
 
     /// An object as the server has it, if it is there.
-    async fn find(&self, attempt: &Attempt<'_>, reference: &Reference) -> Result<Option<Value>, Failure> {
+    async fn find(&self, attempt: &Attempt<'_>, reference: &Reference) -> Result<Option<Value>, ApiError> {
         let request = collection(reference).get(&segment(reference), &GetParams::default());
-        match self.exchange(attempt, request).await? {
-            Err(refusal) if refusal.is_absence() => Ok(None),
-            answer => answer.map(Some).map_err(|refusal| attempt.failed(&refusal)),
+        match self.exchange(attempt, request).await {
+            Err(error) if error.is_absent() => Ok(None),
+            answer => answer.map(Some),
         }
     }
 
-    /// A request that the server has to grant.
-    async fn send(&self, attempt: &Attempt<'_>, request: Built) -> Result<Value, Failure> {
-        self.exchange(attempt, request).await?.map_err(|refusal| attempt.failed(&refusal))
-    }
-
-    /// One request and the last word on it: what a moment may mend is tried again. Fails when there is no answer.
+    /// The response to a request, after retries. The only way to the server.
     ///
-    /// Boxed, so that what waits for it (and what waits for that) is small, and is compiled without it.
+    /// Boxed, so that the futures that await it are small, and are compiled without it.
     fn exchange<'b>(&'b self, attempt: &'b Attempt<'_>, request: Built) -> Answered<'b> {
         Box::pin(async move {
-            let mut tries = Tries::default();
-            let request = request.map_err(|error| attempt.unanswered(&Trouble::of(&error), &tries))?;
-            loop {
-                tries.begin();
-                let answer = self.once(request.clone()).await;
-                let fault = match &answer {
-                    Ok(Answer::Refusal(status, after)) => status.fault(*after),
-                    Ok(_) => None,
-                    Err(trouble) => Fault::of_trouble(trouble),
-                };
-                if let Some(fault) = fault
-                    && self.patience.again(&mut tries, attempt, &fault).await
-                {
-                    continue;
-                }
-                return match answer {
-                    Ok(Answer::Object(object)) => Ok(Ok(object)),
-                    Ok(Answer::Refusal(status, _)) => Ok(Err(Refusal { status, tries })),
-                    Ok(Answer::Nonsense) => Err(attempt.nonsense()),
-                    Err(trouble) => Err(attempt.unanswered(&trouble, &tries)),
-                };
+            let request =
+                request.map_err(|error| attempt.unanswered(TransportError::of(&error), RetryState::default()))?;
+            let send = async || self.once(request.clone()).await;
+            let (answer, attempts) = self.context.retry(attempt, send, Answer::transient).await;
+            match answer {
+                Ok(Answer::Object(object)) => Ok(object),
+                Ok(Answer::Refusal(status, _)) => Err(attempt.refused(&status, attempts)),
+                Ok(Answer::Nonsense) => Err(attempt.not_kubernetes()),
+                Err(error) => Err(attempt.unanswered(error, attempts)),
             }
         })
     }
 
-    /// One try, within its time, which starts when it is its turn.
-    async fn once(&self, request: http::Request<Vec<u8>>) -> Result<Answer, Trouble> {
-        let budget = &self.patience.budget;
+    /// One attempt. Its time starts when it is its turn.
+    async fn once(&self, request: http::Request<Vec<u8>>) -> Result<Answer, TransportError> {
+        let budget = &self.context.budget;
         let turn = tokio::time::timeout(budget.at_most(Duration::MAX), self.turns.acquire()).await;
         if turn.is_err() {
-            return Err(Trouble::Timeout("no answer to earlier requests"));
+            return Err(TransportError::Timeout("no answer to earlier requests"));
         }
         let (answer, login) = self.answer(request.clone()).await?;
         match answer {
@@ -724,24 +696,25 @@ impl<'a> Cluster<'a> {
     }
 
     /// An answer, and the login that it was given to.
-    async fn answer(&self, request: http::Request<Vec<u8>>) -> Result<(Answer, Generation), Trouble> {
-        let broken = |error: &(dyn std::error::Error + 'static)| Trouble::of(error).with(&self.witness);
+    async fn answer(&self, request: http::Request<Vec<u8>>) -> Result<(Answer, Generation), TransportError> {
+        let broken =
+            |error: &(dyn std::error::Error + 'static)| transport::explained(TransportError::of(error), &self.witness);
         let answering = async {
             let answer = self.client.send(request.map(Body::from)).await.map_err(|error| broken(&error))?;
             let (head, body) = answer.into_parts();
             let body = body.collect().await.map_err(|error| broken(&error))?.to_bytes();
             Ok((head, body))
         };
-        let answer = tokio::time::timeout(self.patience.budget.at_most(ANSWER), answering).await;
-        let (head, body) = answer.unwrap_or(Err(Trouble::Timeout("no answer")))?;
+        let answer = tokio::time::timeout(self.context.budget.at_most(ANSWER), answering).await;
+        let (head, body) = answer.unwrap_or(Err(TransportError::Timeout("no answer")))?;
         let login = head.extensions.get().copied().unwrap_or_default();
         let warnings = head.headers.get_all(http::header::WARNING).iter().filter_map(|header| header.to_str().ok());
         for text in warnings.flat_map(warning::texts) {
-            self.patience.report.server_warning(&shown(&text, 300));
+            self.context.observer.warned(&shown(&text, 300));
         }
         if !head.status.is_success() {
             let status = Status::read(head.status.as_u16(), &body);
-            return Ok((Answer::Refusal(Box::new(status), asked_for(&head.headers)), login));
+            return Ok((Answer::Refusal(Box::new(status), retry_after_of(&head.headers)), login));
         }
         let object = serde_json::from_slice::<Map<String, Value>>(&body);
         Ok((object.map_or(Answer::Nonsense, |object| Answer::Object(Value::Object(object))), login))
@@ -757,16 +730,21 @@ enum Answer {
     Nonsense,
 }
 
+impl Answer {
+    /// The transient failure of an attempt, if it is one.
+    fn transient(answer: &Result<Self, TransportError>) -> Option<Transient> {
+        match answer {
+            Ok(Self::Refusal(status, after)) => status.transient(*after),
+            Ok(_) => None,
+            Err(error) => Transient::of_transport(error),
+        }
+    }
+}
+
 /// A request, unless what it is made of does not make one.
 type Built = Result<http::Request<Vec<u8>>, Unbuilt>;
 /// What the server says to one.
-type Answered<'a> = Pin<Box<dyn Future<Output = Result<Result<Value, Refusal>, Failure>> + 'a>>;
-
-/// True for what has nothing to do with what was asked: the server is away or overloaded.
-const fn is_passing(failure: &Failure) -> bool {
-    use Code::{ConnectionFailed, ConnectionLost, Dns, ServerError, Timeout};
-    matches!(failure.code, ConnectionFailed | ConnectionLost | Dns | ServerError | Timeout)
-}
+type Answered<'a> = Pin<Box<dyn Future<Output = Result<Value, ApiError>> + 'a>>;
 
 /// An object's name as one segment of a path: a ClusterRole's may hold a question mark.
 fn segment(reference: &Reference) -> String {
@@ -850,16 +828,6 @@ impl Seen {
         };
         Self { live, token, filled: !text(object, "/data/token").is_empty() }
     }
-}
-
-/// The server answered 404 for a review.
-#[must_use]
-pub fn too_old(doing: &str, review: &str) -> Failure {
-    let cause = format!(
-        "the server does not serve {review}, without which no credential can be proved: Kubernetes has it since 1.28, \
-         OpenShift since 4.15, unless --runtime-config or a gateway in between switches it off"
-    );
-    Failure::new(Code::TooOldServer, doing, cause)
 }
 
 /// Those that a selector of labels finds.

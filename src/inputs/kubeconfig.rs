@@ -17,7 +17,7 @@ use secrecy::SecretString;
 use super::read_file;
 use crate::{
     cli::{Environment, env},
-    finding::{Finding, Severity},
+    finding::{self, Finding},
     text::shown,
 };
 pub use entry::{Place, Problems};
@@ -69,7 +69,7 @@ pub fn read(path: Option<&Path>, context: Option<&str>, environment: &Environmen
         };
         match file {
             Ok(file) => files.push(file),
-            Err(problem) => problems.push(Finding::refusal("connection", problem)),
+            Err(problem) => problems.push(Finding::refusal(finding::Code::Connection, problem)),
         }
     }
     if !problems.is_empty() {
@@ -100,7 +100,7 @@ pub fn parse(bytes: &[u8], name: &str, directory: &Path) -> Result<Context, Vec<
 }
 
 fn refused(problem: String) -> Vec<Finding> {
-    vec![Finding::refusal("connection", problem)]
+    vec![Finding::refusal(finding::Code::Connection, problem)]
 }
 
 /// One file, of which nothing is taken yet.
@@ -181,7 +181,7 @@ impl File {
             format!("another document begins at line {}: only the first one is read, as by kubectl", self.next?)
         };
         let help = "make it one kubeconfig: `KUBECONFIG=one:two kubectl config view --flatten --raw` merges two";
-        Some(Finding::remark("kubeconfig-in-parts", Severity::Low, format!("{}: {text}", self.name)).help(help))
+        Some(Finding::remark(finding::Code::KubeconfigInParts, format!("{}: {text}", self.name)).help(help))
     }
 }
 
@@ -254,7 +254,9 @@ fn choose(files: &[File], context: Option<&str>) -> Result<Context, Vec<Finding>
             };
             let missing = [missing(clusters, "cluster", &named.cluster), missing(users, "user", &named.user)];
             let mut findings = problems.into_findings();
-            findings.extend(missing.into_iter().flatten().map(|problem| Finding::refusal("connection", problem)));
+            findings.extend(
+                missing.into_iter().flatten().map(|problem| Finding::refusal(finding::Code::Connection, problem)),
+            );
             return Err(findings);
         }
     };

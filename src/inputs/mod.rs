@@ -16,7 +16,7 @@ use json::Duplicate;
 use crate::{
     cli::{Action, ClusterSource, Environment, Source, VerifyOptions, env},
     connection::SLOT,
-    finding::Finding,
+    finding::{self, Finding},
     proxy,
 };
 
@@ -144,7 +144,7 @@ impl Documents {
         inputs.cluster = document.map_or(ClusterInput::Missing, ClusterInput::Document);
         if matches!(inputs.cluster, ClusterInput::Missing) && reader.findings.len() == known {
             let text = format!("there is neither {} nor {}", self.dependencies.name, self.connections.name);
-            reader.findings.push(Finding::blocking("schema", "", text));
+            reader.findings.push(Finding::blocking(finding::Code::Schema, "", text));
         }
         inputs.config = reader.optional(&self.config).unwrap_or_default();
         // What is taken back need not fit today's forms.
@@ -292,7 +292,11 @@ impl Reader {
     }
 
     fn unreadable(&mut self, document: &Document, cause: &std::io::Error) {
-        self.findings.push(Finding::blocking("schema", "", format!("cannot read {}: {cause}", document.name)));
+        self.findings.push(Finding::blocking(
+            finding::Code::Schema,
+            "",
+            format!("cannot read {}: {cause}", document.name),
+        ));
     }
 
     fn parse(&mut self, name: &str, bytes: &[u8]) -> Option<Value> {
@@ -301,14 +305,14 @@ impl Reader {
                 let on_the_way = |pointer: &str| pointer.split('/').skip(1).all(|step| WAY.contains(&step));
                 let counts = |key: &Duplicate| !self.lenient || key.exact && on_the_way(&key.pointer);
                 let found = duplicates.into_iter().filter(counts).map(|key| {
-                    Finding::blocking("duplicate-key", key.pointer, format!("{name} has a key twice"))
+                    Finding::blocking(finding::Code::DuplicateKey, key.pointer, format!("{name} has a key twice"))
                         .help("keep one of them: which one counts differs from reader to reader")
                 });
                 self.findings.extend(found);
                 Some(value)
             }
             Err(cause) => {
-                self.findings.push(Finding::blocking("schema", "", format!("{name} {cause}")));
+                self.findings.push(Finding::blocking(finding::Code::Schema, "", format!("{name} {cause}")));
                 None
             }
         }

@@ -6,7 +6,7 @@ use super::{Terms, check, connection, keep, name};
 use crate::{
     cli::{Action, Publishing},
     connection::{Connection, Login},
-    finding::Finding,
+    finding::{self, Finding},
     grant::Grant,
     inputs::Inputs,
     name::{InstanceName, Namespace},
@@ -57,7 +57,7 @@ pub fn parse(inputs: &Inputs, has_params: bool, mut findings: Vec<Finding>) -> (
         Login::Kubeconfig(_) => {
             let text =
                 "the kubeconfig does not log in with a token alone: what is verified is that of a ServiceAccount";
-            findings.push(Finding::blocking("connection", "/user", text));
+            findings.push(Finding::blocking(finding::Code::Connection, "/user", text));
             None
         }
     });

@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::{
-    finding::Finding,
+    finding::{self, Finding},
     grant::{Authority, Grant, Place, Scope},
     name::ClusterRoleName,
     rbac::Rule,
@@ -33,7 +33,8 @@ struct ScopedRole {
 pub fn parse(params: &Value, home: &Place) -> (Vec<Grant>, Vec<Finding>) {
     let mut grants: BTreeMap<Place, Vec<Rule>> = BTreeMap::new();
     let mut findings = Vec::new();
-    let mut refuse = |pointer: String, why: String| findings.push(Finding::blocking("schema", pointer, why));
+    let mut refuse =
+        |pointer: String, why: String| findings.push(Finding::blocking(finding::Code::Schema, pointer, why));
     for (pointer, entry) in entries(params, "rules") {
         match ScopedRule::deserialize(entry).map_err(|_| UNREADABLE).and_then(|entry| {
             let scopes = scopes(entry.namespaces.as_deref(), home)?;

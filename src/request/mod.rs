@@ -17,7 +17,7 @@ use crate::{
     artifact::{self, Form},
     cli::{Action, Publishing},
     connection::{self, Connection, Shape, Trust},
-    finding::{Finding, Severity, add_new},
+    finding::{self, Finding, add_new},
     grant::{Authority, Grant, Place, Scope},
     inputs::{ClusterInput, Inputs},
     inventory::Inventory,
@@ -181,9 +181,9 @@ fn check_config(inputs: &Inputs, action: Action, findings: &mut Vec<Finding>) {
         let problem = match action {
             // It cannot say that the instance is elsewhere.
             Action::Decommission => {
-                Finding::remark("unknown-config", Severity::Low, "config.json is not an object: it has no effect")
+                Finding::remark(finding::Code::UnknownConfig, "config.json is not an object: it has no effect")
             }
-            _ => Finding::refusal("schema", "config.json must be of type object (type)"),
+            _ => Finding::refusal(finding::Code::Schema, "config.json must be of type object (type)"),
         };
         findings.push(problem);
         return;
@@ -192,14 +192,14 @@ fn check_config(inputs: &Inputs, action: Action, findings: &mut Vec<Finding>) {
     let cluster = config.get(connection::SLOT).filter(|value| !value.is_null());
     if cluster.is_some_and(|cluster| !cluster.is_object()) {
         let text = "kubernetes_cluster of config.json must be of type object (type)";
-        findings.push(Finding::blocking("schema", pointer("", connection::SLOT), text));
+        findings.push(Finding::blocking(finding::Code::Schema, pointer("", connection::SLOT), text));
     }
     let within = cluster.and_then(Value::as_object).into_iter().flat_map(Map::keys);
     let within =
         within.filter(|key| *key != "authentication").map(|key| ("kubernetes_cluster of ", "/kubernetes_cluster", key));
     for (part, at, key) in unknown.chain(within) {
         let text = format!("unknown option {} in {part}config.json: it has no effect", key_shown(key));
-        findings.push(Finding::remark("unknown-config", Severity::Low, text).at(pointer(at, key)));
+        findings.push(Finding::remark(finding::Code::UnknownConfig, text).at(pointer(at, key)));
     }
 }
 
@@ -261,7 +261,7 @@ fn params<N>(
         && ours != theirs
     {
         let text = "config.json names another namespace than the params, and wins";
-        findings.push(Finding::remark("namespace-overridden", Severity::Info, text).at("/namespace"));
+        findings.push(Finding::remark(finding::Code::NamespaceOverridden, text).at("/namespace"));
     }
     let name = name(inputs, findings);
     let labels = labels(document, findings);
@@ -283,7 +283,7 @@ fn params<N>(
                  use several instances, or `*`",
                 Inventory::LONGEST
             );
-            findings.push(Finding::blocking("schema", "", text));
+            findings.push(Finding::blocking(finding::Code::Schema, "", text));
         }
     }
     Some(Params { name, namespace, grants, labels })
@@ -295,7 +295,7 @@ fn check_namespace(document: &Value) -> Vec<Finding> {
     let form = understood.pointer("/properties/namespace").cloned().unwrap_or_default();
     match (document.get("namespace"), Schema::new(form)) {
         (Some(namespace), Ok(form)) => form.check("/namespace", namespace),
-        _ => vec![Finding::blocking("schema", "", "the field `namespace` is missing (required)")],
+        _ => vec![Finding::blocking(finding::Code::Schema, "", "the field `namespace` is missing (required)")],
     }
 }
 
@@ -303,7 +303,7 @@ fn check_namespace(document: &Value) -> Vec<Finding> {
 /// form that lets an unknown field of a rule pass must not widen a grant.
 fn check_params(inputs: &Inputs, document: &Value) -> Vec<Finding> {
     let Some(params) = document.as_object() else {
-        return vec![Finding::blocking("schema", "", "the params must be of type object (type)")];
+        return vec![Finding::blocking(finding::Code::Schema, "", "the params must be of type object (type)")];
     };
     let understood: Value = serde_json::from_str(schema::PARAMS).unwrap_or_default();
     let known = understood.get("properties").cloned().unwrap_or_default();
@@ -313,7 +313,8 @@ fn check_params(inputs: &Inputs, document: &Value) -> Vec<Finding> {
         match Schema::new(schema.clone()) {
             Ok(schema) => add_new(&mut findings, schema.check("", document)),
             Err(problem) => {
-                findings.push(Finding::refusal("schema", format!("{source}schema-params.json is {problem}")));
+                findings
+                    .push(Finding::refusal(finding::Code::Schema, format!("{source}schema-params.json is {problem}")));
             }
         }
     }
@@ -321,7 +322,7 @@ fn check_params(inputs: &Inputs, document: &Value) -> Vec<Finding> {
     let platform = ["md_metadata", "__name"];
     for key in params.keys().filter(|key| !platform.contains(&key.as_str()) && known.get(key).is_none()) {
         let text = format!("unknown param {}: it has no effect", key_shown(key));
-        findings.push(Finding::remark("unknown-param", Severity::Low, text).at(pointer("", key)));
+        findings.push(Finding::remark(finding::Code::UnknownParam, text).at(pointer("", key)));
     }
     findings
 }
@@ -336,16 +337,20 @@ fn name(inputs: &Inputs, findings: &mut Vec<Finding>) -> Option<InstanceName> {
     let at = if inputs.name.is_some() { "" } else { "/md_metadata/name_prefix" };
     let problem = match text.map(InstanceName::parse) {
         Some(Ok(name)) => return Some(name),
-        Some(Err(problem)) => Finding::blocking("name", at, format!("{place}: {problem}")),
-        None if prefix.is_some() => Finding::blocking("name", at, format!("{place} must be of type string")),
-        None if inputs.params.get("md_metadata").is_some_and(|metadata| !metadata.is_object()) => {
-            Finding::blocking("name", "/md_metadata", "md_metadata must be of type object: the name is in it")
+        Some(Err(problem)) => Finding::blocking(finding::Code::Name, at, format!("{place}: {problem}")),
+        None if prefix.is_some() => {
+            Finding::blocking(finding::Code::Name, at, format!("{place} must be of type string"))
         }
+        None if inputs.params.get("md_metadata").is_some_and(|metadata| !metadata.is_object()) => Finding::blocking(
+            finding::Code::Name,
+            "/md_metadata",
+            "md_metadata must be of type object: the name is in it",
+        ),
         None => {
             // What is missing is reported where it would stand, by name.
             let at = if inputs.params.get("md_metadata").is_some() { "/md_metadata" } else { "" };
             let text = "the instance has no name: --name, or the field `name_prefix` of md_metadata in the params";
-            Finding::blocking("name", at, text)
+            Finding::blocking(finding::Code::Name, at, text)
         }
     };
     findings.push(problem);
@@ -356,7 +361,7 @@ fn labels(params: &Value, findings: &mut Vec<Finding>) -> BTreeMap<String, Strin
     let tags = params.pointer("/md_metadata/default_tags").filter(|tags| !tags.is_null());
     if tags.is_some_and(|tags| !tags.is_object()) {
         let text = "the tags are no labels of the objects: they are not an object";
-        findings.push(Finding::remark("label-dropped", Severity::Low, text).at("/md_metadata/default_tags"));
+        findings.push(Finding::remark(finding::Code::LabelDropped, text).at("/md_metadata/default_tags"));
     }
     let tags = tags.and_then(Value::as_object);
     let mut labels = BTreeMap::new();
@@ -368,7 +373,7 @@ fn labels(params: &Value, findings: &mut Vec<Finding>) -> BTreeMap<String, Strin
             Err(problem) => {
                 let text = format!("the tag {} is no label of the objects: {problem}", key_shown(key));
                 let at = pointer("/md_metadata/default_tags", key);
-                findings.push(Finding::remark("label-dropped", Severity::Low, text).at(at));
+                findings.push(Finding::remark(finding::Code::LabelDropped, text).at(at));
             }
         }
     }
@@ -383,7 +388,7 @@ fn connection(inputs: &Inputs, terms: &Terms) -> Result<(Connection, Vec<Finding
             connection::from_kubeconfig(context).map(|connection| (connection, context.remarks.clone()))
         }
     }?;
-    let refused = |text: String| vec![Finding::refusal("connection", text)];
+    let refused = |text: String| vec![Finding::refusal(finding::Code::Connection, text)];
     if let Some(name) = &inputs.tls_server_name {
         let name = connection::server_name(name).map_err(|problem| refused(format!("--tls-server-name {problem}")))?;
         connection.tls_server_name = Some(name);
@@ -409,7 +414,7 @@ fn timeout(inputs: &Inputs, terms: &Terms, findings: &mut Vec<Finding>) -> Durat
     let seconds = configured.and_then(Value::as_u64).filter(|seconds| (1..=86_400).contains(seconds));
     if configured.is_some() && seconds.is_none() && terms.action != Action::Decommission {
         let text = "timeout_seconds of config.json must be a whole number from 1 to 86400";
-        findings.push(Finding::blocking("schema", "/timeout_seconds", text));
+        findings.push(Finding::blocking(finding::Code::Schema, "/timeout_seconds", text));
     }
     timeout_or(terms.timeout_seconds.or(seconds))
 }
@@ -429,7 +434,7 @@ fn wishes(inputs: &Inputs, findings: &mut Vec<Finding>) -> (Option<Shape>, Optio
         Some("legacy") => Some(Shape::Legacy),
         Some(_) => {
             let text = "output_shape of config.json must be auto, legacy or flat";
-            findings.push(Finding::blocking("schema", "/output_shape", text));
+            findings.push(Finding::blocking(finding::Code::Schema, "/output_shape", text));
             None
         }
     };
@@ -438,7 +443,7 @@ fn wishes(inputs: &Inputs, findings: &mut Vec<Finding>) -> (Option<Shape>, Optio
         Some(Value::Bool(emit)) => Some(*emit),
         Some(_) => {
             let text = "emit_namespace of config.json must be true or false";
-            findings.push(Finding::blocking("schema", "/emit_namespace", text));
+            findings.push(Finding::blocking(finding::Code::Schema, "/emit_namespace", text));
             None
         }
     };
@@ -466,7 +471,7 @@ fn form(
     let schema = match Schema::new(document) {
         Ok(schema) => schema,
         Err(problem) => {
-            findings.push(Finding::blocking("schema", "", format!("{source} is {problem}")));
+            findings.push(Finding::blocking(finding::Code::Schema, "", format!("{source} is {problem}")));
             return None;
         }
     };
@@ -492,7 +497,7 @@ fn form(
                     "the connection's token stands in {} as well, and would be handed on with the artifact",
                     pointer_shown(&place)
                 );
-                findings.push(Finding::refusal("connection", text));
+                findings.push(Finding::refusal(finding::Code::Connection, text));
                 return None;
             }
             Some(form)

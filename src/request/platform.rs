@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use crate::{
     cli::{Publishing, env},
-    finding::{Finding, Severity},
+    finding::{self, Finding},
     host,
     inputs::PlatformInput,
     proxy::{Route, Variables},
@@ -49,7 +49,7 @@ impl Platform {
             self.address()
         );
         let help = "use an https URL, where the platform has one";
-        self.is_plain().then(|| Finding::remark("clear-text", Severity::Medium, text).help(help))
+        self.is_plain().then(|| Finding::remark(finding::Code::ClearText, text).help(help))
     }
 
     /// The base URL as people write it.
@@ -75,7 +75,7 @@ pub fn parse(
     let mut required = |name: &str, value: &Option<String>| {
         if value.is_none() {
             let text = format!("{name} is not set: the platform could not be told, so nothing is done");
-            findings.push(Finding::refusal("environment-missing", text));
+            findings.push(Finding::refusal(finding::Code::EnvironmentMissing, text));
         }
         value.clone()
     };
@@ -84,14 +84,16 @@ pub fn parse(
     let token = token.and_then(|token| match Token::parse(&token) {
         Ok(token) => Some(token),
         Err(problem) => {
-            findings.push(Finding::refusal("connection", format!("{} {problem}", env::TOKEN)));
+            findings.push(Finding::refusal(finding::Code::Connection, format!("{} {problem}", env::TOKEN)));
             None
         }
     });
     if publish == Publishing::Asked && input.url.is_none() {
         let text = format!("{} is not set: --publish has to be given the platform by it", env::URL);
-        findings
-            .push(Finding::refusal("environment-missing", text).help("https://api.massdriver.cloud is the hosted one"));
+        findings.push(
+            Finding::refusal(finding::Code::EnvironmentMissing, text)
+                .help("https://api.massdriver.cloud is the hosted one"),
+        );
     }
     let url = input.url.as_deref().unwrap_or(DEFAULT_URL).trim_end_matches('/').parse::<http::Uri>();
     // With a user in it, it would be a secret, and one that every log tells.
@@ -99,7 +101,7 @@ pub fn parse(
     let url = url.ok().filter(|url| plain(url) && matches!(url.scheme_str(), Some("http" | "https")));
     if url.is_none() {
         let text = format!("{} is not the URL of the platform: https://host, without a user", env::URL);
-        findings.push(Finding::refusal("connection", text));
+        findings.push(Finding::refusal(finding::Code::Connection, text));
     }
     let url = url.filter(|url| {
         let host = url.host().unwrap_or_default();
@@ -112,14 +114,14 @@ pub fn parse(
             );
             let help = "use the https URL; http is taken for loopback and for a name inside the cluster: .svc, \
                         .cluster.local, or without a dot";
-            findings.push(Finding::refusal("connection", text).help(help));
+            findings.push(Finding::refusal(finding::Code::Connection, text).help(help));
         }
         is_safe
     });
     let route = url.as_ref().and_then(|url| match proxies.route_to(url) {
         Ok(route) => Some(route),
         Err(problem) => {
-            findings.push(Finding::refusal("connection", problem));
+            findings.push(Finding::refusal(finding::Code::Connection, problem));
             None
         }
     });

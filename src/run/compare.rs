@@ -3,10 +3,10 @@
 
 use super::{look::Sight, rights, take_over};
 use crate::{
-    cluster::summary,
+    denial::summary,
     desired::{Desired, SecretNumbers},
     error::{Code, Failure},
-    finding::{Finding, Severity},
+    finding::{self, Finding, Severity},
     grant::{Place, Scope},
     name::Namespace,
     object::{INSTANCE, Live, Manifest, Owner, Reference},
@@ -92,7 +92,7 @@ fn drifted(request: &Request, sight: &Sight, drift: &Drift) -> Finding {
             format!("{reference} was altered by {by}: {fields}; it is put right")
         }
     };
-    Finding::remark("drift", severity, text)
+    Finding::remark(finding::Code::Drift, text).severity(severity)
 }
 
 /// Namespaces that are gone, and in which there was one of these places.
@@ -104,7 +104,7 @@ pub fn gone(observed: &Observed, counts: impl Fn(&Place) -> bool) -> impl Iterat
     });
     left.map(|(namespace, _)| {
         let text = format!("namespace {namespace} is gone, and with it all that was granted there");
-        Finding::remark("namespace-gone", Severity::Info, text)
+        Finding::remark(finding::Code::NamespaceGone, text)
     })
 }
 
@@ -112,7 +112,7 @@ pub fn gone(observed: &Observed, counts: impl Fn(&Place) -> bool) -> impl Iterat
 #[must_use]
 pub fn not_cleared(place: &Place, why: &str) -> Finding {
     let text = format!("what an earlier request granted {} may still be held: {why}", place.words());
-    Finding::remark("not-taken-back", Severity::High, text)
+    Finding::remark(finding::Code::NotTakenBack, text)
         .help("mend that and run again: the place is remembered until it is seen empty")
 }
 
@@ -128,6 +128,7 @@ pub fn refusal(request: &Request, sight: &Sight, desired: &Desired, plan: &Plan)
     sight
         .too_old
         .clone()
+        .map(Failure::from)
         .or_else(|| obstacles(request, sight, desired, plan))
         .or_else(|| rights::lacking(request, sight, desired, plan))
 }
@@ -135,6 +136,7 @@ pub fn refusal(request: &Request, sight: &Sight, desired: &Desired, plan: &Plan)
 /// Something in the way whoever asks.
 struct Obstacle {
     code: Code,
+    finding: finding::Code,
     object: String,
     cause: String,
 }
@@ -143,6 +145,7 @@ struct Obstacle {
 fn obstacles(request: &Request, sight: &Sight, desired: &Desired, plan: &Plan) -> Option<Failure> {
     let foreign = plan.foreign.iter().map(|foreign| Obstacle {
         code: Code::ForeignObject,
+        finding: finding::Code::ForeignObject,
         object: foreign.reference.to_string(),
         cause: format!("it exists and is not ours: {}", foreign.whose),
     });
@@ -157,31 +160,40 @@ fn obstacles(request: &Request, sight: &Sight, desired: &Desired, plan: &Plan) -
             })
             .filter(move |namespace| sight.observed.presence(namespace) == presence)
     };
-    let of = |code: Code, cause: &'static str| {
+    let of = |code: Code, finding: finding::Code, cause: &'static str| {
         move |namespace: &Namespace| Obstacle {
             code,
+            finding,
             object: format!("Namespace {namespace}"),
             cause: cause.to_owned(),
         }
     };
-    let absent = others(Presence::Absent)
-        .map(of(Code::NamespaceAbsent, "it is not there, and only the instance's own namespace is created"));
+    let absent = others(Presence::Absent).map(of(
+        Code::NamespaceAbsent,
+        finding::Code::NamespaceAbsent,
+        "it is not there, and only the instance's own namespace is created",
+    ));
     let missing = sight.observed.cluster_roles.iter().filter(|(name, rules)| {
         rules.is_none() && request.grants.iter().any(|grant| grant.place.authority.cluster_role() == Some(name))
     });
     let missing = missing.map(|(name, _)| Obstacle {
         code: Code::ClusterRoleAbsent,
+        finding: finding::Code::ClusterRoleAbsent,
         object: format!("ClusterRole {}", name.as_str()),
         cause: "it is not there".to_owned(),
     });
     let home = (sight.observed.presence(&request.namespace) == Presence::Terminating).then_some(&request.namespace);
     let terminating = home.into_iter().chain(others(Presence::Terminating));
-    let terminating = terminating.map(of(Code::NamespaceTerminating, "the namespace is being deleted"));
+    let terminating = terminating.map(of(
+        Code::NamespaceTerminating,
+        finding::Code::NamespaceTerminating,
+        "the namespace is being deleted",
+    ));
     // What is done to an object that is being deleted is lost with it.
     let held = there(desired, &sight.observed).filter(|(_, live)| request.owns(live));
     let held = held.filter_map(|(manifest, live)| {
         let object = manifest.reference.to_string();
-        Some(Obstacle { code: Code::BeingDeleted, object, cause: live.held()? })
+        Some(Obstacle { code: Code::BeingDeleted, finding: finding::Code::BeingDeleted, object, cause: live.held()? })
     });
 
     let found: Vec<Obstacle> = foreign.chain(absent).chain(missing).chain(terminating).chain(held).collect();
@@ -189,9 +201,7 @@ fn obstacles(request: &Request, sight: &Sight, desired: &Desired, plan: &Plan) -
     let mut failure = Failure::new(first.code, DOING, first.cause.clone()).on(first.object.clone());
     failure.findings = found
         .iter()
-        .map(|Obstacle { code, object, cause }| {
-            Finding::remark(code.as_str(), Severity::High, format!("{object}: {cause}"))
-        })
+        .map(|Obstacle { finding, object, cause, .. }| Finding::remark(*finding, format!("{object}: {cause}")))
         .collect();
     Some(failure)
 }

@@ -16,10 +16,11 @@ use super::{
     take_over::release_left,
 };
 use crate::{
-    cluster::{Cluster, denied, needed},
+    cluster::{ApiError, ApiErrorKind, Cluster},
+    denial::{denied, needed},
     desired::{self, Desired, Granted},
     error::{Code, Failure},
-    finding::{Finding, Severity},
+    finding::{self, Finding},
     grant::{Place, Scope},
     inventory::Inventory,
     name::Namespace,
@@ -64,6 +65,25 @@ enum Step<'a> {
     Shrinks(&'a Manifest, Box<Live>),
     /// It cannot have both: the parent credential may grant what is wanted, and not what is there.
     AtOnce(&'a Manifest, &'a Live),
+}
+
+/// Why an apply has no result.
+enum ApplyError {
+    /// The request failed.
+    Api(ApiError),
+    /// An admission policy removed what identifies the object as one of this instance.
+    Disowned(Failure),
+}
+
+impl From<ApiError> for ApplyError {
+    fn from(error: ApiError) -> Self {
+        Self::Api(error)
+    }
+}
+
+/// Whether the union of old and new rules is what the server refuses.
+const fn is_too_much(error: &ApiError) -> bool {
+    error.is_refused() || matches!(error.kind, ApiErrorKind::NotGrantable(_))
 }
 
 impl<'a> Converge<'a> {
@@ -122,7 +142,7 @@ impl<'a> Converge<'a> {
                 Ok((account.await?, self.roles(&ours).await?))
             }
         };
-        let (service_account, mut steps) = first.await.map_err(|failure| self.in_home(failure))?;
+        let (service_account, mut steps) = first.await?;
 
         // Bindings to Roles that are made in this round have to wait for the next.
         let (late, early): (Vec<_>, Vec<_>) =
@@ -249,7 +269,7 @@ impl<'a> Converge<'a> {
         let started = Instant::now();
         let written = match live {
             Some(live) if change(&manifest, Some(live)).action == Action::Unchanged => None,
-            live => Some(self.apply(&manifest, live).await?),
+            live => Some(self.applied(&manifest, live).await?),
         };
         let before = self.sight.observed.service_account.as_ref();
         let whole = match (before, &written) {
@@ -290,11 +310,9 @@ impl<'a> Converge<'a> {
                         self.note(Action::Update, &role.reference, "with what is there and what is wanted");
                         Ok(Step::Shrinks(role, Box::new(live)))
                     }
-                    // Or both together are more than an object may hold.
-                    Err(failure) if matches!(failure.code, Code::Escalation | Code::Refused) => {
-                        Ok(Step::AtOnce(role, live))
-                    }
-                    Err(failure) => Err(failure),
+                    // The parent may not grant the union, or it is larger than an object may be.
+                    Err(ApplyError::Api(error)) if !is_too_much(&error) => Err(self.not_applied(&between, error)),
+                    Err(_) => Ok(Step::AtOnce(role, live)),
                 }
             }
         }
@@ -318,14 +336,14 @@ impl<'a> Converge<'a> {
             let mut made = None; // one that an earlier run has left is cleared as such
             // Somebody may have pointed that elsewhere, too: then nothing can stand in.
             if !matches!(change(&stand_in, left).action, Action::Unchanged | Action::Replace) {
-                let live = self.apply(&stand_in, left).await?;
+                let live = self.applied(&stand_in, left).await?;
                 self.note(Action::Create, &stand_in.reference, "which stands in");
                 made = left.is_none().then_some((stand_in.reference, live));
             }
             let started = Instant::now();
             self.cluster.delete(&granted.binding.reference, live).await?;
             self.run.report.wrote(Action::Delete, &granted.binding.reference);
-            self.apply(&granted.binding, None).await?;
+            self.applied(&granted.binding, None).await?;
             if let Some(planned) = self.plan.change(&granted.binding.reference) {
                 self.record(planned, started.elapsed());
             }
@@ -343,7 +361,7 @@ impl<'a> Converge<'a> {
             return Ok(live.clone());
         }
         let started = Instant::now();
-        let made = self.apply(manifest, live).await?;
+        let made = self.applied(manifest, live).await?;
         let done = match live {
             Some(live) => as_done(planned, live, &made),
             None => planned,
@@ -353,24 +371,31 @@ impl<'a> Converge<'a> {
     }
 
     /// Applies, and says so where the server keeps something else than it was given.
-    async fn apply(&self, manifest: &Manifest, live: Option<&Live>) -> Result<Live, Failure> {
+    async fn apply(&self, manifest: &Manifest, live: Option<&Live>) -> Result<Live, ApplyError> {
         let made = self.cluster.apply(manifest, live).await?;
         if !self.run.request.owns(&made) {
             if live.is_none() {
                 self.cluster.delete(&manifest.reference, &made).await?; // the uid says that it is this one
             }
-            return Err(disowned("applying", manifest, &made));
+            return Err(ApplyError::Disowned(disowned("applying", manifest, &made)));
         }
         let kept = change(manifest, Some(&made));
         if kept.action != Action::Unchanged {
             let fields = kept.fields.join(" ");
             let text = format!("{}: an admission policy makes something else of {fields}", kept.reference);
             self.run.report.finding_once(
-                Finding::remark("overwritten", Severity::Low, text)
+                Finding::remark(finding::Code::Overwritten, text)
                     .help("what the policy makes of it is what counts; exempt the object if that is not meant"),
             );
         }
         Ok(made)
+    }
+
+    async fn applied(&self, manifest: &Manifest, live: Option<&Live>) -> Result<Live, Failure> {
+        self.apply(manifest, live).await.map_err(|error| match error {
+            ApplyError::Api(error) => self.not_applied(manifest, error),
+            ApplyError::Disowned(failure) => failure,
+        })
     }
 
     fn going(&self) -> impl Iterator<Item = (&'a Place, Reference, &'a Live)> {
@@ -394,13 +419,17 @@ impl<'a> Converge<'a> {
         self.run.report.step(action.as_str(), &format!("{reference} {how}"), None);
     }
 
-    /// A failure in the home namespace. Whoever may not look at that finds out that it is not there when something is
-    /// to be made in it.
-    fn in_home(&self, failure: Failure) -> Failure {
-        let namespace = &self.run.request.namespace;
-        if failure.code != Code::NamespaceAbsent {
-            return failure;
+    /// The failure of an apply. A parent that may not get the home namespace finds out that it is absent with the first
+    /// write there: the ServiceAccount, or the Role beside it.
+    fn not_applied(&self, manifest: &Manifest, error: ApiError) -> Failure {
+        let request = self.run.request;
+        let first = [request.names.service_account(), request.names.role(&request.names.home().scope)];
+        let is_first = first.contains(&manifest.reference);
+        if !(is_first && matches!(error.kind, ApiErrorKind::NamespaceAbsent)) {
+            return error.into();
         }
+        let failure = Failure::from(error);
+        let namespace = &request.namespace;
         if self.sight.observed.presence(namespace) != Presence::Unknown {
             return failure.next("find out who deletes the namespace, then run again");
         }
@@ -434,10 +463,12 @@ impl<'a> Converge<'a> {
                 self.record(&Change::delete(reference.clone()), started.elapsed());
                 Ok(None)
             }
-            Err(failure) if failure.code == Code::MissingPermission => Ok(Some(lacks(&failure.missing))),
-            // An admission policy that protects it, or a finalizer that holds it.
-            Err(failure) if matches!(failure.code, Code::Refused | Code::BeingDeleted) => Ok(Some(failure.cause)),
-            Err(failure) => Err(failure),
+            Err(ApiError { kind: ApiErrorKind::Denied { missing, .. }, .. }) => Ok(Some(lacks(&missing))),
+            // An admission policy protects it, or a finalizer delays its deletion.
+            Err(error) if error.is_refused() || matches!(error.kind, ApiErrorKind::HeldByFinalizers(_)) => {
+                Ok(Some(Failure::from(error).cause))
+            }
+            Err(error) => Err(error.into()),
         }
     }
 }

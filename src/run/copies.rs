@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 
 use super::look::Sight;
 use crate::{
-    finding::{Finding, Severity},
+    finding::{self, Finding},
     names::Names,
     object::{Kind, Live, NAME, Owner, Reference},
 };
@@ -37,7 +37,7 @@ pub fn rights_elsewhere(names: &Names, sight: &Sight, found: &[(Reference, Live)
         let account = names.service_account();
         let text =
             format!("{object} also grants rights to {account}, and the request does not name that place: {origin}");
-        Finding::remark("rights-elsewhere", Severity::High, text)
+        Finding::remark(finding::Code::RightsElsewhere, text)
             .help("except the objects of this instance from what that controller copies, and delete the binding")
     };
     elsewhere.map(finding).collect()
@@ -55,7 +55,7 @@ pub fn left(names: &Names, object: &Reference, why: &str, account_is_gone: bool)
         (false, _) => "it grants nothing without a binding".to_owned(),
     };
     let text = format!("{object} is a copy that another controller has made of ours, and it stays ({why}): {meaning}");
-    Finding::remark("rights-elsewhere", Severity::High, text)
+    Finding::remark(finding::Code::RightsElsewhere, text)
         .help("have that controller remove its copy, now that the original is gone, or delete it by hand")
 }
 

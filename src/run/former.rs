@@ -14,7 +14,7 @@ use super::{
 use crate::{
     cluster::Cluster,
     error::Failure,
-    finding::{Finding, Severity},
+    finding::{self, Finding, Severity},
     name::Namespace,
     names::Names,
     object::{INVENTORY, Reference},
@@ -34,7 +34,7 @@ pub struct FormerHome {
 /// # Errors
 /// Any fault but a denial.
 pub async fn look(run: &Run<'_>, cluster: &Cluster<'_>, sight: &Sight) -> Result<Vec<FormerHome>, Failure> {
-    let homes = sight.former_homes.iter().map(async |home| {
+    let homes = sight.former_homes.iter().map(async |home| -> Result<FormerHome, Failure> {
         let names = run.request.names.in_home(home);
         let parent = run.request.connection.login.token();
         let sight = look::look(cluster, &names, &[], None, parent, false, cluster.version()).await?;
@@ -72,7 +72,7 @@ impl FormerHome {
         let home = self.names.namespace();
         let text = format!("this instance was in namespace {home} before, and its objects are still there: {then}");
         let exposed = take_over::exposure(request, &self.names, &self.sight);
-        [Finding::remark("moved", severity, text)].into_iter().chain(exposed).collect()
+        [Finding::remark(finding::Code::Moved, text).severity(severity)].into_iter().chain(exposed).collect()
     }
 
     /// What goes, and why something stays.
@@ -120,5 +120,5 @@ impl FormerHome {
 /// A former home in which something stays, and why.
 fn left_behind(home: &Namespace, why: &str) -> Finding {
     let text = format!("what this instance was granted in its former namespace {home} may still be held: {why}");
-    Finding::remark("not-taken-back", Severity::High, text).help("mend that and run again: it is found again")
+    Finding::remark(finding::Code::NotTakenBack, text).help("mend that and run again: it is found again")
 }

@@ -7,9 +7,8 @@ use futures_util::future::join_all;
 
 use super::{rights::Rights, take_over};
 use crate::{
-    cluster::{Cluster, too_old},
+    cluster::{ApiError, ApiErrorKind, Cluster},
     credential::{Review, unfit},
-    error::{Code, Failure},
     grant::{Authority, Grant, Place, Scope},
     inventory::Inventory,
     name::{ClusterRoleName, Namespace},
@@ -46,7 +45,7 @@ pub struct Sight {
     /// What the parent credential lacks to look for those.
     pub unsearched: Vec<Tuple>,
     /// Why no credential can be proved on this server, if that is so.
-    pub too_old: Option<Failure>,
+    pub too_old: Option<ApiError>,
 }
 
 impl Sight {
@@ -78,8 +77,8 @@ pub async fn look(
     identity: Option<Identity<'_>>,
     parent: Option<&Token>,
     proved: bool,
-    version: impl Future<Output = Result<String, Failure>>,
-) -> Result<Sight, Failure> {
+    version: impl Future<Output = Result<String, ApiError>>,
+) -> Result<Sight, ApiError> {
     let home = names.home();
     let wanted: BTreeSet<&Place> = grants.iter().map(|grant| &grant.place).collect();
     let scopes: BTreeSet<&Scope> = wanted.iter().map(|place| &place.scope).chain([&home.scope]).collect();
@@ -99,7 +98,7 @@ pub async fn look(
         let first = [accounts.as_ref().err(), secret.as_ref().err(), version.as_ref().err(), asked.as_ref()];
         let first = first.into_iter().flatten().chain(surroundings.failures());
         let places = places.iter().filter_map(|place| place.as_ref().err());
-        first.chain(places).find(|failure| failure.code == Code::Unauthorized).cloned()
+        first.chain(places).find(|error| error.is_unauthorized()).cloned()
     };
     if let Some(failure) = refused {
         return Err(failure);
@@ -181,10 +180,10 @@ pub async fn look(
 fn settle_secrets(
     names: &Names,
     observed: &mut Observed,
-    newest_secret: Result<Option<Seen>, Failure>,
-    earlier: Vec<(u32, Result<Option<Seen>, Failure>)>,
+    newest_secret: Result<Option<Seen>, ApiError>,
+    earlier: Vec<(u32, Result<Option<Seen>, ApiError>)>,
     denied: &mut Vec<Tuple>,
-) -> Result<Vec<(u32, Token)>, Failure> {
+) -> Result<Vec<(u32, Token)>, ApiError> {
     let newest = observed.newest();
     let mut tokens = Vec::new();
     let mut keep = |generation: u32, seen: Seen| {
@@ -209,14 +208,12 @@ fn settle_secrets(
 
 /// What the answer to the parent's own question means for the proof. Servers before 1.28 let only their administrators
 /// ask for what they do not have, so there a denial means the same as an absence. All else is for others to tell.
-fn too_old_for_proof(failure: Failure, version: Option<&str>) -> Option<Failure> {
-    match failure.code {
-        Code::TooOldServer => Some(failure),
-        Code::MissingPermission if version.is_some_and(is_before_self_subject_review) => {
-            let version = version.unwrap_or_default();
+fn too_old_for_proof(error: ApiError, version: Option<&str>) -> Option<ApiError> {
+    match (&error.kind, version) {
+        (ApiErrorKind::ReviewUnsupported(_), _) => Some(error),
+        (ApiErrorKind::Denied { .. }, Some(version)) if is_before_self_subject_review(version) => {
             let review = format!("SelfSubjectReview of authentication.k8s.io/v1 ({version})");
-            let object = failure.object.unwrap_or_default();
-            Some(too_old(&failure.doing, &review).on(object))
+            Some(ApiError::review_unsupported(&error.request.doing, &review, &error.request.server))
         }
         _ => None,
     }
@@ -231,13 +228,13 @@ pub(super) fn is_before_self_subject_review(version: &str) -> bool {
 
 /// The ServiceAccount, and those of the same instance in former homes.
 struct Accounts {
-    service_account: Result<Option<Live>, Failure>,
+    service_account: Result<Option<Live>, ApiError>,
     former_homes: Vec<Namespace>,
     unsearched: Vec<Tuple>,
 }
 
 impl Accounts {
-    async fn look(cluster: &Cluster<'_>, names: &Names, identity: Option<Identity<'_>>) -> Result<Self, Failure> {
+    async fn look(cluster: &Cluster<'_>, names: &Names, identity: Option<Identity<'_>>) -> Result<Self, ApiError> {
         let account = names.service_account();
         let namesakes = async {
             match identity {
@@ -248,7 +245,7 @@ impl Accounts {
         let (service_account, namesakes) = tokio::join!(cluster.get(&account), namesakes);
         let mut unsearched = Vec::new();
         let service_account = match service_account {
-            Err(failure) if failure.code != Code::MissingPermission => return Err(failure),
+            Err(error) if !error.is_denied() => return Err(error),
             service_account => service_account.map(|seen| seen.map(|seen| seen.live)),
         };
         let namesakes = tolerate(namesakes.map(Some), &mut unsearched)?.unwrap_or_default();
@@ -271,9 +268,9 @@ fn former_home(names: &Names, identity: Identity<'_>, object: &Reference, live: 
 
 /// What is around the places: namespaces, what the parent may do in each scope, and the ClusterRoles that others keep.
 struct Surroundings {
-    reviews: Vec<(Scope, Result<Review, Failure>)>,
-    namespaces: Vec<(Namespace, Result<Presence, Failure>)>,
-    cluster_roles: Vec<(ClusterRoleName, Result<Option<Seen>, Failure>)>,
+    reviews: Vec<(Scope, Result<Review, ApiError>)>,
+    namespaces: Vec<(Namespace, Result<Presence, ApiError>)>,
+    cluster_roles: Vec<(ClusterRoleName, Result<Option<Seen>, ApiError>)>,
 }
 
 impl Surroundings {
@@ -307,7 +304,7 @@ impl Surroundings {
         Self { reviews, namespaces, cluster_roles }
     }
 
-    fn failures(&self) -> impl Iterator<Item = &Failure> {
+    fn failures(&self) -> impl Iterator<Item = &ApiError> {
         let namespaces = self.namespaces.iter().filter_map(|(_, seen)| seen.as_ref().err());
         let reviews = self.reviews.iter().filter_map(|(_, review)| review.as_ref().err());
         namespaces.chain(reviews).chain(self.cluster_roles.iter().filter_map(|(_, seen)| seen.as_ref().err()))
@@ -319,12 +316,12 @@ impl Surroundings {
         self,
         observed: &mut Observed,
         rights: &mut Rights,
-        too_old: &mut Option<Failure>,
-    ) -> Result<Vec<Tuple>, Failure> {
+        too_old: &mut Option<ApiError>,
+    ) -> Result<Vec<Tuple>, ApiError> {
         for (scope, review) in self.reviews {
             let review = match review {
-                Err(failure) if failure.code == Code::TooOldServer => {
-                    too_old.get_or_insert(failure);
+                Err(error) if matches!(error.kind, ApiErrorKind::ReviewUnsupported(_)) => {
+                    too_old.get_or_insert(error);
                     Review::default()
                 }
                 other => allowed_to_ask(other)?,
@@ -354,7 +351,7 @@ async fn release(
     evident: bool,
     thinkable: bool,
     parent: Option<&Token>,
-) -> Result<Release, Failure> {
+) -> Result<Release, ApiError> {
     if !(evident || thinkable) || !original::can_be_release(names.instance()) {
         return Ok(Release::default());
     }
@@ -365,7 +362,7 @@ async fn release(
     let told = join_all(numbered.into_iter().map(|secret| cluster.revision(secret, parent))).await;
     let ours = match told.first() {
         Some(Ok(Some(newest))) => evident || newest.chart == original::CHART,
-        Some(Err(failure)) if failure.code != Code::MissingPermission => return Err(failure.clone()),
+        Some(Err(error)) if !error.is_denied() => return Err(error.clone()),
         _ => evident,
     };
     if !ours {
@@ -384,7 +381,7 @@ struct Release {
     exposes: bool,
 }
 
-async fn look_at(cluster: &Cluster<'_>, names: &Names, place: &Place) -> Result<(Place, Found), Failure> {
+async fn look_at(cluster: &Cluster<'_>, names: &Names, place: &Place) -> Result<(Place, Found), ApiError> {
     let (role, binding) = (names.role(&place.scope), names.binding(place));
     let role = async { if place.has_role() { cluster.get(&role).await } else { Ok(None) } };
     let (role, binding) = tokio::join!(role, cluster.get(&binding));
@@ -400,8 +397,8 @@ async fn secrets(
     names: &Names,
     newest: u32,
     earlier: &BTreeSet<u32>,
-    first: Result<Option<Seen>, Failure>,
-) -> (Result<Option<Seen>, Failure>, Vec<(u32, Result<Option<Seen>, Failure>)>) {
+    first: Result<Option<Seen>, ApiError>,
+) -> (Result<Option<Seen>, ApiError>, Vec<(u32, Result<Option<Seen>, ApiError>)>) {
     let numbers = earlier.iter().copied().chain([newest]).filter(|number| *number > 1);
     let found = numbers.map(async |number| (number, cluster.get(&names.secret(number)).await));
     let mut found = join_all(found).await;
@@ -412,18 +409,18 @@ async fn secrets(
 }
 
 /// Who may not ask what they may do is told by each denial.
-fn allowed_to_ask(review: Result<Review, Failure>) -> Result<Review, Failure> {
+fn allowed_to_ask(review: Result<Review, ApiError>) -> Result<Review, ApiError> {
     match review {
-        Err(failure) if failure.code == Code::MissingPermission => Ok(Review::default()),
+        Err(error) if error.is_denied() => Ok(Review::default()),
         other => other,
     }
 }
 
 /// Sets a denial aside and goes on.
-fn tolerate<T>(result: Result<Option<T>, Failure>, denied: &mut Vec<Tuple>) -> Result<Option<T>, Failure> {
+fn tolerate<T>(result: Result<Option<T>, ApiError>, denied: &mut Vec<Tuple>) -> Result<Option<T>, ApiError> {
     match result {
-        Err(mut failure) if failure.code == Code::MissingPermission => {
-            denied.append(&mut failure.missing);
+        Err(ApiError { kind: ApiErrorKind::Denied { mut missing, .. }, .. }) => {
+            denied.append(&mut missing);
             Ok(None)
         }
         other => other,

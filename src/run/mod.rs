@@ -28,13 +28,13 @@ use look::{Identity, Sight};
 use rustls::pki_types::ServerName;
 
 use crate::{
+    backoff::RetryContext,
     budget::Budget,
-    cluster::{Cluster, Line, Way},
+    cluster::{ApiError, Cluster, Line, Way},
     connection::{CaBundle, Login, Trust},
-    error::{Code, Failure},
-    finding::{Finding, Severity},
+    error::Failure,
+    finding::{self, Finding},
     object::INVENTORY,
-    patience::Patience,
     report::Report,
     request::Request,
 };
@@ -74,8 +74,8 @@ impl<'a> Run<'a> {
         self.server_version.get().map(String::as_str)
     }
 
-    fn patience(&self) -> Patience<'a> {
-        Patience { budget: self.budget.clone(), report: self.report }
+    fn retry_context(&self) -> RetryContext<'a> {
+        RetryContext { budget: self.budget.clone(), observer: self.report }
     }
 
     async fn connect(&self) -> Result<Cluster<'a>, Failure> {
@@ -90,25 +90,25 @@ impl<'a> Run<'a> {
         self.report.step("connect", &what, Some(started.elapsed()));
         if let Some(ca) = &cluster.verified_by {
             let text = "no CA is given: the server is verified by one of the system's, which goes into the artifact";
-            self.report.finding(Finding::remark("system-ca", Severity::Info, text));
+            self.report.finding(Finding::remark(finding::Code::SystemCa, text));
             let _ = self.verified_by.set(ca.clone());
         }
         Ok(cluster)
     }
 
     /// A connection to the very server and CA of the artifact.
-    async fn connect_as(&self, login: &Login) -> Result<Cluster<'a>, Failure> {
+    async fn connect_as(&self, login: &Login) -> Result<Cluster<'a>, ApiError> {
         let name = self.request.connection.tls_server_name.as_ref();
-        Cluster::connect(self.way(name), login, self.patience()).await
+        Cluster::connect(self.way(name), login, self.retry_context()).await
     }
 
     /// The same, for somebody who will log in later: a holder of the artifact, which cannot say another name for the
     /// server than its host. Where that does not do, it is said, and the name is used all the same.
-    async fn open_line(&self) -> Result<Line<'a>, Failure> {
-        let open = async |name| Line::open(self.way(name), self.patience()).await;
+    async fn open_line(&self) -> Result<Line<'a>, ApiError> {
+        let open = async |name| Line::open(self.way(name), self.retry_context()).await;
         let Some(name) = &self.request.connection.tls_server_name else { return open(None).await };
         match open(None).await {
-            Err(failure) if matches!(failure.code, Code::Tls | Code::TlsUnknownIssuer) => {
+            Err(error) if error.is_tls() => {
                 if !self.said.replace(true) {
                     let name = name.to_str();
                     let text = format!(
@@ -116,7 +116,7 @@ impl<'a> Run<'a> {
                          say that: whoever uses it has to be told"
                     );
                     let help = format!("kubectl --tls-server-name {name}, or a server URL that the certificate is for");
-                    self.report.finding(Finding::remark("tls-server-name", Severity::High, text).help(help));
+                    self.report.finding(Finding::remark(finding::Code::TlsServerName, text).help(help));
                 }
                 open(Some(name)).await
             }
@@ -147,13 +147,16 @@ impl<'a> Run<'a> {
                 match anonymous.await {
                     Ok(Some(version)) => return Ok(version),
                     Ok(None) => {}
-                    Err(failure) => drop(refused.set(failure)),
+                    Err(error) => drop(refused.set(error)),
                 }
             }
             cluster.version().await
         };
         let sight = self.look(cluster, true, version).await?;
-        refused.into_inner().map_or(Ok(sight), Err)
+        match refused.into_inner() {
+            Some(error) => Err(error.into()),
+            None => Ok(sight),
+        }
     }
 
     /// Looks at what is there, and where something is to be `proved`, whether the server can be asked for that.
@@ -161,7 +164,7 @@ impl<'a> Run<'a> {
         &self,
         cluster: &Cluster<'_>,
         proved: bool,
-        version: impl Future<Output = Result<String, Failure>>,
+        version: impl Future<Output = Result<String, ApiError>>,
     ) -> Result<Sight, Failure> {
         let started = Instant::now();
         let _waiting = self.report.waiting("looking at what is there");
@@ -179,7 +182,7 @@ impl<'a> Run<'a> {
             let text =
                 format!("the annotation {INVENTORY} of the ServiceAccount cannot be read: not every place is known");
             self.report.finding(
-                Finding::remark("inventory-unreadable", Severity::High, text)
+                Finding::remark(finding::Code::InventoryUnreadable, text)
                     .help("look for objects of this instance elsewhere, or decommission with the right to list"),
             );
         }

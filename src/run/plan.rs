@@ -12,7 +12,7 @@ use super::{
     rights::with_ways_out,
 };
 use crate::{
-    cluster::Cluster,
+    cluster::{ApiErrorKind, Cluster},
     desired::Desired,
     error::{Code, Failure},
     finding::Severity,
@@ -131,9 +131,11 @@ pub async fn tried<'a>(
                 Err(disowned("trying to apply", trial.manifest, &outcome))
             }
             Ok(outcome) => Ok((trial, outcome)),
-            Err(failure) => Err(match trial.place {
-                Some(place) => with_ways_out(run.request, sight, &[place], failure),
-                None => failure,
+            Err(error) => Err(match (trial.place, &error.kind) {
+                (Some(place), ApiErrorKind::NotGrantable(_)) => {
+                    with_ways_out(run.request, sight, &[place], error.into())
+                }
+                _ => error.into(),
             }),
         }));
     Failure::all(outcomes.await)

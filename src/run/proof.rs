@@ -10,17 +10,19 @@ use futures_util::future::join_all;
 
 use super::Run;
 use crate::{
-    cluster::{Cluster, summary},
+    cluster::{ApiError, ApiErrorKind, Cluster},
     credential::{Expected, Proof, Questions, Verdict, check_identity},
     defaults::{Defaults, Excess},
+    denial::summary,
     error::{Code, Failure},
-    finding::{Finding, Severity},
+    finding::{self, Finding, Severity},
     grant::Scope,
     rbac::{Atom, Coverage, Tuple},
     report::Report,
 };
 
-const DOING: &str = "proving the credential";
+/// The operation that a proof is reported as.
+pub const DOING: &str = "proving the credential";
 /// How long a grant may take to reach the server that is asked: milliseconds on one API server, a few seconds behind
 /// a load balancer under stress.
 const PROPAGATION: Duration = Duration::from_secs(5);
@@ -29,6 +31,67 @@ const SINGLE_QUESTIONS: usize = 50;
 
 /// Everything: what only an authorizer that allows all would allow to whoever has no such Role.
 pub const EVERYTHING: Atom<'static> = Atom::new("*", "*", "*");
+
+/// Why a credential is not proved.
+#[derive(Debug)]
+pub enum ProofError {
+    /// The server answers the token with 401.
+    Unauthorized,
+    /// The server does not confirm these permissions.
+    NotConfirmed(Vec<Tuple>),
+    /// The server denies the reviews that every authenticated user may create.
+    MayNotAsk,
+    /// The server does not serve a review that the proof requires.
+    ReviewUnsupported(ApiError),
+    /// Anything else.
+    Other(Failure),
+}
+
+impl ProofError {
+    /// Whether the API server may merely not have observed the token or the binding yet.
+    const fn may_be_propagation(&self) -> bool {
+        matches!(self, Self::Unauthorized | Self::NotConfirmed(_))
+    }
+}
+
+impl From<ApiError> for ProofError {
+    fn from(error: ApiError) -> Self {
+        match &error.kind {
+            ApiErrorKind::Denied { .. } => Self::MayNotAsk, // of the new credential, not of the parent
+            ApiErrorKind::ReviewUnsupported(_) => Self::ReviewUnsupported(error),
+            _ if error.is_unauthorized() => Self::Unauthorized,
+            _ => Self::Other(error.into()),
+        }
+    }
+}
+
+impl From<Failure> for ProofError {
+    fn from(failure: Failure) -> Self {
+        Self::Other(failure)
+    }
+}
+
+impl From<ProofError> for Failure {
+    fn from(error: ProofError) -> Self {
+        match error {
+            ProofError::Unauthorized => {
+                let cause =
+                    "401: the server of the artifact does not know the token that its own cluster has just made";
+                Self::new(Code::AnotherCluster, DOING, cause)
+            }
+            ProofError::NotConfirmed(missing) => {
+                let cause = format!("the server does not confirm that it may {}", summary(&missing));
+                Self::new(Code::RulesNotAllowed, DOING, cause)
+            }
+            ProofError::MayNotAsk => {
+                let cause = "the server does not let the token ask what it may do, as every authenticated user may";
+                Self::new(Code::RulesNotAllowed, DOING, cause)
+            }
+            ProofError::ReviewUnsupported(error) => error.into(),
+            ProofError::Other(failure) => failure,
+        }
+    }
+}
 
 /// What the credential is said to be.
 pub struct Claim<'a> {
@@ -53,7 +116,7 @@ pub struct Taken<'a> {
 ///
 /// # Errors
 /// What could not be proved.
-pub async fn prove_wanted(run: &Run<'_>, holder: &Cluster<'_>, claim: &Claim<'_>) -> Result<(), Failure> {
+pub async fn prove_wanted(run: &Run<'_>, holder: &Cluster<'_>, claim: &Claim<'_>) -> Result<(), ProofError> {
     let started = Instant::now();
     let proof = ask_until(run, holder, claim, &BTreeSet::new(), |_| true).await?;
     let name = claim.expected.service_account;
@@ -74,7 +137,7 @@ pub async fn prove(
     holder: &Cluster<'_>,
     claim: &Claim<'_>,
     taken: &Taken<'_>,
-) -> Result<bool, Failure> {
+) -> Result<bool, ProofError> {
     let started = Instant::now();
     let lingers = |tuple: &Tuple| taken.narrowed.covers(tuple.atom()) && !taken.kept.covers(tuple.atom());
     let defaults = Defaults::of(run.server_version());
@@ -118,7 +181,7 @@ pub fn tell_excess(report: &Report, proof: &Proof, excess: &Excess) {
             [] => "look for bindings of this ServiceAccount or of the groups of all ServiceAccounts".to_owned(),
             altered => format!("a default of the server was altered: {}", altered.join("; ")),
         };
-        report.finding(Finding::remark("excess", Severity::High, text).help(help));
+        report.finding(Finding::remark(finding::Code::Excess, text).help(help));
     }
     if !excess.perhaps.is_empty() {
         let text = format!(
@@ -127,7 +190,7 @@ pub fn tell_excess(report: &Report, proof: &Proof, excess: &Excess) {
             summary(&excess.perhaps)
         );
         let help = "a parent credential that may list clusterrolebindings and get clusterroles tells them apart";
-        report.finding(Finding::remark("excess", Severity::Low, text).help(help));
+        report.finding(Finding::remark(finding::Code::Excess, text).severity(Severity::Low).help(help));
     }
 }
 
@@ -136,7 +199,7 @@ pub fn unlimited(whom: &str) -> Finding {
     let text = format!(
         "an authorizer of the API server other than RBAC allows {whom} everything: no Role limits anything there"
     );
-    Finding::remark("unlimited", Severity::High, text).help(
+    Finding::remark(finding::Code::Unlimited, text).help(
         "look at --authorization-mode and --authorization-config of kube-apiserver, and at the policy of its webhook",
     )
 }
@@ -148,7 +211,7 @@ async fn ask_until(
     claim: &Claim<'_>,
     cleared: &BTreeSet<&Scope>,
     enough: impl Fn(&Proof) -> bool,
-) -> Result<Proof, Failure> {
+) -> Result<Proof, ProofError> {
     let started = Instant::now();
     let _waiting = run.report.waiting("proving the credential");
     let questions = Questions::new(&claim.granted);
@@ -162,7 +225,7 @@ async fn ask_until(
         let late = started.elapsed() >= limit;
         match attempt(holder, &questions, claim, &scopes).await {
             Ok(proof) if late || enough(&proof) => return Ok(proof),
-            Err(failure) if late || !passing(&failure) => return Err(explained(failure)),
+            Err(error) if late || !error.may_be_propagation() => return Err(error),
             Ok(_) | Err(_) => {}
         }
         tokio::time::sleep(run.budget.at_most(pause)).await;
@@ -178,15 +241,9 @@ pub async fn prove_at_once(
     holder: &Cluster<'_>,
     claim: &Claim<'_>,
     scopes: &BTreeSet<Option<&str>>,
-) -> Result<Proof, Failure> {
+) -> Result<Proof, ProofError> {
     let questions = Questions::new(&claim.granted);
-    attempt(holder, &questions, claim, scopes).await.map_err(|failure| match failure.code {
-        Code::Unauthorized => {
-            let cause = "401: the server does not take it: it was taken back, it has ended, or it is another cluster's";
-            Failure::new(Code::TokenRefused, DOING, cause)
-        }
-        _ => explained(failure),
-    })
+    attempt(holder, &questions, claim, scopes).await
 }
 
 async fn attempt(
@@ -194,11 +251,11 @@ async fn attempt(
     questions: &Questions<'_>,
     claim: &Claim<'_>,
     scopes: &BTreeSet<Option<&str>>,
-) -> Result<Proof, Failure> {
+) -> Result<Proof, ProofError> {
     let home = claim.expected.namespace;
     let ask = async |example: Option<Atom<'_>>| match example {
         Some(atom) => cluster.allowed(atom).await.map(Some),
-        None => Ok(None),
+        None => Ok::<_, ApiError>(None),
     };
     let (allowed, denied) = (questions.allowed_example(home), questions.denied_example(home));
     let (identity, reviews, allowed_answer, denied_answer) = tokio::join!(
@@ -209,7 +266,7 @@ async fn attempt(
     );
     let identity = identity?;
     check_identity(&identity, &claim.expected)?;
-    let reviews = Failure::all(reviews)?;
+    let reviews: Vec<_> = reviews.into_iter().collect::<Result<_, ApiError>>()?;
     let complete = reviews.iter().all(|(_, review)| review.complete);
 
     let mut judgement = questions.judge(&reviews);
@@ -222,7 +279,8 @@ async fn attempt(
         let mut unknown = std::mem::take(&mut judgement.uncovered);
         let rest = unknown.split_off(unknown.len().min(SINGLE_QUESTIONS));
         let answers = join_all(unknown.iter().map(|atom| cluster.allowed(*atom))).await;
-        for (atom, verdict) in unknown.into_iter().zip(Failure::all(answers)?) {
+        let verdicts: Vec<Verdict> = answers.into_iter().collect::<Result<_, _>>()?;
+        for (atom, verdict) in unknown.into_iter().zip(verdicts) {
             if !verdict.allowed {
                 judgement.uncovered.push(atom);
             }
@@ -235,8 +293,7 @@ async fn attempt(
         let mut missing: Vec<Tuple> = judgement.uncovered.iter().map(Atom::tuple).collect();
         missing.sort();
         missing.dedup();
-        let cause = format!("the server does not confirm that it may {}", summary(&missing));
-        return Err(Failure::new(Code::RulesNotAllowed, DOING, cause));
+        return Err(ProofError::NotConfirmed(missing));
     }
     // Not being on a list that is only a lower bound is no denial: then only what was asked for counts.
     let answers = || asked.iter().filter_map(|(atom, answer)| Some((*atom, answer.as_ref()?)));
@@ -258,24 +315,4 @@ async fn attempt(
         unlimited,
         complete,
     })
-}
-
-/// True for what a moment may mend: the API server's caches have not heard of the token or the binding yet.
-const fn passing(failure: &Failure) -> bool {
-    matches!(failure.code, Code::Unauthorized | Code::RulesNotAllowed)
-}
-
-fn explained(failure: Failure) -> Failure {
-    match failure.code {
-        Code::Unauthorized => {
-            let cause = "401: the server of the artifact does not know the token that its own cluster has just made";
-            Failure::new(Code::AnotherCluster, DOING, cause)
-        }
-        // The denial is the new credential's, not the parent's.
-        Code::MissingPermission => {
-            let cause = "the server does not let the token ask what it may do, as every authenticated user may";
-            Failure::new(Code::RulesNotAllowed, DOING, cause)
-        }
-        _ => failure,
-    }
 }

@@ -13,17 +13,17 @@ use super::{
     copies::rights_elsewhere,
     former,
     look::Sight,
-    proof::{self, Claim, Taken},
+    proof::{self, Claim, ProofError, Taken},
     take_over,
 };
 use crate::{
     artifact::Artifact,
-    cluster::Cluster,
+    cluster::{ApiError, ApiErrorKind, Cluster},
     connection::CaBundle,
     credential::{Expected, Unfit, check_claims, signing_key},
     desired::Desired,
     error::{Code, Exit, Failure},
-    finding::{Finding, Severity},
+    finding::{self, Finding},
     object::{Kind, Live},
     observed::Observed,
     plan::{Action, Plan, all_atoms, granted_rules, held_at, leftovers},
@@ -31,7 +31,8 @@ use crate::{
     rbac::{Coverage, Tuple},
     report::TokenFacts,
     secret::Token,
-    transport::{self, Trouble},
+    transport,
+    transport_error::TransportError,
 };
 
 /// Makes the credential, proves it, and hands it out: to the platform, then to `deliver`.
@@ -43,17 +44,41 @@ pub async fn provision(run: &Run<'_>, deliver: impl FnOnce(&Artifact) -> Result<
     let tried = Tried::default();
     let result = establish(run, &cluster, &tried, deliver).await;
     match (result, tried.account.get()) {
-        (Err(failure), Some(uid)) if failure.code.exit() == Exit::Unproved => {
+        (Err(Unmade { failure, token_refused }), Some(uid)) if failure.code.exit() == Exit::Unproved => {
             let token = tried.token.take();
             match overtaken(run, &cluster, uid, &failure).await {
                 Some(conflict) => Err(conflict),
-                None if failure.code == Code::AnotherCluster => {
-                    Err(unaccepted(run, &cluster, uid, token.as_ref(), failure).await)
-                }
+                None if token_refused => Err(unaccepted(run, &cluster, uid, token.as_ref(), failure).await),
                 None => Err(failure),
             }
         }
-        (result, _) => result,
+        (result, _) => result.map_err(|unmade| unmade.failure),
+    }
+}
+
+/// The failure of making or proving a credential.
+struct Unmade {
+    failure: Failure,
+    /// Whether the server answers the new token with 401.
+    token_refused: bool,
+}
+
+impl From<Failure> for Unmade {
+    fn from(failure: Failure) -> Self {
+        Self { failure, token_refused: false }
+    }
+}
+
+impl From<ApiError> for Unmade {
+    fn from(error: ApiError) -> Self {
+        Failure::from(error).into()
+    }
+}
+
+impl From<ProofError> for Unmade {
+    fn from(error: ProofError) -> Self {
+        let token_refused = matches!(error, ProofError::Unauthorized);
+        Self { failure: error.into(), token_refused }
     }
 }
 
@@ -119,13 +144,14 @@ async fn unaccepted(
 
 /// Whether a new connection reaches the cluster of this ServiceAccount; none when it cannot tell.
 async fn reaches_account(run: &Run<'_>, uid: &str) -> Option<bool> {
-    let asked = async {
+    let asked: Result<_, ApiError> = async {
         let cluster = run.connect_as(&run.request.connection.login).await?;
         cluster.get(&run.request.names.service_account()).await
-    };
-    match asked.await {
+    }
+    .await;
+    match asked {
         Ok(seen) => Some(seen.is_some_and(|seen| seen.live.uid == uid)),
-        Err(failure) => (failure.code == Code::Unauthorized).then_some(false),
+        Err(error) => error.is_unauthorized().then_some(false),
     }
 }
 
@@ -135,11 +161,11 @@ async fn establish(
     cluster: &Cluster<'_>,
     tried: &Tried,
     deliver: impl FnOnce(&Artifact) -> Result<(), Failure>,
-) -> Result<(), Failure> {
+) -> Result<(), Unmade> {
     let mut sight = run.survey(cluster).await?;
     let was_here = sight.observed.is_anything_there() || !sight.former_homes.is_empty();
     let made = match make(run, cluster, tried, &mut sight).await {
-        Err(failure) if failure.code == Code::AnotherCluster && is_dead(run, &sight).await => {
+        Err(Unmade { token_refused: true, .. }) if is_dead(run, &sight).await => {
             sight = run.look(cluster, false, cluster.version()).await?;
             let (field, why) = ("/data/token", "the server does not accept the token in it".to_owned());
             sight.observed.unfit.get_or_insert(Unfit { field, why });
@@ -166,7 +192,7 @@ async fn establish(
             run.report.finding(remark);
         }
     }
-    former::clear(run, cluster, &sight).await
+    Ok(former::clear(run, cluster, &sight).await?)
 }
 
 /// Whether the token of a Secret that was there before is dead: the server does not accept it, and is that of our
@@ -188,7 +214,7 @@ struct Made {
     /// Proved.
     token: Token,
     /// An open connection to the platform.
-    dialled: Option<Result<transport::Http, Trouble>>,
+    dialled: Option<Result<transport::Http, TransportError>>,
     /// What was done, but for what goes at the end.
     plan: Plan,
     /// Whether the token may do more in some namespace than is granted there.
@@ -196,11 +222,11 @@ struct Made {
 }
 
 /// Makes the credential and proves it.
-async fn make(run: &Run<'_>, cluster: &Cluster<'_>, tried: &Tried, sight: &mut Sight) -> Result<Made, Failure> {
+async fn make(run: &Run<'_>, cluster: &Cluster<'_>, tried: &Tried, sight: &mut Sight) -> Result<Made, Unmade> {
     let request = run.request;
     let (desired, mut plan) = compare(request, sight);
     if let Some(failure) = refusal(request, sight, &desired, &plan) {
-        return Err(failure);
+        return Err(failure.into());
     }
     for remark in remarks(request, sight, &desired, &plan) {
         run.report.finding_once(remark); // this may be the second attempt
@@ -220,7 +246,7 @@ async fn make(run: &Run<'_>, cluster: &Cluster<'_>, tried: &Tried, sight: &mut S
             run.report.permissions(std::mem::take(&mut permissions));
         }
         let (token, secret) = token(run, cluster, sight, &desired).await?;
-        Ok((widened, token, secret))
+        Ok::<_, Failure>((widened, token, secret))
     };
     // Connecting as the new credential takes as long as two of these requests, and needs no token yet.
     let (made, line) = tokio::join!(making, run.open_line());
@@ -257,7 +283,7 @@ async fn make(run: &Run<'_>, cluster: &Cluster<'_>, tried: &Tried, sight: &mut S
         } else {
             proof::prove(run, cluster, &holder, &claim, &lost).await?
         };
-        Ok::<_, Failure>((holder, exceeds))
+        Ok::<_, Unmade>((holder, exceeds))
     };
     let (proved, dialled) = tokio::join!(proving, dial(run));
     let (holder, mut exceeds) = proved?;
@@ -311,7 +337,7 @@ async fn delete_secret(
     let Some(planned) = plan.change(&run.request.names.secret(number)) else { return Ok(()) };
     let started = Instant::now();
     match cluster.delete(&planned.reference, live).await {
-        Err(failure) if failure.code != Code::BeingDeleted => return Err(failure),
+        Err(error) if !matches!(error.kind, ApiErrorKind::HeldByFinalizers(_)) => return Err(error.into()),
         _ => {} // one that finalizers hold has a dead token all the same
     }
     run.report.wrote(planned.action, &planned.reference);
@@ -344,7 +370,7 @@ pub(super) fn short(token: &Token) -> String {
 }
 
 /// Opens the connection that will be needed. What is wrong with it is told when it is.
-async fn dial(run: &Run<'_>) -> Option<Result<transport::Http, Trouble>> {
+async fn dial(run: &Run<'_>) -> Option<Result<transport::Http, TransportError>> {
     Some(publish::dial(run.request.platform.as_ref()?, &run.budget).await)
 }
 
@@ -357,13 +383,13 @@ fn cluster_changed(run: &Run<'_>) -> Finding {
     );
     let help =
         format!("decommission it there by hand: k8s-token decommission --name {name}, with that cluster's login");
-    Finding::remark("cluster-changed", Severity::Medium, text).help(help)
+    Finding::remark(finding::Code::ClusterChanged, text).help(help)
 }
 
 /// True when the platform had something published by an earlier deployment.
 async fn hand_over(
     run: &Run<'_>,
-    dialled: Option<Result<transport::Http, Trouble>>,
+    dialled: Option<Result<transport::Http, TransportError>>,
     artifact: &Artifact,
 ) -> Result<bool, Failure> {
     let Some(platform) = &run.request.platform else { return Ok(false) };
@@ -372,7 +398,7 @@ async fn hand_over(
     let _waiting = run.report.waiting("publishing the artifact");
     let title = format!("Kubernetes token {} for namespace {}", run.request.name, run.request.namespace);
     let publishing = async {
-        Publisher::connect(platform, run.patience().within(publish::TIME), dialled)
+        Publisher::connect(platform, run.retry_context().within(publish::TIME), dialled)
             .await?
             .publish(&title, artifact)
             .await

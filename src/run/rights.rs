@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 
 use super::look::Sight;
 use crate::{
-    cluster::{denied, needed, not_grantable},
     credential::Review,
+    denial::{denied, needed, not_grantable},
     desired::Desired,
-    error::{Code, Failure},
+    error::Failure,
     grant::{Authority, Place, Scope},
     name::Namespace,
     object::{Kind, Reference},
@@ -97,12 +97,10 @@ pub fn lacking(request: &Request, sight: &Sight, desired: &Desired, plan: &Plan)
     }
 }
 
-/// Says what else can be done when these places may not be granted.
+/// The failure of grants that the escalation check refuses at these places, with the other ways out.
 #[must_use]
 pub fn with_ways_out(request: &Request, sight: &Sight, places: &[&Place], failure: Failure) -> Failure {
-    if failure.code != Code::Escalation {
-        failure
-    } else if places.iter().any(|place| only_shrinks(request, sight, place)) {
+    if places.iter().any(|place| only_shrinks(request, sight, place)) {
         failure.next(WAYS_TO_SHRINK)
     } else if places.iter().any(|place| place.authority.cluster_role().is_some()) {
         failure.next(WAYS_TO_BIND)

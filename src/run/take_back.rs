@@ -10,11 +10,12 @@ use futures_util::future::join_all;
 
 use super::{Run, compare::gone, copies, former, look::Sight, rights, take_over};
 use crate::{
-    cluster::{Cluster, denied, needed, summary},
+    cluster::{ApiError, ApiErrorKind, Cluster, authorizer_says},
     connection::Login,
     credential::is_of,
+    denial::{denied, needed, summary},
     error::{Code, Failure},
-    finding::{Finding, Severity},
+    finding::{self, Finding, Severity},
     name::Namespace,
     names::Names,
     object::{Kind, Live, Owner, Reference},
@@ -45,7 +46,7 @@ pub async fn decommission(run: &Run<'_>) -> Result<bool, Failure> {
     match (cluster, platform) {
         (Err(failure), Err(other)) => {
             let text = format!("the platform's record is not deleted either: {}", other.cause);
-            run.report.finding(Finding::remark("platform-record", Severity::High, text));
+            run.report.finding(Finding::remark(finding::Code::PlatformRecord, text));
             Err(failure)
         }
         (Err(failure), Ok(_)) => Err(failure),
@@ -63,7 +64,7 @@ async fn platform_side(run: &Run<'_>) -> Result<bool, Failure> {
     let Some(platform) = &run.request.platform else { return Ok(false) };
     platform.clear_text().into_iter().for_each(|finding| run.report.finding(finding));
     let started = Instant::now();
-    let publisher = Publisher::connect(platform, run.patience().within(publish::TIME), None).await?;
+    let publisher = Publisher::connect(platform, run.retry_context().within(publish::TIME), None).await?;
     let found = publisher.retract().await?;
     let what = if found { "record deleted" } else { "no record left" };
     run.report.step("platform", &format!("{what} at {}", platform.address()), Some(started.elapsed()));
@@ -86,7 +87,7 @@ async fn cluster_side(run: &Run<'_>) -> Result<bool, Failure> {
             "not searched for what the ServiceAccount may have forgotten: the parent credential lacks {}",
             summary(&unsearched)
         );
-        run.report.finding(Finding::remark("not-searched", Severity::Info, text));
+        run.report.finding(Finding::remark(finding::Code::NotSearched, text));
     }
     for remark in gone(&sight.observed, |_| true).chain(take_over::exposure(request, &request.names, &sight)) {
         run.report.finding(remark);
@@ -97,7 +98,8 @@ async fn cluster_side(run: &Run<'_>) -> Result<bool, Failure> {
         }
     }
 
-    let mut outcome = Outcome { failed: swept.failed.clone().or(unseen), ..Outcome::default() };
+    let failed = swept.failed.clone().map(Failure::from).or(unseen);
+    let mut outcome = Outcome { failed, ..Outcome::default() };
     let known = former.iter().map(|home| &home.sight).chain([&sight]).all(|sight| sight.inventory_is_whole);
     if !(swept.unsearched.is_empty() || known) {
         outcome.missing.extend(swept.unsearched.iter().cloned()); // nothing else finds what it does not say
@@ -109,7 +111,7 @@ async fn cluster_side(run: &Run<'_>) -> Result<bool, Failure> {
         let mut left = Left::of(names, sight, &swept.found);
         for (object, whose) in std::mem::take(&mut left.foreign) {
             let text = format!("{object} is left alone: {whose}");
-            run.report.finding(Finding::remark("foreign-object", Severity::Info, text));
+            run.report.finding(Finding::remark(finding::Code::ForeignObject, text).severity(Severity::Info));
         }
         outcome.missing.append(&mut left.unseen);
         outcome.missing.extend(sight.revisions_denied.iter().cloned());
@@ -147,7 +149,7 @@ fn nothing_found(request: &Request, sight: &Sight) -> Finding {
         request.name,
         connection.server.as_str()
     );
-    Finding::remark("nothing-found", Severity::Medium, text)
+    Finding::remark(finding::Code::NothingFound, text)
         .help("if it was not decommissioned before, check the name, the namespace and the cluster")
 }
 
@@ -195,7 +197,7 @@ impl Outcome {
         let findings = self.held.iter().map(|failure| {
             let object = failure.object.as_deref().unwrap_or_default();
             let text = format!("{object}: {}", failure.cause);
-            Finding::remark(failure.code.as_str(), Severity::High, text)
+            Finding::remark(finding::Code::BeingDeleted, text)
         });
         let findings = findings.collect();
         match self.held.into_iter().next() {
@@ -224,7 +226,7 @@ pub async fn clear(run: &Run<'_>, cluster: &Cluster<'_>, left: &Left, outcome: &
         let answers = join_all(objects.map(async |(object, live)| {
             let started = Instant::now();
             let answer = cluster.delete(object, live).await;
-            if answer.as_ref().err().is_none_or(|failure| failure.code == Code::BeingDeleted) {
+            if answer.as_ref().err().is_none_or(is_held) {
                 // Asking again for what was asked for already is no change.
                 if live.deleting.is_none() {
                     run.report.wrote(Action::Delete, object);
@@ -236,27 +238,33 @@ pub async fn clear(run: &Run<'_>, cluster: &Cluster<'_>, left: &Left, outcome: &
         for (object, answer) in answers.await {
             match answer {
                 Ok(()) => outcome.deleted.push(object),
-                Err(failure) if left.copies.contains_key(&object) && is_kept_by_others(&failure) => {
-                    outcome.copies_left.push((object, failure.cause));
+                Err(error) if left.copies.contains_key(&object) && is_kept_by_others(&error) => {
+                    outcome.copies_left.push((object, Failure::from(error).cause));
                 }
-                Err(failure) if failure.code == Code::BeingDeleted => {
+                Err(error) if is_held(&error) => {
                     outcome.deleted.push(object);
-                    outcome.held.push(failure);
+                    outcome.held.push(error.into());
                 }
-                Err(mut failure) if failure.code == Code::MissingPermission => {
-                    outcome.missing.append(&mut failure.missing);
-                    outcome.reasons.extend(failure.findings.into_iter().filter_map(|finding| finding.help));
+                Err(ApiError { kind: ApiErrorKind::Denied { mut missing, reason }, .. }) => {
+                    outcome.missing.append(&mut missing);
+                    if !reason.is_empty() {
+                        outcome.reasons.insert(authorizer_says(&reason));
+                    }
                 }
-                Err(failure) => drop(outcome.failed.get_or_insert(failure)),
+                Err(error) => drop(outcome.failed.get_or_insert(error.into())),
             }
         }
     }
 }
 
 /// True where the copy of an object stays because others want it to: it is theirs to delete.
-const fn is_kept_by_others(failure: &Failure) -> bool {
-    use Code::{BeingDeleted, Conflict, MissingPermission, Refused};
-    matches!(failure.code, BeingDeleted | Conflict | MissingPermission | Refused)
+const fn is_kept_by_others(error: &ApiError) -> bool {
+    is_held(error) || error.is_conflict() || error.is_denied() || error.is_refused()
+}
+
+/// Whether finalizers delay a deletion.
+const fn is_held(error: &ApiError) -> bool {
+    matches!(error.kind, ApiErrorKind::HeldByFinalizers(_))
 }
 
 /// Proves that the tokens of an instance are dead, as far as their Secrets are deleted now. A token of somebody else that
@@ -285,19 +293,19 @@ struct Swept {
     /// What the parent lacks to search everywhere.
     unsearched: Vec<Tuple>,
     /// Why else a search failed: what is known goes all the same.
-    failed: Option<Failure>,
+    failed: Option<ApiError>,
 }
 
 impl Swept {
     /// Takes an answer; true when it was a denial.
-    fn take(&mut self, answer: Result<Vec<(Reference, Live)>, Failure>) -> bool {
+    fn take(&mut self, answer: Result<Vec<(Reference, Live)>, ApiError>) -> bool {
         match answer {
             Ok(found) => self.found.extend(found),
-            Err(mut failure) if failure.code == Code::MissingPermission => {
-                self.unsearched.append(&mut failure.missing);
+            Err(ApiError { kind: ApiErrorKind::Denied { mut missing, .. }, .. }) => {
+                self.unsearched.append(&mut missing);
                 return true;
             }
-            Err(failure) => drop(self.failed.get_or_insert(failure)),
+            Err(error) => drop(self.failed.get_or_insert(error)),
         }
         false
     }
@@ -404,17 +412,17 @@ async fn prove_dead(run: &Run<'_>, token: &Token) -> Result<(), Failure> {
     loop {
         // An old server, or a gateway, may not know the question: then any other tells a dead token by 401.
         let answer = match cluster.identity().await {
-            Err(failure) if matches!(failure.code, Code::TooOldServer | Code::MissingPermission) => {
+            Err(error) if error.is_denied() || matches!(error.kind, ApiErrorKind::ReviewUnsupported(_)) => {
                 cluster.version().await.map(drop)
             }
             answer => answer.map(drop),
         };
         accepted |= answer.is_ok();
         match answer {
-            Err(failure) if failure.code == Code::Unauthorized => break,
+            Err(error) if error.is_unauthorized() => break,
             // The last question may be cut short by the end of the run.
-            Err(failure) if failure.code != Code::Timeout || !accepted || started.elapsed() < limit => {
-                return Err(failure);
+            Err(error) if !error.is_timeout() || !accepted || started.elapsed() < limit => {
+                return Err(error.into());
             }
             Ok(()) | Err(_) if started.elapsed() >= limit => {
                 let cause = format!("the server still accepts it after {} s", started.elapsed().as_secs());

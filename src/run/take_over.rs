@@ -8,7 +8,7 @@ use super::{Run, compare::lacks, look::Sight, rights};
 use crate::{
     cluster::Cluster,
     error::Failure,
-    finding::{Finding, Severity},
+    finding::{self, Finding},
     name::Namespace,
     names::Names,
     object::{Live, Owner, Reference},
@@ -66,9 +66,7 @@ pub fn remarks(take_over: &TakeOver, request: &Request, observed: &Observed) -> 
              token included",
             request.name
         );
-        remarks.push(
-            Finding::remark("adopt", Severity::Medium, text).help("Helm knows nothing of the instance after that"),
-        );
+        remarks.push(Finding::remark(finding::Code::Adopt, text).help("Helm knows nothing of the instance after that"));
     }
     remarks.extend(exposed(take_over, &request.namespace, observed));
     remarks.extend(take_over.stuck.as_deref().map(|why| release_left(request, why)));
@@ -99,7 +97,7 @@ fn exposed(take_over: &TakeOver, home: &Namespace, observed: &Observed) -> Optio
         Some(_) => "make a new credential for the connection, and have the old one refused by the cluster",
         None => "have each credential that the connection had before refused by the cluster, if that is not done",
     };
-    Some(Finding::remark("parent-exposed", Severity::High, text).help(help))
+    Some(Finding::remark(finding::Code::ParentExposed, text).help(help))
 }
 
 /// Secrets of the release that stay, and why.
@@ -109,7 +107,7 @@ pub fn release_left(request: &Request, why: &str) -> Finding {
         "the Secrets in which Helm keeps the release {} of namespace {} cannot all be deleted: {why}",
         request.name, request.namespace
     );
-    Finding::remark("release-left", Severity::High, text)
+    Finding::remark(finding::Code::ReleaseLeft, text)
         .help("mend that and run again: the release is remembered until its Secrets are gone")
 }
 
@@ -142,7 +140,7 @@ pub async fn take_fields(run: &Run<'_>, cluster: &Cluster<'_>, observed: &mut Ob
         let fields = original::handed_over(&live.managed_fields)?;
         Some(async move {
             *live = cluster.hand_over(&object, live, fields).await?;
-            Ok(())
+            Ok::<_, Failure>(())
         })
     });
     Failure::all(join_all(taken).await).map(drop)

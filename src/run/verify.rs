@@ -4,22 +4,22 @@ use std::{collections::BTreeSet, time::Instant};
 
 use super::{
     look::is_before_self_subject_review,
-    proof::{self, Claim},
+    proof::{self, Claim, ProofError},
     provision::short,
 };
 use crate::{
-    cluster::{Cluster, Way, too_old},
+    backoff::RetryContext,
+    cluster::{ApiError, ApiErrorKind, Cluster, Way},
     connection::Trust,
     credential::{Claimed, Expected, claimed},
     defaults::Defaults,
     error::{Code, Failure},
-    finding::{Finding, Severity},
+    finding::{self, Finding},
     grant::{Grant, Scope},
     name::{InstanceName, Namespace},
     names::Names,
-    patience::Patience,
     plan::all_atoms,
-    report::TokenFacts,
+    report::{Report, TokenFacts},
     request::Credential,
 };
 
@@ -28,9 +28,8 @@ use crate::{
 ///
 /// # Errors
 /// What does not hold.
-pub async fn verify(credential: &Credential, patience: Patience<'_>) -> Result<(), Failure> {
+pub async fn verify(credential: &Credential, report: &Report, context: RetryContext<'_>) -> Result<(), Failure> {
     let Credential { connection, token, .. } = credential;
-    let report = patience.report;
     let claimed = claimed(token);
     let (secret, expires) = match &claimed {
         Some(claimed) => (claimed.secret.clone(), claimed.expires.clone()),
@@ -52,7 +51,7 @@ pub async fn verify(credential: &Credential, patience: Patience<'_>) -> Result<(
         Trust::System => None,
     };
     let way = Way { connection, ca, name: connection.tls_server_name.as_ref() };
-    let holder = Cluster::connect(way, &connection.login, patience).await?;
+    let holder = Cluster::connect(way, &connection.login, context).await?;
     drop(waiting);
     let what = format!("{} ({})", connection.server.as_str(), holder.protocol);
     report.step("connect", &what, Some(started.elapsed()));
@@ -69,23 +68,20 @@ pub async fn verify(credential: &Credential, patience: Patience<'_>) -> Result<(
     drop(waiting);
     // What knows no such page, and no version either, is no Kubernetes API at all.
     let proof = match (&version, proof) {
-        (Err(other), Err(failure)) if failure.code == Code::TooOldServer && other.code == Code::NotKubernetes => {
-            return Err(other.clone());
+        (Err(other @ ApiError { kind: ApiErrorKind::NotKubernetes(_), .. }), Err(ProofError::ReviewUnsupported(_))) => {
+            return Err(other.clone().into());
         }
-        (Ok(version), Err(failure))
-            if failure.code == Code::RulesNotAllowed && is_before_self_subject_review(version) =>
+        (Ok(version), Err(ProofError::NotConfirmed(_) | ProofError::MayNotAsk))
+            if is_before_self_subject_review(version) =>
         {
             let review = format!("SelfSubjectReview of authentication.k8s.io/v1 ({version})");
-            return Err(too_old(&failure.doing, &review).on(connection.server.as_str()));
+            return Err(ApiError::review_unsupported(proof::DOING, &review, connection.server.as_str()).into());
         }
         (_, proof) => proof,
     };
     let version = version.ok();
     report.server_version(version.clone());
-    let mut proof = proof.map_err(|failure| match failure.code {
-        Code::RulesNotAllowed => failure.next("provision again: it puts right what others have changed"),
-        _ => failure,
-    })?;
+    let mut proof = proof.map_err(not_proved)?;
     let defaults = Defaults::of(version.as_deref());
     if credential.wanted.is_some() {
         // What a ClusterRole allows is not for its holder to read: there nothing can be told from excess.
@@ -99,7 +95,7 @@ pub async fn verify(credential: &Credential, patience: Patience<'_>) -> Result<(
             proof.complete = false;
             let names: Vec<&str> = names.into_iter().collect();
             let text = format!("what the ClusterRoles allow is not verified: {}", names.join(", "));
-            report.finding(Finding::remark("cluster-role-unverified", Severity::Info, text).at("/cluster_roles"));
+            report.finding(Finding::remark(finding::Code::ClusterRoleUnverified, text).at("/cluster_roles"));
         }
         let what = format!("{service_account}: {} allowed, {} neighbours denied", proof.allowed, proof.denied);
         report.step("prove", &what, Some(started.elapsed()));
@@ -116,6 +112,20 @@ pub async fn verify(credential: &Credential, patience: Patience<'_>) -> Result<(
     }
     report.proof(proof);
     Ok(())
+}
+
+/// The failure of a proof for the holder of a credential.
+fn not_proved(error: ProofError) -> Failure {
+    match error {
+        ProofError::Unauthorized => {
+            let cause = "401: the server does not take it: it was taken back, it has ended, or it is another cluster's";
+            Failure::new(Code::TokenRefused, proof::DOING, cause)
+        }
+        ProofError::NotConfirmed(_) | ProofError::MayNotAsk => {
+            Failure::from(error).next("provision again: it puts right what others have changed")
+        }
+        other => other.into(),
+    }
 }
 
 /// Holds what the token says of itself against what it was said to be.

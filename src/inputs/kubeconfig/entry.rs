@@ -11,7 +11,7 @@ use secrecy::SecretString;
 
 use super::yaml::{Mapping, Node, Value};
 use crate::{
-    finding::Finding,
+    finding::{self, Finding},
     text::{self, MASKED},
 };
 
@@ -75,7 +75,7 @@ impl Problems {
     pub fn note(&mut self, place: &Place, pointer: &str, problem: &str) {
         let field = pointer.rsplit('/').next().unwrap_or(pointer);
         let text = format!("{field} {problem} {}", place.of(pointer));
-        self.0.push(Finding::blocking("connection", pointer, text));
+        self.0.push(Finding::blocking(finding::Code::Connection, pointer, text));
     }
 }
 

@@ -1,45 +1,46 @@
-//! What an API server's refusal means: a Status or a broken connection becomes a [`Failure`] with a cause in one
-//! line. Pure.
+//! Status responses of an API server: what a refusal means, and which API error it is. Pure.
 //!
-//! A policy and a webhook deny under any status code and in any words, also in those of another. The server puts a
-//! head of its own before such words, and heads are all that is compared here: a denial is known by who denies.
+//! A policy or webhook may deny a request with any status code and any text, including one that imitates another
+//! component. The server prefixes such text, and only these prefixes are compared: a denial is recognized by its source.
 
 use std::{fmt, time::Duration};
 
 use serde_json::Value;
 
+use super::{
+    error::{ApiError, ApiErrorKind},
+    failure::stated,
+};
 use crate::{
-    error::{Code, Failure},
-    finding::{Finding, Severity},
-    object::{Kind, Reference},
-    rbac::{Atom, Rule, Target, Tuple, sentences},
-    retry::{Fate, Fault, Tries},
+    denial::needed,
+    object::Reference,
+    rbac::{Atom, Rule, Target, Tuple},
+    retry::{Outcome, RetryState, Transient},
     text::{said, shown},
-    tls::Fault as TlsFault,
-    transport::Trouble,
+    transport_error::TransportError,
 };
 
 /// The user of a request without a login (k8s.io/apiserver/pkg/authentication/user).
 const ANONYMOUS: &str = "system:anonymous";
-/// The whole message of the server to a login that it does not know.
+/// The whole message of a plain 401.
 const UNAUTHORIZED: &str = "Unauthorized";
-/// What nginx says in HTTP, once TLS stands, to a client that shows no certificate (`ssl_verify_client`).
+/// The response of nginx to a client without a certificate (`ssl_verify_client`), over an established TLS session.
 const WITHOUT_CERTIFICATE: &str = "No required SSL certificate was sent";
-/// What is said of a quota whose use has not been counted.
+/// The prefix for a quota whose usage has not been computed.
 const UNCOUNTED_QUOTA: &str = "status unknown for quota: ";
-/// The longest denial that is shown: policies explain themselves at length.
+/// The maximum length of a quoted denial: policies explain themselves at length.
 const LONGEST_DENIAL: usize = 1000;
 
-/// A refusal as it comes in.
+/// A response that is no success.
 #[derive(Clone, Debug, Default)]
 pub struct Status {
-    /// The code of the answer.
+    /// The HTTP status.
     pub code: u16,
-    /// False for what no Kubernetes API has written: overloaded servers, gateways and proxies answer in a text.
+    /// Whether it is a Kubernetes Status: overloaded servers, gateways and proxies respond with text.
     from_kubernetes: bool,
     message: String,
     reason: String,
-    /// Resource, group and name of what it is about, as the server understood the request.
+    /// Resource, group and name of the object, as the server understood the request.
     resource: String,
     group: String,
     name: String,
@@ -48,7 +49,7 @@ pub struct Status {
 }
 
 impl Status {
-    /// Reads an answer. Field by field, because a webhook may fill them with what does not belong there.
+    /// The parsed response. Field by field, because a webhook may fill in values of any type.
     #[must_use]
     pub fn read(code: u16, body: &[u8]) -> Self {
         let document: Value = serde_json::from_slice(body).unwrap_or_default();
@@ -75,28 +76,28 @@ impl Status {
         }
     }
 
-    /// Whether a moment may change it; `after` is what the headers say.
+    /// The transient transient that it reports, if it is one; `after` is the `Retry-After` header.
     #[must_use]
-    pub fn fault(&self, after: Option<Duration>) -> Option<Fault> {
+    pub fn transient(&self, after: Option<Duration>) -> Option<Transient> {
         let after = after.or(self.after);
         match self.meaning() {
             Meaning::Denial(_) | Meaning::UnknownField => None,
             // Admission comes before the storage.
             Meaning::WebhookFailed { .. } | Meaning::NotReady => {
                 let what = format!("{}: {}", self.code, shown(&self.message, 120));
-                Some(Fault { what, fate: Fate::Untouched, after })
+                Some(Transient { what, outcome: Outcome::NotSent, after })
             }
-            _ => Fault::of_status(self.code, &self.message, after),
+            _ => Transient::of_status(self.code, &self.message, after),
         }
     }
 
-    /// True when the server does not know the login. That is decided before anything else is looked at.
+    /// Whether the server does not accept the login. Authentication comes before everything else.
     #[must_use]
     pub fn is_unknown_login(&self) -> bool {
         self.code == 401 && !self.is_denial()
     }
 
-    /// True when the server denies what it took for a request without a login.
+    /// Whether the server denied an anonymous request.
     #[must_use]
     pub fn is_anonymous(&self) -> bool {
         matches!(self.meaning(), Meaning::Unauthorized(denial) if denial.user == ANONYMOUS)
@@ -106,7 +107,7 @@ impl Status {
         matches!(self.meaning(), Meaning::Denial(_))
     }
 
-    /// Who says it, and what.
+    /// The component that refuses, and why.
     fn meaning(&self) -> Meaning<'_> {
         let message = self.message.as_str();
         if !self.from_kubernetes {
@@ -165,8 +166,24 @@ impl Status {
         }
     }
 
-    /// What comes after `roles.rbac.authorization.k8s.io "demo" is forbidden: `, the head that the server puts before
-    /// what its own parts forbid (k8s.io/apimachinery/pkg/api/errors, NewForbidden).
+    /// The kind of a refusal of which only code and reason tell.
+    fn kind_by_code(&self, text: String) -> ApiErrorKind {
+        use ApiErrorKind as Kind;
+
+        match self.code {
+            401 if text == UNAUTHORIZED => Kind::Unauthorized(String::new()),
+            401 => Kind::Unauthorized(text),
+            408 | 429 | 500..=599 => Kind::ServerError(text),
+            _ if !self.from_kubernetes => Kind::NotKubernetes(text),
+            404 if self.reason == "NotFound" => Kind::Absent(text),
+            409 if self.reason == "AlreadyExists" => Kind::AlreadyExists(text),
+            409 => Kind::Conflict(text),
+            code => Kind::Refused(stated(code, &text)),
+        }
+    }
+
+    /// The text after `roles.rbac.authorization.k8s.io "demo" is forbidden: `, the prefix of what the server's own
+    /// components forbid (k8s.io/apimachinery/pkg/api/errors, NewForbidden).
     fn forbidden(&self) -> Option<&str> {
         if self.resource.is_empty() {
             return self.message.strip_prefix("forbidden: ");
@@ -178,32 +195,32 @@ impl Status {
     }
 }
 
-/// Who says no, and what.
+/// The component that refuses a request, and why.
 #[derive(Debug, PartialEq, Eq)]
 enum Meaning<'s> {
-    /// An admission policy or webhook has judged the request and denies it, in these words.
+    /// An admission policy or webhook denies the request, with this message.
     Denial(&'s str),
-    /// A webhook that cannot be asked without consequences stands in the way of a dry run.
+    /// A webhook with side effects prevents a dry run.
     NoDryRun,
-    /// A webhook that has to be asked gives no answer that counts.
+    /// A required webhook failed.
     WebhookFailed { webhook: &'s str, why: &'s str },
-    /// What stands before the server lets in only who shows a client certificate.
+    /// A gateway admits only clients that present a certificate.
     NoClientCertificate,
-    /// A part of the server has not read yet what it needs to judge.
+    /// A component of the server has not synced its caches.
     NotReady,
     /// The authorizer, RBAC or another.
     Unauthorized(Unauthorized<'s>),
-    /// RBAC's check that a user grants only what the user holds.
+    /// RBAC's escalation check.
     Escalation(&'s str),
     /// The namespace is being deleted.
     Terminating,
-    /// The namespace is not there.
+    /// The namespace does not exist.
     NoNamespace,
-    /// A quota of the namespace.
+    /// A ResourceQuota.
     Quota(&'s str),
-    /// An apply with a field that the server does not know, which is a 500 that comes again each time.
+    /// An apply with an unknown field, which is a permanent 500.
     UnknownField,
-    /// Only the code tells.
+    /// Only the HTTP status tells.
     Other,
 }
 
@@ -213,7 +230,7 @@ enum Meaning<'s> {
 struct Unauthorized<'s> {
     user: &'s str,
     atom: Atom<'s>,
-    /// What an authorizer adds, if it does.
+    /// The authorizer's explanation, or empty.
     reason: &'s str,
 }
 
@@ -239,7 +256,7 @@ impl<'s> Unauthorized<'s> {
     }
 }
 
-/// What stands in quotation marks at the start of a text, as Go writes them, and what comes after.
+/// The Go-quoted string at the start of a text, and the rest.
 fn quoted(text: &str) -> Option<(&str, &str)> {
     let inner = text.strip_prefix('"')?;
     let mut escaped = false;
@@ -251,52 +268,17 @@ fn quoted(text: &str) -> Option<(&str, &str)> {
     Some((&inner[..end], &inner[end + 1..]))
 }
 
-/// The last word of the server.
-pub struct Refusal {
-    /// What it says.
-    pub status: Box<Status>,
-    /// How often it was asked.
-    pub tries: Tries,
-}
-
-impl Refusal {
-    /// True when the API server says that the object is not there. A gateway that knows no such page says nothing of
-    /// objects, and neither does a webhook that denies with this code.
-    #[must_use]
-    pub fn is_absence(&self) -> bool {
-        self.status.code == 404 && self.status.reason == "NotFound" && !self.status.is_denial()
-    }
-
-    /// True when the API server says that an object of this name is there already.
-    #[must_use]
-    pub fn is_presence(&self) -> bool {
-        self.status.code == 409 && self.status.reason == "AlreadyExists" && !self.status.is_denial()
-    }
-
-    /// True for a conflict after a try of which nothing was heard: that one may have gone through.
-    #[must_use]
-    pub fn is_own_doing(&self) -> bool {
-        self.status.code == 409 && self.tries.in_doubt() && !self.status.is_denial()
-    }
-
-    /// True when a webhook that cannot be asked without consequences stands in the way of a dry run.
-    #[must_use]
-    pub fn is_untried(&self) -> bool {
-        matches!(self.status.meaning(), Meaning::NoDryRun)
-    }
-}
-
-/// A request that failed: what it was for, and on which object.
+/// A request, as its errors describe it.
 pub struct Attempt<'a> {
     /// As in "applying".
     pub doing: &'a str,
     /// The verb that RBAC asks for.
     pub verb: &'a str,
-    /// The object, if it was about one.
+    /// The object, if the request is about one.
     pub object: Option<&'a Reference>,
-    /// What it was about otherwise: a review, or a path.
+    /// The target otherwise: a review or a path.
     pub target: Option<Target<'a>>,
-    /// Whether something is stored when it gets through.
+    /// Whether it stores something when it succeeds.
     pub stores: bool,
     /// The server.
     pub server: &'a str,
@@ -312,137 +294,61 @@ impl fmt::Display for Attempt<'_> {
 }
 
 impl Attempt<'_> {
-    /// Why it failed. What was tried before the last word may have gone through.
+    /// An error of this request without a response.
     #[must_use]
-    pub fn failed(&self, refusal: &Refusal) -> Failure {
-        let failure = refusal.tries.told(self.refused(&refusal.status));
-        let unsettled = failure.unsettled || (self.stores && refusal.tries.in_doubt());
-        Failure { unsettled, ..failure }
+    pub fn error(&self, kind: ApiErrorKind) -> ApiError {
+        ApiError::new(kind, self.doing, self.object, self.server)
     }
 
-    /// It was there when we looked.
+    /// The error of a response that is no JSON object. A write may have been carried out.
     #[must_use]
-    pub fn overtaken(&self) -> Failure {
-        self.failure(Code::Conflict, "somebody else deleted it at the same time: another run, perhaps")
+    pub fn not_kubernetes(&self) -> ApiError {
+        ApiError { outcome_unknown: self.stores, ..self.error(ApiErrorKind::NotKubernetes(String::new())) }
     }
 
-    /// The answer is none of a Kubernetes API.
+    /// The error of a missing response. A write may have been carried out.
     #[must_use]
-    pub fn nonsense(&self) -> Failure {
-        let failure = self.failure(Code::NotKubernetes, "the answer is not one of a Kubernetes API");
-        Failure { unsettled: self.stores, ..failure }
+    pub fn unanswered(&self, error: TransportError, attempts: RetryState) -> ApiError {
+        ApiError { attempts, outcome_unknown: self.stores, ..self.error(ApiErrorKind::Unanswered(error)) }
     }
 
-    /// Why there is no answer. A write may have gone through all the same.
+    /// The error of a refusal, after these attempts. An earlier one may have been carried out.
     #[must_use]
-    pub fn unanswered(&self, trouble: &Trouble, tries: &Tries) -> Failure {
-        let cause = match self.object {
-            Some(_) => format!("{trouble} ({})", self.server),
-            None => trouble.to_string(),
-        };
-        let failure = tries.told(trouble.advise(self.failure(trouble.code(), cause)));
-        Failure { unsettled: self.stores, ..failure }
+    pub fn refused(&self, status: &Status, attempts: RetryState) -> ApiError {
+        let kind = self.kind(status);
+        // A gateway, or a server that gave up waiting, does not know what became of a write.
+        let unknown = matches!(kind, ApiErrorKind::ServerError(_)) && matches!(status.code, 408 | 500..=599);
+        let outcome_unknown = self.stores && (unknown || attempts.outcome_unknown());
+        ApiError { status: Some(status.code), outcome_unknown, attempts, ..self.error(kind) }
     }
 
-    fn failure(&self, code: Code, cause: impl Into<String>) -> Failure {
-        self.about(Failure::new(code, self.doing, cause))
-    }
+    fn kind(&self, status: &Status) -> ApiErrorKind {
+        use ApiErrorKind as Kind;
 
-    fn about(&self, failure: Failure) -> Failure {
-        match self.object {
-            Some(object) => failure.on(object.to_string()),
-            None => failure.on(self.server),
-        }
-    }
-
-    fn refused(&self, status: &Status) -> Failure {
-        let code = status.code;
         let text = shown(&status.message, 300);
-        let refused = |cause: String| self.failure(Code::Refused, cause);
         match status.meaning() {
-            Meaning::Denial(words) => refused(shown(words, LONGEST_DENIAL)),
-            Meaning::NoDryRun | Meaning::UnknownField => refused(text),
+            Meaning::Denial(words) => Kind::AdmissionDenied(shown(words, LONGEST_DENIAL)),
+            Meaning::NoDryRun => Kind::DryRunUnsupported(text),
+            Meaning::UnknownField => Kind::Refused(text),
             Meaning::WebhookFailed { webhook, why } => {
-                let webhook = shown(webhook, 253);
-                let why = shown(why, 300);
-                let cause = format!("{code}: the server has to ask the admission webhook {webhook} and cannot: {why}");
-                self.failure(Code::ServerError, cause)
-                    .next(format!("have the webhook {webhook} repaired, or its configuration deleted, then run again"))
+                Kind::WebhookFailed { webhook: shown(webhook, 253), why: shown(why, 300) }
             }
-            Meaning::NoClientCertificate => {
-                let trouble = Trouble::Tls(TlsFault::without_certificate());
-                trouble.advise(self.failure(trouble.code(), trouble.to_string()))
-            }
-            Meaning::NotReady => self.failure(Code::ServerError, format!("{code}: {text}")),
-            Meaning::Unauthorized(denial) if denial.user == ANONYMOUS => {
-                let cause = format!(
-                    "{code}: the server takes the request for an anonymous one: the credential did not reach it"
-                );
-                Failure::new(Code::Unauthorized, "logging in", cause)
-                    .on(self.server)
-                    .next("check what is between here and the server: it has to pass the credential on; then run again")
-            }
+            Meaning::NoClientCertificate => Kind::ClientCertificateRequired,
+            Meaning::NotReady => Kind::ServerError(text),
+            Meaning::Unauthorized(denial) if denial.user == ANONYMOUS => Kind::Anonymous,
             Meaning::Unauthorized(denial) => match self.missing(&denial) {
-                Some(missing) => {
-                    let mut failure = denied(self.doing, vec![missing]);
-                    if !denial.reason.is_empty() {
-                        let reason = shown(denial.reason, 300);
-                        failure.cause = format!("{}: {reason}", failure.cause);
-                        for finding in &mut failure.findings {
-                            finding.help = Some(format!("the authorizer says: {reason}"));
-                        }
-                    }
-                    self.about(failure)
-                }
-                None => refused(format!("{code}: {text}")),
+                Some(missing) => Kind::Denied { missing: vec![missing], reason: shown(denial.reason, 300) },
+                None => Kind::Refused(stated(status.code, &text)),
             },
             Meaning::Escalation(words) => {
                 let namespace = self.object.and_then(|object| object.namespace.as_deref());
-                self.about(not_grantable(self.doing, not_held(words, namespace)))
+                Kind::NotGrantable(not_held(words, namespace))
             }
-            Meaning::Terminating => self.failure(Code::NamespaceTerminating, "the namespace is being deleted"),
-            Meaning::NoNamespace if self.verb == "patch" => {
-                self.failure(Code::NamespaceAbsent, "the namespace is not there")
-            }
-            Meaning::Quota(words) => {
-                let failure = self.failure(Code::Quota, shown(words, 300));
-                if words.starts_with(UNCOUNTED_QUOTA) {
-                    failure.next("wait until kube-controller-manager has counted the quota, then run again")
-                } else {
-                    failure
-                }
-            }
-            Meaning::NoNamespace | Meaning::Other => self.refused_with(status, &text),
-        }
-    }
-
-    /// The failure of a refusal of which only the code tells.
-    fn refused_with(&self, status: &Status, text: &str) -> Failure {
-        // A gateway, or a server that gave up waiting, does not know what became of a write.
-        let in_doubt =
-            |code: u16| Failure { unsettled: self.stores, ..self.failure(Code::ServerError, stated(code, text)) };
-        match status.code {
-            401 => {
-                let mut cause = "401: the cluster does not accept the credential".to_owned();
-                if !(text.is_empty() || text == UNAUTHORIZED) {
-                    cause = format!("{cause}: {text}");
-                }
-                Failure::new(Code::Unauthorized, "logging in", cause).on(self.server)
-            }
-            429 => {
-                let cause = if text.is_empty() { String::new() } else { format!(": {text}") };
-                self.failure(Code::ServerError, format!("429: the server is overloaded{cause}"))
-            }
-            code @ (408 | 500..=599) => in_doubt(code),
-            code if !status.from_kubernetes => {
-                let cause = "the answer is not one of a Kubernetes API";
-                let cause = if text.is_empty() { cause.to_owned() } else { format!("{cause}: {text}") };
-                self.failure(Code::NotKubernetes, stated(code, &cause))
-            }
-            409 => {
-                self.failure(Code::Conflict, format!("somebody else changed it, or made it, at the same time: {text}"))
-            }
-            code => self.failure(Code::Refused, stated(code, text)),
+            Meaning::Terminating => Kind::Terminating,
+            Meaning::NoNamespace if self.verb == "patch" => Kind::NamespaceAbsent,
+            Meaning::Quota(words) if words.starts_with(UNCOUNTED_QUOTA) => Kind::QuotaUncounted(shown(words, 300)),
+            Meaning::Quota(words) => Kind::Quota(shown(words, 300)),
+            Meaning::NoNamespace | Meaning::Other => status.kind_by_code(text),
         }
     }
 
@@ -464,55 +370,6 @@ impl Attempt<'_> {
             (Some(_), Target::Url(_)) => None,
         }
     }
-}
-
-/// A code with what is said under it.
-fn stated(code: u16, text: &str) -> String {
-    if text.is_empty() { code.to_string() } else { format!("{code}: {text}") }
-}
-
-/// The permission that a request on this object needs. A Namespace stands for itself at cluster scope.
-#[must_use]
-pub fn needed(verb: &str, object: &Reference) -> Tuple {
-    let atom = Atom::new(verb, object.kind.group(), object.kind.resource());
-    // A POST has no name when it is authorized, nor has a list.
-    let nameless = verb == "list" || (object.kind == Kind::Namespace && verb == "create");
-    let atom = if nameless { atom } else { atom.named(&object.name) };
-    atom.within(object.namespace.as_deref()).tuple()
-}
-
-/// The failure of requests that are denied: every permission that is missing for them.
-#[must_use]
-pub fn denied(doing: &str, missing: Vec<Tuple>) -> Failure {
-    let cause = format!("the parent credential lacks {}", summary(&missing));
-    let finding = Finding::remark("missing-permission", Severity::High, cause.clone());
-    Failure { findings: vec![finding], missing, ..Failure::new(Code::MissingPermission, doing, cause) }
-}
-
-/// The failure of a grant beyond what the granter holds: every permission that it does not hold.
-#[must_use]
-pub fn not_grantable(doing: &str, missing: Vec<Tuple>) -> Failure {
-    let mut cause = format!("the parent credential may not grant what it does not hold: {}", summary(&missing));
-    if missing.iter().any(is_wildcard) {
-        cause.push_str("; holding each single permission is not holding the wildcard");
-    }
-    let finding = Finding::remark("escalation", Severity::High, cause.clone());
-    Failure { findings: vec![finding], missing, ..Failure::new(Code::Escalation, doing, cause) }
-}
-
-/// The first three lines of a list, and how many more there are.
-#[must_use]
-pub fn summary(tuples: &[Tuple]) -> String {
-    let lines = sentences(tuples);
-    let shown = lines.iter().take(3).map(String::as_str).collect::<Vec<_>>().join("; ");
-    match lines.len().saturating_sub(3) {
-        0 => shown,
-        more => format!("{shown}; and {more} more"),
-    }
-}
-
-fn is_wildcard(tuple: &Tuple) -> bool {
-    matches!(tuple, Tuple::Resource { verb, group, resource, .. } if [verb, group, resource].contains(&&"*".to_owned()))
 }
 
 /// The permissions that the escalation check lists, one rule a line:
@@ -543,6 +400,10 @@ fn go_list(line: &str, key: &str) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{
+        error::{Code, Failure},
+        object::Kind,
+    };
     use rstest::rstest;
     use serde_json::json;
 
@@ -554,14 +415,14 @@ mod tests {
         Status::read(code, status.to_string().as_bytes())
     }
 
-    /// What a part of the API server forbids on our Role, under the code and the reason that it chose.
+    /// A refusal of the API server for the Role.
     fn forbidden(code: u16, reason: &str, words: &str) -> Status {
         let details = json!({"name": "demo-token", "group": "rbac.authorization.k8s.io", "kind": "roles"});
         let message = format!("roles.rbac.authorization.k8s.io \"demo-token\" is forbidden: {words}");
         read(json!({"code": code, "reason": reason, "message": message, "details": details}))
     }
 
-    fn judge(status: &Status) -> Failure {
+    fn error(status: &Status, attempts: RetryState) -> ApiError {
         let object = Reference::new(Kind::Role, "a", "demo-token");
         let attempt = Attempt {
             doing: "applying",
@@ -571,7 +432,11 @@ mod tests {
             stores: true,
             server: "https://s",
         };
-        attempt.refused(status)
+        attempt.refused(status, attempts)
+    }
+
+    fn judge(status: &Status) -> Failure {
+        error(status, RetryState::default()).into()
     }
 
     fn cannot(user: &str, verb: &str, resource: &str) -> String {
@@ -582,7 +447,7 @@ mod tests {
     }
 
     #[test]
-    fn an_escalation_lists_every_permission_once() {
+    fn escalation_lists_every_permission_once() {
         let words = "user \"alice\" (groups=[\"g1\" \"g2\"]) is attempting to grant RBAC permissions not currently held:\n\
             {APIGroups:[\"\"], Resources:[\"secrets\"], ResourceNames:[\"a\"], Verbs:[\"get\" \"list\"]}\n\
             {APIGroups:[\"apps\"], Resources:[\"deployments\"], Verbs:[\"*\"]}";
@@ -611,9 +476,8 @@ mod tests {
     #[case(404, r#"{"error": "no such route"}"#, false)]
     #[case(404, r#"{"reason": "NotFound", "message": "a gateway's"}"#, false)]
     #[case(410, r#"{"kind": "Status", "reason": "Expired"}"#, false)]
-    fn only_the_api_server_knows_that_an_object_is_absent(#[case] code: u16, #[case] text: &str, #[case] absent: bool) {
-        let status = Box::new(Status::read(code, text.as_bytes()));
-        assert_eq!(Refusal { status, tries: Tries::default() }.is_absence(), absent);
+    fn only_api_server_reports_absence(#[case] code: u16, #[case] text: &str, #[case] absent: bool) {
+        assert_eq!(error(&Status::read(code, text.as_bytes()), RetryState::default()).is_absent(), absent);
     }
 
     #[rstest]
@@ -622,37 +486,37 @@ mod tests {
     #[case(500, r#"{"kind": "Status", "reason": "ServerTimeout", "details": {"retryAfterSeconds": 3}}"#, Some((500, Some(7))))]
     #[case(500, r#"{"kind": "Status", "message": "failed to create typed patch object (x)"}"#, None)]
     #[case(409, r#"{"kind": "Status", "reason": "Conflict"}"#, None)]
-    fn what_is_overloaded_is_known_in_every_form(
+    fn overload_is_recognized_in_every_form(
         #[case] code: u16,
         #[case] text: &str,
         #[case] expected: Option<(u16, Option<u64>)>,
     ) {
         let status = Status::read(code, text.as_bytes());
-        let asked = status.fault(Some(Duration::from_secs(7)));
-        let asked = asked.map(|fault| (status.code, fault.after.map(|after| after.as_secs())));
+        let asked = status.transient(Some(Duration::from_secs(7)));
+        let asked = asked.map(|transient| (status.code, transient.after.map(|after| after.as_secs())));
         assert_eq!(asked, expected, "a header wins");
     }
 
     #[test]
     fn a_status_says_itself_how_long_to_wait() {
         let status = read(json!({"code": 500, "reason": "ServerTimeout", "details": {"retryAfterSeconds": 3}}));
-        assert_eq!(status.fault(None).unwrap().after, Some(Duration::from_secs(3)));
+        assert_eq!(status.transient(None).unwrap().after, Some(Duration::from_secs(3)));
     }
 
     #[test]
     fn a_page_for_browsers_is_not_quoted() {
         let status = Status::read(502, b"<html><h1>Bad Gateway</h1>");
-        assert_eq!(status.fault(None).unwrap().what, "502: an HTML page");
+        assert_eq!(status.transient(None).unwrap().what, "502: an HTML page");
     }
 
     #[test]
-    fn denial_of_a_request_without_a_login_is_known() {
+    fn anonymous_denial_is_recognized() {
         assert!(forbidden(403, "Forbidden", &cannot(ANONYMOUS, "get", "roles")).is_anonymous());
         assert!(!forbidden(403, "Forbidden", &cannot(USER, "get", "roles")).is_anonymous());
     }
 
     #[test]
-    fn a_denial_by_the_authorizer_names_the_verb_of_the_server_and_its_reason() {
+    fn authorizer_denial_keeps_verb_and_reason() {
         let failure =
             judge(&forbidden(403, "Forbidden", &(cannot(USER, "create", "roles") + ": ask the platform team")));
         assert_eq!(failure.code, Code::MissingPermission);
@@ -666,12 +530,12 @@ mod tests {
     #[case::domain(r"ACME\\alice")]
     #[case::quotation_marks(r#"a \"friend\" cannot get resource \"pods\""#)]
     #[case::forged(r#"x\" is forbidden: "#)]
-    fn whatever_a_user_is_called_a_denial_is_known(#[case] user: &str) {
+    fn denial_is_recognized_for_any_user_name(#[case] user: &str) {
         assert_eq!(judge(&forbidden(403, "Forbidden", &cannot(user, "patch", "roles"))).code, Code::MissingPermission);
     }
 
     #[test]
-    fn a_denial_of_another_request_than_this_one_is_shown_as_it_is() {
+    fn denial_of_another_request_is_quoted() {
         for words in
             [cannot(USER, "patch", "secrets"), cannot(USER, "delete", "roles"), cannot(USER, "patch", "roles/x")]
         {
@@ -682,7 +546,7 @@ mod tests {
     }
 
     #[test]
-    fn acting_as_another_user_is_a_permission_of_its_own() {
+    fn impersonation_is_a_missing_permission() {
         let message = "users \"boss\" is forbidden: User \"alice\" cannot impersonate resource \"users\" in API group \"\" \
             at the cluster scope";
         let details = json!({"name": "boss", "kind": "users"});
@@ -692,14 +556,14 @@ mod tests {
     }
 
     #[test]
-    fn a_request_that_has_lost_its_login_lacks_no_permission() {
+    fn anonymous_request_lacks_no_permission() {
         let failure = judge(&forbidden(403, "Forbidden", &cannot(ANONYMOUS, "patch", "roles")));
         assert_eq!(failure.code, Code::Unauthorized);
         assert!(failure.missing.is_empty());
     }
 
     #[test]
-    fn a_denied_path_is_a_permission_on_that_path() {
+    fn denied_path_is_a_missing_permission() {
         let attempt = Attempt {
             doing: "asking",
             verb: "get",
@@ -709,12 +573,13 @@ mod tests {
             server: "https://s",
         };
         let message = "forbidden: User \"alice\" cannot get path \"/version\"";
-        let failure = attempt.refused(&read(json!({"code": 403, "message": message, "details": {}})));
+        let status = read(json!({"code": 403, "message": message, "details": {}}));
+        let failure = Failure::from(attempt.refused(&status, RetryState::default()));
         assert_eq!(failure.code, Code::MissingPermission);
         assert_eq!(failure.missing, [Atom { namespace: None, target: Target::Url("/version"), verb: "get" }.tuple()]);
     }
 
-    /// What others have put into a denial to be taken for something else.
+    /// Denials that imitate other refusals.
     const DISGUISES: [&str; 11] = [
         "no",
         "tokens cannot be kept in a resource of this type",
@@ -731,7 +596,7 @@ mod tests {
     ];
 
     #[rstest]
-    fn a_denial_is_refused_in_its_words_and_at_once_whatever_its_code_and_words(
+    fn admission_denial_is_final_whatever_it_imitates(
         #[values(400, 401, 403, 404, 408, 409, 410, 413, 422, 429, 500, 501, 502, 503, 504, 520, 599, 600, 999)]
         code: u16,
         #[values(
@@ -767,25 +632,23 @@ mod tests {
                     failure.cause
                 );
                 assert!(!failure.unsettled && failure.missing.is_empty(), "{status:?}");
-                assert_eq!(status.fault(Some(Duration::from_secs(1))), None, "{status:?}");
+                assert_eq!(status.transient(Some(Duration::from_secs(1))), None, "{status:?}");
                 assert!(!status.is_unknown_login());
-                let mut tries = Tries::default();
-                let doubt = Fault { what: String::new(), fate: Fate::Unknown, after: None };
-                tries.again(&doubt, Duration::from_secs(9), 0.5);
-                let refusal = Refusal { status: Box::new(status), tries };
-                assert!(
-                    !(refusal.is_absence() || refusal.is_presence() || refusal.is_own_doing() || refusal.is_untried())
-                );
+                let mut attempts = RetryState::default();
+                let doubt = Transient { what: String::new(), outcome: Outcome::Unknown, after: None };
+                attempts.pause(&doubt, Duration::from_secs(9), 0.5);
+                let denial = error(&status, attempts);
+                assert!(matches!(denial.kind, ApiErrorKind::AdmissionDenied(_)) && !denial.may_be_own_write());
             }
         }
     }
 
     #[test]
-    fn a_webhook_that_does_not_answer_is_named_and_nothing_went_through() {
+    fn failed_webhook_is_named_and_outcome_known() {
         let message = "Internal error occurred: failed calling webhook \"w.example.com\": failed to call webhook: Post \
             \"https://10.0.0.7/x?timeout=10s\": dial tcp 10.0.0.7:443: connect: connection refused";
         let status = read(json!({"code": 500, "reason": "InternalError", "message": message}));
-        assert_eq!(status.fault(None).unwrap().fate, Fate::Untouched);
+        assert_eq!(status.transient(None).unwrap().outcome, Outcome::NotSent);
         let failure = judge(&status);
         assert_eq!((failure.code, failure.unsettled), (Code::ServerError, false));
         assert!(
@@ -797,10 +660,10 @@ mod tests {
     }
 
     #[test]
-    fn a_webhook_that_cannot_be_asked_in_a_dry_run_is_no_denial() {
+    fn webhook_without_dry_run_is_no_denial() {
         let message = "admission webhook \"w\" does not support dry run";
-        let status = Box::new(read(json!({"code": 400, "reason": "BadRequest", "message": message})));
-        assert!(Refusal { status, tries: Tries::default() }.is_untried());
+        let status = read(json!({"code": 400, "reason": "BadRequest", "message": message}));
+        assert!(matches!(error(&status, RetryState::default()).kind, ApiErrorKind::DryRunUnsupported(_)));
     }
 
     #[rstest]
@@ -824,12 +687,12 @@ mod tests {
     #[case(Status::read(403, br#"{"code": 403, "message": "User cannot patch resource x"}"#), Code::NotKubernetes)]
     #[case(Status::read(409, b"{}"), Code::NotKubernetes)]
     #[case(Status::read(302, b""), Code::NotKubernetes)]
-    fn every_refusal_has_its_code(#[case] status: Status, #[case] code: Code) {
+    fn refusal_is_reported_under_its_code(#[case] status: Status, #[case] code: Code) {
         assert_eq!(judge(&status).code, code);
     }
 
     #[test]
-    fn a_namespace_on_its_way_out_is_known_by_its_cause() {
+    fn terminating_namespace_is_recognized_by_cause() {
         let mut status =
             forbidden(403, "Forbidden", "unable to create new content in namespace a because it is being terminated");
         status.causes = vec!["NamespaceTerminating".to_owned()];
@@ -837,7 +700,7 @@ mod tests {
     }
 
     #[test]
-    fn what_stands_in_quotation_marks_ends_where_go_ends_it() {
+    fn quoted_strings_end_as_in_go() {
         assert_eq!(quoted(r#""a\"b\\" rest"#), Some((r#"a\"b\\"#, " rest")));
         assert_eq!(quoted(r#""""#), Some(("", "")));
         assert_eq!(quoted(r#""open"#), None);

@@ -1,0 +1,192 @@
+//! API errors: why a request to the API server did not succeed, as a type to match on. `failure.rs` puts it into words.
+//! Pure.
+
+use crate::{object::Reference, rbac::Tuple, retry::RetryState, tls::Kind as TlsKind, transport_error::TransportError};
+
+/// The failure of one request to the API server.
+#[derive(Clone, Debug)]
+pub struct ApiError {
+    /// Why it failed.
+    pub kind: ApiErrorKind,
+    /// What was requested.
+    pub request: RequestInfo,
+    /// The HTTP status of the response, if there was one.
+    pub status: Option<u16>,
+    /// Whether a write was sent that the server may have carried out.
+    pub outcome_unknown: bool,
+    /// The attempts that were made.
+    pub attempts: RetryState,
+}
+
+/// A request, as far as a failure names it.
+#[derive(Clone, Debug)]
+pub struct RequestInfo {
+    /// The operation, as in "applying".
+    pub doing: String,
+    /// The object, if the request is about one.
+    pub object: Option<Reference>,
+    /// The URL of the server.
+    pub server: String,
+}
+
+/// Why a request failed. Texts come from outside and are sanitized.
+#[derive(Clone, Debug)]
+pub enum ApiErrorKind {
+    /// The authorizer denies the request; `reason` is what it adds, or empty.
+    Denied {
+        /// The permissions that are missing for the request.
+        missing: Vec<Tuple>,
+        /// The authorizer's explanation.
+        reason: String,
+    },
+    /// RBAC's escalation check refuses a grant beyond the permissions of the granter.
+    NotGrantable(Vec<Tuple>),
+    /// 401, with the server's words if they say more than that.
+    Unauthorized(String),
+    /// The request was taken for an anonymous one: the credential was lost on the way.
+    Anonymous,
+    /// A gateway admits only clients that present a certificate.
+    ClientCertificateRequired,
+    /// The object does not exist.
+    Absent(String),
+    /// The namespace of an apply does not exist.
+    NamespaceAbsent,
+    /// The namespace is being deleted.
+    Terminating,
+    /// An object of this name exists already.
+    AlreadyExists(String),
+    /// The object was changed or created concurrently.
+    Conflict(String),
+    /// The object was deleted concurrently.
+    Deleted,
+    /// The object is being deleted, and these finalizers delay that.
+    HeldByFinalizers(Vec<String>),
+    /// A ResourceQuota is exhausted.
+    Quota(String),
+    /// A ResourceQuota whose usage has not been computed yet.
+    QuotaUncounted(String),
+    /// An admission policy or webhook denies the request.
+    AdmissionDenied(String),
+    /// A dry run was refused because of an admission webhook with side effects.
+    DryRunUnsupported(String),
+    /// A required admission webhook failed.
+    WebhookFailed {
+        /// Its name.
+        webhook: String,
+        /// Why it failed.
+        why: String,
+    },
+    /// The server refuses the request for another reason.
+    Refused(String),
+    /// The server is overloaded or failed (429, 408 or 5xx).
+    ServerError(String),
+    /// The response is not from a Kubernetes API server.
+    NotKubernetes(String),
+    /// The server does not serve this review, which a proof requires.
+    ReviewUnsupported(String),
+    /// The token Secret was deleted before the token controller filled it.
+    TokenSecretDeleted,
+    /// The token controller did not fill the token Secret within these seconds.
+    TokenNotIssued(u64),
+    /// There was no connection or no response.
+    Unanswered(TransportError),
+    /// The server's certificate is not signed by a CA of the system, and no other CA was given.
+    UnknownSystemIssuer(TransportError),
+}
+
+impl ApiError {
+    /// An error without a response.
+    pub fn new(kind: ApiErrorKind, doing: &str, object: Option<&Reference>, server: &str) -> Self {
+        let request = RequestInfo { doing: doing.to_owned(), object: object.cloned(), server: server.to_owned() };
+        Self { kind, request, status: None, outcome_unknown: false, attempts: RetryState::default() }
+    }
+
+    /// The error of a review that the server does not serve.
+    #[must_use]
+    pub fn review_unsupported(doing: &str, review: &str, server: &str) -> Self {
+        Self::new(ApiErrorKind::ReviewUnsupported(review.to_owned()), doing, None, server)
+    }
+
+    /// Whether the authorizer denied the request.
+    #[must_use]
+    pub const fn is_denied(&self) -> bool {
+        matches!(self.kind, ApiErrorKind::Denied { .. })
+    }
+
+    /// Whether the server did not accept the credential.
+    #[must_use]
+    pub const fn is_unauthorized(&self) -> bool {
+        matches!(self.kind, ApiErrorKind::Unauthorized(_) | ApiErrorKind::Anonymous)
+    }
+
+    /// Whether the object does not exist.
+    #[must_use]
+    pub const fn is_absent(&self) -> bool {
+        matches!(self.kind, ApiErrorKind::Absent(_) | ApiErrorKind::NamespaceAbsent)
+    }
+
+    /// Whether the server or an admission plugin refuses the request itself, whoever sends it.
+    #[must_use]
+    pub const fn is_refused(&self) -> bool {
+        use ApiErrorKind::{Absent, AdmissionDenied, DryRunUnsupported, Refused};
+        matches!(self.kind, Absent(_) | AdmissionDenied(_) | DryRunUnsupported(_) | Refused(_))
+    }
+
+    /// Whether somebody else wrote the object at the same time.
+    #[must_use]
+    pub const fn is_conflict(&self) -> bool {
+        use ApiErrorKind::{AlreadyExists, Conflict, Deleted};
+        matches!(self.kind, AlreadyExists(_) | Conflict(_) | Deleted)
+    }
+
+    /// Whether a conflict may be with an earlier attempt of this very request, whose response was lost.
+    #[must_use]
+    pub fn may_be_own_write(&self) -> bool {
+        let is_denial = matches!(self.kind, ApiErrorKind::AdmissionDenied(_));
+        self.status == Some(409) && self.attempts.outcome_unknown() && !is_denial
+    }
+
+    /// Whether the time for a response was up.
+    #[must_use]
+    pub const fn is_timeout(&self) -> bool {
+        matches!(self.kind, ApiErrorKind::Unanswered(TransportError::Timeout(_)))
+    }
+
+    /// Whether the cause is the state of the server or of the network, and not the request.
+    #[must_use]
+    pub const fn is_transient(&self) -> bool {
+        use ApiErrorKind::{ServerError, Unanswered, WebhookFailed};
+        use TransportError::{Dns, Lost, Refused, Timeout};
+        match &self.kind {
+            ServerError(_) | WebhookFailed { .. } => true,
+            Unanswered(error) => matches!(error, Dns | Lost(_) | Refused(_) | Timeout(_)),
+            _ => false,
+        }
+    }
+
+    /// Whether the server's certificate is not accepted, or its TLS failed otherwise.
+    #[must_use]
+    pub fn is_tls(&self) -> bool {
+        match &self.kind {
+            ApiErrorKind::UnknownSystemIssuer(_) => true,
+            ApiErrorKind::Unanswered(TransportError::Tls(transient)) => transient.kind != TlsKind::WantsCertificate,
+            _ => false,
+        }
+    }
+
+    /// Whether the server admits only clients that present a certificate.
+    #[must_use]
+    pub fn is_client_certificate_required(&self) -> bool {
+        match &self.kind {
+            ApiErrorKind::ClientCertificateRequired => true,
+            ApiErrorKind::Unanswered(TransportError::Tls(transient)) => transient.kind == TlsKind::WantsCertificate,
+            _ => false,
+        }
+    }
+
+    /// The same error, where a write that was sent before may have been carried out.
+    #[must_use]
+    pub fn after_unknown_outcome(self) -> Self {
+        Self { outcome_unknown: true, ..self }
+    }
+}

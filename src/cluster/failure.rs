@@ -1,0 +1,155 @@
+//! The words of an API error: [`ApiError`] -> [`Failure`], the only place where one becomes the other. Pure.
+
+use super::error::{ApiError, ApiErrorKind};
+use crate::{
+    denial::{denied, not_grantable},
+    error::{Code, Failure},
+    object::held_by,
+    rbac::Tuple,
+    tls::Fault as TlsFault,
+    transport_error::TransportError,
+};
+
+const NOT_KUBERNETES: &str = "the answer is not one of a Kubernetes API";
+
+impl From<ApiError> for Failure {
+    fn from(error: ApiError) -> Self {
+        let failure = error.attempts.describe(error.described());
+        Self { unsettled: error.outcome_unknown, ..failure }
+    }
+}
+
+impl ApiError {
+    fn described(&self) -> Failure {
+        use ApiErrorKind as Kind;
+
+        match &self.kind {
+            Kind::Denied { missing, reason } => self.denied(missing, reason),
+            Kind::NotGrantable(missing) => self.about(not_grantable(&self.request.doing, missing.clone())),
+            Kind::Unauthorized(text) => {
+                let mut cause = "401: the cluster does not accept the credential".to_owned();
+                if !text.is_empty() {
+                    cause = format!("{cause}: {text}");
+                }
+                Failure::new(Code::Unauthorized, "logging in", cause).on(&self.request.server)
+            }
+            Kind::Anonymous => {
+                let cause =
+                    self.stated("the server takes the request for an anonymous one: the credential did not reach it");
+                Failure::new(Code::Unauthorized, "logging in", cause)
+                    .on(&self.request.server)
+                    .next("check what is between here and the server: it has to pass the credential on; then run again")
+            }
+            Kind::ClientCertificateRequired => {
+                let error = TransportError::Tls(TlsFault::without_certificate());
+                error.advise(self.failure(error.code(), error.to_string()))
+            }
+            Kind::NamespaceAbsent => self.failure(Code::NamespaceAbsent, "the namespace is not there"),
+            Kind::Terminating => self.failure(Code::NamespaceTerminating, "the namespace is being deleted"),
+            Kind::AlreadyExists(text) | Kind::Conflict(text) => {
+                self.failure(Code::Conflict, format!("somebody else changed it, or made it, at the same time: {text}"))
+            }
+            Kind::Deleted => {
+                self.failure(Code::Conflict, "somebody else deleted it at the same time: another run, perhaps")
+            }
+            Kind::HeldByFinalizers(finalizers) => self.failure(Code::BeingDeleted, held_by(finalizers)),
+            Kind::Quota(text) => self.failure(Code::Quota, text),
+            Kind::QuotaUncounted(text) => self
+                .failure(Code::Quota, text)
+                .next("wait until kube-controller-manager has counted the quota, then run again"),
+            Kind::AdmissionDenied(text) | Kind::DryRunUnsupported(text) | Kind::Refused(text) => {
+                self.failure(Code::Refused, text)
+            }
+            Kind::Absent(text) => self.failure(Code::Refused, self.stated(text)),
+            Kind::WebhookFailed { webhook, why } => {
+                let cause =
+                    self.stated(&format!("the server has to ask the admission webhook {webhook} and cannot: {why}"));
+                self.failure(Code::ServerError, cause)
+                    .next(format!("have the webhook {webhook} repaired, or its configuration deleted, then run again"))
+            }
+            Kind::ServerError(text) => self.failure(Code::ServerError, self.server_error(text)),
+            Kind::NotKubernetes(text) if text.is_empty() => {
+                self.failure(Code::NotKubernetes, self.stated(NOT_KUBERNETES))
+            }
+            Kind::NotKubernetes(text) => {
+                self.failure(Code::NotKubernetes, self.stated(&format!("{NOT_KUBERNETES}: {text}")))
+            }
+            Kind::ReviewUnsupported(review) => {
+                let cause = format!(
+                    "the server does not serve {review}, without which no credential can be proved: Kubernetes has it \
+                     since 1.28, OpenShift since 4.15, unless --runtime-config or a gateway in between switches it off"
+                );
+                self.failure(Code::TooOldServer, cause)
+            }
+            Kind::TokenSecretDeleted => {
+                let cause = "it was deleted while the token was awaited; the token controller does that when the \
+                             ServiceAccount is gone";
+                self.failure(Code::TokenSecretVanished, cause)
+            }
+            Kind::TokenNotIssued(seconds) => {
+                self.failure(Code::TokenControllerAbsent, format!("no token after {seconds} s"))
+            }
+            Kind::Unanswered(error) => self.unanswered(error, ""),
+            Kind::UnknownSystemIssuer(error) => self
+                .unanswered(error, "; no other CA is given")
+                .next("put the CA of the cluster into the kubeconfig, or name it in SSL_CERT_FILE, then run again"),
+        }
+    }
+
+    fn denied(&self, missing: &[Tuple], reason: &str) -> Failure {
+        let mut failure = denied(&self.request.doing, missing.to_vec());
+        if !reason.is_empty() {
+            failure.cause = format!("{}: {reason}", failure.cause);
+            for finding in &mut failure.findings {
+                finding.help = Some(authorizer_says(reason));
+            }
+        }
+        self.about(failure)
+    }
+
+    fn unanswered(&self, error: &TransportError, more: &str) -> Failure {
+        let cause = match self.request.object {
+            Some(_) => format!("{error} ({}){more}", self.request.server),
+            None => format!("{error}{more}"),
+        };
+        error.advise(self.failure(error.code(), cause))
+    }
+
+    fn server_error(&self, text: &str) -> String {
+        match self.status {
+            Some(429) if text.is_empty() => "429: the server is overloaded".to_owned(),
+            Some(429) => format!("429: the server is overloaded: {text}"),
+            _ => self.stated(text),
+        }
+    }
+
+    fn failure(&self, code: Code, cause: impl Into<String>) -> Failure {
+        self.about(Failure::new(code, &self.request.doing, cause))
+    }
+
+    fn about(&self, failure: Failure) -> Failure {
+        match &self.request.object {
+            Some(object) => failure.on(object.to_string()),
+            None => failure.on(&self.request.server),
+        }
+    }
+
+    /// A text after the HTTP status, where there is one.
+    fn stated(&self, text: &str) -> String {
+        match self.status {
+            Some(status) => stated(status, text),
+            None => text.to_owned(),
+        }
+    }
+}
+
+/// A text after an HTTP status.
+pub(super) fn stated(status: u16, text: &str) -> String {
+    if text.is_empty() { status.to_string() } else { format!("{status}: {text}") }
+}
+
+/// The reason that an authorizer gives for a denial, as it is shown.
+#[must_use]
+pub fn authorizer_says(reason: &str) -> String {
+    format!("the authorizer says: {reason}")
+}

@@ -460,6 +460,10 @@ fn is_token(text: &str) -> bool {
 pub fn parse(arguments: impl IntoIterator<Item = OsString>, environment: &Environment) -> Result<Invocation, Refusal> {
     use clap::error::ErrorKind;
 
+    let arguments: Vec<OsString> = arguments.into_iter().collect();
+    if arguments.len() < 2 {
+        return as_provisioner(environment); // without the definition of all commands, which costs a million instructions
+    }
     let cli = Cli::try_parse_from(arguments).map_err(|error| match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => Refusal::Answer(error.render().to_string()),
         _ => Refusal::Usage(error.render().to_string()),

@@ -13,6 +13,8 @@ use crate::{connection::Shape, finding::Finding};
 pub const PARAMS: &str = include_str!("../schema-params.json");
 /// What the bundle publishes, in the flat form.
 pub const ARTIFACTS: &str = include_str!("../schema-artifacts.json");
+/// The bundle itself; read only to know that the platform's copy says nothing else.
+pub const BUNDLE: &str = include_str!("../massdriver.yaml");
 /// The type of the artifact in its older form, everything under `data`.
 pub const LEGACY_CLUSTER: &str = include_str!("schema/kubernetes-cluster-legacy.json");
 
@@ -21,7 +23,7 @@ pub const LEGACY_CLUSTER: &str = include_str!("schema/kubernetes-cluster-legacy.
 pub fn cluster(shape: Shape) -> Value {
     let parse = |text: &str| serde_json::from_str::<Value>(text).unwrap_or_default();
     match shape {
-        Shape::Flat => parse(ARTIFACTS).pointer("/properties/token").cloned().unwrap_or_default(),
+        Shape::Flat => parse(ARTIFACTS).pointer_mut("/properties/token").map(Value::take).unwrap_or_default(),
         Shape::Legacy => parse(LEGACY_CLUSTER),
     }
 }
@@ -44,6 +46,12 @@ impl Schema {
             .build(&document)
             .map_err(|error| format!("not a JSON Schema that can be used: at {}", error.schema_path()))?;
         Ok(Self { document, validator })
+    }
+
+    /// Whether the schema has a property of this name at its top.
+    #[must_use]
+    pub fn has_property(&self, name: &str) -> bool {
+        self.document.get("properties").is_some_and(|properties| properties.get(name).is_some())
     }
 
     /// All that does not fit, as blocking findings of code `schema`, each pointer below `base`.

@@ -17,7 +17,7 @@ use crate::{
     cli::{Action, ClusterSource, Environment, Source, VerifyOptions, env},
     connection::SLOT,
     finding::Finding,
-    proxy,
+    proxy, schema,
 };
 
 /// No honest document of ours is larger: the API server itself takes no body above 3 MiB.
@@ -38,14 +38,26 @@ pub struct Inputs {
     pub proxies: proxy::Variables,
     /// `config.json`, null when there is none.
     pub config: Value,
-    /// `bundle/schema-params.json`, when the platform put one there.
+    /// `bundle/schema-params.json`, where it differs from the embedded one.
     pub params_schema: Option<Value>,
-    /// `bundle/schema-artifacts.json`, likewise.
-    pub artifacts_schema: Option<Value>,
-    /// `bundle/massdriver.yaml`, likewise.
+    /// `bundle/schema-artifacts.json`.
+    pub artifacts_schema: ArtifactsSchema,
+    /// `bundle/massdriver.yaml`, where it differs from the embedded one, which says nothing but the defaults.
     pub bundle: Option<Value>,
     /// The platform, as the environment tells it.
     pub platform: PlatformInput,
+}
+
+/// The type of the artifact as the bundle has it.
+#[derive(Default)]
+pub enum ArtifactsSchema {
+    /// The platform put none there.
+    #[default]
+    Absent,
+    /// Byte for byte the embedded one.
+    Embedded,
+    /// Another one.
+    Own(Value),
 }
 
 /// The cluster connection as it was found.
@@ -94,6 +106,11 @@ impl Document {
     #[must_use]
     pub fn absent(name: &str) -> Self {
         Self { name: name.to_owned(), content: Err(std::io::ErrorKind::NotFound.into()) }
+    }
+
+    /// Whether the content is exactly this text.
+    fn is(&self, text: &str) -> bool {
+        self.content.as_ref().is_ok_and(|bytes| bytes == text.as_bytes())
     }
 
     fn read(path: &Path) -> Self {
@@ -149,10 +166,19 @@ impl Documents {
         inputs.config = reader.optional(&self.config).unwrap_or_default();
         // What is taken back need not fit today's forms.
         if action != Action::Decommission {
-            inputs.params_schema = reader.optional(&self.params_schema);
-            inputs.artifacts_schema = reader.optional(&self.artifacts_schema);
+            // The bundle of a release is the one that is embedded: parsing and compiling it once more would take
+            // longer than all else before the first packet.
+            if !self.params_schema.is(schema::PARAMS) {
+                inputs.params_schema = reader.optional(&self.params_schema);
+            }
+            inputs.artifacts_schema = if self.artifacts_schema.is(schema::ARTIFACTS) {
+                ArtifactsSchema::Embedded
+            } else {
+                reader.optional(&self.artifacts_schema).map_or(ArtifactsSchema::Absent, ArtifactsSchema::Own)
+            };
         }
-        let bundle = self.bundle.content.as_ref().ok().and_then(|bytes| std::str::from_utf8(bytes).ok());
+        let bundle = self.bundle.content.as_ref().ok().filter(|_| !self.bundle.is(schema::BUNDLE));
+        let bundle = bundle.and_then(|bytes| std::str::from_utf8(bytes).ok());
         inputs.bundle = bundle.and_then(|text| serde_saphyr::from_str(text).ok());
         (inputs, reader.findings)
     }

@@ -19,7 +19,7 @@ use crate::{
     connection::{self, Connection, Shape, Trust},
     finding::{Finding, Severity, add_new},
     grant::{Authority, Grant, Place, Scope},
-    inputs::{ClusterInput, Inputs},
+    inputs::{ArtifactsSchema, ClusterInput, Inputs},
     inventory::Inventory,
     name::{self, InstanceName, Namespace},
     names::Names,
@@ -305,21 +305,22 @@ fn check_params(inputs: &Inputs, document: &Value) -> Vec<Finding> {
     let Some(params) = document.as_object() else {
         return vec![Finding::blocking("schema", "", "the params must be of type object (type)")];
     };
-    let understood: Value = serde_json::from_str(schema::PARAMS).unwrap_or_default();
-    let known = understood.get("properties").cloned().unwrap_or_default();
+    let own = serde_json::from_str(schema::PARAMS).map_err(|_| "not JSON".to_owned()).and_then(Schema::new);
+    let bundles = inputs.params_schema.clone().map(Schema::new);
     let mut findings: Vec<Finding> = Vec::new();
-    for (source, schema) in [("the embedded ", Some(&understood)), ("bundle/", inputs.params_schema.as_ref())] {
-        let Some(schema) = schema else { continue };
-        match Schema::new(schema.clone()) {
-            Ok(schema) => add_new(&mut findings, schema.check("", document)),
-            Err(problem) => {
+    for (source, schema) in [("the embedded ", Some(&own)), ("bundle/", bundles.as_ref())] {
+        match schema {
+            None => {}
+            Some(Ok(schema)) => add_new(&mut findings, schema.check("", document)),
+            Some(Err(problem)) => {
                 findings.push(Finding::refusal("schema", format!("{source}schema-params.json is {problem}")));
             }
         }
     }
+    let is_known = |key: &str| own.as_ref().is_ok_and(|schema| schema.has_property(key));
     // The platform adds the one, and its form the name of the preset that was chosen.
     let platform = ["md_metadata", "__name"];
-    for key in params.keys().filter(|key| !platform.contains(&key.as_str()) && known.get(key).is_none()) {
+    for key in params.keys().filter(|key| !platform.contains(&key.as_str()) && !is_known(key)) {
         let text = format!("unknown param {}: it has no effect", key_shown(key));
         findings.push(Finding::remark("unknown-param", Severity::Low, text).at(pointer("", key)));
     }
@@ -455,12 +456,16 @@ fn form(
 ) -> Option<Form> {
     let namespace = names.namespace();
     let shape = shape.unwrap_or(connection.shape);
-    let theirs = inputs.artifacts_schema.as_ref().and_then(|schema| schema.pointer("/properties/token"));
+    let theirs = match &inputs.artifacts_schema {
+        ArtifactsSchema::Absent => None,
+        ArtifactsSchema::Embedded => Some(schema::cluster(Shape::Flat)),
+        ArtifactsSchema::Own(schema) => schema.pointer("/properties/token").cloned(),
+    };
     let theirs = theirs.filter(|schema| shape_of(schema) == Some(shape));
-    let declared = theirs.is_some_and(|schema| schema.pointer("/properties/namespace").is_some());
+    let declared = theirs.as_ref().is_some_and(|schema| schema.pointer("/properties/namespace").is_some());
     let says = shape == Shape::Flat && emit.unwrap_or(connection.names_namespace || declared);
     let (source, document) = match theirs {
-        Some(schema) => ("bundle/schema-artifacts.json", schema.clone()),
+        Some(schema) => ("bundle/schema-artifacts.json", schema),
         None => ("the type of the artifact", schema::cluster(shape)),
     };
     let schema = match Schema::new(document) {

@@ -201,4 +201,13 @@ mod tests {
         assert_eq!(resource_type(Some(&old), Some("other")), "acme/kubernetes-cluster");
         assert_eq!(resource_type(None, None), "kubernetes-cluster");
     }
+
+    /// A copy of it is not even parsed.
+    #[test]
+    fn embedded_bundle_declares_nothing_but_the_defaults() {
+        let embedded: Value = serde_saphyr::from_str(crate::schema::BUNDLE).unwrap();
+        for organization in [None, Some("acme")] {
+            assert_eq!(resource_type(Some(&embedded), organization), resource_type(None, organization));
+        }
+    }
 }

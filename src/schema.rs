@@ -7,7 +7,7 @@ use jsonschema::{
 };
 use serde_json::Value;
 
-use crate::{connection::Shape, finding::Finding};
+use crate::finding::Finding;
 
 /// What the bundle's form accepts.
 pub const PARAMS: &str = include_str!("../schema-params.json");
@@ -17,16 +17,6 @@ pub const ARTIFACTS: &str = include_str!("../schema-artifacts.json");
 pub const BUNDLE: &str = include_str!("../massdriver.yaml");
 /// The type of the artifact in its older form, everything under `data`.
 pub const LEGACY_CLUSTER: &str = include_str!("schema/kubernetes-cluster-legacy.json");
-
-/// The embedded type of a kubernetes-cluster document of this shape.
-#[must_use]
-pub fn cluster(shape: Shape) -> Value {
-    let parse = |text: &str| serde_json::from_str::<Value>(text).unwrap_or_default();
-    match shape {
-        Shape::Flat => parse(ARTIFACTS).pointer_mut("/properties/token").map(Value::take).unwrap_or_default(),
-        Shape::Legacy => parse(LEGACY_CLUSTER),
-    }
-}
 
 /// A schema that is ready to judge documents.
 pub struct Schema {

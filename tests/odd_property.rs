@@ -249,6 +249,13 @@ proptest! {
         // What the params say may be in the cluster, what the connection says may be in the artifact; its token in neither.
         let made = format!("{:?} {:?}", verdict.objects, verdict.artifact);
         prop_assert_eq!(leak(&made, &SECRETS[..1]), None, "in {}", made);
+        for (pointer, rule) in &verdict.requested {
+            let entry = documents[0].pointer(pointer).expect("a rule of the params");
+            for field in ["apiGroups", "resources", "resourceNames", "nonResourceURLs", "verbs"] {
+                let said = entry.get(field).filter(|list| **list != json!([]));
+                prop_assert_eq!(rule.get(field).filter(|list| **list != json!([])), said, "{} of {}", field, pointer);
+            }
+        }
         if let Some(artifact) = verdict.artifact {
             let user = artifact.pointer("/authentication/user").or_else(|| artifact.pointer("/data/authentication/user"));
             prop_assert_eq!(user, Some(&json!({"token": "the-new-token"})));

@@ -34,11 +34,11 @@ use tokio::sync::Semaphore;
 use tower::ServiceBuilder;
 
 use crate::{
-    connection::{CaBundle, Connection, Login},
+    connection::{CaBundle, Connection, Credentials, Login},
     credential::{Identity, Review, Verdict},
     defaults::{self, Stock},
     error::{Code, Failure},
-    login::{Credentials, Generation, LoggedIn, Session},
+    login::{Generation, LoggedIn, Session},
     name::Namespace,
     object::{Kind, Live, MANAGED_BY, MANAGER, Manifest, Reference, held_by},
     observed::{Presence, Seen},

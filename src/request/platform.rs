@@ -4,7 +4,8 @@
 use serde_json::Value;
 
 use crate::{
-    cli::{Publishing, env},
+    cli::Publishing,
+    env,
     finding::{Finding, Severity},
     host,
     inputs::PlatformInput,

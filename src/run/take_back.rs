@@ -19,10 +19,11 @@ use crate::{
     names::Names,
     object::{Kind, Live, Owner, Reference},
     observed::Presence,
+    patience::Patience,
     plan::{Action, Change},
     publish::{self, Publisher},
     rbac::Tuple,
-    request::Request,
+    request::{Platform, Request},
     secret::Token,
 };
 
@@ -40,12 +41,18 @@ const FIRST_PAUSE: Duration = Duration::from_millis(100);
 ///
 /// # Errors
 /// What could not be finished, the cluster's side first. The other side is finished all the same.
-pub async fn decommission(run: &Run<'_>) -> Result<bool, Failure> {
-    let (cluster, platform) = tokio::join!(cluster_side(run), platform_side(run));
+pub async fn decommission(
+    request: &Request,
+    platform: Option<&Platform>,
+    patience: Patience<'_>,
+) -> Result<bool, Failure> {
+    let report = patience.report;
+    let cluster = cluster_side(request, platform.is_some(), patience.clone());
+    let (cluster, platform) = tokio::join!(cluster, platform_side(platform, patience));
     match (cluster, platform) {
         (Err(failure), Err(other)) => {
             let text = format!("the platform's record is not deleted either: {}", other.cause);
-            run.report.finding(Finding::remark("platform-record", Severity::High, text));
+            report.finding(Finding::remark("platform-record", Severity::High, text));
             Err(failure)
         }
         (Err(failure), Ok(_)) => Err(failure),
@@ -59,23 +66,24 @@ pub async fn decommission(run: &Run<'_>) -> Result<bool, Failure> {
     }
 }
 
-async fn platform_side(run: &Run<'_>) -> Result<bool, Failure> {
-    let Some(platform) = &run.request.platform else { return Ok(false) };
-    platform.clear_text().into_iter().for_each(|finding| run.report.finding(finding));
+async fn platform_side(platform: Option<&Platform>, patience: Patience<'_>) -> Result<bool, Failure> {
+    let Some(platform) = platform else { return Ok(false) };
+    let report = patience.report;
+    platform.clear_text().into_iter().for_each(|finding| report.finding(finding));
     let started = Instant::now();
-    let publisher = Publisher::connect(platform, run.patience().within(publish::TIME), None).await?;
+    let publisher = Publisher::connect(platform, patience.within(publish::TIME), None).await?;
     let found = publisher.retract().await?;
     let what = if found { "record deleted" } else { "no record left" };
-    run.report.step("platform", &format!("{what} at {}", platform.address()), Some(started.elapsed()));
+    report.step("platform", &format!("{what} at {}", platform.address()), Some(started.elapsed()));
     Ok(found)
 }
 
-async fn cluster_side(run: &Run<'_>) -> Result<bool, Failure> {
-    let request = run.request;
-    let cluster = run.connect().await?;
-    let (sight, swept) = tokio::join!(run.look(&cluster, false), sweep(&cluster, &request.namespace));
+async fn cluster_side(request: &Request, is_published: bool, patience: Patience<'_>) -> Result<bool, Failure> {
+    let run = &Run::connect(request, patience.budget, patience.report).await?;
+    let cluster = &run.session.cluster;
+    let (sight, swept) = tokio::join!(run.look(cluster, false), sweep(cluster, &request.instance.namespace));
     let sight = sight?;
-    let (former, unseen) = match former::look(run, &cluster, &sight).await {
+    let (former, unseen) = match former::look(run, cluster, &sight).await {
         Ok(former) => (former, None),
         Err(failure) => (Vec::new(), Some(failure)), // what is at home goes all the same
     };
@@ -87,7 +95,7 @@ async fn cluster_side(run: &Run<'_>) -> Result<bool, Failure> {
         );
         run.report.finding(Finding::remark("not-searched", Severity::Info, text));
     }
-    for remark in gone(&sight.observed, |_| true).chain(take_over::exposure(request, &request.names, &sight)) {
+    for remark in gone(&sight.observed, |_| true).chain(take_over::exposure(request, &request.instance.names, &sight)) {
         run.report.finding(remark);
     }
     for home in &former {
@@ -102,7 +110,7 @@ async fn cluster_side(run: &Run<'_>) -> Result<bool, Failure> {
         outcome.missing.extend(swept.unsearched.iter().cloned()); // nothing else finds what it does not say
     }
     let homes = former.iter().map(|home| (&home.names, &home.sight));
-    let homes: Vec<_> = [(&request.names, &sight)].into_iter().chain(homes).collect();
+    let homes: Vec<_> = [(&request.instance.names, &sight)].into_iter().chain(homes).collect();
     let mut there = Vec::new();
     for (names, sight) in &homes {
         let mut left = Left::of(names, sight, &swept.found);
@@ -112,21 +120,21 @@ async fn cluster_side(run: &Run<'_>) -> Result<bool, Failure> {
         }
         outcome.missing.append(&mut left.unseen);
         outcome.missing.extend(sight.revisions_denied.iter().cloned());
-        clear(run, &cluster, &left, &mut outcome).await;
+        clear(run, cluster, &left, &mut outcome).await;
         there.push((sight, left.ours.into_keys().chain(left.hidden).collect::<Vec<_>>()));
     }
     Failure::all(join_all(homes.iter().map(|(names, sight)| prove_all_dead(run, names, sight, &outcome))).await)?;
     if !outcome.missing.is_empty() {
         outcome.missing.extend(there.iter().flat_map(|(sight, objects)| rights::undeletable(sight, objects)));
     }
-    let account = request.names.service_account();
+    let account = request.instance.names.service_account();
     let gone = outcome.deleted.contains(&account) || !there.iter().any(|(_, objects)| objects.contains(&account));
     for (object, why) in &outcome.copies_left {
-        run.report.finding(copies::left(&request.names, object, why, gone));
+        run.report.finding(copies::left(&request.instance.names, object, why, gone));
     }
     let copied = !outcome.copies_left.is_empty();
     let found = outcome.judge(request)?;
-    if !(found || copied || request.platform.is_some()) {
+    if !(found || copied || is_published) {
         run.report.finding(nothing_found(request, &sight));
     }
     Ok(found)
@@ -135,7 +143,7 @@ async fn cluster_side(run: &Run<'_>) -> Result<bool, Failure> {
 /// A decommission by hand that found nothing: a repeat, or a name that was mistyped. The platform knows what it has
 /// deployed: there it is a repeat.
 fn nothing_found(request: &Request, sight: &Sight) -> Finding {
-    let (home, connection) = (&request.namespace, &request.connection);
+    let (home, connection) = (&request.instance.namespace, &request.connection);
     let context = connection.context.as_ref().map(|context| format!(" (context {context})")).unwrap_or_default();
     let namespace = match sight.observed.presence(home) {
         Presence::Absent => ", and the namespace is not there either",
@@ -143,7 +151,7 @@ fn nothing_found(request: &Request, sight: &Sight) -> Finding {
     };
     let text = format!(
         "no object of the instance {} is in namespace {home}, or known elsewhere, on {}{context}{namespace}",
-        request.name,
+        request.instance.name,
         connection.server.as_str()
     );
     Finding::remark("nothing-found", Severity::Medium, text)
@@ -175,7 +183,7 @@ impl Outcome {
 
     /// True when there was something, and nothing of it is left.
     fn judge(mut self, request: &Request) -> Result<bool, Failure> {
-        let account = request.names.service_account();
+        let account = request.instance.names.service_account();
         if let Some(failure) = self.failed {
             return Err(Failure { missing: self.missing, ..failure });
         }
@@ -397,8 +405,8 @@ async fn prove_dead(run: &Run<'_>, token: &Token) -> Result<(), Failure> {
     let started = Instant::now();
     let _waiting = run.report.waiting("waiting for the token to die");
     tokio::time::sleep(HEARSAY).await;
-    let cluster = run.connect_as(&Login::Token(token.clone())).await?;
-    let limit = run.budget.at_most(MEMORY);
+    let cluster = run.session.connect_as(&Login::Token(token.clone())).await?;
+    let limit = run.session.budget.at_most(MEMORY);
     let (mut pause, mut accepted) = (FIRST_PAUSE, false);
     loop {
         // An old server, or a gateway, may not know the question: then any other tells a dead token by 401.

@@ -17,12 +17,12 @@ mod desired;
 mod env;
 pub mod error;
 pub mod finding;
+#[doc(hidden)]
+pub mod fuzzing;
 mod grant;
 mod host;
 mod inputs;
 mod inventory;
-#[doc(hidden)]
-pub mod judge;
 mod kubeconfig;
 mod login;
 mod manual;

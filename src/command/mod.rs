@@ -96,10 +96,12 @@ pub fn announce(
     let cluster = (server.to_owned(), &connection.route);
     let platform_route = platform.map(|platform| (platform.address(), &platform.route));
     let routes: Vec<_> = [cluster].into_iter().chain(platform_route).collect();
-    let tokens = connection.login.token().into_iter().chain(platform.map(|platform| &platform.token));
-    tokens.for_each(|token| report.learn(token));
-    let passwords = routes.iter().filter_map(|(_, route)| route.proxy()?.secret());
-    passwords.for_each(|password| report.redactor().learn_secret(password));
+    for token in connection.login.token().into_iter().chain(platform.map(|platform| &platform.token)) {
+        report.learn(token);
+    }
+    for password in routes.iter().filter_map(|(_, route)| route.proxy()?.secret()) {
+        report.redactor().learn_secret(password);
+    }
     let budget = Budget::new(timeout);
     report.at(server, &budget);
     if let Some(Instance { name, namespace, .. }) = instance {

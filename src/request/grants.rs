@@ -29,20 +29,20 @@ struct ScopedRole {
 /// decommission ignores those findings, because what was granted is in the inventory.
 #[must_use]
 pub fn parse(params: &Value, home: &Place) -> (Grants, Vec<Finding>) {
-    let (mut rules, mut roles, mut findings) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut requested, mut cluster_roles, mut findings) = (Vec::new(), Vec::new(), Vec::new());
     for (pointer, entry) in entries(params, "rules") {
         match rule(entry, home) {
-            Ok((rule, scopes)) => rules.push(RequestedRule { pointer, rule, scopes }),
+            Ok((rule, scopes)) => requested.push(RequestedRule { pointer, rule, scopes }),
             Err(why) => findings.push(Finding::blocking("schema", pointer, why)),
         }
     }
     for (pointer, entry) in entries(params, "cluster_roles") {
         match role(entry, home) {
-            Ok(role) => roles.push(role),
+            Ok(role) => cluster_roles.push(role),
             Err(why) => findings.push(Finding::blocking("schema", pointer, why)),
         }
     }
-    (Grants::new(rules, roles, &home.scope), findings)
+    (Grants::new(requested, cluster_roles, &home.scope), findings)
 }
 
 fn rule(entry: &Value, home: &Place) -> Result<(Rule, Vec<Scope>), &'static str> {

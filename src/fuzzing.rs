@@ -1,6 +1,6 @@
-//! One run up to the first packet, on documents that are given as bytes: the door by which property tests and the fuzz
-//! target (`fuzz/`) come in. What it returns is what the program prints for such documents in a directory, and what it
-//! would work with if it went on. Pure.
+//! The part of a run before the first packet, on documents given as bytes: the entry point of property tests and of the
+//! fuzz target (`fuzz/`). It returns what the program prints for such documents in a directory, and what it would work
+//! with if it went on.
 
 use std::{cell::RefCell, io::Write, rc::Rc};
 
@@ -34,8 +34,8 @@ pub struct Given<'a> {
     pub artifacts_schema: Option<&'a [u8]>,
 }
 
-/// What came of it.
-pub struct Verdict {
+/// The result of an evaluation.
+pub struct Evaluation {
     /// 65 for a refusal, else 0.
     pub exit: Exit,
     /// The document of `--json`.
@@ -53,9 +53,9 @@ pub struct Verdict {
 /// The actions that there are.
 pub const ACTIONS: [&str; 3] = ["plan", "provision", "decommission"];
 
-/// Judges documents for an action; a word that is none counts as `plan`.
+/// Evaluates the documents offline. Unknown actions are treated as `plan`.
 #[must_use]
-pub fn judge(action: &str, given: &Given<'_>) -> Verdict {
+pub fn evaluate(action: &str, given: &Given<'_>) -> Evaluation {
     let actions = [Action::Plan, Action::Provision, Action::Decommission];
     let action = actions.into_iter().find(|known| known.as_str() == action).unwrap_or(Action::Plan);
     let document = |name: &str, content: Option<&[u8]>| {
@@ -88,7 +88,7 @@ pub fn judge(action: &str, given: &Given<'_>) -> Verdict {
         Err(_) => Vec::new(),
     };
     let exit = finish(&report, true, accepted.map(drop));
-    Verdict { exit, stdout: out.text(), stderr: log.text(), objects, requested, artifact }
+    Evaluation { exit, stdout: out.text(), stderr: log.text(), objects, requested, artifact }
 }
 
 fn accept_provision(documents: &Documents, report: &Report) -> Result<Provision, Failure> {

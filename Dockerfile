@@ -15,7 +15,7 @@ WORKDIR /source
 # What the program is made of. The manifest names the testbed, and cargo wants to see its manifest too.
 COPY Cargo.toml Cargo.lock ./
 COPY .cargo .cargo
-COPY schema-params.json schema-artifacts.json ./
+COPY massdriver.yaml schema-params.json schema-artifacts.json ./
 COPY src src
 COPY tests/testbed/Cargo.toml tests/testbed/Cargo.toml
 RUN mkdir -p tests/testbed/src && touch tests/testbed/src/lib.rs \

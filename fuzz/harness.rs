@@ -4,7 +4,7 @@
 
 use k8s_token::{
     error::Exit,
-    judge::{ACTIONS, Given, Verdict, judge},
+    fuzzing::{ACTIONS, Evaluation, Given, evaluate},
 };
 use serde_json::Value;
 
@@ -30,12 +30,12 @@ pub fn run(input: &[u8]) {
         artifacts_schema: next(),
     };
     for action in ACTIONS {
-        let verdict = judge(action, &given);
+        let verdict = evaluate(action, &given);
         check(&given, &verdict);
     }
 }
 
-fn check(given: &Given<'_>, verdict: &Verdict) {
+fn check(given: &Given<'_>, verdict: &Evaluation) {
     let mut document: Value = serde_json::from_str(&verdict.stdout).expect("one JSON document");
     let refused = verdict.exit == Exit::Input;
     assert!(refused || verdict.exit == Exit::Done, "{:?}", verdict.exit);

@@ -27,14 +27,17 @@ pub struct Form {
 /// A finished artifact. It holds the token, and is therefore neither `Debug` nor `Serialize`.
 pub struct Artifact(Value);
 
-impl Form {
-    /// The embedded type and nothing more.
-    #[must_use]
-    pub fn embedded(shape: Shape) -> Option<Self> {
-        let schema = Schema::new(schema::cluster(shape)).ok()?;
-        Some(Self { shape, namespace: None, schema })
+/// The embedded type of a kubernetes-cluster document of this shape.
+#[must_use]
+pub fn embedded_type(shape: Shape) -> Value {
+    let parse = |text: &str| serde_json::from_str::<Value>(text).unwrap_or_default();
+    match shape {
+        Shape::Flat => parse(schema::ARTIFACTS).pointer_mut("/properties/token").map(Value::take).unwrap_or_default(),
+        Shape::Legacy => parse(schema::LEGACY_CLUSTER),
     }
+}
 
+impl Form {
     /// Puts the token where the parent's was, and beside it the CA (in base64) that the server was verified against;
     /// nothing of the parent's login is taken over.
     ///

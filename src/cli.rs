@@ -1,109 +1,19 @@
-//! `argv` and environment: what was typed, and what the platform says through its variables. The only reader of the
-//! environment. Out: an [`Invocation`], which names the documents that `inputs/` reads.
+//! The definition of the command line, and what was asked by it or, without arguments, by the platform's environment.
+//! Out: an [`Invocation`], which names the documents that `inputs/` reads. Pure.
 
-use std::{collections::HashMap, ffi::OsString, path::PathBuf};
+use std::{ffi::OsString, path::PathBuf};
 
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use secrecy::{ExposeSecret as _, SecretString};
 
 use crate::{
+    env::{self, Environment},
     error::{Code, Failure},
     manual,
-    proxy::Variables,
-    report::Look,
     text::{presentable, shown},
 };
 
-/// The variables that are read, and no others.
-pub mod env {
-    /// `plan`, `provision` or `decommission`.
-    pub const ACTION: &str = "MASSDRIVER_DEPLOYMENT_ACTION";
-    /// User name of the deployment token.
-    pub const DEPLOYMENT_ID: &str = "MASSDRIVER_DEPLOYMENT_ID";
-    /// The deployment token.
-    pub const TOKEN: &str = "MASSDRIVER_TOKEN";
-    /// Base URL of the platform's API.
-    pub const URL: &str = "MASSDRIVER_URL";
-    /// The instance, on platforms since 2026.
-    pub const INSTANCE_ID: &str = "MASSDRIVER_INSTANCE_ID";
-    /// The instance with its suffix, as older platforms name it.
-    pub const PACKAGE_NAME: &str = "MASSDRIVER_PACKAGE_NAME";
-    /// The organization's slug.
-    pub const ORGANIZATION_ID: &str = "MASSDRIVER_ORGANIZATION_ID";
-    /// Where kubectl finds its configuration; read on the command line only.
-    pub const KUBECONFIG: &str = "KUBECONFIG";
-    /// Where kubectl looks when that is not set; read on the command line only.
-    pub const HOME: &str = "HOME";
-    /// Where the API server is for the containers of a pod; read only to say what to pass there.
-    pub const SERVICE_HOST: &str = "KUBERNETES_SERVICE_HOST";
-    /// Proxy for https, in the order in which Go looks for it.
-    pub const HTTPS_PROXY: [&str; 2] = ["HTTPS_PROXY", "https_proxy"];
-    /// Proxy for http.
-    pub const HTTP_PROXY: [&str; 2] = ["HTTP_PROXY", "http_proxy"];
-    /// What is reached without a proxy.
-    pub const NO_PROXY: [&str; 2] = ["NO_PROXY", "no_proxy"];
-    /// Set to anything, it means a log without colours.
-    pub const NO_COLOR: &str = "NO_COLOR";
-    /// What the terminal can do; `dumb` is nothing.
-    pub const TERM: &str = "TERM";
-}
-
-/// A snapshot of the variables in [`mod@env`].
-#[derive(Default)]
-pub struct Environment(HashMap<&'static str, String>);
-
-impl Environment {
-    /// Reads the variables of this process; one that is empty counts as absent.
-    #[must_use]
-    #[expect(clippy::disallowed_methods, reason = "the one reader of the environment")]
-    pub fn read() -> Self {
-        use env::{ACTION, DEPLOYMENT_ID, HOME, INSTANCE_ID, KUBECONFIG, ORGANIZATION_ID, PACKAGE_NAME};
-        let names =
-            [ACTION, DEPLOYMENT_ID, env::TOKEN, env::URL, INSTANCE_ID, PACKAGE_NAME, ORGANIZATION_ID, KUBECONFIG, HOME];
-        let proxies = [env::HTTPS_PROXY, env::HTTP_PROXY, env::NO_PROXY].into_iter().flatten();
-        let names = names.into_iter().chain(proxies).chain([env::SERVICE_HOST, env::NO_COLOR, env::TERM]);
-        Self(names.filter_map(|name| Some((name, std::env::var(name).ok()?))).collect())
-    }
-
-    /// What is said of proxies.
-    #[must_use]
-    pub fn proxies(&self) -> Variables {
-        let first =
-            |names: [&'static str; 2]| names.into_iter().find_map(|name| Some((name, self.get(name)?.to_owned())));
-        Variables {
-            https: first(env::HTTPS_PROXY),
-            http: first(env::HTTP_PROXY),
-            no: first(env::NO_PROXY).map(|(_, list)| list),
-        }
-    }
-
-    /// How a log looks that goes to a terminal, or to something else.
-    #[must_use]
-    pub fn look(&self, terminal: bool) -> Look {
-        let able = terminal && self.get(env::TERM).is_some_and(|kind| kind != "dumb");
-        Look { colour: able && self.get(env::NO_COLOR).is_none(), progress: able }
-    }
-
-    /// The platform's token as a secret.
-    #[must_use]
-    pub fn platform_token(&self) -> Option<SecretString> {
-        self.get(env::TOKEN).map(SecretString::from)
-    }
-
-    /// Whether this runs in a container of a pod.
-    #[must_use]
-    pub fn is_in_a_pod(&self) -> bool {
-        self.get(env::SERVICE_HOST).is_some()
-    }
-
-    /// A variable's value, if it is set and not empty.
-    #[must_use]
-    pub fn get(&self, name: &str) -> Option<&str> {
-        self.0.get(name).map(String::as_str).filter(|value| !value.is_empty())
-    }
-}
-
-/// Turns permissions into a Kubernetes credential that can do exactly that, proves it, and takes it back.
+// The description in the help is that of Cargo.toml.
 #[derive(Parser)]
 #[command(
     name = "k8s-token",
@@ -142,7 +52,7 @@ macro_rules! usage {
         concat!(
             "k8s-token ",
             $command,
-            " --params <FILE> --name <NAME> [OPTIONS]\n       ",
+            " --params <FILE> [--name <NAME>] [OPTIONS]\n       ",
             "k8s-token ",
             $command,
             " --instance-dir <DIR> [OPTIONS]"
@@ -210,6 +120,9 @@ enum Command {
         /// Name of the instance that it has to be of
         #[arg(long, value_name = "NAME")]
         name: Option<String>,
+        /// Read params and name from a directory laid out as the platform does
+        #[arg(long, value_name = "DIR", conflicts_with_all = ["params", "name"])]
+        instance_dir: Option<PathBuf>,
         /// Bound on the whole run [default: 180]
         #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=86_400))]
         timeout: Option<u64>,
@@ -365,15 +278,35 @@ pub struct RunOptions {
     pub timeout_seconds: Option<u64>,
 }
 
-/// A look at a credential that is there.
+/// Where it is said what a credential is expected to be.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Expected {
+    /// On the command line.
+    Files {
+        /// Params that it has to fit, `-` for stdin.
+        params: Option<PathBuf>,
+        /// The instance that it has to be of.
+        name: Option<String>,
+    },
+    /// In a directory as the platform lays it out: params and name.
+    Instance(PathBuf),
+}
+
+impl Expected {
+    /// True when there are params that the credential has to fit.
+    #[must_use]
+    pub const fn has_params(&self) -> bool {
+        matches!(self, Self::Instance(_) | Self::Files { params: Some(_), .. })
+    }
+}
+
+/// The verification of a credential.
 #[derive(Debug, PartialEq, Eq)]
 pub struct VerifyOptions {
     /// The artifact or kubeconfig, `-` for stdin.
     pub artifact: PathBuf,
-    /// Params that it has to fit, `-` for stdin.
-    pub params: Option<PathBuf>,
-    /// The instance that it has to be of.
-    pub name: Option<String>,
+    /// What it is expected to be.
+    pub expected: Expected,
     /// Bound on the whole run in seconds.
     pub timeout_seconds: Option<u64>,
     /// One document on stdout.
@@ -453,6 +386,29 @@ fn is_token(text: &str) -> bool {
     text.starts_with("sha256~") || (text.starts_with("eyJ") && text.split('.').count() == 3)
 }
 
+/// Whether one JSON document is asked for, as far as a wrong command line shows that.
+#[must_use]
+pub fn asks_for_json(arguments: &[OsString]) -> bool {
+    let options = arguments.iter().skip(1).map(|argument| argument.to_string_lossy());
+    options.take_while(|option| option != "--").any(|option| option == "--json" || option.starts_with("--json="))
+}
+
+/// The command that prints such a document, as far as a wrong command line names one.
+#[must_use]
+pub fn named_command(arguments: &[OsString]) -> Option<&'static str> {
+    const WITH_DOCUMENT: [&str; 5] = ["plan", "provision", "decommission", "check", "verify"];
+    let named = arguments.get(1)?;
+    WITH_DOCUMENT.into_iter().find(|command| named == command)
+}
+
+/// What is wrong with a command line, without how to write it: the first paragraph of clap's text, in one line.
+#[must_use]
+pub fn first_paragraph(text: &str) -> String {
+    let lines = text.lines().map(str::trim).take_while(|line| !line.is_empty());
+    let paragraph = lines.collect::<Vec<_>>().join(" ");
+    paragraph.strip_prefix("error: ").map_or_else(|| paragraph.clone(), str::to_owned)
+}
+
 /// Parses the command line, or the platform's environment when there is none.
 ///
 /// # Errors
@@ -460,6 +416,10 @@ fn is_token(text: &str) -> bool {
 pub fn parse(arguments: impl IntoIterator<Item = OsString>, environment: &Environment) -> Result<Invocation, Refusal> {
     use clap::error::ErrorKind;
 
+    let arguments: Vec<OsString> = arguments.into_iter().collect();
+    if arguments.len() < 2 {
+        return as_provisioner(environment); // without the definition of all commands, which costs a million instructions
+    }
     let cli = Cli::try_parse_from(arguments).map_err(|error| match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => Refusal::Answer(error.render().to_string()),
         _ => Refusal::Usage(error.render().to_string()),
@@ -468,12 +428,16 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>, environment: &Enviro
         None => return as_provisioner(environment),
         Some(Command::Permissions { params, name }) => return Ok(Invocation::Permissions { params, name }),
         Some(Command::Check { params, json }) => return Ok(Invocation::Check { params, json }),
-        Some(Command::Verify { artifact, params, name, timeout, json }) => {
+        Some(Command::Verify { artifact, params, name, instance_dir, timeout, json }) => {
             if artifact.as_os_str() == "-" && params.as_ref().is_some_and(|params| params.as_os_str() == "-") {
                 let text = "error: the artifact and --params - both want stdin: put one of them into a file\n";
                 return Err(Refusal::Usage(text.to_owned()));
             }
-            let options = VerifyOptions { artifact, params, name, timeout_seconds: timeout, json };
+            let expected = match instance_dir {
+                Some(directory) => Expected::Instance(directory),
+                None => Expected::Files { params, name },
+            };
+            let options = VerifyOptions { artifact, expected, timeout_seconds: timeout, json };
             return Ok(Invocation::Verify(options));
         }
         Some(Command::Kubeconfig { artifact, namespace }) => {
@@ -563,7 +527,7 @@ mod tests {
     use super::*;
 
     fn parsed(line: &str, action: Option<&str>) -> Result<Invocation, Refusal> {
-        let environment = Environment(action.map(|action| (env::ACTION, action.to_owned())).into_iter().collect());
+        let environment = Environment::from_iter(action.map(|action| (env::ACTION, action.to_owned())));
         parse(line.split(' ').map(OsString::from), &environment)
     }
 

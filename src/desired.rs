@@ -69,10 +69,10 @@ impl Desired {
         instance: Option<&String>,
         take_over: TakeOver,
     ) -> Self {
-        let inventory = request.inventory_with(kept);
-        let instance = request.instance.as_ref().or(instance).cloned();
-        let secret = request.names.secret(secrets.newest);
-        let account_of = [("kubernetes.io/service-account.name", request.names.object().to_owned())];
+        let inventory: Inventory = request.grants.iter().map(|grant| grant.place.clone()).chain(kept).collect();
+        let instance = request.instance.platform_id.as_ref().or(instance).cloned();
+        let secret = request.instance.names.secret(secrets.newest);
+        let account_of = [("kubernetes.io/service-account.name", request.instance.names.object().to_owned())];
         Self {
             secrets,
             service_account: service_account(
@@ -93,7 +93,7 @@ impl Desired {
     /// The places that stay although the request does not want them.
     #[must_use]
     pub fn kept(&self, request: &Request) -> BTreeSet<Place> {
-        self.inventory.places().filter(|place| !request.wants(place)).cloned().collect()
+        self.inventory.places().filter(|place| !request.grants.wants(place)).cloned().collect()
     }
 }
 
@@ -109,9 +109,9 @@ pub fn service_account(
     let mut remembered = vec![(GENERATION, secrets.newest.to_string())];
     remembered.extend(secrets.replaced.map(|number| (REPLACED, number.to_string())));
     remembered.extend(instance.map(|instance| (INSTANCE, instance.to_owned())));
-    remembered.extend(inventory.text(&request.names.home()).map(|text| (INVENTORY, text)));
+    remembered.extend(inventory.text(&request.instance.names.home()).map(|text| (INVENTORY, text)));
     remembered.extend(taken_over.map(|record| (TAKEN_OVER, record.text())));
-    manifest(request, request.names.service_account(), &remembered, json!({}))
+    manifest(request, request.instance.names.service_account(), &remembered, json!({}))
 }
 
 fn granted(request: &Request, grant: &Grant) -> Granted {
@@ -122,26 +122,26 @@ fn granted(request: &Request, grant: &Grant) -> Granted {
 /// Our own Role or ClusterRole of a scope, with these rules.
 #[must_use]
 pub fn role(request: &Request, scope: &Scope, rules: &[Rule]) -> Manifest {
-    manifest(request, request.names.role(scope), &[], json!({"rules": rules}))
+    manifest(request, request.instance.names.role(scope), &[], json!({"rules": rules}))
 }
 
 /// The binding of a place.
 #[must_use]
 pub fn binding(request: &Request, place: &Place) -> Manifest {
     let role_ref = match &place.authority {
-        Authority::Rules => request.names.role(&place.scope),
+        Authority::Rules => request.instance.names.role(&place.scope),
         Authority::ClusterRole(name) => Reference::at_cluster(Kind::ClusterRole, name.as_str()),
     };
     let own_fields = json!({
         "roleRef": {"apiGroup": role_ref.kind.group(), "kind": role_ref.kind, "name": role_ref.name},
         "subjects": [{
             "kind": Kind::ServiceAccount,
-            "name": request.names.object(),
+            "name": request.instance.names.object(),
             // Legal to omit in a RoleBinding; scanners then show a dangling subject.
-            "namespace": request.namespace.as_str(),
+            "namespace": request.instance.namespace.as_str(),
         }],
     });
-    manifest(request, request.names.binding(place), &[], own_fields)
+    manifest(request, request.instance.names.binding(place), &[], own_fields)
 }
 
 /// An object of the instance, with these annotations beside those that all have, and these fields of its kind. What
@@ -149,8 +149,8 @@ pub fn binding(request: &Request, place: &Place) -> Manifest {
 fn manifest(request: &Request, reference: Reference, annotations: &[(&str, String)], mut body: Value) -> Manifest {
     let mut metadata = json!({
         "name": reference.name,
-        "labels": labels(&request.labels),
-        "annotations": {NAME: request.name.as_str(), NAMESPACE: request.namespace.as_str()},
+        "labels": labels(&request.instance.labels),
+        "annotations": {NAME: request.instance.name.as_str(), NAMESPACE: request.instance.namespace.as_str()},
     });
     for (key, value) in annotations {
         metadata["annotations"][*key] = json!(value);

@@ -1,7 +1,7 @@
 //! Grants: what is allowed, and where. The core of a request: all Roles and bindings follow from this list, of which
 //! one namespace with rules of its own is the shortest. Pure.
 
-use std::fmt;
+use std::{collections::BTreeMap, fmt, ops::Deref};
 
 use crate::{
     name::{ClusterRoleName, Namespace},
@@ -124,4 +124,70 @@ pub struct Grant {
     pub place: Place,
     /// The rules of our own Role; empty for a ClusterRole, which has its own.
     pub rules: Vec<Rule>,
+}
+
+/// An entry of `rules` as it was asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RequestedRule {
+    /// JSON pointer to it in the params.
+    pub pointer: String,
+    /// What it allows.
+    pub rule: Rule,
+    /// Where.
+    pub scopes: Vec<Scope>,
+}
+
+/// All that is to be allowed, place by place: the home namespace first, then the others by name, then the cluster. The
+/// rules as they were asked for are kept beside what they are merged into.
+#[derive(Debug, Default)]
+pub struct Grants {
+    requested: Vec<RequestedRule>,
+    merged: Vec<Grant>,
+}
+
+impl Grants {
+    /// Merges the rules of each scope into one grant; each ClusterRole is a grant of its own in each of its scopes.
+    #[must_use]
+    pub fn new(requested: Vec<RequestedRule>, roles: Vec<(ClusterRoleName, Vec<Scope>)>, home: &Scope) -> Self {
+        let mut places: BTreeMap<Place, Vec<Rule>> = BTreeMap::new();
+        for RequestedRule { rule, scopes, .. } in &requested {
+            for scope in scopes {
+                places.entry(Place::new(scope.clone(), Authority::Rules)).or_default().push(rule.clone());
+            }
+        }
+        for (name, scopes) in roles {
+            for scope in scopes {
+                places.entry(Place::new(scope, Authority::ClusterRole(name.clone()))).or_default();
+            }
+        }
+        let mut merged: Vec<Grant> = places.into_iter().map(|(place, rules)| Grant { place, rules }).collect();
+        merged.sort_by_key(|grant| grant.place.scope != *home);
+        Self { requested, merged }
+    }
+
+    /// The rules as they were asked for.
+    #[must_use]
+    pub fn requested(&self) -> &[RequestedRule] {
+        &self.requested
+    }
+
+    /// True when something is to be granted at this place.
+    #[must_use]
+    pub fn wants(&self, place: &Place) -> bool {
+        self.merged.iter().any(|grant| grant.place == *place)
+    }
+
+    /// The rules of our own Role at this place.
+    #[must_use]
+    pub fn rules(&self, place: &Place) -> &[Rule] {
+        self.merged.iter().find(|grant| grant.place == *place).map_or(&[], |grant| &grant.rules)
+    }
+}
+
+impl Deref for Grants {
+    type Target = [Grant];
+
+    fn deref(&self) -> &[Grant] {
+        &self.merged
+    }
 }

@@ -3,10 +3,11 @@
 use serde_json::Value;
 
 use crate::{
-    connection::{self, Connection, Login, Server, Trust},
+    connection::{Connection, Login, Server, Trust},
     credential::{self, Claimed},
     finding::Finding,
     name::Namespace,
+    request,
     secret::Token,
     text::shown,
 };
@@ -17,7 +18,7 @@ use crate::{
 /// What the document lacks.
 pub fn render(document: &Value, namespace: Option<&Namespace>) -> Result<String, Vec<Finding>> {
     // The very reading of a connection: an artifact is one.
-    let (Connection { server, ca, login, .. }, _) = connection::from_document(document, None)?;
+    let (Connection { server, ca, login, .. }, _) = request::connection::parse(document, None)?;
     // A document has nothing else.
     let (Login::Token(token), Trust::Given(ca)) = (login, ca) else { return Err(Vec::new()) };
     let said = document.get("namespace").and_then(Value::as_str).map(str::to_owned);

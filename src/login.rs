@@ -20,37 +20,12 @@ use tower::{Service, ServiceExt as _};
 
 use crate::{
     budget::Budget,
+    connection::{Command, Credentials},
     secret::{Redactor, Token},
     tls::{self, Identity},
     transport::Http,
     transport_error::TransportError,
 };
-
-/// What the server gets to see.
-#[derive(Clone, Default)]
-pub struct Credentials {
-    /// In the head of every request.
-    pub token: Option<Token>,
-    /// In the handshake.
-    pub identity: Option<Identity>,
-}
-
-/// A command that prints credentials.
-#[derive(Clone)]
-pub struct Command {
-    /// A name to look up on the PATH, or a path.
-    pub program: String,
-    /// Its arguments.
-    pub arguments: Vec<String>,
-    /// Variables beside those of this process.
-    pub variables: Vec<(String, String)>,
-    /// What it is told, as `KUBERNETES_EXEC_INFO`.
-    pub told: Value,
-    /// Whether it may ask the person at the terminal.
-    pub interactive: bool,
-    /// Where to get it, if the kubeconfig says so.
-    pub hint: Option<String>,
-}
 
 impl Command {
     /// Runs it. Nothing that it prints is shown, unless it talks to a person.

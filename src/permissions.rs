@@ -11,6 +11,7 @@ use crate::{
     names::Names,
     object::Kind,
     rbac::Rule,
+    request::Params,
 };
 
 /// A Role or ClusterRole to be.
@@ -20,18 +21,15 @@ struct Needed {
     rules: Vec<Rule>,
 }
 
-/// What is said of the instance: its home namespace, and all that it is to be granted.
-pub type Wanted<'a> = (&'a Namespace, &'a [Grant]);
-
 /// A Secret that is made again has another name each time; this many of them.
 const GENERATIONS: u32 = 5;
 
 /// Writes the manifests: for what is wanted, else for any rules in one namespace; with a name limited to its objects.
 #[must_use]
-pub fn render(wanted: Option<Wanted<'_>>, name: Option<&InstanceName>) -> String {
+pub fn render(wanted: Option<&Params>, name: Option<&InstanceName>) -> String {
     let names = |home: &Namespace| name.map(|name| Names::of(name, home));
     let needed = match wanted {
-        Some((home, grants)) => for_grants(home, grants, names(home).as_ref()),
+        Some(Params { namespace, grants }) => for_grants(namespace, grants, names(namespace).as_ref()),
         None => vec![for_any(name)],
     };
     let called = name.map_or_else(|| "k8s-token-parent".to_owned(), |name| format!("{name}-token-parent"));
@@ -45,8 +43,9 @@ pub fn render(wanted: Option<Wanted<'_>>, name: Option<&InstanceName>) -> String
     for Needed { kind, namespace, rules } in needed {
         let quoted = |text: &str| Value::from(text).to_string();
         // Outside the home namespace, namesakes would meet.
-        let home =
-            wanted.map(|(home, _)| home.as_str()).filter(|home| name.is_some() && namespace.as_deref() != Some(*home));
+        let home = wanted
+            .map(|params| params.namespace.as_str())
+            .filter(|home| name.is_some() && namespace.as_deref() != Some(*home));
         let called = quoted(&home.map_or_else(|| called.clone(), |home| format!("{called}-{home}")));
         let kind_name = kind.as_str();
         let api = kind.api_version();

@@ -130,9 +130,9 @@ impl Plan {
     /// Compares what must be there with what is.
     #[must_use]
     pub fn new(request: &Request, desired: &Desired, observed: &Observed) -> Self {
-        let home = request.namespace.as_str();
+        let home = request.instance.namespace.as_str();
         let mut plan = Self::default();
-        if observed.presence(&request.namespace) == Presence::Absent {
+        if observed.presence(&request.instance.namespace) == Presence::Absent {
             plan.push(Action::Create, Reference::namespace(home));
         }
         plan.compare(request, &desired.service_account, observed.service_account.as_ref());
@@ -147,13 +147,13 @@ impl Plan {
             plan.push(Action::Delete, reference);
         }
         if let (Some(unfit), Some(_)) = (&observed.unfit, &observed.secret) {
-            let (reference, fields) = (request.names.secret(observed.newest()), vec![unfit.field.to_owned()]);
+            let (reference, fields) = (request.instance.names.secret(observed.newest()), vec![unfit.field.to_owned()]);
             plan.drift.push(Drift { reference, fields, by: BTreeSet::new(), grants: true });
         }
         for (generation, live) in observed.retired() {
             // Somebody may have taken a name that we have left for good.
-            if request.owns(live) {
-                plan.push(Action::Delete, request.names.secret(generation));
+            if request.instance.owns(live) {
+                plan.push(Action::Delete, request.instance.names.secret(generation));
             }
         }
         plan.sort(request);
@@ -170,7 +170,7 @@ impl Plan {
     }
 
     fn sort(&mut self, request: &Request) {
-        let home = request.namespace.as_str();
+        let home = request.instance.namespace.as_str();
         self.changes.sort_by(|one, other| one.reading_order(home).cmp(&other.reading_order(home)));
     }
 
@@ -179,7 +179,7 @@ impl Plan {
     }
 
     fn compare(&mut self, request: &Request, manifest: &Manifest, live: Option<&Live>) {
-        let owner = live.map(|live| request.owner(live));
+        let owner = live.map(|live| request.instance.owner(live));
         if let Some(Owner::Foreign(whose)) = owner {
             self.foreign.push(Foreign { reference: manifest.reference.clone(), whose });
             return;
@@ -208,10 +208,10 @@ pub fn leftovers<'a>(
     request: &'a Request,
     observed: &'a Observed,
 ) -> impl Iterator<Item = (&'a Place, Vec<(Reference, &'a Live)>)> {
-    let left = observed.places.iter().filter(|(place, _)| !request.wants(place));
+    let left = observed.places.iter().filter(|(place, _)| !request.grants.wants(place));
     left.map(|(place, found)| {
-        let binding = found.binding.iter().map(|live| (request.names.binding(place), live));
-        let role = found.role.iter().map(|live| (request.names.role(&place.scope), live));
+        let binding = found.binding.iter().map(|live| (request.instance.names.binding(place), live));
+        let role = found.role.iter().map(|live| (request.instance.names.role(&place.scope), live));
         (place, binding.chain(role).collect())
     })
 }
@@ -225,7 +225,7 @@ pub fn going<'a>(
     let left = leftovers(request, observed).filter(|(place, _)| !desired.inventory.contains(place));
     let objects =
         left.flat_map(|(place, objects)| objects.into_iter().map(move |(object, live)| (place, object, live)));
-    objects.filter(|(_, _, live)| request.owns(live))
+    objects.filter(|(_, _, live)| request.instance.owns(live))
 }
 
 /// What is held at these places, as far as it is known.
@@ -238,8 +238,10 @@ pub fn held_at<'a>(places: &'a BTreeSet<Place>, observed: &Observed) -> Vec<(&'a
 /// spite of it.
 fn permissions(request: &Request, desired: &Desired, observed: &Observed) -> Permissions {
     let bound = observed.places.iter().filter(|(place, found)| {
-        let binding = found.binding.as_ref().filter(|binding| request.owns(binding));
-        binding.is_some_and(|binding| binds(binding, &desired::binding(request, place), request.namespace.as_str()))
+        let binding = found.binding.as_ref().filter(|binding| request.instance.owns(binding));
+        binding.is_some_and(|binding| {
+            binds(binding, &desired::binding(request, place), request.instance.namespace.as_str())
+        })
     });
     let held: Vec<(&Place, Vec<Rule>)> = bound.map(|(place, _)| (place, observed.rules(place))).collect();
     let wanted = granted_rules(request, observed);

@@ -15,7 +15,8 @@ use crate::{
     backoff::{Observer, Pausing},
     budget::Budget,
     credential::Proof,
-    error::Failure,
+    env::{self, Environment},
+    error::{Code, Failure},
     finding::{self, Finding},
     object::Reference,
     plan::{self, Change},
@@ -48,6 +49,15 @@ pub struct Look {
     pub colour: bool,
     /// With a last line that says what is being waited for.
     pub progress: bool,
+}
+
+impl Look {
+    /// The look of a log that goes to a terminal, or to something else.
+    #[must_use]
+    pub fn new(environment: &Environment, terminal: bool) -> Self {
+        let able = terminal && environment.get(env::TERM).is_some_and(|kind| kind != "dumb");
+        Self { colour: able && environment.get(env::NO_COLOR).is_none(), progress: able }
+    }
 }
 
 /// Something that is being waited for, until this is dropped.
@@ -290,7 +300,7 @@ impl Report {
     /// How the run failed; what state is left follows from what was written.
     pub fn failure(&self, failure: Failure) {
         let state = failure.state.unwrap_or_else(|| match self.written.borrow().as_slice() {
-            [] => "nothing was changed".to_owned(),
+            [] => NOTHING_CHANGED.to_owned(),
             done => {
                 let (first, more) = done.split_at(done.len().min(LISTED));
                 let more = if more.is_empty() { String::new() } else { format!(" and {} more", more.len()) };
@@ -330,6 +340,21 @@ impl Report {
             cause: failure.cause,
             state,
             next: failure.next,
+        });
+    }
+
+    /// A wrong command line: the log has its text already, the document has what fits of it.
+    pub fn usage(&self, action: Option<&'static str>, cause: &str) {
+        let mut document = self.document.borrow_mut();
+        document.action = action;
+        document.error = Some(ErrorFacts {
+            code: Code::Usage.as_str(),
+            exit: Code::Usage.exit() as u8,
+            doing: "reading the command line".to_owned(),
+            object: None,
+            cause: cause.to_owned(),
+            state: NOTHING_CHANGED.to_owned(),
+            next: "see --help, and correct the command line".to_owned(),
         });
     }
 
@@ -409,6 +434,8 @@ fn colour(verb: &str) -> Option<&'static str> {
     }
 }
 
+/// The state after a run without a write.
+const NOTHING_CHANGED: &str = "nothing was changed";
 /// Between two looks at the clock.
 const PULSE: Duration = Duration::from_millis(200);
 /// How long something may take before it is announced.

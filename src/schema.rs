@@ -7,27 +7,16 @@ use jsonschema::{
 };
 use serde_json::Value;
 
-use crate::{
-    connection::Shape,
-    finding::{self, Finding},
-};
+use crate::finding::{self, Finding};
 
 /// What the bundle's form accepts.
 pub const PARAMS: &str = include_str!("../schema-params.json");
 /// What the bundle publishes, in the flat form.
 pub const ARTIFACTS: &str = include_str!("../schema-artifacts.json");
+/// The bundle itself; read only to know that the platform's copy says nothing else.
+pub const BUNDLE: &str = include_str!("../massdriver.yaml");
 /// The type of the artifact in its older form, everything under `data`.
 pub const LEGACY_CLUSTER: &str = include_str!("schema/kubernetes-cluster-legacy.json");
-
-/// The embedded type of a kubernetes-cluster document of this shape.
-#[must_use]
-pub fn cluster(shape: Shape) -> Value {
-    let parse = |text: &str| serde_json::from_str::<Value>(text).unwrap_or_default();
-    match shape {
-        Shape::Flat => parse(ARTIFACTS).pointer("/properties/token").cloned().unwrap_or_default(),
-        Shape::Legacy => parse(LEGACY_CLUSTER),
-    }
-}
 
 /// A schema that is ready to judge documents.
 pub struct Schema {
@@ -47,6 +36,12 @@ impl Schema {
             .build(&document)
             .map_err(|error| format!("not a JSON Schema that can be used: at {}", error.schema_path()))?;
         Ok(Self { document, validator })
+    }
+
+    /// Whether the schema has a property of this name at its top.
+    #[must_use]
+    pub fn has_property(&self, name: &str) -> bool {
+        self.document.get("properties").is_some_and(|properties| properties.get(name).is_some())
     }
 
     /// All that does not fit, as blocking findings of code `schema`, each pointer below `base`.

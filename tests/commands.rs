@@ -140,6 +140,17 @@ fn what_was_provisioned_is_verified_until_it_is_taken_back(#[case] shape: Shape)
     assert_eq!(document["server_version"], provisioned["server_version"]);
     assert_eq!((&document["changes"], &document["findings"]), (&json!([]), &json!([])));
 
+    // Params and name of the directory, which may override the namespace and not the artifact's server.
+    fs::write(
+        instance.path("config.json"),
+        json!({"namespace": instance.namespace, "kubernetes_cluster": {"authentication": {"cluster": {"server": "https://127.0.0.1:1"}}}})
+            .to_string(),
+    )
+    .unwrap();
+    let directory = instance.directory.path().display().to_string();
+    let of_instance = verify(&artifact, &["--instance-dir", &directory]).expect_code(0).document();
+    assert_eq!((&of_instance["proof"], &of_instance["name"]), (&provisioned["proof"], &json!(NAME)));
+
     // Without params it is told what it may do.
     let alone = verify(&artifact, &["--name", NAME]).expect_code(0).document();
     assert_eq!(

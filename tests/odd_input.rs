@@ -541,6 +541,20 @@ fn a_config_of_the_wrong_form_is_refused_at_its_place() {
             AT,
             "unknown field `server` in config.json",
         ),
+        (
+            "/config/kubernetes_cluster/auth",
+            json!({"cluster": {"server": "S3CRET"}}),
+            "schema",
+            "/kubernetes_cluster/auth",
+            "unknown field `auth` in kubernetes_cluster of config.json",
+        ),
+        (
+            "/config/kubernetes_cluster/data/authentication/cluster/server",
+            json!("S3CRET"),
+            "schema",
+            "/kubernetes_cluster/data",
+            "unknown field `data` in kubernetes_cluster of config.json",
+        ),
     ]);
 }
 
@@ -1010,9 +1024,13 @@ fn unknown_members_are_passed_over_where_others_may_add_some() {
     }
     assert!(support::told(&instance.ask("plan", &[]).expect_code(0).document()).is_empty());
     let long = "S3CRET".repeat(10);
-    for place in
-        ["/params/new", "/params/Rules", "/config/output_shap", "/config/release_name", "/config/kubernetes_cluster"]
-    {
+    for place in [
+        "/params/new",
+        "/params/Rules",
+        "/config/output_shap",
+        "/config/release_name",
+        "/config/kubernetes_cluster/specs",
+    ] {
         put(&mut instance, place, odd.clone());
     }
     put(&mut instance, &format!("/params/{long}"), json!(1));
@@ -1033,10 +1051,25 @@ fn unknown_members_are_passed_over_where_others_may_add_some() {
         }
         low("unknown-config", "/output_shap", "unknown option `output_shap` in config.json: it has no effect");
         low("unknown-config", "/release_name", "unknown option `release_name`");
-        low("unknown-config", "/kubernetes_cluster/S3CRET", "in kubernetes_cluster of config.json");
+        low("unknown-config", "/kubernetes_cluster/specs", "in kubernetes_cluster of config.json");
         assert!(!ran.stderr.contains(&long) && !ran.stderr.contains("S3CRETS3CRET"), "{}", ran.stderr);
         assert!(!ran.stderr.contains('\u{1b}') && !ran.stderr.contains("\nfailed"), "{}", ran.stderr);
     }
+}
+
+/// It would clean another cluster than the one that was meant.
+#[test]
+fn decommission_refuses_misspelt_override_of_server() {
+    let mut instance = instance("misspelt");
+    let token = instance.token();
+    for place in ["/config/kubernetes_cluster/auth/cluster/server", "/config/kubernetes_cluster/data/authentication"] {
+        instance.config = json!({});
+        put(&mut instance, place, json!("https://127.0.0.1:1"));
+        let document = instance.ask("decommission", &[]).expect_code(65).document();
+        let pointer = place.split('/').take(4).skip(2).fold(String::new(), |pointer, key| pointer + "/" + key);
+        assert!(finding(&document, "schema", Some(&pointer)).is_some(), "{pointer}: {document:#}");
+    }
+    assert_eq!(status(control_plane(), &token, "/api"), 200);
 }
 
 /// Only what is needed to find the instance counts; this a provision refuses, or passes over.

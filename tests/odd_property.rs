@@ -1,5 +1,5 @@
 //! Any input: no panic, one of the documented ends, and no secret in anything that is printed or made. Thousands of
-//! cases go in by the door of `judge`, some dozens of the same through the real binary, which must say the same.
+//! cases go in through `fuzzing::evaluate`, some dozens of the same through the real binary, which must say the same.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "helpers of tests fail as tests do")]
 
@@ -10,7 +10,7 @@ use std::sync::LazyLock;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use k8s_token::{
     error::Exit,
-    judge::{ACTIONS, Given, Verdict, judge},
+    fuzzing::{ACTIONS, Evaluation, Given, evaluate},
 };
 use proptest::{
     prelude::*,
@@ -217,9 +217,12 @@ fn texts(documents: &[Value; 3]) -> [String; 3] {
     documents.each_ref().map(Value::to_string)
 }
 
-fn judged(action: &str, [params, connection, config]: &[String; 3]) -> Verdict {
+fn judged(action: &str, [params, connection, config]: &[String; 3]) -> Evaluation {
     let config = Some(config.as_bytes());
-    judge(action, &Given { params: params.as_bytes(), connection: connection.as_bytes(), config, ..Given::default() })
+    evaluate(
+        action,
+        &Given { params: params.as_bytes(), connection: connection.as_bytes(), config, ..Given::default() },
+    )
 }
 
 /// A secret in the text, or a part of one, raw or in base64.
@@ -249,6 +252,13 @@ proptest! {
         // What the params say may be in the cluster, what the connection says may be in the artifact; its token in neither.
         let made = format!("{:?} {:?}", verdict.objects, verdict.artifact);
         prop_assert_eq!(leak(&made, &SECRETS[..1]), None, "in {}", made);
+        for (pointer, rule) in &verdict.requested {
+            let entry = documents[0].pointer(pointer).expect("a rule of the params");
+            for field in ["apiGroups", "resources", "resourceNames", "nonResourceURLs", "verbs"] {
+                let said = entry.get(field).filter(|list| **list != json!([]));
+                prop_assert_eq!(rule.get(field).filter(|list| **list != json!([])), said, "{} of {}", field, pointer);
+            }
+        }
         if let Some(artifact) = verdict.artifact {
             let user = artifact.pointer("/authentication/user").or_else(|| artifact.pointer("/data/authentication/user"));
             prop_assert_eq!(user, Some(&json!({"token": "the-new-token"})));
@@ -266,7 +276,7 @@ proptest! {
         *at.get_mut(&mut broken) = byte;
         for params in [&params, &broken] {
             let given = Given { params, connection: connection.as_bytes(), config: Some(config.as_bytes()), ..Given::default() };
-            let verdict = judge("plan", &given);
+            let verdict = evaluate("plan", &given);
             prop_assert_eq!(leak(&printed(&verdict.stdout, &verdict.stderr), &SECRETS), None);
         }
     }

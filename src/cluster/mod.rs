@@ -38,10 +38,10 @@ use tower::ServiceBuilder;
 
 use crate::{
     backoff::{RetryContext, retry_after_of},
-    connection::{CaBundle, Connection, Login},
+    connection::{CaBundle, Connection, Credentials, Login},
     credential::{Identity, Review, Verdict},
     defaults::{self, Stock},
-    login::{Credentials, Generation, LoggedIn, Session},
+    login::{Generation, LoggedIn, Session},
     name::Namespace,
     object::{Kind, Live, MANAGED_BY, MANAGER, Manifest, Reference},
     observed::{Presence, Seen},

@@ -16,7 +16,7 @@ use secrecy::SecretString;
 
 use super::read_file;
 use crate::{
-    cli::{Environment, env},
+    env::{self, Environment},
     finding::{self, Finding},
     text::shown,
 };

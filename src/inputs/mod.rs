@@ -14,14 +14,26 @@ use serde_json::Value;
 use json::Duplicate;
 
 use crate::{
-    cli::{Action, ClusterSource, Environment, Source, VerifyOptions, env},
-    connection::SLOT,
+    cli::{ClusterSource, Expected, Source, VerifyOptions},
+    env::{self, Environment},
     finding::{self, Finding},
-    proxy,
+    proxy, schema,
 };
+
+/// The key of the cluster in a dependencies document.
+pub const SLOT: &str = "kubernetes_cluster";
 
 /// No honest document of ours is larger: the API server itself takes no body above 3 MiB.
 const SIZE_LIMIT: u64 = 8 << 20;
+
+/// How much of the input has to be sound.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Strictness {
+    /// All of it.
+    Strict,
+    /// For a decommission: what is wrong elsewhere must not keep a token alive.
+    OnlyWhatLocatesTheInstance,
+}
 
 /// All that a run is made of, unparsed.
 #[derive(Default)]
@@ -38,14 +50,26 @@ pub struct Inputs {
     pub proxies: proxy::Variables,
     /// `config.json`, null when there is none.
     pub config: Value,
-    /// `bundle/schema-params.json`, when the platform put one there.
+    /// `bundle/schema-params.json`, where it differs from the embedded one.
     pub params_schema: Option<Value>,
-    /// `bundle/schema-artifacts.json`, likewise.
-    pub artifacts_schema: Option<Value>,
-    /// `bundle/massdriver.yaml`, likewise.
+    /// `bundle/schema-artifacts.json`.
+    pub artifacts_schema: ArtifactsSchema,
+    /// `bundle/massdriver.yaml`, where it differs from the embedded one, which says nothing but the defaults.
     pub bundle: Option<Value>,
     /// The platform, as the environment tells it.
     pub platform: PlatformInput,
+}
+
+/// The type of the artifact as the bundle has it.
+#[derive(Default)]
+pub enum ArtifactsSchema {
+    /// The platform put none there.
+    #[default]
+    Absent,
+    /// Byte for byte the embedded one.
+    Embedded,
+    /// Another one.
+    Own(Value),
 }
 
 /// The cluster connection as it was found.
@@ -96,6 +120,11 @@ impl Document {
         Self { name: name.to_owned(), content: Err(std::io::ErrorKind::NotFound.into()) }
     }
 
+    /// Whether the content is exactly this text.
+    fn is(&self, text: &str) -> bool {
+        self.content.as_ref().is_ok_and(|bytes| bytes == text.as_bytes())
+    }
+
     fn read(path: &Path) -> Self {
         let content = if path.as_os_str() == "-" { limited(std::io::stdin().lock()) } else { read_file(path) };
         Self { name: named(path), content }
@@ -136,8 +165,8 @@ impl Documents {
 
     /// Parses all of them. What cannot be parsed becomes a blocking finding beside what can.
     #[must_use]
-    pub fn parse(&self, action: Action) -> (Inputs, Vec<Finding>) {
-        let mut reader = Reader::of(action);
+    pub fn parse(&self, strictness: Strictness) -> (Inputs, Vec<Finding>) {
+        let mut reader = Reader::new(strictness);
         let mut inputs = Inputs { params: reader.required(&self.params).unwrap_or_default(), ..Inputs::default() };
         let known = reader.findings.len();
         let document = reader.optional(&self.dependencies).or_else(|| reader.optional(&self.connections));
@@ -147,24 +176,38 @@ impl Documents {
             reader.findings.push(Finding::blocking(finding::Code::Schema, "", text));
         }
         inputs.config = reader.optional(&self.config).unwrap_or_default();
-        // What is taken back need not fit today's forms.
-        if action != Action::Decommission {
-            inputs.params_schema = reader.optional(&self.params_schema);
-            inputs.artifacts_schema = reader.optional(&self.artifacts_schema);
+        if strictness == Strictness::Strict {
+            inputs.params_schema = reader.params_schema(&self.params_schema);
+            inputs.artifacts_schema = if self.artifacts_schema.is(schema::ARTIFACTS) {
+                ArtifactsSchema::Embedded
+            } else {
+                reader.optional(&self.artifacts_schema).map_or(ArtifactsSchema::Absent, ArtifactsSchema::Own)
+            };
         }
-        let bundle = self.bundle.content.as_ref().ok().and_then(|bytes| std::str::from_utf8(bytes).ok());
+        let bundle = self.bundle.content.as_ref().ok().filter(|_| !self.bundle.is(schema::BUNDLE));
+        let bundle = bundle.and_then(|bytes| std::str::from_utf8(bytes).ok());
         inputs.bundle = bundle.and_then(|text| serde_saphyr::from_str(text).ok());
         (inputs, reader.findings)
+    }
+
+    /// Parses what decides about the params, and nothing else.
+    fn parse_params(&self, reader: &mut Reader) -> Inputs {
+        Inputs {
+            params: reader.required(&self.params).unwrap_or_default(),
+            config: reader.optional(&self.config).unwrap_or_default(),
+            params_schema: reader.params_schema(&self.params_schema),
+            ..Inputs::default()
+        }
     }
 }
 
 /// Reads everything that the invocation names. What cannot be read becomes a blocking finding beside what can.
 #[must_use]
-pub fn load(source: &Source, action: Action, environment: &Environment) -> (Inputs, Vec<Finding>) {
+pub fn load(source: &Source, strictness: Strictness, environment: &Environment) -> (Inputs, Vec<Finding>) {
     let (inputs, findings) = match source {
-        Source::Instance(directory) => Documents::read(directory).parse(action),
+        Source::Instance(directory) => Documents::read(directory).parse(strictness),
         Source::Files { params, name, cluster, tls_server_name } => {
-            let mut reader = Reader::of(action);
+            let mut reader = Reader::new(strictness);
             let document = reader.required(&Document::read(params)).unwrap_or_default();
             let cluster = match cluster {
                 ClusterSource::Document(path) => {
@@ -203,32 +246,25 @@ pub fn load(source: &Source, action: Action, environment: &Environment) -> (Inpu
 /// Reads params that stand alone, beside a name. What cannot be read becomes a blocking finding.
 #[must_use]
 pub fn params(path: &Path, name: Option<String>) -> (Inputs, Vec<Finding>) {
-    let mut reader = Reader { findings: Vec::new(), lenient: false };
+    let mut reader = Reader::new(Strictness::Strict);
     let params = reader.required(&Document::read(path)).unwrap_or_default();
     (Inputs { params, name, ..Inputs::default() }, reader.findings)
 }
 
-/// Reads a credential that is there, and what it has to fit.
+/// Reads a credential, and the params that it has to fit: those of a file, or those of an instance with all that
+/// decides how they are read.
 #[must_use]
 pub fn credential(options: &VerifyOptions, environment: &Environment) -> (Inputs, Vec<Finding>) {
-    let mut reader = Reader { findings: Vec::new(), lenient: false };
-    let VerifyOptions { artifact, params, name, .. } = options;
-    let document = Document::read(artifact);
-    let cluster = match &document.content {
-        Ok(bytes) if kubeconfig::recognized(bytes) => {
-            match kubeconfig::parse(bytes, &document.name, artifact.parent().unwrap_or(artifact)) {
-                Ok(context) => ClusterInput::Kubeconfig(Box::new(context)),
-                Err(problems) => {
-                    reader.findings.extend(problems);
-                    ClusterInput::Missing
-                }
-            }
+    let mut reader = Reader::new(Strictness::Strict);
+    let cluster = reader.credential(&options.artifact);
+    let inputs = match &options.expected {
+        Expected::Files { params, name } => {
+            let params = params.as_ref().and_then(|path| reader.required(&Document::read(path))).unwrap_or_default();
+            Inputs { params, name: name.clone(), ..Inputs::default() }
         }
-        _ => reader.required(&document).map_or(ClusterInput::Missing, ClusterInput::Document),
+        Expected::Instance(directory) => Documents::read(directory).parse_params(&mut reader),
     };
-    let params = params.as_ref().and_then(|path| reader.required(&Document::read(path))).unwrap_or_default();
-    let (name, proxies) = (name.clone(), environment.proxies());
-    (Inputs { params, name, cluster, proxies, ..Inputs::default() }, reader.findings)
+    (Inputs { cluster, proxies: environment.proxies(), ..inputs }, reader.findings)
 }
 
 /// Reads one document that stands alone: the argument of `kubeconfig`.
@@ -236,13 +272,13 @@ pub fn credential(options: &VerifyOptions, environment: &Environment) -> (Inputs
 /// # Errors
 /// The finding that says why not.
 pub fn document(path: &Path) -> Result<Value, Vec<Finding>> {
-    let mut reader = Reader { findings: Vec::new(), lenient: false };
+    let mut reader = Reader::new(Strictness::Strict);
     let document = reader.required(&Document::read(path));
     document.filter(|_| reader.findings.is_empty()).ok_or(reader.findings)
 }
 
-/// The way to all that a decommission goes by: where the instance is, and what it is called.
-const WAY: [&str; 11] = [
+/// The keys that locate an instance. A duplicate of any other key is ignored by a decommission.
+const LOCATING: [&str; 11] = [
     "namespace",
     "md_metadata",
     "name_prefix",
@@ -258,13 +294,29 @@ const WAY: [&str; 11] = [
 
 struct Reader {
     findings: Vec<Finding>,
-    /// Whether a double key matters only where it makes a difference for a decommission.
-    lenient: bool,
+    strictness: Strictness,
 }
 
 impl Reader {
-    fn of(action: Action) -> Self {
-        Self { findings: Vec::new(), lenient: action == Action::Decommission }
+    const fn new(strictness: Strictness) -> Self {
+        Self { findings: Vec::new(), strictness }
+    }
+
+    /// An artifact or a kubeconfig.
+    fn credential(&mut self, path: &Path) -> ClusterInput {
+        let document = Document::read(path);
+        match &document.content {
+            Ok(bytes) if kubeconfig::recognized(bytes) => {
+                match kubeconfig::parse(bytes, &document.name, path.parent().unwrap_or(path)) {
+                    Ok(context) => ClusterInput::Kubeconfig(Box::new(context)),
+                    Err(problems) => {
+                        self.findings.extend(problems);
+                        ClusterInput::Missing
+                    }
+                }
+            }
+            _ => self.required(&document).map_or(ClusterInput::Missing, ClusterInput::Document),
+        }
     }
 
     /// A document that must be there.
@@ -291,6 +343,12 @@ impl Reader {
         }
     }
 
+    /// The bundle's form. That of a release is the embedded one: parsing and compiling it once more would take longer
+    /// than all else before the first packet.
+    fn params_schema(&mut self, document: &Document) -> Option<Value> {
+        if document.is(schema::PARAMS) { None } else { self.optional(document) }
+    }
+
     fn unreadable(&mut self, document: &Document, cause: &std::io::Error) {
         self.findings.push(Finding::blocking(
             finding::Code::Schema,
@@ -302,8 +360,9 @@ impl Reader {
     fn parse(&mut self, name: &str, bytes: &[u8]) -> Option<Value> {
         match json::parse(bytes) {
             Ok((value, duplicates)) => {
-                let on_the_way = |pointer: &str| pointer.split('/').skip(1).all(|step| WAY.contains(&step));
-                let counts = |key: &Duplicate| !self.lenient || key.exact && on_the_way(&key.pointer);
+                let locates = |pointer: &str| pointer.split('/').skip(1).all(|step| LOCATING.contains(&step));
+                let is_strict = self.strictness == Strictness::Strict;
+                let counts = |key: &Duplicate| is_strict || key.exact && locates(&key.pointer);
                 let found = duplicates.into_iter().filter(counts).map(|key| {
                     Finding::blocking(finding::Code::DuplicateKey, key.pointer, format!("{name} has a key twice"))
                         .help("keep one of them: which one counts differs from reader to reader")

@@ -1,13 +1,11 @@
 //! `rules` and `cluster_roles` of the params as a list of grants: rules for the same scope share a Role. Pure.
 
-use std::collections::BTreeMap;
-
 use serde::Deserialize;
 use serde_json::Value;
 
 use crate::{
     finding::{self, Finding},
-    grant::{Authority, Grant, Place, Scope},
+    grant::{Grants, Place, RequestedRule, Scope},
     name::ClusterRoleName,
     rbac::Rule,
 };
@@ -27,43 +25,35 @@ struct ScopedRole {
     namespaces: Option<Vec<String>>,
 }
 
-/// Takes the params apart, and says of each entry that cannot be read where it is and why: a grant must not be dropped
-/// without a word. A decommission does not care: what was ever granted stands in the inventory.
+/// The grants of the params, and a blocking finding for each entry that cannot be read: none is dropped silently. A
+/// decommission ignores those findings, because what was granted is in the inventory.
 #[must_use]
-pub fn parse(params: &Value, home: &Place) -> (Vec<Grant>, Vec<Finding>) {
-    let mut grants: BTreeMap<Place, Vec<Rule>> = BTreeMap::new();
-    let mut findings = Vec::new();
-    let mut refuse =
-        |pointer: String, why: String| findings.push(Finding::blocking(finding::Code::Schema, pointer, why));
+pub fn parse(params: &Value, home: &Place) -> (Grants, Vec<Finding>) {
+    let (mut requested, mut cluster_roles, mut findings) = (Vec::new(), Vec::new(), Vec::new());
     for (pointer, entry) in entries(params, "rules") {
-        match ScopedRule::deserialize(entry).map_err(|_| UNREADABLE).and_then(|entry| {
-            let scopes = scopes(entry.namespaces.as_deref(), home)?;
-            Ok((scopes, entry.rule))
-        }) {
-            Ok((scopes, rule)) => {
-                for scope in scopes {
-                    grants.entry(Place::new(scope, Authority::Rules)).or_default().push(rule.clone());
-                }
-            }
-            Err(why) => refuse(pointer, why.to_owned()),
+        match rule(entry, home) {
+            Ok((rule, scopes)) => requested.push(RequestedRule { pointer, rule, scopes }),
+            Err(why) => findings.push(Finding::blocking(finding::Code::Schema, pointer, why)),
         }
     }
     for (pointer, entry) in entries(params, "cluster_roles") {
-        match ScopedRole::deserialize(entry).map_err(|_| UNREADABLE).and_then(|entry| {
-            let scopes = scopes(entry.namespaces.as_deref(), home)?;
-            Ok((scopes, ClusterRoleName::parse(&entry.name)?))
-        }) {
-            Ok((scopes, name)) => {
-                for scope in scopes {
-                    grants.entry(Place::new(scope, Authority::ClusterRole(name.clone()))).or_default();
-                }
-            }
-            Err(why) => refuse(pointer, why.to_owned()),
+        match role(entry, home) {
+            Ok(role) => cluster_roles.push(role),
+            Err(why) => findings.push(Finding::blocking(finding::Code::Schema, pointer, why)),
         }
     }
-    let mut grants: Vec<Grant> = grants.into_iter().map(|(place, rules)| Grant { place, rules }).collect();
-    grants.sort_by_key(|grant| grant.place.scope != home.scope);
-    (grants, findings)
+    (Grants::new(requested, cluster_roles, &home.scope), findings)
+}
+
+fn rule(entry: &Value, home: &Place) -> Result<(Rule, Vec<Scope>), &'static str> {
+    let entry = ScopedRule::deserialize(entry).map_err(|_| UNREADABLE)?;
+    Ok((entry.rule, scopes(entry.namespaces.as_deref(), home)?))
+}
+
+fn role(entry: &Value, home: &Place) -> Result<(ClusterRoleName, Vec<Scope>), &'static str> {
+    let entry = ScopedRole::deserialize(entry).map_err(|_| UNREADABLE)?;
+    let scopes = scopes(entry.namespaces.as_deref(), home)?;
+    Ok((ClusterRoleName::parse(&entry.name)?, scopes))
 }
 
 const UNREADABLE: &str = "is not of the form that it should have";
@@ -84,6 +74,7 @@ fn scopes(namespaces: Option<&[String]>, home: &Place) -> Result<Vec<Scope>, &'s
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::grant::Authority;
     use serde_json::json;
 
     fn parsed(params: &Value) -> Vec<(String, Vec<String>)> {
@@ -150,5 +141,24 @@ mod tests {
         let unread = ["/rules/0", "/rules/1", "/rules/2", "/cluster_roles/0", "/cluster_roles/2"];
         assert_eq!(pointers, unread, "and says what it cannot");
         assert_eq!(parsed(&json!({"rules": {}, "cluster_roles": null})), vec![]);
+    }
+
+    #[test]
+    fn requested_rules_keep_pointer_and_scopes() {
+        let rule = json!({"apiGroups": [""], "resources": ["pods"], "verbs": ["get"]});
+        let params = json!({"rules": [rule, {"verbs": 1}, {"apiGroups": [""], "resources": ["nodes"], "verbs": ["get"], "namespaces": ["*", "b"]}]});
+        let home = Place::new(Scope::parse("team-m").unwrap(), Authority::Rules);
+        let grants = parse(&params, &home).0;
+        let requested: Vec<(&str, &str, Vec<String>)> = grants
+            .requested()
+            .iter()
+            .map(|it| {
+                let scopes = it.scopes.iter().map(ToString::to_string).collect();
+                (it.pointer.as_str(), it.rule.resources[0].as_str(), scopes)
+            })
+            .collect();
+        let scopes = |scopes: &[&str]| scopes.iter().map(ToString::to_string).collect::<Vec<_>>();
+        let expected = [("/rules/0", "pods", scopes(&["team-m"])), ("/rules/2", "nodes", scopes(&["*", "b"]))];
+        assert_eq!(requested, expected);
     }
 }

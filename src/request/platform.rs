@@ -4,7 +4,8 @@
 use serde_json::Value;
 
 use crate::{
-    cli::{Publishing, env},
+    cli::Publishing,
+    env,
     finding::{self, Finding},
     host,
     inputs::PlatformInput,
@@ -202,5 +203,14 @@ mod tests {
         assert_eq!(resource_type(Some(&new), Some("acme")), "acme/kubernetes-cluster");
         assert_eq!(resource_type(Some(&old), Some("other")), "acme/kubernetes-cluster");
         assert_eq!(resource_type(None, None), "kubernetes-cluster");
+    }
+
+    /// A copy of it is not even parsed.
+    #[test]
+    fn embedded_bundle_declares_nothing_but_the_defaults() {
+        let embedded: Value = serde_saphyr::from_str(crate::schema::BUNDLE).unwrap();
+        for organization in [None, Some("acme")] {
+            assert_eq!(resource_type(Some(&embedded), organization), resource_type(None, organization));
+        }
     }
 }

@@ -24,11 +24,11 @@ pub fn compare(request: &Request, sight: &Sight) -> (Desired, Plan) {
     // What may not be looked at cannot be told from what is not there.
     let blind = !sight.denied.is_empty();
     let newest = if blind { sight.observed.newest() } else { sight.observed.wanted_generation() };
-    let replaced = sight.observed.recorded_replaced(newest, |live| request.owns(live));
+    let replaced = sight.observed.recorded_replaced(newest, |live| request.instance.owns(live));
     let kept = kept(request, sight).map(|(place, _)| place.clone());
     let account = sight.observed.service_account.as_ref();
     let instance = account.and_then(|account| account.annotations.get(INSTANCE));
-    let take_over = take_over::take_over(request, &request.names, sight);
+    let take_over = take_over::take_over(request, &request.instance.names, sight);
     let desired = Desired::new(request, SecretNumbers { newest, replaced }, kept.collect(), instance, take_over);
     let mut plan = Plan::new(request, &desired, &sight.observed);
     plan.delete(request, &desired.take_over.revisions);
@@ -44,20 +44,24 @@ fn kept<'a>(request: &'a Request, sight: &'a Sight) -> impl Iterator<Item = (&'a
     left.filter_map(|(place, objects)| {
         let mut missing = observed.places.get(place).map(|found| found.denied.clone()).unwrap_or_default();
         let there: Vec<Reference> = match &missing[..] {
-            [] => objects.iter().filter(|(_, live)| request.owns(live)).map(|(object, _)| object.clone()).collect(),
-            _ => request.names.objects(place),
+            [] => objects
+                .iter()
+                .filter(|(_, live)| request.instance.owns(live))
+                .map(|(object, _)| object.clone())
+                .collect(),
+            _ => request.instance.names.objects(place),
         };
         missing.extend(rights::undeletable(sight, &there));
         if !missing.is_empty() {
             return Some((place, not_cleared(place, &lacks(&missing))));
         }
-        let mut ours = objects.iter().filter(|(_, live)| request.owns(live));
+        let mut ours = objects.iter().filter(|(_, live)| request.instance.owns(live));
         if let Some((object, held)) = ours.find_map(|(object, live)| Some((object, live.held()?))) {
             return Some((place, not_cleared(place, &format!("{object}: {held}"))));
         }
-        let binding = objects.into_iter().find(|(object, _)| *object == request.names.binding(place));
+        let binding = objects.into_iter().find(|(object, _)| *object == request.instance.names.binding(place));
         let (object, live) = binding?;
-        match request.owner(live) {
+        match request.instance.owner(live) {
             Owner::Foreign(whose) => {
                 Some((place, not_cleared(place, &format!("{object} is not ours any more: {whose}"))))
             }
@@ -72,7 +76,7 @@ pub fn remarks(request: &Request, sight: &Sight, desired: &Desired, plan: &Plan)
     let taken_over = take_over::remarks(&desired.take_over, request, &sight.observed);
     let drift = plan.drift.iter().map(|drift| drifted(request, sight, drift));
     let kept = kept(request, sight).map(|(_, finding)| finding);
-    let gone = gone(&sight.observed, |place| !request.wants(place));
+    let gone = gone(&sight.observed, |place| !request.grants.wants(place));
     taken_over.into_iter().chain(drift).chain(kept).chain(gone).collect()
 }
 
@@ -81,7 +85,7 @@ fn drifted(request: &Request, sight: &Sight, drift: &Drift) -> Finding {
     let Drift { reference, fields, by, grants } = drift;
     let severity = if *grants { Severity::Medium } else { Severity::Low };
     let fields = fields.join(" ");
-    let secret = request.names.secret(sight.observed.newest());
+    let secret = request.instance.names.secret(sight.observed.newest());
     let text = match &sight.observed.unfit {
         Some(unfit) if *reference == secret => {
             format!("{reference} is of no use any more ({fields}): {}; another one takes its place", unfit.why)
@@ -155,7 +159,7 @@ fn obstacles(request: &Request, sight: &Sight, desired: &Desired, plan: &Plan) -
         scopes
             .into_iter()
             .filter_map(move |scope| match scope {
-                Scope::Namespace(namespace) if *namespace != request.namespace => Some(namespace),
+                Scope::Namespace(namespace) if *namespace != request.instance.namespace => Some(namespace),
                 _ => None,
             })
             .filter(move |namespace| sight.observed.presence(namespace) == presence)
@@ -182,7 +186,8 @@ fn obstacles(request: &Request, sight: &Sight, desired: &Desired, plan: &Plan) -
         object: format!("ClusterRole {}", name.as_str()),
         cause: "it is not there".to_owned(),
     });
-    let home = (sight.observed.presence(&request.namespace) == Presence::Terminating).then_some(&request.namespace);
+    let home = (sight.observed.presence(&request.instance.namespace) == Presence::Terminating)
+        .then_some(&request.instance.namespace);
     let terminating = home.into_iter().chain(others(Presence::Terminating));
     let terminating = terminating.map(of(
         Code::NamespaceTerminating,
@@ -190,7 +195,7 @@ fn obstacles(request: &Request, sight: &Sight, desired: &Desired, plan: &Plan) -
         "the namespace is being deleted",
     ));
     // What is done to an object that is being deleted is lost with it.
-    let held = there(desired, &sight.observed).filter(|(_, live)| request.owns(live));
+    let held = there(desired, &sight.observed).filter(|(_, live)| request.instance.owns(live));
     let held = held.filter_map(|(manifest, live)| {
         let object = manifest.reference.to_string();
         Some(Obstacle { code: Code::BeingDeleted, finding: finding::Code::BeingDeleted, object, cause: live.held()? })

@@ -93,7 +93,7 @@ impl<'a> Converge<'a> {
     /// # Errors
     /// What stands in the way; nothing was changed.
     pub async fn preflight(&self) -> Result<(), Failure> {
-        let home = Scope::Namespace(self.run.request.namespace.clone());
+        let home = Scope::Namespace(self.run.request.instance.namespace.clone());
         let mut trials = trials(self.sight, self.desired, self.plan);
         trials.retain(|trial| self.is_uncertain(trial.place.map_or(&home, |place| &place.scope)));
         tried(self.run, self.cluster, self.sight, trials).await.map(drop)
@@ -104,7 +104,7 @@ impl<'a> Converge<'a> {
         let told = self.sight.rights.complete(scope);
         match scope {
             // Whoever may not look at the home namespace finds out with the first write.
-            Scope::Namespace(namespace) if *namespace == self.run.request.namespace => {
+            Scope::Namespace(namespace) if *namespace == self.run.request.instance.namespace => {
                 !told && presence(namespace) != Presence::Absent
             }
             Scope::Namespace(namespace) => !told || presence(namespace) == Presence::Unknown,
@@ -124,7 +124,7 @@ impl<'a> Converge<'a> {
         let replaced = |granted: &&Granted| self.action(&granted.binding) == Some(Action::Replace);
         let (replaced, others): (Vec<&'a Granted>, Vec<&'a Granted>) = self.desired.grants.iter().partition(replaced);
         let inventory = self.ahead(&replaced)?;
-        let home = self.run.request.names.home();
+        let home = self.run.request.instance.names.home();
         let at_home = |granted: &&Granted| granted.place == home;
         let (ours, elsewhere): (Vec<&'a Granted>, Vec<&'a Granted>) = self.desired.grants.iter().partition(at_home);
         let first = async {
@@ -187,7 +187,7 @@ impl<'a> Converge<'a> {
     pub async fn shrink(&self, widened: Widened<'a>) -> Result<BTreeSet<Place>, Failure> {
         let request = self.run.request;
         let (bindings, roles): (Vec<_>, Vec<_>) =
-            self.going().partition(|(place, reference, _)| *reference == request.names.binding(place));
+            self.going().partition(|(place, reference, _)| *reference == request.instance.names.binding(place));
         let (cleared, shrunk, stood_in, release) = tokio::join!(
             join_all(bindings.iter().map(|(place, reference, live)| self.clear(place, reference, live))),
             join_all(widened.shrinking.iter().map(|(manifest, live)| self.make(manifest, Some(live)))),
@@ -231,7 +231,7 @@ impl<'a> Converge<'a> {
         let stand_ins = replaced.iter().map(|granted| granted.place.clone().stand_in());
         let more = self.going().map(|(place, ..)| place.clone()).chain(stand_ins);
         let inventory: Inventory = self.desired.inventory.places().cloned().chain(more).collect();
-        let length = inventory.text(&request.names.home()).map_or(0, |text| text.len());
+        let length = inventory.text(&request.instance.names.home()).map_or(0, |text| text.len());
         if length <= Inventory::LONGEST_ON_THE_WAY {
             return Ok(inventory);
         }
@@ -240,12 +240,12 @@ impl<'a> Converge<'a> {
             Inventory::LONGEST_ON_THE_WAY
         );
         Err(Failure::new(Code::Refused, "writing the places down", cause)
-            .on(request.names.service_account().to_string())
+            .on(request.instance.names.service_account().to_string())
             .next("provision with a shorter list of namespaces first, then with the whole one"))
     }
 
     async fn make_namespace(&self) -> Result<(), Failure> {
-        let namespace = &self.run.request.namespace;
+        let namespace = &self.run.request.instance.namespace;
         if self.sight.observed.presence(namespace) == Presence::Absent {
             let started = Instant::now();
             self.cluster.create_namespace(namespace).await?;
@@ -300,7 +300,7 @@ impl<'a> Converge<'a> {
         let (Some(live), Some(Action::Update | Action::Adopt)) = (live, self.action(role)) else {
             return self.make(role, live).await.map(|_| Step::Done);
         };
-        match widening(&live.rules(), request.rules(&granted.place)) {
+        match widening(&live.rules(), request.grants.rules(&granted.place)) {
             Widening::Whole => self.make(role, Some(live)).await.map(|_| Step::Done),
             Widening::None => Ok(Step::Shrinks(role, Box::new(live.clone()))),
             Widening::Between(rules) => {
@@ -332,7 +332,7 @@ impl<'a> Converge<'a> {
             let Some(live) = self.sight.observed.binding(&granted.place) else { return Ok(None) };
             let place = granted.place.clone().stand_in();
             let stand_in = desired::binding(request, &place);
-            let left = self.sight.observed.binding(&place).filter(|live| request.owns(live));
+            let left = self.sight.observed.binding(&place).filter(|live| request.instance.owns(live));
             let mut made = None; // one that an earlier run has left is cleared as such
             // Somebody may have pointed that elsewhere, too: then nothing can stand in.
             if !matches!(change(&stand_in, left).action, Action::Unchanged | Action::Replace) {
@@ -373,7 +373,7 @@ impl<'a> Converge<'a> {
     /// Applies, and says so where the server keeps something else than it was given.
     async fn apply(&self, manifest: &Manifest, live: Option<&Live>) -> Result<Live, ApplyError> {
         let made = self.cluster.apply(manifest, live).await?;
-        if !self.run.request.owns(&made) {
+        if !self.run.request.instance.owns(&made) {
             if live.is_none() {
                 self.cluster.delete(&manifest.reference, &made).await?; // the uid says that it is this one
             }
@@ -422,14 +422,14 @@ impl<'a> Converge<'a> {
     /// The failure of an apply. A parent that may not get the home namespace finds out that it is absent with the first
     /// write there: the ServiceAccount, or the Role beside it.
     fn not_applied(&self, manifest: &Manifest, error: ApiError) -> Failure {
-        let request = self.run.request;
-        let first = [request.names.service_account(), request.names.role(&request.names.home().scope)];
+        let instance = &self.run.request.instance;
+        let first = [instance.names.service_account(), instance.names.role(&instance.names.home().scope)];
         let is_first = first.contains(&manifest.reference);
         if !(is_first && matches!(error.kind, ApiErrorKind::NamespaceAbsent)) {
             return error.into();
         }
         let failure = Failure::from(error);
-        let namespace = &request.namespace;
+        let namespace = &instance.namespace;
         if self.sight.observed.presence(namespace) != Presence::Unknown {
             return failure.next("find out who deletes the namespace, then run again");
         }

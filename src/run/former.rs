@@ -35,7 +35,7 @@ pub struct FormerHome {
 /// Any fault but a denial.
 pub async fn look(run: &Run<'_>, cluster: &Cluster<'_>, sight: &Sight) -> Result<Vec<FormerHome>, Failure> {
     let homes = sight.former_homes.iter().map(async |home| -> Result<FormerHome, Failure> {
-        let names = run.request.names.in_home(home);
+        let names = run.request.instance.names.in_home(home);
         let parent = run.request.connection.login.token();
         let sight = look::look(cluster, &names, &[], None, parent, false, cluster.version()).await?;
         run.learn(&sight);

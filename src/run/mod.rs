@@ -10,6 +10,7 @@ mod plan;
 mod proof;
 mod provision;
 mod rights;
+mod session;
 mod take_back;
 mod take_over;
 mod verify;
@@ -19,121 +20,51 @@ pub use provision::provision;
 pub use take_back::decommission;
 pub use verify::verify;
 
-use std::{
-    cell::{Cell, OnceCell},
-    time::Instant,
-};
+use std::{cell::OnceCell, time::Instant};
 
 use look::{Identity, Sight};
-use rustls::pki_types::ServerName;
+use session::Session;
 
 use crate::{
-    backoff::RetryContext,
     budget::Budget,
-    cluster::{ApiError, Cluster, Line, Way},
-    connection::{CaBundle, Login, Trust},
+    cluster::{ApiError, Cluster},
+    connection::Trust,
     error::Failure,
     finding::{self, Finding},
     object::INVENTORY,
     report::Report,
-    request::Request,
+    request::{Instance, Request},
 };
 
-/// What a run works with.
+/// What a command about the grants of an instance works with.
 pub struct Run<'a> {
-    /// What is asked for.
+    /// The instance and its grants.
     pub request: &'a Request,
-    /// What it has used up.
-    pub budget: Budget,
     /// Where it prints to.
     pub report: &'a Report,
-    /// The CA of the system that the server was verified against.
-    verified_by: OnceCell<CaBundle>,
+    /// The cluster.
+    pub session: Session<'a>,
     /// The server's version, once it was asked.
     server_version: OnceCell<String>,
-    /// Whether it was said that the artifact cannot say the server's name.
-    said: Cell<bool>,
 }
 
 impl<'a> Run<'a> {
-    /// A run that has done nothing yet.
-    #[must_use]
-    pub const fn new(request: &'a Request, budget: Budget, report: &'a Report) -> Self {
-        Self {
-            request,
-            budget,
-            report,
-            verified_by: OnceCell::new(),
-            server_version: OnceCell::new(),
-            said: Cell::new(false),
+    /// Connects to the cluster of the request.
+    ///
+    /// # Errors
+    /// Which step on the way failed.
+    pub async fn connect(request: &'a Request, budget: Budget, report: &'a Report) -> Result<Self, Failure> {
+        let session = Session::connect(&request.connection, budget, report).await?;
+        if matches!(request.connection.ca, Trust::System) {
+            let text = "no CA is given: the server is verified by one of the system's, which goes into the artifact";
+            report.finding(Finding::remark(finding::Code::SystemCa, text));
         }
+        Ok(Self { request, report, session, server_version: OnceCell::new() })
     }
 
     /// The server's version; none before the first look, and from a server that hides it.
     fn server_version(&self) -> Option<&str> {
         self.server_version.get().map(String::as_str)
-    }
-
-    fn retry_context(&self) -> RetryContext<'a> {
-        RetryContext { budget: self.budget.clone(), observer: self.report }
-    }
-
-    async fn connect(&self) -> Result<Cluster<'a>, Failure> {
-        let connection = &self.request.connection;
-        let started = Instant::now();
-        // A command that talks to somebody has the terminal for itself.
-        let alone = matches!(&connection.login, Login::Kubeconfig(person) if person.talks());
-        let waiting = (!alone).then(|| self.report.waiting("connecting to the cluster"));
-        let cluster = self.connect_as(&connection.login).await?;
-        drop(waiting);
-        let what = format!("{} ({})", connection.server.as_str(), cluster.protocol);
-        self.report.step("connect", &what, Some(started.elapsed()));
-        if let Some(ca) = &cluster.verified_by {
-            let text = "no CA is given: the server is verified by one of the system's, which goes into the artifact";
-            self.report.finding(Finding::remark(finding::Code::SystemCa, text));
-            let _ = self.verified_by.set(ca.clone());
-        }
-        Ok(cluster)
-    }
-
-    /// A connection to the very server and CA of the artifact.
-    async fn connect_as(&self, login: &Login) -> Result<Cluster<'a>, ApiError> {
-        let name = self.request.connection.tls_server_name.as_ref();
-        Cluster::connect(self.way(name), login, self.retry_context()).await
-    }
-
-    /// The same, for somebody who will log in later: a holder of the artifact, which cannot say another name for the
-    /// server than its host. Where that does not do, it is said, and the name is used all the same.
-    async fn open_line(&self) -> Result<Line<'a>, ApiError> {
-        let open = async |name| Line::open(self.way(name), self.retry_context()).await;
-        let Some(name) = &self.request.connection.tls_server_name else { return open(None).await };
-        match open(None).await {
-            Err(error) if error.is_tls() => {
-                if !self.said.replace(true) {
-                    let name = name.to_str();
-                    let text = format!(
-                        "the server's certificate is for {name} and not for the host of its URL, and an artifact cannot \
-                         say that: whoever uses it has to be told"
-                    );
-                    let help = format!("kubectl --tls-server-name {name}, or a server URL that the certificate is for");
-                    self.report.finding(Finding::remark(finding::Code::TlsServerName, text).help(help));
-                }
-                open(Some(name)).await
-            }
-            line => line,
-        }
-    }
-
-    fn way<'b>(&'b self, name: Option<&'b ServerName<'static>>) -> Way<'b> {
-        Way { connection: &self.request.connection, ca: self.ca(), name }
-    }
-
-    /// The CA that the server is verified against; none before one of the system's is found.
-    fn ca(&self) -> Option<&CaBundle> {
-        match &self.request.connection.ca {
-            Trust::Given(ca) => Some(ca),
-            Trust::System => self.verified_by.get(),
-        }
     }
 
     /// The first look at the cluster of a run after which a holder will use the token. A holder shows no client
@@ -143,7 +74,7 @@ impl<'a> Run<'a> {
         let refused = OnceCell::new();
         let version = async {
             if cluster.showed_certificate() {
-                let anonymous = async { self.open_line().await?.version_without_certificate().await };
+                let anonymous = async { self.session.open_line().await?.version_without_certificate().await };
                 match anonymous.await {
                     Ok(Some(version)) => return Ok(version),
                     Ok(None) => {}
@@ -168,8 +99,8 @@ impl<'a> Run<'a> {
     ) -> Result<Sight, Failure> {
         let started = Instant::now();
         let _waiting = self.report.waiting("looking at what is there");
-        let Request { names, grants, labels, connection, .. } = self.request;
-        let identity = self.request.instance.as_deref().map(|instance| Identity { instance, tags: labels });
+        let Request { instance: Instance { names, labels, platform_id, .. }, connection, grants } = self.request;
+        let identity = platform_id.as_deref().map(|instance| Identity { instance, tags: labels });
         let sight = look::look(cluster, names, grants, identity, connection.login.token(), proved, version).await?;
         self.learn(&sight);
         let version = sight.server_version.as_deref().unwrap_or("of unknown version");

@@ -27,18 +27,18 @@ use crate::{
 /// # Errors
 /// What a provision would fail with, as far as reads can tell.
 pub async fn plan(run: &Run<'_>) -> Result<bool, Failure> {
-    let cluster = run.connect().await?;
+    let cluster = &run.session.cluster;
     if run.request.connection.tls_server_name.is_some() {
-        run.open_line().await?; // says so where a holder of the artifact would not get that far
+        run.session.open_line().await?; // says so where a holder of the artifact would not get that far
     }
-    let sight = run.survey(&cluster).await?;
+    let sight = run.survey(cluster).await?;
     let (desired, mut plan) = compare(run.request, &sight);
     let refused = refusal(run.request, &sight, &desired, &plan);
     for remark in remarks(run.request, &sight, &desired, &plan) {
         run.report.finding(remark);
     }
 
-    if sight.rights.lack_what_rbac_lists() && is_unlimited(run, &cluster).await {
+    if sight.rights.lack_what_rbac_lists() && is_unlimited(run, cluster).await {
         run.report.finding(unlimited("the credential"));
     }
     // Before a first deployment there is nothing to copy. A search that is denied or fails does not stop a provision.
@@ -48,8 +48,8 @@ pub async fn plan(run: &Run<'_>) -> Result<bool, Failure> {
             None => Vec::new(),
         }
     };
-    let (former, bindings) = join(former::look(run, &cluster, &sight), copies).await;
-    for remark in rights_elsewhere(&run.request.names, &sight, &bindings) {
+    let (former, bindings) = join(former::look(run, cluster, &sight), copies).await;
+    for remark in rights_elsewhere(&run.request.instance.names, &sight, &bindings) {
         run.report.finding(remark);
     }
     for home in former? {
@@ -65,7 +65,7 @@ pub async fn plan(run: &Run<'_>) -> Result<bool, Failure> {
     }
     let mut verdict = Ok(());
     if refused.is_none() {
-        verdict = preview(run, &cluster, &sight, &desired, &mut plan).await;
+        verdict = preview(run, cluster, &sight, &desired, &mut plan).await;
     }
     for change in &plan.changes {
         run.report.change(change, None);
@@ -80,7 +80,7 @@ pub async fn plan(run: &Run<'_>) -> Result<bool, Failure> {
 
 /// Whether another authorizer than RBAC allows the ServiceAccount everything, there or not; unknown is no.
 async fn is_unlimited(run: &Run<'_>, cluster: &Cluster<'_>) -> bool {
-    let verdict = cluster.allowed_to(&run.request.names.service_account(), EVERYTHING).await;
+    let verdict = cluster.allowed_to(&run.request.instance.names.service_account(), EVERYTHING).await;
     verdict.is_ok_and(|verdict| verdict.is_by_another_authorizer())
 }
 
@@ -94,7 +94,7 @@ async fn preview(
     desired: &Desired,
     plan: &mut Plan,
 ) -> Result<(), Failure> {
-    let home = &run.request.namespace;
+    let home = &run.request.instance.namespace;
     let absent = sight.observed.presence(home) == Presence::Absent;
     if absent {
         cluster.dry_run_namespace(home).await?;
@@ -127,7 +127,7 @@ pub async fn tried<'a>(
 ) -> Result<Vec<(Trial<'a>, Option<Live>)>, Failure> {
     let outcomes =
         join_all(trials.into_iter().map(async |trial| match cluster.dry_run(trial.manifest, trial.live).await {
-            Ok(Some(outcome)) if !run.request.owns(&outcome) => {
+            Ok(Some(outcome)) if !run.request.instance.owns(&outcome) => {
                 Err(disowned("trying to apply", trial.manifest, &outcome))
             }
             Ok(outcome) => Ok((trial, outcome)),

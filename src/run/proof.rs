@@ -216,10 +216,10 @@ async fn ask_until(
     let _waiting = run.report.waiting("proving the credential");
     let questions = Questions::new(&claim.granted);
     // The home namespace whatever is granted there, and (by none) what is allowed in the whole cluster.
-    let mut scopes = BTreeSet::from([None, Some(run.request.namespace.as_str())]);
+    let mut scopes = BTreeSet::from([None, Some(run.request.instance.namespace.as_str())]);
     scopes.extend(run.request.grants.iter().map(|grant| grant.place.scope.namespace()));
     scopes.extend(cleared.iter().map(|scope| scope.namespace()));
-    let limit = run.budget.at_most(PROPAGATION);
+    let limit = run.session.budget.at_most(PROPAGATION);
     let mut pause = Duration::from_millis(10);
     loop {
         let late = started.elapsed() >= limit;
@@ -228,7 +228,7 @@ async fn ask_until(
             Err(error) if late || !error.may_be_propagation() => return Err(error),
             Ok(_) | Err(_) => {}
         }
-        tokio::time::sleep(run.budget.at_most(pause)).await;
+        tokio::time::sleep(run.session.budget.at_most(pause)).await;
         pause = (pause * 2).min(Duration::from_millis(500));
     }
 }

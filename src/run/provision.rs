@@ -19,7 +19,6 @@ use super::{
 use crate::{
     artifact::Artifact,
     cluster::{ApiError, ApiErrorKind, Cluster},
-    connection::CaBundle,
     credential::{Expected, Unfit, check_claims, signing_key},
     desired::Desired,
     error::{Code, Exit, Failure},
@@ -30,6 +29,7 @@ use crate::{
     publish::{self, Publisher},
     rbac::{Coverage, Tuple},
     report::TokenFacts,
+    request::{Delivery, Platform},
     secret::Token,
     transport,
     transport_error::TransportError,
@@ -39,16 +39,20 @@ use crate::{
 ///
 /// # Errors
 /// Which step failed; a repeat goes on from there.
-pub async fn provision(run: &Run<'_>, deliver: impl FnOnce(&Artifact) -> Result<(), Failure>) -> Result<(), Failure> {
-    let cluster = run.connect().await?;
+pub async fn provision(
+    run: &Run<'_>,
+    delivery: &Delivery,
+    deliver: impl FnOnce(&Artifact) -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    let cluster = &run.session.cluster;
     let tried = Tried::default();
-    let result = establish(run, &cluster, &tried, deliver).await;
+    let result = establish(run, cluster, &tried, delivery, deliver).await;
     match (result, tried.account.get()) {
         (Err(Unmade { failure, token_refused }), Some(uid)) if failure.code.exit() == Exit::Unproved => {
             let token = tried.token.take();
-            match overtaken(run, &cluster, uid, &failure).await {
+            match overtaken(run, cluster, uid, &failure).await {
                 Some(conflict) => Err(conflict),
-                None if token_refused => Err(unaccepted(run, &cluster, uid, token.as_ref(), failure).await),
+                None if token_refused => Err(unaccepted(run, cluster, uid, token.as_ref(), failure).await),
                 None => Err(failure),
             }
         }
@@ -93,7 +97,7 @@ struct Tried {
 
 /// A token does not work when its ServiceAccount is gone: then another run is the cause, and not what that led to.
 async fn overtaken(run: &Run<'_>, cluster: &Cluster<'_>, uid: &str, failure: &Failure) -> Option<Failure> {
-    let account = run.request.names.service_account();
+    let account = run.request.instance.names.service_account();
     let what = match cluster.get(&account).await {
         Ok(Some(seen)) if seen.live.uid != uid => "deleted and made again",
         Ok(None) => "deleted",
@@ -145,8 +149,8 @@ async fn unaccepted(
 /// Whether a new connection reaches the cluster of this ServiceAccount; none when it cannot tell.
 async fn reaches_account(run: &Run<'_>, uid: &str) -> Option<bool> {
     let asked: Result<_, ApiError> = async {
-        let cluster = run.connect_as(&run.request.connection.login).await?;
-        cluster.get(&run.request.names.service_account()).await
+        let cluster = run.session.connect_as(&run.request.connection.login).await?;
+        cluster.get(&run.request.instance.names.service_account()).await
     }
     .await;
     match asked {
@@ -160,27 +164,28 @@ async fn establish(
     run: &Run<'_>,
     cluster: &Cluster<'_>,
     tried: &Tried,
+    delivery: &Delivery,
     deliver: impl FnOnce(&Artifact) -> Result<(), Failure>,
 ) -> Result<(), Unmade> {
     let mut sight = run.survey(cluster).await?;
     let was_here = sight.observed.is_anything_there() || !sight.former_homes.is_empty();
-    let made = match make(run, cluster, tried, &mut sight).await {
+    let made = match make(run, cluster, tried, delivery.platform.as_ref(), &mut sight).await {
         Err(Unmade { token_refused: true, .. }) if is_dead(run, &sight).await => {
             sight = run.look(cluster, false, cluster.version()).await?;
             let (field, why) = ("/data/token", "the server does not accept the token in it".to_owned());
             sight.observed.unfit.get_or_insert(Unfit { field, why });
-            make(run, cluster, tried, &mut sight).await?
+            make(run, cluster, tried, delivery.platform.as_ref(), &mut sight).await?
         }
         made => made?,
     };
     let Made { token, dialled, plan, exceeds } = made;
 
-    let ca = run.ca().map(CaBundle::as_base64).unwrap_or_default();
-    let artifact = run.request.form.fill(&run.request.connection, ca, &token).map_err(|findings| Failure {
+    let ca = run.session.ca().as_base64();
+    let artifact = delivery.form.fill(&run.request.connection, ca, &token).map_err(|findings| Failure {
         findings,
         ..Failure::new(Code::ArtifactInvalid, "building the artifact", "it does not fit its schema")
     })?;
-    if hand_over(run, dialled, &artifact).await? && !was_here {
+    if hand_over(run, delivery.platform.as_ref(), dialled, &artifact).await? && !was_here {
         run.report.finding(cluster_changed(run));
     }
     deliver(&artifact)?;
@@ -188,7 +193,7 @@ async fn establish(
     // The search costs a request, and is made where rights are more than granted, or where some have been taken away.
     if exceeds || takes_away(&plan) {
         let found = cluster.list(Kind::RoleBinding, None).await.unwrap_or_default(); // whoever may not, cannot tell
-        for remark in rights_elsewhere(&run.request.names, &sight, &found) {
+        for remark in rights_elsewhere(&run.request.instance.names, &sight, &found) {
             run.report.finding(remark);
         }
     }
@@ -222,7 +227,13 @@ struct Made {
 }
 
 /// Makes the credential and proves it.
-async fn make(run: &Run<'_>, cluster: &Cluster<'_>, tried: &Tried, sight: &mut Sight) -> Result<Made, Unmade> {
+async fn make(
+    run: &Run<'_>,
+    cluster: &Cluster<'_>,
+    tried: &Tried,
+    platform: Option<&Platform>,
+    sight: &mut Sight,
+) -> Result<Made, Unmade> {
     let request = run.request;
     let (desired, mut plan) = compare(request, sight);
     if let Some(failure) = refusal(request, sight, &desired, &plan) {
@@ -249,11 +260,14 @@ async fn make(run: &Run<'_>, cluster: &Cluster<'_>, tried: &Tried, sight: &mut S
         Ok::<_, Failure>((widened, token, secret))
     };
     // Connecting as the new credential takes as long as two of these requests, and needs no token yet.
-    let (made, line) = tokio::join!(making, run.open_line());
+    let (made, line) = tokio::join!(making, run.session.open_line());
     let (widened, token, secret) = made?;
     let uid = widened.service_account.uid.clone();
-    let expected =
-        Expected { namespace: request.namespace.as_str(), service_account: request.names.object(), uid: &uid };
+    let expected = Expected {
+        namespace: request.instance.namespace.as_str(),
+        service_account: request.instance.names.object(),
+        uid: &uid,
+    };
     check_claims(&token, &expected)?;
     tried.token.set(Some(token.clone()));
     run.report.token(TokenFacts {
@@ -275,7 +289,7 @@ async fn make(run: &Run<'_>, cluster: &Cluster<'_>, tried: &Tried, sight: &mut S
     // The platform is called while the proof is going on; it hears nothing before that is done.
     let proving = async {
         let line = line?;
-        let line = if line.is_fresh() { line } else { run.open_line().await? };
+        let line = if line.is_fresh() { line } else { run.session.open_line().await? };
         let holder = line.log_in(&token)?;
         let exceeds = if shrinks {
             proof::prove_wanted(run, &holder, &claim).await?;
@@ -285,7 +299,7 @@ async fn make(run: &Run<'_>, cluster: &Cluster<'_>, tried: &Tried, sight: &mut S
         };
         Ok::<_, Unmade>((holder, exceeds))
     };
-    let (proved, dialled) = tokio::join!(proving, dial(run));
+    let (proved, dialled) = tokio::join!(proving, dial(run, platform));
     let (holder, mut exceeds) = proved?;
     if shrinks {
         let kept = kept.iter().cloned().chain(converge.shrink(widened).await?).collect();
@@ -308,7 +322,7 @@ async fn delete_superseded(
     sight: &mut Sight,
     plan: &Plan,
 ) -> Result<(), Failure> {
-    let ours = |live: &Live| run.request.owns(live);
+    let ours = |live: &Live| run.request.instance.owns(live);
     let superseded: Vec<(u32, Live)> =
         sight.observed.superseded(ours).map(|(number, live)| (number, live.clone())).collect();
     for (number, live) in superseded {
@@ -334,7 +348,7 @@ async fn delete_secret(
     number: u32,
     live: &Live,
 ) -> Result<(), Failure> {
-    let Some(planned) = plan.change(&run.request.names.secret(number)) else { return Ok(()) };
+    let Some(planned) = plan.change(&run.request.instance.names.secret(number)) else { return Ok(()) };
     let started = Instant::now();
     match cluster.delete(&planned.reference, live).await {
         Err(error) if !matches!(error.kind, ApiErrorKind::HeldByFinalizers(_)) => return Err(error.into()),
@@ -370,13 +384,13 @@ pub(super) fn short(token: &Token) -> String {
 }
 
 /// Opens the connection that will be needed. What is wrong with it is told when it is.
-async fn dial(run: &Run<'_>) -> Option<Result<transport::Http, TransportError>> {
-    Some(publish::dial(run.request.platform.as_ref()?, &run.budget).await)
+async fn dial(run: &Run<'_>, platform: Option<&Platform>) -> Option<Result<transport::Http, TransportError>> {
+    Some(publish::dial(platform?, &run.session.budget).await)
 }
 
 /// That the platform had a credential of an instance of which this cluster had nothing.
 fn cluster_changed(run: &Run<'_>) -> Finding {
-    let name = &run.request.name;
+    let name = &run.request.instance.name;
     let text = format!(
         "the platform had a credential of {name} already, and this cluster had nothing of it: if the connection was \
          pointed at another cluster, or the namespace was changed, the earlier credential still works there"
@@ -389,16 +403,18 @@ fn cluster_changed(run: &Run<'_>) -> Finding {
 /// True when the platform had something published by an earlier deployment.
 async fn hand_over(
     run: &Run<'_>,
+    platform: Option<&Platform>,
     dialled: Option<Result<transport::Http, TransportError>>,
     artifact: &Artifact,
 ) -> Result<bool, Failure> {
-    let Some(platform) = &run.request.platform else { return Ok(false) };
+    let Some(platform) = platform else { return Ok(false) };
     platform.clear_text().into_iter().for_each(|finding| run.report.finding(finding));
     let started = Instant::now();
     let _waiting = run.report.waiting("publishing the artifact");
-    let title = format!("Kubernetes token {} for namespace {}", run.request.name, run.request.namespace);
+    let title =
+        format!("Kubernetes token {} for namespace {}", run.request.instance.name, run.request.instance.namespace);
     let publishing = async {
-        Publisher::connect(platform, run.retry_context().within(publish::TIME), dialled)
+        Publisher::connect(platform, run.session.retry_context().within(publish::TIME), dialled)
             .await?
             .publish(&title, artifact)
             .await

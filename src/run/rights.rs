@@ -128,7 +128,7 @@ fn only_shrinks(request: &Request, sight: &Sight, place: &Place) -> bool {
 fn is_leftover(change: &Change, request: &Request) -> bool {
     let Reference { kind, name, .. } = &change.reference;
     change.action == Action::Delete
-        && (*kind != Kind::Secret || original::revision(name, request.name.as_str()).is_some())
+        && (*kind != Kind::Secret || original::revision(name, request.instance.name.as_str()).is_some())
 }
 
 /// What the parent lacks to delete these, for all at once: as far as the server can list its rights.
@@ -175,7 +175,7 @@ fn holds(held: &Coverage<'_>, verb: &str, object: &Reference) -> bool {
 /// Whether `escalate` or `bind` is held on the role of a place: the server asks for it where the binding is.
 fn holds_on_role(held: &Coverage<'_>, verb: &str, request: &Request, place: &Place) -> bool {
     let role = match &place.authority {
-        Authority::Rules => request.names.role(&place.scope),
+        Authority::Rules => request.instance.names.role(&place.scope),
         Authority::ClusterRole(name) => Reference::at_cluster(Kind::ClusterRole, name.as_str()),
     };
     held.covers(Atom::new(verb, role.kind.group(), role.kind.resource()).named(&role.name))

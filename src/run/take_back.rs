@@ -10,6 +10,8 @@ use futures_util::future::join_all;
 
 use super::{Run, compare::gone, copies, former, look::Sight, rights, take_over};
 use crate::{
+    backoff::RetryContext,
+    budget::Budget,
     cluster::{ApiError, ApiErrorKind, Cluster, authorizer_says},
     connection::Login,
     credential::is_of,
@@ -23,7 +25,8 @@ use crate::{
     plan::{Action, Change},
     publish::{self, Publisher},
     rbac::Tuple,
-    request::Request,
+    report::Report,
+    request::{Platform, Request},
     secret::Token,
 };
 
@@ -41,12 +44,19 @@ const FIRST_PAUSE: Duration = Duration::from_millis(100);
 ///
 /// # Errors
 /// What could not be finished, the cluster's side first. The other side is finished all the same.
-pub async fn decommission(run: &Run<'_>) -> Result<bool, Failure> {
-    let (cluster, platform) = tokio::join!(cluster_side(run), platform_side(run));
+pub async fn decommission(
+    request: &Request,
+    platform: Option<&Platform>,
+    budget: Budget,
+    report: &Report,
+) -> Result<bool, Failure> {
+    let context = RetryContext { budget: budget.clone(), observer: report };
+    let cluster = cluster_side(request, platform.is_some(), budget, report);
+    let (cluster, platform) = tokio::join!(cluster, platform_side(platform, context, report));
     match (cluster, platform) {
         (Err(failure), Err(other)) => {
             let text = format!("the platform's record is not deleted either: {}", other.cause);
-            run.report.finding(Finding::remark(finding::Code::PlatformRecord, text));
+            report.finding(Finding::remark(finding::Code::PlatformRecord, text));
             Err(failure)
         }
         (Err(failure), Ok(_)) => Err(failure),
@@ -60,24 +70,28 @@ pub async fn decommission(run: &Run<'_>) -> Result<bool, Failure> {
     }
 }
 
-async fn platform_side(run: &Run<'_>) -> Result<bool, Failure> {
-    let Some(platform) = &run.request.platform else { return Ok(false) };
-    platform.clear_text().into_iter().for_each(|finding| run.report.finding(finding));
+async fn platform_side(
+    platform: Option<&Platform>,
+    context: RetryContext<'_>,
+    report: &Report,
+) -> Result<bool, Failure> {
+    let Some(platform) = platform else { return Ok(false) };
+    platform.clear_text().into_iter().for_each(|finding| report.finding(finding));
     let started = Instant::now();
-    let publisher = Publisher::connect(platform, run.retry_context().within(publish::TIME), None).await?;
+    let publisher = Publisher::connect(platform, context.within(publish::TIME), None).await?;
     let found = publisher.retract().await?;
     let what = if found { "record deleted" } else { "no record left" };
-    run.report.step("platform", &format!("{what} at {}", platform.address()), Some(started.elapsed()));
+    report.step("platform", &format!("{what} at {}", platform.address()), Some(started.elapsed()));
     Ok(found)
 }
 
-async fn cluster_side(run: &Run<'_>) -> Result<bool, Failure> {
-    let request = run.request;
-    let cluster = run.connect().await?;
+async fn cluster_side(request: &Request, is_published: bool, budget: Budget, report: &Report) -> Result<bool, Failure> {
+    let run = &Run::connect(request, budget, report).await?;
+    let cluster = &run.session.cluster;
     let (sight, swept) =
-        tokio::join!(run.look(&cluster, false, cluster.version()), sweep(&cluster, &request.namespace));
+        tokio::join!(run.look(cluster, false, cluster.version()), sweep(cluster, &request.instance.namespace));
     let sight = sight?;
-    let (former, unseen) = match former::look(run, &cluster, &sight).await {
+    let (former, unseen) = match former::look(run, cluster, &sight).await {
         Ok(former) => (former, None),
         Err(failure) => (Vec::new(), Some(failure)), // what is at home goes all the same
     };
@@ -89,7 +103,7 @@ async fn cluster_side(run: &Run<'_>) -> Result<bool, Failure> {
         );
         run.report.finding(Finding::remark(finding::Code::NotSearched, text));
     }
-    for remark in gone(&sight.observed, |_| true).chain(take_over::exposure(request, &request.names, &sight)) {
+    for remark in gone(&sight.observed, |_| true).chain(take_over::exposure(request, &request.instance.names, &sight)) {
         run.report.finding(remark);
     }
     for home in &former {
@@ -105,7 +119,7 @@ async fn cluster_side(run: &Run<'_>) -> Result<bool, Failure> {
         outcome.missing.extend(swept.unsearched.iter().cloned()); // nothing else finds what it does not say
     }
     let homes = former.iter().map(|home| (&home.names, &home.sight));
-    let homes: Vec<_> = [(&request.names, &sight)].into_iter().chain(homes).collect();
+    let homes: Vec<_> = [(&request.instance.names, &sight)].into_iter().chain(homes).collect();
     let mut there = Vec::new();
     for (names, sight) in &homes {
         let mut left = Left::of(names, sight, &swept.found);
@@ -115,21 +129,21 @@ async fn cluster_side(run: &Run<'_>) -> Result<bool, Failure> {
         }
         outcome.missing.append(&mut left.unseen);
         outcome.missing.extend(sight.revisions_denied.iter().cloned());
-        clear(run, &cluster, &left, &mut outcome).await;
+        clear(run, cluster, &left, &mut outcome).await;
         there.push((sight, left.ours.into_keys().chain(left.hidden).collect::<Vec<_>>()));
     }
     Failure::all(join_all(homes.iter().map(|(names, sight)| prove_all_dead(run, names, sight, &outcome))).await)?;
     if !outcome.missing.is_empty() {
         outcome.missing.extend(there.iter().flat_map(|(sight, objects)| rights::undeletable(sight, objects)));
     }
-    let account = request.names.service_account();
+    let account = request.instance.names.service_account();
     let gone = outcome.deleted.contains(&account) || !there.iter().any(|(_, objects)| objects.contains(&account));
     for (object, why) in &outcome.copies_left {
-        run.report.finding(copies::left(&request.names, object, why, gone));
+        run.report.finding(copies::left(&request.instance.names, object, why, gone));
     }
     let copied = !outcome.copies_left.is_empty();
     let found = outcome.judge(request)?;
-    if !(found || copied || request.platform.is_some()) {
+    if !(found || copied || is_published) {
         run.report.finding(nothing_found(request, &sight));
     }
     Ok(found)
@@ -138,7 +152,7 @@ async fn cluster_side(run: &Run<'_>) -> Result<bool, Failure> {
 /// A decommission by hand that found nothing: a repeat, or a name that was mistyped. The platform knows what it has
 /// deployed: there it is a repeat.
 fn nothing_found(request: &Request, sight: &Sight) -> Finding {
-    let (home, connection) = (&request.namespace, &request.connection);
+    let (home, connection) = (&request.instance.namespace, &request.connection);
     let context = connection.context.as_ref().map(|context| format!(" (context {context})")).unwrap_or_default();
     let namespace = match sight.observed.presence(home) {
         Presence::Absent => ", and the namespace is not there either",
@@ -146,7 +160,7 @@ fn nothing_found(request: &Request, sight: &Sight) -> Finding {
     };
     let text = format!(
         "no object of the instance {} is in namespace {home}, or known elsewhere, on {}{context}{namespace}",
-        request.name,
+        request.instance.name,
         connection.server.as_str()
     );
     Finding::remark(finding::Code::NothingFound, text)
@@ -178,7 +192,7 @@ impl Outcome {
 
     /// True when there was something, and nothing of it is left.
     fn judge(mut self, request: &Request) -> Result<bool, Failure> {
-        let account = request.names.service_account();
+        let account = request.instance.names.service_account();
         if let Some(failure) = self.failed {
             return Err(Failure { missing: self.missing, ..failure });
         }
@@ -406,8 +420,8 @@ async fn prove_dead(run: &Run<'_>, token: &Token) -> Result<(), Failure> {
     let started = Instant::now();
     let _waiting = run.report.waiting("waiting for the token to die");
     tokio::time::sleep(HEARSAY).await;
-    let cluster = run.connect_as(&Login::Token(token.clone())).await?;
-    let limit = run.budget.at_most(MEMORY);
+    let cluster = run.session.connect_as(&Login::Token(token.clone())).await?;
+    let limit = run.session.budget.at_most(MEMORY);
     let (mut pause, mut accepted) = (FIRST_PAUSE, false);
     loop {
         // An old server, or a gateway, may not know the question: then any other tells a dead token by 401.

@@ -50,7 +50,7 @@ pub fn take_over(request: &Request, names: &Names, sight: &Sight) -> TakeOver {
     let mut missing = sight.revisions_denied.clone();
     missing.extend(rights::undeletable(sight, &left));
     let stuck = (!missing.is_empty()).then(|| lacks(&missing));
-    let release = request.name.as_str().to_owned();
+    let release = request.instance.name.as_str().to_owned();
     let exposed = before.and_then(|record| record.exposed).or(parent.filter(|_| sight.parent_is_exposed));
     let record = TakenOver { release, exposed, pending: stuck.is_some() };
     TakeOver { under_way: true, record: Some(record), revisions, stuck }
@@ -64,11 +64,11 @@ pub fn remarks(take_over: &TakeOver, request: &Request, observed: &Observed) -> 
         let text = format!(
             "the original bundle made this instance, as Helm release {}: its objects are taken over as they are, the \
              token included",
-            request.name
+            request.instance.name
         );
         remarks.push(Finding::remark(finding::Code::Adopt, text).help("Helm knows nothing of the instance after that"));
     }
-    remarks.extend(exposed(take_over, &request.namespace, observed));
+    remarks.extend(exposed(take_over, &request.instance.namespace, observed));
     remarks.extend(take_over.stuck.as_deref().map(|why| release_left(request, why)));
     remarks
 }
@@ -105,7 +105,7 @@ fn exposed(take_over: &TakeOver, home: &Namespace, observed: &Observed) -> Optio
 pub fn release_left(request: &Request, why: &str) -> Finding {
     let text = format!(
         "the Secrets in which Helm keeps the release {} of namespace {} cannot all be deleted: {why}",
-        request.name, request.namespace
+        request.instance.name, request.instance.namespace
     );
     Finding::remark(finding::Code::ReleaseLeft, text)
         .help("mend that and run again: the release is remembered until its Secrets are gone")
@@ -120,7 +120,7 @@ pub fn exposure(request: &Request, names: &Names, sight: &Sight) -> Option<Findi
 fn is_original(request: &Request, observed: &Observed) -> bool {
     let places = observed.places.values().flat_map(|found| found.role.iter().chain(&found.binding));
     let identity = observed.service_account.iter().chain(&observed.secret);
-    identity.chain(places).any(|live| request.owner(live) == Owner::Original)
+    identity.chain(places).any(|live| request.instance.owner(live) == Owner::Original)
 }
 
 /// Makes Helm's fields ours, object by object, without a change to anything else: what is not wanted of them can then
@@ -129,19 +129,20 @@ fn is_original(request: &Request, observed: &Observed) -> bool {
 /// # Errors
 /// Why not.
 pub async fn take_fields(run: &Run<'_>, cluster: &Cluster<'_>, observed: &mut Observed) -> Result<(), Failure> {
-    let (request, names) = (run.request, &run.request.names);
+    let (request, names) = (run.request, &run.request.instance.names);
     let secret = names.secret(observed.newest());
     let identity = [(names.service_account(), observed.service_account.as_mut()), (secret, observed.secret.as_mut())];
     let places = observed.places.iter_mut().flat_map(|(place, found)| {
         [(names.binding(place), found.binding.as_mut()), (names.role(&place.scope), found.role.as_mut())]
     });
     let objects = identity.into_iter().chain(places).filter_map(|(object, live)| Some((object, live?)));
-    let taken = objects.filter(|(_, live)| request.owner(live) == Owner::Original).filter_map(|(object, live)| {
-        let fields = original::handed_over(&live.managed_fields)?;
-        Some(async move {
-            *live = cluster.hand_over(&object, live, fields).await?;
-            Ok::<_, Failure>(())
-        })
-    });
+    let taken =
+        objects.filter(|(_, live)| request.instance.owner(live) == Owner::Original).filter_map(|(object, live)| {
+            let fields = original::handed_over(&live.managed_fields)?;
+            Some(async move {
+                *live = cluster.hand_over(&object, live, fields).await?;
+                Ok::<_, Failure>(())
+            })
+        });
     Failure::all(join_all(taken).await).map(drop)
 }

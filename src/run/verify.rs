@@ -6,11 +6,11 @@ use super::{
     look::is_before_self_subject_review,
     proof::{self, Claim, ProofError},
     provision::short,
+    session::Session,
 };
 use crate::{
-    backoff::RetryContext,
-    cluster::{ApiError, ApiErrorKind, Cluster, Way},
-    connection::Trust,
+    budget::Budget,
+    cluster::{ApiError, ApiErrorKind},
     credential::{Claimed, Expected, claimed},
     defaults::Defaults,
     error::{Code, Failure},
@@ -20,7 +20,7 @@ use crate::{
     names::Names,
     plan::all_atoms,
     report::{Report, TokenFacts},
-    request::Credential,
+    request::{Credential, Params},
 };
 
 /// Proves that the credential works: it is of the ServiceAccount that it says, and of the one that was named, and may
@@ -28,7 +28,7 @@ use crate::{
 ///
 /// # Errors
 /// What does not hold.
-pub async fn verify(credential: &Credential, report: &Report, context: RetryContext<'_>) -> Result<(), Failure> {
+pub async fn verify(credential: &Credential, budget: Budget, report: &Report) -> Result<(), Failure> {
     let Credential { connection, token, .. } = credential;
     let claimed = claimed(token);
     let (secret, expires) = match &claimed {
@@ -44,19 +44,10 @@ pub async fn verify(credential: &Credential, report: &Report, context: RetryCont
     let claimed = claimed?;
     check_wanted(credential, &claimed)?;
 
-    let started = Instant::now();
-    let waiting = report.waiting("connecting to the cluster");
-    let ca = match &connection.ca {
-        Trust::Given(ca) => Some(ca),
-        Trust::System => None,
-    };
-    let way = Way { connection, ca, name: connection.tls_server_name.as_ref() };
-    let holder = Cluster::connect(way, &connection.login, context).await?;
-    drop(waiting);
-    let what = format!("{} ({})", connection.server.as_str(), holder.protocol);
-    report.step("connect", &what, Some(started.elapsed()));
+    let session = Session::connect(connection, budget, report).await?;
+    let holder = &session.cluster;
 
-    let grants: &[Grant] = credential.wanted.as_ref().map_or(&[], |(_, grants)| grants);
+    let grants: &[Grant] = credential.params.as_ref().map_or(&[], |params| &*params.grants);
     let rules: Vec<_> = grants.iter().map(|grant| (&grant.place, grant.rules.clone())).collect();
     let Claimed { namespace, service_account, uid, .. } = &claimed;
     let claim = Claim { expected: Expected { namespace, service_account, uid }, granted: all_atoms(&rules) };
@@ -64,7 +55,7 @@ pub async fn verify(credential: &Credential, report: &Report, context: RetryCont
     scopes.extend(grants.iter().map(|grant| grant.place.scope.namespace()));
     let started = Instant::now();
     let waiting = report.waiting("proving the credential");
-    let (version, proof) = tokio::join!(holder.version(), proof::prove_at_once(&holder, &claim, &scopes));
+    let (version, proof) = tokio::join!(holder.version(), proof::prove_at_once(holder, &claim, &scopes));
     drop(waiting);
     // What knows no such page, and no version either, is no Kubernetes API at all.
     let proof = match (&version, proof) {
@@ -83,7 +74,7 @@ pub async fn verify(credential: &Credential, report: &Report, context: RetryCont
     report.server_version(version.clone());
     let mut proof = proof.map_err(not_proved)?;
     let defaults = Defaults::of(version.as_deref());
-    if credential.wanted.is_some() {
+    if credential.params.is_some() {
         // What a ClusterRole allows is not for its holder to read: there nothing can be told from excess.
         let others =
             || grants.iter().filter_map(|grant| Some((grant.place.authority.cluster_role()?, &grant.place.scope)));
@@ -130,7 +121,7 @@ fn not_proved(error: ProofError) -> Failure {
 
 /// Holds what the token says of itself against what it was said to be.
 fn check_wanted(credential: &Credential, claimed: &Claimed) -> Result<(), Failure> {
-    if let Some((namespace, _)) = &credential.wanted
+    if let Some(Params { namespace, .. }) = &credential.params
         && namespace.as_str() != claimed.namespace
     {
         return Err(refused(format!("its namespace is `{}`, not `{namespace}`", shown(&claimed.namespace))));

@@ -7,7 +7,7 @@ use std::{
 };
 
 use rstest::rstest;
-use serde_json::Value;
+use serde_json::{Value, json};
 use testbed::ControlPlane;
 
 use crate::{
@@ -37,6 +37,30 @@ fn what_makes_no_sense_is_64(#[case] arguments: &[&str], #[case] text: &str) {
     let ran = Ran::of(binary().args(arguments)).expect_code(64);
     assert!(ran.stderr.contains(text), "{}", ran.stderr);
     assert_eq!(ran.stdout, "");
+}
+
+#[rstest]
+#[case::of_plan(&["plan", "--json"], json!("plan"), "--params <FILE>")]
+#[case::of_check(&["check", "--json", "x"], json!("check"), "unexpected argument 'x'")]
+#[case::with_value(&["verify", "a", "--json=yes"], json!("verify"), "unexpected value 'yes'")]
+#[case::two_documents(&["provision", "--params", "p", "--output", "-", "--json"], json!("provision"), "both want stdout")]
+#[case::unknown_command(&["pln", "--json"], json!(null), "unrecognized subcommand 'pln'")]
+#[case::secret(&["plan", "--json", TOKEN], json!("plan"), "unexpected argument '[REDACTED]'")]
+fn usage_error_with_json_prints_document(#[case] arguments: &[&str], #[case] action: Value, #[case] cause: &str) {
+    let ran = Ran::of(binary().args(arguments)).expect_code(64);
+    let document = ran.document();
+    assert_eq!((&document["action"], &document["outcome"]), (&action, &json!("failed")));
+    let error = &document["error"];
+    assert_eq!((&error["code"], &error["exit"], &error["object"]), (&json!("usage"), &json!(64), &Value::Null));
+    assert!(error["cause"].as_str().unwrap().contains(cause), "{error:#}");
+    assert!(ran.stderr.contains("Usage:") || ran.stderr.contains("both want"), "{}", ran.stderr);
+    assert!(!format!("{ran:?}").contains(&TOKEN[..12]), "{ran:?}");
+}
+
+#[test]
+fn usage_names_required_options_only() {
+    let ran = Ran::of(binary().args(["plan"])).expect_code(64);
+    assert!(ran.stderr.contains("k8s-token plan --params <FILE> [--name <NAME>] [OPTIONS]"), "{}", ran.stderr);
 }
 
 /// An argument in the wrong place is quoted, and it may be a token.

@@ -1,23 +1,21 @@
-//! One run up to the first packet, on documents that are given as bytes: the door by which property tests and the fuzz
-//! target (`fuzz/`) come in. What it returns is what the program prints for such documents in a directory, and what it
-//! would work with if it went on. Pure.
+//! The part of a run before the first packet, on documents given as bytes: the entry point of property tests and of the
+//! fuzz target (`fuzz/`). It returns what the program prints for such documents in a directory, and what it would work
+//! with if it went on.
 
 use std::{cell::RefCell, io::Write, rc::Rc};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::{
-    accept,
-    artifact::Artifact,
     cli::{Action, Publishing},
+    command::{announce, finish},
     connection::Trust,
     desired::{Desired, SecretNumbers},
-    error::Exit,
-    finish,
-    inputs::{Document, Documents},
+    error::{Exit, Failure},
+    inputs::{Document, Documents, Strictness},
     original::TakeOver,
     report::{Look, Report},
-    request::{Request, Terms},
+    request::{self, Delivery, Provision, Request},
     secret::Token,
 };
 
@@ -36,8 +34,8 @@ pub struct Given<'a> {
     pub artifacts_schema: Option<&'a [u8]>,
 }
 
-/// What came of it.
-pub struct Verdict {
+/// The result of an evaluation.
+pub struct Evaluation {
     /// 65 for a refusal, else 0.
     pub exit: Exit,
     /// The document of `--json`.
@@ -46,6 +44,8 @@ pub struct Verdict {
     pub stderr: String,
     /// Every object as it would be applied; none after a refusal.
     pub objects: Vec<Value>,
+    /// Every requested rule, with the JSON pointer to it in the params; none after a refusal.
+    pub requested: Vec<(String, Value)>,
     /// The artifact, with `the-new-token` in it; none after a refusal, and none of a decommission.
     pub artifact: Option<Value>,
 }
@@ -53,9 +53,9 @@ pub struct Verdict {
 /// The actions that there are.
 pub const ACTIONS: [&str; 3] = ["plan", "provision", "decommission"];
 
-/// Judges documents for an action; a word that is none counts as `plan`.
+/// Evaluates the documents offline. Unknown actions are treated as `plan`.
 #[must_use]
-pub fn judge(action: &str, given: &Given<'_>) -> Verdict {
+pub fn evaluate(action: &str, given: &Given<'_>) -> Evaluation {
     let actions = [Action::Plan, Action::Provision, Action::Decommission];
     let action = actions.into_iter().find(|known| known.as_str() == action).unwrap_or(Action::Plan);
     let document = |name: &str, content: Option<&[u8]>| {
@@ -73,18 +73,41 @@ pub fn judge(action: &str, given: &Given<'_>) -> Verdict {
     let (out, log) = (Shared::default(), Shared::default());
     let report = Report::new(Box::new(out.clone()), Box::new(log.clone()), Look::default());
     report.begin(action.as_str());
-    let terms = Terms { action, publish: Publishing::Never, timeout_seconds: None };
-    let accepted = accept(documents.parse(action), &terms, &report);
-    let (objects, artifact) = match &accepted {
-        Ok((request, _)) if action == Action::Decommission => (objects(request), None),
-        Ok((request, _)) => (objects(request), artifact(request)),
-        Err(_) => (Vec::new(), None),
+    let accepted = if action == Action::Decommission {
+        accept_decommission(&documents, &report).map(|request| (request, None))
+    } else {
+        accept_provision(&documents, &report).map(|input| (input.request, Some(input.delivery)))
+    };
+    let (mut objects, mut artifact) = (Vec::new(), None);
+    if let Ok((request, delivery)) = &accepted {
+        objects = manifests(request);
+        artifact = delivery.as_ref().and_then(|delivery| fill(request, delivery));
+    }
+    let requested = match &accepted {
+        Ok((request, _)) => request.grants.requested().iter().map(|it| (it.pointer.clone(), json!(it.rule))).collect(),
+        Err(_) => Vec::new(),
     };
     let exit = finish(&report, true, accepted.map(drop));
-    Verdict { exit, stdout: out.text(), stderr: log.text(), objects, artifact }
+    Evaluation { exit, stdout: out.text(), stderr: log.text(), objects, requested, artifact }
 }
 
-fn objects(request: &Request) -> Vec<Value> {
+fn accept_provision(documents: &Documents, report: &Report) -> Result<Provision, Failure> {
+    let (inputs, findings) = documents.parse(Strictness::Strict);
+    let (input, remarks) = request::provision(&inputs, Publishing::Never, None, findings).map_err(Failure::input)?;
+    let request = &input.request;
+    announce(report, Some(&request.instance), &request.connection, None, input.timeout, remarks);
+    Ok(input)
+}
+
+fn accept_decommission(documents: &Documents, report: &Report) -> Result<Request, Failure> {
+    let (inputs, findings) = documents.parse(Strictness::OnlyWhatLocatesTheInstance);
+    let (input, remarks) = request::decommission(&inputs, Publishing::Never, None, findings).map_err(Failure::input)?;
+    let request = &input.request;
+    announce(report, Some(&request.instance), &request.connection, None, input.timeout, remarks);
+    Ok(input.request)
+}
+
+fn manifests(request: &Request) -> Vec<Value> {
     let desired =
         Desired::new(request, SecretNumbers { newest: 1, replaced: None }, Vec::new(), None, TakeOver::default());
     let grants = desired.grants.into_iter().flat_map(|granted| granted.role.into_iter().chain([granted.binding]));
@@ -92,10 +115,10 @@ fn objects(request: &Request) -> Vec<Value> {
     manifests.map(|manifest| manifest.body).collect()
 }
 
-fn artifact(request: &Request) -> Option<Value> {
+fn fill(request: &Request, delivery: &Delivery) -> Option<Value> {
     let token = Token::parse("the-new-token").ok()?;
     let Trust::Given(ca) = &request.connection.ca else { return None };
-    let artifact: Artifact = request.form.fill(&request.connection, ca.as_base64(), &token).ok()?;
+    let artifact = delivery.form.fill(&request.connection, ca.as_base64(), &token).ok()?;
     Some(artifact.document().clone())
 }
 

@@ -1,0 +1,16 @@
+//! check: validates params offline, as a provision does before the first packet.
+
+use std::path::Path;
+
+use super::tell;
+use crate::{error::Failure, inputs, name::InstanceName, report::Report, request};
+
+/// Runs the command.
+pub fn run(params: &Path, report: &Report) -> Result<(), Failure> {
+    let (inputs, findings) = inputs::params(params, None);
+    let (checked, remarks) = request::check(&inputs, findings).map_err(Failure::input)?;
+    report.about(checked.name.as_ref().map(InstanceName::as_str), checked.params.namespace.as_str());
+    tell(report, remarks);
+    report.done("the params are sound,");
+    Ok(())
+}

@@ -1,0 +1,24 @@
+//! decommission: deletes the credential and verifies that its token is rejected.
+
+use super::{announce, until_stopped};
+use crate::{
+    cli::RunOptions,
+    env::Environment,
+    error::Failure,
+    inputs::{self, Strictness},
+    report::Report,
+    request, run,
+};
+
+/// Runs the command.
+pub async fn run(options: &RunOptions, environment: &Environment, report: &Report) -> Result<(), Failure> {
+    let (inputs, findings) = inputs::load(&options.source, Strictness::OnlyWhatLocatesTheInstance, environment);
+    let (input, remarks) =
+        request::decommission(&inputs, options.publish, options.timeout_seconds, findings).map_err(Failure::input)?;
+    let (request, platform) = (&input.request, input.platform.as_ref());
+    let budget = announce(report, Some(&request.instance), &request.connection, platform, input.timeout, remarks);
+    let work = run::decommission(request, platform, budget, report);
+    let found = until_stopped("decommission", true, report, work).await?;
+    report.done(if found { "the credential is gone," } else { "nothing was left of the credential," });
+    Ok(())
+}

@@ -1,0 +1,176 @@
+//! The commands: each reads its input, tells what there is to tell before the first packet, runs its sequence and says
+//! how it ended. A new command is a new file here and an arm of [`dispatch`].
+
+mod check;
+mod decommission;
+mod kubeconfig;
+mod permissions;
+mod plan;
+mod provision;
+mod verify;
+
+use std::{ffi::OsString, time::Duration};
+
+use crate::{
+    budget::Budget,
+    cli::{self, Action, Invocation, Refusal},
+    connection::Connection,
+    env::Environment,
+    error::{Code, Exit, Failure},
+    finding::{Finding, condensed},
+    report::Report,
+    request::{Instance, Platform},
+};
+
+/// Does what the arguments ask for, or the environment where there are none.
+pub async fn dispatch(arguments: Vec<OsString>, environment: &Environment, report: &Report) -> Exit {
+    // No message may hold these, whatever comes before they are needed.
+    environment.platform_token().iter().for_each(|token| report.redactor().learn_secret(token));
+    cli::tokens(&arguments).for_each(|token| report.redactor().learn_secret(&token));
+    match cli::parse(arguments.clone(), environment) {
+        Ok(invocation) => perform(invocation, environment, report).await,
+        Err(Refusal::Answer(text)) => {
+            report.text(&text, true);
+            Exit::Done
+        }
+        Err(Refusal::Usage(text)) => {
+            cli::possible_secrets(&arguments).for_each(|secret| report.redactor().learn_secret(&secret));
+            report.text(&text, false);
+            if cli::asks_for_json(&arguments) {
+                report.usage(cli::named_command(&arguments), &cli::first_paragraph(&text));
+                let _ = report.document(); // the exit code says it all the same
+            }
+            Exit::Usage
+        }
+        Err(Refusal::Failure(failure)) => finish(report, false, Err(failure)),
+    }
+}
+
+async fn perform(invocation: Invocation, environment: &Environment, report: &Report) -> Exit {
+    match invocation {
+        Invocation::Run(options) => {
+            report.begin(options.action.as_str());
+            let result = match options.action {
+                Action::Plan => plan::run(&options, environment, report).await,
+                Action::Provision => provision::run(&options, environment, report).await.map(|()| false),
+                Action::Decommission => decommission::run(&options, environment, report).await.map(|()| false),
+            };
+            let has_changes = matches!(result, Ok(true)) && options.detailed_exitcode;
+            match finish(report, options.json, result.map(drop)) {
+                Exit::Done if has_changes => Exit::Changes,
+                exit => exit,
+            }
+        }
+        Invocation::Verify(options) => {
+            report.begin("verify");
+            finish(report, options.json, verify::run(&options, environment, report).await)
+        }
+        Invocation::Check { params, json } => {
+            report.begin("check");
+            finish(report, json, check::run(&params, report))
+        }
+        Invocation::Permissions { params, name } => {
+            finish(report, false, permissions::run(params.as_deref(), name, report))
+        }
+        Invocation::Kubeconfig { artifact, namespace } => {
+            finish(report, false, kubeconfig::run(&artifact, namespace.as_deref(), report))
+        }
+        Invocation::Print(text) => {
+            let printed = report.hand_out(&text);
+            finish(report, false, printed.map_err(|cause| not_printed("printing", &cause)))
+        }
+    }
+}
+
+/// Makes the secrets of the input known to the redactor, starts the deadline, and reports server, instance, proxies and
+/// remarks.
+pub fn announce(
+    report: &Report,
+    instance: Option<&Instance>,
+    connection: &Connection,
+    platform: Option<&Platform>,
+    timeout: Duration,
+    remarks: Vec<Finding>,
+) -> Budget {
+    let server = connection.server.as_str();
+    let cluster = (server.to_owned(), &connection.route);
+    let platform_route = platform.map(|platform| (platform.address(), &platform.route));
+    let routes: Vec<_> = [cluster].into_iter().chain(platform_route).collect();
+    for token in connection.login.token().into_iter().chain(platform.map(|platform| &platform.token)) {
+        report.learn(token);
+    }
+    for password in routes.iter().filter_map(|(_, route)| route.proxy()?.secret()) {
+        report.redactor().learn_secret(password);
+    }
+    let budget = Budget::new(timeout);
+    report.at(server, &budget);
+    if let Some(Instance { name, namespace, .. }) = instance {
+        report.about(Some(name.as_str()), namespace.as_str());
+    }
+    for text in routes.iter().filter_map(|(target, route)| route.told(target)) {
+        report.step("proxy", &text, None);
+    }
+    tell(report, remarks);
+    budget
+}
+
+/// Reports the remarks on the input, many of one kind as a few.
+fn tell(report: &Report, remarks: Vec<Finding>) {
+    for finding in condensed(remarks) {
+        report.finding(finding);
+    }
+}
+
+/// The result of `work`, unless the process is asked to stop before; `writes` is whether that can leave a write whose
+/// outcome is unknown.
+async fn until_stopped<T>(
+    doing: &str,
+    writes: bool,
+    report: &Report,
+    work: impl Future<Output = Result<T, Failure>>,
+) -> Result<T, Failure> {
+    tokio::select! {
+        result = work => result,
+        never = report.progress() => match never {},
+        signal = terminated() => {
+            let failure = Failure::new(Code::Terminated, doing, format!("stopped by {signal}"));
+            Err(Failure { unsettled: writes, ..failure })
+        }
+    }
+}
+
+/// The name of the signal that asks the process to stop.
+async fn terminated() -> &'static str {
+    use tokio::signal::unix::{SignalKind, signal};
+
+    match (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) {
+        (Ok(mut stop), Ok(mut interrupt)) => tokio::select! {
+            _ = stop.recv() => "SIGTERM",
+            _ = interrupt.recv() => "SIGINT",
+        },
+        _ => std::future::pending().await,
+    }
+}
+
+/// Prints a failure and the document of `--json`; the status to end with.
+pub fn finish(report: &Report, json: bool, result: Result<(), Failure>) -> Exit {
+    let mut exit = Exit::Done;
+    if let Err(failure) = result {
+        exit = failure.code.exit();
+        report.failure(failure);
+    }
+    if json && let Err(cause) = report.document() {
+        let failure = not_printed("printing the document", &cause);
+        if exit == Exit::Done {
+            exit = failure.code.exit();
+        }
+        report.failure(failure);
+    }
+    exit
+}
+
+/// The failure to print what standard output is for.
+fn not_printed(doing: &str, cause: &std::io::Error) -> Failure {
+    Failure::new(Code::OutputFailed, doing, cause.to_string())
+        .next("redirect standard output to a file or a pipe that takes it, then run again")
+}

@@ -1,0 +1,29 @@
+//! plan: what a provision would change.
+
+use super::{announce, until_stopped};
+use crate::{
+    cli::RunOptions,
+    env::Environment,
+    error::Failure,
+    inputs::{self, Strictness},
+    report::Report,
+    request,
+    run::{self, Run},
+};
+
+/// True when a provision would change something.
+pub async fn run(options: &RunOptions, environment: &Environment, report: &Report) -> Result<bool, Failure> {
+    let (inputs, findings) = inputs::load(&options.source, Strictness::Strict, environment);
+    let (input, remarks) =
+        request::provision(&inputs, options.publish, options.timeout_seconds, findings).map_err(Failure::input)?;
+    let request = &input.request;
+    let budget = announce(report, Some(&request.instance), &request.connection, None, input.timeout, remarks);
+    let has_changes = until_stopped("plan", true, report, async {
+        let run = Run::connect(request, budget, report).await?;
+        run::plan(&run).await
+    })
+    .await?;
+    request.connection.limits().into_iter().for_each(|finding| report.finding(finding));
+    report.done(if has_changes { "planned: there are changes," } else { "planned: nothing to change," });
+    Ok(has_changes)
+}

@@ -1,0 +1,72 @@
+//! provision: creates or updates the credential, and delivers it.
+
+use super::{announce, not_printed, until_stopped};
+use crate::{
+    artifact::Artifact,
+    cli::{RunOptions, Target},
+    env::Environment,
+    error::{Code, Failure},
+    inputs::{self, Strictness},
+    output::OutputFile,
+    report::Report,
+    request,
+    run::{self, Run},
+};
+
+/// The output, proved writable before the first packet.
+enum Output {
+    None,
+    Stdout,
+    File(OutputFile),
+}
+
+impl Output {
+    fn prepare(target: Option<&Target>) -> Result<Self, Failure> {
+        match target {
+            None => Ok(Self::None),
+            Some(Target::Stdout) => Ok(Self::Stdout),
+            Some(Target::File(path)) => OutputFile::prepare(path).map(Self::File).map_err(|cause| {
+                Failure::new(Code::OutputNotWritable, "preparing the output", cause.to_string())
+                    .on(path.display().to_string())
+            }),
+        }
+    }
+
+    fn write(self, artifact: &Artifact, report: &Report) -> Result<(), Failure> {
+        const DOING: &str = "writing the artifact";
+
+        match self {
+            Self::None => Ok(()),
+            Self::Stdout => report.hand_out(&artifact.text()).map_err(|cause| not_printed(DOING, &cause)),
+            Self::File(file) => file
+                .commit(&artifact.text())
+                .map_err(|cause| Failure::new(Code::OutputFailed, DOING, cause.to_string())),
+        }
+    }
+}
+
+/// Runs the command.
+pub async fn run(options: &RunOptions, environment: &Environment, report: &Report) -> Result<(), Failure> {
+    let (inputs, findings) = inputs::load(&options.source, Strictness::Strict, environment);
+    let (input, remarks) =
+        request::provision(&inputs, options.publish, options.timeout_seconds, findings).map_err(Failure::input)?;
+    let (request, delivery) = (&input.request, &input.delivery);
+    let platform = delivery.platform.as_ref();
+    let budget = announce(report, Some(&request.instance), &request.connection, platform, input.timeout, remarks);
+    let output = Output::prepare(options.output.as_ref())?;
+    until_stopped("provision", true, report, async {
+        let run = Run::connect(request, budget, report).await?;
+        run::provision(&run, delivery, |artifact| output.write(artifact, report)).await
+    })
+    .await?;
+    let stays_in_cluster = options.output.is_none() && platform.is_none();
+    if !stays_in_cluster {
+        request.connection.limits().into_iter().for_each(|finding| report.finding(finding));
+    }
+    report.done(if stays_in_cluster {
+        "the credential is proved, and in the cluster only (no --output),"
+    } else {
+        "the credential is proved and handed out,"
+    });
+    Ok(())
+}

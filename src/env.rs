@@ -1,0 +1,86 @@
+//! The environment variables of a run, and a snapshot of them: the only reader of the environment.
+
+use std::collections::HashMap;
+
+use secrecy::SecretString;
+
+use crate::proxy::Variables;
+
+/// `plan`, `provision` or `decommission`.
+pub const ACTION: &str = "MASSDRIVER_DEPLOYMENT_ACTION";
+/// User name of the deployment token.
+pub const DEPLOYMENT_ID: &str = "MASSDRIVER_DEPLOYMENT_ID";
+/// The deployment token.
+pub const TOKEN: &str = "MASSDRIVER_TOKEN";
+/// Base URL of the platform's API.
+pub const URL: &str = "MASSDRIVER_URL";
+/// The instance, on platforms since 2026.
+pub const INSTANCE_ID: &str = "MASSDRIVER_INSTANCE_ID";
+/// The instance with its suffix, as older platforms name it.
+pub const PACKAGE_NAME: &str = "MASSDRIVER_PACKAGE_NAME";
+/// The organization's slug.
+pub const ORGANIZATION_ID: &str = "MASSDRIVER_ORGANIZATION_ID";
+/// Where kubectl finds its configuration; read on the command line only.
+pub const KUBECONFIG: &str = "KUBECONFIG";
+/// Where kubectl looks when that is not set; read on the command line only.
+pub const HOME: &str = "HOME";
+/// Where the API server is for the containers of a pod; read only to say what to pass there.
+pub const SERVICE_HOST: &str = "KUBERNETES_SERVICE_HOST";
+/// Proxy for https, in the order in which Go looks for it.
+pub const HTTPS_PROXY: [&str; 2] = ["HTTPS_PROXY", "https_proxy"];
+/// Proxy for http.
+pub const HTTP_PROXY: [&str; 2] = ["HTTP_PROXY", "http_proxy"];
+/// What is reached without a proxy.
+pub const NO_PROXY: [&str; 2] = ["NO_PROXY", "no_proxy"];
+/// Set to anything, it means a log without colours.
+pub const NO_COLOR: &str = "NO_COLOR";
+/// What the terminal can do; `dumb` is nothing.
+pub const TERM: &str = "TERM";
+
+/// A snapshot of these variables; one that is empty counts as absent.
+#[derive(Default)]
+pub struct Environment(HashMap<&'static str, String>);
+
+impl Environment {
+    /// The variables of this process.
+    #[must_use]
+    #[expect(clippy::disallowed_methods, reason = "the one reader of the environment")]
+    pub fn read() -> Self {
+        let platform = [ACTION, DEPLOYMENT_ID, TOKEN, URL, INSTANCE_ID, PACKAGE_NAME, ORGANIZATION_ID];
+        let proxies = [HTTPS_PROXY, HTTP_PROXY, NO_PROXY].into_iter().flatten();
+        let names = platform.into_iter().chain(proxies).chain([KUBECONFIG, HOME, SERVICE_HOST, NO_COLOR, TERM]);
+        names.filter_map(|name| Some((name, std::env::var(name).ok()?))).collect()
+    }
+
+    /// The proxy variables, each from the first of its names that is set.
+    #[must_use]
+    pub fn proxies(&self) -> Variables {
+        let first =
+            |names: [&'static str; 2]| names.into_iter().find_map(|name| Some((name, self.get(name)?.to_owned())));
+        Variables { https: first(HTTPS_PROXY), http: first(HTTP_PROXY), no: first(NO_PROXY).map(|(_, list)| list) }
+    }
+
+    /// The platform's token as a secret.
+    #[must_use]
+    pub fn platform_token(&self) -> Option<SecretString> {
+        self.get(TOKEN).map(SecretString::from)
+    }
+
+    /// Whether this runs in a container of a pod.
+    #[must_use]
+    pub fn is_in_a_pod(&self) -> bool {
+        self.get(SERVICE_HOST).is_some()
+    }
+
+    /// A variable's value, if it is set and not empty.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.0.get(name).map(String::as_str).filter(|value| !value.is_empty())
+    }
+}
+
+impl FromIterator<(&'static str, String)> for Environment {
+    fn from_iter<I: IntoIterator<Item = (&'static str, String)>>(variables: I) -> Self {
+        Self(variables.into_iter().collect())
+    }
+}

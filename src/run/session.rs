@@ -1,0 +1,111 @@
+//! A session: a connection that is open and logged in, with the CA that the server was verified against.
+
+use std::{cell::Cell, time::Instant};
+
+use rustls::pki_types::ServerName;
+
+use crate::{
+    backoff::RetryContext,
+    budget::Budget,
+    cluster::{ApiError, Cluster, Line, Way},
+    connection::{CaBundle, Connection, Login, Trust},
+    error::{Code, Failure},
+    finding::{self, Finding},
+    report::Report,
+};
+
+/// What a command works with, whatever it is about.
+pub struct Session<'a> {
+    /// Server and login.
+    pub connection: &'a Connection,
+    /// The open connection.
+    pub cluster: Cluster<'a>,
+    /// Time and requests of the run.
+    pub budget: Budget,
+    report: &'a Report,
+    /// Every further connection is verified against this one; it goes into the artifact.
+    ca: CaBundle,
+    /// Whether the finding `tls-server-name` was reported.
+    name_is_reported: Cell<bool>,
+}
+
+impl<'a> Session<'a> {
+    /// Connects and logs in.
+    ///
+    /// # Errors
+    /// Which step on the way failed.
+    pub async fn connect(connection: &'a Connection, budget: Budget, report: &'a Report) -> Result<Self, Failure> {
+        let started = Instant::now();
+        // A command that asks at the terminal has it for itself.
+        let is_alone = matches!(&connection.login, Login::Kubeconfig(person) if person.talks());
+        let waiting = (!is_alone).then(|| report.waiting("connecting to the cluster"));
+        let given = match &connection.ca {
+            Trust::Given(ca) => Some(ca),
+            Trust::System => None,
+        };
+        let way = Way { connection, ca: given, name: connection.tls_server_name.as_ref() };
+        let context = RetryContext { budget: budget.clone(), observer: report };
+        let cluster = Cluster::connect(way, &connection.login, context).await?;
+        drop(waiting);
+        let what = format!("{} ({})", connection.server.as_str(), cluster.protocol);
+        report.step("connect", &what, Some(started.elapsed()));
+        let ca = given.or(cluster.verified_by.as_ref()).cloned().ok_or_else(|| {
+            let cause = "the CA of the system that the server was verified against is not known";
+            Failure::new(Code::Tls, "connecting to the cluster", cause).on(connection.server.as_str())
+        })?;
+        Ok(Self { connection, cluster, budget, report, ca, name_is_reported: Cell::new(false) })
+    }
+
+    /// The CA that the server was verified against.
+    #[must_use]
+    pub const fn ca(&self) -> &CaBundle {
+        &self.ca
+    }
+
+    /// The context of requests that are sent again.
+    #[must_use]
+    pub fn retry_context(&self) -> RetryContext<'a> {
+        RetryContext { budget: self.budget.clone(), observer: self.report }
+    }
+
+    /// Another connection to the same server, as this user.
+    ///
+    /// # Errors
+    /// Which step on the way failed.
+    pub async fn connect_as(&self, login: &Login) -> Result<Cluster<'a>, ApiError> {
+        Cluster::connect(self.way(self.connection.tls_server_name.as_ref()), login, self.retry_context()).await
+    }
+
+    /// A connection for a holder of the artifact, who logs in later. An artifact has no tls-server-name: where the
+    /// server cannot be verified without, that is reported, and the name is used.
+    ///
+    /// # Errors
+    /// Which step on the way failed.
+    pub async fn open_line(&self) -> Result<Line<'a>, ApiError> {
+        let open = async |name| Line::open(self.way(name), self.retry_context()).await;
+        let Some(name) = &self.connection.tls_server_name else { return open(None).await };
+        match open(None).await {
+            Err(error) if error.is_tls() => {
+                if !self.name_is_reported.replace(true) {
+                    self.report.finding(name_is_lost(&name.to_str()));
+                }
+                open(Some(name)).await
+            }
+            line => line,
+        }
+    }
+
+    fn way<'b>(&'b self, name: Option<&'b ServerName<'static>>) -> Way<'b> {
+        Way { connection: self.connection, ca: Some(&self.ca), name }
+    }
+}
+
+/// The finding that an artifact cannot hold the name that the server's certificate is for.
+fn name_is_lost(name: &str) -> Finding {
+    let text = format!(
+        "the server's certificate is for {name} and not for the host of its URL, and an artifact cannot say that: \
+         whoever uses it has to be told"
+    );
+    let help = format!("kubectl --tls-server-name {name}, or a server URL that the certificate is for");
+    Finding::remark(finding::Code::TlsServerName, text).help(help)
+}

@@ -116,7 +116,9 @@ pub fn announce(
 
 /// Reports the remarks on the input, many of one kind as a few.
 fn tell(report: &Report, remarks: Vec<Finding>) {
-    condensed(remarks).into_iter().for_each(|finding| report.finding(finding));
+    for finding in condensed(remarks) {
+        report.finding(finding);
+    }
 }
 
 /// The result of `work`, unless the process is asked to stop before; `writes` is whether that can leave a write whose

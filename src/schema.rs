@@ -5,7 +5,7 @@ use jsonschema::{
     ValidationError,
     error::{TypeKind, ValidationErrorKind},
 };
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::finding::{self, Finding};
 
@@ -36,6 +36,20 @@ impl Schema {
             .build(&document)
             .map_err(|error| format!("not a JSON Schema that can be used: at {}", error.schema_path()))?;
         Ok(Self { document, validator })
+    }
+
+    /// Compiles as much of an object's schema as can apply to this document: what it lacks, cannot be wrong, and the
+    /// patterns of the optional params are a large part of all instructions before the first packet.
+    ///
+    /// # Errors
+    /// Why it is no schema, in one line.
+    pub fn for_object(mut schema: Value, document: &Map<String, Value>) -> Result<Self, String> {
+        if let Some(properties) = schema.get_mut("properties").and_then(Value::as_object_mut) {
+            for (_, property) in properties.iter_mut().filter(|(name, _)| !document.contains_key(*name)) {
+                *property = Value::Bool(true);
+            }
+        }
+        Self::new(schema)
     }
 
     /// Whether the schema has a property of this name at its top.
@@ -161,6 +175,24 @@ mod tests {
         assert_eq!(told.len(), expected.len(), "{told:#?}");
         for ((at, told), (place, part)) in told.iter().zip(expected) {
             assert!(at == place && told.contains(part), "{at}: {told}");
+        }
+    }
+
+    #[test]
+    fn schema_for_object_finds_what_whole_schema_finds() {
+        let whole = Schema::new(serde_json::from_str(PARAMS).unwrap()).unwrap();
+        for params in [
+            json!({}),
+            json!({"namespace": "A"}),
+            json!({"namespace": "a", "rules": []}),
+            json!({"namespace": "a", "rules": [{"verbs": ["x"]}], "unknown": 1}),
+            json!({"rules": [], "cluster_roles": [{"name": "a/b"}]}),
+            json!({"cluster_roles": [{"name": "view", "namespaces": ["A"]}]}),
+        ] {
+            let schema = serde_json::from_str(PARAMS).unwrap();
+            let part = Schema::for_object(schema, params.as_object().unwrap()).unwrap();
+            assert_eq!(part.check("", &params), whole.check("", &params), "{params}");
+            assert!(part.has_property("cluster_roles") && !part.has_property("unknown"));
         }
     }
 

@@ -549,8 +549,8 @@ fn a_config_of_the_wrong_form_is_refused_at_its_place() {
             "unknown field `auth` in kubernetes_cluster of config.json",
         ),
         (
-            "/config/kubernetes_cluster/data/authentication/cluster/server",
-            json!("S3CRET"),
+            "/config/kubernetes_cluster/data",
+            json!({"authentication": {"cluster": {"server": "S3CRET"}}}),
             "schema",
             "/kubernetes_cluster/data",
             "unknown field `data` in kubernetes_cluster of config.json",
@@ -1024,15 +1024,10 @@ fn unknown_members_are_passed_over_where_others_may_add_some() {
     }
     assert!(support::told(&instance.ask("plan", &[]).expect_code(0).document()).is_empty());
     let long = "S3CRET".repeat(10);
-    for place in [
-        "/params/new",
-        "/params/Rules",
-        "/config/output_shap",
-        "/config/release_name",
-        "/config/kubernetes_cluster/specs",
-    ] {
+    for place in ["/params/new", "/params/Rules", "/config/output_shap", "/config/release_name"] {
         put(&mut instance, place, odd.clone());
     }
+    put(&mut instance, "/config/kubernetes_cluster", json!({"specs": odd}));
     put(&mut instance, &format!("/params/{long}"), json!(1));
     put(&mut instance, "/params/line\nfailed   [2J", json!(1));
     for action in ["plan", "provision", "provision", "decommission"] {
@@ -1062,11 +1057,11 @@ fn unknown_members_are_passed_over_where_others_may_add_some() {
 fn decommission_refuses_misspelt_override_of_server() {
     let mut instance = instance("misspelt");
     let token = instance.token();
-    for place in ["/config/kubernetes_cluster/auth/cluster/server", "/config/kubernetes_cluster/data/authentication"] {
-        instance.config = json!({});
-        put(&mut instance, place, json!("https://127.0.0.1:1"));
+    let server = json!({"cluster": {"server": "https://127.0.0.1:1"}});
+    for (key, member) in [("auth", server.clone()), ("data", json!({"authentication": server}))] {
+        instance.config = json!({"namespace": instance.namespace, "kubernetes_cluster": {key: member}});
         let document = instance.ask("decommission", &[]).expect_code(65).document();
-        let pointer = place.split('/').take(4).skip(2).fold(String::new(), |pointer, key| pointer + "/" + key);
+        let pointer = format!("/kubernetes_cluster/{key}");
         assert!(finding(&document, "schema", Some(&pointer)).is_some(), "{pointer}: {document:#}");
     }
     assert_eq!(status(control_plane(), &token, "/api"), 200);

@@ -131,7 +131,8 @@ fn check_params(inputs: &Inputs, document: &Value) -> Vec<Finding> {
     let Some(params) = document.as_object() else {
         return vec![Finding::blocking(finding::Code::Schema, "", "the params must be of type object (type)")];
     };
-    let own = serde_json::from_str(schema::PARAMS).map_err(|_| "not JSON".to_owned()).and_then(Schema::new);
+    let own = serde_json::from_str(schema::PARAMS).map_err(|_| "not JSON".to_owned());
+    let own = own.and_then(|schema| Schema::for_object(schema, params));
     let bundles = inputs.params_schema.clone().map(Schema::new);
     let mut findings: Vec<Finding> = Vec::new();
     for (source, schema) in [("the embedded ", Some(&own)), ("bundle/", bundles.as_ref())] {

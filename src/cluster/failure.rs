@@ -153,3 +153,65 @@ pub(super) fn stated(status: u16, text: &str) -> String {
 pub fn authorizer_says(reason: &str) -> String {
     format!("the authorizer says: {reason}")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{object::Reference, rbac::Atom};
+    use rstest::rstest;
+
+    fn error(kind: ApiErrorKind, status: Option<u16>) -> ApiError {
+        let object = Reference::namespace("a");
+        ApiError { status, ..ApiError::new(kind, "applying", Some(&object), "https://s") }
+    }
+
+    fn text(text: &str) -> String {
+        text.to_owned()
+    }
+
+    #[rstest]
+    #[case(ApiErrorKind::ServerError(text("busy")), Some(429), "429: the server is overloaded: busy")]
+    #[case(ApiErrorKind::ServerError(text("")), Some(429), "429: the server is overloaded")]
+    #[case(ApiErrorKind::ServerError(text("")), Some(503), "503")]
+    #[case(ApiErrorKind::NotKubernetes(text("")), None, "the answer is not one of a Kubernetes API")]
+    #[case(ApiErrorKind::NotKubernetes(text("no")), Some(404), "404: the answer is not one of a Kubernetes API: no")]
+    #[case(ApiErrorKind::Absent(text("roles \"x\" not found")), Some(404), "404: roles \"x\" not found")]
+    #[case(ApiErrorKind::Unauthorized(text("")), Some(401), "401: the cluster does not accept the credential")]
+    #[case(ApiErrorKind::AdmissionDenied(text("policy 'p'")), Some(500), "policy 'p'")]
+    #[case(ApiErrorKind::TokenNotIssued(60), None, "no token after 60 s")]
+    fn cause_states_status_where_it_helps(
+        #[case] kind: ApiErrorKind,
+        #[case] status: Option<u16>,
+        #[case] cause: &str,
+    ) {
+        assert_eq!(Failure::from(error(kind, status)).cause, cause);
+    }
+
+    #[test]
+    fn missing_response_names_server_beside_object() {
+        let lost = || ApiErrorKind::Unanswered(TransportError::Lost(text("reset")));
+        let failure = Failure::from(error(lost(), None));
+        assert_eq!(failure.cause, "the connection broke: reset (https://s)");
+        assert_eq!(failure.object.as_deref(), Some("Namespace a"));
+        let failure = Failure::from(ApiError::new(lost(), "connecting", None, "https://s"));
+        assert_eq!(failure.cause, "the connection broke: reset");
+        assert_eq!(failure.object.as_deref(), Some("https://s"));
+    }
+
+    #[test]
+    fn unknown_outcome_is_reported_as_unsettled() {
+        let error = error(ApiErrorKind::ServerError(text("")), Some(503));
+        assert!(!Failure::from(error.clone()).unsettled);
+        assert!(Failure::from(error.after_unknown_outcome()).unsettled);
+    }
+
+    #[test]
+    fn authorizer_reason_becomes_help_of_finding() {
+        let missing = vec![Atom::new("get", "", "pods").tuple()];
+        let kind = ApiErrorKind::Denied { missing: missing.clone(), reason: text("ask the platform team") };
+        let failure = Failure::from(error(kind, Some(403)));
+        assert_eq!((failure.code, &failure.missing), (Code::MissingPermission, &missing));
+        let help = failure.findings.first().and_then(|finding| finding.help.as_deref());
+        assert_eq!(help, Some("the authorizer says: ask the platform team"));
+    }
+}

@@ -423,8 +423,10 @@ impl<'a> Converge<'a> {
     /// write there: the ServiceAccount, or the Role beside it.
     fn not_applied(&self, manifest: &Manifest, error: ApiError) -> Failure {
         let instance = &self.run.request.instance;
-        let first = [instance.names.service_account(), instance.names.role(&instance.names.home().scope)];
-        let is_first = first.contains(&manifest.reference);
+        let role = instance.names.role(&instance.names.home().scope);
+        // Beside a ServiceAccount that is created, its failure speaks for both.
+        let is_first = manifest.reference == instance.names.service_account()
+            || (manifest.reference == role && self.sight.observed.service_account.is_some());
         if !(is_first && matches!(error.kind, ApiErrorKind::NamespaceAbsent)) {
             return error.into();
         }

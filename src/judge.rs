@@ -11,10 +11,11 @@ use crate::{
     artifact::Artifact,
     cli::{Action, Publishing},
     connection::Trust,
-    desired::{Desired, SecretNumbers},
+    desired::Desired,
     error::Exit,
     finish,
     inputs::{Document, Documents},
+    observed::Observed,
     original::TakeOver,
     report::{Look, Report},
     request::{Request, Terms},
@@ -85,8 +86,9 @@ pub fn judge(action: &str, given: &Given<'_>) -> Verdict {
 }
 
 fn objects(request: &Request) -> Vec<Value> {
+    let nothing_there = Observed::default();
     let desired =
-        Desired::new(request, SecretNumbers { newest: 1, replaced: None }, Vec::new(), None, TakeOver::default());
+        Desired::new(request, &nothing_there, nothing_there.slots.decide(true), Vec::new(), TakeOver::default());
     let grants = desired.grants.into_iter().flat_map(|granted| granted.role.into_iter().chain([granted.binding]));
     let manifests = [desired.service_account, desired.secret].into_iter().chain(grants);
     manifests.map(|manifest| manifest.body).collect()

@@ -3,7 +3,8 @@
 use crate::{
     grant::{Authority, Place, Scope},
     name::{InstanceName, LONGEST, Namespace},
-    object::{Kind, Live, Owner, Reference},
+    object::{Kind, Live, Reference},
+    ownership::{self, Owner},
     secret::sha256,
 };
 
@@ -44,10 +45,10 @@ impl Names {
         &self.home
     }
 
-    /// Whose an object is: this instance's when it carries its name and home namespace.
+    /// The owner of an object, seen by this instance.
     #[must_use]
     pub fn owner(&self, live: &Live) -> Owner {
-        live.owner(self.instance.as_str(), self.home.as_str())
+        ownership::owner(live, self.instance.as_str(), self.home.as_str())
     }
 
     /// `<name>-token`: ServiceAccount, and Role and RoleBinding in the home namespace.
@@ -62,10 +63,10 @@ impl Names {
         Reference::new(Kind::ServiceAccount, self.home.as_str(), &self.object)
     }
 
-    /// The token Secret of a generation: `<name>-token`, then `<name>-token-2`, and so on.
+    /// The Secret in a token slot: `<name>-token`, then `<name>-token-2`, and so on.
     #[must_use]
-    pub fn secret(&self, generation: u32) -> Reference {
-        let name = if generation <= 1 { self.object.clone() } else { format!("{}-{generation}", self.object) };
+    pub fn token_secret(&self, slot: u32) -> Reference {
+        let name = if slot <= 1 { self.object.clone() } else { format!("{}-{slot}", self.object) };
         Reference::new(Kind::Secret, self.home.as_str(), &name)
     }
 
@@ -137,12 +138,9 @@ mod tests {
     use crate::name::ClusterRoleName;
 
     #[test]
-    fn the_first_secret_has_the_original_name_and_no_name_comes_twice() {
+    fn first_token_secret_has_the_original_name() {
         let names = names("demo", "team-a");
-        assert_eq!(
-            [1, 2, 3].map(|generation| names.secret(generation).name),
-            ["demo-token", "demo-token-2", "demo-token-3"]
-        );
+        assert_eq!([1, 2, 3].map(|slot| names.token_secret(slot).name), ["demo-token", "demo-token-2", "demo-token-3"]);
     }
 
     fn names(instance: &str, home: &str) -> Names {

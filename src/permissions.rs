@@ -23,8 +23,8 @@ struct Needed {
 /// What is said of the instance: its home namespace, and all that it is to be granted.
 pub type Wanted<'a> = (&'a Namespace, &'a [Grant]);
 
-/// A Secret that is made again has another name each time; this many of them.
-const GENERATIONS: u32 = 5;
+/// The token slots that a parent limited to names may use: a Secret that is created again has another name each time.
+const SLOTS: u32 = 5;
 
 /// Writes the manifests: for what is wanted, else for any rules in one namespace; with a name limited to its objects.
 #[must_use]
@@ -146,7 +146,7 @@ fn for_any(name: Option<&InstanceName>) -> Needed {
 }
 
 fn identity(names: Option<&Names>) -> [Rule; 2] {
-    let secrets = |names: &Names| (1..=GENERATIONS).map(|generation| names.secret(generation).name).collect();
+    let secrets = |names: &Names| (1..=SLOTS).map(|slot| names.token_secret(slot).name).collect();
     [
         manage(Kind::ServiceAccount, names.map(|names| vec![names.object().to_owned()])),
         manage(Kind::Secret, names.map(secrets)),

@@ -10,7 +10,7 @@ mod warning;
 pub use refusal::{denied, needed, not_grantable, summary};
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeSet,
     pin::Pin,
     sync::Arc,
     time::{Duration, Instant},
@@ -38,10 +38,11 @@ use crate::{
     credential::{Identity, Review, Verdict},
     defaults::{self, Stock},
     error::{Code, Failure},
+    fetched::{FetchedObject as Seen, list, text, texts},
     login::{Credentials, Generation, LoggedIn, Session},
     name::Namespace,
     object::{Kind, Live, MANAGED_BY, MANAGER, Manifest, Reference, held_by},
-    observed::{Presence, Seen},
+    observed::Presence,
     original,
     patience::{Patience, asked_for},
     rbac::{Atom, Rule, Target},
@@ -791,52 +792,6 @@ fn collection(reference: &Reference) -> Request {
     })
 }
 
-impl Seen {
-    fn of<'o>(object: &'o Value) -> Self {
-        let token = STANDARD.decode(text(object, "/data/token")).unwrap_or_default();
-        let token = std::str::from_utf8(&token).ok().and_then(|token| Token::parse(token).ok());
-        let map = |pointer: &str| -> BTreeMap<String, String> {
-            let values = object.pointer(pointer).and_then(Value::as_object).into_iter().flatten();
-            values.filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned()))).collect()
-        };
-        let managed = list(object, "/metadata/managedFields");
-        let labels = map("/metadata/labels");
-        // What Helm owns of the original bundle's objects becomes ours.
-        let helms = labels.get(MANAGED_BY).is_some_and(|manager| manager == original::HELM);
-        let ours = |entry: &&Value| original::is_ours(entry) || (helms && original::is_helms(entry));
-        let owned = |map: &str| {
-            let keys = |entry: &'o Value| entry.pointer("/fieldsV1/f:metadata")?.get(map)?.as_object();
-            let keys = managed.iter().filter(ours).filter_map(keys).flatten();
-            keys.filter_map(|(key, _)| Some(key.strip_prefix("f:")?.to_owned())).collect()
-        };
-        // Never `data`: what a Secret holds stays in this file.
-        let fields = ["rules", "subjects", "roleRef", "type", "immutable"].into_iter().filter_map(|field| {
-            let value = object.get(field)?;
-            Some((field.to_owned(), value.clone()))
-        });
-        // The last entry of a field wins, and ours comes last.
-        let (our_entries, others): (Vec<_>, Vec<_>) = managed.iter().partition(|entry| original::is_ours(entry));
-        let managers = others.into_iter().chain(our_entries).flat_map(|entry| {
-            let fields = entry.get("fieldsV1").and_then(Value::as_object).into_iter().flatten();
-            fields.filter_map(|(key, _)| Some((key.strip_prefix("f:")?.to_owned(), text(entry, "/manager"))))
-        });
-        let deleting = object.pointer("/metadata/deletionTimestamp").is_some();
-        let live = Live {
-            uid: text(object, "/metadata/uid"),
-            resource_version: text(object, "/metadata/resourceVersion"),
-            labels,
-            annotations: map("/metadata/annotations"),
-            fields: fields.collect(),
-            owned_labels: owned("f:labels"),
-            owned_annotations: owned("f:annotations"),
-            managers: managers.collect(),
-            managed_fields: if helms { managed.to_vec() } else { Vec::new() },
-            deleting: deleting.then(|| texts(object, "/metadata/finalizers")),
-        };
-        Self { live, token, filled: !text(object, "/data/token").is_empty() }
-    }
-}
-
 /// The server answered 404 for a review.
 #[must_use]
 pub fn too_old(doing: &str, review: &str) -> Failure {
@@ -850,19 +805,4 @@ pub fn too_old(doing: &str, review: &str) -> Failure {
 /// Those that a selector of labels finds.
 fn labelled(selector: &str) -> ListParams {
     ListParams::default().labels(selector)
-}
-
-/// A text in an answer; empty when it is not there.
-fn text(answer: &Value, pointer: &str) -> String {
-    answer.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned()
-}
-
-/// A list in an answer; empty when it is not there.
-fn list<'a>(answer: &'a Value, pointer: &str) -> &'a [Value] {
-    answer.pointer(pointer).and_then(Value::as_array).map_or(&[], Vec::as_slice)
-}
-
-/// A list of texts in an answer; empty when it is not there.
-fn texts(answer: &Value, pointer: &str) -> Vec<String> {
-    list(answer, pointer).iter().filter_map(Value::as_str).map(str::to_owned).collect()
 }

@@ -25,9 +25,9 @@ use crate::{
     name::Namespace,
     object::{Live, Manifest, Reference},
     observed::Presence,
-    original::TakenOver,
     plan::{Action, Change, Plan, change, going},
     rbac::{Widening, widening},
+    record::AccountRecord,
 };
 
 /// What is worked on.
@@ -110,11 +110,15 @@ impl<'a> Converge<'a> {
         let first = async {
             self.make_namespace().await?;
             let live = self.sight.observed.service_account.as_ref();
-            let record = self.desired.take_over.record_on_the_way();
-            let last = inventory == self.desired.inventory && record == self.desired.take_over.record;
-            let account = self.account(&inventory, record.as_ref(), live, last);
+            let record = AccountRecord {
+                inventory: inventory.clone(),
+                adoption: self.desired.take_over.record_on_the_way(),
+                ..self.desired.record.clone()
+            };
+            let last = record == self.desired.record;
+            let account = self.account(&record, live, last);
             // The home Role is looked for whatever is written down, but where other places are, it is one of them.
-            let known = live.is_none() || self.sight.observed.inventory.contains(&home);
+            let known = live.is_none() || self.sight.observed.record.inventory.contains(&home);
             if known && !self.desired.take_over.under_way {
                 let (account, roles) = tokio::join!(account, self.roles(&ours));
                 Failure::both(account, roles)
@@ -129,7 +133,7 @@ impl<'a> Converge<'a> {
             others.into_iter().partition(|granted| granted.role.is_some() && !at_home(granted));
         let (bindings, secret, roles) = tokio::join!(
             self.bindings(&early),
-            self.make(&self.desired.secret, self.sight.observed.secret()),
+            self.make(&self.desired.secret, self.sight.observed.slots.usable().map(|slot| &slot.live)),
             self.roles(&elsewhere),
         );
         let (_, more) = Failure::both(Failure::both(bindings, secret), roles)?;
@@ -155,7 +159,7 @@ impl<'a> Converge<'a> {
         self.going().next().is_some()
             || !(widened.shrinking.is_empty() && widened.stand_ins.is_empty())
             || self.desired.take_over.under_way
-            || widened.inventory != self.desired.inventory
+            || widened.inventory != self.desired.record.inventory
     }
 
     /// Takes away what is not wanted any more, now that the new state is proved: bindings first, because that cuts
@@ -191,15 +195,15 @@ impl<'a> Converge<'a> {
                 self.run.report.finding(not_cleared(&place, &why));
             }
         }
-        let mut record = self.desired.take_over.record.clone();
-        if let (Some(record), Some(why)) = (&mut record, release.into_iter().flatten().next()) {
-            record.pending = true;
+        let mut record = self.desired.record.clone();
+        if let (Some(adoption), Some(why)) = (&mut record.adoption, release.into_iter().flatten().next()) {
+            adoption.pending = true;
             self.run.report.finding(release_left(request, &why));
         }
-        let inventory: Inventory = self.desired.inventory.places().chain(&kept).cloned().collect();
-        let moved = inventory != widened.inventory || inventory != self.desired.inventory;
+        record.inventory = self.desired.record.inventory.places().chain(&kept).cloned().collect();
+        let moved = record.inventory != widened.inventory || record.inventory != self.desired.record.inventory;
         if moved || self.desired.take_over.under_way {
-            self.account(&inventory, record.as_ref(), Some(&widened.service_account), true).await?;
+            self.account(&record, Some(&widened.service_account), true).await?;
         }
         Ok(kept)
     }
@@ -210,7 +214,7 @@ impl<'a> Converge<'a> {
         let request = self.run.request;
         let stand_ins = replaced.iter().map(|granted| granted.place.clone().stand_in());
         let more = self.going().map(|(place, ..)| place.clone()).chain(stand_ins);
-        let inventory: Inventory = self.desired.inventory.places().cloned().chain(more).collect();
+        let inventory: Inventory = self.desired.record.inventory.places().cloned().chain(more).collect();
         let length = inventory.text(&request.names.home()).map_or(0, |text| text.len());
         if length <= Inventory::LONGEST_ON_THE_WAY {
             return Ok(inventory);
@@ -235,17 +239,9 @@ impl<'a> Converge<'a> {
         Ok(())
     }
 
-    /// Writes the ServiceAccount with this inventory and this record of a take-over, unless it is like that. Only the
-    /// last time it is a change that counts.
-    async fn account(
-        &self,
-        inventory: &Inventory,
-        record: Option<&TakenOver>,
-        live: Option<&Live>,
-        last: bool,
-    ) -> Result<Live, Failure> {
-        let Desired { secrets, instance, .. } = self.desired;
-        let manifest = desired::service_account(self.run.request, *secrets, inventory, instance.as_deref(), record);
+    /// Writes the ServiceAccount with this record, unless it is like that. Only the last time it is a change that counts.
+    async fn account(&self, record: &AccountRecord, live: Option<&Live>, last: bool) -> Result<Live, Failure> {
+        let manifest = desired::service_account(self.run.request, record);
         let started = Instant::now();
         let written = match live {
             Some(live) if change(&manifest, Some(live)).action == Action::Unchanged => None,

@@ -34,8 +34,8 @@ use crate::{
     connection::{CaBundle, Login, Trust},
     error::{Code, Failure},
     finding::{Finding, Severity},
-    object::INVENTORY,
     patience::Patience,
+    record::INVENTORY,
     report::Report,
     request::Request,
 };
@@ -174,6 +174,6 @@ impl<'a> Run<'a> {
 
     /// Tells the redactor what tokens were seen.
     fn learn(&self, sight: &Sight) {
-        sight.tokens.iter().for_each(|(_, token)| self.report.learn(token));
+        sight.observed.slots.iter().filter_map(|slot| slot.token.as_ref()).for_each(|token| self.report.learn(token));
     }
 }

@@ -8,9 +8,9 @@ use super::{
     provision::short,
 };
 use crate::{
+    claims::{Account, Claims},
     cluster::{Cluster, Way, too_old},
     connection::Trust,
-    credential::{Claimed, Expected, claimed},
     defaults::Defaults,
     error::{Code, Failure},
     finding::{Finding, Severity},
@@ -31,19 +31,20 @@ use crate::{
 pub async fn verify(credential: &Credential, patience: Patience<'_>) -> Result<(), Failure> {
     let Credential { connection, token, .. } = credential;
     let report = patience.report;
-    let claimed = claimed(token);
-    let (secret, expires) = match &claimed {
-        Some(claimed) => (claimed.secret.clone(), claimed.expires.clone()),
+    let claims = Claims::of(token).filter(|claims| claims.account().is_some());
+    let (secret, expires) = match &claims {
+        Some(claims) => (claims.secret.clone(), claims.expires.clone()),
         None => (None, None),
     };
-    let claimed = claimed.ok_or_else(|| refused("it is not the token of a ServiceAccount".to_owned()));
-    if let Ok(claimed) = &claimed {
-        report.about(credential.name.as_ref().map(InstanceName::as_str), &claimed.namespace);
+    let account = claims.as_ref().and_then(Claims::account);
+    let account = account.ok_or_else(|| refused("it is not the token of a ServiceAccount".to_owned()));
+    if let Ok(account) = &account {
+        report.about(credential.name.as_ref().map(InstanceName::as_str), account.namespace);
     }
     report.token(TokenFacts { fingerprint: token.fingerprint(), secret, secret_uid: None, expires });
     report.step("token", &short(token), None);
-    let claimed = claimed?;
-    check_wanted(credential, &claimed)?;
+    let account = account?;
+    check_wanted(credential, &account)?;
 
     let started = Instant::now();
     let waiting = report.waiting("connecting to the cluster");
@@ -59,9 +60,8 @@ pub async fn verify(credential: &Credential, patience: Patience<'_>) -> Result<(
 
     let grants: &[Grant] = credential.wanted.as_ref().map_or(&[], |(_, grants)| grants);
     let rules: Vec<_> = grants.iter().map(|grant| (&grant.place, grant.rules.clone())).collect();
-    let Claimed { namespace, service_account, uid, .. } = &claimed;
-    let claim = Claim { expected: Expected { namespace, service_account, uid }, granted: all_atoms(&rules) };
-    let mut scopes = BTreeSet::from([None, Some(namespace.as_str())]);
+    let claim = Claim { expected: account, granted: all_atoms(&rules) };
+    let mut scopes = BTreeSet::from([None, Some(account.namespace)]);
     scopes.extend(grants.iter().map(|grant| grant.place.scope.namespace()));
     let started = Instant::now();
     let waiting = report.waiting("proving the credential");
@@ -101,12 +101,12 @@ pub async fn verify(credential: &Credential, patience: Patience<'_>) -> Result<(
             let text = format!("what the ClusterRoles allow is not verified: {}", names.join(", "));
             report.finding(Finding::remark("cluster-role-unverified", Severity::Info, text).at("/cluster_roles"));
         }
-        let what = format!("{service_account}: {} allowed, {} neighbours denied", proof.allowed, proof.denied);
+        let what = format!("{}: {} allowed, {} neighbours denied", account.name, proof.allowed, proof.denied);
         report.step("prove", &what, Some(started.elapsed()));
         let excess = proof::beyond_defaults(&defaults, None, &mut proof).await;
         proof::tell_excess(report, &proof, &excess);
     } else {
-        let what = format!("{service_account}: it is the one that it says it is");
+        let what = format!("{}: it is the one that it says it is", account.name);
         report.step("prove", &what, Some(started.elapsed()));
         proof::beyond_defaults(&defaults, None, &mut proof).await;
         report.may(&proof.excess);
@@ -119,20 +119,20 @@ pub async fn verify(credential: &Credential, patience: Patience<'_>) -> Result<(
 }
 
 /// Holds what the token says of itself against what it was said to be.
-fn check_wanted(credential: &Credential, claimed: &Claimed) -> Result<(), Failure> {
+fn check_wanted(credential: &Credential, account: &Account<'_>) -> Result<(), Failure> {
     if let Some((namespace, _)) = &credential.wanted
-        && namespace.as_str() != claimed.namespace
+        && namespace.as_str() != account.namespace
     {
-        return Err(refused(format!("its namespace is `{}`, not `{namespace}`", shown(&claimed.namespace))));
+        return Err(refused(format!("its namespace is `{}`, not `{namespace}`", shown(account.namespace))));
     }
     let Some(name) = &credential.name else { return Ok(()) };
-    let namespace = Namespace::parse(&claimed.namespace);
+    let namespace = Namespace::parse(account.namespace);
     let names = namespace.map(|namespace| Names::of(name, &namespace));
     let wanted = names.as_ref().map(Names::object);
-    if wanted == Ok(claimed.service_account.as_str()) {
+    if wanted == Ok(account.name) {
         return Ok(());
     }
-    let has = shown(&claimed.service_account);
+    let has = shown(account.name);
     Err(refused(format!("its ServiceAccount is `{has}`, not `{}`", wanted.unwrap_or_default())))
 }
 

@@ -83,19 +83,19 @@ impl Names {
         scope.reference(Kind::Role, Kind::ClusterRole, &name)
     }
 
-    /// The binding of a place. Every place has one of its own, because what a binding refers to cannot be changed:
-    /// another role is another binding, and the new one can be there before the old one goes.
+    /// The binding of a place. Every place has its own, because the roleRef of a binding is immutable: another role is
+    /// another binding, and the new one is created before the old one is deleted.
     #[must_use]
     pub fn binding(&self, place: &Place) -> Reference {
-        let Place { scope, authority, stand_in } = place;
-        let name = match (authority, stand_in) {
+        let Place { scope, authority, temporary } = place;
+        let name = match (authority, temporary) {
             (Authority::Rules, false) => self.role(scope).name,
-            (authority, stand_in) => {
+            (authority, temporary) => {
                 let role = match authority {
                     Authority::Rules => "Role",
                     Authority::ClusterRole(name) => &format!("ClusterRole/{}", name.as_str()),
                 };
-                let what = if *stand_in { format!("{role}/stand-in") } else { role.to_owned() };
+                let what = if *temporary { format!("{role}/stand-in") } else { role.to_owned() };
                 let hash = hash(&format!("{}/{}/{what}", self.home, self.instance));
                 if self.is_home(scope) { self.hashed(&[&hash]) } else { self.hashed(&[&self.instance_hash(), &hash]) }
             }
@@ -156,7 +156,7 @@ mod tests {
         let authorities = [Authority::Rules].into_iter().chain(authorities);
         let places = authorities
             .flat_map(|authority| ["team-a", "team-b", "*"].map(|text| Place::new(scope(text), authority.clone())));
-        places.flat_map(|place| [place.clone().stand_in(), place]).collect()
+        places.flat_map(|place| [place.clone().temporary(), place]).collect()
     }
 
     #[test]

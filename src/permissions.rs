@@ -153,10 +153,9 @@ fn identity(names: Option<&Names>) -> [Rule; 2] {
     ]
 }
 
-/// The binding of each place, and the one that stands in for it while it is made again.
+/// The names of the bindings of these places.
 fn bindings<'a>(names: &Names, places: impl IntoIterator<Item = &'a Place>) -> Vec<String> {
-    let both = |place: &Place| [place.clone(), place.clone().stand_in()].map(|place| names.binding(&place).name);
-    places.into_iter().flat_map(both).collect()
+    places.into_iter().map(|place| names.binding(place).name).collect()
 }
 
 fn cluster_roles<'a>(grants: impl Iterator<Item = &'a Grant>) -> Vec<String> {

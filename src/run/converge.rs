@@ -52,8 +52,6 @@ pub struct Widened<'a> {
     inventory: Inventory,
     /// The Roles that still have to shrink, as they are now.
     shrinking: Vec<(&'a Manifest, Live)>,
-    /// The bindings that stand in for others.
-    stand_ins: Vec<(Reference, Live)>,
 }
 
 /// How far a Role has come.
@@ -103,7 +101,7 @@ impl<'a> Converge<'a> {
     pub async fn widen(&self) -> Result<Widened<'a>, Failure> {
         let replaced = |granted: &&Granted| self.action(&granted.binding) == Some(Action::Replace);
         let (replaced, others): (Vec<&'a Granted>, Vec<&'a Granted>) = self.desired.grants.iter().partition(replaced);
-        let inventory = self.ahead(&replaced)?;
+        let inventory = self.ahead()?;
         let home = self.run.request.names.home();
         let at_home = |granted: &&Granted| granted.place == home;
         let (ours, elsewhere): (Vec<&'a Granted>, Vec<&'a Granted>) = self.desired.grants.iter().partition(at_home);
@@ -140,7 +138,7 @@ impl<'a> Converge<'a> {
         steps.extend(more);
         self.bindings(&late).await?;
 
-        let stand_ins = self.replace(&replaced).await?;
+        self.replace(&replaced).await?;
         let mut shrinking = Vec::new();
         for step in steps {
             match step {
@@ -150,14 +148,14 @@ impl<'a> Converge<'a> {
                 Step::AtOnce(manifest, live) => drop(self.make(manifest, Some(live)).await?),
             }
         }
-        Ok(Widened { service_account, inventory, shrinking, stand_ins })
+        Ok(Widened { service_account, inventory, shrinking })
     }
 
     /// True when there is something to take away, or to be forgotten.
     #[must_use]
     pub fn will_shrink(&self, widened: &Widened<'_>) -> bool {
         self.going().next().is_some()
-            || !(widened.shrinking.is_empty() && widened.stand_ins.is_empty())
+            || !widened.shrinking.is_empty()
             || self.desired.take_over.under_way
             || widened.inventory != self.desired.record.inventory
     }
@@ -172,20 +170,13 @@ impl<'a> Converge<'a> {
         let request = self.run.request;
         let (bindings, roles): (Vec<_>, Vec<_>) =
             self.going().partition(|(place, reference, _)| *reference == request.names.binding(place));
-        let (cleared, shrunk, stood_in, release) = tokio::join!(
+        let (cleared, shrunk, release) = tokio::join!(
             join_all(bindings.iter().map(|(place, reference, live)| self.clear(place, reference, live))),
             join_all(widened.shrinking.iter().map(|(manifest, live)| self.make(manifest, Some(live)))),
-            join_all(widened.stand_ins.iter().map(async |(reference, live)| {
-                self.cluster.delete(reference, live).await?;
-                self.note(Action::Delete, reference, "which stood in");
-                Ok(())
-            })),
             join_all(self.revisions().map(|(reference, live)| self.remove(reference, live))),
         );
-        let (((mut refused, _), _), release) = Failure::both(
-            Failure::both(Failure::both(Failure::all(cleared), Failure::all(shrunk)), Failure::all(stood_in)),
-            Failure::all(release),
-        )?;
+        let ((mut refused, _), release) =
+            Failure::both(Failure::both(Failure::all(cleared), Failure::all(shrunk)), Failure::all(release))?;
         let cleared = join_all(roles.iter().map(|(place, reference, live)| self.clear(place, reference, live)));
         refused.extend(Failure::all(cleared.await)?);
 
@@ -208,13 +199,12 @@ impl<'a> Converge<'a> {
         Ok(kept)
     }
 
-    /// Every place where something may be while this run is at work: those that are wanted, those that have to go and
-    /// are not empty, and those of the bindings that stand in for others.
-    fn ahead(&self, replaced: &[&Granted]) -> Result<Inventory, Failure> {
+    /// Every place where the instance may have objects during this run: those that are wanted, and those that have to be
+    /// cleared and are not empty.
+    fn ahead(&self) -> Result<Inventory, Failure> {
         let request = self.run.request;
-        let stand_ins = replaced.iter().map(|granted| granted.place.clone().stand_in());
-        let more = self.going().map(|(place, ..)| place.clone()).chain(stand_ins);
-        let inventory: Inventory = self.desired.record.inventory.places().cloned().chain(more).collect();
+        let going = self.going().map(|(place, ..)| place.clone());
+        let inventory: Inventory = self.desired.record.inventory.places().cloned().chain(going).collect();
         let length = inventory.text(&request.names.home()).map_or(0, |text| text.len());
         if length <= Inventory::LONGEST_ON_THE_WAY {
             return Ok(inventory);
@@ -302,33 +292,22 @@ impl<'a> Converge<'a> {
         Failure::all(made.await).map(drop)
     }
 
-    /// Makes bindings again that refer to another role, because that cannot be changed. Another binding stands in for
-    /// each, so that what is granted by it is never missing.
-    async fn replace(&self, replaced: &[&Granted]) -> Result<Vec<(Reference, Live)>, Failure> {
-        let request = self.run.request;
+    /// Replaces bindings whose roleRef was changed by hand, by deletion and creation because it is immutable. For that
+    /// moment the ServiceAccount holds neither role. The role that it held instead is no part of the request.
+    async fn replace(&self, replaced: &[&Granted]) -> Result<(), Failure> {
         let replace = async |granted: &Granted| {
-            let Some(live) = self.sight.observed.binding(&granted.place) else { return Ok(None) };
-            let place = granted.place.clone().stand_in();
-            let stand_in = desired::binding(request, &place);
-            let left = self.sight.observed.binding(&place).filter(|live| request.owns(live));
-            let mut made = None; // one that an earlier run has left is cleared as such
-            // Somebody may have pointed that elsewhere, too: then nothing can stand in.
-            if !matches!(change(&stand_in, left).action, Action::Unchanged | Action::Replace) {
-                let live = self.apply(&stand_in, left).await?;
-                self.note(Action::Create, &stand_in.reference, "which stands in");
-                made = left.is_none().then_some((stand_in.reference, live));
-            }
+            let reference = &granted.binding.reference;
+            let Some(live) = self.sight.observed.binding(&granted.place) else { return Ok(()) };
             let started = Instant::now();
-            self.cluster.delete(&granted.binding.reference, live).await?;
-            self.run.report.wrote(Action::Delete, &granted.binding.reference);
+            self.cluster.delete(reference, live).await?;
+            self.note(Action::Delete, reference, "which refers to another role; it is created again");
             self.apply(&granted.binding, None).await?;
-            if let Some(planned) = self.plan.change(&granted.binding.reference) {
+            if let Some(planned) = self.plan.change(reference) {
                 self.record(planned, started.elapsed());
             }
-            Ok(made)
+            Ok(())
         };
-        let stand_ins = join_all(replaced.iter().map(|granted| replace(granted))).await;
-        Ok(Failure::all(stand_ins)?.into_iter().flatten().collect())
+        Failure::all(join_all(replaced.iter().map(|granted| replace(granted))).await).map(drop)
     }
 
     /// Brings one object to what is wanted.

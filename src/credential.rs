@@ -1,36 +1,16 @@
-//! The judgement whether a credential is proved: what its token claims, who the server says it is, and what the server
-//! says it may do, held against the request. Pure.
+//! Access checks of a credential: who the server says it is and what the server says it may do, compared with the
+//! request. Pure.
 
 use std::collections::BTreeSet;
 
-use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde::Serialize;
-use serde_json::Value;
 
 use crate::{
+    claims::Account,
     defaults,
     error::{Code, Failure},
-    object::TOKEN_SECRET,
-    observed::Seen,
     rbac::{Atom, Coverage, Rule, Target, Tuple, VERBS, atoms},
-    secret::Token,
 };
-
-/// Whose token it has to be.
-pub struct Expected<'a> {
-    /// Namespace of the ServiceAccount.
-    pub namespace: &'a str,
-    /// Name of the ServiceAccount.
-    pub service_account: &'a str,
-    /// Uid of the live ServiceAccount: one that was deleted and made again is another.
-    pub uid: &'a str,
-}
-
-impl Expected<'_> {
-    fn username(&self) -> String {
-        format!("system:serviceaccount:{}:{}", self.namespace, self.service_account)
-    }
-}
 
 /// Who the server says a token is.
 pub struct Identity {
@@ -66,157 +46,11 @@ impl Verdict {
     }
 }
 
-/// The namespace in a token's claims; none when it is not the token of a ServiceAccount.
-#[must_use]
-pub fn namespace_of(token: &Token) -> Option<String> {
-    let claims = claims(token)?;
-    let legacy = claims.get("kubernetes.io/serviceaccount/namespace");
-    let bound = || claims.pointer("/kubernetes.io/namespace");
-    legacy.or_else(bound).and_then(Value::as_str).map(str::to_owned)
-}
-
-/// What a token of a ServiceAccount says of itself; nobody has confirmed it yet.
-pub struct Claimed {
-    /// Namespace of the ServiceAccount.
-    pub namespace: String,
-    /// Name of the ServiceAccount.
-    pub service_account: String,
-    /// Uid of the ServiceAccount.
-    pub uid: String,
-    /// The Secret that holds it, if one does.
-    pub secret: Option<String>,
-    /// When it ends; none for one that does not.
-    pub expires: Option<String>,
-}
-
-/// Reads the claims of either kind of token: of a Secret, or bound and with an end. None when it is not the token of a
-/// ServiceAccount.
-#[must_use]
-pub fn claimed(token: &Token) -> Option<Claimed> {
-    let claims = claims(token)?;
-    let text = |legacy: &str, bound: &str| {
-        let legacy = claims.get(format!("kubernetes.io/serviceaccount/{legacy}"));
-        let claim = legacy.or_else(|| claims.pointer(&format!("/kubernetes.io/{bound}")));
-        claim.and_then(Value::as_str).map(str::to_owned)
-    };
-    let end = claims.get("exp").and_then(Value::as_i64).and_then(|end| jiff::Timestamp::from_second(end).ok());
-    Some(Claimed {
-        namespace: text("namespace", "namespace")?,
-        service_account: text("service-account.name", "serviceaccount/name")?,
-        uid: text("service-account.uid", "serviceaccount/uid")?,
-        secret: text("secret.name", "secret/name"),
-        expires: end.map(|end| end.to_string()),
-    })
-}
-
-fn claims(token: &Token) -> Option<Value> {
-    let payload = token.expose().split('.').nth(1)?;
-    serde_json::from_slice(&URL_SAFE_NO_PAD.decode(payload).ok()?).ok()
-}
-
-/// Which key has signed a token, by the name that servers publish their keys under.
-#[must_use]
-pub fn signing_key(token: &Token) -> Option<String> {
-    let header = URL_SAFE_NO_PAD.decode(token.expose().split('.').next()?).ok()?;
-    let header: Value = serde_json::from_slice(&header).ok()?;
-    header.get("kid").and_then(Value::as_str).map(|key| crate::text::shown(key, 80))
-}
-
-/// Compares what the token says of itself with the live ServiceAccount, before it is sent anywhere.
-///
-/// # Errors
-/// It is somebody else's.
-pub fn check_claims(token: &Token, expected: &Expected<'_>) -> Result<(), Failure> {
-    const PREFIX: &str = "kubernetes.io/serviceaccount";
-
-    let refuse = |cause: String| Err(Failure::new(Code::WrongIdentity, "judging the claims of the token", cause));
-    let Some(claims) = claims(token) else {
-        return refuse("it is not the token of a ServiceAccount".to_owned());
-    };
-    let claim = |key: &str| claims.get(format!("{PREFIX}/{key}")).and_then(Value::as_str).unwrap_or_default();
-    let rows = [
-        ("namespace", claim("namespace"), expected.namespace),
-        ("ServiceAccount", claim("service-account.name"), expected.service_account),
-        ("uid of the ServiceAccount", claim("service-account.uid"), expected.uid),
-        ("subject", claims.get("sub").and_then(Value::as_str).unwrap_or_default(), &expected.username()),
-    ];
-    for (what, has, wants) in rows {
-        if has != wants {
-            return refuse(format!("its {what} is `{}`, not `{wants}`", crate::text::shown(has, 80)));
-        }
-    }
-    Ok(())
-}
-
-/// Whether a token says that it is of this ServiceAccount, or of an earlier one of its name.
-#[must_use]
-pub fn is_of(token: &Token, namespace: &str, service_account: &str) -> bool {
-    let subject = format!("system:serviceaccount:{namespace}:{service_account}");
-    claims(token).is_some_and(|claims| claims.get("sub").and_then(Value::as_str) == Some(&subject))
-}
-
-/// What makes a token Secret useless for good.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Unfit {
-    /// Pointer to the field that does.
-    pub field: &'static str,
-    /// Why, in words.
-    pub why: String,
-}
-
-/// Why this Secret will never hold a token of the ServiceAccount; none when it does, or when the token controller is
-/// going to fill it. `uid` is none when there is no ServiceAccount: what was made for an earlier one is of no use to it.
-#[must_use]
-pub fn unfit(seen: &Seen, namespace: &str, service_account: &str, uid: Option<&str>) -> Option<Unfit> {
-    const NAME: &str = "kubernetes.io/service-account.name";
-    const UID: &str = "kubernetes.io/service-account.uid";
-    const INVALID: &str = "kubernetes.io/legacy-token-invalid-since";
-
-    let Seen { live, token, filled } = seen;
-    let because = |field, why: &str| Some(Unfit { field, why: why.to_owned() });
-    if let Some(held) = live.held() {
-        return because("/metadata/deletionTimestamp", &held);
-    }
-    if live.fields.get("type").is_some_and(|kind| kind != TOKEN_SECRET) {
-        return because("/type", "it is of another type, which cannot be changed");
-    }
-    let Some(uid) = uid else {
-        return because("/metadata/annotations/kubernetes.io~1service-account.uid", "its ServiceAccount is gone");
-    };
-    // The token controller deletes it for either, or has filled it for somebody else.
-    if live.annotations.get(NAME).is_some_and(|name| name != service_account) {
-        return because(
-            "/metadata/annotations/kubernetes.io~1service-account.name",
-            "it is for another ServiceAccount",
-        );
-    }
-    if live.annotations.get(UID).is_some_and(|of| of != uid) {
-        return because(
-            "/metadata/annotations/kubernetes.io~1service-account.uid",
-            "it is for an earlier ServiceAccount",
-        );
-    }
-    if live.labels.contains_key(INVALID) {
-        return because("/metadata/labels/kubernetes.io~1legacy-token-invalid-since", "its token was declared invalid");
-    }
-    match token {
-        Some(token) => {
-            let refused = check_claims(token, &Expected { namespace, service_account, uid }).err()?;
-            because("/data/token", &format!("the token in it is not its own: {}", refused.cause))
-        }
-        None if *filled => because("/data/token", "what it holds is not a token"),
-        None if live.fields.get("immutable") == Some(&Value::Bool(true)) => {
-            because("/immutable", "it is empty and immutable, so nobody can fill it")
-        }
-        None => None,
-    }
-}
-
 /// Compares who the server says the token is with the ServiceAccount.
 ///
 /// # Errors
 /// It is somebody else.
-pub fn check_identity(identity: &Identity, expected: &Expected<'_>) -> Result<(), Failure> {
+pub fn check_identity(identity: &Identity, expected: &Account<'_>) -> Result<(), Failure> {
     let username = expected.username();
     if identity.username == username && identity.uid == expected.uid {
         return Ok(());
@@ -377,10 +211,7 @@ const URL_VERBS: [&str; 3] = ["get", "patch", "delete"];
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use super::*;
-    use crate::object::Live;
 
     fn rule(resources: &[&str], verbs: &[&str], names: &[&str]) -> Rule {
         let owned = |list: &[&str]| list.iter().map(ToString::to_string).collect();
@@ -391,67 +222,6 @@ mod tests {
             resource_names: owned(names),
             ..Rule::default()
         }
-    }
-
-    fn token(payload: &Value) -> Token {
-        Token::parse(&format!("e30.{}.c2ln", URL_SAFE_NO_PAD.encode(payload.to_string()))).unwrap()
-    }
-
-    #[test]
-    fn a_token_of_an_earlier_service_account_is_refused() {
-        let claims = serde_json::json!({
-            "sub": "system:serviceaccount:a:demo-token",
-            "kubernetes.io/serviceaccount/namespace": "a",
-            "kubernetes.io/serviceaccount/service-account.name": "demo-token",
-            "kubernetes.io/serviceaccount/service-account.uid": "old",
-        });
-        let expect = |uid| Expected { namespace: "a", service_account: "demo-token", uid };
-        assert!(check_claims(&token(&claims), &expect("old")).is_ok());
-        let failure = check_claims(&token(&claims), &expect("new")).unwrap_err();
-        assert_eq!(failure.code, Code::WrongIdentity);
-        assert!(failure.cause.contains("uid"), "{}", failure.cause);
-    }
-
-    #[test]
-    fn a_secret_that_will_never_hold_our_token_is_told_from_one_that_waits_for_it() {
-        let claims = |uid: &str| {
-            token(&serde_json::json!({
-                "sub": "system:serviceaccount:a:demo-token",
-                "kubernetes.io/serviceaccount/namespace": "a",
-                "kubernetes.io/serviceaccount/service-account.name": "demo-token",
-                "kubernetes.io/serviceaccount/service-account.uid": uid,
-            }))
-        };
-        let map = |key: &str, value: &str| BTreeMap::from([(key.to_owned(), value.to_owned())]);
-        let secret = |token: Option<Token>| {
-            let fields = BTreeMap::from([("type".to_owned(), Value::from(TOKEN_SECRET))]);
-            Seen { filled: token.is_some(), live: Live { fields, ..Live::default() }, token }
-        };
-        let field = |seen: &Seen, uid: Option<&str>| unfit(seen, "a", "demo-token", uid).map(|unfit| unfit.field);
-        assert_eq!(field(&secret(Some(claims("u"))), Some("u")), None);
-        assert_eq!(field(&secret(None), Some("u")), None, "the token controller is going to fill it");
-        assert_eq!(field(&secret(Some(claims("old"))), Some("u")), Some("/data/token"));
-        assert_eq!(field(&Seen { filled: true, ..secret(None) }, Some("u")), Some("/data/token"));
-        let uid = "/metadata/annotations/kubernetes.io~1service-account.uid";
-        assert_eq!(field(&secret(Some(claims("u"))), None), Some(uid), "its ServiceAccount is gone");
-
-        let altered = |alter: fn(&mut Live)| {
-            let mut seen = secret(Some(claims("u")));
-            alter(&mut seen.live);
-            field(&seen, Some("u"))
-        };
-        assert_eq!(altered(|live| live.deleting = Some(Vec::new())), Some("/metadata/deletionTimestamp"));
-        assert_eq!(altered(|live| drop(live.fields.insert("type".to_owned(), "Opaque".into()))), Some("/type"));
-        assert_eq!(altered(|live| drop(live.fields.insert("immutable".to_owned(), true.into()))), None);
-        let mut empty = secret(None);
-        empty.live.fields.insert("immutable".to_owned(), true.into());
-        assert_eq!(field(&empty, Some("u")), Some("/immutable"));
-        empty.live.annotations = map("kubernetes.io/service-account.uid", "other");
-        assert_eq!(field(&empty, Some("u")), Some(uid));
-        empty.live.annotations = map("kubernetes.io/service-account.name", "other");
-        let name = "/metadata/annotations/kubernetes.io~1service-account.name";
-        assert_eq!(field(&empty, Some("u")), Some(name));
-        assert!(is_of(&claims("old"), "a", "demo-token") && !is_of(&claims("u"), "b", "demo-token"));
     }
 
     fn permissions<'a>(rules: &'a [Rule], namespace: Option<&'a str>) -> Vec<Atom<'a>> {

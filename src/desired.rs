@@ -1,4 +1,4 @@
-//! What must be there: `Request -> Desired`, every object as an apply body. Pure and infallible.
+//! The desired state: `Request -> Desired`, every object as the body of a server-side apply. Pure and infallible.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -6,112 +6,92 @@ use serde_json::{Value, json};
 
 use crate::{
     grant::{Authority, Grant, Place, Scope},
-    inventory::Inventory,
-    object::{
-        GENERATION, INSTANCE, INVENTORY, Kind, MANAGED_BY, MANAGER, Manifest, NAME, NAMESPACE, REPLACED, Reference,
-        TAKEN_OVER, TOKEN_SECRET,
-    },
-    original::{TakeOver, TakenOver},
+    object::{Kind, MANAGED_BY, MANAGER, Manifest, Reference, TOKEN_SECRET},
+    observed::Observed,
+    original::TakeOver,
+    ownership::{NAME, NAMESPACE},
     rbac::Rule,
+    record::AccountRecord,
     request::Request,
+    token_slots::SlotPlan,
 };
 
-/// Marks objects of the platform; the original bundle sets the same.
+/// Label of all objects that the platform deploys, as in version 1.0.0.
 const DEPLOYED_WITH: (&str, &str) = ("app.kubernetes.io/deployed-with", "massdriver.cloud");
 
-/// The token Secrets, by number, as the ServiceAccount records them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SecretNumbers {
-    /// The one to have, 1 for the first.
-    pub newest: u32,
-    /// The one that it replaces, where that does not follow from the newest.
-    pub replaced: Option<u32>,
-}
-
-/// The objects of one instance.
+/// The desired state of one instance.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Desired {
-    /// The numbers of the token Secrets.
-    pub secrets: SecretNumbers,
-    /// Every place that stays.
-    pub inventory: Inventory,
-    /// Which instance of the platform it is, as far as anybody has said.
-    pub instance: Option<String>,
-    /// What is left of the original bundle, and what is to be remembered of that.
+    /// What happens to the token slots.
+    pub slots: SlotPlan,
+    /// The record of the ServiceAccount when the run is done.
+    pub record: AccountRecord,
+    /// The adoption of the Helm release of version 1.0.0.
     pub take_over: TakeOver,
-    /// The identity; remembers the two.
+    /// The ServiceAccount, with its record.
     pub service_account: Manifest,
-    /// What it may do, in the order of the request.
+    /// The objects of each grant, in the order of the request.
     pub grants: Vec<Granted>,
-    /// Where the token controller puts the token.
+    /// The Secret in the newest token slot.
     pub secret: Manifest,
 }
 
 /// The objects of one grant.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Granted {
-    /// Where they are.
+    /// Their place.
     pub place: Place,
-    /// Our own Role or ClusterRole; none when an existing ClusterRole is bound.
+    /// The instance's own Role or ClusterRole; none when another ClusterRole is bound.
     pub role: Option<Manifest>,
     /// The binding.
     pub binding: Manifest,
 }
 
 impl Desired {
-    /// The objects that grant this request, with these numbers of token Secrets. `kept` are places of earlier requests that cannot be cleared. `instance` is what the ServiceAccount says of itself, for a
-    /// request that does not know it.
+    /// The desired state for a request. `kept` are places of earlier requests that cannot be cleared.
     #[must_use]
     pub fn new(
         request: &Request,
-        secrets: SecretNumbers,
-        kept: Vec<Place>,
-        instance: Option<&String>,
+        observed: &Observed,
+        slots: SlotPlan,
+        kept: impl IntoIterator<Item = Place>,
         take_over: TakeOver,
     ) -> Self {
-        let inventory: Inventory = request.grants.iter().map(|grant| grant.place.clone()).chain(kept).collect();
-        let instance = request.instance.platform_id.as_ref().or(instance).cloned();
-        let secret = request.instance.names.secret(secrets.newest);
-        let account_of = [("kubernetes.io/service-account.name", request.instance.names.object().to_owned())];
+        let record = AccountRecord {
+            slots: slots.numbers,
+            inventory: request.grants.iter().map(|grant| grant.place.clone()).chain(kept).collect(),
+            // A request by hand does not know it.
+            instance: request.instance.platform_id.as_ref().or(observed.record.instance.as_ref()).cloned(),
+            adoption: take_over.record.clone(),
+        };
         Self {
-            secrets,
-            service_account: service_account(
-                request,
-                secrets,
-                &inventory,
-                instance.as_deref(),
-                take_over.record.as_ref(),
-            ),
+            service_account: service_account(request, &record),
             grants: request.grants.iter().map(|grant| granted(request, grant)).collect(),
-            secret: manifest(request, secret, &account_of, json!({"type": TOKEN_SECRET})),
-            inventory,
-            instance,
+            secret: token_secret(request, slots.numbers.newest),
+            slots,
+            record,
             take_over,
         }
     }
 
-    /// The places that stay although the request does not want them.
+    /// Places of earlier requests that stay.
     #[must_use]
     pub fn kept(&self, request: &Request) -> BTreeSet<Place> {
-        self.inventory.places().filter(|place| !request.grants.wants(place)).cloned().collect()
+        self.record.inventory.places().filter(|place| !request.grants.wants(place)).cloned().collect()
     }
 }
 
-/// The ServiceAccount, with this inventory, and with what it remembers of a take-over.
+/// The ServiceAccount with this record.
 #[must_use]
-pub fn service_account(
-    request: &Request,
-    secrets: SecretNumbers,
-    inventory: &Inventory,
-    instance: Option<&str>,
-    taken_over: Option<&TakenOver>,
-) -> Manifest {
-    let mut remembered = vec![(GENERATION, secrets.newest.to_string())];
-    remembered.extend(secrets.replaced.map(|number| (REPLACED, number.to_string())));
-    remembered.extend(instance.map(|instance| (INSTANCE, instance.to_owned())));
-    remembered.extend(inventory.text(&request.instance.names.home()).map(|text| (INVENTORY, text)));
-    remembered.extend(taken_over.map(|record| (TAKEN_OVER, record.text())));
-    manifest(request, request.instance.names.service_account(), &remembered, json!({}))
+pub fn service_account(request: &Request, record: &AccountRecord) -> Manifest {
+    let annotations = record.to_annotations(&request.instance.names.home());
+    manifest(request, request.instance.names.service_account(), &annotations, json!({}))
+}
+
+/// The Secret in a token slot, to be filled by the token controller.
+fn token_secret(request: &Request, slot: u32) -> Manifest {
+    let account = [("kubernetes.io/service-account.name", request.instance.names.object().to_owned())];
+    manifest(request, request.instance.names.token_secret(slot), &account, json!({"type": TOKEN_SECRET}))
 }
 
 fn granted(request: &Request, grant: &Grant) -> Granted {
@@ -119,7 +99,7 @@ fn granted(request: &Request, grant: &Grant) -> Granted {
     Granted { place: grant.place.clone(), role, binding: binding(request, &grant.place) }
 }
 
-/// Our own Role or ClusterRole of a scope, with these rules.
+/// The instance's own Role or ClusterRole of a scope, with these rules.
 #[must_use]
 pub fn role(request: &Request, scope: &Scope, rules: &[Rule]) -> Manifest {
     manifest(request, request.instance.names.role(scope), &[], json!({"rules": rules}))
@@ -144,8 +124,8 @@ pub fn binding(request: &Request, place: &Place) -> Manifest {
     manifest(request, request.instance.names.binding(place), &[], own_fields)
 }
 
-/// An object of the instance, with these annotations beside those that all have, and these fields of its kind. What
-/// the server does not know it refuses: an apply is validated strictly.
+/// An object of the instance: these annotations beside those that all have, and these fields of its kind. All of them
+/// have to be known to the server, because an apply is validated strictly.
 fn manifest(request: &Request, reference: Reference, annotations: &[(&str, String)], mut body: Value) -> Manifest {
     let mut metadata = json!({
         "name": reference.name,
@@ -164,7 +144,7 @@ fn manifest(request: &Request, reference: Reference, annotations: &[(&str, Strin
     Manifest { reference, body }
 }
 
-/// The tags of the instance; our own labels win over a tag of the same key.
+/// The tags of the instance, except those whose key is reserved.
 fn labels(tags: &BTreeMap<String, String>) -> BTreeMap<String, String> {
     let mut labels = tags.clone();
     labels.extend([(MANAGED_BY, MANAGER), DEPLOYED_WITH].map(|(key, value)| (key.to_owned(), value.to_owned())));

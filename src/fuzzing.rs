@@ -10,9 +10,10 @@ use crate::{
     cli::{Action, Publishing},
     command::{announce, finish},
     connection::Trust,
-    desired::{Desired, SecretNumbers},
+    desired::Desired,
     error::{Exit, Failure},
     inputs::{Document, Documents, Strictness},
+    observed::Observed,
     original::TakeOver,
     report::{Look, Report},
     request::{self, Delivery, Provision, Request},
@@ -108,8 +109,9 @@ fn accept_decommission(documents: &Documents, report: &Report) -> Result<Request
 }
 
 fn manifests(request: &Request) -> Vec<Value> {
+    let nothing_there = Observed::default();
     let desired =
-        Desired::new(request, SecretNumbers { newest: 1, replaced: None }, Vec::new(), None, TakeOver::default());
+        Desired::new(request, &nothing_there, nothing_there.slots.decide(true), Vec::new(), TakeOver::default());
     let grants = desired.grants.into_iter().flat_map(|granted| granted.role.into_iter().chain([granted.binding]));
     let manifests = [desired.service_account, desired.secret].into_iter().chain(grants);
     manifests.map(|manifest| manifest.body).collect()

@@ -80,21 +80,22 @@ pub struct Place {
     pub scope: Scope,
     /// What the binding refers to.
     pub authority: Authority,
-    /// True for a second binding of the same meaning, which stands in while the first one is made again.
-    pub stand_in: bool,
+    /// True for a temporary binding that early builds of version 2.0.0 made while they replaced another one. None is
+    /// made any more; those that an inventory lists are deleted.
+    pub temporary: bool,
 }
 
 impl Place {
     /// The place of a grant.
     #[must_use]
     pub const fn new(scope: Scope, authority: Authority) -> Self {
-        Self { scope, authority, stand_in: false }
+        Self { scope, authority, temporary: false }
     }
 
-    /// The place that stands in for this one.
+    /// The place of the temporary binding beside this one.
     #[must_use]
-    pub fn stand_in(self) -> Self {
-        Self { stand_in: true, ..self }
+    pub fn temporary(self) -> Self {
+        Self { temporary: true, ..self }
     }
 
     /// As in `by rules in namespace team-b`.
@@ -113,7 +114,7 @@ impl Place {
     /// True when a Role or ClusterRole of ours belongs to it.
     #[must_use]
     pub fn has_role(&self) -> bool {
-        self.authority == Authority::Rules && !self.stand_in
+        self.authority == Authority::Rules && !self.temporary
     }
 }
 

@@ -3,8 +3,8 @@
 use serde_json::Value;
 
 use crate::{
+    claims::Claims,
     connection::{Connection, Login, Server, Trust},
-    credential::{self, Claimed},
     finding::Finding,
     name::Namespace,
     request,
@@ -24,7 +24,7 @@ pub fn render(document: &Value, namespace: Option<&Namespace>) -> Result<String,
     let said = document.get("namespace").and_then(Value::as_str).map(str::to_owned);
     let namespace = match namespace {
         Some(namespace) => Some(namespace.clone()),
-        None => said.or_else(|| credential::namespace_of(&token)).and_then(|text| Namespace::parse(&text).ok()),
+        None => said.or_else(|| Claims::of(&token)?.namespace).and_then(|text| Namespace::parse(&text).ok()),
     };
     let name = name(&server, &token);
     // A JSON string is a YAML string: no value can leave its place.
@@ -61,10 +61,11 @@ current-context: {name}
 /// kubeconfigs merge. A port and a path belong to the host where they are not the usual ones: clusters on one machine,
 /// or behind one Rancher, differ in nothing else.
 fn name(server: &Server, token: &Token) -> String {
-    let owner = match credential::claimed(token) {
-        Some(Claimed { service_account, namespace, .. }) => {
-            let instance = service_account.strip_suffix("-token").unwrap_or(&service_account);
-            format!("{}.{}", shown(instance, 253), shown(&namespace, 63))
+    let claims = Claims::of(token);
+    let owner = match claims.as_ref().and_then(Claims::account) {
+        Some(account) => {
+            let instance = account.name.strip_suffix("-token").unwrap_or(account.name);
+            format!("{}.{}", shown(instance, 253), shown(account.namespace, 63))
         }
         // Not the token of a ServiceAccount: nothing but the token itself tells it from another.
         None => format!("token-{}", token.fingerprint().chars().skip("sha256:".len()).take(10).collect::<String>()),

@@ -3,7 +3,8 @@
 use crate::{
     grant::{Authority, Place, Scope},
     name::{InstanceName, LONGEST, Namespace},
-    object::{Kind, Live, Owner, Reference},
+    object::{Kind, Live, Reference},
+    ownership::{self, Owner},
     secret::sha256,
 };
 
@@ -44,10 +45,10 @@ impl Names {
         &self.home
     }
 
-    /// Whose an object is: this instance's when it carries its name and home namespace.
+    /// The owner of an object, seen by this instance.
     #[must_use]
     pub fn owner(&self, live: &Live) -> Owner {
-        live.owner(self.instance.as_str(), self.home.as_str())
+        ownership::owner(live, self.instance.as_str(), self.home.as_str())
     }
 
     /// `<name>-token`: ServiceAccount, and Role and RoleBinding in the home namespace.
@@ -62,10 +63,10 @@ impl Names {
         Reference::new(Kind::ServiceAccount, self.home.as_str(), &self.object)
     }
 
-    /// The token Secret of a generation: `<name>-token`, then `<name>-token-2`, and so on.
+    /// The Secret in a token slot: `<name>-token`, then `<name>-token-2`, and so on.
     #[must_use]
-    pub fn secret(&self, generation: u32) -> Reference {
-        let name = if generation <= 1 { self.object.clone() } else { format!("{}-{generation}", self.object) };
+    pub fn token_secret(&self, slot: u32) -> Reference {
+        let name = if slot <= 1 { self.object.clone() } else { format!("{}-{slot}", self.object) };
         Reference::new(Kind::Secret, self.home.as_str(), &name)
     }
 
@@ -82,19 +83,19 @@ impl Names {
         scope.reference(Kind::Role, Kind::ClusterRole, &name)
     }
 
-    /// The binding of a place. Every place has one of its own, because what a binding refers to cannot be changed:
-    /// another role is another binding, and the new one can be there before the old one goes.
+    /// The binding of a place. Every place has its own, because the roleRef of a binding is immutable: another role is
+    /// another binding, and the new one is created before the old one is deleted.
     #[must_use]
     pub fn binding(&self, place: &Place) -> Reference {
-        let Place { scope, authority, stand_in } = place;
-        let name = match (authority, stand_in) {
+        let Place { scope, authority, temporary } = place;
+        let name = match (authority, temporary) {
             (Authority::Rules, false) => self.role(scope).name,
-            (authority, stand_in) => {
+            (authority, temporary) => {
                 let role = match authority {
                     Authority::Rules => "Role",
                     Authority::ClusterRole(name) => &format!("ClusterRole/{}", name.as_str()),
                 };
-                let what = if *stand_in { format!("{role}/stand-in") } else { role.to_owned() };
+                let what = if *temporary { format!("{role}/stand-in") } else { role.to_owned() };
                 let hash = hash(&format!("{}/{}/{what}", self.home, self.instance));
                 if self.is_home(scope) { self.hashed(&[&hash]) } else { self.hashed(&[&self.instance_hash(), &hash]) }
             }
@@ -137,12 +138,9 @@ mod tests {
     use crate::name::ClusterRoleName;
 
     #[test]
-    fn the_first_secret_has_the_original_name_and_no_name_comes_twice() {
+    fn first_token_secret_has_the_original_name() {
         let names = names("demo", "team-a");
-        assert_eq!(
-            [1, 2, 3].map(|generation| names.secret(generation).name),
-            ["demo-token", "demo-token-2", "demo-token-3"]
-        );
+        assert_eq!([1, 2, 3].map(|slot| names.token_secret(slot).name), ["demo-token", "demo-token-2", "demo-token-3"]);
     }
 
     fn names(instance: &str, home: &str) -> Names {
@@ -158,7 +156,7 @@ mod tests {
         let authorities = [Authority::Rules].into_iter().chain(authorities);
         let places = authorities
             .flat_map(|authority| ["team-a", "team-b", "*"].map(|text| Place::new(scope(text), authority.clone())));
-        places.flat_map(|place| [place.clone().stand_in(), place]).collect()
+        places.flat_map(|place| [place.clone().temporary(), place]).collect()
     }
 
     #[test]

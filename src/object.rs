@@ -7,37 +7,12 @@ use std::fmt;
 use serde::{Serialize, Serializer};
 use serde_json::Value;
 
-use crate::{
-    original::{self, Release},
-    rbac::Rule,
-    text::escaped,
-};
+use crate::{rbac::Rule, text::escaped};
 
-/// Our field manager and the value of [`MANAGED_BY`].
+/// The field manager of this program, and the value of [`MANAGED_BY`].
 pub const MANAGER: &str = "k8s-token";
-/// Says whose an object is, together with the annotations [`NAME`] and [`NAMESPACE`].
+/// Label: the program that manages an object.
 pub const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
-/// Annotation: the instance's name, as the platform calls it.
-pub const NAME: &str = "k8s-token.massdriver.cloud/name";
-/// Annotation: the instance's home namespace.
-pub const NAMESPACE: &str = "k8s-token.massdriver.cloud/namespace";
-/// Annotation of the ServiceAccount: all places outside the home namespace's own Role and binding where something of
-/// the instance may be, written before it is made there.
-pub const INVENTORY: &str = "k8s-token.massdriver.cloud/inventory";
-/// Annotation of the ServiceAccount: that the instance was one of the original bundle, and what is left of that.
-pub const TAKEN_OVER: &str = "k8s-token.massdriver.cloud/taken-over";
-/// Annotation of the ServiceAccount: the number of the newest token Secret, written before that Secret is made.
-pub const GENERATION: &str = "k8s-token.massdriver.cloud/token-generation";
-/// Annotation of the ServiceAccount: the number of the token Secret that the newest one replaces, written where it does
-/// not follow from the newest number. That Secret may be gone by now.
-pub const REPLACED: &str = "k8s-token.massdriver.cloud/token-replaced";
-/// Label of a token Secret: the day of its last use, written by the API server when the token is used
-/// (LegacyServiceAccountTokenTracking, of every server that has SelfSubjectReview).
-pub const LAST_USED: &str = "kubernetes.io/legacy-token-last-used";
-
-/// Annotation of the ServiceAccount: which instance of the platform it is of. It tells an instance whose home namespace
-/// was changed from a namesake.
-pub const INSTANCE: &str = "k8s-token.massdriver.cloud/instance";
 
 /// The type of a Secret that the token controller fills.
 pub const TOKEN_SECRET: &str = "kubernetes.io/service-account-token";
@@ -202,44 +177,7 @@ pub struct Live {
     pub deleting: Option<Vec<String>>,
 }
 
-/// Whose an object is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Owner {
-    /// Of this very instance.
-    Ours,
-    /// Of this very instance, made by the original bundle: it becomes ours.
-    Original,
-    /// Of somebody else; the text says of whom, as far as the object tells.
-    Foreign(String),
-}
-
 impl Live {
-    /// Ours are the objects that carry our label and the instance's name and home namespace, and those of the original
-    /// bundle's release for this instance; and no others.
-    #[must_use]
-    pub fn owner(&self, name: &str, namespace: &str) -> Owner {
-        let manager = self.labels.get(MANAGED_BY).map(String::as_str);
-        let instance = (self.annotations.get(NAME), self.annotations.get(NAMESPACE));
-        match (manager, instance) {
-            (Some(MANAGER), (Some(owner), Some(home))) if owner == name && home == namespace => Owner::Ours,
-            (Some(MANAGER), (Some(owner), Some(home))) => {
-                Owner::Foreign(format!("it belongs to the k8s-token instance {owner} of namespace {home}"))
-            }
-            (Some(MANAGER), _) => Owner::Foreign(format!(
-                "somebody removed its annotations; with {NAME}: {name} and {NAMESPACE}: {namespace} it is ours again"
-            )),
-            (Some(original::HELM), _) => match original::release_of(self, name, namespace) {
-                Release::Original => Owner::Original,
-                Release::Other(whose) => Owner::Foreign(whose),
-            },
-            (Some(other), _) => Owner::Foreign(format!("it is managed by {other}")),
-            (None, _) if !self.owned_annotations.is_empty() => Owner::Foreign(format!(
-                "it was made here, and somebody removed its label {MANAGED_BY}; with the value {MANAGER} it is ours again"
-            )),
-            (None, _) => Owner::Foreign("nothing says who manages it".to_owned()),
-        }
-    }
-
     /// What keeps an object whose deletion was asked for; none when it is not being deleted.
     #[must_use]
     pub fn held(&self) -> Option<String> {
@@ -270,24 +208,6 @@ impl Live {
     #[must_use]
     pub fn rules(&self) -> Vec<Rule> {
         self.fields.get("rules").and_then(|rules| serde_json::from_value(rules.clone()).ok()).unwrap_or_default()
-    }
-
-    /// The number of the newest token Secret, as the ServiceAccount remembers it.
-    #[must_use]
-    pub fn generation(&self) -> Option<u32> {
-        self.annotations.get(GENERATION)?.parse().ok()
-    }
-
-    /// The number of the token Secret that the newest one replaces, where the ServiceAccount records it.
-    #[must_use]
-    pub fn replaced(&self) -> Option<u32> {
-        self.annotations.get(REPLACED)?.parse().ok()
-    }
-
-    /// True when the API server has accepted the token of this Secret at least once.
-    #[must_use]
-    pub fn was_used(&self) -> bool {
-        self.labels.contains_key(LAST_USED)
     }
 }
 

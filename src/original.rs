@@ -1,14 +1,17 @@
 //! The original bundle, version 1.0.0: one Helm release of the chart `k8s-token` for each instance. How its objects are
-//! recognised, how Helm's fields become ours, and what is remembered of a take-over. Pure.
+//! recognised, and how Helm's fields become ours. Pure.
 
 use std::{collections::BTreeMap, io::Read as _};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use flate2::read::GzDecoder;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use crate::object::{Live, MANAGED_BY, MANAGER, Reference, TOKEN_SECRET};
+use crate::{
+    object::{Live, MANAGED_BY, MANAGER, Reference, TOKEN_SECRET},
+    record::AdoptionRecord,
+};
 
 /// The value of [`MANAGED_BY`] on objects of Helm.
 pub const HELM: &str = "Helm";
@@ -233,42 +236,13 @@ fn merge(into: &mut Map<String, Value>, more: Map<String, Value>) {
     }
 }
 
-/// What the ServiceAccount remembers of a take-over, in an annotation: written before the first object stops looking
-/// like one of Helm's, so that a run that died half-way leaves no Secret with a parent credential behind.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct TakenOver {
-    /// The release.
-    pub release: String,
-    /// Fingerprint of the parent credential at the time: it stood in the release's Secrets. None for one that is no
-    /// token.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub exposed: Option<String>,
-    /// True until all of the release's Secrets are deleted.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub pending: bool,
-}
-
-impl TakenOver {
-    /// Reads it from the annotations of a ServiceAccount of ours. What somebody garbled is forgotten.
-    #[must_use]
-    pub fn of(annotations: &BTreeMap<String, String>) -> Option<Self> {
-        serde_json::from_str(annotations.get(crate::object::TAKEN_OVER)?).ok()
-    }
-
-    /// As it is written.
-    #[must_use]
-    pub fn text(&self) -> String {
-        serde_json::to_string(self).unwrap_or_default()
-    }
-}
-
 /// What there is to take over.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct TakeOver {
     /// True while Secrets of the release may be there.
     pub under_way: bool,
-    /// What the ServiceAccount remembers when the run is done.
-    pub record: Option<TakenOver>,
+    /// The record of it when the run is done.
+    pub record: Option<AdoptionRecord>,
     /// The revisions that can be deleted.
     pub revisions: Vec<Reference>,
     /// What keeps the parent from the others, in words.
@@ -276,10 +250,10 @@ pub struct TakeOver {
 }
 
 impl TakeOver {
-    /// What the ServiceAccount remembers until the release's Secrets are deleted.
+    /// The record of it until the release's Secrets are deleted.
     #[must_use]
-    pub fn record_on_the_way(&self) -> Option<TakenOver> {
-        self.record.clone().map(|record| TakenOver { pending: record.pending || self.under_way, ..record })
+    pub fn record_on_the_way(&self) -> Option<AdoptionRecord> {
+        self.record.clone().map(|record| AdoptionRecord { pending: record.pending || self.under_way, ..record })
     }
 }
 
@@ -398,18 +372,5 @@ mod tests {
         let after = handed_over(&[ours, helm]).unwrap();
         assert_eq!(after.len(), 1);
         assert_eq!(after[0]["fieldsV1"], json!({"f:metadata": {"f:labels": {"f:a": {}, "f:b": {}}}}));
-    }
-
-    #[test]
-    fn a_take_over_is_remembered_word_for_word() {
-        for record in [
-            TakenOver { release: "demo".to_owned(), exposed: Some("sha256:1".to_owned()), pending: true },
-            TakenOver { release: "demo".to_owned(), exposed: None, pending: false },
-        ] {
-            let annotations = BTreeMap::from([(crate::object::TAKEN_OVER.to_owned(), record.text())]);
-            assert_eq!(TakenOver::of(&annotations), Some(record));
-        }
-        let garbled = BTreeMap::from([(crate::object::TAKEN_OVER.to_owned(), "yes".to_owned())]);
-        assert_eq!(TakenOver::of(&garbled), None);
     }
 }

@@ -21,8 +21,8 @@ struct Needed {
     rules: Vec<Rule>,
 }
 
-/// A Secret that is made again has another name each time; this many of them.
-const GENERATIONS: u32 = 5;
+/// The token slots that a parent limited to names may use: a Secret that is created again has another name each time.
+const SLOTS: u32 = 5;
 
 /// Writes the manifests: for what is wanted, else for any rules in one namespace; with a name limited to its objects.
 #[must_use]
@@ -145,17 +145,16 @@ fn for_any(name: Option<&InstanceName>) -> Needed {
 }
 
 fn identity(names: Option<&Names>) -> [Rule; 2] {
-    let secrets = |names: &Names| (1..=GENERATIONS).map(|generation| names.secret(generation).name).collect();
+    let secrets = |names: &Names| (1..=SLOTS).map(|slot| names.token_secret(slot).name).collect();
     [
         manage(Kind::ServiceAccount, names.map(|names| vec![names.object().to_owned()])),
         manage(Kind::Secret, names.map(secrets)),
     ]
 }
 
-/// The binding of each place, and the one that stands in for it while it is made again.
+/// The names of the bindings of these places.
 fn bindings<'a>(names: &Names, places: impl IntoIterator<Item = &'a Place>) -> Vec<String> {
-    let both = |place: &Place| [place.clone(), place.clone().stand_in()].map(|place| names.binding(&place).name);
-    places.into_iter().flat_map(both).collect()
+    places.into_iter().map(|place| names.binding(place).name).collect()
 }
 
 fn cluster_roles<'a>(grants: impl Iterator<Item = &'a Grant>) -> Vec<String> {

@@ -9,12 +9,14 @@ use serde_json::Value;
 use crate::{
     desired::{self, Desired},
     grant::{Authority, Grant, Place},
-    object::{Live, MANAGER, Manifest, Owner, Reference, differing},
+    object::{Live, MANAGER, Manifest, Reference, differing},
     observed::{Observed, Presence},
     original,
+    ownership::Owner,
     rbac::{Atom, Coverage, Permissions, Rule, atoms, difference, same_permissions},
     request::Request,
     text::escaped,
+    token_slots::Slot,
 };
 
 /// What is done with an object.
@@ -142,19 +144,16 @@ impl Plan {
             }
             plan.compare(request, &granted.binding, observed.binding(&granted.place));
         }
-        plan.compare(request, &desired.secret, observed.secret());
+        plan.compare(request, &desired.secret, observed.slots.usable().map(|slot| &slot.live));
         for (_, reference, _) in going(request, desired, observed) {
             plan.push(Action::Delete, reference);
         }
-        if let (Some(unfit), Some(_)) = (&observed.unfit, &observed.secret) {
-            let (reference, fields) = (request.instance.names.secret(observed.newest()), vec![unfit.field.to_owned()]);
+        if let Some(Slot { number, unusable: Some(unusable), .. }) = observed.slots.current() {
+            let (reference, fields) = (request.instance.names.token_secret(*number), vec![unusable.field.to_owned()]);
             plan.drift.push(Drift { reference, fields, by: BTreeSet::new(), grants: true });
         }
-        for (generation, live) in observed.retired() {
-            // Somebody may have taken a name that we have left for good.
-            if request.instance.owns(live) {
-                plan.push(Action::Delete, request.instance.names.secret(generation));
-            }
+        for slot in desired.slots.superseded.iter().chain(&desired.slots.retired) {
+            plan.push(Action::Delete, request.instance.names.token_secret(*slot));
         }
         plan.sort(request);
         plan.permissions = permissions(request, desired, observed);
@@ -222,7 +221,7 @@ pub fn going<'a>(
     desired: &'a Desired,
     observed: &'a Observed,
 ) -> impl Iterator<Item = (&'a Place, Reference, &'a Live)> {
-    let left = leftovers(request, observed).filter(|(place, _)| !desired.inventory.contains(place));
+    let left = leftovers(request, observed).filter(|(place, _)| !desired.record.inventory.contains(place));
     let objects =
         left.flat_map(|(place, objects)| objects.into_iter().map(move |(object, live)| (place, object, live)));
     objects.filter(|(_, _, live)| request.instance.owns(live))

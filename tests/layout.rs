@@ -28,7 +28,7 @@ const RULES: &[(&str, &[&str])] = &[
     ("stderr()", &["main.rs"]),
     ("jsonschema::", &["schema.rs"]),
     ("Token::expose)", &["cluster/mod.rs"]),
-    (".expose()", &["secret.rs", "artifact.rs", "kubeconfig.rs", "publish.rs", "credential.rs"]),
+    (".expose()", &["secret.rs", "artifact.rs", "kubeconfig.rs", "publish.rs", "claims.rs"]),
     ("expose_secret()", &["cli.rs", "secret.rs", "request/context.rs", "proxy.rs"]),
     ("process::Command", &["login.rs"]),
     (

@@ -6,6 +6,7 @@ mod support;
 
 use std::collections::BTreeSet;
 
+use k8s_token::secret::Token;
 use rstest::rstest;
 use serde_json::{Value, json};
 use support::{Instance, NAME, OBJECT, changes, paths, status, versions};
@@ -918,4 +919,29 @@ fn a_list_of_places_that_cannot_be_read_is_no_reason_to_forget_them() {
     assert!(cp.get(&paths(&home)[0]).is_some());
     Instance::new(cp.admin(), &home).ask("decommission", &[]).expect_code(0);
     assert!(rbac_objects(&home).is_empty(), "a search by label finds them");
+}
+
+#[test]
+fn temporary_bindings_in_an_inventory_are_deleted() {
+    let cp = control_plane();
+    for action in ["provision", "decommission"] {
+        let home = cp.namespace("temporary");
+        let list = rule(&[""], &["pods"], &["list"]);
+        // It may search nowhere: the inventory alone leads to the binding.
+        let weak = cp.persona("temporary", &[Grant::in_namespace(&home, &manage(&[list]))]);
+        let instance = Instance::new(&weak, &home).rules(&json!([scoped(&["pods"], &["list"], &[&home])]));
+        instance.provision();
+        let hash = Token::parse(&format!("{home}/{NAME}/Role/stand-in")).unwrap().fingerprint();
+        let name = format!("{OBJECT}-{}", &hash["sha256:".len()..][..10]);
+        let bindings = format!("{RBAC}/namespaces/{home}/rolebindings");
+        let mut binding = cp.get(&format!("{bindings}/{OBJECT}")).unwrap();
+        let metadata = binding["metadata"].take();
+        binding["metadata"] =
+            json!({"name": name, "labels": metadata["labels"], "annotations": metadata["annotations"]});
+        cp.post(&bindings, &binding);
+        let listed = json!({"rules": [home], "stand_ins": {"rules": [home]}}).to_string();
+        cp.merge_patch(&paths(&home)[0], &json!({"metadata": {"annotations": {INVENTORY: listed}}}));
+        instance.ask(action, &[]).expect_code(0);
+        assert_eq!(cp.get(&format!("{bindings}/{name}")), None, "{action}");
+    }
 }

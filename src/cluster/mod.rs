@@ -13,7 +13,7 @@ pub use error::{ApiError, ApiErrorKind};
 pub use failure::authorizer_says;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeSet,
     pin::Pin,
     sync::Arc,
     time::{Duration, Instant},
@@ -41,10 +41,11 @@ use crate::{
     connection::{CaBundle, Connection, Credentials, Login},
     credential::{Identity, Review, Verdict},
     defaults::{self, Stock},
+    fetched::{FetchedObject, list, text, texts},
     login::{Generation, LoggedIn, Session},
     name::Namespace,
     object::{Kind, Live, MANAGED_BY, MANAGER, Manifest, Reference},
-    observed::{Presence, Seen},
+    observed::Presence,
     original,
     rbac::{Atom, Rule, Target},
     retry::{RetryState, Transient},
@@ -282,9 +283,9 @@ impl<'a> Cluster<'a> {
     ///
     /// # Errors
     /// Why it could not be looked for.
-    pub async fn get(&self, reference: &Reference) -> Result<Option<Seen>, ApiError> {
+    pub async fn get(&self, reference: &Reference) -> Result<Option<FetchedObject>, ApiError> {
         let attempt = self.attempt("looking for", "get", Some(reference));
-        Ok(self.find(&attempt, reference).await?.as_ref().map(Seen::of))
+        Ok(self.find(&attempt, reference).await?.as_ref().map(FetchedObject::of))
     }
 
     /// All objects of a kind that carry our label, of whatever instance; without a namespace those of the whole
@@ -346,7 +347,7 @@ impl<'a> Cluster<'a> {
             found.extend(list(&page, "/items").iter().map(|object| {
                 let namespace = Some(text(object, "/metadata/namespace")).filter(|namespace| !namespace.is_empty());
                 let reference = Reference { kind, namespace, name: text(object, "/metadata/name") };
-                (reference, Seen::of(object).live)
+                (reference, FetchedObject::of(object).live)
             }));
             match text(&page, "/metadata/continue") {
                 end if end.is_empty() => return Ok(found),
@@ -398,7 +399,7 @@ impl<'a> Cluster<'a> {
     pub async fn apply(&self, manifest: &Manifest, live: Option<&Live>) -> Result<Live, ApiError> {
         let attempt = Attempt { stores: true, ..self.attempt("applying", "patch", Some(&manifest.reference)) };
         match self.exchange(&attempt, patch(manifest, live, PatchParams::apply(MANAGER))).await {
-            Ok(object) => Ok(Seen::of(&object).live),
+            Ok(object) => Ok(FetchedObject::of(&object).live),
             Err(conflict) if conflict.may_be_own_write() => {
                 let found = self.already_applied(manifest, live).await;
                 self.settled(&attempt, conflict, found.map_err(ApiError::after_unknown_outcome)?)
@@ -415,7 +416,7 @@ impl<'a> Cluster<'a> {
     pub async fn dry_run(&self, manifest: &Manifest, live: Option<&Live>) -> Result<Option<Live>, ApiError> {
         let attempt = self.attempt("trying to apply", "patch", Some(&manifest.reference));
         match self.exchange(&attempt, patch(manifest, live, PatchParams::apply(MANAGER).dry_run())).await {
-            Ok(object) => Ok(Some(Seen::of(&object).live)),
+            Ok(object) => Ok(Some(FetchedObject::of(&object).live)),
             Err(ApiError { kind: ApiErrorKind::DryRunUnsupported(_), .. }) => Ok(None),
             Err(error) => Err(error),
         }
@@ -435,7 +436,7 @@ impl<'a> Cluster<'a> {
             .body(body.into_bytes())
             .map_err(Unbuilt::BuildRequest);
         match self.exchange(&attempt, request).await {
-            Ok(object) => Ok(Seen::of(&object).live),
+            Ok(object) => Ok(FetchedObject::of(&object).live),
             Err(conflict) if conflict.may_be_own_write() => {
                 let same = |one: &Value, other: &Value| {
                     ["manager", "operation", "fieldsV1"].iter().all(|key| one[key] == other[key])
@@ -464,7 +465,7 @@ impl<'a> Cluster<'a> {
     async fn already_applied(&self, manifest: &Manifest, before: Option<&Live>) -> Result<Option<Live>, ApiError> {
         // More than once, because controllers may be at work on the object, too.
         for _ in 0..3 {
-            let Some(Seen { live, .. }) = self.get(&manifest.reference).await? else { return Ok(None) };
+            let Some(FetchedObject { live, .. }) = self.get(&manifest.reference).await? else { return Ok(None) };
             if before.is_some_and(|before| before.uid != live.uid) {
                 return Ok(None);
             }
@@ -513,7 +514,7 @@ impl<'a> Cluster<'a> {
             let left = limit.saturating_sub(waited);
             was_seen |= seen.is_ok();
             match seen {
-                Ok(Some(Seen { token: Some(token), live, .. })) => return Ok((token, live)),
+                Ok(Some(FetchedObject { token: Some(token), live, .. })) => return Ok((token, live)),
                 Ok(None) => return Err(failed(ApiErrorKind::TokenSecretDeleted)),
                 // A server that is away for a moment does not end the wait. The last look may be cut short by the
                 // end of the run, which says nothing of the server.
@@ -617,7 +618,8 @@ impl<'a> Cluster<'a> {
         // As the server remembers them, all in one answer.
         let parameters = labelled(&format!("{}={}", defaults::STOCK.0, defaults::STOCK.1)).match_any();
         let answer = self.exchange(&attempt, collection(&place).list(&parameters)).await?;
-        let bindings = list(&answer, "/items").iter().map(|it| (text(it, "/metadata/name"), Seen::of(it).live));
+        let bindings =
+            list(&answer, "/items").iter().map(|it| (text(it, "/metadata/name"), FetchedObject::of(it).live));
         let bindings: Vec<_> = bindings.collect();
         let roles = BTreeSet::from_iter(Stock::roles_of_everyone(&bindings)).into_iter().map(async |name| {
             let role = self.get(&Reference::at_cluster(Kind::ClusterRole, &name)).await?;
@@ -784,68 +786,7 @@ fn collection(reference: &Reference) -> Request {
     })
 }
 
-impl Seen {
-    fn of<'o>(object: &'o Value) -> Self {
-        let token = STANDARD.decode(text(object, "/data/token")).unwrap_or_default();
-        let token = std::str::from_utf8(&token).ok().and_then(|token| Token::parse(token).ok());
-        let map = |pointer: &str| -> BTreeMap<String, String> {
-            let values = object.pointer(pointer).and_then(Value::as_object).into_iter().flatten();
-            values.filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned()))).collect()
-        };
-        let managed = list(object, "/metadata/managedFields");
-        let labels = map("/metadata/labels");
-        // What Helm owns of the original bundle's objects becomes ours.
-        let helms = labels.get(MANAGED_BY).is_some_and(|manager| manager == original::HELM);
-        let ours = |entry: &&Value| original::is_ours(entry) || (helms && original::is_helms(entry));
-        let owned = |map: &str| {
-            let keys = |entry: &'o Value| entry.pointer("/fieldsV1/f:metadata")?.get(map)?.as_object();
-            let keys = managed.iter().filter(ours).filter_map(keys).flatten();
-            keys.filter_map(|(key, _)| Some(key.strip_prefix("f:")?.to_owned())).collect()
-        };
-        // Never `data`: what a Secret holds stays in this file.
-        let fields = ["rules", "subjects", "roleRef", "type", "immutable"].into_iter().filter_map(|field| {
-            let value = object.get(field)?;
-            Some((field.to_owned(), value.clone()))
-        });
-        // The last entry of a field wins, and ours comes last.
-        let (our_entries, others): (Vec<_>, Vec<_>) = managed.iter().partition(|entry| original::is_ours(entry));
-        let managers = others.into_iter().chain(our_entries).flat_map(|entry| {
-            let fields = entry.get("fieldsV1").and_then(Value::as_object).into_iter().flatten();
-            fields.filter_map(|(key, _)| Some((key.strip_prefix("f:")?.to_owned(), text(entry, "/manager"))))
-        });
-        let deleting = object.pointer("/metadata/deletionTimestamp").is_some();
-        let live = Live {
-            uid: text(object, "/metadata/uid"),
-            resource_version: text(object, "/metadata/resourceVersion"),
-            labels,
-            annotations: map("/metadata/annotations"),
-            fields: fields.collect(),
-            owned_labels: owned("f:labels"),
-            owned_annotations: owned("f:annotations"),
-            managers: managers.collect(),
-            managed_fields: if helms { managed.to_vec() } else { Vec::new() },
-            deleting: deleting.then(|| texts(object, "/metadata/finalizers")),
-        };
-        Self { live, token, filled: !text(object, "/data/token").is_empty() }
-    }
-}
-
 /// Those that a selector of labels finds.
 fn labelled(selector: &str) -> ListParams {
     ListParams::default().labels(selector)
-}
-
-/// A text in an answer; empty when it is not there.
-fn text(answer: &Value, pointer: &str) -> String {
-    answer.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned()
-}
-
-/// A list in an answer; empty when it is not there.
-fn list<'a>(answer: &'a Value, pointer: &str) -> &'a [Value] {
-    answer.pointer(pointer).and_then(Value::as_array).map_or(&[], Vec::as_slice)
-}
-
-/// A list of texts in an answer; empty when it is not there.
-fn texts(answer: &Value, pointer: &str) -> Vec<String> {
-    list(answer, pointer).iter().filter_map(Value::as_str).map(str::to_owned).collect()
 }

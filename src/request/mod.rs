@@ -26,7 +26,8 @@ use crate::{
     inputs::{ClusterInput, Inputs, SLOT, Strictness},
     name::{InstanceName, Namespace},
     names::Names,
-    object::{Live, Owner},
+    object::Live,
+    ownership::Owner,
     text::escaped,
 };
 

@@ -4,16 +4,18 @@
 use super::{look::Sight, rights, take_over};
 use crate::{
     denial::summary,
-    desired::{Desired, SecretNumbers},
+    desired::Desired,
     error::{Code, Failure},
     finding::{self, Finding, Severity},
     grant::{Place, Scope},
     name::Namespace,
-    object::{INSTANCE, Live, Manifest, Owner, Reference},
+    object::{Live, Manifest, Reference},
     observed::{Observed, Presence},
+    ownership::Owner,
     plan::{Action, Drift, Plan, leftovers},
     rbac::Tuple,
     request::Request,
+    token_slots::Unusable,
 };
 
 const DOING: &str = "looking at";
@@ -22,14 +24,10 @@ const DOING: &str = "looking at";
 #[must_use]
 pub fn compare(request: &Request, sight: &Sight) -> (Desired, Plan) {
     // What may not be looked at cannot be told from what is not there.
-    let blind = !sight.denied.is_empty();
-    let newest = if blind { sight.observed.newest() } else { sight.observed.wanted_generation() };
-    let replaced = sight.observed.recorded_replaced(newest, |live| request.instance.owns(live));
+    let slots = sight.observed.slots.decide(sight.denied.is_empty());
     let kept = kept(request, sight).map(|(place, _)| place.clone());
-    let account = sight.observed.service_account.as_ref();
-    let instance = account.and_then(|account| account.annotations.get(INSTANCE));
     let take_over = take_over::take_over(request, &request.instance.names, sight);
-    let desired = Desired::new(request, SecretNumbers { newest, replaced }, kept.collect(), instance, take_over);
+    let desired = Desired::new(request, &sight.observed, slots, kept, take_over);
     let mut plan = Plan::new(request, &desired, &sight.observed);
     plan.delete(request, &desired.take_over.revisions);
     (desired, plan)
@@ -40,7 +38,7 @@ pub fn compare(request: &Request, sight: &Sight) -> (Desired, Plan) {
 /// somebody has made a binding of ours his own.
 fn kept<'a>(request: &'a Request, sight: &'a Sight) -> impl Iterator<Item = (&'a Place, Finding)> {
     let observed = &sight.observed;
-    let left = leftovers(request, observed).filter(|(place, _)| observed.inventory.contains(place));
+    let left = leftovers(request, observed).filter(|(place, _)| observed.record.inventory.contains(place));
     left.filter_map(|(place, objects)| {
         let mut missing = observed.places.get(place).map(|found| found.denied.clone()).unwrap_or_default();
         let there: Vec<Reference> = match &missing[..] {
@@ -85,10 +83,10 @@ fn drifted(request: &Request, sight: &Sight, drift: &Drift) -> Finding {
     let Drift { reference, fields, by, grants } = drift;
     let severity = if *grants { Severity::Medium } else { Severity::Low };
     let fields = fields.join(" ");
-    let secret = request.instance.names.secret(sight.observed.newest());
-    let text = match &sight.observed.unfit {
-        Some(unfit) if *reference == secret => {
-            format!("{reference} is of no use any more ({fields}): {}; another one takes its place", unfit.why)
+    let unusable = sight.observed.slots.current().and_then(|slot| Some((slot.number, slot.unusable.as_ref()?)));
+    let text = match unusable {
+        Some((slot, Unusable { why, .. })) if *reference == request.instance.names.token_secret(slot) => {
+            format!("{reference} is of no use any more ({fields}): {why}; another one takes its place")
         }
         _ => {
             let by: Vec<&str> = by.iter().map(String::as_str).collect();
@@ -103,7 +101,7 @@ fn drifted(request: &Request, sight: &Sight, drift: &Drift) -> Finding {
 pub fn gone(observed: &Observed, counts: impl Fn(&Place) -> bool) -> impl Iterator<Item = Finding> {
     let absent = observed.namespaces.iter().filter(|(_, presence)| **presence == Presence::Absent);
     let left = absent.filter(move |(namespace, _)| {
-        let mut places = observed.inventory.places().filter(|place| counts(place));
+        let mut places = observed.record.inventory.places().filter(|place| counts(place));
         places.any(|place| place.scope.namespace() == Some(namespace.as_str()))
     });
     left.map(|(namespace, _)| {
@@ -237,8 +235,10 @@ pub struct Trial<'a> {
 #[must_use]
 pub fn trials<'a>(sight: &'a Sight, desired: &'a Desired, plan: &Plan) -> Vec<Trial<'a>> {
     let observed = &sight.observed;
-    let identity =
-        [(&desired.service_account, observed.service_account.as_ref()), (&desired.secret, observed.secret())];
+    let identity = [
+        (&desired.service_account, observed.service_account.as_ref()),
+        (&desired.secret, observed.slots.usable().map(|slot| &slot.live)),
+    ];
     let identity = identity.map(|(manifest, live)| Trial { manifest, live, place: None });
     let grants = desired.grants.iter().flat_map(|granted| {
         let place = Some(&granted.place);

@@ -26,9 +26,9 @@ use crate::{
     name::Namespace,
     object::{Live, Manifest, Reference},
     observed::Presence,
-    original::TakenOver,
     plan::{Action, Change, Plan, change, going},
     rbac::{Widening, widening},
+    record::AccountRecord,
 };
 
 /// What is worked on.
@@ -53,8 +53,6 @@ pub struct Widened<'a> {
     inventory: Inventory,
     /// The Roles that still have to shrink, as they are now.
     shrinking: Vec<(&'a Manifest, Live)>,
-    /// The bindings that stand in for others.
-    stand_ins: Vec<(Reference, Live)>,
 }
 
 /// How far a Role has come.
@@ -123,18 +121,22 @@ impl<'a> Converge<'a> {
     pub async fn widen(&self) -> Result<Widened<'a>, Failure> {
         let replaced = |granted: &&Granted| self.action(&granted.binding) == Some(Action::Replace);
         let (replaced, others): (Vec<&'a Granted>, Vec<&'a Granted>) = self.desired.grants.iter().partition(replaced);
-        let inventory = self.ahead(&replaced)?;
+        let inventory = self.ahead()?;
         let home = self.run.request.instance.names.home();
         let at_home = |granted: &&Granted| granted.place == home;
         let (ours, elsewhere): (Vec<&'a Granted>, Vec<&'a Granted>) = self.desired.grants.iter().partition(at_home);
         let first = async {
             self.make_namespace().await?;
             let live = self.sight.observed.service_account.as_ref();
-            let record = self.desired.take_over.record_on_the_way();
-            let last = inventory == self.desired.inventory && record == self.desired.take_over.record;
-            let account = self.account(&inventory, record.as_ref(), live, last);
+            let record = AccountRecord {
+                inventory: inventory.clone(),
+                adoption: self.desired.take_over.record_on_the_way(),
+                ..self.desired.record.clone()
+            };
+            let last = record == self.desired.record;
+            let account = self.account(&record, live, last);
             // The home Role is looked for whatever is written down, but where other places are, it is one of them.
-            let known = live.is_none() || self.sight.observed.inventory.contains(&home);
+            let known = live.is_none() || self.sight.observed.record.inventory.contains(&home);
             if known && !self.desired.take_over.under_way {
                 let (account, roles) = tokio::join!(account, self.roles(&ours));
                 Failure::both(account, roles)
@@ -149,14 +151,14 @@ impl<'a> Converge<'a> {
             others.into_iter().partition(|granted| granted.role.is_some() && !at_home(granted));
         let (bindings, secret, roles) = tokio::join!(
             self.bindings(&early),
-            self.make(&self.desired.secret, self.sight.observed.secret()),
+            self.make(&self.desired.secret, self.sight.observed.slots.usable().map(|slot| &slot.live)),
             self.roles(&elsewhere),
         );
         let (_, more) = Failure::both(Failure::both(bindings, secret), roles)?;
         steps.extend(more);
         self.bindings(&late).await?;
 
-        let stand_ins = self.replace(&replaced).await?;
+        self.replace(&replaced).await?;
         let mut shrinking = Vec::new();
         for step in steps {
             match step {
@@ -166,16 +168,16 @@ impl<'a> Converge<'a> {
                 Step::AtOnce(manifest, live) => drop(self.make(manifest, Some(live)).await?),
             }
         }
-        Ok(Widened { service_account, inventory, shrinking, stand_ins })
+        Ok(Widened { service_account, inventory, shrinking })
     }
 
     /// True when there is something to take away, or to be forgotten.
     #[must_use]
     pub fn will_shrink(&self, widened: &Widened<'_>) -> bool {
         self.going().next().is_some()
-            || !(widened.shrinking.is_empty() && widened.stand_ins.is_empty())
+            || !widened.shrinking.is_empty()
             || self.desired.take_over.under_way
-            || widened.inventory != self.desired.inventory
+            || widened.inventory != self.desired.record.inventory
     }
 
     /// Takes away what is not wanted any more, now that the new state is proved: bindings first, because that cuts
@@ -188,20 +190,13 @@ impl<'a> Converge<'a> {
         let request = self.run.request;
         let (bindings, roles): (Vec<_>, Vec<_>) =
             self.going().partition(|(place, reference, _)| *reference == request.instance.names.binding(place));
-        let (cleared, shrunk, stood_in, release) = tokio::join!(
+        let (cleared, shrunk, release) = tokio::join!(
             join_all(bindings.iter().map(|(place, reference, live)| self.clear(place, reference, live))),
             join_all(widened.shrinking.iter().map(|(manifest, live)| self.make(manifest, Some(live)))),
-            join_all(widened.stand_ins.iter().map(async |(reference, live)| {
-                self.cluster.delete(reference, live).await?;
-                self.note(Action::Delete, reference, "which stood in");
-                Ok(())
-            })),
             join_all(self.revisions().map(|(reference, live)| self.remove(reference, live))),
         );
-        let (((mut refused, _), _), release) = Failure::both(
-            Failure::both(Failure::both(Failure::all(cleared), Failure::all(shrunk)), Failure::all(stood_in)),
-            Failure::all(release),
-        )?;
+        let ((mut refused, _), release) =
+            Failure::both(Failure::both(Failure::all(cleared), Failure::all(shrunk)), Failure::all(release))?;
         let cleared = join_all(roles.iter().map(|(place, reference, live)| self.clear(place, reference, live)));
         refused.extend(Failure::all(cleared.await)?);
 
@@ -211,26 +206,25 @@ impl<'a> Converge<'a> {
                 self.run.report.finding(not_cleared(&place, &why));
             }
         }
-        let mut record = self.desired.take_over.record.clone();
-        if let (Some(record), Some(why)) = (&mut record, release.into_iter().flatten().next()) {
-            record.pending = true;
+        let mut record = self.desired.record.clone();
+        if let (Some(adoption), Some(why)) = (&mut record.adoption, release.into_iter().flatten().next()) {
+            adoption.pending = true;
             self.run.report.finding(release_left(request, &why));
         }
-        let inventory: Inventory = self.desired.inventory.places().chain(&kept).cloned().collect();
-        let moved = inventory != widened.inventory || inventory != self.desired.inventory;
+        record.inventory = self.desired.record.inventory.places().chain(&kept).cloned().collect();
+        let moved = record.inventory != widened.inventory || record.inventory != self.desired.record.inventory;
         if moved || self.desired.take_over.under_way {
-            self.account(&inventory, record.as_ref(), Some(&widened.service_account), true).await?;
+            self.account(&record, Some(&widened.service_account), true).await?;
         }
         Ok(kept)
     }
 
-    /// Every place where something may be while this run is at work: those that are wanted, those that have to go and
-    /// are not empty, and those of the bindings that stand in for others.
-    fn ahead(&self, replaced: &[&Granted]) -> Result<Inventory, Failure> {
+    /// Every place where the instance may have objects during this run: those that are wanted, and those that have to be
+    /// cleared and are not empty.
+    fn ahead(&self) -> Result<Inventory, Failure> {
         let request = self.run.request;
-        let stand_ins = replaced.iter().map(|granted| granted.place.clone().stand_in());
-        let more = self.going().map(|(place, ..)| place.clone()).chain(stand_ins);
-        let inventory: Inventory = self.desired.inventory.places().cloned().chain(more).collect();
+        let going = self.going().map(|(place, ..)| place.clone());
+        let inventory: Inventory = self.desired.record.inventory.places().cloned().chain(going).collect();
         let length = inventory.text(&request.instance.names.home()).map_or(0, |text| text.len());
         if length <= Inventory::LONGEST_ON_THE_WAY {
             return Ok(inventory);
@@ -255,17 +249,9 @@ impl<'a> Converge<'a> {
         Ok(())
     }
 
-    /// Writes the ServiceAccount with this inventory and this record of a take-over, unless it is like that. Only the
-    /// last time it is a change that counts.
-    async fn account(
-        &self,
-        inventory: &Inventory,
-        record: Option<&TakenOver>,
-        live: Option<&Live>,
-        last: bool,
-    ) -> Result<Live, Failure> {
-        let Desired { secrets, instance, .. } = self.desired;
-        let manifest = desired::service_account(self.run.request, *secrets, inventory, instance.as_deref(), record);
+    /// Writes the ServiceAccount with this record, unless it is like that. Only the last time it is a change that counts.
+    async fn account(&self, record: &AccountRecord, live: Option<&Live>, last: bool) -> Result<Live, Failure> {
+        let manifest = desired::service_account(self.run.request, record);
         let started = Instant::now();
         let written = match live {
             Some(live) if change(&manifest, Some(live)).action == Action::Unchanged => None,
@@ -324,33 +310,22 @@ impl<'a> Converge<'a> {
         Failure::all(made.await).map(drop)
     }
 
-    /// Makes bindings again that refer to another role, because that cannot be changed. Another binding stands in for
-    /// each, so that what is granted by it is never missing.
-    async fn replace(&self, replaced: &[&Granted]) -> Result<Vec<(Reference, Live)>, Failure> {
-        let request = self.run.request;
+    /// Replaces bindings whose roleRef was changed by hand, by deletion and creation because it is immutable. For that
+    /// moment the ServiceAccount holds neither role. The role that it held instead is no part of the request.
+    async fn replace(&self, replaced: &[&Granted]) -> Result<(), Failure> {
         let replace = async |granted: &Granted| {
-            let Some(live) = self.sight.observed.binding(&granted.place) else { return Ok(None) };
-            let place = granted.place.clone().stand_in();
-            let stand_in = desired::binding(request, &place);
-            let left = self.sight.observed.binding(&place).filter(|live| request.instance.owns(live));
-            let mut made = None; // one that an earlier run has left is cleared as such
-            // Somebody may have pointed that elsewhere, too: then nothing can stand in.
-            if !matches!(change(&stand_in, left).action, Action::Unchanged | Action::Replace) {
-                let live = self.applied(&stand_in, left).await?;
-                self.note(Action::Create, &stand_in.reference, "which stands in");
-                made = left.is_none().then_some((stand_in.reference, live));
-            }
+            let reference = &granted.binding.reference;
+            let Some(live) = self.sight.observed.binding(&granted.place) else { return Ok(()) };
             let started = Instant::now();
-            self.cluster.delete(&granted.binding.reference, live).await?;
-            self.run.report.wrote(Action::Delete, &granted.binding.reference);
+            self.cluster.delete(reference, live).await?;
+            self.note(Action::Delete, reference, "which refers to another role; it is created again");
             self.applied(&granted.binding, None).await?;
-            if let Some(planned) = self.plan.change(&granted.binding.reference) {
+            if let Some(planned) = self.plan.change(reference) {
                 self.record(planned, started.elapsed());
             }
-            Ok(made)
+            Ok(())
         };
-        let stand_ins = join_all(replaced.iter().map(|granted| replace(granted))).await;
-        Ok(Failure::all(stand_ins)?.into_iter().flatten().collect())
+        Failure::all(join_all(replaced.iter().map(|granted| replace(granted))).await).map(drop)
     }
 
     /// Brings one object to what is wanted.

@@ -8,7 +8,8 @@ use super::look::Sight;
 use crate::{
     finding::{self, Finding},
     names::Names,
-    object::{Kind, Live, NAME, Owner, Reference},
+    object::{Kind, Live, Reference},
+    ownership::{NAME, Owner},
 };
 
 /// Whether an object that carries our label and annotations was made by another controller: one of a name that we do

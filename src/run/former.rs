@@ -17,7 +17,8 @@ use crate::{
     finding::{self, Finding, Severity},
     name::Namespace,
     names::Names,
-    object::{INVENTORY, Reference},
+    object::Reference,
+    record::INVENTORY,
     request::Request,
 };
 

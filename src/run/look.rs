@@ -8,24 +8,25 @@ use futures_util::future::join_all;
 use super::{rights::Rights, take_over};
 use crate::{
     cluster::{ApiError, ApiErrorKind, Cluster},
-    credential::{Review, unfit},
+    credential::Review,
+    fetched::FetchedObject,
     grant::{Authority, Grant, Place, Scope},
-    inventory::Inventory,
     name::{ClusterRoleName, Namespace},
     names::Names,
-    object::{INSTANCE, INVENTORY, Kind, Live, Owner, Reference},
-    observed::{Found, Observed, Presence, Seen},
+    object::{Kind, Live, Reference},
+    observed::{Found, Observed, Presence},
     original,
+    ownership::Owner,
     rbac::Tuple,
+    record::{AccountRecord, SlotNumbers},
     secret::Token,
+    token_slots::{Slot, TokenSlots},
 };
 
 /// What the look finds.
 pub struct Sight {
     /// The objects at our places.
     pub observed: Observed,
-    /// The tokens in the Secrets, by generation.
-    pub tokens: Vec<(u32, Token)>,
     /// As in `v1.37.2`; none from a server that hides it.
     pub server_version: Option<String>,
     /// What the parent credential may do, scope by scope.
@@ -46,14 +47,6 @@ pub struct Sight {
     pub unsearched: Vec<Tuple>,
     /// Why no credential can be proved on this server, if that is so.
     pub too_old: Option<ApiError>,
-}
-
-impl Sight {
-    /// The token in the Secret of this generation, if there is one.
-    #[must_use]
-    pub fn token(&self, generation: u32) -> Option<&Token> {
-        self.tokens.iter().find(|(number, _)| *number == generation).map(|(_, token)| token)
-    }
 }
 
 /// Which instance of the platform it is, by what the platform calls it and by its tags.
@@ -83,12 +76,12 @@ pub async fn look(
     let wanted: BTreeSet<&Place> = grants.iter().map(|grant| &grant.place).collect();
     let scopes: BTreeSet<&Scope> = wanted.iter().map(|place| &place.scope).chain([&home.scope]).collect();
     let places: BTreeSet<&Place> = wanted.iter().copied().chain([&home]).collect();
-    let first_secret = names.secret(1);
+    let first_slot = names.token_secret(1);
     let asked = async { if proved { cluster.identity().await.err() } else { None } };
     let (asked, accounts, secret, version, surroundings, places) = tokio::join!(
         asked,
         Accounts::look(cluster, names, identity),
-        cluster.get(&first_secret),
+        cluster.get(&first_slot),
         version,
         Surroundings::look(cluster, &scopes, wanted.iter().copied()),
         join_all(places.iter().map(|place| look_at(cluster, names, place))),
@@ -116,22 +109,20 @@ pub async fn look(
     let server_version = version.ok();
     let mut too_old = asked.and_then(|failure| too_old_for_proof(failure, server_version.as_deref()));
     denied.extend(surroundings.settle(&mut observed, &mut rights, &mut too_old)?);
-    let (newest, earlier_numbers) = (observed.newest(), observed.earlier_numbers());
     let mut inventory_is_whole = true;
     if let Some(account) = &observed.service_account {
-        let text = account.annotations.get(INVENTORY).map(String::as_str);
-        (observed.inventory, inventory_is_whole) = Inventory::parse(text, &home);
+        (observed.record, inventory_is_whole) = AccountRecord::from_annotations(&account.annotations, &home);
     }
 
-    let left: Vec<&Place> = observed.inventory.places().filter(|place| !places.contains_key(place)).collect();
+    let left: Vec<&Place> = observed.record.inventory.places().filter(|place| !places.contains_key(place)).collect();
     let unseen_scopes: BTreeSet<&Scope> =
         left.iter().map(|place| &place.scope).filter(|scope| !scopes.contains(scope)).collect();
-    let evident = take_over::is_evident(names, observed.service_account.as_ref(), places.get(&home));
+    let evident = take_over::is_evident(names, &observed, places.get(&home));
     // A release whose objects are gone, or were never made, is known by its Secrets alone.
     let thinkable = observed.service_account.is_none() && observed.presence(names.namespace()) != Presence::Absent;
     let release = release(cluster, names, evident, thinkable, parent);
-    let (earlier, surroundings, more, release) = tokio::join!(
-        secrets(cluster, names, newest, &earlier_numbers, secret),
+    let (slots, surroundings, more, release) = tokio::join!(
+        read_slots(cluster, names, observed.record.slots, secret),
         Surroundings::look(cluster, &unseen_scopes, left.iter().copied()),
         join_all(left.iter().map(|place| look_at(cluster, names, place))),
         release,
@@ -144,7 +135,6 @@ pub async fn look(
     if !release_is_evident {
         revisions_denied.clear(); // nothing says that there is one
     }
-    let (newest_secret, earlier) = earlier;
     // What a ClusterRole allows that is not asked for any more need not be known.
     surroundings.settle(&mut observed, &mut rights, &mut too_old)?;
     places.extend(more.into_iter().collect::<Result<Vec<_>, _>>()?);
@@ -158,10 +148,9 @@ pub async fn look(
     }
     observed.places = places;
 
-    let tokens = settle_secrets(names, &mut observed, newest_secret, earlier, &mut denied)?;
+    observed.slots = settle_slots(names, &observed, slots, &mut denied)?;
     Ok(Sight {
         observed,
-        tokens,
         server_version,
         rights,
         denied,
@@ -175,35 +164,27 @@ pub async fn look(
     })
 }
 
-/// Hands over the newest Secret and the earlier ones, and why the newest is of no use, if it is of none. Returns the tokens
-/// in them, by number.
-fn settle_secrets(
+/// The slots that have a Secret, from the answers in ascending order. A parent credential that may not read the newest
+/// Secret is denied; one that may not read an earlier Secret has not created it either.
+fn settle_slots(
     names: &Names,
-    observed: &mut Observed,
-    newest_secret: Result<Option<Seen>, ApiError>,
-    earlier: Vec<(u32, Result<Option<Seen>, ApiError>)>,
+    observed: &Observed,
+    read: Vec<(u32, Result<Option<FetchedObject>, ApiError>)>,
     denied: &mut Vec<Tuple>,
-) -> Result<Vec<(u32, Token)>, ApiError> {
-    let newest = observed.newest();
-    let mut tokens = Vec::new();
-    let mut keep = |generation: u32, seen: Seen| {
-        tokens.extend(seen.token.map(|token| (generation, token)));
-        seen.live
-    };
-    let newest_secret = tolerate(newest_secret, denied)?;
-    // What is not ours is in the way, whatever is in it.
-    let ours = newest_secret.as_ref().filter(|seen| !matches!(names.owner(&seen.live), Owner::Foreign(_)));
-    observed.unfit = ours.and_then(|seen| {
-        let uid = observed.service_account.as_ref().map(|account| account.uid.as_str());
-        unfit(seen, names.namespace().as_str(), names.object(), uid)
-    });
-    observed.secret = newest_secret.map(|seen| keep(newest, seen));
-    for (generation, seen) in earlier {
-        // Who may not look at those has not made them either.
-        let seen = tolerate(seen, &mut Vec::new())?;
-        observed.earlier.extend(seen.map(|seen| (generation, keep(generation, seen))));
+) -> Result<TokenSlots, ApiError> {
+    let account = observed.service_account.as_ref();
+    let identity = (names.namespace().as_str(), names.object());
+    let mut slots = Vec::new();
+    // The newest first: its failure comes before those of the others.
+    for (number, secret) in read.into_iter().rev() {
+        let mut unneeded = Vec::new();
+        let is_newest = number == observed.record.slots.newest;
+        if let Some(secret) = tolerate(secret, if is_newest { denied } else { &mut unneeded })? {
+            let is_own = !matches!(names.owner(&secret.live), Owner::Foreign(_));
+            slots.push(Slot::new(number, secret, is_own, identity, account.map(|account| account.uid.as_str())));
+        }
     }
-    Ok(tokens)
+    Ok(TokenSlots::new(account.map(|_| observed.record.slots), slots))
 }
 
 /// What the answer to the parent's own question means for the proof. Servers before 1.28 let only their administrators
@@ -258,8 +239,12 @@ impl Accounts {
 /// there, or that was copied there, is another.
 fn former_home(names: &Names, identity: Identity<'_>, object: &Reference, live: &Live) -> Option<Namespace> {
     let home = Namespace::parse(object.namespace.as_deref()?).ok()?;
-    let same = match names.in_home(&home).owner(live) {
-        Owner::Ours => live.annotations.get(INSTANCE).is_some_and(|of| of == identity.instance),
+    let there = names.in_home(&home);
+    let same = match there.owner(live) {
+        Owner::Ours => {
+            let (record, _) = AccountRecord::from_annotations(&live.annotations, &there.home());
+            record.instance.as_deref() == Some(identity.instance)
+        }
         Owner::Original => original::is_marked(live, identity.tags),
         Owner::Foreign(_) => false,
     };
@@ -270,7 +255,7 @@ fn former_home(names: &Names, identity: Identity<'_>, object: &Reference, live: 
 struct Surroundings {
     reviews: Vec<(Scope, Result<Review, ApiError>)>,
     namespaces: Vec<(Namespace, Result<Presence, ApiError>)>,
-    cluster_roles: Vec<(ClusterRoleName, Result<Option<Seen>, ApiError>)>,
+    cluster_roles: Vec<(ClusterRoleName, Result<Option<FetchedObject>, ApiError>)>,
 }
 
 impl Surroundings {
@@ -386,26 +371,21 @@ async fn look_at(cluster: &Cluster<'_>, names: &Names, place: &Place) -> Result<
     let role = async { if place.has_role() { cluster.get(&role).await } else { Ok(None) } };
     let (role, binding) = tokio::join!(role, cluster.get(&binding));
     let mut denied = Vec::new();
-    let mut live = |seen| tolerate(seen, &mut denied).map(|seen| seen.map(|seen: Seen| seen.live));
+    let mut live = |seen| tolerate(seen, &mut denied).map(|seen| seen.map(|seen: FetchedObject| seen.live));
     let (role, binding): (Option<Live>, Option<Live>) = (live(role)?, live(binding)?);
     Ok((place.clone(), Found { role, binding, denied }))
 }
 
-/// The newest Secret, and the earlier ones of these numbers. The first one was looked for already.
-async fn secrets(
+/// Reads the slots that may have a Secret, in ascending order; the first one was read already.
+async fn read_slots(
     cluster: &Cluster<'_>,
     names: &Names,
-    newest: u32,
-    earlier: &BTreeSet<u32>,
-    first: Result<Option<Seen>, ApiError>,
-) -> (Result<Option<Seen>, ApiError>, Vec<(u32, Result<Option<Seen>, ApiError>)>) {
-    let numbers = earlier.iter().copied().chain([newest]).filter(|number| *number > 1);
-    let found = numbers.map(async |number| (number, cluster.get(&names.secret(number)).await));
-    let mut found = join_all(found).await;
-    match found.pop() {
-        Some((_, newest)) => (newest, [(1, first)].into_iter().chain(found).collect()),
-        None => (first, Vec::new()),
-    }
+    recorded: SlotNumbers,
+    first: Result<Option<FetchedObject>, ApiError>,
+) -> Vec<(u32, Result<Option<FetchedObject>, ApiError>)> {
+    let others = TokenSlots::numbers_to_read(recorded).into_iter().filter(|number| *number > 1);
+    let others = others.map(async |number| (number, cluster.get(&names.token_secret(number)).await));
+    [(1, first)].into_iter().chain(join_all(others).await).collect()
 }
 
 /// Who may not ask what they may do is told by each denial.

@@ -31,7 +31,7 @@ use crate::{
     connection::Trust,
     error::Failure,
     finding::{self, Finding},
-    object::INVENTORY,
+    record::INVENTORY,
     report::Report,
     request::{Instance, Request},
 };
@@ -122,6 +122,6 @@ impl<'a> Run<'a> {
 
     /// Tells the redactor what tokens were seen.
     fn learn(&self, sight: &Sight) {
-        sight.tokens.iter().for_each(|(_, token)| self.report.learn(token));
+        sight.observed.slots.iter().filter_map(|slot| slot.token.as_ref()).for_each(|token| self.report.learn(token));
     }
 }

@@ -10,8 +10,9 @@ use futures_util::future::join_all;
 
 use super::Run;
 use crate::{
+    claims::Account,
     cluster::{ApiError, ApiErrorKind, Cluster},
-    credential::{Expected, Proof, Questions, Verdict, check_identity},
+    credential::{Proof, Questions, Verdict, check_identity},
     defaults::{Defaults, Excess},
     denial::summary,
     error::{Code, Failure},
@@ -96,7 +97,7 @@ impl From<ProofError> for Failure {
 /// What the credential is said to be.
 pub struct Claim<'a> {
     /// Whose token it is.
-    pub expected: Expected<'a>,
+    pub expected: Account<'a>,
     /// All that it may do.
     pub granted: Vec<Atom<'a>>,
 }
@@ -119,7 +120,7 @@ pub struct Taken<'a> {
 pub async fn prove_wanted(run: &Run<'_>, holder: &Cluster<'_>, claim: &Claim<'_>) -> Result<(), ProofError> {
     let started = Instant::now();
     let proof = ask_until(run, holder, claim, &BTreeSet::new(), |_| true).await?;
-    let name = claim.expected.service_account;
+    let name = claim.expected.name;
     let what = format!("{name}: {} allowed; what is not wanted any more can go", proof.allowed);
     run.report.step("prove", &what, Some(started.elapsed()));
     Ok(())
@@ -145,7 +146,7 @@ pub async fn prove(
     let mut proof = ask_until(run, holder, claim, &taken.cleared, gone).await?;
     proof.excess.retain(|tuple| !taken.kept.covers(tuple.atom()));
     let excess = beyond_defaults(&defaults, Some(parent), &mut proof).await;
-    let name = claim.expected.service_account;
+    let name = claim.expected.name;
     let what = format!("{name}: {} allowed, {} neighbours denied", proof.allowed, proof.denied);
     run.report.step("prove", &what, Some(started.elapsed()));
     tell_excess(run.report, &proof, &excess);

@@ -18,8 +18,8 @@ use super::{
 };
 use crate::{
     artifact::Artifact,
+    claims::{self, Account, signing_key},
     cluster::{ApiError, ApiErrorKind, Cluster},
-    credential::{Expected, Unfit, check_claims, signing_key},
     desired::Desired,
     error::{Code, Exit, Failure},
     finding::{self, Finding},
@@ -31,6 +31,7 @@ use crate::{
     report::TokenFacts,
     request::{Delivery, Platform},
     secret::Token,
+    token_slots::{Slot, Unusable},
     transport,
     transport_error::TransportError,
 };
@@ -173,12 +174,14 @@ async fn establish(
         Err(Unmade { token_refused: true, .. }) if is_dead(run, &sight).await => {
             sight = run.look(cluster, false, cluster.version()).await?;
             let (field, why) = ("/data/token", "the server does not accept the token in it".to_owned());
-            sight.observed.unfit.get_or_insert(Unfit { field, why });
+            if let Some(slot) = sight.observed.slots.current_mut() {
+                slot.unusable.get_or_insert(Unusable { field, why });
+            }
             make(run, cluster, tried, delivery.platform.as_ref(), &mut sight).await?
         }
         made => made?,
     };
-    let Made { token, dialled, plan, exceeds } = made;
+    let Made { token, dialled, plan, retired, exceeds } = made;
 
     let ca = run.session.ca().as_base64();
     let artifact = delivery.form.fill(&run.request.connection, ca, &token).map_err(|findings| Failure {
@@ -189,7 +192,8 @@ async fn establish(
         run.report.finding(cluster_changed(run));
     }
     deliver(&artifact)?;
-    retire(run, cluster, &sight, &plan).await?;
+    // Everybody has the new token by now.
+    delete_secrets(run, cluster, &sight, &plan, &retired).await?;
     // The search costs a request, and is made where rights are more than granted, or where some have been taken away.
     if exceeds || takes_away(&plan) {
         let found = cluster.list(Kind::RoleBinding, None).await.unwrap_or_default(); // whoever may not, cannot tell
@@ -203,9 +207,9 @@ async fn establish(
 /// Whether the token of a Secret that was there before is dead: the server does not accept it, and is that of our
 /// cluster. So it is when the key that tokens are signed with was replaced, or when somebody wrote into the Secret.
 async fn is_dead(run: &Run<'_>, sight: &Sight) -> bool {
-    let Observed { service_account: Some(account), unfit: None, .. } = &sight.observed else { return false };
+    let Observed { service_account: Some(account), slots, .. } = &sight.observed else { return false };
     // The connection of a run that was misled is to the right cluster: another one tells.
-    sight.token(sight.observed.newest()).is_some() && reaches_account(run, &account.uid).await == Some(true)
+    slots.usable().is_some_and(|slot| slot.token.is_some()) && reaches_account(run, &account.uid).await == Some(true)
 }
 
 /// Whether a binding goes.
@@ -222,6 +226,8 @@ struct Made {
     dialled: Option<Result<transport::Http, TransportError>>,
     /// What was done, but for what goes at the end.
     plan: Plan,
+    /// The token slots whose Secret goes at the end.
+    retired: Vec<u32>,
     /// Whether the token may do more in some namespace than is granted there.
     exceeds: bool,
 }
@@ -246,8 +252,9 @@ async fn make(
     let mut permissions = std::mem::take(&mut plan.permissions);
     Converge { run, cluster, sight, desired: &desired, plan: &plan }.preflight().await?;
     take_over::take_fields(run, cluster, &mut sight.observed).await?;
-    delete_superseded(run, cluster, sight, &plan).await?;
     let sight = &*sight;
+    // Before the ServiceAccount records the next number, because a Secret is found by its distance to that.
+    delete_secrets(run, cluster, sight, &plan, &desired.slots.superseded).await?;
     let converge = Converge { run, cluster, sight, desired: &desired, plan: &plan };
     let narrowed = permissions.narrowed.clone();
     let making = async {
@@ -263,12 +270,9 @@ async fn make(
     let (made, line) = tokio::join!(making, run.session.open_line());
     let (widened, token, secret) = made?;
     let uid = widened.service_account.uid.clone();
-    let expected = Expected {
-        namespace: request.instance.namespace.as_str(),
-        service_account: request.instance.names.object(),
-        uid: &uid,
-    };
-    check_claims(&token, &expected)?;
+    let expected =
+        Account { namespace: request.instance.namespace.as_str(), name: request.instance.names.object(), uid: &uid };
+    claims::check(&token, &expected)?;
     tried.token.set(Some(token.clone()));
     run.report.token(TokenFacts {
         fingerprint: token.fingerprint(),
@@ -311,51 +315,27 @@ async fn make(
         run.report.permissions(permissions);
         exceeds = proof::prove(run, cluster, &holder, &claim, &lost).await?;
     }
-    Ok(Made { token, dialled, plan, exceeds })
+    Ok(Made { token, dialled, plan, retired: desired.slots.retired, exceeds })
 }
 
-/// Deletes the Secrets whose tokens failed runs have made, before another one is made. It comes before the ServiceAccount
-/// records the next number, because a Secret is found by its distance to that.
-async fn delete_superseded(
+/// Deletes the Secrets in these token slots, as planned.
+async fn delete_secrets(
     run: &Run<'_>,
     cluster: &Cluster<'_>,
-    sight: &mut Sight,
+    sight: &Sight,
     plan: &Plan,
+    slots: &[u32],
 ) -> Result<(), Failure> {
-    let ours = |live: &Live| run.request.instance.owns(live);
-    let superseded: Vec<(u32, Live)> =
-        sight.observed.superseded(ours).map(|(number, live)| (number, live.clone())).collect();
-    for (number, live) in superseded {
-        delete_secret(run, cluster, plan, number, &live).await?;
-        sight.observed.forget_secret(number);
+    for slot in slots.iter().filter_map(|number| sight.observed.slots.get(*number)) {
+        let Some(planned) = plan.change(&run.request.instance.names.token_secret(slot.number)) else { continue };
+        let started = Instant::now();
+        match cluster.delete(&planned.reference, &slot.live).await {
+            Err(error) if !matches!(error.kind, ApiErrorKind::HeldByFinalizers(_)) => return Err(error.into()),
+            _ => {} // the token of a Secret that finalizers hold is revoked all the same
+        }
+        run.report.wrote(planned.action, &planned.reference);
+        run.report.change(planned, Some(started.elapsed()));
     }
-    Ok(())
-}
-
-/// Deletes the Secrets that have been replaced, now that everybody has the new token.
-async fn retire(run: &Run<'_>, cluster: &Cluster<'_>, sight: &Sight, plan: &Plan) -> Result<(), Failure> {
-    for (number, live) in sight.observed.retired() {
-        delete_secret(run, cluster, plan, number, live).await?;
-    }
-    Ok(())
-}
-
-/// Deletes the Secret of this number, if the plan says so.
-async fn delete_secret(
-    run: &Run<'_>,
-    cluster: &Cluster<'_>,
-    plan: &Plan,
-    number: u32,
-    live: &Live,
-) -> Result<(), Failure> {
-    let Some(planned) = plan.change(&run.request.instance.names.secret(number)) else { return Ok(()) };
-    let started = Instant::now();
-    match cluster.delete(&planned.reference, live).await {
-        Err(error) if !matches!(error.kind, ApiErrorKind::HeldByFinalizers(_)) => return Err(error.into()),
-        _ => {} // one that finalizers hold has a dead token all the same
-    }
-    run.report.wrote(planned.action, &planned.reference);
-    run.report.change(planned, Some(started.elapsed()));
     Ok(())
 }
 
@@ -366,7 +346,7 @@ async fn token(
     sight: &Sight,
     desired: &Desired,
 ) -> Result<(Token, Live), Failure> {
-    if let (Some(token), Some(live)) = (sight.token(sight.observed.newest()), sight.observed.secret()) {
+    if let Some(Slot { token: Some(token), live, .. }) = sight.observed.slots.usable() {
         run.report.step("token", &short(token), None);
         return Ok((token.clone(), live.clone()));
     }

@@ -12,16 +12,17 @@ use super::{Run, compare::gone, copies, former, look::Sight, rights, take_over};
 use crate::{
     backoff::RetryContext,
     budget::Budget,
+    claims::Claims,
     cluster::{ApiError, ApiErrorKind, Cluster, authorizer_says},
     connection::Login,
-    credential::is_of,
     denial::{denied, needed, summary},
     error::{Code, Failure},
     finding::{self, Finding, Severity},
     name::Namespace,
     names::Names,
-    object::{Kind, Live, Owner, Reference},
+    object::{Kind, Live, Reference},
     observed::Presence,
+    ownership::Owner,
     plan::{Action, Change},
     publish::{self, Publisher},
     rbac::Tuple,
@@ -287,9 +288,13 @@ const fn is_held(error: &ApiError) -> bool {
 /// # Errors
 /// One that lives, or that could not be asked about.
 pub async fn prove_all_dead(run: &Run<'_>, names: &Names, sight: &Sight, outcome: &Outcome) -> Result<(), Failure> {
-    let ours = |token: &&(u32, Token)| is_of(&token.1, names.namespace().as_str(), names.object());
-    for (generation, token) in sight.tokens.iter().filter(ours) {
-        if outcome.deleted.contains(&names.secret(*generation)) {
+    let is_own = |token: &&Token| {
+        Claims::of(token).is_some_and(|claims| claims.is_of(names.namespace().as_str(), names.object()))
+    };
+    for slot in sight.observed.slots.iter() {
+        if let Some(token) = slot.token.as_ref().filter(is_own)
+            && outcome.deleted.contains(&names.token_secret(slot.number))
+        {
             prove_dead(run, token).await.map_err(|failure| {
                 failure
                     .state("its Secret is deleted; whether the token is dead is not proved, and a repeat cannot ask")
@@ -368,10 +373,11 @@ impl Left {
     pub fn of(names: &Names, sight: &Sight, found: &[(Reference, Live)]) -> Self {
         let observed = &sight.observed;
         let mut left = Self::default();
-        let secrets = observed.earlier.iter().map(|(generation, live)| (names.secret(*generation), Some(live)));
-        let newest = (names.secret(observed.newest()), observed.secret.as_ref());
+        let secrets = observed.slots.iter().map(|slot| (names.token_secret(slot.number), Some(&slot.live)));
+        let newest = names.token_secret(observed.slots.newest());
+        let hidden = observed.slots.current().is_none().then(|| (newest.clone(), None));
         let account = (names.service_account(), observed.service_account.as_ref());
-        let mut objects: Vec<_> = secrets.chain([newest, account]).collect();
+        let mut objects: Vec<_> = secrets.chain(hidden).chain([account]).collect();
         let home = names.home();
         for (place, found) in &observed.places {
             objects.push((names.binding(place), found.binding.as_ref()));
@@ -380,11 +386,11 @@ impl Left {
             }
             // Nothing was ever made at a place that only the params name. Without the ServiceAccount nobody knows.
             let lost = observed.service_account.is_none() && *place == home;
-            if lost || observed.inventory.contains(place) {
+            if lost || observed.record.inventory.contains(place) {
                 left.unseen.extend(found.denied.iter().cloned());
             }
         }
-        let identity = [names.service_account(), names.secret(observed.newest())];
+        let identity = [names.service_account(), newest];
         let unseen = identity.iter().map(|object| needed("get", object));
         left.unseen.extend(unseen.filter(|tuple| sight.denied.contains(tuple)));
         // The original bundle's Secret names no chart, so it is its ServiceAccount that tells.

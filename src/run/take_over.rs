@@ -11,9 +11,11 @@ use crate::{
     finding::{self, Finding},
     name::Namespace,
     names::Names,
-    object::{Live, Owner, Reference},
+    object::{Live, Reference},
     observed::{Found, Observed},
-    original::{self, TakeOver, TakenOver},
+    original::{self, TakeOver},
+    ownership::Owner,
+    record::AdoptionRecord,
     request::Request,
     secret::Token,
 };
@@ -21,23 +23,25 @@ use crate::{
 /// True when the release's Secrets have to be looked for: an object at home came from the original's chart without
 /// doubt, or an earlier run has begun with the take-over and not finished it. The chart's Secret alone is no proof.
 #[must_use]
-pub fn is_evident(names: &Names, account: Option<&Live>, home: Option<&Found>) -> bool {
-    let objects = account.into_iter().chain(home.iter().flat_map(|found| found.role.iter().chain(&found.binding)));
+pub fn is_evident(names: &Names, observed: &Observed, home: Option<&Found>) -> bool {
+    let objects =
+        observed.service_account.iter().chain(home.iter().flat_map(|found| found.role.iter().chain(&found.binding)));
     let original = |live: &Live| names.owner(live) == Owner::Original && original::names_our_chart(live);
-    objects.into_iter().any(original) || record(names, account).is_some_and(|record| record.pending)
+    objects.into_iter().any(original) || record(names, observed).is_some_and(|record| record.pending)
 }
 
-/// What the ServiceAccount remembers, if it is ours.
-fn record(names: &Names, account: Option<&Live>) -> Option<TakenOver> {
-    let account = account.filter(|live| names.owner(live) == Owner::Ours)?;
-    TakenOver::of(&account.annotations).filter(|record| record.release == names.instance())
+/// The record of an adoption, if the ServiceAccount belongs to the instance.
+fn record(names: &Names, observed: &Observed) -> Option<AdoptionRecord> {
+    let is_own = |live: &Live| names.owner(live) == Owner::Ours;
+    let record = observed.record.adoption.clone().filter(|record| record.release == names.instance());
+    record.filter(|_| observed.service_account.as_ref().is_some_and(is_own))
 }
 
 /// Works out what has to be done, and what is to be remembered.
 #[must_use]
 pub fn take_over(request: &Request, names: &Names, sight: &Sight) -> TakeOver {
     let observed = &sight.observed;
-    let before = record(names, observed.service_account.as_ref());
+    let before = record(names, observed);
     let parent = request.connection.login.token().map(Token::fingerprint);
     if !sight.release_is_evident {
         // Remembered for as long as the credential is used that was to be read there, as far as anybody can tell.
@@ -52,7 +56,7 @@ pub fn take_over(request: &Request, names: &Names, sight: &Sight) -> TakeOver {
     let stuck = (!missing.is_empty()).then(|| lacks(&missing));
     let release = request.instance.name.as_str().to_owned();
     let exposed = before.and_then(|record| record.exposed).or(parent.filter(|_| sight.parent_is_exposed));
-    let record = TakenOver { release, exposed, pending: stuck.is_some() };
+    let record = AdoptionRecord { release, exposed, pending: stuck.is_some() };
     TakeOver { under_way: true, record: Some(record), revisions, stuck }
 }
 
@@ -119,7 +123,7 @@ pub fn exposure(request: &Request, names: &Names, sight: &Sight) -> Option<Findi
 /// True when an object is there that the original bundle made.
 fn is_original(request: &Request, observed: &Observed) -> bool {
     let places = observed.places.values().flat_map(|found| found.role.iter().chain(&found.binding));
-    let identity = observed.service_account.iter().chain(&observed.secret);
+    let identity = observed.service_account.iter().chain(observed.slots.current().map(|slot| &slot.live));
     identity.chain(places).any(|live| request.instance.owner(live) == Owner::Original)
 }
 
@@ -130,8 +134,9 @@ fn is_original(request: &Request, observed: &Observed) -> bool {
 /// Why not.
 pub async fn take_fields(run: &Run<'_>, cluster: &Cluster<'_>, observed: &mut Observed) -> Result<(), Failure> {
     let (request, names) = (run.request, &run.request.instance.names);
-    let secret = names.secret(observed.newest());
-    let identity = [(names.service_account(), observed.service_account.as_mut()), (secret, observed.secret.as_mut())];
+    let secret = names.token_secret(observed.slots.newest());
+    let secret = (secret, observed.slots.current_mut().map(|slot| &mut slot.live));
+    let identity = [(names.service_account(), observed.service_account.as_mut()), secret];
     let places = observed.places.iter_mut().flat_map(|(place, found)| {
         [(names.binding(place), found.binding.as_mut()), (names.role(&place.scope), found.role.as_mut())]
     });

@@ -10,8 +10,8 @@ use super::{
 };
 use crate::{
     budget::Budget,
+    claims::{Account, Claims},
     cluster::{ApiError, ApiErrorKind},
-    credential::{Claimed, Expected, claimed},
     defaults::Defaults,
     error::{Code, Failure},
     finding::{self, Finding},
@@ -30,28 +30,28 @@ use crate::{
 /// What does not hold.
 pub async fn verify(credential: &Credential, budget: Budget, report: &Report) -> Result<(), Failure> {
     let Credential { connection, token, .. } = credential;
-    let claimed = claimed(token);
-    let (secret, expires) = match &claimed {
-        Some(claimed) => (claimed.secret.clone(), claimed.expires.clone()),
+    let claims = Claims::of(token).filter(|claims| claims.account().is_some());
+    let (secret, expires) = match &claims {
+        Some(claims) => (claims.secret.clone(), claims.expires.clone()),
         None => (None, None),
     };
-    let claimed = claimed.ok_or_else(|| refused("it is not the token of a ServiceAccount".to_owned()));
-    if let Ok(claimed) = &claimed {
-        report.about(credential.name.as_ref().map(InstanceName::as_str), &claimed.namespace);
+    let account = claims.as_ref().and_then(Claims::account);
+    let account = account.ok_or_else(|| refused("it is not the token of a ServiceAccount".to_owned()));
+    if let Ok(account) = &account {
+        report.about(credential.name.as_ref().map(InstanceName::as_str), account.namespace);
     }
     report.token(TokenFacts { fingerprint: token.fingerprint(), secret, secret_uid: None, expires });
     report.step("token", &short(token), None);
-    let claimed = claimed?;
-    check_wanted(credential, &claimed)?;
+    let account = account?;
+    check_wanted(credential, &account)?;
 
     let session = Session::connect(connection, budget, report).await?;
     let holder = &session.cluster;
 
     let grants: &[Grant] = credential.params.as_ref().map_or(&[], |params| &*params.grants);
     let rules: Vec<_> = grants.iter().map(|grant| (&grant.place, grant.rules.clone())).collect();
-    let Claimed { namespace, service_account, uid, .. } = &claimed;
-    let claim = Claim { expected: Expected { namespace, service_account, uid }, granted: all_atoms(&rules) };
-    let mut scopes = BTreeSet::from([None, Some(namespace.as_str())]);
+    let claim = Claim { expected: account, granted: all_atoms(&rules) };
+    let mut scopes = BTreeSet::from([None, Some(account.namespace)]);
     scopes.extend(grants.iter().map(|grant| grant.place.scope.namespace()));
     let started = Instant::now();
     let waiting = report.waiting("proving the credential");
@@ -88,12 +88,12 @@ pub async fn verify(credential: &Credential, budget: Budget, report: &Report) ->
             let text = format!("what the ClusterRoles allow is not verified: {}", names.join(", "));
             report.finding(Finding::remark(finding::Code::ClusterRoleUnverified, text).at("/cluster_roles"));
         }
-        let what = format!("{service_account}: {} allowed, {} neighbours denied", proof.allowed, proof.denied);
+        let what = format!("{}: {} allowed, {} neighbours denied", account.name, proof.allowed, proof.denied);
         report.step("prove", &what, Some(started.elapsed()));
         let excess = proof::beyond_defaults(&defaults, None, &mut proof).await;
         proof::tell_excess(report, &proof, &excess);
     } else {
-        let what = format!("{service_account}: it is the one that it says it is");
+        let what = format!("{}: it is the one that it says it is", account.name);
         report.step("prove", &what, Some(started.elapsed()));
         proof::beyond_defaults(&defaults, None, &mut proof).await;
         report.may(&proof.excess);
@@ -120,20 +120,20 @@ fn not_proved(error: ProofError) -> Failure {
 }
 
 /// Holds what the token says of itself against what it was said to be.
-fn check_wanted(credential: &Credential, claimed: &Claimed) -> Result<(), Failure> {
+fn check_wanted(credential: &Credential, account: &Account<'_>) -> Result<(), Failure> {
     if let Some(Params { namespace, .. }) = &credential.params
-        && namespace.as_str() != claimed.namespace
+        && namespace.as_str() != account.namespace
     {
-        return Err(refused(format!("its namespace is `{}`, not `{namespace}`", shown(&claimed.namespace))));
+        return Err(refused(format!("its namespace is `{}`, not `{namespace}`", shown(account.namespace))));
     }
     let Some(name) = &credential.name else { return Ok(()) };
-    let namespace = Namespace::parse(&claimed.namespace);
+    let namespace = Namespace::parse(account.namespace);
     let names = namespace.map(|namespace| Names::of(name, &namespace));
     let wanted = names.as_ref().map(Names::object);
-    if wanted == Ok(claimed.service_account.as_str()) {
+    if wanted == Ok(account.name) {
         return Ok(());
     }
-    let has = shown(&claimed.service_account);
+    let has = shown(account.name);
     Err(refused(format!("its ServiceAccount is `{has}`, not `{}`", wanted.unwrap_or_default())))
 }
 

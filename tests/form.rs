@@ -1,7 +1,7 @@
 //! The form that people fill in, as the platform shows it, in a real browser; and what it submits, on a real cluster.
 //! What the form accepts, the provisioner accepts, and it means what was filled in. What the one refuses, the other
 //! refuses at the same place and with the same sentence, which is ours. `UPDATE_PICTURE=1 cargo test --test form` takes the
-//! picture in README.md anew.
+//! picture in docs/massdriver.md anew.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "helpers of tests fail as tests do")]
 

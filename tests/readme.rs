@@ -309,7 +309,7 @@ fn runs(line: &str, commands: &[String]) -> Vec<Vec<String>> {
 
 /// Run where there is no file: a command line that is understood ends with another exit code than 64.
 #[test]
-fn commands_in_code_blocks_are_understood() {
+fn commands_in_code_blocks_parse() {
     let (empty, commands) = (tempfile::tempdir().expect("a temporary directory"), commands());
     let mut used = BTreeSet::new();
     for (path, text) in documents() {
@@ -391,7 +391,7 @@ fn params_are_those_of_the_form() {
 }
 
 #[test]
-fn ci_runs_the_two_commands_of_the_readme() {
+fn ci_runs_both_commands_of_the_readme() {
     let (readme, ci) = (text("README.md"), text(".ci/run"));
     for command in ["cargo run --example quickstart", "cargo test --workspace"] {
         assert!(blocks(&readme).iter().any(|(_, block)| block.trim() == command), "README.md: {command}");
@@ -451,7 +451,7 @@ fn yaml_examples_are_yaml() {
 
 /// The log that a page shows, against the snapshot that tests hold.
 #[test]
-fn log_of_a_deployment_is_as_the_page_shows() {
+fn log_in_the_page_is_that_of_a_deployment() {
     let page = text("docs/how-it-works.md");
     let log = blocks(&page).into_iter().find(|(language, _)| language == "text").expect("a log").1;
     let snapshot = text("tests/snapshots/provision__provision.snap");
@@ -487,7 +487,7 @@ fn anchor(heading: &str) -> String {
 }
 
 #[test]
-fn links_lead_somewhere() {
+fn links_resolve() {
     for (document, text) in documents() {
         let folder = Path::new(&document).parent().expect("a folder");
         let prose: String = text.split("```").step_by(2).collect();
@@ -509,7 +509,7 @@ fn links_lead_somewhere() {
 }
 
 #[test]
-fn the_map_of_the_source_names_every_file_and_no_other() {
+fn source_map_lists_every_file_and_no_other() {
     let map = text("src/README.md");
     let is_source = |path: &Path| path.extension().is_some_and(|kind| kind == "rs");
     for name in inline_code(&map).iter().filter(|code| is_source(Path::new(code))) {

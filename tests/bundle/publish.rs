@@ -85,7 +85,7 @@ fn uploaded(folder: &str) -> BTreeSet<String> {
 
 /// Massdriver shows these documents without the rest of the repository.
 #[rstest]
-fn links_of_uploaded_documents_lead_to_uploaded_files(#[values(".", "legacy")] folder: &str) {
+fn uploaded_documents_link_to_uploaded_files(#[values(".", "legacy")] folder: &str) {
     let uploaded = uploaded(folder);
     let mut links = 0;
     for document in uploaded.iter().filter(|path| Path::new(path).extension().is_some_and(|kind| kind == "md")) {
@@ -106,19 +106,19 @@ fn links_of_uploaded_documents_lead_to_uploaded_files(#[values(".", "legacy")] f
     assert_eq!(links > 0, folder == ".", "{links} links");
 }
 
-/// As git reads such a file: what lies below an ignored directory is not looked at.
+/// With the rules of git: files below an ignored directory are not considered.
 #[rstest]
-fn a_publish_uploads_what_the_platform_reads_and_nothing_else(#[values(".", "legacy")] folder: &str) {
+fn publish_uploads_the_listed_files_only(#[values(".", "legacy")] folder: &str) {
     let checkout = checkout(folder);
     let mut walk = WalkBuilder::new(checkout.path());
     walk.standard_filters(false).add_custom_ignore_filename(".mdignore");
     assert_eq!(files(&mut walk, checkout.path()), uploaded(folder));
 }
 
-/// As the library of `mass` reads it: each line covers all that is below its matches, and the last line that
+/// With the rules of the library of `mass`: each line covers all that is below its matches, and the last line that
 /// matches wins, also below an ignored directory.
 #[rstest]
-fn it_makes_no_difference_that_the_cli_lets_the_last_matching_line_win(#[values(".", "legacy")] folder: &str) {
+fn publish_with_last_match_rules_uploads_the_same(#[values(".", "legacy")] folder: &str) {
     let checkout = checkout(folder);
     let text = fs::read_to_string(checkout.path().join(".mdignore")).expect(".mdignore");
     let lines: Vec<Gitignore> = text

@@ -202,10 +202,13 @@ mod tests {
         tells(&in_namespaces(&json!(null)), &[]);
         tells(&in_namespaces(&json!(["a", "b"])), &[]);
         tells(&in_namespaces(&json!([])), &[("/rules/0/namespaces", "1 item (minItems). List at least one")]);
-        tells(&in_namespaces(&json!(["*", "a"])), &[("/rules/0/namespaces", "(not). The whole cluster has every")]);
-        let wrong = [("/rules/0/namespaces/0", "(pattern). A namespace is written"), ("/rules/0/namespaces/2", "63")];
+        tells(
+            &in_namespaces(&json!(["*", "a"])),
+            &[("/rules/0/namespaces", "(not). * already covers every namespace")],
+        );
+        let wrong = [("/rules/0/namespaces/0", "(pattern). A namespace consists"), ("/rules/0/namespaces/2", "63")];
         tells(&in_namespaces(&json!(["Team_A", "a", "n".repeat(64)])), &wrong);
-        tells(&in_namespaces(&json!("a")), &[("/rules/0/namespaces", "(anyOf). Namespaces are a list")]);
+        tells(&in_namespaces(&json!("a")), &[("/rules/0/namespaces", "(anyOf). Namespaces must be a list")]);
     }
 
     #[test]
@@ -215,15 +218,15 @@ mod tests {
             "nonResourceURLs": ["metrics"], "namespaces": ["a"],
         });
         let expected = [
-            ("/rules/0/apiGroups", "must be empty (maxItems). URLs are in no API group"),
-            ("/rules/0/namespaces/0", "must be * (const). URLs are in no namespace"),
-            ("/rules/0/nonResourceURLs/0", "(pattern). A URL is a path"),
-            ("/rules/0/resourceNames", "must be empty (maxItems). URLs have no object names"),
-            ("/rules/0/resources", "must be empty (maxItems). A rule on URLs has no resources"),
+            ("/rules/0/apiGroups", "must be empty (maxItems). A rule on URLs cannot have API groups"),
+            ("/rules/0/namespaces/0", "must be * (const). URLs are not in a namespace"),
+            ("/rules/0/nonResourceURLs/0", "(pattern). Enter the path only"),
+            ("/rules/0/resourceNames", "must be empty (maxItems). A rule on URLs cannot have resource names"),
+            ("/rules/0/resources", "must be empty (maxItems). A rule on URLs cannot have resources"),
         ];
         tells(&told(&json!({"namespace": "a", "rules": [rule]})), &expected);
         let rule = json!({"verbs": ["get"], "nonResourceURLs": ["/metrics"]});
-        let expected = [("/rules/0", "the field `namespaces` is missing (required). URLs are in no namespace")];
+        let expected = [("/rules/0", "the field `namespaces` is missing (required). URLs are not in a namespace")];
         tells(&told(&json!({"namespace": "a", "rules": [rule]})), &expected);
     }
 
@@ -232,8 +235,8 @@ mod tests {
         let rule = json!({"apiGroups": ["apps/v1"], "resources": ["Pod"], "verbs": ["get"]});
         let told = told(&json!({"namespace": "a", "rules": [rule]}));
         let expected = [
-            ("/rules/0/apiGroups/0", "does not have the required form (pattern). An API group has no version"),
-            ("/rules/0/resources/0", "does not have the required form (pattern). A resource is the plural"),
+            ("/rules/0/apiGroups/0", "does not have the required form (pattern). An API group is written"),
+            ("/rules/0/resources/0", "does not have the required form (pattern). A resource is a lower-case plural"),
         ];
         tells(&told, &expected);
         assert!(!told.iter().any(|(_, text)| text.contains('^')), "{told:?}");
@@ -246,7 +249,7 @@ mod tests {
         for cluster_roles in [json!([]), json!("view")] {
             let params = json!({"namespace": "a", "rules": [], "cluster_roles": cluster_roles});
             let found = told(&params).into_iter().filter(|(at, _)| at == "/rules").collect::<Vec<_>>();
-            tells(&found, &[("/rules", "1 item (minItems). Without a rule")]);
+            tells(&found, &[("/rules", "1 item (minItems). Add at least one rule")]);
         }
         tells(&told(&json!({"namespace": "a"})), &[("", "the field `rules` is missing (required)")]);
     }

@@ -1,8 +1,12 @@
 //! The bundle as the platform and its users get it: massdriver.yaml, the schemas made from it, the runbook, what a
-//! publish uploads, and the same for old platforms. `UPDATE_SCHEMAS=1 cargo test --test bundle` rewrites what is made.
+//! publish uploads, and the same for old platforms. `UPDATE_SCHEMAS=1 cargo test --test bundle` rewrites what is made of
+//! massdriver.yaml, and `UPDATE_DOCS=1` the runbook's copy of the error and warning codes.
 
 #![allow(clippy::expect_used, clippy::panic, reason = "helpers of tests fail by panicking, as tests do")]
 
+#[path = "documents/codes.rs"]
+#[allow(dead_code, reason = "each test binary uses its part")]
+mod codes;
 #[path = "bundle/examples.rs"]
 mod examples;
 #[path = "bundle/form.rs"]
@@ -37,18 +41,19 @@ fn json_file(path: &str) -> Value {
     serde_json::from_str(&text).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
-/// Every file that is made from massdriver.yaml: path and content.
+/// Every generated file: path and content.
 fn made() -> BTreeMap<PathBuf, String> {
     let schemas = Bundle::read(Path::new("massdriver.yaml")).schemas();
     let legacy = legacy::files().into_iter().map(|(name, content)| (Path::new("legacy").join(name), content));
-    schemas.into_iter().map(|(name, content)| (name.into(), content)).chain(legacy).collect()
+    let runbook = std::iter::once((PathBuf::from("operator.md"), codes::runbook()));
+    schemas.into_iter().map(|(name, content)| (name.into(), content)).chain(legacy).chain(runbook).collect()
 }
 
 /// Makes them anew, if that is asked for, before any test looks at one.
 fn up_to_date() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
-        if std::env::var_os("UPDATE_SCHEMAS").is_some() {
+        if ["UPDATE_SCHEMAS", "UPDATE_DOCS"].iter().any(|name| std::env::var_os(name).is_some()) {
             for (file, content) in made() {
                 fs::write(&file, content).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
             }
@@ -61,11 +66,12 @@ fn validator(schema: &Value) -> jsonschema::Validator {
 }
 
 #[test]
-fn committed_files_are_what_is_made_of_massdriver_yaml() {
+fn generated_files_are_up_to_date() {
     up_to_date();
     for (file, content) in made() {
         let committed = fs::read_to_string(&file).unwrap_or_default();
-        assert!(committed == content, "{} is stale: run UPDATE_SCHEMAS=1 cargo test --test bundle", file.display());
+        let remedy = "run UPDATE_SCHEMAS=1 UPDATE_DOCS=1 cargo test --test bundle";
+        assert!(committed == content, "{} is stale: {remedy}", file.display());
     }
 }
 

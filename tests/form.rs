@@ -1,7 +1,7 @@
 //! The form that people fill in, as the platform shows it, in a real browser; and what it submits, on a real cluster.
 //! What the form accepts, the provisioner accepts, and it means what was filled in. What the one refuses, the other
 //! refuses at the same place and with the same sentence, which is ours. `UPDATE_PICTURE=1 cargo test --test form` takes the
-//! picture in README.md anew.
+//! picture in docs/massdriver.md anew.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "helpers of tests fail as tests do")]
 
@@ -87,7 +87,7 @@ fn preset(name: &str) -> Value {
     params
 }
 
-/// The row that the picture in README.md shows.
+/// The row that the picture in docs/massdriver.md shows.
 const PICTURED: &str = "a preset in a wrong namespace";
 const PICTURE: &str = "docs/form.png";
 
@@ -578,9 +578,10 @@ fn params_of_an_instance_are_judged_alike() {
 }
 
 #[test]
-fn the_readme_has_a_picture_of_it() {
+fn the_documents_have_a_picture_of_it() {
     assert!(outcomes().contains_key(PICTURED), "it is taken when the table is gone through");
     let picture = fs::read(PICTURE).unwrap();
     assert!(picture.starts_with(b"\x89PNG") && picture.len() < 200 << 10, "{} bytes", picture.len());
-    assert!(fs::read_to_string("README.md").unwrap().contains(&format!("]({PICTURE})")));
+    let page = fs::read_to_string("docs/massdriver.md").unwrap();
+    assert!(page.contains(&format!("]({})", PICTURE.trim_start_matches("docs/"))));
 }

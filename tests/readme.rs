@@ -1,4 +1,5 @@
-//! What README.md and operator.md promise, held against the program: error codes, exit codes, flags, params, commands.
+//! The documents held to the program: codes, exit codes, options, params, commands, examples, links. A page is found by
+//! what it contains, so that text can move.
 
 #![allow(
     clippy::expect_used,
@@ -7,15 +8,47 @@
     reason = "helpers of tests fail by panicking, as tests do"
 )]
 
-use std::{collections::BTreeSet, fs, path::Path, process::Command};
+#[path = "documents/codes.rs"]
+#[allow(dead_code, reason = "each test binary uses its part")]
+mod codes;
 
+use std::{
+    collections::BTreeSet,
+    fs,
+    io::Write as _,
+    path::Path,
+    process::{Command, Output, Stdio},
+};
+
+use codes::{Entry, entries, section};
 use k8s_token::{
-    error::{Code, Exit},
+    error::{Code, Exit, Failure},
     finding,
 };
+use serde_json::Value;
+
+const CODES: &str = "docs/troubleshooting.md";
+const WARNINGS: &str = "docs/warnings.md";
+const OPTIONS: &str = "docs/cli.md";
+const PARAMS: &str = "docs/configuration.md";
+const README_LINES: usize = 250;
 
 fn text(path: &str) -> String {
     fs::read_to_string(path).unwrap_or_else(|cause| panic!("{path}: {cause}"))
+}
+
+/// Paths of all documents, and their text.
+fn documents() -> Vec<(String, String)> {
+    let not_ours = |name: &std::ffi::OsStr| !["target", "node_modules"].iter().any(|folder| name == *folder);
+    let walk = ignore::WalkBuilder::new(".").filter_entry(move |entry| not_ours(entry.file_name())).build();
+    let paths = walk.map(|entry| entry.expect("a readable checkout").into_path());
+    let mut found: Vec<String> = paths
+        .filter(|path| path.extension().is_some_and(|kind| kind == "md"))
+        .map(|path| path.strip_prefix(".").expect("below this folder").display().to_string())
+        .collect();
+    found.sort();
+    assert!(found.len() > 20, "{found:?}");
+    found.into_iter().map(|path| (path.clone(), text(&path))).collect()
 }
 
 /// The cells of every table row below a heading, up to the next heading; without the header of the table.
@@ -34,22 +67,36 @@ fn in_code(cell: &str) -> String {
     cell.trim_matches('`').to_owned()
 }
 
-/// Code in the running text, and the lines of code blocks.
-fn code(text: &str) -> Vec<String> {
-    let mut found = Vec::new();
-    for (number, part) in text.split("```").enumerate() {
-        if number % 2 == 1 {
-            found.extend(part.lines().map(str::trim).map(str::to_owned));
-        } else {
-            found.extend(part.split('`').skip(1).step_by(2).map(|code| code.replace('\n', " ")));
-        }
-    }
-    found
+/// Code blocks: the language, and the text.
+fn blocks(text: &str) -> Vec<(String, String)> {
+    let parts = text.split("```").skip(1).step_by(2).filter_map(|block| block.split_once('\n'));
+    parts.map(|(language, block)| (language.to_owned(), block.to_owned())).collect()
+}
+
+/// Code in the running text.
+fn inline_code(text: &str) -> Vec<String> {
+    let prose = text.split("```").step_by(2);
+    prose.flat_map(|part| part.split('`').skip(1).step_by(2).map(|code| code.replace('\n', " "))).collect()
+}
+
+fn k8s_token(arguments: &[&str], stdin: &str, directory: &Path) -> Output {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_k8s-token"))
+        .args(arguments)
+        .current_dir(directory)
+        .env_clear()
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the program");
+    // A program that does not read its input closes it.
+    let _ = child.stdin.take().expect("a pipe").write_all(stdin.as_bytes());
+    child.wait_with_output().expect("an end")
 }
 
 fn help(command: Option<&str>) -> String {
-    let output =
-        Command::new(env!("CARGO_BIN_EXE_k8s-token")).args(command).arg("--help").output().expect("the program");
+    let arguments: Vec<&str> = command.into_iter().chain(["--help"]).collect();
+    let output = k8s_token(&arguments, "", Path::new("."));
     assert!(output.status.success(), "{command:?} --help");
     String::from_utf8(output.stdout).expect("text")
 }
@@ -59,59 +106,100 @@ fn flags(help: &str) -> BTreeSet<&str> {
     words.map(|word| word.trim_end_matches(',')).collect()
 }
 
-#[test]
-fn the_error_codes_of_the_readme_are_those_of_the_program_in_its_order() {
-    let listed: Vec<(String, String)> = rows(&text("README.md"), "### Error codes")
-        .into_iter()
-        .map(|row| {
-            assert_eq!(row.len(), 4, "{row:?}");
-            assert!(row.iter().all(|cell| !cell.is_empty()), "cause or remedy is missing: {row:?}");
-            (in_code(&row[0]), row[1].clone())
-        })
-        .collect();
-    let known = Code::ALL.iter().map(|code| (code.as_str().to_owned(), (code.exit() as u8).to_string()));
-    assert_eq!(listed, known.collect::<Vec<_>>());
+fn commands() -> Vec<String> {
+    let top = help(None);
+    let lines = top.lines().skip_while(|line| *line != "Commands:").skip(1).take_while(|line| !line.is_empty());
+    let commands: Vec<String> = lines.filter_map(|line| line.split_whitespace().next()).map(str::to_owned).collect();
+    assert!(commands.iter().any(|command| command == "plan"), "{top}");
+    commands
 }
 
-/// Each row of the README's table of findings: its codes, and the severities that it names.
-fn listed_findings() -> Vec<(String, BTreeSet<String>)> {
-    let words = |cell: &str| -> Vec<String> { cell.split(&[' ', ',']).map(str::to_owned).collect() };
-    let severities = ["info", "low", "medium", "high", "critical"];
-    let row = |row: Vec<String>| {
-        let named = words(&row[1]).into_iter().filter(|word| severities.contains(&word.as_str()));
-        let named: BTreeSet<String> = named.collect();
-        let codes = row[0].split('`').map(str::trim).filter(|code| !code.is_empty());
-        codes.map(|code| (code.to_owned(), named.clone())).collect::<Vec<_>>()
-    };
-    rows(&text("README.md"), "### Findings").into_iter().flat_map(row).collect()
+/// The sources of the program, without their tests, with each text on one line.
+fn sources() -> String {
+    let mut found = String::new();
+    for entry in ignore::WalkBuilder::new("src").build() {
+        let path = entry.expect("a readable folder").into_path();
+        if path.extension().is_some_and(|kind| kind == "rs") {
+            let source = text(&path.display().to_string());
+            found.push_str(source.split("#[cfg(test)]").next().unwrap_or_default());
+        }
+    }
+    let mut joined = found.split("\\\n");
+    let first = joined.next().unwrap_or_default().to_owned();
+    joined.fold(first, |text, more| text + more.trim_start()).replace("\\\"", "\"")
+}
+
+fn finding_codes() -> BTreeSet<String> {
+    finding::Code::ALL.iter().map(|code| code.as_str().to_owned()).collect()
+}
+
+fn entries_of(page: &str, headings: &[&str]) -> Vec<Entry> {
+    let page = text(page);
+    headings.iter().flat_map(|heading| entries(section(&page, heading))).collect()
+}
+
+fn error_entries() -> Vec<Entry> {
+    entries_of(CODES, &["## Error codes"])
+}
+
+fn warning_entries() -> Vec<Entry> {
+    entries_of(WARNINGS, &["## Input errors", "## Warning codes"])
 }
 
 #[test]
-fn readme_lists_finding_codes_with_severities() {
-    let listed = listed_findings();
-    let known: Vec<(String, BTreeSet<String>)> = finding::Code::ALL
-        .iter()
-        .map(|code| {
-            let severities = code.severities().iter().map(|severity| severity.as_str().to_owned());
-            (code.as_str().to_owned(), severities.collect())
-        })
-        .collect();
-    for row in &listed {
-        assert!(known.contains(row), "README.md lists {row:?}, the program has {known:?}");
+fn each_error_code_has_its_entry() {
+    let listed: Vec<(String, String)> = error_entries().into_iter().map(|entry| (entry.code, entry.kind)).collect();
+    let mut known: Vec<(String, String)> =
+        Code::ALL.iter().map(|code| (code.as_str().to_owned(), format!("Exit {}.", code.exit() as u8))).collect();
+    known.sort();
+    assert_eq!(
+        listed.iter().map(|(code, _)| code).collect::<Vec<_>>(),
+        known.iter().map(|(code, _)| code).collect::<Vec<_>>()
+    );
+    for ((code, kind), (_, exit)) in listed.iter().zip(&known) {
+        assert!(kind == exit || *kind == format!("{exit} Command line only."), "{code}: {kind}");
     }
-    for row in &known {
-        assert!(listed.contains(row), "README.md does not list {row:?}");
+}
+
+#[test]
+fn each_finding_code_has_its_entry() {
+    let mut listed: Vec<String> = warning_entries().into_iter().map(|entry| entry.code).collect();
+    let sorted = listed.clone();
+    listed.sort();
+    listed.dedup();
+    assert_eq!(listed.len(), sorted.len(), "a code has two entries");
+    let errors: BTreeSet<String> = Code::ALL.iter().map(|code| code.as_str().to_owned()).collect();
+    let found = finding_codes();
+    assert!(found.len() > 30, "{found:?}");
+    let known: Vec<String> = found.difference(&errors).cloned().collect();
+    assert_eq!(listed, known);
+    let warnings = text(WARNINGS);
+    let both = found.intersection(&errors).filter(|code| !warnings.contains(&format!("`{code}`")));
+    assert_eq!(both.collect::<Vec<_>>(), Vec::<&String>::new(), "error codes that are findings as well");
+}
+
+#[test]
+fn each_warning_has_the_severities_of_the_program() {
+    for entry in warning_entries() {
+        let code = finding::Code::ALL.iter().find(|code| code.as_str() == entry.code).unwrap();
+        let words: BTreeSet<&str> = entry.kind.split(|letter: char| !letter.is_ascii_alphabetic()).collect();
+        if words.contains("Blocking") {
+            continue;
+        }
+        for severity in ["info", "low", "medium", "high", "critical"] {
+            let known = code.severities().iter().any(|known| known.as_str() == severity);
+            assert_eq!(words.contains(severity), known, "{}: {}", entry.code, entry.kind);
+        }
     }
-    assert_eq!(listed.len(), known.len(), "a code is listed twice");
 }
 
 #[test]
 fn documents_name_known_findings_only() {
-    let documents = ["README.md", "operator.md", "docs/clusters.md", "docs/kubeconfigs.md"];
-    let known: BTreeSet<&str> = finding::Code::ALL.iter().map(|code| code.as_str()).collect();
+    let known = finding_codes();
     let mut named = 0;
-    for document in documents {
-        for rest in text(document).replace('\n', " ").split("finding `").skip(1) {
+    for (document, text) in documents() {
+        let text = text.replace('\n', " ").replace("warning `", "finding `");
+        for rest in text.split("finding `").skip(1) {
             let code = rest.split('`').next().unwrap();
             assert!(known.contains(code), "{document} names the finding {code}");
             named += 1;
@@ -121,65 +209,203 @@ fn documents_name_known_findings_only() {
 }
 
 #[test]
-fn the_exit_codes_of_the_readme_are_those_of_the_program() {
-    let listed: BTreeSet<String> =
-        rows(&text("README.md"), "### Exit codes").into_iter().map(|row| row[0].clone()).collect();
+fn each_entry_has_meaning_check_and_fix() {
+    for entry in error_entries().iter().chain(&warning_entries()) {
+        for part in ["**Meaning.** ", "**Check.** ", "**Fix.** "] {
+            assert_eq!(entry.text.matches(part).count(), 1, "{}: {part}", entry.code);
+        }
+        assert!(!entry.text.contains("]("), "{}: the runbook cannot follow a link", entry.code);
+        assert!(!entry.text.contains("{{"), "{}: the runbook is a template", entry.code);
+    }
+}
+
+/// The parts of a sample between its gaps, where the program has them in a text.
+fn quoted<'a>(line: &'a str, sources: &str) -> Vec<&'a str> {
+    let parts = line.split('…').map(|part| part.trim_matches([' ', ':', ';', ',', '.']));
+    parts.filter(|part| part.len() > 2 && !sources.contains(part)).collect()
+}
+
+/// `UPDATE_DOCS=1` rewrites the first line of a sample, and the next step.
+#[test]
+fn sample_logs_of_errors_quote_the_program() {
+    if std::env::var_os("UPDATE_DOCS").is_some() {
+        let mut page = text(CODES);
+        for entry in error_entries() {
+            if let Some(sample) = &entry.sample {
+                page = page.replacen(sample, &up_to_date(&entry.code, sample), 1);
+            }
+        }
+        fs::write(CODES, page).expect(CODES);
+    }
+    let sources = sources();
+    let mut samples = 0;
+    for Entry { code, sample, .. } in error_entries() {
+        let Some(sample) = sample else { continue };
+        samples += 1;
+        assert_eq!(sample, up_to_date(&code, &sample), "UPDATE_DOCS=1 cargo test --test readme");
+        for cause in sample.lines().filter_map(|line| line.strip_prefix("  cause")) {
+            assert_eq!(quoted(cause, &sources), Vec::<&str>::new(), "{code}: the program does not say that");
+        }
+    }
+    assert!(samples > 30, "{samples}");
+}
+
+fn up_to_date(code: &str, sample: &str) -> String {
+    let known = Code::ALL.iter().find(|known| known.as_str() == code).unwrap_or_else(|| panic!("{code}"));
+    let next = Failure::new(*known, "", "").next;
+    let line = |line: &str| match line.split_whitespace().next() {
+        Some("failed") => format!("{:<12} {code} (exit {})\n", "failed", known.exit() as u8),
+        Some("next") => format!("{:<12} {next}\n", "  next"),
+        _ => format!("{line}\n"),
+    };
+    sample.lines().map(line).collect()
+}
+
+#[test]
+fn sample_logs_of_warnings_quote_the_program() {
+    let sources = sources();
+    let mut samples = 0;
+    for Entry { code, sample, .. } in warning_entries() {
+        let Some(sample) = sample else { continue };
+        samples += 1;
+        for line in sample.lines() {
+            let said = line.get(12..).unwrap_or_default().trim().trim_end_matches(&format!("[{code}]"));
+            assert_eq!(quoted(said, &sources), Vec::<&str>::new(), "{code}: the program does not say that");
+        }
+    }
+    assert!(samples > 15, "{samples}");
+}
+
+#[test]
+fn exit_codes_are_those_of_the_program() {
     let known = Code::ALL.iter().map(|code| code.exit()).chain([Exit::Done, Exit::Changes]);
-    assert_eq!(listed, known.map(|exit| (exit as u8).to_string()).collect());
-}
-
-#[test]
-fn the_error_codes_of_the_runbook_exist() {
-    let rows = rows(&text("operator.md"), "## Troubleshooting");
-    assert!(rows.len() > 10, "{rows:?}");
-    for row in rows {
-        let code = Code::ALL.iter().find(|code| code.as_str() == in_code(&row[0]));
-        let code = code.unwrap_or_else(|| panic!("operator.md knows {}, the program does not", row[0]));
-        assert_eq!(row[1], (code.exit() as u8).to_string(), "{}", row[0]);
-    }
-}
-
-#[test]
-fn every_command_and_flag_of_the_readme_exists() {
-    let top = help(None);
-    let commands: Vec<&str> = top
-        .lines()
-        .skip_while(|line| *line != "Commands:")
-        .skip(1)
-        .take_while(|line| !line.is_empty())
-        .filter_map(|line| line.split_whitespace().next())
+    let known: BTreeSet<String> = known.map(|exit| (exit as u8).to_string()).collect();
+    let tables: Vec<Vec<Vec<String>>> = documents()
+        .iter()
+        .filter(|(_, text)| text.contains("\n## Exit codes\n"))
+        .map(|(_, text)| rows(text, "## Exit codes"))
         .collect();
-    assert!(commands.contains(&"plan"), "{top}");
-    let readme = text("README.md");
-    let mut mentioned = BTreeSet::new();
-    for line in code(&readme) {
-        let mut words = line.split_whitespace();
-        if words.next() != Some("k8s-token") {
-            continue;
-        }
-        let command = words.clone().find(|word| !word.starts_with('-')).filter(|word| commands.contains(word));
-        assert!(command.is_some() || line == "k8s-token --help" || line.starts_with("k8s-token provision "), "{line}");
-        mentioned.extend(command.map(str::to_owned));
-        let help = help(command);
-        for flag in words.filter(|word| word.starts_with("--")) {
-            assert!(flags(&help).contains(flag), "{line}: there is no {flag}");
-        }
-    }
-    assert_eq!(mentioned, commands.iter().map(|command| (*command).to_owned()).collect(), "each command has its place");
-
-    let all: Vec<String> = commands.iter().map(|command| help(Some(command))).collect();
-    for flag in code(&readme).iter().filter(|code| code.starts_with("--")) {
-        let flag = flag.split_whitespace().next().unwrap_or_default();
-        assert!(all.iter().any(|help| flags(help).contains(flag)), "there is no {flag}");
+    assert_eq!(tables.len(), 2, "README.md and {CODES}");
+    for table in &tables {
+        assert_eq!(table, &tables[0]);
+        assert_eq!(table.iter().map(|row| row[0].clone()).collect::<BTreeSet<_>>(), known);
     }
 }
 
 #[test]
-fn the_params_of_the_readme_are_those_of_the_form() {
-    let schema: serde_json::Value = serde_json::from_str(&text("schema-params.json")).expect("JSON");
+fn runbook_has_each_code_of_a_deployment() {
+    let runbook = text("operator.md");
+    for entry in error_entries().iter().chain(&warning_entries()) {
+        let is_there = runbook.contains(&format!("\n### {}\n", entry.code));
+        assert_eq!(is_there, entry.concerns_deployments(), "{}: UPDATE_DOCS=1 cargo test --test bundle", entry.code);
+    }
+}
+
+/// The words of a line of a shell, without quotes; a word that ends a command is a word of its own.
+fn shell_words(line: &str) -> Vec<String> {
+    let (mut words, mut word, mut quote) = (Vec::new(), String::new(), None);
+    for sign in line.chars() {
+        match (quote, sign) {
+            (Some(open), sign) if sign == open => quote = None,
+            (None, '\'' | '"') => quote = Some(sign),
+            (None, '|' | '>' | '<' | ';' | '&') => words.extend([std::mem::take(&mut word), sign.to_string()]),
+            (None, sign) if sign.is_whitespace() => words.push(std::mem::take(&mut word)),
+            (_, sign) => word.push(sign),
+        }
+    }
+    words.push(word);
+    words.retain(|word| !word.is_empty());
+    words
+}
+
+/// The arguments of each run of the program in a line of a shell, by its name or by that of its image.
+fn runs(line: &str, commands: &[String]) -> Vec<Vec<String>> {
+    let words = shell_words(line.trim().trim_start_matches("$ "));
+    let ends = |word: &String| ["|", ">", "<", ";", "&", "#"].contains(&word.as_str());
+    let mut found = Vec::new();
+    for (number, word) in words.iter().enumerate() {
+        let begins = number == 0 || ends(&words[number - 1]);
+        let known = words.get(number + 1).is_some_and(|next| commands.contains(next));
+        let in_comment = words[..number].iter().any(|word| word == "#");
+        if word == "k8s-token" && (begins || known) && !in_comment {
+            found.push(words[number + 1..].iter().take_while(|word| !ends(word)).cloned().collect());
+        }
+    }
+    found
+}
+
+/// Run where there is no file: a command line that is understood ends with another exit code than 64.
+#[test]
+fn commands_in_code_blocks_parse() {
+    let (empty, commands) = (tempfile::tempdir().expect("a temporary directory"), commands());
+    let mut used = BTreeSet::new();
+    for (path, text) in documents() {
+        let shells = blocks(&text)
+            .into_iter()
+            .filter(|(language, _)| ["", "bash", "sh", "console", "yaml"].contains(&language.as_str()));
+        for (_, block) in shells {
+            for arguments in block.replace("\\\n", " ").lines().flat_map(|line| runs(line, &commands)) {
+                let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+                let output = k8s_token(&arguments, "", empty.path());
+                let said = String::from_utf8_lossy(&output.stderr);
+                assert_ne!(output.status.code(), Some(64), "{path}: {arguments:?}: {said}");
+                used.extend(arguments.first().map(|command| (*command).to_owned()));
+            }
+        }
+    }
+    let unused: Vec<_> = commands.iter().filter(|command| !used.contains(*command) && *command != "help").collect();
+    assert_eq!(unused, Vec::<&String>::new(), "commands without an example");
+}
+
+#[test]
+fn runs_in_a_line_are_found() {
+    let commands = ["plan", "check"].map(str::to_owned);
+    let found = |line: &str| runs(line, &commands).iter().map(|words| words.join(" ")).collect::<Vec<_>>();
+    assert_eq!(found("$ k8s-token plan --params p > plan.json"), ["plan --params p"]);
+    assert_eq!(found("echo '{\"a\": 1}' | k8s-token plan --params -"), ["plan --params -"]);
+    assert_eq!(found("k8s-token plna --name a   # a comment"), ["plna --name a"]);
+    assert_eq!(found("docker run --rm k8s-token check < params.json"), ["check"]);
+    assert_eq!(found("docker build --tag k8s-token ."), Vec::<String>::new());
+}
+
+#[test]
+fn commands_in_the_text_exist() {
+    let commands = commands();
+    for (path, text) in documents() {
+        for code in inline_code(&text).iter().filter(|code| code.starts_with("k8s-token ") && !code.contains('…')) {
+            let words: Vec<&str> = code.split_whitespace().skip(1).collect();
+            let command = words.iter().find(|word| !word.starts_with('-')).copied();
+            let command = command.filter(|word| commands.iter().any(|command| command == word));
+            assert!(command.is_some() || words[0].starts_with("--"), "{path}: {code}");
+            let help = help(command);
+            for flag in words.iter().filter(|word| word.starts_with("--")) {
+                assert!(flags(&help).contains(flag), "{path}: {code}: there is no {flag}");
+            }
+        }
+    }
+}
+
+#[test]
+fn options_are_those_of_the_program() {
+    let page = text(OPTIONS);
+    let listed: BTreeSet<String> =
+        rows(&page, "## Options of plan, provision and decommission").into_iter().map(|row| in_code(&row[0])).collect();
+    let helps: Vec<String> = ["plan", "provision", "decommission"].map(|command| help(Some(command))).into();
+    let known: BTreeSet<String> = helps.iter().flat_map(|help| flags(help)).map(str::to_owned).collect();
+    assert_eq!(listed, known.into_iter().filter(|flag| flag != "--help").collect());
+    let listed: Vec<String> =
+        rows(&format!("\n{page}"), "# The command line").into_iter().map(|row| in_code(&row[0])).collect();
+    let known =
+        commands().into_iter().filter(|command| command != "help").map(|command| format!("k8s-token {command}"));
+    assert_eq!(listed, known.collect::<Vec<_>>());
+}
+
+#[test]
+fn params_are_those_of_the_form() {
+    let schema: Value = serde_json::from_str(&text("schema-params.json")).expect("JSON");
     let mut known = BTreeSet::new();
     for (name, param) in schema["properties"].as_object().expect("params") {
-        let list = |param: &serde_json::Value| if param.get("items").is_some() { "[]" } else { "" };
+        let list = |param: &Value| if param.get("items").is_some() { "[]" } else { "" };
         known.insert(format!("{name}{}", list(param)));
         for (inner, param) in
             param.pointer("/items/properties").and_then(|inner| inner.as_object()).into_iter().flatten()
@@ -187,29 +413,97 @@ fn the_params_of_the_readme_are_those_of_the_form() {
             known.insert(format!("{name}[].{inner}{}", list(param)));
         }
     }
-    let listed = rows(&text("README.md"), "### Params").into_iter().map(|row| in_code(&row[0]));
+    let listed = rows(&text(PARAMS), "## Params").into_iter().map(|row| in_code(&row[0]));
     assert_eq!(listed.collect::<BTreeSet<_>>(), known);
 }
 
 #[test]
-fn ci_runs_the_two_commands_of_the_readme() {
+fn ci_runs_both_commands_of_the_readme() {
     let (readme, ci) = (text("README.md"), text(".ci/run"));
     for command in ["cargo run --example quickstart", "cargo test --workspace"] {
-        assert!(code(&readme).iter().any(|line| line == command), "README.md: {command}");
+        assert!(blocks(&readme).iter().any(|(_, block)| block.trim() == command), "README.md: {command}");
         assert!(ci.lines().any(|line| line.ends_with(command)), ".ci/run: {command}");
     }
 }
 
 #[test]
-fn what_the_readme_quotes_of_the_quickstart_is_what_it_says() {
-    let source: String =
-        ["examples/quickstart.rs", "examples/quickstart/stage.rs", "examples/quickstart/cost.rs"].map(text).concat();
-    let readme = text("README.md");
-    let claims: Vec<&str> = readme.lines().filter_map(|line| line.trim().strip_prefix("[ok] ")).collect();
-    assert!(claims.len() > 5, "{claims:?}");
-    for claim in claims {
-        let fixed = claim.split('(').next().unwrap_or_default().trim_end();
-        assert!(source.contains(fixed), "{claim}");
+fn readme_is_short() {
+    let lines = text("README.md").lines().count();
+    assert!(lines <= README_LINES, "{lines} lines: move some to a page in docs/");
+}
+
+fn is_valid(schema: &Value, document: &Value) -> Vec<String> {
+    let validator =
+        jsonschema::options().with_draft(jsonschema::Draft::Draft7).build(schema).expect("a JSON Schema of draft 7");
+    validator.iter_errors(document).map(|error| error.to_string()).collect()
+}
+
+/// Params pass `check`, and credentials are of their type.
+#[test]
+fn json_examples_are_valid() {
+    let flat: Value = serde_json::from_str(&text("schema-artifacts.json")).expect("JSON");
+    let flat = &flat["properties"]["token"];
+    let legacy: Value = serde_json::from_str(&text("src/schema/kubernetes-cluster-legacy.json")).expect("JSON");
+    let (mut params, mut credentials) = (0, 0);
+    for (path, text) in documents() {
+        for (_, block) in blocks(&text).into_iter().filter(|(language, _)| language == "json") {
+            let example: Value =
+                serde_json::from_str(&block).unwrap_or_else(|error| panic!("{path}: {error}: {block}"));
+            if example.get("authentication").is_some() {
+                credentials += 1;
+                assert_eq!(is_valid(flat, &example), Vec::<String>::new(), "{path}: {block}");
+            } else if example.get("data").is_some() {
+                credentials += 1;
+                assert_eq!(is_valid(&legacy, &example), Vec::<String>::new(), "{path}: {block}");
+            } else {
+                params += 1;
+                let output = k8s_token(&["check"], &block, Path::new("."));
+                let said = String::from_utf8_lossy(&output.stderr);
+                assert!(output.status.success() && !said.contains("unknown-param"), "{path}: {block}: {said}");
+            }
+        }
+    }
+    assert!(params >= 4 && credentials >= 2, "{params} {credentials}");
+}
+
+#[test]
+fn yaml_examples_are_yaml() {
+    for (path, text) in documents() {
+        for (_, block) in blocks(&text).into_iter().filter(|(language, _)| language == "yaml") {
+            let parsed: Result<Value, _> = serde_saphyr::from_str(&block);
+            assert!(parsed.is_ok(), "{path}: {block}: {:?}", parsed.err());
+        }
+    }
+}
+
+/// The log that a page shows, against the snapshot that tests hold.
+#[test]
+fn log_in_the_page_is_that_of_a_deployment() {
+    let page = text("docs/how-it-works.md");
+    let log = blocks(&page).into_iter().find(|(language, _)| language == "text").expect("a log").1;
+    let snapshot = text("tests/snapshots/provision__provision.snap");
+    let words = |line: &str| -> Vec<String> {
+        let word = |word: &str| match word {
+            word if word.starts_with("https://") => "URL".to_owned(),
+            word if word.starts_with("sha256:") => "sha256:#".to_owned(),
+            word if word.starts_with("v1.") => "v#".to_owned(),
+            word if word.parse::<u64>().is_ok() && !line.contains("allowed") => "#".to_owned(),
+            word => word.to_owned(),
+        };
+        line.strip_suffix(" ms").map_or_else(
+            || line.split_whitespace().map(word).collect(),
+            // The duration is the last number.
+            |line| {
+                let mut words: Vec<String> = line.split_whitespace().map(word).collect();
+                words.pop();
+                words.into_iter().chain(["#", "ms"].map(str::to_owned)).collect()
+            },
+        )
+    };
+    let lines: Vec<&str> = snapshot.split("\n---\n").nth(1).expect("a log").lines().collect();
+    for line in log.lines() {
+        let line = words(line).join(" ");
+        assert!(lines.contains(&line.as_str()), "{line:?} is none of {lines:#?}");
     }
 }
 
@@ -220,25 +514,20 @@ fn anchor(heading: &str) -> String {
 }
 
 #[test]
-fn links_lead_somewhere() {
-    for document in [
-        "README.md",
-        "src/README.md",
-        "tests/testbed/README.md",
-        "examples/downstream/README.md",
-        "docs/migration.md",
-        "docs/old-platforms.md",
-        "legacy/README.md",
-    ] {
-        let folder = Path::new(document).parent().expect("a folder");
-        for link in text(document).split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+fn links_resolve() {
+    for (document, text) in documents() {
+        let folder = Path::new(&document).parent().expect("a folder");
+        let prose: String = text.split("```").step_by(2).collect();
+        for link in prose.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+            if link.starts_with("https://") {
+                continue;
+            }
             let (file, heading) = link.split_once('#').unwrap_or((link, ""));
             // A heading of the document itself has no file in front of it.
-            let target = if file.is_empty() { Path::new(document).to_owned() } else { folder.join(file) };
-            let known = link.starts_with("https://") || target.exists();
-            assert!(known, "{document}: {link}");
-            if !heading.is_empty() && !link.starts_with("https://") {
-                let headings = text(&target.display().to_string());
+            let target = if file.is_empty() { Path::new(&document).to_owned() } else { folder.join(file) };
+            assert!(target.exists(), "{document}: {link}");
+            if !heading.is_empty() {
+                let headings = fs::read_to_string(&target).expect("a document");
                 let anchors: Vec<String> = headings.lines().filter(|line| line.starts_with('#')).map(anchor).collect();
                 assert!(anchors.iter().any(|anchor| anchor == heading), "{document}: {link} is none of {anchors:?}");
             }
@@ -247,22 +536,17 @@ fn links_lead_somewhere() {
 }
 
 #[test]
-fn the_map_of_the_source_names_every_file_and_no_other() {
+fn source_map_lists_every_file_and_no_other() {
     let map = text("src/README.md");
     let is_source = |path: &Path| path.extension().is_some_and(|kind| kind == "rs");
-    for name in code(&map).iter().filter(|code| is_source(Path::new(code))) {
+    for name in inline_code(&map).iter().filter(|code| is_source(Path::new(code))) {
         assert!(Path::new("src").join(name).exists() || Path::new(name).exists(), "there is no {name}");
     }
-    let mut folders = vec![Path::new("src").to_owned()];
-    while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(&folder).expect("a folder") {
-            let path = entry.expect("an entry").path();
-            if path.is_dir() {
-                folders.push(path);
-            } else if is_source(&path) {
-                let name = path.strip_prefix("src").expect("below src").display().to_string();
-                assert!(map.contains(&format!("`{name}`")), "src/README.md says nothing of {name}");
-            }
+    for entry in ignore::WalkBuilder::new("src").build() {
+        let path = entry.expect("a readable folder").into_path();
+        if is_source(&path) {
+            let name = path.strip_prefix("src").expect("below src").display().to_string();
+            assert!(map.contains(&format!("`{name}`")), "src/README.md says nothing of {name}");
         }
     }
 }

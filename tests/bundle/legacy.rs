@@ -6,13 +6,13 @@ use std::{collections::BTreeMap, fs, path::Path};
 use serde_json::{Value, json};
 
 use crate::{
-    bundle, json_file,
+    bundle, codes, json_file,
     mass::{Blocks, Bundle},
     up_to_date,
 };
 
 /// Copied as they are.
-const SAME: [&str; 4] = [".mdignore", "CHANGELOG.md", "icon.svg", "operator.md"];
+const SAME: [&str; 3] = [".mdignore", "CHANGELOG.md", "icon.svg"];
 
 /// Written by hand: who takes which folder, and a file so that the step's directory is not empty.
 const OF_ITS_OWN: [&str; 2] = ["README.md", "src/README.md"];
@@ -77,6 +77,7 @@ pub fn files() -> BTreeMap<String, String> {
     let mut files = Bundle::parse(&yaml).schemas();
     files.insert("massdriver.yaml".to_owned(), yaml);
     files.extend(SAME.map(|name| (name.to_owned(), text(name))));
+    files.insert("operator.md".to_owned(), codes::runbook());
     files
 }
 

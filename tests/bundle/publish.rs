@@ -1,4 +1,4 @@
-//! What a publish uploads: .mdignore on a copy of the folder, with the files added that a working tree has.
+//! The files that a publish uploads: .mdignore applied to a copy of the folder and typical files of a working tree.
 
 use std::{collections::BTreeSet, fs, path::Path};
 
@@ -8,6 +8,7 @@ use ignore::{
 };
 use rstest::rstest;
 
+/// What Massdriver reads, in both folders.
 const UPLOADED: [&str; 10] = [
     "CHANGELOG.md",
     "README.md",
@@ -21,7 +22,7 @@ const UPLOADED: [&str; 10] = [
     "src/README.md",
 ];
 
-/// Build output, secrets of a local run, state of other tools, hidden files, namesakes further down.
+/// Build output, secrets of a local run, state of other tools, hidden files, files of the same name in subfolders.
 const LYING_ABOUT: [&str; 12] = [
     "README.md",
     "target/debug/k8s-token",
@@ -71,23 +72,53 @@ fn files(walk: &mut WalkBuilder, root: &Path) -> BTreeSet<String> {
         .collect()
 }
 
-fn uploaded() -> BTreeSet<String> {
-    UPLOADED.map(str::to_owned).into()
+/// With the main folder go the documents that its README.md links to.
+fn uploaded(folder: &str) -> BTreeSet<String> {
+    let mut files: BTreeSet<String> = UPLOADED.map(str::to_owned).into();
+    if folder == "." {
+        let pages = fs::read_dir("docs").expect("docs").map(|entry| entry.expect("an entry").path());
+        files.extend(pages.filter(|path| path.is_file()).map(|path| path.display().to_string()));
+        files.extend(["CONTRIBUTING.md", "LICENSE", "examples/downstream/README.md"].map(str::to_owned));
+    }
+    files
 }
 
-/// As git reads such a file: what lies below an ignored directory is not looked at.
+/// Massdriver shows these documents without the rest of the repository.
 #[rstest]
-fn a_publish_uploads_what_the_platform_reads_and_nothing_else(#[values(".", "legacy")] folder: &str) {
+fn uploaded_documents_link_to_uploaded_files(#[values(".", "legacy")] folder: &str) {
+    let uploaded = uploaded(folder);
+    let mut links = 0;
+    for document in uploaded.iter().filter(|path| Path::new(path).extension().is_some_and(|kind| kind == "md")) {
+        let text = fs::read_to_string(Path::new(folder).join(document)).expect("a document");
+        let prose: String = text.split("```").step_by(2).collect();
+        for link in prose.split("](").skip(1).filter_map(|rest| rest.split([')', '#']).next()) {
+            if link.is_empty() || link.starts_with("https://") {
+                continue;
+            }
+            let mut target = Path::new(document).parent().expect("a folder").to_owned();
+            for part in link.split('/') {
+                if part == ".." { assert!(target.pop(), "{document}: {link}") } else { target.push(part) }
+            }
+            assert!(uploaded.contains(&target.display().to_string()), "{document}: {link} is not uploaded");
+            links += 1;
+        }
+    }
+    assert_eq!(links > 0, folder == ".", "{links} links");
+}
+
+/// With the rules of git: files below an ignored directory are not considered.
+#[rstest]
+fn publish_uploads_the_listed_files_only(#[values(".", "legacy")] folder: &str) {
     let checkout = checkout(folder);
     let mut walk = WalkBuilder::new(checkout.path());
     walk.standard_filters(false).add_custom_ignore_filename(".mdignore");
-    assert_eq!(files(&mut walk, checkout.path()), uploaded());
+    assert_eq!(files(&mut walk, checkout.path()), uploaded(folder));
 }
 
-/// As the library of `mass` reads it: each line covers all that is below its matches, and the last line that
+/// With the rules of the library of `mass`: each line covers all that is below its matches, and the last line that
 /// matches wins, also below an ignored directory.
 #[rstest]
-fn it_makes_no_difference_that_the_cli_lets_the_last_matching_line_win(#[values(".", "legacy")] folder: &str) {
+fn publish_with_last_match_rules_uploads_the_same(#[values(".", "legacy")] folder: &str) {
     let checkout = checkout(folder);
     let text = fs::read_to_string(checkout.path().join(".mdignore")).expect(".mdignore");
     let lines: Vec<Gitignore> = text
@@ -108,5 +139,5 @@ fn it_makes_no_difference_that_the_cli_lets_the_last_matching_line_win(#[values(
             !matches!(last, Some(Match::Ignore(_)))
         })
         .collect();
-    assert_eq!(kept, uploaded());
+    assert_eq!(kept, uploaded(folder));
 }

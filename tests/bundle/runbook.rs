@@ -1,4 +1,4 @@
-//! operator.md as operators see it: rendered by a Mustache engine with what each generation of the platform offers.
+//! operator.md as operators see it: rendered by a Mustache engine with the context of each version of the platform.
 
 use std::{collections::BTreeMap, fs};
 
@@ -14,7 +14,7 @@ fn authentication() -> Value {
     })
 }
 
-/// Payloads of a kubernetes-cluster resource, as they circulate.
+/// Payloads of a kubernetes-cluster resource, in every format in use.
 pub fn shapes() -> BTreeMap<&'static str, Value> {
     let aws =
         json!({ "arn": "arn:aws:eks:eu-west-1:123456789012:cluster/c", "oidc_issuer_url": "https://oidc.example.com" });
@@ -31,8 +31,7 @@ pub fn shapes() -> BTreeMap<&'static str, Value> {
     ])
 }
 
-/// What the platform hands to the template: today's names, both in the time between, the old ones only, and the old
-/// ones without the credential.
+/// Names in the context of the template: new, both, old, and old without the credential.
 #[derive(Clone, Copy, Debug)]
 enum Names {
     New,
@@ -83,7 +82,7 @@ fn render(context: &Value) -> String {
     template.render_to_string(context).expect("a rendered runbook")
 }
 
-/// What a reader would stumble over: blanks where a value was meant, and tags that were not understood.
+/// Rendering mistakes: a gap in place of a value, or a tag that the engine did not understand.
 fn blanks(text: &str) -> Vec<String> {
     let mut found = Vec::new();
     let mut in_block = false;
@@ -129,7 +128,7 @@ fn blanks(text: &str) -> Vec<String> {
 }
 
 #[rstest]
-fn runbook_has_no_blanks_whatever_the_platform_offers(
+fn runbook_has_no_blanks_on_any_platform(
     #[values("flat", "flat with namespace", "flat with cloud", "legacy", "legacy with cloud")] shape: &str,
     #[values(Names::New, Names::Both, Names::Old, Names::OldSpecsOnly)] names: Names,
 ) {
@@ -150,16 +149,16 @@ fn runbook_has_no_blanks_before_the_first_deployment() {
     assert_eq!(blanks(&text), Vec::<String>::new(), "{text}");
 }
 
-/// Engines differ in what they leave of the line of a tag that stands alone.
+/// Template engines differ in how they render the line of a tag that is alone on it.
 #[test]
-fn no_tag_stands_alone_on_its_line() {
+fn no_tag_is_alone_on_its_line() {
     let alone: Vec<_> =
         template().lines().filter(|line| line.starts_with("{{") && line.ends_with("}}")).map(str::to_owned).collect();
     assert_eq!(alone, Vec::<String>::new());
 }
 
 #[test]
-fn the_search_for_blanks_finds_them() {
+fn blanks_are_found() {
     for bad in
         ["a `` b", "Server: .", "use {{x}} now", "in  , b", "kubectl --namespace", "https:&#x2F;&#x2F;a", "(see ())"]
     {
@@ -181,9 +180,9 @@ fn runbook_lists_the_rules_as_they_are() {
 }
 
 #[test]
-fn runbook_says_where_a_rule_applies_and_which_cluster_roles_are_bound() {
+fn runbook_lists_namespaces_and_cluster_roles() {
     let mut scoped = context(Names::New, &shapes()["flat"]);
-    // As people write it, and as a form fills it in. A rule without resources must not find those of the platform.
+    // As written by hand, and as a form fills it in. A rule without resources must not render those of the platform.
     scoped["params"]["rules"] = json!([
         { "apiGroups": [""], "resources": ["pods"], "verbs": ["get"], "namespaces": ["team-b", "team-c"] },
         { "nonResourceURLs": ["/metrics", "/apis/*"], "verbs": ["get"], "namespaces": ["*"] },
@@ -221,7 +220,7 @@ fn runbook_of_cluster_roles_alone_has_no_blanks() {
     }
 }
 
-/// The whole text once, to be read by people when it changes.
+/// The whole text, to be reviewed when it changes.
 #[test]
 fn runbook_of_a_legacy_instance() {
     insta::assert_snapshot!(render(&context(Names::New, &shapes()["legacy with cloud"])));

@@ -107,18 +107,18 @@ fn kubectl(cp: &ControlPlane, desk: &Desk, system: Option<&std::path::Path>) -> 
 
 const HEAD: &str = "# Keys and certificates
 
-Whether a server's certificate, a CA or a client certificate will do. The rule: what kubectl takes is taken, and what it
-refuses is refused, because the holders of a credential will come with kubectl or with another program in Go. The
-certificate of a server is judged step by step as Go's crypto/x509 does it.
+Which server certificates, CAs and client certificates are accepted. The rule: what kubectl accepts is accepted, and what
+it refuses is refused, because users of a credential connect with kubectl or another program in Go. The certificate of a
+server is verified step by step as Go's crypto/x509 does it.
 
-Each row below was tried with both programs against a real TLS server before a real API server. This page is made by
-`tests/certificates.rs`.
+`tests/certificates.rs` tries each row with both programs, with a real TLS server in front of a real API server, and
+writes this page. In the tables, `taken` means accepted.
 
-Where the two differ, the reason stands in the row; else the note quotes what k8s-token says. These limits are not in a table:
+Where the two differ, the note gives the reason; else it quotes the message of k8s-token. Limits that are in no table:
 
 - RSA keys need 2048 to 8192 bits, on both sides.
-- A server has to offer TLS 1.2 or 1.3 with AES-GCM or ChaCha20. Go also speaks TLS 1.2 with AES-CBC.
-- A certificate that demands a policy (policyConstraints) is refused.
+- A server must offer TLS 1.2 or 1.3 with AES-GCM or ChaCha20. Go also speaks TLS 1.2 with AES-CBC.
+- A certificate that requires a policy (policyConstraints) is refused.
 ";
 
 #[test]

@@ -6,21 +6,20 @@ use crate::table::{End, Row, table};
 
 const PAGE: &str = "docs/who-said-no.md";
 
-const HEAD: &str = "# Who said no
+const HEAD: &str = "# Refusals: who can reject a request
 
-What can refuse a request on an API server, or in front of one, and what comes of it in each action: the code of the
-error (README has its exit code and what to do), whether the request is sent again, what the log says and which of the
-four objects are there afterwards. Each row is held by `tests/who_said_no.rs` against a real API server, which also
-makes this page: `UPDATE_DOCS=1 cargo test --test who_said_no`.
+Everything in an API server, or in front of one, that can refuse a request, and the result for each action: the
+[error code](troubleshooting.md#error-codes), whether the request is retried, what the log says, and which of the four
+objects exist afterwards. `tests/who_said_no.rs` tests each row against a real API server, and writes this page.
 
-A policy or a webhook may deny under any status code and in any words, those of RBAC, of a quota or of an overloaded
-server among them. Whatever it says, it is `refused`, at once, and the log quotes it. A webhook that cannot be asked is a
-fault: it is tried five times, named, and nothing has gone through.
+An admission policy or webhook may deny with any status code and in any words, including those of RBAC, of a quota or of
+an overloaded server. The run then always ends with `refused`, at once, and the log quotes it. A webhook that the server
+cannot call is a temporary error: it is tried five times and named, and nothing was changed.
 
-In the rows without a resource, changes to the ServiceAccount are refused: it is made first, together with the Role, and
-deleted last.
+In the rows without a resource, changes to the ServiceAccount are refused. It is created first, together with the Role,
+and deleted last.
 
-| Who says no | `plan` | `provision` | `decommission` | Sent again | The log says | Left by a provision | Left by a decommission |
+| Refused by | `plan` | `provision` | `decommission` | Retried | The log says | Left by a provision | Left by a decommission |
 |---|---|---|---|---|---|---|---|
 ";
 

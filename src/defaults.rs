@@ -1,7 +1,7 @@
 //! What a Kubernetes server grants every ServiceAccount by its own defaults: known by its version, and beyond the
 //! versions that are known from the server's own bindings. Pure.
 //!
-//! `defaults/` holds one document a release, each made from a real server; `tests/findings.rs` compares them with it
+//! `defaults/` holds one document a release, each made from a real server; `tests/cluster/findings.rs` compares them with it
 //! and writes them.
 
 use std::{

@@ -1,0 +1,430 @@
+//! Stopped between any two requests, and in company: whatever a run was doing when it ended, the same action again ends
+//! in the same state.
+
+use std::{
+    process::{Child, Command, Stdio},
+    sync::atomic::{AtomicUsize, Ordering},
+    time::{Duration, Instant},
+};
+
+use crate::support::{Instance, OBJECT, Shape, changes, finish, paths, status, token_of, versions};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use serde_json::{Value, json};
+use testbed::{ControlPlane, Era, InterceptingProxy, Platform, Verdict, eventually};
+
+fn control_plane() -> &'static ControlPlane {
+    ControlPlane::shared()
+}
+
+fn start(command: &mut Command) -> Child {
+    command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the binary runs")
+}
+
+fn terminate(child: &Child) {
+    kill(Pid::from_raw(i32::try_from(child.id()).unwrap()), Signal::SIGTERM).unwrap();
+}
+
+/// The token Secrets of the instance, by name.
+fn secrets(namespace: &str) -> Vec<String> {
+    let list = control_plane().get(&format!("/api/v1/namespaces/{namespace}/secrets")).unwrap();
+    let names = list["items"].as_array().unwrap().iter().map(|secret| secret["metadata"]["name"].as_str().unwrap());
+    names.filter(|name| name.starts_with(OBJECT)).map(str::to_owned).collect()
+}
+
+/// How a run is stopped at a request.
+#[derive(Clone, Copy, Debug)]
+enum Stop {
+    /// SIGKILL before the request reaches the server.
+    KilledBefore,
+    /// SIGKILL after the server has done it, and before the answer.
+    KilledAfter,
+    /// SIGTERM while the request hangs.
+    Terminated,
+}
+
+/// Starts the action and stops it at its n-th request. False when it had fewer.
+fn stopped(instance: &Instance, action: &str, n: usize, how: Stop) -> bool {
+    let cp = control_plane();
+    let proxy = InterceptingProxy::start(cp, move |request| match (request.number == n, how) {
+        (false, _) => Verdict::Forward,
+        (true, Stop::KilledAfter) => Verdict::CutAfter,
+        (true, Stop::KilledBefore | Stop::Terminated) => Verdict::CutBefore,
+    });
+    let parent = cp.admin().by_way_of(&proxy.server());
+    let far = Instance { params: instance.params.clone(), ..Instance::new(&parent, &instance.namespace) };
+    let mut command = far.command(action, &["--publish"]);
+    command.envs(instance.environment());
+    if !matches!(how, Stop::Terminated) {
+        let mut child = start(&mut command);
+        let cut = proxy.kill_at_cut(&mut child);
+        proxy.settled();
+        return cut;
+    }
+    let mut child = start(&mut command);
+    let cut = loop {
+        if proxy.wait_for_cut(Duration::from_millis(20)) {
+            break true;
+        }
+        if child.try_wait().unwrap().is_some() {
+            break false;
+        }
+    };
+    if cut {
+        terminate(&child);
+        let asked = Instant::now();
+        let ran = finish(child).expect_code(143);
+        assert!(asked.elapsed() < Duration::from_secs(5), "{action}, request {n}: {:?}", asked.elapsed());
+        let error = &ran.document()["error"];
+        assert_eq!(error["code"], "terminated", "{action}, request {n}");
+        assert!(error["next"].as_str().unwrap().contains("again"), "{error}");
+    }
+    cut
+}
+
+/// Runs this for 0, 1, 2, ... until it is false; many at the same time, because what takes time is waiting for tokens to
+/// die. How many there were.
+fn each_request(run: impl Fn(usize) -> bool + Sync) -> usize {
+    let (next, end) = (AtomicUsize::new(0), AtomicUsize::new(usize::MAX));
+    std::thread::scope(|scope| {
+        for _ in 0..10 {
+            scope.spawn(|| {
+                loop {
+                    let n = next.fetch_add(1, Ordering::SeqCst);
+                    if n >= end.load(Ordering::SeqCst) {
+                        return;
+                    }
+                    if !run(n) {
+                        end.fetch_min(n, Ordering::SeqCst);
+                    }
+                }
+            });
+        }
+    });
+    end.load(Ordering::SeqCst)
+}
+
+/// What an undisturbed provision leaves behind, but for what differs from instance to instance.
+fn settled(instance: &Instance, at: &str) {
+    let cp = control_plane();
+    let artifact = instance.platform.resource("token").unwrap_or_else(|| panic!("{at}: nothing is published"));
+    let pods = format!("/api/v1/namespaces/{}/pods", instance.namespace);
+    assert_eq!(status(cp, &token_of(&artifact), &pods), 200, "{at}");
+    assert_eq!(
+        versions(cp, &instance.namespace).len() + usize::from(secrets(&instance.namespace) != [OBJECT]),
+        4,
+        "{at}"
+    );
+    assert_eq!(secrets(&instance.namespace).len(), 1, "{at}: a Secret is left over");
+    let again = instance.ask("provision", &["--publish"]).expect_code(0);
+    assert!(changes(&again.document()).iter().all(|(action, _)| action == "unchanged"), "{at}: {}", again.stdout);
+    let elsewhere = cp.get(
+        "/apis/rbac.authorization.k8s.io/v1/rolebindings?labelSelector=app.kubernetes.io%2Fmanaged-by%3Dk8s-token",
+    );
+    let home = json!(instance.namespace);
+    let bindings = elsewhere.unwrap()["items"].as_array().unwrap().clone();
+    let ours = bindings
+        .iter()
+        .filter(|binding| binding["metadata"]["annotations"]["k8s-token.massdriver.cloud/namespace"] == home);
+    assert_eq!(ours.count(), 1, "{at}");
+}
+
+#[rstest::rstest]
+#[case(Stop::KilledBefore)]
+#[case(Stop::KilledAfter)]
+#[case(Stop::Terminated)]
+fn a_provision_stopped_at_any_request_is_finished_by_the_next(#[case] how: Stop) {
+    let cp = control_plane();
+    let total = each_request(|n| {
+        let instance = Instance::new(cp.admin(), &cp.unused_namespace("stopped"));
+        let cut = stopped(&instance, "provision", n, how);
+        instance.act("provision").expect_code(0);
+        settled(&instance, &format!("provision, {how:?} at request {n}"));
+        cut
+    });
+    assert!((15..30).contains(&total), "{total} requests");
+}
+
+#[rstest::rstest]
+#[case(Stop::KilledBefore)]
+#[case(Stop::KilledAfter)]
+#[case(Stop::Terminated)]
+fn a_decommission_stopped_at_any_request_is_finished_by_the_next(#[case] how: Stop) {
+    let cp = control_plane();
+    let total = each_request(|n| {
+        let at = format!("decommission, {how:?} at request {n}");
+        let instance = Instance::new(cp.admin(), &cp.namespace("stopped"));
+        let token = instance.token();
+        let cut = stopped(&instance, "decommission", n, how);
+        instance.act("decommission").expect_code(0);
+        assert_eq!(versions(cp, &instance.namespace), [], "{at}");
+        assert_eq!(secrets(&instance.namespace), [""; 0], "{at}");
+        assert_eq!(instance.platform.resource("token"), None, "{at}");
+        let pods = format!("/api/v1/namespaces/{}/pods", instance.namespace);
+        let dead = || (status(cp, &token, &pods) == 401).then_some(());
+        eventually("the token is dead", dead);
+        cut
+    });
+    assert!((15..60).contains(&total), "{total} requests");
+}
+
+#[test]
+fn stopped_while_the_platform_is_silent_a_repeat_finishes_it() {
+    let cp = control_plane();
+    for signal in [Signal::SIGTERM, Signal::SIGKILL] {
+        let instance = Instance::new(cp.admin(), &cp.namespace("silent"));
+        let stop = |platform: &Platform, action: &str| {
+            platform.answer_after(Duration::from_secs(20));
+            let known = platform.requests().len();
+            let child = start(&mut instance.command(action, &["--publish"]));
+            eventually("the platform hears of it", || (platform.requests().len() > known).then_some(()));
+            kill(Pid::from_raw(i32::try_from(child.id()).unwrap()), signal).unwrap();
+            let ran = finish(child);
+            platform.answer_after(Duration::ZERO);
+            ran
+        };
+        let ran = stop(&instance.platform, "provision");
+        if signal == Signal::SIGTERM {
+            assert_eq!(ran.code, 143, "{ran:?}");
+            assert_eq!(versions(cp, &instance.namespace).len(), 4, "the credential is kept");
+        }
+        instance.act("provision").expect_code(0);
+        settled(&instance, &format!("{signal}"));
+        stop(&instance.platform, "decommission");
+        instance.act("decommission").expect_code(0);
+        assert_eq!(versions(cp, &instance.namespace), []);
+        assert_eq!(instance.platform.resource("token"), None);
+    }
+}
+
+/// Starts the action and stops it at its n-th request to the platform. False when it had fewer.
+fn stopped_at_the_platform(instance: &Instance, action: &str, n: usize, how: Stop) -> bool {
+    let platform = &instance.platform;
+    platform.hold_after(n, matches!(how, Stop::KilledAfter));
+    let mut child = start(&mut instance.command(action, &["--publish"]));
+    let reached = eventually("the platform hears of it, or it ends", || {
+        // The order counts: it may be held between the two questions.
+        let ended = child.try_wait().unwrap().is_some();
+        (platform.holds() || ended).then(|| platform.holds())
+    });
+    match how {
+        _ if !reached => drop(finish(child).expect_code(0)),
+        Stop::KilledBefore | Stop::KilledAfter => {
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
+        Stop::Terminated => {
+            terminate(&child);
+            let asked = Instant::now();
+            let ran = finish(child).expect_code(143);
+            assert!(asked.elapsed() < Duration::from_secs(5), "{action}, request {n}: {:?}", asked.elapsed());
+            assert_eq!(ran.document()["error"]["code"], "terminated");
+        }
+    }
+    reached
+}
+
+#[rstest::rstest]
+fn stopped_at_any_request_to_the_platform_the_next_finishes_it(
+    #[values(Era::Artifacts, Era::Resources, Era::Dependencies)] era: Era,
+    #[values("provision", "decommission")] action: &'static str,
+) {
+    let cp = control_plane();
+    let until_the_last = |how: Stop| {
+        for n in 0.. {
+            let at = format!("{action} in {era:?}, {how:?} at request {n}");
+            let shape = if era == Era::Artifacts { Shape::Legacy } else { Shape::Bare };
+            let instance = Instance::of_era(cp.admin(), &cp.namespace("platform"), era, shape);
+            if era == Era::Dependencies {
+                instance.platform.only_dotted_ids(); // so that more than one has to be tried
+            }
+            let token = (action == "decommission").then(|| instance.token());
+            let reached = stopped_at_the_platform(&instance, action, n, how);
+            instance.platform.hold_after(usize::MAX, false); // nothing any more
+            instance.act(action).expect_code(0);
+            match token {
+                None => settled(&instance, &at),
+                Some(token) => {
+                    assert_eq!(versions(cp, &instance.namespace), [], "{at}");
+                    assert_eq!(instance.platform.resource("token"), None, "{at}");
+                    let dead = || (status(cp, &token, "/api") == 401).then_some(());
+                    eventually("the token is dead", dead);
+                }
+            }
+            if !reached {
+                let least = usize::from(action == "decommission" || era == Era::Artifacts) + 1;
+                assert!(n >= if era == Era::Resources { 1 } else { least }, "{at}: {n} requests");
+                return;
+            }
+        }
+    };
+    std::thread::scope(|scope| {
+        for how in [Stop::KilledBefore, Stop::KilledAfter, Stop::Terminated] {
+            scope.spawn(move || until_the_last(how));
+        }
+    });
+}
+
+/// Something in every kind of scope, beside the pods at home.
+fn wide(instance: &mut Instance, elsewhere: &str) {
+    let pods = |namespaces: &[&str]| json!({"apiGroups": [""], "resources": ["pods"], "verbs": ["get"], "namespaces": namespaces});
+    instance.params["rules"].as_array_mut().unwrap().extend([pods(&[elsewhere]), pods(&["*"])]);
+    instance.params["cluster_roles"] = json!([{"name": "view", "namespaces": [elsewhere]}]);
+}
+
+/// Everything in the cluster that grants something to this instance, wherever it is.
+fn grants(home: &str) -> usize {
+    let kinds = ["roles", "rolebindings", "clusterroles", "clusterrolebindings"];
+    let ours = kinds.map(|kind| {
+        let path = format!(
+            "/apis/rbac.authorization.k8s.io/v1/{kind}?labelSelector=app.kubernetes.io%2Fmanaged-by%3Dk8s-token"
+        );
+        let list = control_plane().get(&path).unwrap();
+        let of_home =
+            |object: &&Value| object["metadata"]["annotations"]["k8s-token.massdriver.cloud/namespace"] == json!(home);
+        list["items"].as_array().unwrap().iter().filter(of_home).count()
+    });
+    ours.iter().sum()
+}
+
+/// What kill does there, tests/cluster/scope_changes.rs holds.
+#[rstest::rstest]
+fn sigterm_at_any_request_in_all_scopes_is_mended_by_the_next(#[values("provision", "decommission")] action: &str) {
+    let cp = control_plane();
+    let total = each_request(|n| {
+        let at = format!("{action} in all scopes, terminated at request {n}");
+        let mut instance = Instance::new(cp.admin(), &cp.namespace("terminated"));
+        wide(&mut instance, &cp.namespace("elsewhere"));
+        if action == "decommission" {
+            instance.provision();
+        }
+        let cut = stopped(&instance, action, n, Stop::Terminated);
+        instance.act(action).expect_code(0);
+        if action == "provision" {
+            assert_eq!(grants(&instance.namespace), 7, "{at}");
+            let again = instance.ask("provision", &[]).expect_code(0);
+            assert!(
+                changes(&again.document()).iter().all(|(action, _)| action == "unchanged"),
+                "{at}: {}",
+                again.stdout
+            );
+        } else {
+            assert_eq!(grants(&instance.namespace), 0, "{at}");
+            assert_eq!(versions(cp, &instance.namespace), [], "{at}");
+        }
+        cut
+    });
+    assert!((20..90).contains(&total), "{total} requests");
+}
+
+#[rstest::rstest]
+#[case("provision", "decommission")]
+#[case("provision", "provision")]
+fn two_runs_at_once_in_all_scopes_end_well_or_are_refused(#[case] one: &str, #[case] other: &str) {
+    let run = |round: u64| {
+        let cp = control_plane();
+        let at = format!("{one} and {other} in all scopes, round {round}");
+        let (namespace, elsewhere) = (cp.namespace("race"), cp.namespace("elsewhere"));
+        let mut instance = Instance::new(cp.admin(), &namespace);
+        wide(&mut instance, &elsewhere);
+        instance.provision();
+        let mut wishes = Instance::new(cp.admin(), &namespace); // less, and something else
+        wishes.params["rules"][0]["verbs"] = json!(["get", "list", "watch"]);
+        wishes.params["cluster_roles"] = json!([{"name": "edit", "namespaces": [elsewhere]}]);
+        at_once(&instance, wishes.command(one, &["--publish"]), instance.command(other, &["--publish"]), round, &at);
+        let document = instance.ask("provision", &["--publish"]).expect_code(0).document();
+        // What the one made after the other had looked is not remembered by a ServiceAccount that is gone: a repeat
+        // names what it still grants, and a decommission finds it by its label.
+        let findings = document["findings"].as_array().unwrap();
+        let told = findings.iter().any(|finding| finding["code"] == "excess");
+        assert_eq!(grants(&namespace), 7 + usize::from(other == "decommission" && told), "{at}: {findings:#?}");
+        assert_eq!(secrets(&namespace).len(), 1, "{at}: a Secret is left over");
+        let again = instance.ask("provision", &["--publish"]).expect_code(0);
+        assert!(changes(&again.document()).iter().all(|(action, _)| action == "unchanged"), "{at}: {}", again.stdout);
+        instance.act("decommission").expect_code(0);
+        assert_eq!((grants(&namespace), versions(cp, &namespace)), (0, Vec::new()), "{at}");
+    };
+    std::thread::scope(|scope| {
+        for round in 0..6 {
+            scope.spawn(move || run(round));
+        }
+    });
+}
+
+/// Starts both, one a little later, and looks at how they end.
+fn at_once(instance: &Instance, mut first: Command, mut second: Command, round: u64, at: &str) {
+    first.envs(instance.environment());
+    let mut children = Vec::new();
+    for command in [&mut first, &mut second] {
+        children.push(start(command));
+        std::thread::sleep(Duration::from_millis(6 * round));
+    }
+    for ran in children.into_iter().map(finish) {
+        let error = ran.document()["error"].clone();
+        // One that is overtaken while it proves may find the rights gone that it has just granted.
+        let overtaken = ran.code == 76 && error["code"] == "rules-not-allowed" && at.contains("all scopes");
+        let refusal = ran.code == 75 && error["code"] == "conflict";
+        assert!(ran.code == 0 || refusal || overtaken, "{at}: {}\n{}", ran.code, ran.stderr);
+    }
+}
+
+/// Each of two runs at once ends well or is refused as one that came at a bad moment; then one of either action mends
+/// whatever they have left.
+#[rstest::rstest]
+#[case("provision", "decommission", true)]
+#[case("provision", "decommission", false)]
+#[case("decommission", "decommission", true)]
+#[case("provision", "provision", true)]
+fn two_runs_at_once_end_well_or_are_refused(#[case] one: &str, #[case] other: &str, #[case] there: bool) {
+    std::thread::scope(|scope| {
+        for round in 0..8 {
+            scope.spawn(move || two_runs(one, other, there, round));
+        }
+    });
+}
+
+fn two_runs(one: &str, other: &str, there: bool, round: u64) {
+    let cp = control_plane();
+    let namespace = cp.namespace("race");
+    let instance = Instance::new(cp.admin(), &namespace);
+    if there {
+        instance.provision();
+    }
+    // Different wishes, so that both have to write.
+    let mut wishes = Instance::new(cp.admin(), &namespace);
+    wishes.params["rules"][0]["verbs"] = json!(["get", "list", "watch"]);
+    let at = format!("{one} and {other}, round {round}");
+    at_once(&instance, wishes.command(one, &["--publish"]), instance.command(other, &["--publish"]), round, &at);
+    instance.act("provision").expect_code(0);
+    settled(&instance, &at);
+    let token = token_of(&instance.platform.resource("token").unwrap());
+    instance.act("decommission").expect_code(0);
+    assert_eq!(versions(cp, &namespace), []);
+    assert_eq!(secrets(&namespace), [""; 0]);
+    assert_eq!(status(cp, &token, &paths(&namespace)[0]), 401);
+}
+
+#[test]
+fn a_run_that_lost_its_service_account_to_another_says_so() {
+    let cp = control_plane();
+    let namespace = cp.namespace("overtaken");
+    let account = paths(&namespace)[0].clone();
+    let deleted = AtomicUsize::new(0);
+    let proxy = InterceptingProxy::start(cp, move |request| {
+        // Between the binding and the token: as a decommission does it that began before.
+        if request.path.contains("/secrets/") && request.method == "PATCH" && deleted.swap(1, Ordering::SeqCst) == 0 {
+            control_plane().delete(&account);
+        }
+        Verdict::Forward
+    });
+    let instance = Instance::new(&cp.admin().by_way_of(&proxy.server()), &namespace);
+    let ran = instance.ask("provision", &["--publish"]).expect_code(75);
+    let error: Value = ran.document()["error"].clone();
+    assert_eq!(error["code"], "conflict", "{error:#}");
+    assert!(error["cause"].as_str().unwrap().contains("another run"), "{error:#}");
+    assert_eq!(instance.platform.resource("token"), None);
+    let direct = Instance::new(cp.admin(), &namespace);
+    direct.act("provision").expect_code(0);
+}

@@ -7,11 +7,12 @@ use std::{
     thread,
 };
 
-use crate::support::{Instance, NAME, OBJECT, Ran, Shape, binary, paths, token_of};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use rstest::rstest;
 use serde_json::{Value, json};
 use testbed::{ControlPlane, Era, Grant, Persona, WrongCa};
+
+use crate::support::{Instance, NAME, OBJECT, Ran, Shape, binary, codes, paths, token_of};
 
 /// Runs a command that reads standard input.
 fn fed(command: &mut Command, text: &str) -> Ran {
@@ -109,14 +110,6 @@ fn verify(artifact: &Value, more: &[&str]) -> Ran {
     fed(binary().args(["verify", "-", "--json"]).args(more), &artifact.to_string())
 }
 
-fn error(ran: &Ran) -> Value {
-    ran.document()["error"]["code"].clone()
-}
-
-fn codes(document: &Value) -> Vec<&str> {
-    document["findings"].as_array().unwrap().iter().filter_map(|finding| finding["code"].as_str()).collect()
-}
-
 #[rstest]
 #[case(Shape::Bare)]
 #[case(Shape::Legacy)]
@@ -160,12 +153,12 @@ fn what_was_provisioned_is_verified_until_it_is_taken_back(#[case] shape: Shape)
     let [_, _, binding, _] = paths(&instance.namespace);
     cp.delete(&binding);
     let ran = verify(&artifact, &["--params", &params]).expect_code(76);
-    assert_eq!(error(&ran), "rules-not-allowed");
+    assert_eq!(ran.error_code(), "rules-not-allowed");
     verify(&artifact, &[]).expect_code(0);
 
     instance.act("decommission").expect_code(0);
     let ran = verify(&artifact, &["--params", &params]).expect_code(76);
-    assert_eq!((error(&ran), &ran.document()["proof"]), (json!("token-refused"), &Value::Null));
+    assert_eq!((ran.error_code(), &ran.document()["proof"]), ("token-refused".to_owned(), &Value::Null));
 }
 
 #[test]
@@ -181,7 +174,7 @@ fn a_credential_has_to_be_the_one_that_is_meant_and_allowed_what_the_params_say(
     let rules = |rules: Value| json!({"namespace": instance.namespace, "rules": rules});
 
     let ran = with(rules(json!([pods(), {"apiGroups": [""], "resources": ["secrets"], "verbs": ["get"]}])), &[]);
-    assert_eq!(error(&ran), "rules-not-allowed");
+    assert_eq!(ran.error_code(), "rules-not-allowed");
     assert!(ran.expect_code(76).stderr.contains("get secrets"));
     let document = with(rules(json!([pods()])), &[]).expect_code(0).document();
     assert_eq!(codes(&document), ["excess"], "it may list as well");
@@ -193,7 +186,7 @@ fn a_credential_has_to_be_the_one_that_is_meant_and_allowed_what_the_params_say(
         with(rules(json!([pods()])), &["--name", "another"]),
         with(json!({"namespace": "elsewhere", "rules": [pods()]}), &[]),
     ] {
-        assert_eq!((error(&ran), &ran.document()["requests"]), (json!("wrong-identity"), &json!(0)));
+        assert_eq!((ran.error_code(), &ran.document()["requests"]), ("wrong-identity".to_owned(), &json!(0)));
         ran.expect_code(76);
     }
 
@@ -245,12 +238,12 @@ fn what_cannot_be_verified_is_told_from_what_does_not_work() {
     verify(&nobody, &["--timeout", "1"]).expect_code(69);
     let stranger = STANDARD.encode(WrongCa::new().pem());
     let ran = verify(&with("/authentication/cluster/certificate-authority-data", &stranger), &[]).expect_code(69);
-    assert_eq!(error(&ran), "tls-unknown-issuer");
+    assert_eq!(ran.error_code(), "tls-unknown-issuer");
     let ran = verify(&with("/authentication/user/token", "an-opaque-token"), &[]);
-    assert_eq!(error(&ran), "wrong-identity");
+    assert_eq!(ran.error_code(), "wrong-identity");
     ran.expect_code(76);
     let ran = verify(&with("/authentication/cluster/server", "http://127.0.0.1"), &[]).expect_code(65);
-    assert_eq!(error(&ran), "input-refused");
+    assert_eq!(ran.error_code(), "input-refused");
 
     let certificate = cp.client_certificate("jane", &[]);
     let kubeconfig = json!({

@@ -1,9 +1,10 @@
 //! Copies of our objects in namespaces that were never named, and decommissions that find nothing.
 
-use crate::support::{Instance, NAME, OBJECT, Ran, binary, changes, paths, status, versions};
 use rstest::rstest;
 use serde_json::{Value, json};
 use testbed::{ControlPlane, Grant, eventually, rule};
+
+use crate::support::{Instance, NAME, OBJECT, Ran, binary, changes, paths, status, versions};
 
 const POLICIES: &str = "/apis/admissionregistration.k8s.io/v1/validatingadmissionpolic";
 const RBAC: &str = "/apis/rbac.authorization.k8s.io/v1/namespaces";

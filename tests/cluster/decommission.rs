@@ -1,8 +1,9 @@
 //! decommission: nothing of ours is left, the token is dead, and what is not ours stays.
 
-use crate::support::{Instance, OBJECT, Shape, paths, status};
 use serde_json::json;
 use testbed::{ControlPlane, Era, Grant, rule};
+
+use crate::support::{Instance, OBJECT, Shape, paths, status};
 
 fn control_plane() -> &'static ControlPlane {
     ControlPlane::shared()

@@ -15,9 +15,10 @@ use std::{
     thread,
 };
 
-use crate::support::{Instance, Ran, paths};
 use table::{Denier, End, Row, Scene, table};
 use testbed::{ControlPlane, InterceptingProxy, Options, Verdict, WebhookAnswer, WebhookServer};
+
+use crate::support::{Instance, Ran, paths};
 
 static CONTROL_PLANE: LazyLock<ControlPlane> = LazyLock::new(|| {
     let plugins = "--enable-admission-plugins=OwnerReferencesPermissionEnforcement";

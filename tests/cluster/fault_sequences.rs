@@ -9,13 +9,14 @@ use std::{
     time::Duration,
 };
 
-use crate::support::{Instance, OBJECT, Ran, binary, paths, status, token_of};
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
 use serde_json::{Value, json};
 use testbed::{ControlPlane, InterceptingProxy, Options, Verdict, eventually, rsa_key};
+
+use crate::support::{Instance, OBJECT, Ran, binary, paths, status, token_of};
 
 /// A control plane whose kube-controller-manager signs with a key of its own.
 struct KeySwap {

@@ -4,20 +4,16 @@
 //! `UPDATE_DEFAULTS=1 cargo test --test cluster embedded` writes what is embedded of the defaults of the testbed's
 //! release; `K8S_TOKEN_TESTBED_VERSION` says which.
 
-use std::{
-    fs,
-    io::{Read as _, Write as _},
-    net::TcpListener,
-    process::Command,
-};
+use std::{fs, process::Command};
 
-use crate::desk::Desk;
-use crate::support::{Instance, NAME, Ran, Shape, binary};
 use rstest::rstest;
 use serde_json::{Value, json};
 use testbed::{
     ControlPlane, Era, Grant, InterceptingProxy, Options, Persona, ProxyOptions, ProxyServer, Verdict, rule,
 };
+
+use crate::desk::Desk;
+use crate::support::{Instance, NAME, Ran, Shape, binary};
 
 const RBAC: &str = "/apis/rbac.authorization.k8s.io/v1";
 const LABEL: &str = "kubernetes.io/bootstrapping";
@@ -248,37 +244,6 @@ fn a_right_of_everybody_that_the_server_did_not_grant_by_itself_is_excess() {
 
 // An authorizer that allows everything.
 
-/// Answers every question with yes.
-fn allowing_webhook() -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let url = format!("http://{}/authorize", listener.local_addr().unwrap());
-    std::thread::spawn(move || {
-        for stream in listener.incoming() {
-            std::thread::spawn(move || -> Option<()> {
-                let mut stream = stream.ok()?;
-                let (mut bytes, mut chunk) = (Vec::new(), [0; 4096]);
-                loop {
-                    let text = String::from_utf8_lossy(&bytes).to_ascii_lowercase();
-                    let whole = text.split_once("\r\n\r\n").and_then(|(head, body)| {
-                        let length = head.split("content-length: ").nth(1)?.split("\r\n").next()?.parse().ok()?;
-                        (body.len() >= length).then_some(())
-                    });
-                    if whole.is_some() {
-                        let status = json!({"allowed": true, "reason": "everybody may"});
-                        let answer = json!({"apiVersion": "authorization.k8s.io/v1", "kind": "SubjectAccessReview", "status": status}).to_string();
-                        let length = answer.len();
-                        write!(stream, "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n{answer}").ok()?;
-                        bytes.clear();
-                    }
-                    let read = stream.read(&mut chunk).ok().filter(|read| *read > 0)?;
-                    bytes.extend_from_slice(&chunk[..read]);
-                }
-            });
-        }
-    });
-    url
-}
-
 /// The options of an API server with these authorizers.
 fn authorized_by(modes: &str, directory: &std::path::Path) -> Options {
     let mut arguments = Vec::new();
@@ -292,15 +257,8 @@ fn authorized_by(modes: &str, directory: &std::path::Path) -> Options {
         arguments.push(format!("--authorization-policy-file={}", policy.display()));
     }
     if modes.contains("Webhook") {
-        let config = directory.join("webhook.json");
-        let document = json!({
-            "apiVersion": "v1", "kind": "Config", "current-context": "w",
-            "clusters": [{"name": "w", "cluster": {"server": allowing_webhook()}}], "users": [{"name": "w", "user": {}}],
-            "contexts": [{"name": "w", "context": {"cluster": "w", "user": "w"}}],
-        });
-        fs::write(&config, document.to_string()).unwrap();
-        arguments.push("--authorization-webhook-version=v1".to_owned());
-        arguments.push(format!("--authorization-webhook-config-file={}", config.display()));
+        let allowed = json!({"allowed": true, "reason": "everybody may"});
+        arguments.extend(testbed::authorizer(directory, &allowed));
     }
     Options { authorization_mode: Some(modes.to_owned()), api_server_arguments: arguments, ..Options::default() }
 }
@@ -330,9 +288,9 @@ fn an_authorizer_that_allows_everything_is_unlimited_and_no_excess(#[case] modes
 
     // Less than before: nothing is waited for that cannot go away.
     let fewer = Instance::new(&parent, &namespace).rules(&json!([rule(&[""], &["pods"], &["get"])]));
-    let started = std::time::Instant::now();
-    expect(&fewer.ask("provision", &[]).expect_code(0), &[unlimited]);
-    assert!(started.elapsed().as_secs() < 5, "{:?}", started.elapsed());
+    let ran = fewer.ask("provision", &[]).expect_code(0);
+    expect(&ran, &[unlimited]);
+    assert!(ran.duration().as_secs() < 5, "{:?}", ran.duration());
 }
 
 #[test]

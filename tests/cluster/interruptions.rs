@@ -2,108 +2,28 @@
 //! in the same state.
 
 use std::{
-    process::{Child, Command, Stdio},
-    sync::atomic::{AtomicUsize, Ordering},
+    sync::{
+        LazyLock,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::{Duration, Instant},
 };
 
-use crate::support::{Instance, OBJECT, Shape, changes, finish, paths, status, token_of, versions};
-use nix::{
-    sys::signal::{Signal, kill},
-    unistd::Pid,
-};
+use nix::sys::signal::Signal;
 use serde_json::{Value, json};
-use testbed::{ControlPlane, Era, InterceptingProxy, Platform, Verdict, eventually};
+use testbed::{ControlPlane, Era, InterceptingProxy, Options, Platform, Verdict, eventually};
 
+use crate::support::{
+    Instance, OBJECT, Shape, changes, finish, paths, secrets, start, status,
+    stops::{self, Runner, Step, Stop, at_each, expect_terminated, overlapping, recorded, spread, stopped},
+    token_of, versions,
+};
+
+/// One of its own: each run looks for instances of its name in the whole cluster, and here are hundreds.
 fn control_plane() -> &'static ControlPlane {
-    ControlPlane::shared()
-}
-
-fn start(command: &mut Command) -> Child {
-    command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the binary runs")
-}
-
-fn terminate(child: &Child) {
-    kill(Pid::from_raw(i32::try_from(child.id()).unwrap()), Signal::SIGTERM).unwrap();
-}
-
-/// The token Secrets of the instance, by name.
-fn secrets(namespace: &str) -> Vec<String> {
-    let list = control_plane().get(&format!("/api/v1/namespaces/{namespace}/secrets")).unwrap();
-    let names = list["items"].as_array().unwrap().iter().map(|secret| secret["metadata"]["name"].as_str().unwrap());
-    names.filter(|name| name.starts_with(OBJECT)).map(str::to_owned).collect()
-}
-
-/// How a run is stopped at a request.
-#[derive(Clone, Copy, Debug)]
-enum Stop {
-    /// SIGKILL before the request reaches the server.
-    KilledBefore,
-    /// SIGKILL after the server has done it, and before the answer.
-    KilledAfter,
-    /// SIGTERM while the request hangs.
-    Terminated,
-}
-
-/// Starts the action and stops it at its n-th request. False when it had fewer.
-fn stopped(instance: &Instance, action: &str, n: usize, how: Stop) -> bool {
-    let cp = control_plane();
-    let proxy = InterceptingProxy::start(cp, move |request| match (request.number == n, how) {
-        (false, _) => Verdict::Forward,
-        (true, Stop::KilledAfter) => Verdict::CutAfter,
-        (true, Stop::KilledBefore | Stop::Terminated) => Verdict::CutBefore,
-    });
-    let parent = cp.admin().by_way_of(&proxy.server());
-    let far = Instance { params: instance.params.clone(), ..Instance::new(&parent, &instance.namespace) };
-    let mut command = far.command(action, &["--publish"]);
-    command.envs(instance.environment());
-    if !matches!(how, Stop::Terminated) {
-        let mut child = start(&mut command);
-        let cut = proxy.kill_at_cut(&mut child);
-        proxy.settled();
-        return cut;
-    }
-    let mut child = start(&mut command);
-    let cut = loop {
-        if proxy.wait_for_cut(Duration::from_millis(20)) {
-            break true;
-        }
-        if child.try_wait().unwrap().is_some() {
-            break false;
-        }
-    };
-    if cut {
-        terminate(&child);
-        let asked = Instant::now();
-        let ran = finish(child).expect_code(143);
-        assert!(asked.elapsed() < Duration::from_secs(5), "{action}, request {n}: {:?}", asked.elapsed());
-        let error = &ran.document()["error"];
-        assert_eq!(error["code"], "terminated", "{action}, request {n}");
-        assert!(error["next"].as_str().unwrap().contains("again"), "{error}");
-    }
-    cut
-}
-
-/// Runs this for 0, 1, 2, ... until it is false; many at the same time, because what takes time is waiting for tokens to
-/// die. How many there were.
-fn each_request(run: impl Fn(usize) -> bool + Sync) -> usize {
-    let (next, end) = (AtomicUsize::new(0), AtomicUsize::new(usize::MAX));
-    std::thread::scope(|scope| {
-        for _ in 0..10 {
-            scope.spawn(|| {
-                loop {
-                    let n = next.fetch_add(1, Ordering::SeqCst);
-                    if n >= end.load(Ordering::SeqCst) {
-                        return;
-                    }
-                    if !run(n) {
-                        end.fetch_min(n, Ordering::SeqCst);
-                    }
-                }
-            });
-        }
-    });
-    end.load(Ordering::SeqCst)
+    static OWN: LazyLock<ControlPlane> =
+        LazyLock::new(|| ControlPlane::start(&Options::default()).expect("a control plane"));
+    &OWN
 }
 
 /// What an undisturbed provision leaves behind, but for what differs from instance to instance.
@@ -113,11 +33,11 @@ fn settled(instance: &Instance, at: &str) {
     let pods = format!("/api/v1/namespaces/{}/pods", instance.namespace);
     assert_eq!(status(cp, &token_of(&artifact), &pods), 200, "{at}");
     assert_eq!(
-        versions(cp, &instance.namespace).len() + usize::from(secrets(&instance.namespace) != [OBJECT]),
+        versions(cp, &instance.namespace).len() + usize::from(secrets(cp, &instance.namespace) != [OBJECT]),
         4,
         "{at}"
     );
-    assert_eq!(secrets(&instance.namespace).len(), 1, "{at}: a Secret is left over");
+    assert_eq!(secrets(cp, &instance.namespace).len(), 1, "{at}: a Secret is left over");
     let again = instance.ask("provision", &["--publish"]).expect_code(0);
     assert!(changes(&again.document()).iter().all(|(action, _)| action == "unchanged"), "{at}: {}", again.stdout);
     let elsewhere = cp.get(
@@ -137,14 +57,16 @@ fn settled(instance: &Instance, at: &str) {
 #[case(Stop::Terminated)]
 fn a_provision_stopped_at_any_request_is_finished_by_the_next(#[case] how: Stop) {
     let cp = control_plane();
-    let total = each_request(|n| {
-        let instance = Instance::new(cp.admin(), &cp.unused_namespace("stopped"));
-        let cut = stopped(&instance, "provision", n, how);
+    let subject = || Instance::new(cp.admin(), &cp.unused_namespace("stopped"));
+    let undisturbed = subject();
+    let steps = recorded(cp, &undisturbed, &[&undisturbed.namespace], "provision", &["--publish"]);
+    at_each(&steps, |step| {
+        let instance = subject();
+        let cut = stopped(cp, &instance, &[&instance.namespace], ("provision", &["--publish"]), step, how);
         instance.act("provision").expect_code(0);
-        settled(&instance, &format!("provision, {how:?} at request {n}"));
+        settled(&instance, &format!("provision, {how:?} at {step}"));
         cut
     });
-    assert!((15..30).contains(&total), "{total} requests");
 }
 
 #[rstest::rstest]
@@ -153,21 +75,26 @@ fn a_provision_stopped_at_any_request_is_finished_by_the_next(#[case] how: Stop)
 #[case(Stop::Terminated)]
 fn a_decommission_stopped_at_any_request_is_finished_by_the_next(#[case] how: Stop) {
     let cp = control_plane();
-    let total = each_request(|n| {
-        let at = format!("decommission, {how:?} at request {n}");
+    let subject = || {
         let instance = Instance::new(cp.admin(), &cp.namespace("stopped"));
         let token = instance.token();
-        let cut = stopped(&instance, "decommission", n, how);
+        (instance, token)
+    };
+    let (undisturbed, _) = subject();
+    let steps = recorded(cp, &undisturbed, &[&undisturbed.namespace], "decommission", &["--publish"]);
+    at_each(&steps, |step| {
+        let at = format!("decommission, {how:?} at {step}");
+        let (instance, token) = subject();
+        let cut = stopped(cp, &instance, &[&instance.namespace], ("decommission", &["--publish"]), step, how);
         instance.act("decommission").expect_code(0);
         assert_eq!(versions(cp, &instance.namespace), [], "{at}");
-        assert_eq!(secrets(&instance.namespace), [""; 0], "{at}");
+        assert_eq!(secrets(cp, &instance.namespace), [""; 0], "{at}");
         assert_eq!(instance.platform.resource("token"), None, "{at}");
         let pods = format!("/api/v1/namespaces/{}/pods", instance.namespace);
         let dead = || (status(cp, &token, &pods) == 401).then_some(());
         eventually("the token is dead", dead);
         cut
     });
-    assert!((15..60).contains(&total), "{total} requests");
 }
 
 #[test]
@@ -178,9 +105,9 @@ fn stopped_while_the_platform_is_silent_a_repeat_finishes_it() {
         let stop = |platform: &Platform, action: &str| {
             platform.answer_after(Duration::from_secs(20));
             let known = platform.requests().len();
-            let child = start(&mut instance.command(action, &["--publish"]));
+            let (started, child) = (Instant::now(), start(&instance, action, &["--publish"]));
             eventually("the platform hears of it", || (platform.requests().len() > known).then_some(()));
-            kill(Pid::from_raw(i32::try_from(child.id()).unwrap()), signal).unwrap();
+            stops::signal(&child, started, signal);
             let ran = finish(child);
             platform.answer_after(Duration::ZERO);
             ran
@@ -203,7 +130,8 @@ fn stopped_while_the_platform_is_silent_a_repeat_finishes_it() {
 fn stopped_at_the_platform(instance: &Instance, action: &str, n: usize, how: Stop) -> bool {
     let platform = &instance.platform;
     platform.hold_after(n, matches!(how, Stop::KilledAfter));
-    let mut child = start(&mut instance.command(action, &["--publish"]));
+    let started = Instant::now();
+    let mut child = start(instance, action, &["--publish"]);
     let reached = eventually("the platform hears of it, or it ends", || {
         // The order counts: it may be held between the two questions.
         let ended = child.try_wait().unwrap().is_some();
@@ -215,13 +143,7 @@ fn stopped_at_the_platform(instance: &Instance, action: &str, n: usize, how: Sto
             child.kill().unwrap();
             child.wait().unwrap();
         }
-        Stop::Terminated => {
-            terminate(&child);
-            let asked = Instant::now();
-            let ran = finish(child).expect_code(143);
-            assert!(asked.elapsed() < Duration::from_secs(5), "{action}, request {n}: {:?}", asked.elapsed());
-            assert_eq!(ran.document()["error"]["code"], "terminated");
-        }
+        Stop::Terminated => drop(expect_terminated(child, started, &format!("{action}, request {n}"))),
     }
     reached
 }
@@ -291,16 +213,24 @@ fn grants(home: &str) -> usize {
 
 /// What kill does there, tests/cluster/scope_changes.rs holds.
 #[rstest::rstest]
-fn sigterm_at_any_request_in_all_scopes_is_mended_by_the_next(#[values("provision", "decommission")] action: &str) {
+fn sigterm_at_any_request_in_all_scopes_is_repaired(#[values("provision", "decommission")] action: &str) {
     let cp = control_plane();
-    let total = each_request(|n| {
-        let at = format!("{action} in all scopes, terminated at request {n}");
+    let subject = || {
+        let elsewhere = cp.namespace("elsewhere");
         let mut instance = Instance::new(cp.admin(), &cp.namespace("terminated"));
-        wide(&mut instance, &cp.namespace("elsewhere"));
+        wide(&mut instance, &elsewhere);
         if action == "decommission" {
             instance.provision();
         }
-        let cut = stopped(&instance, action, n, Stop::Terminated);
+        (instance, elsewhere)
+    };
+    let (undisturbed, elsewhere) = subject();
+    let steps = recorded(cp, &undisturbed, &[&undisturbed.namespace, &elsewhere], action, &["--publish"]);
+    at_each(&steps, |step| {
+        let at = format!("{action} in all scopes, terminated at {step}");
+        let (instance, elsewhere) = subject();
+        let names = [instance.namespace.as_str(), &elsewhere];
+        let cut = stopped(cp, &instance, &names, (action, &["--publish"]), step, Stop::Terminated);
         instance.act(action).expect_code(0);
         if action == "provision" {
             assert_eq!(grants(&instance.namespace), 7, "{at}");
@@ -316,94 +246,104 @@ fn sigterm_at_any_request_in_all_scopes_is_mended_by_the_next(#[values("provisio
         }
         cut
     });
-    assert!((20..90).contains(&total), "{total} requests");
 }
 
 #[rstest::rstest]
 #[case("provision", "decommission")]
 #[case("provision", "provision")]
 fn two_runs_at_once_in_all_scopes_end_well_or_are_refused(#[case] one: &str, #[case] other: &str) {
-    let run = |round: u64| {
-        let cp = control_plane();
-        let at = format!("{one} and {other} in all scopes, round {round}");
+    let cp = control_plane();
+    // What is there, and a wish for less and something else.
+    let subject = || {
         let (namespace, elsewhere) = (cp.namespace("race"), cp.namespace("elsewhere"));
         let mut instance = Instance::new(cp.admin(), &namespace);
         wide(&mut instance, &elsewhere);
         instance.provision();
-        let mut wishes = Instance::new(cp.admin(), &namespace); // less, and something else
+        let mut wishes = Instance::new(cp.admin(), &namespace);
         wishes.params["rules"][0]["verbs"] = json!(["get", "list", "watch"]);
         wishes.params["cluster_roles"] = json!([{"name": "edit", "namespaces": [elsewhere]}]);
-        at_once(&instance, wishes.command(one, &["--publish"]), instance.command(other, &["--publish"]), round, &at);
+        (instance, wishes, elsewhere)
+    };
+    let (undisturbed, wishes, elsewhere) = subject();
+    let steps = recorded(cp, &wishes, &[&undisturbed.namespace, &elsewhere], one, &[]);
+    let run = |step: &Step| {
+        let at = format!("{one} and {other} in all scopes, at {step}");
+        let (instance, wishes, elsewhere) = subject();
+        let names = [instance.namespace.as_str(), &elsewhere];
+        at_once((&wishes, one), step, (&instance, other), &names, &at);
         let document = instance.ask("provision", &["--publish"]).expect_code(0).document();
         // What the one made after the other had looked is not remembered by a ServiceAccount that is gone: a repeat
         // names what it still grants, and a decommission finds it by its label.
         let findings = document["findings"].as_array().unwrap();
-        let told = findings.iter().any(|finding| finding["code"] == "excess");
-        assert_eq!(grants(&namespace), 7 + usize::from(other == "decommission" && told), "{at}: {findings:#?}");
-        assert_eq!(secrets(&namespace).len(), 1, "{at}: a Secret is left over");
+        let excess = findings.iter().any(|finding| finding["code"] == "excess");
+        let expected = 7 + usize::from(other == "decommission" && excess);
+        assert_eq!(grants(&instance.namespace), expected, "{at}: {findings:#?}");
+        assert_eq!(secrets(cp, &instance.namespace).len(), 1, "{at}: a Secret is left over");
         let again = instance.ask("provision", &["--publish"]).expect_code(0);
         assert!(changes(&again.document()).iter().all(|(action, _)| action == "unchanged"), "{at}: {}", again.stdout);
         instance.act("decommission").expect_code(0);
-        assert_eq!((grants(&namespace), versions(cp, &namespace)), (0, Vec::new()), "{at}");
+        assert_eq!((grants(&instance.namespace), versions(cp, &instance.namespace)), (0, Vec::new()), "{at}");
     };
     std::thread::scope(|scope| {
-        for round in 0..6 {
-            scope.spawn(move || run(round));
+        for step in spread(&steps, 6) {
+            scope.spawn(move || run(&step));
         }
     });
 }
 
-/// Starts both, one a little later, and looks at how they end.
-fn at_once(instance: &Instance, mut first: Command, mut second: Command, round: u64, at: &str) {
-    first.envs(instance.environment());
-    let mut children = Vec::new();
-    for command in [&mut first, &mut second] {
-        children.push(start(command));
-        std::thread::sleep(Duration::from_millis(6 * round));
-    }
-    for ran in children.into_iter().map(finish) {
+/// Two runs that overlap, the second from this request of the first on: each ends well or is refused as one that came at
+/// a bad moment.
+fn at_once(first: (&Instance, &str), step: &Step, second: (&Instance, &str), names: &[&str], at: &str) {
+    let more = &["--publish"];
+    let [first, second] = [first, second].map(|(instance, action)| Runner { instance, names, action, more });
+    for ran in overlapping(control_plane(), &first, step, &second) {
         let error = ran.document()["error"].clone();
         // One that is overtaken while it proves may find the rights gone that it has just granted.
-        let overtaken = ran.code == 76 && error["code"] == "rules-not-allowed" && at.contains("all scopes");
+        let overtaken = ran.code == 76 && error["code"] == "rules-not-allowed" && names.len() > 1;
         let refusal = ran.code == 75 && error["code"] == "conflict";
         assert!(ran.code == 0 || refusal || overtaken, "{at}: {}\n{}", ran.code, ran.stderr);
     }
 }
 
-/// Each of two runs at once ends well or is refused as one that came at a bad moment; then one of either action mends
-/// whatever they have left.
+/// After two runs at once, one of either action repairs whatever they have left.
 #[rstest::rstest]
 #[case("provision", "decommission", true)]
 #[case("provision", "decommission", false)]
 #[case("decommission", "decommission", true)]
 #[case("provision", "provision", true)]
 fn two_runs_at_once_end_well_or_are_refused(#[case] one: &str, #[case] other: &str, #[case] there: bool) {
+    let cp = control_plane();
+    // Different wishes, so that both have to write.
+    let subject = || {
+        let namespace = cp.namespace("race");
+        let instance = Instance::new(cp.admin(), &namespace);
+        if there {
+            instance.provision();
+        }
+        let mut wishes = Instance::new(cp.admin(), &namespace);
+        wishes.params["rules"][0]["verbs"] = json!(["get", "list", "watch"]);
+        (instance, wishes)
+    };
+    let (undisturbed, wishes) = subject();
+    let steps = recorded(cp, &wishes, &[&undisturbed.namespace], one, &[]);
+    let run = |step: &Step| {
+        let (instance, wishes) = subject();
+        let namespace = &instance.namespace;
+        let at = format!("{one} and {other}, at {step}");
+        at_once((&wishes, one), step, (&instance, other), &[namespace], &at);
+        instance.act("provision").expect_code(0);
+        settled(&instance, &at);
+        let token = token_of(&instance.platform.resource("token").unwrap());
+        instance.act("decommission").expect_code(0);
+        assert_eq!(versions(cp, namespace), [], "{at}");
+        assert_eq!(secrets(cp, namespace), [""; 0], "{at}");
+        assert_eq!(status(cp, &token, &paths(namespace)[0]), 401, "{at}");
+    };
     std::thread::scope(|scope| {
-        for round in 0..8 {
-            scope.spawn(move || two_runs(one, other, there, round));
+        for step in spread(&steps, 8) {
+            scope.spawn(move || run(&step));
         }
     });
-}
-
-fn two_runs(one: &str, other: &str, there: bool, round: u64) {
-    let cp = control_plane();
-    let namespace = cp.namespace("race");
-    let instance = Instance::new(cp.admin(), &namespace);
-    if there {
-        instance.provision();
-    }
-    // Different wishes, so that both have to write.
-    let mut wishes = Instance::new(cp.admin(), &namespace);
-    wishes.params["rules"][0]["verbs"] = json!(["get", "list", "watch"]);
-    let at = format!("{one} and {other}, round {round}");
-    at_once(&instance, wishes.command(one, &["--publish"]), instance.command(other, &["--publish"]), round, &at);
-    instance.act("provision").expect_code(0);
-    settled(&instance, &at);
-    let token = token_of(&instance.platform.resource("token").unwrap());
-    instance.act("decommission").expect_code(0);
-    assert_eq!(versions(cp, &namespace), []);
-    assert_eq!(secrets(&namespace), [""; 0]);
-    assert_eq!(status(cp, &token, &paths(&namespace)[0]), 401);
 }
 
 #[test]

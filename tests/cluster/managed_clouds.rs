@@ -1,70 +1,20 @@
 //! An API server as managed clouds run it: a webhook authorizer that cannot list what it allows, and connections that
 //! are ended politely now and then.
 
-use std::{
-    io::{Read as _, Write as _},
-    net::TcpListener,
-    sync::LazyLock,
-};
+use std::sync::LazyLock;
 
-use crate::support::Instance;
 use serde_json::json;
 use testbed::{ControlPlane, Grant, Options};
 
-/// Answers every question with "no opinion", as a cloud's authorizer does for users that are not its own.
-fn webhook() -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let url = format!("http://{}/authorize", listener.local_addr().unwrap());
-    std::thread::spawn(move || {
-        for stream in listener.incoming() {
-            std::thread::spawn(move || -> Option<()> {
-                let mut stream = stream.ok()?;
-                loop {
-                    // A request is a head, a blank line and as many bytes as it says.
-                    let (mut bytes, mut chunk) = (Vec::new(), [0; 4096]);
-                    let whole = |bytes: &[u8]| {
-                        let text = String::from_utf8_lossy(bytes).to_ascii_lowercase();
-                        let (head, _) = text.split_once("\r\n\r\n")?;
-                        let length =
-                            head.split("content-length: ").nth(1)?.split("\r\n").next()?.parse::<usize>().ok()?;
-                        (bytes.len() >= head.len() + 4 + length).then_some(())
-                    };
-                    while whole(&bytes).is_none() {
-                        let read = stream.read(&mut chunk).ok().filter(|read| *read > 0)?;
-                        bytes.extend_from_slice(&chunk[..read]);
-                    }
-                    let answer = json!({"apiVersion": "authorization.k8s.io/v1", "kind": "SubjectAccessReview", "status": {"allowed": false}}).to_string();
-                    write!(
-                        stream,
-                        "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{answer}",
-                        answer.len()
-                    )
-                    .ok()?;
-                }
-            });
-        }
-    });
-    url
-}
+use crate::support::Instance;
 
+/// One whose authorizer has no opinion on any question, as that of a cloud has for users that are not its own.
 static CLOUD: LazyLock<(ControlPlane, tempfile::TempDir)> = LazyLock::new(|| {
     let directory = tempfile::tempdir().unwrap();
-    let config = directory.path().join("webhook.json");
-    let document = json!({
-        "apiVersion": "v1", "kind": "Config", "current-context": "w",
-        "clusters": [{"name": "w", "cluster": {"server": webhook()}}], "users": [{"name": "w", "user": {}}],
-        "contexts": [{"name": "w", "context": {"cluster": "w", "user": "w"}}],
-    });
-    std::fs::write(&config, document.to_string()).unwrap();
-    let options = Options {
-        api_server_arguments: vec![
-            "--authorization-mode=Webhook".to_owned(), // adds to the testbed's own
-            "--authorization-webhook-version=v1".to_owned(),
-            format!("--authorization-webhook-config-file={}", config.display()),
-            "--goaway-chance=0.02".to_owned(),
-        ],
-        ..Options::default()
-    };
+    let mut arguments = testbed::authorizer(directory.path(), &json!({"allowed": false}));
+    arguments.push("--authorization-mode=Webhook".to_owned()); // adds to the testbed's own
+    arguments.push("--goaway-chance=0.02".to_owned());
+    let options = Options { api_server_arguments: arguments, ..Options::default() };
     (ControlPlane::start(&options).unwrap(), directory)
 });
 

@@ -1,25 +1,26 @@
 //! Instances of the original bundle, made by real helm, become ours: nobody downstream notices, and the parent
 //! credential that lay in the namespace is gone.
 
-use std::{
-    fs,
-    io::Write as _,
-    path::Path,
-    process::{Command, Stdio},
-    sync::atomic::{AtomicUsize, Ordering},
-    time::Duration,
-};
+use std::{fs, io::Write as _, path::Path, process::Command, sync::LazyLock};
 
-use crate::support::{Instance, NAME, Ran, changes, paths, status, token_of, versions};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde_json::{Value, json};
-use testbed::{ControlPlane, Grant, Helm, HelmRelease, InterceptingProxy, Original, Verdict, rule};
+use testbed::{ControlPlane, Grant, Helm, HelmRelease, InterceptingProxy, Options, Original, Verdict, rule};
+
+use crate::support::{
+    Instance, NAME, Ran, changes, paths, status,
+    stops::{Runner, Step, Stop, at_each, overlapping, recorded, spread, stopped, ten_at_once},
+    token_of, versions,
+};
 
 const LABEL: &str = "kubernetes.io/legacy-token-last-used"; // of the server, on a token that was used
 const TAKEN_OVER: &str = "k8s-token.massdriver.cloud/taken-over";
 
+/// One of its own: each run looks for instances of its name in the whole cluster, and here are hundreds.
 fn control_plane() -> &'static ControlPlane {
-    ControlPlane::shared()
+    static OWN: LazyLock<ControlPlane> =
+        LazyLock::new(|| ControlPlane::start(&Options::default()).expect("a control plane"));
+    &OWN
 }
 
 /// The original's instance for the same documents that ours gets.
@@ -52,8 +53,7 @@ fn token(namespace: &str) -> String {
 
 #[track_caller]
 fn finding(ran: &Ran, code: &str) -> Option<Value> {
-    let findings = ran.document()["findings"].as_array().unwrap().clone();
-    findings.into_iter().find(|finding| finding["code"] == code)
+    ran.findings(code).into_iter().next()
 }
 
 /// All that the release's Secrets hold, unpacked; the parent credential among it.
@@ -245,7 +245,7 @@ fn a_person_with_a_certificate_takes_it_over_as_well() {
     });
     fs::write(&kubeconfig, text.to_string()).unwrap();
     let provision = || {
-        let mut command = support::binary();
+        let mut command = crate::support::binary();
         command.args(["provision", "--json", "--name", NAME, "--params"]).arg(&params);
         Ran::of(command.arg("--kubeconfig").arg(&kubeconfig)).expect_code(0)
     };
@@ -270,7 +270,7 @@ fn a_dead_token_is_replaced_on_the_way() {
     cp.merge_patch(&paths(&instance.namespace)[3], &data);
     let ran = instance.ask("provision", &["--publish"]).expect_code(0);
     let document = ran.document();
-    let findings = support::told(&document);
+    let findings = crate::support::told(&document);
     let codes: Vec<&str> = findings.iter().map(|one| one["code"].as_str().unwrap()).collect();
     assert_eq!(codes, ["adopt", "parent-exposed", "drift"], "{}", ran.stderr);
     assert_eq!(revisions(&instance.namespace, NAME).len(), 0);
@@ -360,6 +360,7 @@ fn the_original_cannot_take_it_back() {
     let instance = instance("for-good");
     let theirs = original(Helm::v3(), &instance);
     theirs.provision();
+    token(&instance.namespace); // else the controller may write it while it is taken over
     instance.act("provision").expect_code(0);
     let settled = versions(cp, &instance.namespace);
     assert!(!theirs.decommission().status.success(), "helm knows of no release");
@@ -465,6 +466,7 @@ fn a_release_of_that_name_and_another_chart_is_foreign(#[values(Helm::v3(), Helm
     let cp = control_plane();
     let instance = instance("foreign");
     of_another_chart(helm, &instance);
+    token(&instance.namespace);
     let there = versions(cp, &instance.namespace);
     for action in ["plan", "provision"] {
         let ran = instance.ask(action, &[]).expect_code(73);
@@ -541,64 +543,11 @@ fn a_parent_that_may_not_see_the_release_is_told_and_another_finishes_it() {
     assert_eq!(token(&instance.namespace), old);
 }
 
-/// How a run is stopped at a request.
-#[derive(Clone, Copy, Debug)]
-enum Stop {
-    KilledBefore,
-    KilledAfter,
-    Terminated,
-}
-
-/// Runs the action through a proxy and stops it at its n-th request. False when it had fewer.
-fn stopped(near: &Instance, action: &str, n: usize, how: Stop) -> bool {
-    let cp = control_plane();
-    let proxy = InterceptingProxy::start(cp, move |request| match (request.number == n, how) {
-        (false, _) => Verdict::Forward,
-        (true, Stop::KilledAfter) => Verdict::CutAfter,
-        (true, Stop::KilledBefore | Stop::Terminated) => Verdict::CutBefore,
-    });
-    let parent = cp.admin().by_way_of(&proxy.server());
-    let far = Instance { params: near.params.clone(), ..Instance::new(&parent, &near.namespace) };
-    let mut command = far.command(action, &[]);
-    let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-    if !matches!(how, Stop::Terminated) {
-        let cut = proxy.kill_at_cut(&mut child);
-        proxy.settled();
-        return cut;
-    }
-    loop {
-        let ended = child.try_wait().unwrap();
-        if proxy.wait_for_cut(Duration::from_millis(20)) {
-            let kill = Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap();
-            assert!(kill.success());
-            assert_eq!(child.wait().unwrap().code(), Some(143), "{action}, request {n}");
-            return true;
-        }
-        if ended.is_some() {
-            return false;
-        }
-    }
-}
-
-/// Runs this for this number and the following ones until it is false, some at the same time. The first that was.
-fn each_request(first: usize, run: impl Fn(usize) -> bool + Sync) -> usize {
-    let (next, end) = (AtomicUsize::new(first), AtomicUsize::new(usize::MAX));
-    std::thread::scope(|scope| {
-        for _ in 0..6 {
-            scope.spawn(|| {
-                loop {
-                    let n = next.fetch_add(1, Ordering::SeqCst);
-                    if n >= end.load(Ordering::SeqCst) {
-                        return;
-                    }
-                    if !run(n) {
-                        end.fetch_min(n, Ordering::SeqCst);
-                    }
-                }
-            });
-        }
-    });
-    end.load(Ordering::SeqCst)
+/// The requests of an undisturbed run. The reads before its first write change nothing.
+fn from_the_first_write(undisturbed: &Instance, action: &str) -> Vec<Step> {
+    let mut steps = recorded(control_plane(), undisturbed, &[&undisturbed.namespace], action, &[]);
+    let first = steps.iter().position(|step| step.write).unwrap();
+    steps.split_off(first)
 }
 
 #[rstest::rstest]
@@ -607,17 +556,20 @@ fn each_request(first: usize, run: impl Fn(usize) -> bool + Sync) -> usize {
 #[case(Helm::v4(), Stop::KilledAfter)]
 #[case(Helm::v4(), Stop::Terminated)]
 fn stopped_at_any_request_the_repeat_finishes_it(#[case] helm: &'static Helm, #[case] how: Stop) {
-    // The looks change nothing: from the first write on.
-    let total = each_request(11, |n| {
+    let subject = || {
         let mut near = instance("killed");
         near.params["rules"][0]["verbs"] = json!(["get", "watch"]);
         let mut theirs = original(helm, &near);
         theirs.params["rules"][0]["verbs"] = json!(["get", "list"]);
         theirs.provision();
+        near
+    };
+    at_each(&from_the_first_write(&subject(), "provision"), |step| {
+        let near = subject();
         let (old, before) = (token(&near.namespace), uids(&near.namespace));
-        let cut = stopped(&near, "provision", n, how);
+        let cut = stopped(control_plane(), &near, &[&near.namespace], ("provision", &[]), step, how);
         let ran = near.ask("provision", &[]).expect_code(0);
-        let at = format!("helm {}, {how:?} at request {n}", helm.major());
+        let at = format!("helm {}, {how:?} at {step}", helm.major());
         assert_eq!(uids(&near.namespace), before, "{at}");
         assert_eq!(token(&near.namespace), old, "{at}");
         assert_eq!(revisions(&near.namespace, NAME).len(), 0, "{at}: {}", ran.stderr);
@@ -628,7 +580,6 @@ fn stopped_at_any_request_the_repeat_finishes_it(#[case] helm: &'static Helm, #[
         assert!(changes(&again.document()).iter().all(|(action, _)| action == "unchanged"), "{at}: {}", again.stdout);
         cut
     });
-    assert!((25..60).contains(&total), "{total} requests");
 }
 
 /// What is left of the release is found by the next run, whatever was deleted before the first one ended.
@@ -637,21 +588,24 @@ fn stopped_at_any_request_the_repeat_finishes_it(#[case] helm: &'static Helm, #[
 #[case(Helm::v4(), Stop::KilledBefore)]
 fn a_decommission_of_it_stopped_at_any_request_is_finished_by_the_next(#[case] helm: &'static Helm, #[case] how: Stop) {
     let cp = control_plane();
-    let total = each_request(11, |n| {
+    let subject = || {
         let near = instance("taken-back");
         let theirs = original(helm, &near);
         theirs.provision();
         theirs.failed_provision();
+        near
+    };
+    at_each(&from_the_first_write(&subject(), "decommission"), |step| {
+        let near = subject();
         let old = token(&near.namespace);
-        let cut = stopped(&near, "decommission", n, how);
+        let cut = stopped(cp, &near, &[&near.namespace], ("decommission", &[]), step, how);
         let ran = near.ask("decommission", &[]).expect_code(0);
-        let at = format!("helm {}, {how:?} at request {n}: {}", helm.major(), ran.stderr);
+        let at = format!("helm {}, {how:?} at {step}: {}", helm.major(), ran.stderr);
         assert_eq!(versions(cp, &near.namespace), [], "{at}");
         assert_eq!(revisions(&near.namespace, NAME).len(), 0, "{at}");
         testbed::eventually("the token is dead", || (status(cp, &old, "/api") == 401).then_some(()));
         cut
     });
-    assert!((18..60).contains(&total), "{total} requests");
 }
 
 #[rstest::rstest]
@@ -660,19 +614,21 @@ fn two_take_overs_at_once_end_well_or_are_refused(
     #[values("provision", "decommission")] other: &'static str,
 ) {
     let cp = control_plane();
-    let run = |round: u64| {
+    let subject = || {
         let instance = instance("together");
         original(helm, &instance).provision();
+        instance
+    };
+    let undisturbed = subject();
+    let steps = recorded(cp, &undisturbed, &[&undisturbed.namespace], "provision", &[]);
+    let run = |step: &Step| {
+        let instance = subject();
         let old = token(&instance.namespace);
-        let start = |action: &str| {
-            let mut command = instance.command(action, &[]);
-            let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-            std::thread::sleep(Duration::from_millis(6 * round));
-            child
-        };
-        let at = format!("helm {}, provision and {other}, round {round}", helm.major());
-        for child in ["provision", other].map(start) {
-            let ran = Ran::from(child.wait_with_output().unwrap());
+        let at = format!("helm {}, provision and {other}, at {step}", helm.major());
+        let names = &[instance.namespace.as_str()];
+        let [first, second] =
+            ["provision", other].map(|action| Runner { instance: &instance, names, action, more: &[] });
+        for ran in overlapping(cp, &first, step, &second) {
             let refusal = ran.code == 75 && ran.document()["error"]["code"] == "conflict";
             assert!(ran.code == 0 || refusal, "{at}: {}", ran.stderr);
         }
@@ -687,8 +643,8 @@ fn two_take_overs_at_once_end_well_or_are_refused(
         assert_eq!(versions(cp, &instance.namespace), [], "{at}");
     };
     std::thread::scope(|scope| {
-        for round in 0..4 {
-            scope.spawn(move || run(round));
+        for step in spread(&steps, 4) {
+            scope.spawn(move || run(&step));
         }
     });
 }
@@ -874,12 +830,7 @@ fn whatever_was_done_to_it_each_action_mends_it() {
     };
     let cells = HALVES.iter().flat_map(|half| ["provision", "decommission"].map(|action| (half, action)));
     let cells: Vec<_> = cells.collect();
-    let done = each_request(0, |n| {
-        let Some((half, action)) = cells.get(n) else { return false };
-        run(half, action);
-        true
-    });
-    assert_eq!(done, cells.len());
+    ten_at_once(&cells, |(half, action)| run(half, action));
 }
 
 /// A Secret of the release that a finalizer holds can still be read: it is said, and remembered until it is gone.

@@ -3,10 +3,11 @@
 
 use std::{fs, path::Path};
 
-use crate::support::{Instance, Shape, paths, status, token_of, versions};
 use rstest::rstest;
 use serde_json::{Map, Value, json};
 use testbed::{ControlPlane, Era};
+
+use crate::support::{Instance, Shape, paths, status, token_of, versions};
 
 fn control_plane() -> &'static ControlPlane {
     ControlPlane::shared()

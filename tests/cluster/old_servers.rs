@@ -3,10 +3,11 @@
 
 use std::{fs, sync::LazyLock};
 
-use crate::support::{Instance, NAME, OBJECT, Ran, Shape, binary, paths, status, versions};
 use rstest::rstest;
 use serde_json::{Value, json};
 use testbed::{ControlPlane, Era, Grant, InterceptingProxy, Options, Verdict, eventually, rule};
+
+use crate::support::{Instance, NAME, OBJECT, Ran, Shape, binary, paths, status, versions};
 
 /// A server without SelfSubjectReview, as each before Kubernetes 1.28 is.
 static OLD: LazyLock<ControlPlane> = LazyLock::new(|| {

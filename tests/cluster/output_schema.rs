@@ -4,10 +4,11 @@
 
 use std::collections::BTreeSet;
 
-use crate::support::{Instance, schema};
 use k8s_token::{error::Code, finding::Severity};
 use serde_json::{Value, json};
 use testbed::ControlPlane;
+
+use crate::support::{Instance, schema};
 
 #[test]
 fn every_action_and_every_end_of_one_is_of_the_published_form() {

@@ -7,18 +7,19 @@ use std::{
     collections::BTreeMap,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
-        Mutex,
+        LazyLock, Mutex,
         atomic::{AtomicUsize, Ordering},
     },
 };
 
-use crate::support::{Instance, NAME, OBJECT, Ran, paths, status, told};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde_json::{Value, json};
-use testbed::{ControlPlane, Grant, InterceptingProxy, Persona, Verdict, eventually, rule};
+use testbed::{ControlPlane, Grant, InterceptingProxy, Options, Persona, Verdict, eventually, rule};
+
+use crate::support::{Instance, NAME, OBJECT, Ran, paths, status, told};
 
 /// How many cells are worked on at the same time: most of their time they wait for a token to be forgotten.
-const AT_ONCE: usize = 24;
+const AT_ONCE: usize = 16;
 const PREFIX: &str = "k8s-token.massdriver.cloud";
 const RBAC: &str = "/apis/rbac.authorization.k8s.io/v1";
 const HOLD: &str = "example.com/hold";
@@ -190,8 +191,11 @@ fn holding(token: &[u8]) -> Value {
     json!({"data": {"token": STANDARD.encode(token)}})
 }
 
+/// One of its own: each run looks for instances of its name in the whole cluster, and here are hundreds.
 fn cp() -> &'static ControlPlane {
-    ControlPlane::shared()
+    static OWN: LazyLock<ControlPlane> =
+        LazyLock::new(|| ControlPlane::start(&Options::default()).expect("a control plane"));
+    &OWN
 }
 
 /// An instance that was provisioned, and what the administrator then does to it.

@@ -1,8 +1,9 @@
 //! plan: right on nothing, on something and on drift, and never a write.
 
-use crate::support::{Instance, changes, paths, versions};
 use serde_json::{Value, json};
 use testbed::{ControlPlane, Grant, Persona, rule};
+
+use crate::support::{Instance, changes, paths, versions};
 
 fn control_plane() -> &'static ControlPlane {
     ControlPlane::shared()

@@ -1,9 +1,10 @@
 //! provision, as the platform runs it, on a real API server.
 
-use crate::support::{Instance, NAME, OBJECT, Shape, changes, paths, status, token_of, versions};
 use rstest::rstest;
 use serde_json::{Value, json};
 use testbed::{ControlPlane, Era, Grant, eventually, rule};
+
+use crate::support::{Instance, NAME, OBJECT, Shape, changes, paths, status, token_of, versions};
 
 fn control_plane() -> &'static ControlPlane {
     ControlPlane::shared()

@@ -3,10 +3,11 @@
 
 use std::time::{Duration, Instant};
 
-use crate::support::{Instance, NAME, OBJECT, Ran, binary, paths, token_of, versions};
 use rstest::rstest;
 use serde_json::{Value, json};
 use testbed::{ControlPlane, Grant, RefusedPort, SilentServer, WrongCa, rule};
+
+use crate::support::{Instance, NAME, OBJECT, Ran, binary, paths, start, stops::expect_terminated, token_of, versions};
 
 fn control_plane() -> &'static ControlPlane {
     ControlPlane::shared()
@@ -15,18 +16,11 @@ fn control_plane() -> &'static ControlPlane {
 /// A failure that says everything a person needs.
 #[track_caller]
 fn error(ran: &Ran, code: &str) -> Value {
-    let document = ran.document();
-    let error = &document["error"];
-    assert_eq!(document["outcome"], "failed");
-    assert_eq!(error["code"], code, "{document:#}");
-    assert_eq!(error["exit"], ran.code);
-    for field in ["doing", "cause", "state", "next"] {
-        assert!(error[field].as_str().is_some_and(|text| !text.is_empty()), "{field} of {error}");
-    }
+    let error = ran.expect_error(code);
     for text in [code, error["cause"].as_str().unwrap(), error["next"].as_str().unwrap()] {
         assert!(ran.stderr.contains(text), "the log lacks {text:?}:\n{}", ran.stderr);
     }
-    document
+    ran.document()
 }
 
 fn missing(document: &Value) -> Vec<String> {
@@ -188,9 +182,9 @@ fn a_silent_server_is_given_its_time_and_no_more() {
     let mut instance = Instance::new(control_plane().admin(), "default");
     instance.connection["authentication"]["cluster"]["server"] = json!(SilentServer::start().server());
     for action in ["plan", "provision", "decommission"] {
-        let started = Instant::now();
-        error(&instance.ask(action, &["--timeout", "2"]).expect_code(69), "timeout");
-        assert!(started.elapsed() < Duration::from_secs(6), "{:?}", started.elapsed());
+        let ran = instance.ask(action, &["--timeout", "2"]).expect_code(69);
+        error(&ran, "timeout");
+        assert!(ran.duration() < Duration::from_secs(6), "{:?}", ran.duration());
     }
 }
 
@@ -446,14 +440,10 @@ fn sigterm_stops_within_its_time_while_a_request_hangs_and_a_repeat_repairs() {
     let namespace = cp.namespace("stopped");
     let far = testbed::DistantServer::in_front_of(cp.server(), Duration::from_secs(1));
     let instance = Instance::new(&cp.admin().by_way_of(&far.server()), &namespace);
-    let mut command = instance.command("provision", &[]);
-    let child = command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped()).spawn().unwrap();
+    let started = Instant::now();
+    let child = start(&instance, "provision", &[]);
     testbed::eventually("the ServiceAccount is made", || cp.get(&paths(&namespace)[0]));
-    let started = Instant::now(); // its answer is half a second away
-    let kill = std::process::Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap();
-    assert!(kill.success());
-    let ran = Ran::from(child.wait_with_output().unwrap()).expect_code(143);
-    assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
+    let ran = expect_terminated(child, started, "its answer is half a second away");
     let document = error(&ran, "terminated");
     assert!(document["error"]["state"].as_str().unwrap().contains("may have gone through"), "{document:#}");
     Instance::new(cp.admin(), &namespace).ask("provision", &[]).expect_code(0);

@@ -9,12 +9,16 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::support::{Instance, OBJECT, Ran, Shape, changes, finish, paths, start, status, token_of, versions};
+use nix::sys::signal::Signal;
 use rstest::rstest;
 use serde_json::{Value, json};
 use testbed::{
     ControlPlane, Era, Grant, Helm, Intercepted, InterceptingProxy, Options, Original, Platform, SilentServer, Verdict,
     eventually, rule,
+};
+
+use crate::support::{
+    Instance, OBJECT, Ran, Shape, changes, finish, paths, secrets, start, status, stops, token_of, versions,
 };
 
 fn control_plane() -> &'static ControlPlane {
@@ -25,36 +29,14 @@ fn control_plane() -> &'static ControlPlane {
 static FREEZABLE: LazyLock<ControlPlane> =
     LazyLock::new(|| ControlPlane::start(&Options::default()).expect("a control plane of one's own"));
 
-/// A failure that says everything a person needs.
-#[track_caller]
-fn error(ran: &Ran, code: &str) -> Value {
-    let error = ran.document()["error"].clone();
-    assert_eq!(error["code"], code, "{}", ran.stderr);
-    for field in ["doing", "cause", "state", "next"] {
-        assert!(error[field].as_str().is_some_and(|text| !text.is_empty()), "{field} of {error}");
-    }
-    error
-}
-
 #[track_caller]
 fn says(error: &Value, field: &str, text: &str) {
     assert!(error[field].as_str().unwrap_or_default().contains(text), "no {text:?} in {field} of {error:#}");
 }
 
-fn finding(ran: &Ran, code: &str) -> Vec<Value> {
-    let document = ran.document();
-    document["findings"].as_array().unwrap().iter().filter(|finding| finding["code"] == code).cloned().collect()
-}
-
 #[track_caller]
 fn all_unchanged(ran: &Ran) {
     assert!(changes(&ran.document()).iter().all(|(action, _)| action == "unchanged"), "{}", ran.stderr);
-}
-
-fn secrets(cp: &ControlPlane, namespace: &str) -> Vec<String> {
-    let list = cp.get(&format!("/api/v1/namespaces/{namespace}/secrets")).unwrap();
-    let names = list["items"].as_array().unwrap().iter();
-    names.map(|secret| secret["metadata"]["name"].as_str().unwrap().to_owned()).collect()
 }
 
 fn overloaded(seconds: u64) -> Verdict {
@@ -197,7 +179,7 @@ fn what_no_repeat_mends_is_asked_once(
         if is_apply(request, "roles") { verdict } else { Verdict::Forward }
     });
     let ran = Instance::new(&cp.admin().by_way_of(&proxy.server()), &namespace).ask("provision", &[]);
-    let error = error(&ran, code);
+    let error = ran.expect_error(code);
     assert!(!error["cause"].as_str().unwrap().contains("tried"), "{error:#}");
     let asked = proxy.requests().iter().filter(|request| is_apply(request, "roles")).count();
     assert_eq!(asked, 1, "{:#?}", proxy.requests());
@@ -217,7 +199,7 @@ fn a_page_in_place_of_an_object_is_not_its_absence(#[values("plan", "provision",
         if request.method == "GET" && looks { html(404) } else { Verdict::Forward }
     });
     let ran = Instance::new(&cp.admin().by_way_of(&proxy.server()), &namespace).ask(action, &[]).expect_code(69);
-    error(&ran, "not-kubernetes");
+    ran.expect_error("not-kubernetes");
     assert_eq!(versions(cp, &namespace), before, "a ServiceAccount that nobody has looked at is not gone");
 }
 
@@ -227,7 +209,7 @@ fn a_wrong_certificate_is_not_better_the_second_time() {
     let ca = testbed::WrongCa::new().base64();
     instance.connection["authentication"]["cluster"]["certificate-authority-data"] = json!(ca);
     let ran = instance.ask("plan", &[]).expect_code(69);
-    error(&ran, "tls-unknown-issuer");
+    ran.expect_error("tls-unknown-issuer");
     assert!(!ran.stderr.contains("\nretry "), "{}", ran.stderr);
 }
 
@@ -244,7 +226,7 @@ fn after_the_last_try_the_error_says_how_often_it_was_tried() {
     });
     let instance = Instance::new(&cp.admin().by_way_of(&proxy.server()), &namespace);
     let ran = instance.ask("provision", &[]).expect_code(69);
-    let error = error(&ran, "server-error");
+    let error = ran.expect_error("server-error");
     says(&error, "cause", "503: not now (tried 5 times)");
     says(&error, "state", "create of ServiceAccount");
     says(&error, "state", "may have gone through");
@@ -288,7 +270,7 @@ fn a_pause_that_would_outlast_the_run_is_not_begun() {
             },
         );
     let ran = Instance::new(&cp.admin().by_way_of(&proxy.server()), &namespace).ask("provision", &[]).expect_code(69);
-    says(&error(&ran, "server-error"), "cause", "asks to be left alone for 3600 s, which is more than is left");
+    says(&ran.expect_error("server-error"), "cause", "asks to be left alone for 3600 s, which is more than is left");
 }
 
 #[test]
@@ -296,10 +278,9 @@ fn tries_end_with_the_run() {
     let cp = control_plane();
     let proxy = InterceptingProxy::start(cp, |_| Verdict::refusal(503, "ServiceUnavailable", "not now"));
     let instance = Instance::new(&cp.admin().by_way_of(&proxy.server()), "default");
-    let started = Instant::now();
     let ran = instance.ask("plan", &["--timeout", "2"]).expect_code(69);
-    assert!(started.elapsed() < Duration::from_secs(6), "{:?}", started.elapsed());
-    error(&ran, "server-error");
+    assert!(ran.duration() < Duration::from_secs(6), "{:?}", ran.duration());
+    ran.expect_error("server-error");
 }
 
 #[test]
@@ -324,7 +305,7 @@ fn a_lost_answer_does_not_make_somebody_elses_object_ours() {
         Verdict::Forward
     });
     let ran = Instance::new(&cp.admin().by_way_of(&proxy.server()), &namespace).ask("provision", &[]).expect_code(75);
-    let error = error(&ran, "conflict");
+    let error = ran.expect_error("conflict");
     assert!(
         !error["state"].as_str().unwrap().contains("may have gone through"),
         "what became of it is known: {error:#}"
@@ -392,6 +373,7 @@ fn sigterm_ends_a_pause_at_once() {
             },
         );
     let instance = Instance::new(&cp.admin().by_way_of(&proxy.server()), &namespace);
+    let started = Instant::now();
     let mut child = start(&instance, "provision", &[]);
     let mut log = child.stderr.take().unwrap();
     let mut said = String::new();
@@ -400,12 +382,12 @@ fn sigterm_ends_a_pause_at_once() {
         assert_eq!(log.read(&mut byte).unwrap(), 1, "{said}");
         said.push(char::from(byte[0]));
     }
-    let stopping = Instant::now();
-    let kill = std::process::Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap();
-    assert!(kill.success());
+    let before = stops::signal(&child, started, Signal::SIGTERM);
     let ran = finish(child).expect_code(143);
-    assert!(stopping.elapsed() < Duration::from_secs(5), "{:?}", stopping.elapsed());
-    error(&ran, "terminated");
+    let took = ran.duration().saturating_sub(before);
+    assert!(took < Duration::from_secs(5), "{took:?} after the signal");
+    assert_eq!(ran.document()["error"]["code"], "terminated");
+    proxy.settled();
     Instance::new(cp.admin(), &namespace).ask("provision", &[]).expect_code(0);
 }
 
@@ -491,7 +473,7 @@ fn a_server_that_does_not_refuse_the_token_is_told_from_one_that_says_nothing(
     });
     let instance = Instance::new(&cp.admin().by_way_of(&proxy.server()), &namespace);
     let ran = instance.ask("decommission", &["--timeout", "8"]).expect_code(exit);
-    let error = error(&ran, code);
+    let error = ran.expect_error(code);
     says(&error, "cause", cause);
     says(&error, "state", "its Secret is deleted; whether the token is dead is not proved");
 }
@@ -545,7 +527,7 @@ fn a_token_controller_that_stays_away_is_named_with_what_is_left_and_what_to_do(
     let namespace = cp.namespace("absent");
     let instance = Instance::new(cp.admin(), &namespace);
     let ran = instance.ask("provision", &["--timeout", "3"]).expect_code(76);
-    let error = error(&ran, "token-controller-absent");
+    let error = ran.expect_error("token-controller-absent");
     says(&error, "state", "create of Secret");
     says(&error, "state", "a repeat goes on from there");
     says(&error, "next", "kube-controller-manager");
@@ -630,7 +612,7 @@ fn what_admission_denies_is_said_in_its_words_and_a_repeat_mends_it(
         (cp.request("POST", &collection, Some(&cp.admin().token), Some(&probe)).status == 422).then_some(())
     });
     let ran = instance.ask("provision", &[]).expect_code(1);
-    let refused = error(&ran, "refused");
+    let refused = ran.expect_error("refused");
     says(&refused, "cause", "not here, says the policy");
     says(&refused, "next", "change what the server objects to");
     assert!(!ran.stderr.contains("\nretry "), "{}", ran.stderr);
@@ -646,11 +628,11 @@ fn what_the_server_warns_of_is_shown_once() {
     let instance = Instance::new(cp.admin(), &namespace);
     let _policy = Policy::validating(cp, &namespace, "roles", "Warn", "roles are \"so\" last year, says the policy");
     let plan = eventually("the policy is in force", || {
-        Some(instance.ask("plan", &[])).filter(|ran| !finding(ran, "server-warning").is_empty())
+        Some(instance.ask("plan", &[])).filter(|ran| !ran.findings("server-warning").is_empty())
     });
     assert_eq!(plan.code, 0, "{}", plan.stderr);
     let ran = instance.ask("provision", &[]).expect_code(0);
-    let found = finding(&ran, "server-warning");
+    let found = ran.findings("server-warning");
     assert_eq!(found.len(), 1, "{found:#?}");
     assert_eq!(found[0]["severity"], "info");
     let message = found[0]["message"].as_str().unwrap();
@@ -664,13 +646,13 @@ fn the_servers_own_warning_about_a_token_is_shown() {
     let namespace = cp.namespace("autogenerated");
     let instance = Instance::new(cp.admin(), &namespace);
     let first = instance.ask("provision", &[]).expect_code(0);
-    assert!(finding(&first, "server-warning").is_empty(), "{}", first.stderr);
+    assert!(first.findings("server-warning").is_empty(), "{}", first.stderr);
     // To the server a listed Secret is one that it made itself, as before 1.24.
     cp.merge_patch(&paths(&namespace)[0], &json!({"secrets": [{"name": OBJECT}]}));
     let ran = eventually("the server has noticed", || {
-        Some(instance.ask("provision", &[]).expect_code(0)).filter(|ran| !finding(ran, "server-warning").is_empty())
+        Some(instance.ask("provision", &[]).expect_code(0)).filter(|ran| !ran.findings("server-warning").is_empty())
     });
-    let warnings = finding(&ran, "server-warning");
+    let warnings = ran.findings("server-warning");
     assert_eq!(warnings.len(), 1, "{warnings:#?}");
     assert!(warnings[0]["message"].as_str().unwrap().contains("auto-generated secret-based tokens"), "{warnings:#?}");
     all_unchanged(&ran);
@@ -709,7 +691,7 @@ fn what_admission_adds_is_left_alone() {
     let parent = cp.persona("added", &[Grant::cluster_role("cluster-admin")]);
     let instance = Instance::new(&parent, &namespace);
     let ran = instance.ask("provision", &[]).expect_code(0);
-    assert!(finding(&ran, "overwritten").is_empty(), "{}", ran.stderr);
+    assert!(ran.findings("overwritten").is_empty(), "{}", ran.stderr);
     for path in paths(&namespace) {
         assert_eq!(cp.get(&path).unwrap()["metadata"]["labels"]["cost-centre"], "42");
     }
@@ -734,19 +716,19 @@ fn what_admission_changes_back_is_said_and_is_no_change_for_ever() {
     in_force(cp, &namespace, "md-project");
     let instance = Instance::new(cp.admin(), &namespace);
     let ran = instance.ask("provision", &[]).expect_code(0);
-    assert_eq!(finding(&ran, "overwritten").len(), 4, "{}", ran.stderr);
-    let message = finding(&ran, "overwritten")[0]["message"].as_str().unwrap().to_owned();
+    assert_eq!(ran.findings("overwritten").len(), 4, "{}", ran.stderr);
+    let message = ran.findings("overwritten")[0]["message"].as_str().unwrap().to_owned();
     assert!(message.contains("/metadata/labels/md-project"), "{message}");
     let before = versions(cp, &namespace);
     let again = instance.ask("provision", &[]).expect_code(0);
     all_unchanged(&again);
-    assert_eq!(finding(&again, "overwritten").len(), 4, "{}", again.stderr);
+    assert_eq!(again.findings("overwritten").len(), 4, "{}", again.stderr);
     assert_eq!(versions(cp, &namespace), before, "nothing is stored for ever");
     instance.ask("plan", &["--detailed-exitcode"]).expect_code(0);
     drop(policies);
     eventually("the policies are gone", || {
         let ran = instance.ask("provision", &[]).expect_code(0);
-        finding(&ran, "overwritten").is_empty().then_some(())
+        ran.findings("overwritten").is_empty().then_some(())
     });
     assert_eq!(cp.get(&paths(&namespace)[1]).unwrap()["metadata"]["labels"]["md-project"], "ecomm");
     instance.ask("decommission", &[]).expect_code(0);
@@ -763,7 +745,7 @@ fn what_could_not_be_taken_back_is_not_made() {
     let instance = Instance::new(cp.admin(), &namespace);
     for action in ["plan", "provision"] {
         let ran = instance.ask(action, &[]).expect_code(1);
-        let refused = error(&ran, "refused");
+        let refused = ran.expect_error("refused");
         says(&refused, "cause", "an admission policy changes /metadata/labels/app.kubernetes.io~1managed-by");
         says(&refused, "cause", "it could not be taken back");
         assert!(versions(cp, &namespace).is_empty(), "{action}");
@@ -785,8 +767,8 @@ fn rules_that_admission_changes_are_not_handed_out() {
     });
     let instance = Instance::new(cp.admin(), &namespace);
     let ran = instance.ask("provision", &["--publish"]).expect_code(76);
-    error(&ran, "rules-not-allowed");
-    let found = finding(&ran, "overwritten");
+    ran.expect_error("rules-not-allowed");
+    let found = ran.findings("overwritten");
     assert!(found[0]["message"].as_str().unwrap().contains("/rules/0/resources"), "{found:#?}");
     assert_eq!(instance.platform.resource("token"), None);
 }
@@ -802,7 +784,7 @@ fn a_quota_is_not_now(#[values("serviceaccounts", "secrets", "rolebindings.rbac.
     cp.merge_patch(&format!("{quotas}/none/status"), &json!({"status": {"hard": hard, "used": hard}}));
     let instance = Instance::new(cp.admin(), &namespace);
     let ran = instance.ask("provision", &[]).expect_code(75);
-    let error = error(&ran, "quota");
+    let error = ran.expect_error("quota");
     says(&error, "next", "raise the quota");
     assert!(!ran.stderr.contains("\nretry "), "{}", ran.stderr);
     cp.delete(&format!("{quotas}/none"));
@@ -845,7 +827,7 @@ fn what_openshift_adds_is_not_ours() {
     assert_eq!(cp.get(&secret).unwrap()["data"]["service-ca.crt"], "Y2E=");
 
     let gone = instance.ask("decommission", &[]).expect_code(0);
-    assert!(finding(&gone, "foreign-object").is_empty(), "{}", gone.stderr);
+    assert!(gone.findings("foreign-object").is_empty(), "{}", gone.stderr);
     assert!(versions(cp, &namespace).is_empty());
     assert_eq!(secrets(cp, &namespace), [login]);
 }
@@ -903,7 +885,7 @@ fn a_passing_refusal_of_the_platform_is_waited_out(#[values(408, 429, 500, 502, 
 fn a_refusal_that_no_repeat_mends_is_said_at_once(#[case] status: u16, #[case] body: &str, #[case] cause: &str) {
     let (instance, ran) = published(Era::Dependencies, |platform| platform.fail_next(status, body));
     assert_eq!(ran.code, 69, "{}", ran.stderr);
-    let error = error(&ran, "platform-refused");
+    let error = ran.expect_error("platform-refused");
     says(&error, "cause", cause);
     assert!(!error["cause"].as_str().unwrap().contains("tried"), "{error:#}");
     assert_eq!(instance.platform.requests().len(), 1);
@@ -959,7 +941,7 @@ fn a_record_that_is_refused_is_said_at_once_by_every_generation(
         instance.platform.fail_next(status_of, body);
     }
     let ran = instance.ask("decommission", &["--publish"]).expect_code(69);
-    let error = error(&ran, "platform-refused");
+    let error = ran.expect_error("platform-refused");
     says(&error, "cause", cause);
     assert_eq!(status(cp, &token, "/api"), 401, "whatever the platform says");
     assert!(versions(cp, &instance.namespace).is_empty());
@@ -973,7 +955,7 @@ fn an_expired_deployment_token_keeps_no_credential_alive() {
     let token = token_of(&instance.platform.resource("token").unwrap());
     let mut command = instance.command("decommission", &["--publish"]);
     let ran = Ran::of(command.env("MASSDRIVER_TOKEN", "expired")).expect_code(69);
-    let refused = error(&ran, "platform-refused");
+    let refused = ran.expect_error("platform-refused");
     says(&refused, "cause", "401: Unauthorized; the token of a deployment ends with it");
     says(&refused, "state", "the cluster is clean; the platform's record is still there");
     says(&refused, "next", "start another deployment");
@@ -1016,7 +998,7 @@ fn a_platform_that_stays_away_is_tried_so_often_and_keeps_nothing_alive() {
     let cp = control_plane();
     let (instance, ran) = published(Era::Dependencies, Platform::down);
     assert_eq!(ran.code, 69, "{}", ran.stderr);
-    let away = error(&ran, "platform-unreachable");
+    let away = ran.expect_error("platform-unreachable");
     says(&away, "cause", "(tried 5 times)");
     says(&away, "state", "the platform may not have it yet; the request that got no answer may have gone through");
     assert_eq!(instance.platform.requests().len(), 5);
@@ -1026,7 +1008,7 @@ fn a_platform_that_stays_away_is_tried_so_often_and_keeps_nothing_alive() {
     let token = token_of(&instance.platform.resource("token").unwrap());
     instance.platform.down();
     let ran = instance.ask("decommission", &["--publish"]).expect_code(69);
-    says(&error(&ran, "platform-unreachable"), "state", "the cluster is clean");
+    says(&ran.expect_error("platform-unreachable"), "state", "the cluster is clean");
     assert_eq!(status(cp, &token, "/api"), 401);
     instance.platform.up();
     instance.ask("decommission", &["--publish"]).expect_code(0);
@@ -1039,7 +1021,7 @@ fn a_platform_that_nobody_listens_for_is_dialled_again() {
     let instance = Instance::new(cp.admin(), &cp.namespace("nobody"));
     let mut command = instance.command("provision", &["--publish"]);
     let ran = Ran::of(command.env("MASSDRIVER_URL", testbed::RefusedPort.url())).expect_code(69);
-    let away = error(&ran, "platform-unreachable");
+    let away = ran.expect_error("platform-unreachable");
     says(&away, "cause", "(tried 5 times)");
     says(&away, "state", "the platform does not have it yet");
     kept_and_finished_by_a_repeat(&instance, &ran);
@@ -1052,11 +1034,10 @@ fn a_silent_platform_holds_nothing_up_for_longer_than_its_time() {
     assert_eq!(ran.code, 0);
     let token = token_of(&instance.platform.resource("token").unwrap());
     let silent = SilentServer::start().url();
-    let started = Instant::now();
     let mut command = instance.command("decommission", &["--publish", "--timeout", "15"]);
     let ran = Ran::of(command.env("MASSDRIVER_URL", silent)).expect_code(69);
-    assert!(started.elapsed() < Duration::from_secs(25), "{:?}", started.elapsed());
-    let error = error(&ran, "platform-unreachable");
+    assert!(ran.duration() < Duration::from_secs(25), "{:?}", ran.duration());
+    let error = ran.expect_error("platform-unreachable");
     says(&error, "cause", "no answer within the time for it");
     says(&error, "state", "the cluster is clean; the platform's record may still be there");
     assert_eq!(status(cp, &token, "/api"), 401);
@@ -1105,7 +1086,7 @@ fn no_other_redirect_is_followed(#[case] kind: u16, #[case] location: &str, #[ca
         platform.fail_next_with(kind, &[("location", &location)], "<html>");
     });
     assert_eq!(ran.code, 69, "{}", ran.stderr);
-    let error = error(&ran, "platform-refused");
+    let error = ran.expect_error("platform-refused");
     says(&error, "cause", cause);
     assert!(!format!("{}{}", ran.stdout, ran.stderr).contains("t0p"), "a query may be a secret: {}", ran.stderr);
     assert_eq!(instance.platform.requests().len(), 1);
@@ -1121,7 +1102,7 @@ fn redirects_in_a_circle_have_an_end() {
         }
     });
     assert_eq!(ran.code, 69);
-    says(&error(&ran, "platform-refused"), "cause", "redirected more than 5 times");
+    says(&ran.expect_error("platform-refused"), "cause", "redirected more than 5 times");
     assert_eq!(instance.platform.requests().len(), 6);
 }
 
@@ -1155,7 +1136,7 @@ fn a_conflict_about_something_else_stays_one() {
     // Nothing is published yet, so no id is known.
     let (instance, ran) = published(Era::Dependencies, |platform| platform.fail_next(409, r#"{"error": "busy"}"#));
     assert_eq!(ran.code, 69);
-    says(&error(&ran, "platform-refused"), "cause", "409: busy");
+    says(&ran.expect_error("platform-refused"), "cause", "409: busy");
     let tried: Vec<_> = instance.platform.requests().iter().map(|request| request.method.clone()).collect();
     assert_eq!(tried, ["POST", "PUT", "PUT", "PUT"], "each name that it may have");
     kept_and_finished_by_a_repeat(&instance, &ran);
@@ -1178,7 +1159,11 @@ fn a_url_that_is_not_the_platforms_is_said_to_be_none() {
         platform.fail_next(405, "");
     });
     assert_eq!(ran.code, 69);
-    says(&error(&ran, "platform-refused"), "cause", "405 Method Not Allowed; MASSDRIVER_URL may not be the platform's");
+    says(
+        &ran.expect_error("platform-refused"),
+        "cause",
+        "405 Method Not Allowed; MASSDRIVER_URL may not be the platform's",
+    );
     kept_and_finished_by_a_repeat(&instance, &ran);
 }
 
@@ -1190,7 +1175,7 @@ fn a_record_that_may_not_be_deleted_is_said_in_the_platforms_words() {
     let token = token_of(&instance.platform.resource("token").unwrap());
     instance.platform.fail_next(409, r#"{"errors": {"detail": "it is an environment default"}}"#);
     let ran = instance.ask("decommission", &["--publish"]).expect_code(69);
-    let error = error(&ran, "platform-refused");
+    let error = ran.expect_error("platform-refused");
     says(&error, "cause", "409: it is an environment default");
     says(&error, "state", "the cluster is clean; the platform's record is still there");
     assert_eq!(status(cp, &token, "/api"), 401);

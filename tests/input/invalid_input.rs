@@ -8,11 +8,12 @@ use std::{
     process::Stdio,
 };
 
-use crate::support::{Instance, NAME, OBJECT, Ran, Shape, binary, paths, status, token_of, versions};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use rstest::rstest;
 use serde_json::{Value, json};
 use testbed::{ControlPlane, Era, InterceptingProxy, RefusedPort, SilentServer, Verdict, WrongCa};
+
+use crate::support::{Instance, NAME, OBJECT, Ran, Shape, binary, paths, status, token_of, versions};
 
 fn control_plane() -> &'static ControlPlane {
     ControlPlane::shared()

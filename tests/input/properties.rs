@@ -3,7 +3,6 @@
 
 use std::sync::LazyLock;
 
-use crate::support::{Ran, binary};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use k8s_token::{
     error::Exit,
@@ -16,6 +15,8 @@ use proptest::{
 };
 use serde_json::{Value, json};
 use testbed::WrongCa;
+
+use crate::support::{Ran, binary};
 
 /// Secrets: no key that is shown is as long, and no name, namespace, label or resource has such letters.
 const SECRETS: [&str; 3] = [

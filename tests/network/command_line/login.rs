@@ -1,10 +1,6 @@
 //! Login commands: client.authentication.k8s.io.
 
-use std::{
-    fs,
-    process::Stdio,
-    time::{Duration, Instant},
-};
+use std::{fs, process::Stdio, time::Instant};
 
 use rstest::rstest;
 use serde_json::{Value, json};
@@ -12,7 +8,7 @@ use testbed::{ClientCertificate, ControlPlane};
 
 use crate::{
     desk::{Desk, cluster, code},
-    support::Ran,
+    support::{Ran, stops::expect_terminated},
 };
 
 const V1: &str = "client.authentication.k8s.io/v1";
@@ -203,15 +199,12 @@ fn a_stop_ends_the_command_too() {
     let kubeconfig = desk.kubeconfig("config", &cluster(cp), &exec(V1, &json!({})));
     let mut command = desk.command("plan", &[]);
     command.arg("--kubeconfig").arg(kubeconfig).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let started = Instant::now();
     let child = command.spawn().unwrap();
     let pid = testbed::eventually("the command runs", || {
         fs::read_to_string(desk.path("pid")).ok().filter(|pid| pid.ends_with('\n'))
     });
-    let started = Instant::now();
-    let stopped = std::process::Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap();
-    assert!(stopped.success());
-    Ran::from(child.wait_with_output().unwrap()).expect_code(143);
-    assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
+    expect_terminated(child, started, "a login");
     // Killed, and perhaps not reaped by whoever inherits it.
     testbed::eventually("the command is gone", || {
         let state = fs::read_to_string(format!("/proc/{}/stat", pid.trim())).unwrap_or_default();

@@ -12,12 +12,13 @@ FROM rust:1.95-alpine AS build
 # musl's headers and a C compiler: the cryptography (AWS-LC) is C and assembly, and needs neither CMake nor Go. Alpine's Rust links statically.
 RUN apk add --no-cache build-base ca-certificates
 WORKDIR /source
-# What the program is made of. The manifest names the testbed, and cargo wants to see its manifest too.
+# What the program is made of. The manifest names the testbed and other tests, and cargo wants to see their manifests too.
 COPY Cargo.toml Cargo.lock ./
 COPY .cargo .cargo
 COPY schema-params.json schema-artifacts.json ./
 COPY src src
 COPY tests/testbed/Cargo.toml tests/testbed/Cargo.toml
+COPY tests/consumers/Cargo.toml tests/consumers/Cargo.toml
 RUN mkdir -p tests/testbed/src && touch tests/testbed/src/lib.rs \
  && cargo build --release --locked --package k8s-token --bin k8s-token
 # The directories of the image. Copied from their parent, because a copy of a directory itself loses its mode.

@@ -2,16 +2,6 @@
 //! binary, by real helm 3 and 4, within its rights and outside them; the one of OpenTofu is read. What their README
 //! says about rules and messages is held here.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::disallowed_methods,
-    reason = "helpers of tests fail as tests do, and read files"
-)]
-
-mod support;
-
 use std::{
     collections::BTreeSet,
     fs,
@@ -24,10 +14,11 @@ use std::{
 
 use rstest::rstest;
 use serde_json::{Value, json};
-use support::{Instance, OBJECT, Shape};
 use testbed::{ControlPlane, Era, Helm, HelmStep, Options, evaluate_config};
 
-const EXAMPLES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/downstream");
+use crate::support::{Instance, OBJECT, Shape};
+
+const EXAMPLES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/downstream");
 const RELEASE: &str = "shop-prod-web-a1b2";
 
 /// With those who make Pods of a Deployment, so that helm has something to wait for.
@@ -114,7 +105,7 @@ impl Downstream {
     }
 
     fn secret_token(&self) -> String {
-        support::token_of(&self.step.connections["kubernetes_cluster"])
+        crate::support::token_of(&self.step.connections["kubernetes_cluster"])
     }
 
     /// Whether helm was content, and all it said.

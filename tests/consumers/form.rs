@@ -1,13 +1,9 @@
 //! The form that people fill in, as the platform shows it, in a real browser; and what it submits, on a real cluster.
 //! What the form accepts, the provisioner accepts, and it means what was filled in. What the one refuses, the other
-//! refuses at the same place and with the same sentence, which is ours. `UPDATE_PICTURE=1 cargo test --test form` takes the
+//! refuses at the same place and with the same sentence, which is ours. `UPDATE_PICTURE=1 cargo test -p consumers form` takes the
 //! picture in README.md anew.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "helpers of tests fail as tests do")]
-
-#[path = "form/browser.rs"]
 mod browser;
-mod support;
 
 use std::{
     cell::RefCell,
@@ -18,15 +14,19 @@ use std::{
 
 use browser::Outcome;
 use serde_json::{Value, json};
-use support::{Instance, Ran};
 use testbed::ControlPlane;
+
+use crate::{
+    root,
+    support::{Instance, Ran},
+};
 
 /// What is done with the form, and what has to come of it.
 struct Row {
     name: &'static str,
     /// What the instance has so far.
     params: Value,
-    /// Steps of tests/form/drive.js.
+    /// Steps of tests/consumers/form/drive.js.
     does: Value,
     expect: Expect,
 }
@@ -79,7 +79,7 @@ fn in_team_a(mut params: Value) -> Value {
 }
 
 fn preset(name: &str) -> Value {
-    let schema: Value = serde_json::from_str(&fs::read_to_string("schema-params.json").unwrap()).unwrap();
+    let schema: Value = serde_json::from_str(&fs::read_to_string(root("schema-params.json")).unwrap()).unwrap();
     let examples = schema["examples"].as_array().unwrap();
     let mut params = examples.iter().find(|example| example["__name"] == name).expect("a preset").clone();
     params.as_object_mut().unwrap().remove("__name");
@@ -418,7 +418,8 @@ fn outcomes() -> &'static BTreeMap<String, Outcome> {
         let cases: Vec<Value> = table()
             .into_iter()
             .map(|row| {
-                let picture = (row.name == PICTURED && std::env::var_os("UPDATE_PICTURE").is_some()).then_some(PICTURE);
+                let picture =
+                    (row.name == PICTURED && std::env::var_os("UPDATE_PICTURE").is_some()).then(|| root(PICTURE));
                 json!({ "name": row.name, "params": row.params, "does": row.does, "picture": picture })
             })
             .collect();
@@ -458,7 +459,7 @@ fn our_sentences() -> BTreeSet<String> {
         }
         schema.as_array().into_iter().flatten().for_each(|item| collect(item, found));
     }
-    let bundle: Value = serde_saphyr::from_str(&fs::read_to_string("massdriver.yaml").unwrap()).unwrap();
+    let bundle: Value = serde_saphyr::from_str(&fs::read_to_string(root("massdriver.yaml")).unwrap()).unwrap();
     let mut found = BTreeSet::new();
     collect(&bundle["params"], &mut found);
     found
@@ -580,7 +581,7 @@ fn params_of_an_instance_are_judged_alike() {
 #[test]
 fn the_readme_has_a_picture_of_it() {
     assert!(outcomes().contains_key(PICTURED), "it is taken when the table is gone through");
-    let picture = fs::read(PICTURE).unwrap();
+    let picture = fs::read(root(PICTURE)).unwrap();
     assert!(picture.starts_with(b"\x89PNG") && picture.len() < 200 << 10, "{} bytes", picture.len());
-    assert!(fs::read_to_string("README.md").unwrap().contains(&format!("]({PICTURE})")));
+    assert!(fs::read_to_string(root("README.md")).unwrap().contains(&format!("]({PICTURE})")));
 }

@@ -1,16 +1,17 @@
-//! The browser with the form in it: what it needs is installed when it is not there, once for a version of it.
+//! The browser with the form in it. What it needs, `.ci/install` installs: a test never does.
 
 use std::{
-    collections::{BTreeMap, hash_map::DefaultHasher},
+    collections::BTreeMap,
     fs,
-    hash::{Hash as _, Hasher as _},
     io::Write as _,
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::{Command, Stdio},
 };
 
 use serde::Deserialize;
 use serde_json::{Value, json};
+
+use crate::root;
 
 /// What came of a case when Save was pressed.
 #[derive(Debug, Deserialize)]
@@ -42,7 +43,7 @@ struct Answer {
 
 /// Goes through the cases: name, params to begin with, steps, and a file for a picture if there is to be one.
 pub fn fill_in(cases: &[Value]) -> BTreeMap<String, Outcome> {
-    let schema = |name: &str| -> Value { serde_json::from_str(&fs::read_to_string(name).unwrap()).unwrap() };
+    let schema = |name: &str| -> Value { serde_json::from_str(&fs::read_to_string(root(name)).unwrap()).unwrap() };
     let task = json!({
         "modules": modules(),
         "chromium": chromium(),
@@ -50,71 +51,56 @@ pub fn fill_in(cases: &[Value]) -> BTreeMap<String, Outcome> {
         "uiSchema": schema("schema-ui.json"),
         "cases": cases,
     });
-    let mut node = Command::new(program(&["node"], "Node.js 20 or later, with npm"))
-        .arg("tests/form/drive.js")
+    let mut node = Command::new(program(&["node"]))
+        .arg(here("drive.js"))
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
         .expect("node starts");
     node.stdin.take().unwrap().write_all(task.to_string().as_bytes()).unwrap();
     let output = node.wait_with_output().unwrap();
-    assert!(output.status.success(), "tests/form/drive.js failed; what it said stands above");
-    let answer: Answer = serde_json::from_slice(&output.stdout).expect("an answer of tests/form/drive.js");
+    assert!(output.status.success(), "drive.js failed; its messages are above");
+    let answer: Answer = serde_json::from_slice(&output.stdout).expect("an answer of drive.js");
     assert_eq!(answer.problems, Vec::<String>::new());
     answer.outcomes
 }
 
-/// The packages of the lock file, in a folder of their own for each state of it.
+/// The packages of the lock file, in the versions that it names.
 fn modules() -> PathBuf {
-    let parts = ["package.json", "package-lock.json", ".npmrc"];
-    let mut hasher = DefaultHasher::new();
-    for part in parts {
-        fs::read(Path::new("tests/form").join(part)).unwrap().hash(&mut hasher);
-    }
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("form-{:016x}", hasher.finish()));
-    if !folder.exists() {
-        let half = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
-        for part in parts {
-            fs::copy(Path::new("tests/form").join(part), half.path().join(part)).unwrap();
-        }
-        // The packages are code that runs here: no more of it than is needed.
-        let mut npm = Command::new(program(&["npm"], "Node.js 20 or later, with npm"));
-        npm.args(["ci", "--ignore-scripts", "--no-audit", "--no-fund"]).current_dir(half.path()).stdout(Stdio::null());
-        assert!(npm.status().expect("npm starts").success(), "npm ci failed in a copy of tests/form");
-        // Where somebody else was first, theirs is the same.
-        let half = half.keep();
-        if fs::rename(&half, &folder).is_err() {
-            fs::remove_dir_all(half).unwrap();
+    let packages = |file: &str| -> Value {
+        let text = fs::read_to_string(here(file)).unwrap_or_else(|_| panic!("{file} is missing: run .ci/install"));
+        serde_json::from_str::<Value>(&text).expect("JSON")["packages"].take()
+    };
+    let (wanted, installed) = (packages("package-lock.json"), packages("node_modules/.package-lock.json"));
+    for (name, package) in wanted.as_object().expect("packages") {
+        // The lock file itself, and what is only for other platforms.
+        if !name.is_empty() && package["optional"] != true {
+            assert_eq!(installed[name]["version"], package["version"], "{name} is out of date: run .ci/install");
         }
     }
-    folder.join("node_modules")
+    here("node_modules")
 }
 
-/// Debian's Chromium, or what stands for it elsewhere.
+fn here(file: &str) -> PathBuf {
+    root("tests/consumers/form").join(file)
+}
+
+/// Debian's Chromium, or the name of it elsewhere.
 fn chromium() -> PathBuf {
-    const NAMES: [&str; 6] = [
+    program(&[
         "chromium",
         "chromium-browser",
         "google-chrome",
         "google-chrome-stable",
         "/Applications/Chromium.app/Contents/MacOS/Chromium",
         "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome",
-    ];
-    if find(&NAMES).is_none() && nix::unistd::Uid::effective().is_root() && find(&["apt-get"]).is_some() {
-        for arguments in [&["update"][..], &["install", "--yes", "--no-install-recommends", "chromium"]] {
-            let status = Command::new("apt-get").args(arguments).stdout(Stdio::null()).status();
-            assert!(status.expect("apt-get starts").success(), "apt-get {} failed", arguments.join(" "));
-        }
-    }
-    program(&NAMES, "Chromium or Chrome; on Debian: apt-get install chromium")
+    ])
 }
 
-fn program(names: &[&str], what: &str) -> PathBuf {
-    find(names).unwrap_or_else(|| panic!("this test needs {what}"))
-}
-
-fn find(names: &[&str]) -> Option<PathBuf> {
+fn program(names: &[&str]) -> PathBuf {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let folders: Vec<PathBuf> = std::env::split_paths(&path).collect();
-    names.iter().find_map(|name| folders.iter().map(|folder| folder.join(name)).find(|file| file.is_file()))
+    let found =
+        names.iter().find_map(|name| folders.iter().map(|folder| folder.join(name)).find(|file| file.is_file()));
+    found.unwrap_or_else(|| panic!("no {} on the PATH: run .ci/install", names[0]))
 }

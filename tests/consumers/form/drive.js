@@ -1,5 +1,5 @@
 // Fills in the form as people do, case by case, in a headless browser. Reads one JSON document on stdin and answers with
-// one on stdout; tests/form.rs says what is in them, and judges.
+// one on stdout; tests/consumers/form.rs says what is in them, and judges.
 import { readFileSync } from 'node:fs'
 import { createRequire } from 'node:module'
 import { fileURLToPath } from 'node:url'

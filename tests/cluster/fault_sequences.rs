@@ -5,7 +5,10 @@ use std::{
     collections::BTreeSet,
     path::PathBuf,
     process::{Command, Stdio},
-    sync::atomic::{AtomicU64, Ordering},
+    sync::{
+        LazyLock,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -16,7 +19,11 @@ use nix::{
 use serde_json::{Value, json};
 use testbed::{ControlPlane, InterceptingProxy, Options, Verdict, eventually, rsa_key};
 
-use crate::support::{Instance, OBJECT, Ran, binary, paths, status, token_of};
+use crate::support::{
+    Instance, OBJECT, Ran, binary, paths, status,
+    stops::{Step, recorded},
+    token_of,
+};
 
 /// A control plane whose kube-controller-manager signs with a key of its own.
 struct KeySwap {
@@ -190,6 +197,30 @@ impl Choices {
     }
 }
 
+/// How many requests an undisturbed run sends before its first write, and from there on; repeated questions count once, so
+/// that it is the same each time.
+struct Lengths {
+    looks: usize,
+    rest: usize,
+}
+
+impl Lengths {
+    fn of(instance: &Instance, action: &str) -> Self {
+        let names = [instance.namespace.as_str()];
+        let mut steps = recorded(ControlPlane::shared(), instance, &names, action, &["--publish"]);
+        steps.retain(Step::certain);
+        let looks = steps.iter().position(|step| step.write).expect("a write");
+        Self { looks, rest: steps.len() - looks }
+    }
+}
+
+/// Of a first provision, and of the decommission after it.
+static LENGTHS: LazyLock<(Lengths, Lengths)> = LazyLock::new(|| {
+    let cp = ControlPlane::shared();
+    let instance = Instance::new(cp.admin(), &cp.namespace("lengths"));
+    (Lengths::of(&instance, "provision"), Lengths::of(&instance, "decommission"))
+});
+
 /// What happens to a run, or between two.
 #[derive(Clone, Copy, Debug)]
 enum Fault {
@@ -220,8 +251,9 @@ enum Fault {
 impl Fault {
     fn choose(choices: &mut Choices) -> Self {
         let action = choices.of(&["provision", "provision", "provision", "decommission"]);
-        // What only looks is of little interest: most requests of the choice are writes and the proof.
-        let n = 6 + choices.next(if action == "provision" { 16 } else { 26 });
+        // What only looks is of little interest: one of the writes, or what comes between and after them.
+        let lengths = if action == "provision" { &LENGTHS.0 } else { &LENGTHS.1 };
+        let n = lengths.looks + choices.next(lengths.rest);
         match choices.next(14) {
             0..3 => Self::Killed { action, n, after: choices.next(2) == 0 },
             3 => Self::Terminated { action, n },

@@ -46,7 +46,7 @@ pub struct Step {
 impl Step {
     /// Whether every such run sends it. Questions are repeated until an answer is right, more or less often; and how
     /// many pages a list has is the doing of other tests.
-    fn certain(&self) -> bool {
+    pub fn certain(&self) -> bool {
         self.nth == 1 && !self.path.contains("continue=")
     }
 }
@@ -78,12 +78,12 @@ fn normalised(path: &str, names: &[&str]) -> String {
             .collect::<Vec<_>>()
             .join("/")
     });
-    // Objects elsewhere have a hash of the home namespace in their names.
+    // Objects elsewhere have hashes in their names, of the home namespace and of the role that they bind.
     let hashed = format!("{OBJECT}-");
     let mut parts = path.split(&hashed);
     let first = parts.next().unwrap_or_default().to_owned();
     let rest = parts.map(|part| {
-        let end = part.trim_start_matches(|c: char| c.is_ascii_hexdigit());
+        let end = part.trim_start_matches(|c: char| c.is_ascii_hexdigit() || c == '-');
         format!("{hashed}#{end}")
     });
     first + &rest.collect::<String>()

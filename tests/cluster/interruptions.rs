@@ -272,12 +272,12 @@ fn two_runs_at_once_in_all_scopes_end_well_or_are_refused(#[case] one: &str, #[c
         let names = [instance.namespace.as_str(), &elsewhere];
         at_once((&wishes, one), step, (&instance, other), &names, &at);
         let document = instance.ask("provision", &["--publish"]).expect_code(0).document();
-        // What the one made after the other had looked is not remembered by a ServiceAccount that is gone: a repeat
-        // names what it still grants, and a decommission finds it by its label.
+        // What the one made after the other had looked may be missing from the inventory: a repeat names what it still
+        // grants, and a decommission finds it by its label.
         let findings = document["findings"].as_array().unwrap();
         let excess = findings.iter().any(|finding| finding["code"] == "excess");
-        let expected = 7 + usize::from(other == "decommission" && excess);
-        assert_eq!(grants(&instance.namespace), expected, "{at}: {findings:#?}");
+        let forgotten = grants(&instance.namespace) - 7;
+        assert!(forgotten == 0 || (forgotten == 1 && excess), "{at}: {forgotten} more: {findings:#?}");
         assert_eq!(secrets(cp, &instance.namespace).len(), 1, "{at}: a Secret is left over");
         let again = instance.ask("provision", &["--publish"]).expect_code(0);
         assert!(changes(&again.document()).iter().all(|(action, _)| action == "unchanged"), "{at}: {}", again.stdout);

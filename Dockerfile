@@ -13,12 +13,13 @@ FROM rust:1.95-alpine AS build
 # Alpine's Rust links statically.
 RUN apk add --no-cache build-base ca-certificates
 WORKDIR /source
-# The sources of the program. Its manifest names the testbed, so cargo requires that manifest too.
+# The sources of the program. Its manifest names the testbed and other tests, so cargo requires their manifests too.
 COPY Cargo.toml Cargo.lock ./
 COPY .cargo .cargo
 COPY massdriver.yaml schema-params.json schema-artifacts.json ./
 COPY src src
 COPY tests/testbed/Cargo.toml tests/testbed/Cargo.toml
+COPY tests/consumers/Cargo.toml tests/consumers/Cargo.toml
 RUN mkdir -p tests/testbed/src && touch tests/testbed/src/lib.rs \
  && cargo build --release --locked --package k8s-token --bin k8s-token
 # The directories of the image. Copied from their parent, because copying a directory itself loses its mode.

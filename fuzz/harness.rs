@@ -1,5 +1,5 @@
 //! What holds for any input, whatever it is: the program does not panic, it ends in one of its ways, and what is
-//! a secret is nowhere in what it prints or makes. The fuzz target calls it, and `tests/fuzz_corpus.rs` does so in
+//! a secret is nowhere in what it prints or makes. The fuzz target calls it, and `tests/input/fuzz_corpus.rs` does so in
 //! every test run, for each file of the corpus.
 
 use k8s_token::{

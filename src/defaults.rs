@@ -1,7 +1,7 @@
 //! The permissions that a Kubernetes server grants every ServiceAccount by default: from embedded tables for known
 //! versions, and from the server's own bindings for others. Pure.
 //!
-//! `defaults/` has one document for each release, made from a real server; `tests/findings.rs` writes them and compares
+//! `defaults/` has one document for each release, made from a real server; `tests/cluster/findings.rs` writes them and compares
 //! them with a real server.
 
 use std::{

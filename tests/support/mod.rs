@@ -4,11 +4,14 @@
 #![allow(dead_code, reason = "each test binary uses its part")]
 #![allow(clippy::expect_used, clippy::panic, reason = "helpers of tests fail as tests do")]
 
+pub mod stops;
+
 use std::{
     fs,
     path::PathBuf,
     process::{Child, Command, Output, Stdio},
     sync::LazyLock,
+    time::Duration,
 };
 
 use serde_json::{Value, json};
@@ -160,7 +163,11 @@ pub fn token_of(artifact: &Value) -> String {
 
 /// Starts an action of [`Instance::command`], with its output kept.
 pub fn start(instance: &Instance, action: &str, more: &[&str]) -> Child {
-    let mut command = instance.command(action, more);
+    spawn(&mut instance.command(action, more))
+}
+
+/// Starts a command, with its output kept.
+pub fn spawn(command: &mut Command) -> Child {
     command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the binary runs")
 }
 
@@ -169,9 +176,16 @@ pub fn finish(child: Child) -> Ran {
     Ran::from(child.wait_with_output().expect("the binary ends"))
 }
 
+/// The real binary, as cargo has built it for these tests.
+pub const PROGRAM: &str =
+    match (option_env!("CARGO_BIN_EXE_k8s-token"), option_env!("CARGO_BIN_EXE_k8s-token-for-consumers")) {
+        (Some(path), _) | (None, Some(path)) => path,
+        (None, None) => panic!("not a test of this workspace"),
+    };
+
 /// The real binary, with nothing of this process's environment.
 pub fn binary() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_k8s-token"));
+    let mut command = Command::new(PROGRAM);
     command.env_clear().stdin(Stdio::null());
     command
 }
@@ -205,6 +219,40 @@ impl Ran {
             FORM.iter_errors(&document).map(|error| format!("{}: {error}", error.instance_path())).collect();
         assert!(problems.is_empty(), "not of the form of docs/output.schema.json: {problems:#?}");
         document
+    }
+
+    /// The code of the error that it ended with.
+    #[track_caller]
+    pub fn error_code(&self) -> String {
+        self.document()["error"]["code"].as_str().unwrap_or_default().to_owned()
+    }
+
+    /// The error of a run that failed with this code, with everything that a person needs.
+    #[track_caller]
+    pub fn expect_error(&self, code: &str) -> Value {
+        let document = self.document();
+        let error = &document["error"];
+        assert_eq!(document["outcome"], "failed");
+        assert_eq!(error["code"], code, "{document:#}");
+        assert_eq!(error["exit"], self.code);
+        for field in ["doing", "cause", "state", "next"] {
+            assert!(error[field].as_str().is_some_and(|text| !text.is_empty()), "{field} of {error}");
+        }
+        error.clone()
+    }
+
+    /// The findings of a code.
+    #[track_caller]
+    pub fn findings(&self, code: &str) -> Vec<Value> {
+        let mut findings = self.document()["findings"].as_array().expect("findings").clone();
+        findings.retain(|finding| finding["code"] == code);
+        findings
+    }
+
+    /// How long the run took by its own clock: starting it and reading its output on a busy machine is not in it.
+    #[track_caller]
+    pub fn duration(&self) -> Duration {
+        Duration::from_millis(self.document()["duration_ms"].as_u64().expect("a duration"))
     }
 }
 
@@ -272,4 +320,17 @@ pub fn changes(document: &Value) -> Vec<(String, String)> {
     let text = |change: &Value, key: &str| change[key].as_str().unwrap_or_default().to_owned();
     let changes = document["changes"].as_array().expect("changes");
     changes.iter().map(|change| (text(change, "action"), text(change, "kind"))).collect()
+}
+
+/// The code of each finding of a document.
+pub fn codes(document: &Value) -> Vec<&str> {
+    let findings = document["findings"].as_array().expect("findings");
+    findings.iter().filter_map(|finding| finding["code"].as_str()).collect()
+}
+
+/// The names of all Secrets in a namespace.
+pub fn secrets(control_plane: &ControlPlane, namespace: &str) -> Vec<String> {
+    let list = control_plane.get(&format!("/api/v1/namespaces/{namespace}/secrets")).expect("a list");
+    let secrets = list["items"].as_array().expect("Secrets");
+    secrets.iter().map(|secret| secret["metadata"]["name"].as_str().expect("a name").to_owned()).collect()
 }

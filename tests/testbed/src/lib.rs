@@ -5,6 +5,7 @@
 //! says what was being done.
 
 mod audit;
+mod authorizer;
 mod binaries;
 mod control_plane;
 mod dead_ends;
@@ -29,6 +30,7 @@ mod wait;
 mod webhook;
 
 pub use audit::{Audit, AuditEvent, Mark};
+pub use authorizer::authorizer;
 pub use control_plane::{ControlPlane, Options};
 pub use dead_ends::{RefusedPort, SilentServer};
 pub use error::Error;

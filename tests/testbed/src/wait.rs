@@ -7,7 +7,10 @@ use crate::error::{Error, fail};
 
 /// Generous: a machine that builds something else at the same time is slow.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
-const STEP: Duration = Duration::from_millis(5);
+const FIRST_PAUSE: Duration = Duration::from_millis(5);
+/// Many wait at the same time for what takes seconds, as the death of a token: asking more often would keep the API
+/// server from everything else.
+const LONGEST_PAUSE: Duration = Duration::from_millis(200);
 
 /// Asks again and again until there is something or an error; `None` when `patience` is over.
 pub(crate) fn poll<T>(
@@ -15,12 +18,14 @@ pub(crate) fn poll<T>(
     mut ask: impl FnMut() -> Result<Option<T>, Error>,
 ) -> Result<Option<T>, Error> {
     let start = Instant::now();
+    let mut pause = FIRST_PAUSE;
     loop {
         let answer = ask()?;
         if answer.is_some() || start.elapsed() >= patience {
             return Ok(answer);
         }
-        sleep(STEP);
+        sleep(pause);
+        pause = (pause * 5 / 4).min(LONGEST_PAUSE);
     }
 }
 

@@ -1,0 +1,31 @@
+//! Runs of the real binary against a real control plane, from a first provision to every way in which a run can fail.
+//! One process, so that nearly all of it shares a control plane and the waits of one test are the time of another.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "helpers of tests fail as tests do")]
+
+mod commands;
+mod copies;
+mod decommission;
+mod denials;
+mod fault_sequences;
+mod faults;
+mod findings;
+mod interruptions;
+mod managed_clouds;
+mod migration;
+mod old_platforms;
+mod old_servers;
+mod output_schema;
+mod partial_states;
+mod plan;
+mod provision;
+mod refusals;
+mod retries;
+mod scope_changes;
+mod scopes;
+
+#[path = "../support/desk.rs"]
+#[allow(dead_code, reason = "each test binary uses its part")]
+mod desk;
+#[path = "../support/mod.rs"]
+mod support;

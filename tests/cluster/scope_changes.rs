@@ -1,0 +1,838 @@
+//! Moves between scopes, killed at every request: no moment without a right that stays, none with a right that nobody
+//! asked for, nothing that the ServiceAccount does not remember; and the repeat ends clean.
+
+use std::{
+    any::Any,
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    os::unix::process::ExitStatusExt as _,
+    panic::{AssertUnwindSafe, catch_unwind},
+    process::Stdio,
+    sync::{
+        Arc, LazyLock, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use rstest::rstest;
+use serde_json::{Value, json};
+use testbed::{AuditEvent, ControlPlane, Intercepted, InterceptingProxy, Options, Verdict};
+
+use crate::support::{Instance, OBJECT, Ran, paths, status};
+
+const RBAC: &str = "/apis/rbac.authorization.k8s.io/v1";
+const PREFIX: &str = "k8s-token.massdriver.cloud";
+/// The ClusterRoles that somebody else keeps: resource and verbs.
+const CLUSTER_ROLES: [(&str, &[Allowed]); 2] =
+    [("reader", &[("pods", &["get", "list"])]), ("lister", &[("pods", &["list"]), ("configmaps", &["get"])])];
+/// The home namespace, two others, one that never gets anything, and the whole cluster.
+const PLACES: [&str; 5] = ["H", "B", "C", "X", "*"];
+/// How many instances of a move are worked on at the same time.
+const AT_ONCE: usize = 3;
+/// The same where some of them wait ten seconds for the death of a token.
+const AT_ONCE_WAITING: usize = 6;
+
+type Allowed = (&'static str, &'static [&'static str]);
+type Where = &'static [&'static str];
+
+/// One of its own: each run looks for instances of its name in the whole cluster, and here are hundreds.
+fn control_plane() -> &'static ControlPlane {
+    static OWN: LazyLock<ControlPlane> =
+        LazyLock::new(|| ControlPlane::start(&Options::default()).expect("a control plane"));
+    &OWN
+}
+
+/// What is asked for: rules on core resources, and ClusterRoles, each with its places.
+#[derive(Clone, Copy, PartialEq)]
+struct Asked {
+    rules: &'static [(Allowed, Where)],
+    cluster_roles: &'static [(&'static str, Where)],
+}
+
+const NOTHING: Asked = rules(&[]);
+
+const fn rules(rules: &'static [(Allowed, Where)]) -> Asked {
+    Asked { rules, cluster_roles: &[] }
+}
+
+impl Asked {
+    const fn and(self, cluster_roles: &'static [(&'static str, Where)]) -> Self {
+        Self { cluster_roles, ..self }
+    }
+
+    fn rights(self) -> Rights {
+        let by_role = self.cluster_roles.iter().flat_map(|(name, places)| {
+            let allowed = CLUSTER_ROLES.iter().find(|(role, _)| role == name).unwrap().1;
+            allowed.iter().map(move |allowed| (*allowed, *places))
+        });
+        let all = self.rules.iter().copied().chain(by_role);
+        all.flat_map(|(allowed, places)| places.iter().flat_map(move |place| each(place, allowed))).collect()
+    }
+}
+
+/// One right in one of [`PLACES`]; in all of them when it is held in the whole cluster.
+type Right = (&'static str, String, String);
+type Rights = BTreeSet<Right>;
+
+fn spread(place: &str, resource: &str, verb: &str) -> Vec<Right> {
+    let places = PLACES.iter().filter(|known| place == "*" || **known == place);
+    places.map(|place| (*place, resource.to_owned(), verb.to_owned())).collect()
+}
+
+fn each(place: &str, (resource, verbs): Allowed) -> Vec<Right> {
+    verbs.iter().flat_map(|verb| spread(place, resource, verb)).collect()
+}
+
+/// The rights of rules as the API has them. What is not in the core group is named with its group.
+fn rights_of<'a>(place: &'a str, rules: &'a Value) -> impl Iterator<Item = Right> + 'a {
+    let texts = |rule: &Value, key: &str| -> Vec<String> {
+        let list = rule[key].as_array().into_iter().flatten();
+        list.map(|text| text.as_str().unwrap().to_owned()).collect()
+    };
+    rules.as_array().into_iter().flatten().flat_map(move |rule| {
+        let (groups, resources, verbs) = (texts(rule, "apiGroups"), texts(rule, "resources"), texts(rule, "verbs"));
+        let names = texts(rule, "resourceNames").join(",");
+        let mut rights = Vec::new();
+        for (group, resource) in groups.iter().flat_map(|group| resources.iter().map(move |one| (group, one))) {
+            let resource = [group.as_str(), resource, &names].map(str::to_owned).join("/");
+            rights.extend(verbs.iter().flat_map(|verb| spread(place, resource.trim_matches('/'), verb)));
+        }
+        rights
+    })
+}
+
+/// Where an instance lives: what H, B and C and the ClusterRoles are called there.
+#[derive(Clone)]
+struct Site {
+    names: BTreeMap<&'static str, String>,
+    /// How often the server's own word on the rights of the token was compared with what is stored; one for a row.
+    asked: Arc<AtomicUsize>,
+}
+
+impl Site {
+    fn new(home_is_there: bool, asked: &Arc<AtomicUsize>) -> Self {
+        let cp = control_plane();
+        let home = if home_is_there { cp.namespace("ha") } else { cp.unused_namespace("ha") };
+        let mut names = BTreeMap::from([("B", cp.namespace("hb")), ("C", cp.namespace("hc"))]);
+        for (role, allowed) in CLUSTER_ROLES {
+            let name = format!("{role}-{home}");
+            let rules = allowed.iter().map(|(resource, verbs)| testbed::rule(&[""], &[resource], verbs));
+            let rules: Vec<Value> = rules.collect();
+            cp.post(&format!("{RBAC}/clusterroles"), &json!({"metadata": {"name": name}, "rules": rules}));
+            names.insert(role, name);
+        }
+        names.insert("H", home);
+        Self { names, asked: Arc::clone(asked) }
+    }
+
+    fn home(&self) -> &str {
+        &self.names["H"]
+    }
+
+    fn real<'a>(&'a self, symbol: &'a str) -> &'a str {
+        self.names.get(symbol).map_or(symbol, String::as_str)
+    }
+
+    /// One of [`PLACES`]; `?` for a namespace of somebody else.
+    fn place(&self, object: &Value) -> &'static str {
+        match object["metadata"]["namespace"].as_str() {
+            None => "*",
+            Some(namespace) => PLACES.into_iter().find(|place| self.real(place) == namespace).unwrap_or("?"),
+        }
+    }
+
+    fn params(&self, asked: Asked) -> (Value, Value) {
+        let places = |places: Where| places.iter().map(|place| self.real(place)).collect::<Vec<_>>();
+        let rules = asked.rules.iter().map(|((resource, verbs), at)| {
+            json!({"apiGroups": [""], "resources": [resource], "verbs": verbs, "namespaces": places(at)})
+        });
+        let named = asked.cluster_roles.iter();
+        let named = named.map(|(name, at)| json!({"name": self.real(name), "namespaces": places(at)}));
+        (rules.collect(), named.collect())
+    }
+
+    /// The token Secrets, each with its token if there is one by now.
+    fn secrets(&self) -> BTreeMap<String, Option<String>> {
+        let list = control_plane().get(&format!("/api/v1/namespaces/{}/secrets", self.home()));
+        let items = list.map(|list| list["items"].as_array().unwrap().clone()).unwrap_or_default();
+        let token = |secret: &Value| {
+            let token = STANDARD.decode(secret["data"]["token"].as_str()?).unwrap();
+            Some(String::from_utf8(token).unwrap())
+        };
+        items.iter().map(|secret| (text(secret, "/metadata/name").to_owned(), token(secret))).collect()
+    }
+
+    fn token(&self) -> Option<String> {
+        self.secrets().into_values().next().flatten()
+    }
+
+    /// What stands in the cluster at this moment.
+    fn stored(&self) -> Stored {
+        let cp = control_plane();
+        let mut objects = Vec::new();
+        for kind in ["Role", "RoleBinding", "ClusterRole", "ClusterRoleBinding"] {
+            let resource = kind.to_lowercase();
+            let selector = "labelSelector=app.kubernetes.io/managed-by=k8s-token";
+            let list = cp.get(&format!("{RBAC}/{resource}s?{selector}")).unwrap();
+            let ours = list["items"].as_array().unwrap().iter();
+            let ours =
+                ours.filter(|object| object["metadata"]["annotations"][format!("{PREFIX}/namespace")] == self.home());
+            objects.extend(ours.map(|object| (kind, object.clone())));
+        }
+        for (kind, object) in &objects {
+            assert_ne!(self.place(object), "?", "{kind} where nobody asked for anything: {object}");
+        }
+        Stored { site: self.clone(), account: cp.get(&paths(self.home())[0]), objects }
+    }
+
+    /// What the server allows the token, by its own word: all of it, not only what somebody thought of asking for.
+    fn allowed(&self, token: &str) -> Rights {
+        let mut rights = Rights::new();
+        for place in PLACES {
+            // In a namespace that is not there only that is allowed which is allowed everywhere.
+            let namespace = match place {
+                "X" => "nowhere",
+                "*" => "-",
+                place => self.real(place),
+            };
+            let Some(rules) = rules_of(token, namespace) else { return Rights::new() };
+            rights.extend(rights_of(place, &rules).filter(|right| right.0 == place && !EVERYBODYS.contains(right)));
+        }
+        rights
+    }
+}
+
+/// What the server allows every ServiceAccount by its own defaults, everywhere.
+static EVERYBODYS: LazyLock<Rights> = LazyLock::new(|| {
+    let nobody = control_plane().persona("without-rights", &[]);
+    rights_of("*", &rules_of(&nobody.token, "-").expect("its token is good")).collect()
+});
+
+/// The server's list of what it allows this token in a namespace; none for a token that it refuses.
+fn rules_of(token: &str, namespace: &str) -> Option<Value> {
+    let question = json!({"spec": {"namespace": namespace}});
+    let path = "/apis/authorization.k8s.io/v1/selfsubjectrulesreviews";
+    let answer = control_plane().request("POST", path, Some(token), Some(&question));
+    if answer.status == 401 {
+        return None;
+    }
+    assert_eq!(answer.status, 201, "{}", answer.text);
+    Some(answer.body["status"]["resourceRules"].clone())
+}
+
+/// What of an instance stands in the cluster.
+struct Stored {
+    site: Site,
+    account: Option<Value>,
+    objects: Vec<(&'static str, Value)>,
+}
+
+fn text<'a>(object: &'a Value, pointer: &str) -> &'a str {
+    object.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
+}
+
+impl Stored {
+    /// Which binding hands out what.
+    fn grants(&self) -> BTreeSet<(String, Right)> {
+        let (site, mut grants) = (&self.site, BTreeSet::new());
+        let subject = json!({"kind": "ServiceAccount", "name": OBJECT, "namespace": site.home()});
+        for (kind, binding) in self.objects.iter().filter(|(kind, _)| kind.ends_with("Binding")) {
+            if !binding["subjects"].as_array().is_some_and(|subjects| subjects.contains(&subject)) {
+                continue;
+            }
+            let (role_kind, role) = (text(binding, "/roleRef/kind"), text(binding, "/roleRef/name"));
+            let place = site.place(binding);
+            let ours = self.objects.iter().find(|(kind, object)| {
+                *kind == role_kind
+                    && text(object, "/metadata/name") == role
+                    && (role_kind == "ClusterRole" || site.place(object) == place)
+            });
+            let others = CLUSTER_ROLES.iter().find(|(name, _)| role_kind == "ClusterRole" && site.real(name) == role);
+            let rights: Vec<Right> = match (ours, others) {
+                (Some((_, role)), _) => rights_of(place, &role["rules"]).collect(),
+                (None, Some((_, allowed))) => allowed.iter().flat_map(|allowed| each(place, *allowed)).collect(),
+                (None, None) => Vec::new(),
+            };
+            let binding = format!("{kind} {place}/{}", text(binding, "/metadata/name"));
+            grants.extend(rights.into_iter().map(|right| (binding.clone(), right)));
+        }
+        grants
+    }
+
+    fn rights(&self) -> Rights {
+        self.grants().into_iter().map(|(_, right)| right).collect()
+    }
+
+    /// Whether a binding applies at this place.
+    fn is_bound(&self, place: &str) -> bool {
+        let bindings = self.objects.iter().filter(|(kind, _)| kind.ends_with("Binding"));
+        bindings.map(|(_, binding)| self.site.place(binding)).any(|bound| bound == place || bound == "*")
+    }
+
+    fn inventory(&self) -> Value {
+        let annotation = self.account.as_ref().map(|account| &account["metadata"]["annotations"]);
+        let text = annotation.and_then(|annotations| annotations[format!("{PREFIX}/inventory")].as_str());
+        text.map(|text| serde_json::from_str(text).unwrap()).unwrap_or_default()
+    }
+
+    /// Objects that the ServiceAccount does not remember: a run that dies now would leave them for ever.
+    fn forgotten(&self) -> Vec<String> {
+        let (site, inventory) = (&self.site, self.inventory());
+        let mut forgotten = Vec::new();
+        for (kind, object) in &self.objects {
+            let (place, name) = (site.place(object), text(object, "/metadata/name"));
+            // Goes without saying while there is no list.
+            if (place, name) == ("H", OBJECT) && inventory.is_null() {
+                continue;
+            }
+            let lists = |list: &Value| {
+                let scopes = list.as_array().into_iter().flatten();
+                scopes.filter_map(Value::as_str).any(|scope| scope == site.real(place))
+            };
+            let hashes = name.trim_start_matches(OBJECT).matches('-').count();
+            let role = text(object, "/roleRef/name");
+            let known = if hashes == usize::from(place != "H") {
+                lists(&inventory["rules"]) // its name is that of a Role's binding, whatever it refers to
+            } else {
+                lists(&inventory["cluster_roles"][role])
+            };
+            if !known {
+                forgotten.push(format!("{kind} {place}/{name}"));
+            }
+        }
+        forgotten
+    }
+
+    /// The name of the Secret that the ServiceAccount remembers as the newest.
+    fn secret(&self) -> String {
+        let annotations = self.account.as_ref().map(|account| &account["metadata"]["annotations"]);
+        let generation = annotations.and_then(|annotations| annotations[format!("{PREFIX}/token-generation")].as_str());
+        match generation.expect("a generation") {
+            "1" => OBJECT.to_owned(),
+            generation => format!("{OBJECT}-{generation}"),
+        }
+    }
+
+    /// All that is ours of each object, in words that are the same in every site.
+    fn normalised(&self) -> Vec<String> {
+        let account = self.account.iter().map(|account| ("ServiceAccount", account.clone()));
+        let all = account.chain(self.objects.iter().cloned()).map(|(kind, object)| {
+            let mut annotations = object["metadata"]["annotations"].clone();
+            if kind == "ServiceAccount" {
+                annotations[format!("{PREFIX}/inventory")] = self.inventory();
+                annotations[format!("{PREFIX}/token-generation")].take(); // see `secret`
+                annotations[format!("{PREFIX}/instance")].take(); // each is of an organization of its own
+            }
+            let own = json!({
+                "at": [object["metadata"]["namespace"], object["metadata"]["name"]],
+                "labels": object["metadata"]["labels"],
+                "annotations": annotations,
+                "fields": [object["rules"], object["roleRef"], object["subjects"]],
+            });
+            let names = self.site.names.iter();
+            let own = names.fold(own.to_string(), |text, (symbol, name)| {
+                text.replace(&format!("{name:?}"), &format!("{symbol:?}"))
+            });
+            let hashed = format!("{OBJECT}-");
+            let mut parts = own.split(&hashed);
+            let start = parts.next().unwrap_or_default().to_owned();
+            let unhashed = |part: &str| {
+                let end = part.trim_start_matches(|c: char| c.is_ascii_hexdigit() || c == '-');
+                format!("{OBJECT}-#{end}")
+            };
+            format!("{kind} {start}{}", parts.map(unhashed).collect::<String>())
+        });
+        let mut all: Vec<String> = all.collect();
+        all.sort();
+        all
+    }
+}
+
+/// From where a leg starts.
+#[derive(Clone, Copy, PartialEq)]
+enum Start {
+    /// Nothing is there, not even the home namespace.
+    Scratch,
+    /// What is asked for is there.
+    Deployed,
+    /// What shall be is there, but somebody has pointed the bindings at the ClusterRole `lister`.
+    Drifted,
+}
+
+/// One run that is to be killed.
+#[derive(Clone, Copy)]
+struct Leg {
+    name: &'static str,
+    action: &'static str,
+    start: Start,
+    from: Asked,
+    to: Asked,
+    /// One in three is decommissioned instead of repeated.
+    decommissions: bool,
+}
+
+impl Leg {
+    const fn provision(name: &'static str, from: Asked, to: Asked) -> Self {
+        Self { name, action: "provision", start: Start::Deployed, from, to, decommissions: false }
+    }
+}
+
+/// What must hold at each moment of a leg: by what is stored, which lags behind nothing, and by the server's word.
+fn judge(site: &Site, leg: &Leg, stored: &Stored) {
+    let (from, to, held) = (leg.from.rights(), leg.to.rights(), stored.rights());
+    // A binding whose roleRef was changed by hand is deleted before it is created again.
+    let replaced = |right: &&Right| leg.start == Start::Drifted && !stored.is_bound(right.0);
+    let missing: Vec<&Right> =
+        from.intersection(&to).filter(|right| !held.contains(right) && !replaced(right)).collect();
+    assert!(missing.is_empty(), "what stays is missing: {missing:?}");
+    let excess: Vec<&Right> = held.iter().filter(|right| !from.contains(right) && !to.contains(right)).collect();
+    assert!(excess.is_empty(), "nobody asked for {excess:?}");
+    assert_eq!(stored.forgotten(), [""; 0], "not in the inventory {}", stored.inventory());
+    // What the server makes of it, as soon as its caches have heard of the last write; and so of what is not ours.
+    let Some(token) = site.token() else { return };
+    let (started, mut allowed) = (Instant::now(), site.allowed(&token));
+    let mut pause = Duration::from_millis(3);
+    while allowed != held && started.elapsed() < Duration::from_secs(10) {
+        std::thread::sleep(pause);
+        pause = (pause * 5 / 4).min(Duration::from_millis(100));
+        allowed = site.allowed(&token);
+    }
+    site.asked.fetch_add(1, Ordering::SeqCst);
+    let differing: Vec<&Right> = allowed.symmetric_difference(&held).collect();
+    assert!(differing.is_empty(), "the server and the objects in it do not agree on {differing:?}");
+    for (place, resource, verb) in from.intersection(&to).filter(|right| held.contains(right)) {
+        if verb == "list" && ["H", "B", "C"].contains(place) {
+            let path = format!("/api/v1/namespaces/{}/{resource}", site.real(place));
+            assert_eq!(status(control_plane(), &token, &path), 200, "{path}");
+        }
+    }
+}
+
+/// An instance, and what it stands at.
+struct Subject {
+    site: Site,
+    instance: Instance,
+    at: Option<Asked>,
+}
+
+impl Subject {
+    fn new(home_is_there: bool, asked: &Arc<AtomicUsize>) -> Self {
+        let site = Site::new(home_is_there, asked);
+        Self { instance: Instance::new(control_plane().admin(), site.home()), site, at: None }
+    }
+
+    /// Brings it to the start of a leg.
+    fn arrange(&mut self, leg: &Leg) {
+        let wanted = match leg.start {
+            Start::Scratch => {
+                *self = Self::new(false, &self.site.asked);
+                return;
+            }
+            Start::Deployed => leg.from,
+            Start::Drifted => leg.to,
+        };
+        if self.at != Some(wanted) {
+            self.undisturbed("provision", wanted);
+        }
+        if leg.start == Start::Drifted {
+            self.drift();
+        }
+        self.at = None;
+    }
+
+    fn ask_for(&mut self, asked: Asked, server: &str) {
+        let (rules, cluster_roles) = self.site.params(asked);
+        self.instance.params["rules"] = rules;
+        self.instance.params["cluster_roles"] = cluster_roles;
+        self.instance.connection["authentication"]["cluster"]["server"] = json!(server);
+    }
+
+    fn undisturbed(&mut self, action: &'static str, asked: Asked) -> Ran {
+        self.ask_for(asked, control_plane().server());
+        let ran = self.instance.ask(action, &[]).expect_code(0);
+        self.at = (action == "provision").then_some(asked);
+        ran
+    }
+
+    /// Somebody makes the bindings of our Roles again, with another role.
+    fn drift(&self) {
+        let cp = control_plane();
+        for (kind, binding) in &self.site.stored().objects {
+            if !kind.ends_with("Binding") || text(binding, "/metadata/name") != text(binding, "/roleRef/name") {
+                continue;
+            }
+            let mut again = binding.clone();
+            let metadata = &binding["metadata"];
+            again["metadata"] = ["name", "labels", "annotations"]
+                .map(|key| (key.to_owned(), metadata[key].clone()))
+                .into_iter()
+                .collect::<serde_json::Map<_, _>>()
+                .into();
+            again["roleRef"]["kind"] = json!("ClusterRole");
+            again["roleRef"]["name"] = json!(self.site.real("lister"));
+            let path = match binding["metadata"]["namespace"].as_str() {
+                Some(namespace) => format!("{RBAC}/namespaces/{namespace}/rolebindings"),
+                None => format!("{RBAC}/clusterrolebindings"),
+            };
+            cp.delete(&format!("{path}/{}", text(binding, "/metadata/name"))).unwrap();
+            cp.post(&path, &again);
+        }
+    }
+
+    /// Runs through this proxy until it ends by itself or reaches the cut, where it is killed.
+    fn run(&mut self, leg: &Leg, proxy: &InterceptingProxy) -> bool {
+        let asked = if leg.action == "decommission" { leg.from } else { leg.to };
+        self.ask_for(asked, &proxy.server());
+        let mut command = self.instance.command(leg.action, &[]);
+        let mut program = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let killed = proxy.kill_at_cut(&mut program);
+        let output = program.wait_with_output().unwrap();
+        if killed {
+            assert_eq!(output.status.signal(), Some(9), "it is killed and does not end by itself");
+        } else {
+            Ran::from(output).expect_code(0);
+        }
+        killed
+    }
+
+    /// What must hold when a leg has come to its end, however many runs that took.
+    fn judge_end(&mut self, leg: &Leg, expected: &[String], token: Option<&String>) {
+        let stored = self.site.stored();
+        if leg.to == NOTHING {
+            assert_eq!((stored.normalised(), self.site.secrets()), (Vec::new(), BTreeMap::new()), "something is left");
+            return;
+        }
+        let normalised = stored.normalised();
+        let there: Vec<_> = normalised.iter().filter(|object| !expected.contains(object)).collect();
+        let wanted: Vec<_> = expected.iter().filter(|object| !normalised.contains(object)).collect();
+        assert!(
+            normalised == expected,
+            "what is there and should not be:\n{there:#?}\nand the other way:\n{wanted:#?}"
+        );
+        let end = Leg { from: leg.to, ..*leg };
+        judge(&self.site, &end, &stored);
+        let secrets = self.site.secrets();
+        assert_eq!(secrets.keys().collect::<Vec<_>>(), [&stored.secret()], "one token");
+        // Killed between the ServiceAccount and its first Secret, a run leaves a number that nobody uses any more.
+        assert!(leg.start == Start::Scratch || stored.secret() == OBJECT);
+        assert!(token.is_none_or(|token| secrets.into_values().eq([Some(token.clone())])), "it is another token");
+        self.ask_for(leg.to, control_plane().server());
+        self.instance.ask("plan", &["--detailed-exitcode"]).expect_code(0);
+        self.at = Some(leg.to);
+    }
+}
+
+/// What an undisturbed provision of this makes out of nothing.
+fn expected(asked: Asked) -> Vec<String> {
+    if asked == NOTHING {
+        return Vec::new();
+    }
+    let mut subject = Subject::new(true, &Arc::default());
+    subject.undisturbed("provision", asked);
+    subject.site.stored().normalised()
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The order of a leg that nobody disturbs: what must hold is looked at after every single write. Returns the requests.
+fn in_order(subject: &mut Subject, leg: &Leg, expected: &[String]) -> Vec<Intercepted> {
+    let cp = control_plane();
+    subject.arrange(leg);
+    let (token, mark) = (subject.site.token(), cp.audit().mark());
+    judge(&subject.site, leg, &subject.site.stored());
+    // The writes that take something away.
+    let shrinks = Arc::new(Mutex::new(Vec::new()));
+    let (site, observed, leg_seen) = (subject.site.clone(), Arc::clone(&shrinks), *leg);
+    let mut before = site.stored();
+    let observe = move |write: &Intercepted| {
+        let now = site.stored();
+        let judged = catch_unwind(AssertUnwindSafe(|| judge(&site, &leg_seen, &now)));
+        if let Err(cause) = judged {
+            panic!("after {} {}: {}", write.method, write.path, said(cause.as_ref()));
+        }
+        let lost = match leg_seen.start {
+            // A binding to another role was not asked for: it is replaced at once, with what both roles allow.
+            Start::Drifted => {
+                let (held, to) = (now.rights(), leg_seen.to.rights());
+                let lost = |right: &Right| to.contains(right) && !held.contains(right) && now.is_bound(right.0);
+                before.rights().iter().any(lost)
+            }
+            _ => !before.grants().is_subset(&now.grants()),
+        };
+        if lost {
+            lock(&observed).push(write.number);
+        }
+        before = now;
+    };
+    let proxy = InterceptingProxy::one_write_at_a_time(cp, |_| Verdict::Forward, observe);
+    assert!(!subject.run(leg, &proxy));
+    let requests = proxy.requests();
+    if leg.action == "provision" {
+        let holder = format!("system:serviceaccount:{}:{OBJECT}", subject.site.home());
+        after_the_proof(&requests, &lock(&shrinks), &holder, &cp.audit().since(mark));
+    }
+    subject.judge_end(leg, expected, token.as_ref());
+    requests
+}
+
+/// Writes that take something away come in after the token has been told who it is.
+fn after_the_proof(requests: &[Intercepted], shrinks: &[usize], holder: &str, audit: &[AuditEvent]) {
+    let proof = audit.iter().filter(|event| event.user == holder && event.resource == "selfsubjectreviews");
+    let proved = proof.filter(|event| event.code == 201).map(|event| event.answered).min().expect("a proof");
+    let writes: Vec<&Intercepted> = requests.iter().filter(|request| request.write).collect();
+    let mut made: Vec<_> =
+        audit.iter().filter(|event| event.is_write() && writes.iter().any(|write| write.path == event.uri)).collect();
+    made.sort_by_key(|event| event.received);
+    // They came one at a time, so that the two lists are in the same order.
+    let paths: Vec<&str> = writes.iter().map(|write| write.path.as_str()).collect();
+    assert_eq!(made.iter().map(|event| event.uri.as_str()).collect::<Vec<_>>(), paths);
+    for (write, event) in writes.iter().zip(made) {
+        let early = shrinks.contains(&write.number) && event.received < proved;
+        assert!(!early, "{} {} takes something away before the proof", write.method, write.path);
+    }
+}
+
+/// Where a run is killed.
+#[derive(Clone, Copy, Debug)]
+enum Cut {
+    /// Before this request.
+    Before(usize),
+    /// After this write, which has no answer.
+    AfterWrite(usize),
+}
+
+impl Cut {
+    fn proxy(self) -> InterceptingProxy {
+        let mut writes = 0;
+        InterceptingProxy::start(control_plane(), move |request| {
+            writes += usize::from(request.write);
+            match self {
+                Self::Before(number) if request.number == number => Verdict::CutBefore,
+                Self::AfterWrite(number) if request.write && writes == number + 1 => Verdict::CutAfter,
+                _ => Verdict::Forward,
+            }
+        })
+    }
+
+    /// The request in question.
+    fn of(self, requests: &[Intercepted]) -> String {
+        let request = match self {
+            Self::Before(number) => requests.get(number),
+            Self::AfterWrite(number) => requests.iter().filter(|request| request.write).nth(number),
+        };
+        request.map_or_else(|| "none".to_owned(), |request| format!("{} {}", request.method, request.path))
+    }
+}
+
+/// The cuts of a leg, by the requests that it has undisturbed: one at its start, and from the first write on each. A
+/// provision ends with one that should come too late; if it does not, because a proof was asked for once more, there
+/// will be another. A decommission ends with its first question about the token's death.
+fn cuts(leg: &Leg, requests: &[Intercepted]) -> VecDeque<(usize, Cut)> {
+    let first = requests.iter().position(|request| request.write).expect("a write");
+    let question = requests.iter().position(|request| request.path.contains("/selfsubjectreviews"));
+    let last = if leg.action == "decommission" { question.expect("a question") } else { requests.len() };
+    let writes = requests.iter().filter(|request| request.write).count();
+    let before = std::iter::once(0).chain(first..=last).map(Cut::Before);
+    before.chain((0..writes).map(Cut::AfterWrite)).enumerate().collect()
+}
+
+fn said(cause: &(dyn Any + Send)) -> &str {
+    let text = cause.downcast_ref::<String>().map(String::as_str);
+    text.or_else(|| cause.downcast_ref::<&str>().copied()).unwrap_or("no words")
+}
+
+/// A leg, what it comes to, and where it is still to be killed.
+struct Planned {
+    leg: Leg,
+    expected: Arc<[String]>,
+    requests: usize,
+    cuts: VecDeque<(usize, Cut)>,
+}
+
+/// What is to be done for a table row, and what came of it.
+#[derive(Default)]
+struct Work {
+    legs: Vec<Planned>,
+    killed: usize,
+    missed: usize,
+    failures: Vec<String>,
+}
+
+impl Work {
+    /// The next cut, if possible of a leg that starts where this subject stands.
+    fn next(&mut self, at: Option<Asked>) -> Option<(usize, usize, Cut)> {
+        let fits = |leg: &Leg| Some(if leg.start == Start::Drifted { leg.to } else { leg.from }) == at;
+        let left = self.legs.iter_mut().enumerate().filter(|(_, planned)| !planned.cuts.is_empty());
+        let (index, planned) = left.min_by_key(|(_, planned)| !fits(&planned.leg))?;
+        planned.cuts.pop_front().map(|(number, cut)| (index, number, cut))
+    }
+}
+
+/// Kills one run and looks; repeats it, or takes the credential back, and looks again. False when it had fewer
+/// requests.
+fn kill(subject: &mut Subject, leg: &Leg, number: usize, cut: Cut, expected: &[String], at: &mut String) -> bool {
+    subject.arrange(leg);
+    let token = subject.site.token();
+    let proxy = cut.proxy();
+    let killed = subject.run(leg, &proxy);
+    *at = cut.of(&proxy.requests());
+    judge(&subject.site, leg, &subject.site.stored());
+    let end =
+        if leg.decommissions && number % 3 == 2 { Leg { action: "decommission", to: NOTHING, ..*leg } } else { *leg };
+    subject.undisturbed(end.action, if leg.to == NOTHING { leg.from } else { leg.to });
+    subject.judge_end(&end, expected, token.as_ref());
+    killed
+}
+
+fn worker(work: &Mutex<Work>, asked: &Arc<AtomicUsize>) {
+    let mut subject: Option<Subject> = None;
+    loop {
+        let next = lock(work).next(subject.as_ref().and_then(|subject| subject.at));
+        let Some((index, number, cut)) = next else { return };
+        let (leg, expected) = {
+            let work = lock(work);
+            (work.legs[index].leg, Arc::clone(&work.legs[index].expected))
+        };
+        let mut at = String::new();
+        let outcome = catch_unwind(AssertUnwindSafe(|| {
+            let one = subject.get_or_insert_with(|| Subject::new(leg.start != Start::Scratch, asked));
+            kill(one, &leg, number, cut, &expected, &mut at)
+        }));
+        let mut work = lock(work);
+        match outcome {
+            Ok(true) => {
+                work.killed += 1;
+                let planned = &mut work.legs[index];
+                if let Cut::Before(request) = cut
+                    && request >= planned.requests
+                {
+                    planned.cuts.push_back((number, Cut::Before(request + 1)));
+                }
+            }
+            Ok(false) => work.missed += 1,
+            Err(cause) => {
+                work.failures.push(format!("{}, cut {number}, {cut:?}, {at}: {}", leg.name, said(cause.as_ref())));
+                subject = None; // whatever it stands at
+            }
+        }
+    }
+}
+
+/// Each leg in order, then killed at each of its requests.
+fn hold(legs: &[Leg], least: usize) {
+    let mut work = Work::default();
+    let asked = Arc::default();
+    let mut subject = Subject::new(true, &asked);
+    for leg in legs {
+        let expected = expected(leg.to);
+        match catch_unwind(AssertUnwindSafe(|| in_order(&mut subject, leg, &expected))) {
+            Ok(requests) => {
+                let cuts = cuts(leg, &requests);
+                work.legs.push(Planned { leg: *leg, expected: expected.into(), requests: requests.len(), cuts });
+            }
+            Err(cause) => work.failures.push(format!("{}, undisturbed: {}", leg.name, said(cause.as_ref()))),
+        }
+    }
+    let waiting = legs.iter().any(|leg| leg.decommissions || leg.action == "decommission");
+    let at_once = if waiting { AT_ONCE_WAITING } else { AT_ONCE };
+    let planned: usize = work.legs.iter().map(|planned| planned.cuts.len()).sum();
+    let work = Mutex::new(work);
+    std::thread::scope(|scope| {
+        for _ in 0..at_once {
+            scope.spawn(|| worker(&work, &asked));
+        }
+    });
+    let work = work.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let Work { killed, missed, failures, .. } = work;
+    let thread = std::thread::current();
+    let row = thread.name().unwrap_or_default();
+    assert!(failures.is_empty(), "{row}: {} failures\n{}", failures.len(), failures.join("\n\n"));
+    // Each is looked at twice, but while there is no token.
+    let always = legs.iter().all(|leg| leg.start != Start::Scratch && leg.to != NOTHING && !leg.decommissions);
+    let least_asked = if always { 2 * killed } else { killed / 3 };
+    let asked = asked.load(Ordering::SeqCst);
+    assert!(asked >= least_asked, "{row}: the server's word was asked only {asked} times for {killed} kills");
+    assert!(killed >= least, "{row}: only {killed} of at least {least} runs were killed");
+    // The last cut of a leg comes too late.
+    let enough = killed + 2 * legs.len() >= planned;
+    assert!(enough, "{row}: {killed} of {planned} runs were killed, {missed} ended before");
+}
+
+const H: Where = &["H"];
+const READ: &[&str] = &["get", "list"];
+
+/// There and back, with at least this number of kills.
+#[rstest]
+#[case::namespaces_and_the_cluster(
+    rules(&[(("pods", READ), &["H", "B"])]),
+    rules(&[(("pods", READ), &["*"])]),
+    false,
+    45
+)]
+#[case::one_of_the_rules_and_a_cluster_role_beside_it(
+    rules(&[(("pods", READ), H), (("services", READ), H)]),
+    rules(&[(("services", READ), H)]).and(&[("reader", H)]),
+    true,
+    30
+)]
+#[case::one_namespace_more_and_one_less(
+    rules(&[(("pods", READ), &["H", "B"])]),
+    rules(&[(("pods", READ), &["H", "B", "C"])]),
+    false,
+    25
+)]
+#[case::all_other_places_go_and_come(
+    rules(&[(("pods", READ), &["H", "B", "C"]), (("services", READ), &["*"])]).and(&[("lister", &["B"])]),
+    rules(&[(("pods", READ), H)]),
+    true,
+    40
+)]
+#[case::everything_leaves_home(
+    rules(&[(("pods", READ), H)]).and(&[("lister", H)]),
+    rules(&[(("pods", READ), &["B"])]).and(&[("lister", &["C"])]),
+    false,
+    50
+)]
+#[case::every_role_loses_one_right_gains_one_and_keeps_one(
+    rules(&[(("pods", READ), &["H", "B"]), (("services", READ), &["*"])]),
+    rules(&[(("pods", &["list", "watch"]), &["H", "B"]), (("services", &["list", "watch"]), &["*"])]),
+    false,
+    40
+)]
+#[case::another_cluster_role_that_overlaps(
+    rules(&[]).and(&[("reader", &["H", "B"])]),
+    rules(&[]).and(&[("lister", &["H", "B"])]),
+    false,
+    40
+)]
+fn a_move(#[case] one: Asked, #[case] other: Asked, #[case] decommissions: bool, #[case] least: usize) {
+    let there = Leg { decommissions, ..Leg::provision("there", one, other) };
+    hold(&[there, Leg::provision("back", other, one)], least);
+}
+
+#[rstest]
+#[case::at_home_and_elsewhere(
+    rules(&[]).and(&[("lister", &["H", "B"])]),
+    rules(&[(("pods", READ), H), (("configmaps", READ), &["B"])]),
+    15
+)]
+#[case::in_the_whole_cluster(rules(&[]).and(&[("lister", &["*"])]), rules(&[(("configmaps", READ), &["*"])]), 10)]
+fn bindings_to_another_role_are_replaced(#[case] held: Asked, #[case] asked: Asked, #[case] least: usize) {
+    hold(&[Leg { start: Start::Drifted, ..Leg::provision("drifted", held, asked) }], least);
+}
+
+const ALL: Asked = rules(&[(("pods", READ), &["H", "B"]), (("services", READ), &["*"])]).and(&[("lister", H)]);
+
+#[test]
+fn a_credential_is_made() {
+    let first = Leg { start: Start::Scratch, decommissions: true, ..Leg::provision("first", NOTHING, ALL) };
+    hold(&[first], 20);
+}
+
+#[test]
+fn a_credential_is_taken_back() {
+    hold(&[Leg { action: "decommission", ..Leg::provision("last", ALL, NOTHING) }], 16);
+}

@@ -1,0 +1,127 @@
+//! The bundle as the platform and its users get it: massdriver.yaml, the schemas made from it, the runbook, what a
+//! publish uploads, and the same for old platforms. `UPDATE_SCHEMAS=1 cargo test --test documents` rewrites what is made of
+//! massdriver.yaml, and `UPDATE_DOCS=1` the runbook's copy of the error and warning codes.
+
+mod examples;
+mod form;
+mod legacy;
+mod mass;
+mod publish;
+mod runbook;
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+    sync::Once,
+};
+
+use crate::codes;
+use mass::Bundle;
+use serde_json::Value;
+
+fn bundle() -> Bundle {
+    up_to_date();
+    Bundle::read(Path::new("massdriver.yaml"))
+}
+
+fn json_file(path: &str) -> Value {
+    up_to_date();
+    let text = fs::read_to_string(path).unwrap_or_else(|error| panic!("{path}: {error}"));
+    serde_json::from_str(&text).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+/// Every generated file: path and content.
+fn made() -> BTreeMap<PathBuf, String> {
+    let schemas = Bundle::read(Path::new("massdriver.yaml")).schemas();
+    let legacy = legacy::files().into_iter().map(|(name, content)| (Path::new("legacy").join(name), content));
+    let runbook = std::iter::once((PathBuf::from("operator.md"), codes::runbook()));
+    schemas.into_iter().map(|(name, content)| (name.into(), content)).chain(legacy).chain(runbook).collect()
+}
+
+/// Makes them anew, if that is asked for, before any test looks at one.
+fn up_to_date() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        if ["UPDATE_SCHEMAS", "UPDATE_DOCS"].iter().any(|name| std::env::var_os(name).is_some()) {
+            for (file, content) in made() {
+                fs::write(&file, content).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
+            }
+        }
+    });
+}
+
+fn validator(schema: &Value) -> jsonschema::Validator {
+    jsonschema::options().with_draft(jsonschema::Draft::Draft7).build(schema).expect("a JSON Schema of draft 7")
+}
+
+#[test]
+fn generated_files_are_up_to_date() {
+    up_to_date();
+    for (file, content) in made() {
+        let committed = fs::read_to_string(&file).unwrap_or_default();
+        let remedy = "run UPDATE_SCHEMAS=1 UPDATE_DOCS=1 cargo test --test documents";
+        assert!(committed == content, "{} is stale: {remedy}", file.display());
+    }
+}
+
+#[test]
+fn bundle_and_program_have_the_same_name_and_version() {
+    let bundle = bundle();
+    assert_eq!(bundle.text("name"), env!("CARGO_PKG_NAME"));
+    assert_eq!(bundle.text("version"), env!("CARGO_PKG_VERSION"));
+    let image = bundle.block("steps")[0]["provisioner"].as_str().expect("a provisioner");
+    assert!(image.ends_with(concat!(":", env!("CARGO_PKG_VERSION"))), "{image}");
+}
+
+#[test]
+fn metadata_keeps_the_platforms_limits() {
+    let bundle = bundle();
+    assert!((10..=1024).contains(&bundle.text("description").chars().count()));
+    assert!(bundle.block("ui").is_object());
+    for block in ["dependencies", "resources"] {
+        for (slot, entry) in bundle.block(block).as_object().expect("slots") {
+            assert!(entry["resource_type"].is_string() && entry["required"].is_boolean(), "{block}.{slot}");
+        }
+    }
+}
+
+#[test]
+fn lint_of_the_cli_has_no_complaint() {
+    assert_eq!(bundle().lint(), Vec::<String>::new());
+}
+
+#[test]
+fn the_one_step_is_not_mistaken_for_a_built_in_provisioner() {
+    let bundle = bundle();
+    let steps = bundle.block("steps").as_array().expect("steps");
+    assert_eq!(steps.len(), 1);
+    assert_eq!(steps[0]["path"], "src");
+    assert_eq!(steps[0]["config"]["namespace"], ".params.namespace");
+    assert!(steps[0].get("skip_on_delete").is_none(), "a skipped decommission would leave the token alive");
+    let image = steps[0]["provisioner"].as_str().expect("an image");
+    assert!(mass::BUILT_IN_PROVISIONERS.iter().all(|word| !image.contains(word)), "{image}");
+}
+
+#[test]
+fn slots_are_those_of_the_original() {
+    let schemas = bundle().schemas();
+    let parse = |file: &str| -> Value { serde_json::from_str(&schemas[file]).expect("JSON") };
+    assert_eq!(parse("schema-connections.json")["required"], serde_json::json!(["kubernetes_cluster"]));
+    assert_eq!(parse("schema-artifacts.json")["required"], serde_json::json!(["token"]));
+}
+
+/// Shapes that circulate, and what each type makes of them.
+#[test]
+fn each_resource_type_accepts_its_own_shape_only() {
+    let flat_type = json_file("schema-artifacts.json")["properties"]["token"].clone();
+    let legacy_type = json_file("src/schema/kubernetes-cluster-legacy.json");
+    for (name, payload) in runbook::shapes() {
+        let legacy = name.starts_with("legacy");
+        assert_eq!(validator(&flat_type).is_valid(&payload), !legacy, "flat type, {name}");
+        assert_eq!(validator(&legacy_type).is_valid(&payload), legacy, "legacy type, {name}");
+    }
+    let mut of_no_cloud = runbook::shapes().remove("legacy with cloud").expect("a shape");
+    of_no_cloud["data"]["infrastructure"] = serde_json::json!({});
+    assert!(!validator(&legacy_type).is_valid(&of_no_cloud), "an empty infrastructure is of no cloud");
+}

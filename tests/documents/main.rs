@@ -1,0 +1,14 @@
+//! What is published and what is written about it, held against the program; no control plane is needed.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::disallowed_methods,
+    reason = "helpers of tests fail as tests do, and read files"
+)]
+
+mod bundle;
+mod codes;
+mod layout;
+mod readme;

@@ -1,0 +1,10 @@
+//! Documents of every sort: invalid, unusual, random, and whatever a fuzzer has found.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "helpers of tests fail as tests do")]
+
+mod fuzz_corpus;
+mod invalid_input;
+mod properties;
+
+#[path = "../support/mod.rs"]
+mod support;

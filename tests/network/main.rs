@@ -1,0 +1,14 @@
+//! The way to a server: kubeconfigs and login commands as kubectl reads them, proxies, certificates, and the command
+//! line of a person. Nearly every test runs kubectl beside the real binary.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "helpers of tests fail as tests do")]
+
+mod certificates;
+mod command_line;
+mod kubeconfigs;
+
+#[path = "../support/desk.rs"]
+#[allow(dead_code, reason = "each test binary uses its part")]
+mod desk;
+#[path = "../support/mod.rs"]
+mod support;

@@ -471,7 +471,7 @@ fn yaml_examples_are_yaml() {
 fn log_in_the_page_is_that_of_a_deployment() {
     let page = text("docs/how-it-works.md");
     let log = blocks(&page).into_iter().find(|(language, _)| language == "text").expect("a log").1;
-    let snapshot = text("tests/snapshots/provision__provision.snap");
+    let snapshot = text("tests/cluster/snapshots/cluster__provision__provision.snap");
     let words = |line: &str| -> Vec<String> {
         let word = |word: &str| match word {
             word if word.starts_with("https://") => "URL".to_owned(),

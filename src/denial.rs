@@ -51,6 +51,12 @@ fn is_wildcard(tuple: &Tuple) -> bool {
     matches!(tuple, Tuple::Resource { verb, group, resource, .. } if [verb, group, resource].contains(&&"*".to_owned()))
 }
 
+/// A sentence with the permissions that the parent credential lacks.
+#[must_use]
+pub fn lacks(missing: &[Tuple]) -> String {
+    format!("the parent credential lacks {}", summary(missing))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,9 +1,9 @@
 //! What stands between what is there and what is wanted, before anything is tried: the plan, what refuses it, and what
 //! there is to say of places that stay. Pure.
 
-use super::{look::Sight, rights, take_over};
+use super::{rights, snapshot::Sight, take_over};
 use crate::{
-    denial::summary,
+    denial::lacks,
     desired::Desired,
     error::{Code, Failure},
     finding::{self, Finding, Severity},
@@ -13,7 +13,6 @@ use crate::{
     observed::{Observed, Presence},
     ownership::Owner,
     plan::{Action, Drift, Plan, leftovers},
-    rbac::Tuple,
     request::Request,
     token_slots::Unusable,
 };
@@ -116,12 +115,6 @@ pub fn not_cleared(place: &Place, why: &str) -> Finding {
     let text = format!("what an earlier request granted {} may still be held: {why}", place.words());
     Finding::remark(finding::Code::NotTakenBack, text)
         .help("mend that and run again: the place is remembered until it is seen empty")
-}
-
-/// What keeps the parent from something, in words.
-#[must_use]
-pub fn lacks(missing: &[Tuple]) -> String {
-    format!("the parent credential lacks {}", summary(missing))
 }
 
 /// What is known to stand in the way before anything is tried.

@@ -10,13 +10,14 @@ use futures_util::future::join_all;
 
 use super::{
     Run,
-    compare::{lacks, not_cleared, trials},
-    look::Sight,
+    compare::{not_cleared, trials},
     plan::{disowned, tried},
+    snapshot::Sight,
     take_over::release_left,
 };
 use crate::{
     cluster::{ApiError, ApiErrorKind, Cluster},
+    denial::lacks,
     denial::{denied, needed},
     desired::{self, Desired, Granted},
     error::{Code, Failure},

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeSet;
 
-use super::look::Sight;
+use super::snapshot::Sight;
 use crate::{
     finding::{self, Finding},
     names::Names,

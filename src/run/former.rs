@@ -4,15 +4,16 @@
 use futures_util::future::join_all;
 
 use super::{
-    Run,
-    compare::lacks,
-    look::{self, Sight},
+    Run, look,
+    removal::Left,
+    remove::{self, Outcome},
     rights,
-    take_back::{self, Left, Outcome},
+    snapshot::Sight,
     take_over,
 };
 use crate::{
     cluster::Cluster,
+    denial::lacks,
     error::Failure,
     finding::{self, Finding, Severity},
     name::Namespace,
@@ -101,7 +102,7 @@ impl FormerHome {
         // Secrets of Helm that may not be looked for are found again by the ServiceAccount.
         let mut outcome = Outcome::default();
         outcome.missing.extend(self.sight.revisions_denied.iter().cloned());
-        take_back::clear(run, cluster, left, &mut outcome).await;
+        remove::clear(run, cluster, left, &mut outcome).await;
         let home = self.names.namespace();
         let held = outcome
             .held
@@ -111,7 +112,7 @@ impl FormerHome {
         for why in held.chain(denied) {
             run.report.finding(left_behind(home, &why));
         }
-        take_back::prove_all_dead(run, &self.names, &self.sight, &outcome).await?;
+        remove::prove_all_dead(run, &self.names, &self.sight, &outcome).await?;
         outcome.failed.take().map_or(Ok(()), |failure| {
             Err(failure.state(format!("the new credential is handed out; the one of namespace {home} is not gone yet")))
         })

@@ -5,10 +5,14 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use futures_util::future::join_all;
 
-use super::{rights::Rights, take_over};
+use super::{
+    snapshot::{Rights, Sight},
+    take_over,
+};
 use crate::{
     cluster::{ApiError, ApiErrorKind, Cluster},
     credential::Review,
+    error::Failure,
     fetched::FetchedObject,
     grant::{Authority, Grant, Place, Scope},
     name::{ClusterRoleName, Namespace},
@@ -22,32 +26,6 @@ use crate::{
     secret::Token,
     token_slots::{Slot, TokenSlots},
 };
-
-/// What the look finds.
-pub struct Sight {
-    /// The objects at our places.
-    pub observed: Observed,
-    /// As in `v1.37.2`; none from a server that hides it.
-    pub server_version: Option<String>,
-    /// What the parent credential may do, scope by scope.
-    pub rights: Rights,
-    /// What the parent credential lacks to look at what is asked for.
-    pub denied: Vec<Tuple>,
-    /// False when the list of places on the ServiceAccount cannot be read as a whole.
-    pub inventory_is_whole: bool,
-    /// True when the original bundle's release is, or may be, there.
-    pub release_is_evident: bool,
-    /// True when the parent credential stands in that release's Secrets, or nobody can tell.
-    pub parent_is_exposed: bool,
-    /// What the parent credential lacks to look for that release's Secrets.
-    pub revisions_denied: Vec<Tuple>,
-    /// Other namespaces in which this very instance of the platform has a ServiceAccount: its home was changed.
-    pub former_homes: Vec<Namespace>,
-    /// What the parent credential lacks to look for those.
-    pub unsearched: Vec<Tuple>,
-    /// Why no credential can be proved on this server, if that is so.
-    pub too_old: Option<ApiError>,
-}
 
 /// Which instance of the platform it is, by what the platform calls it and by its tags.
 #[derive(Clone, Copy)]
@@ -160,7 +138,7 @@ pub async fn look(
         revisions_denied,
         former_homes,
         unsearched,
-        too_old,
+        too_old: too_old.map(Failure::from),
     })
 }
 

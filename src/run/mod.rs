@@ -1,6 +1,7 @@
 //! The sequences: plan, provision, decommission, in the words of operator.md. Owns the order of things; what each
 //! step means is decided by the pure files, and done by `cluster/` and `publish.rs`.
 
+mod adopt;
 mod compare;
 mod converge;
 mod copies;
@@ -9,8 +10,11 @@ mod look;
 mod plan;
 mod proof;
 mod provision;
+mod removal;
+mod remove;
 mod rights;
 mod session;
+mod snapshot;
 mod take_back;
 mod take_over;
 mod verify;
@@ -22,8 +26,9 @@ pub use verify::verify;
 
 use std::{cell::OnceCell, time::Instant};
 
-use look::{Identity, Sight};
+use look::Identity;
 use session::Session;
+use snapshot::Sight;
 
 use crate::{
     budget::Budget,

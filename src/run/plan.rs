@@ -7,9 +7,9 @@ use super::{
     compare::{Trial, compare, refusal, remarks, trials},
     copies::rights_elsewhere,
     former,
-    look::Sight,
     proof::{EVERYTHING, unlimited},
     rights::with_ways_out,
+    snapshot::Sight,
 };
 use crate::{
     cluster::{ApiErrorKind, Cluster},

@@ -7,14 +7,13 @@ use std::{
 };
 
 use super::{
-    Run,
+    Run, adopt,
     compare::{compare, refusal, remarks},
     converge::Converge,
     copies::rights_elsewhere,
     former,
-    look::Sight,
     proof::{self, Claim, ProofError, Taken},
-    take_over,
+    snapshot::Sight,
 };
 use crate::{
     artifact::Artifact,
@@ -251,7 +250,7 @@ async fn make(
 
     let mut permissions = std::mem::take(&mut plan.permissions);
     Converge { run, cluster, sight, desired: &desired, plan: &plan }.preflight().await?;
-    take_over::take_fields(run, cluster, &mut sight.observed).await?;
+    adopt::take_fields(run, cluster, &mut sight.observed).await?;
     let sight = &*sight;
     // Before the ServiceAccount records the next number, because a Secret is found by its distance to that.
     delete_secrets(run, cluster, sight, &plan, &desired.slots.superseded).await?;

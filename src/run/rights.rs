@@ -1,11 +1,8 @@
 //! What the parent credential needs for a plan, held against what the server says it has: so that a run that cannot
 //! get through is refused before its first write, with everything that is missing, each with its scope. Pure.
 
-use std::collections::BTreeMap;
-
-use super::look::Sight;
+use super::snapshot::Sight;
 use crate::{
-    credential::Review,
     denial::{denied, needed, not_grantable},
     desired::Desired,
     error::Failure,
@@ -20,45 +17,13 @@ use crate::{
 
 const DOING: &str = "comparing the parent credential's permissions with the plan";
 
-/// What the server says the parent credential may do, scope by scope.
-#[derive(Default)]
-pub struct Rights(BTreeMap<Scope, Review>);
-
-impl Rights {
-    /// Takes what the server says of a scope.
-    pub fn add(&mut self, scope: Scope, review: Review) {
-        self.0.insert(scope, review);
-    }
-
-    /// False when the server was not asked about this scope, or cannot list all that it allows there.
-    #[must_use]
-    pub fn complete(&self, scope: &Scope) -> bool {
-        self.0.get(scope).is_some_and(|review| review.complete)
-    }
-
-    /// True when the server lists everything for the parent credential and nothing of what RBAC grants every
-    /// ServiceAccount: its authorizers are others. That proves nothing of anybody else's rights.
-    #[must_use]
-    pub fn lack_what_rbac_lists(&self) -> bool {
-        let everything = Atom::new("*", "*", "*");
-        let stock = Atom::new("create", "authorization.k8s.io", "selfsubjectrulesreviews");
-        let listed = || self.0.values().flat_map(|review| atoms(&review.rules, None));
-        listed().any(|atom| atom == everything) && !listed().any(|atom| atom == stock)
-    }
-
-    /// What is held in a scope, as the server judges a grant there: by what it lists for that scope, paths included.
-    fn held(&self, scope: &Scope) -> Coverage<'_> {
-        self.0.get(scope).into_iter().flat_map(|review| atoms(&review.rules, None)).collect()
-    }
-}
-
 /// Names all that the parent lacks, if anything. Where the server cannot list all rights, only denials that were met
 /// count: it will say the rest itself.
 #[must_use]
 pub fn lacking(request: &Request, sight: &Sight, desired: &Desired, plan: &Plan) -> Option<Failure> {
     let mut requests = sight.denied.clone();
     let mut ungrantable: Vec<(&Place, Vec<Tuple>)> = Vec::new();
-    for scope in sight.rights.0.keys().filter(|scope| sight.rights.complete(scope)) {
+    for scope in sight.rights.listed_scopes() {
         let held = sight.rights.held(scope);
         let changes = plan.changes.iter().filter(|change| !is_leftover(change, request));
         for change in changes.filter(|change| scope_of(&change.reference).as_ref() == Some(scope)) {

@@ -1,16 +1,19 @@
 //! The definition of the command line, and what was asked by it or, without arguments, by the platform's environment.
 //! Out: an [`Invocation`], which names the documents that `inputs/` reads. Pure.
 
+pub mod manual;
+
 use std::{ffi::OsString, path::PathBuf};
 
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use secrecy::{ExposeSecret as _, SecretString};
 
 use crate::{
+    diagnostics::{
+        error::{Code, Failure},
+        text::{presentable, shown},
+    },
     env::{self, Environment},
-    error::{Code, Failure},
-    manual,
-    text::{presentable, shown},
 };
 
 // The description in the help is that of Cargo.toml.

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use secrecy::SecretString;
 
-use crate::proxy::Variables;
+use crate::endpoint::proxy::Variables;
 
 /// `plan`, `provision` or `decommission`.
 pub const ACTION: &str = "MASSDRIVER_DEPLOYMENT_ACTION";

@@ -9,15 +9,18 @@ use serde_json::{Value, json};
 use crate::{
     cli::{Action, Publishing},
     command::{announce, finish},
-    connection::Trust,
-    desired::Desired,
-    error::{Exit, Failure},
-    inputs::{Document, Documents, Strictness},
-    observed::Observed,
-    original::TakeOver,
+    diagnostics::{
+        error::{Exit, Failure},
+        secret::Token,
+    },
+    endpoint::connection::Trust,
+    input::{
+        documents::{Document, Documents, Strictness},
+        request::{self, Delivery, Provision, Request},
+    },
+    k8s::helm_release::TakeOver,
+    plan::{desired::Desired, observed::Observed},
     report::{Look, Report},
-    request::{self, Delivery, Provision, Request},
-    secret::Token,
 };
 
 /// The documents of an instance; none where there is no such file.

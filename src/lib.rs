@@ -5,59 +5,29 @@
 
 #![warn(clippy::disallowed_methods)]
 
-mod artifact;
-mod backoff;
 mod budget;
-mod claims;
 mod cli;
 mod cluster;
 mod command;
-mod connection;
 mod credential;
-mod defaults;
-mod denial;
-mod desired;
+mod diagnostics;
+mod endpoint;
 mod env;
-pub mod error;
-mod fetched;
-pub mod finding;
 #[doc(hidden)]
 pub mod fuzzing;
-mod grant;
-mod host;
-mod inputs;
-mod inventory;
-mod kubeconfig;
-mod login;
-mod manual;
-mod name;
-mod names;
-mod object;
-mod observed;
-mod original;
-mod output;
-mod ownership;
-mod pem_blocks;
-mod permissions;
+mod input;
+mod k8s;
+mod net;
+mod output_file;
 mod plan;
-mod proxy;
-mod publish;
+mod platform;
 pub mod rbac;
-mod record;
 mod report;
-mod request;
-mod retry;
 mod run;
 mod schema;
-pub mod secret;
-mod text;
-mod tls;
-mod token_slots;
-mod transport;
-mod transport_error;
-mod tunnel;
-mod watched;
 mod x509;
+
+pub use diagnostics::{error, finding, secret};
 
 use std::{ffi::OsString, io::Write};
 

@@ -12,18 +12,22 @@ use std::{
 use serde::Serialize;
 
 use crate::{
-    backoff::{Observer, Pausing},
     budget::Budget,
-    credential::Proof,
+    credential::access_checks::Proof,
+    diagnostics::{
+        error::{Code, Failure},
+        finding::{self, Finding},
+        secret::{Redactor, Token},
+        text::{fields_shown, one_line},
+    },
     env::{self, Environment},
-    error::{Code, Failure},
-    finding::{self, Finding},
-    object::Reference,
-    plan::{self, Change},
+    k8s::object::Reference,
+    net::{
+        backoff::{Observer, Pausing},
+        retry::Transient,
+    },
+    plan::diff::{self, Change},
     rbac::{self, Permissions, Tuple},
-    retry::Transient,
-    secret::{Redactor, Token},
-    text::{fields_shown, one_line},
 };
 
 /// Where a run prints to.
@@ -241,7 +245,7 @@ impl Report {
         let changes = &mut self.document.borrow_mut().changes;
         match changes.iter_mut().find(|known| known.reference == change.reference) {
             // A run that had to begin anew: what it did before counts, and was told.
-            Some(_) if change.action == plan::Action::Unchanged => return,
+            Some(_) if change.action == diff::Action::Unchanged => return,
             Some(known) => *known = change.clone(),
             None => changes.push(change.clone()),
         }
@@ -253,7 +257,7 @@ impl Report {
     }
 
     /// A write went through; a later failure says so.
-    pub fn wrote(&self, action: plan::Action, reference: &Reference) {
+    pub fn wrote(&self, action: diff::Action, reference: &Reference) {
         self.written.borrow_mut().push(format!("{} of {reference}", action.as_str()));
     }
 

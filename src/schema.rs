@@ -7,7 +7,7 @@ use jsonschema::{
 };
 use serde_json::{Map, Value};
 
-use crate::finding::{self, Finding};
+use crate::diagnostics::finding::{self, Finding};
 
 /// What the bundle's form accepts.
 pub const PARAMS: &str = include_str!("../schema-params.json");
@@ -75,7 +75,7 @@ impl Schema {
                 unexpected
                     .iter()
                     .map(|field| {
-                        let field = crate::text::key_shown(field);
+                        let field = crate::diagnostics::text::key_shown(field);
                         one(format!("unknown field {field}")).help(format!("known fields: {known}"))
                     })
                     .collect()

@@ -1,7 +1,11 @@
 //! API errors: why a request to the API server did not succeed, as a type to match on. `failure.rs` puts it into words.
 //! Pure.
 
-use crate::{object::Reference, rbac::Tuple, retry::RetryState, tls::Kind as TlsKind, transport_error::TransportError};
+use crate::{
+    k8s::object::Reference,
+    net::{error::TransportError, retry::RetryState, tls::Kind as TlsKind},
+    rbac::Tuple,
+};
 
 /// The failure of one request to the API server.
 #[derive(Clone, Debug)]

@@ -1,13 +1,14 @@
 //! The words of an API error: [`ApiError`] -> [`Failure`], the only place where one becomes the other. Pure.
 
-use super::error::{ApiError, ApiErrorKind};
 use crate::{
-    denial::{denied, not_grantable},
-    error::{Code, Failure},
-    object::held_by,
+    cluster::error::{ApiError, ApiErrorKind},
+    diagnostics::error::{Code, Failure},
+    k8s::{
+        denial::{denied, not_grantable},
+        object::held_by,
+    },
+    net::{error::TransportError, tls::Fault as TlsFault},
     rbac::Tuple,
-    tls::Fault as TlsFault,
-    transport_error::TransportError,
 };
 
 const NOT_KUBERNETES: &str = "the answer is not one of a Kubernetes API";
@@ -157,7 +158,7 @@ pub fn authorizer_says(reason: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{object::Reference, rbac::Atom};
+    use crate::{k8s::object::Reference, rbac::Atom};
     use rstest::rstest;
 
     fn error(kind: ApiErrorKind, status: Option<u16>) -> ApiError {

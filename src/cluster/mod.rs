@@ -37,23 +37,28 @@ use tokio::sync::Semaphore;
 use tower::ServiceBuilder;
 
 use crate::{
-    backoff::{RetryContext, retry_after_of},
-    connection::{CaBundle, Connection, Credentials, Login},
-    credential::{Identity, Review, Verdict},
-    defaults::{self, Stock},
-    fetched::{FetchedObject, list, text, texts},
-    login::{Generation, LoggedIn, Session},
-    name::Namespace,
-    object::{Kind, Live, MANAGED_BY, MANAGER, Manifest, Reference},
-    observed::Presence,
-    original,
+    credential::{
+        access_checks::{Identity, Review, Verdict},
+        defaults::{self, Stock},
+    },
+    diagnostics::{secret::Token, text::shown},
+    endpoint::connection::{CaBundle, Connection, Credentials, Login},
+    k8s::{
+        fetched::{FetchedObject, list, text, texts},
+        helm_release,
+        name::Namespace,
+        object::{Kind, Live, MANAGED_BY, MANAGER, Manifest, Reference},
+    },
+    net::{
+        backoff::{RetryContext, retry_after_of},
+        error::TransportError,
+        login::{Generation, LoggedIn, Session},
+        retry::{RetryState, Transient},
+        tls::{Fault as TlsFault, Kind as TlsKind, Roots, Tls, Witness},
+        transport::{self, ANSWER, Target as Peer, USER_AGENT},
+    },
+    plan::observed::Presence,
     rbac::{Atom, Rule, Target},
-    retry::{RetryState, Transient},
-    secret::Token,
-    text::shown,
-    tls::{Fault as TlsFault, Kind as TlsKind, Roots, Tls, Witness},
-    transport::{self, ANSWER, Target as Peer, USER_AGENT},
-    transport_error::TransportError,
 };
 use status::{Attempt, Status};
 
@@ -312,9 +317,9 @@ impl<'a> Cluster<'a> {
     /// # Errors
     /// Why they could not be listed.
     pub async fn revisions(&self, namespace: &Namespace, release: &str) -> Result<Vec<(Reference, Live)>, ApiError> {
-        let selector = labelled(&original::release_selector(release));
+        let selector = labelled(&helm_release::release_selector(release));
         let found = self.metadata(Kind::Secret, Some(namespace), selector).await?;
-        Ok(found.into_iter().filter(|(secret, _)| original::revision(&secret.name, release).is_some()).collect())
+        Ok(found.into_iter().filter(|(secret, _)| helm_release::revision(&secret.name, release).is_some()).collect())
     }
 
     /// What a revision tells, if it is one; `parent` is the credential that is looked for in it.
@@ -325,11 +330,11 @@ impl<'a> Cluster<'a> {
         &self,
         revision: &Reference,
         parent: Option<&Token>,
-    ) -> Result<Option<original::Revision>, ApiError> {
+    ) -> Result<Option<helm_release::Revision>, ApiError> {
         let attempt = self.attempt("looking for", "get", Some(revision));
         let found = self.find(&attempt, revision).await?;
         let packed = found.and_then(|secret| STANDARD.decode(text(&secret, "/data/release")).ok());
-        Ok(packed.and_then(|packed| original::read(&packed, parent.map(Token::expose))))
+        Ok(packed.and_then(|packed| helm_release::read(&packed, parent.map(Token::expose))))
     }
 
     async fn metadata(

@@ -7,17 +7,18 @@ use std::{fmt, time::Duration};
 
 use serde_json::Value;
 
-use super::{
-    error::{ApiError, ApiErrorKind},
-    failure::stated,
-};
 use crate::{
-    denial::needed,
-    object::Reference,
+    cluster::{
+        error::{ApiError, ApiErrorKind},
+        failure::stated,
+    },
+    diagnostics::text::{said, shown},
+    k8s::{denial::needed, object::Reference},
+    net::{
+        error::TransportError,
+        retry::{Outcome, RetryState, Transient},
+    },
     rbac::{Atom, Rule, Target, Tuple},
-    retry::{Outcome, RetryState, Transient},
-    text::{said, shown},
-    transport_error::TransportError,
 };
 
 /// The user of a request without a login (k8s.io/apiserver/pkg/authentication/user).
@@ -401,8 +402,8 @@ fn go_list(line: &str, key: &str) -> Vec<String> {
 mod tests {
     use super::*;
     use crate::{
-        error::{Code, Failure},
-        object::Kind,
+        diagnostics::error::{Code, Failure},
+        k8s::object::Kind,
     };
     use rstest::rstest;
     use serde_json::json;

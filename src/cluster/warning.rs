@@ -29,7 +29,7 @@ pub fn texts(header: &str) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::texts;
+    use crate::cluster::warning::texts;
     use rstest::rstest;
 
     #[rstest]

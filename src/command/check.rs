@@ -2,12 +2,17 @@
 
 use std::path::Path;
 
-use super::tell;
-use crate::{error::Failure, inputs, name::InstanceName, report::Report, request};
+use crate::{
+    command::tell,
+    diagnostics::error::Failure,
+    input::{documents, request},
+    k8s::name::InstanceName,
+    report::Report,
+};
 
 /// Runs the command.
 pub fn run(params: &Path, report: &Report) -> Result<(), Failure> {
-    let (inputs, findings) = inputs::params(params, None);
+    let (inputs, findings) = documents::params(params, None);
     let (checked, remarks) = request::check(&inputs, findings).map_err(Failure::input)?;
     report.about(checked.name.as_ref().map(InstanceName::as_str), checked.params.namespace.as_str());
     tell(report, remarks);

@@ -1,18 +1,21 @@
 //! decommission: deletes the credential and verifies that its token is rejected.
 
-use super::{announce, until_stopped};
 use crate::{
     cli::RunOptions,
+    command::{announce, until_stopped},
+    diagnostics::error::Failure,
     env::Environment,
-    error::Failure,
-    inputs::{self, Strictness},
+    input::{
+        documents::{self, Strictness},
+        request,
+    },
     report::Report,
-    request, run,
+    run,
 };
 
 /// Runs the command.
 pub async fn run(options: &RunOptions, environment: &Environment, report: &Report) -> Result<(), Failure> {
-    let (inputs, findings) = inputs::load(&options.source, Strictness::OnlyWhatLocatesTheInstance, environment);
+    let (inputs, findings) = documents::load(&options.source, Strictness::OnlyWhatLocatesTheInstance, environment);
     let (input, remarks) =
         request::decommission(&inputs, options.publish, options.timeout_seconds, findings).map_err(Failure::input)?;
     let (request, platform) = (&input.request, input.platform.as_ref());

@@ -2,12 +2,15 @@
 
 use std::path::Path;
 
-use super::not_printed;
 use crate::{
-    error::Failure,
-    finding::{self, Finding},
-    inputs, kubeconfig,
-    name::Namespace,
+    command::not_printed,
+    credential::kubeconfig,
+    diagnostics::{
+        error::Failure,
+        finding::{self, Finding},
+    },
+    input::{documents, request},
+    k8s::name::Namespace,
     report::Report,
 };
 
@@ -16,7 +19,8 @@ pub fn run(artifact: &Path, namespace: Option<&str>, report: &Report) -> Result<
     let namespace = namespace.map(Namespace::parse).transpose().map_err(|problem| {
         Failure::input(vec![Finding::blocking(finding::Code::Schema, "", format!("--namespace: {problem}"))])
     })?;
-    let document = inputs::document(artifact).map_err(Failure::input)?;
-    let text = kubeconfig::render(&document, namespace.as_ref()).map_err(Failure::input)?;
+    let document = documents::document(artifact).map_err(Failure::input)?;
+    let (connection, _) = request::connection::parse(&document, None).map_err(Failure::input)?;
+    let text = kubeconfig::render(&document, connection, namespace.as_ref()).map_err(Failure::input)?;
     report.hand_out(&text).map_err(|cause| not_printed("writing the kubeconfig", &cause))
 }

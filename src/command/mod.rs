@@ -14,12 +14,14 @@ use std::{ffi::OsString, time::Duration};
 use crate::{
     budget::Budget,
     cli::{self, Action, Invocation, Refusal},
-    connection::Connection,
+    diagnostics::{
+        error::{Code, Exit, Failure},
+        finding::{Finding, condensed},
+    },
+    endpoint::connection::Connection,
     env::Environment,
-    error::{Code, Exit, Failure},
-    finding::{Finding, condensed},
+    input::request::{Instance, Platform},
     report::Report,
-    request::{Instance, Platform},
 };
 
 /// Does what the arguments ask for, or the environment where there are none.

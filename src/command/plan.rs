@@ -1,19 +1,21 @@
 //! plan: what a provision would change.
 
-use super::{announce, until_stopped};
 use crate::{
     cli::RunOptions,
+    command::{announce, until_stopped},
+    diagnostics::error::Failure,
     env::Environment,
-    error::Failure,
-    inputs::{self, Strictness},
+    input::{
+        documents::{self, Strictness},
+        request,
+    },
     report::Report,
-    request,
     run::{self, Run},
 };
 
 /// True when a provision would change something.
 pub async fn run(options: &RunOptions, environment: &Environment, report: &Report) -> Result<bool, Failure> {
-    let (inputs, findings) = inputs::load(&options.source, Strictness::Strict, environment);
+    let (inputs, findings) = documents::load(&options.source, Strictness::Strict, environment);
     let (input, remarks) =
         request::provision(&inputs, options.publish, options.timeout_seconds, findings).map_err(Failure::input)?;
     let request = &input.request;

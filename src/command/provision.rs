@@ -1,15 +1,17 @@
 //! provision: creates or updates the credential, and delivers it.
 
-use super::{announce, not_printed, until_stopped};
 use crate::{
-    artifact::Artifact,
     cli::{RunOptions, Target},
+    command::{announce, not_printed, until_stopped},
+    credential::artifact::Artifact,
+    diagnostics::error::{Code, Failure},
     env::Environment,
-    error::{Code, Failure},
-    inputs::{self, Strictness},
-    output::OutputFile,
+    input::{
+        documents::{self, Strictness},
+        request,
+    },
+    output_file::OutputFile,
     report::Report,
-    request,
     run::{self, Run},
 };
 
@@ -47,7 +49,7 @@ impl Output {
 
 /// Runs the command.
 pub async fn run(options: &RunOptions, environment: &Environment, report: &Report) -> Result<(), Failure> {
-    let (inputs, findings) = inputs::load(&options.source, Strictness::Strict, environment);
+    let (inputs, findings) = documents::load(&options.source, Strictness::Strict, environment);
     let (input, remarks) =
         request::provision(&inputs, options.publish, options.timeout_seconds, findings).map_err(Failure::input)?;
     let (request, delivery) = (&input.request, &input.delivery);

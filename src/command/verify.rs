@@ -1,11 +1,18 @@
 //! verify: tests whether an existing credential works.
 
-use super::{announce, until_stopped};
-use crate::{cli::VerifyOptions, env::Environment, error::Failure, inputs, report::Report, request, run};
+use crate::{
+    cli::VerifyOptions,
+    command::{announce, until_stopped},
+    diagnostics::error::Failure,
+    env::Environment,
+    input::{documents, request},
+    report::Report,
+    run,
+};
 
 /// Runs the command.
 pub async fn run(options: &VerifyOptions, environment: &Environment, report: &Report) -> Result<(), Failure> {
-    let (inputs, findings) = inputs::credential(options, environment);
+    let (inputs, findings) = documents::credential(options, environment);
     let (credential, remarks) =
         request::credential(&inputs, options.expected.has_params(), findings).map_err(Failure::input)?;
     let timeout = request::timeout_or_default(options.timeout_seconds);

@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeSet, HashSet};
 
-use super::{Atom, Rule, Target, Tuple, atoms};
+use crate::rbac::{Atom, Rule, Target, Tuple, atoms};
 
 /// Permissions held, indexed for lookup. A cluster-wide permission is held in each namespace.
 #[derive(Default)]

@@ -2,8 +2,13 @@
 
 use futures_util::future::join_all;
 
-use super::Run;
-use crate::{cluster::Cluster, error::Failure, observed::Observed, original, ownership::Owner};
+use crate::{
+    cluster::Cluster,
+    diagnostics::error::Failure,
+    k8s::{helm_release, ownership::Owner},
+    plan::observed::Observed,
+    run::Run,
+};
 
 /// Makes Helm's fields ours, object by object, without a change to anything else: what is not wanted of them can then
 /// be taken away by an apply.
@@ -21,7 +26,7 @@ pub async fn take_fields(run: &Run<'_>, cluster: &Cluster<'_>, observed: &mut Ob
     let objects = identity.into_iter().chain(places).filter_map(|(object, live)| Some((object, live?)));
     let taken =
         objects.filter(|(_, live)| request.instance.owner(live) == Owner::Original).filter_map(|(object, live)| {
-            let fields = original::handed_over(&live.managed_fields)?;
+            let fields = helm_release::handed_over(&live.managed_fields)?;
             Some(async move {
                 *live = cluster.hand_over(&object, live, fields).await?;
                 Ok::<_, Failure>(())

@@ -2,43 +2,39 @@
 //! step means is decided by the pure files, and done by `cluster/` and `publish.rs`.
 
 mod adopt;
-mod compare;
-mod converge;
-mod copies;
-mod former;
-mod look;
+mod apply;
+mod decommission;
+mod former_namespace;
+mod observe;
 mod plan;
 mod proof;
 mod provision;
-mod removal;
 mod remove;
-mod rights;
 mod session;
-mod snapshot;
-mod take_back;
-mod take_over;
 mod verify;
 
+pub use decommission::decommission;
 pub use plan::plan;
 pub use provision::provision;
-pub use take_back::decommission;
 pub use verify::verify;
 
 use std::{cell::OnceCell, time::Instant};
 
-use look::Identity;
+use observe::Identity;
 use session::Session;
-use snapshot::Sight;
 
 use crate::{
     budget::Budget,
     cluster::{ApiError, Cluster},
-    connection::Trust,
-    error::Failure,
-    finding::{self, Finding},
-    record::INVENTORY,
+    diagnostics::{
+        error::Failure,
+        finding::{self, Finding},
+    },
+    endpoint::connection::Trust,
+    input::request::{Instance, Request},
+    k8s::record::INVENTORY,
+    plan::snapshot::Sight,
     report::Report,
-    request::{Instance, Request},
 };
 
 /// What a command about the grants of an instance works with.
@@ -106,7 +102,7 @@ impl<'a> Run<'a> {
         let _waiting = self.report.waiting("looking at what is there");
         let Request { instance: Instance { names, labels, platform_id, .. }, connection, grants } = self.request;
         let identity = platform_id.as_deref().map(|instance| Identity { instance, tags: labels });
-        let sight = look::look(cluster, names, grants, identity, connection.login.token(), proved, version).await?;
+        let sight = observe::look(cluster, names, grants, identity, connection.login.token(), proved, version).await?;
         self.learn(&sight);
         let version = sight.server_version.as_deref().unwrap_or("of unknown version");
         self.report.step("observe", &format!("Kubernetes {version}"), Some(started.elapsed()));

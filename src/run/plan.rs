@@ -2,23 +2,26 @@
 
 use futures_util::future::{join, join_all};
 
-use super::{
-    Run,
-    compare::{Trial, compare, refusal, remarks, trials},
-    copies::rights_elsewhere,
-    former,
-    proof::{EVERYTHING, unlimited},
-    rights::with_ways_out,
-    snapshot::Sight,
-};
 use crate::{
     cluster::{ApiErrorKind, Cluster},
-    desired::Desired,
-    error::{Code, Failure},
-    finding::Severity,
-    object::{Kind, Live, Manifest},
-    observed::Presence,
-    plan::{Action, Change, Plan, change},
+    diagnostics::{
+        error::{Code, Failure},
+        finding::Severity,
+    },
+    k8s::object::{Kind, Live, Manifest},
+    plan::{
+        copies::rights_elsewhere,
+        desired::Desired,
+        diff::{Action, Change, Plan, change},
+        observed::Presence,
+        parent_access::with_ways_out,
+        preflight::{Trial, compare, refusal, remarks, trials},
+        snapshot::Sight,
+    },
+    run::{
+        Run, former_namespace,
+        proof::{EVERYTHING, unlimited},
+    },
 };
 
 /// Shows what provision would do: everything up to the first write, with the server's own verdict on each object
@@ -48,7 +51,7 @@ pub async fn plan(run: &Run<'_>) -> Result<bool, Failure> {
             None => Vec::new(),
         }
     };
-    let (former, bindings) = join(former::look(run, cluster, &sight), copies).await;
+    let (former, bindings) = join(former_namespace::look(run, cluster, &sight), copies).await;
     for remark in rights_elsewhere(&run.request.instance.names, &sight, &bindings) {
         run.report.finding(remark);
     }

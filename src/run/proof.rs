@@ -8,18 +8,21 @@ use std::{
 
 use futures_util::future::join_all;
 
-use super::Run;
 use crate::{
-    claims::Account,
     cluster::{ApiError, ApiErrorKind, Cluster},
-    credential::{Proof, Questions, Verdict, check_identity},
-    defaults::{Defaults, Excess},
-    denial::summary,
-    error::{Code, Failure},
-    finding::{self, Finding, Severity},
-    grant::Scope,
+    credential::{
+        access_checks::{Proof, Questions, Verdict, check_identity},
+        claims::Account,
+        defaults::{Defaults, Excess},
+    },
+    diagnostics::{
+        error::{Code, Failure},
+        finding::{self, Finding, Severity},
+    },
+    k8s::{denial::summary, grant::Scope},
     rbac::{Atom, Coverage, Tuple},
     report::Report,
+    run::Run,
 };
 
 /// The operation that a proof is reported as.

@@ -6,33 +6,38 @@ use std::{
     time::Instant,
 };
 
-use super::{
-    Run, adopt,
-    compare::{compare, refusal, remarks},
-    converge::Converge,
-    copies::rights_elsewhere,
-    former,
-    proof::{self, Claim, ProofError, Taken},
-    snapshot::Sight,
-};
 use crate::{
-    artifact::Artifact,
-    claims::{self, Account, signing_key},
     cluster::{ApiError, ApiErrorKind, Cluster},
-    desired::Desired,
-    error::{Code, Exit, Failure},
-    finding::{self, Finding},
-    object::{Kind, Live},
-    observed::Observed,
-    plan::{Action, Plan, all_atoms, granted_rules, held_at, leftovers},
-    publish::{self, Publisher},
+    credential::{
+        artifact::Artifact,
+        claims::{self, Account, signing_key},
+    },
+    diagnostics::{
+        error::{Code, Exit, Failure},
+        finding::{self, Finding},
+        secret::Token,
+    },
+    input::request::{Delivery, Platform},
+    k8s::object::{Kind, Live},
+    net::{error::TransportError, transport},
+    plan::{
+        copies::rights_elsewhere,
+        desired::Desired,
+        diff::{Action, Plan, all_atoms, granted_rules, held_at, leftovers},
+        observed::Observed,
+        preflight::{compare, refusal, remarks},
+        snapshot::Sight,
+        token_slots::{Slot, Unusable},
+    },
+    platform::{self, Publisher},
     rbac::{Coverage, Tuple},
     report::TokenFacts,
-    request::{Delivery, Platform},
-    secret::Token,
-    token_slots::{Slot, Unusable},
-    transport,
-    transport_error::TransportError,
+    run::{
+        Run, adopt,
+        apply::Converge,
+        former_namespace,
+        proof::{self, Claim, ProofError, Taken},
+    },
 };
 
 /// Makes the credential, proves it, and hands it out: to the platform, then to `deliver`.
@@ -200,7 +205,7 @@ async fn establish(
             run.report.finding(remark);
         }
     }
-    Ok(former::clear(run, cluster, &sight).await?)
+    Ok(former_namespace::clear(run, cluster, &sight).await?)
 }
 
 /// Whether the token of a Secret that was there before is dead: the server does not accept it, and is that of our
@@ -364,7 +369,7 @@ pub(super) fn short(token: &Token) -> String {
 
 /// Opens the connection that will be needed. What is wrong with it is told when it is.
 async fn dial(run: &Run<'_>, platform: Option<&Platform>) -> Option<Result<transport::Http, TransportError>> {
-    Some(publish::dial(platform?, &run.session.budget).await)
+    Some(platform::dial(platform?, &run.session.budget).await)
 }
 
 /// That the platform had a credential of an instance of which this cluster had nothing.
@@ -393,7 +398,7 @@ async fn hand_over(
     let title =
         format!("Kubernetes token {} for namespace {}", run.request.instance.name, run.request.instance.namespace);
     let publishing = async {
-        Publisher::connect(platform, run.session.retry_context().within(publish::TIME), dialled)
+        Publisher::connect(platform, run.session.retry_context().within(platform::TIME), dialled)
             .await?
             .publish(&title, artifact)
             .await
@@ -404,7 +409,7 @@ async fn hand_over(
             .state(format!("the credential is in the cluster, proved and working; the platform {has_it}"))
             .next("deploy again when that is mended: the same credential is published")
     })?;
-    let what = format!("field {} at {}", crate::request::FIELD, platform.address());
+    let what = format!("field {} at {}", crate::input::request::FIELD, platform.address());
     run.report.step("publish", &what, Some(started.elapsed()));
     Ok(replaced)
 }

@@ -7,20 +7,28 @@ use std::{
 
 use futures_util::future::join_all;
 
-use super::{Run, removal::Left, snapshot::Sight};
 use crate::{
-    claims::Claims,
     cluster::{ApiError, ApiErrorKind, Cluster, authorizer_says},
-    connection::Login,
-    denial::denied,
-    error::{Code, Failure},
-    finding::{self, Finding},
-    names::Names,
-    object::{Kind, Reference},
-    plan::{Action, Change},
+    credential::claims::Claims,
+    diagnostics::{
+        error::{Code, Failure},
+        finding::{self, Finding},
+        secret::Token,
+    },
+    endpoint::connection::Login,
+    input::request::Request,
+    k8s::{
+        denial::denied,
+        object::{Kind, Reference},
+        object_names::Names,
+    },
+    plan::{
+        diff::{Action, Change},
+        removal::Left,
+        snapshot::Sight,
+    },
     rbac::Tuple,
-    request::Request,
-    secret::Token,
+    run::Run,
 };
 
 /// How long a deleted token may still work: the API server remembers a successful login for 10 s, without a flag to

@@ -5,12 +5,14 @@ use std::{cell::Cell, time::Instant};
 use rustls::pki_types::ServerName;
 
 use crate::{
-    backoff::RetryContext,
     budget::Budget,
     cluster::{ApiError, Cluster, Line, Way},
-    connection::{CaBundle, Connection, Login, Trust},
-    error::{Code, Failure},
-    finding::{self, Finding},
+    diagnostics::{
+        error::{Code, Failure},
+        finding::{self, Finding},
+    },
+    endpoint::connection::{CaBundle, Connection, Login, Trust},
+    net::backoff::RetryContext,
     report::Report,
 };
 

@@ -2,25 +2,31 @@
 
 use std::{collections::BTreeSet, time::Instant};
 
-use super::{
-    look::is_before_self_subject_review,
-    proof::{self, Claim, ProofError},
-    provision::short,
-    session::Session,
-};
 use crate::{
     budget::Budget,
-    claims::{Account, Claims},
     cluster::{ApiError, ApiErrorKind},
-    defaults::Defaults,
-    error::{Code, Failure},
-    finding::{self, Finding},
-    grant::{Grant, Scope},
-    name::{InstanceName, Namespace},
-    names::Names,
-    plan::all_atoms,
+    credential::{
+        claims::{Account, Claims},
+        defaults::Defaults,
+    },
+    diagnostics::{
+        error::{Code, Failure},
+        finding::{self, Finding},
+    },
+    input::request::{Credential, Params},
+    k8s::{
+        grant::{Grant, Scope},
+        name::{InstanceName, Namespace},
+        object_names::Names,
+    },
+    plan::diff::all_atoms,
     report::{Report, TokenFacts},
-    request::{Credential, Params},
+    run::{
+        observe::is_before_self_subject_review,
+        proof::{self, Claim, ProofError},
+        provision::short,
+        session::Session,
+    },
 };
 
 /// Proves that the credential works: it is of the ServiceAccount that it says, and of the one that was named, and may
@@ -138,7 +144,7 @@ fn check_wanted(credential: &Credential, account: &Account<'_>) -> Result<(), Fa
 }
 
 fn shown(text: &str) -> String {
-    crate::text::shown(text, 80)
+    crate::diagnostics::text::shown(text, 80)
 }
 
 fn refused(cause: String) -> Failure {

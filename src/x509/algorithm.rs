@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use ::der::asn1::ObjectIdentifier;
 
-use super::der::{Reader, Tag};
+use crate::x509::der::{Reader, Tag};
 
 /// Supported sizes of RSA keys, in bits.
 const RSA: std::ops::RangeInclusive<usize> = 2048..=8192;

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use super::{
+use crate::x509::{
     Name, Unreadable,
     der::{Element, Reader, Tag},
     host,

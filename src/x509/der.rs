@@ -6,7 +6,7 @@ use der::{
 };
 use jiff::civil::{DateTime, date};
 
-use super::Unreadable;
+use crate::x509::Unreadable;
 
 type Problem = Option<Unreadable>;
 

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use super::{
+use crate::x509::{
     Name, Unreadable,
     der::{Element, Reader, Tag},
 };
@@ -78,7 +78,7 @@ pub(super) fn shown(names: &[Name]) -> Option<String> {
     let texts: Vec<String> = names
         .iter()
         .filter_map(|name| match name {
-            Name::Dns(name) => Some(crate::text::shown(name, 120)),
+            Name::Dns(name) => Some(crate::diagnostics::text::shown(name, 120)),
             Name::Ip(address) => Some(address.to_string()),
             Name::Email(_) | Name::Uri(_) => None,
         })

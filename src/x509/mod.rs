@@ -5,6 +5,7 @@ mod algorithm;
 mod constraints;
 mod der;
 mod host;
+pub mod pem_blocks;
 mod verify;
 
 use std::net::IpAddr;
@@ -297,7 +298,11 @@ fn name(bytes: &[u8]) -> String {
     let common = parts.iter().find(|(id, _)| *id == COMMON_NAME).map(|(_, name)| name.clone());
     let all = || parts.iter().map(|(_, part)| part.as_str()).collect::<Vec<_>>().join(", ");
     let text = common.filter(|name| !name.is_empty()).unwrap_or_else(all);
-    if text.is_empty() { "without a name".to_owned() } else { format!("\"{}\"", crate::text::shown(&text, SHOWN)) }
+    if text.is_empty() {
+        "without a name".to_owned()
+    } else {
+        format!("\"{}\"", crate::diagnostics::text::shown(&text, SHOWN))
+    }
 }
 
 #[cfg(test)]

@@ -7,8 +7,10 @@ use std::fmt;
 use jiff::Timestamp;
 use rustls::pki_types::SignatureVerificationAlgorithm;
 
-use super::{ANY_USAGE, Certificate, SERVER, algorithm, host};
-use crate::text::shown;
+use crate::{
+    diagnostics::text::shown,
+    x509::{ANY_USAGE, Certificate, SERVER, algorithm, host},
+};
 
 /// Number of signatures checked for one server (maxChainSignatureChecks).
 const SIGNATURES: u8 = 100;

@@ -1,95 +1,209 @@
-//! The layout is the data flow: what each file may touch. Lints hold most of it (clippy.toml); this holds the rest.
+//! The floors of the source: which way imports go, and what each floor may touch. Paths are read token by token, so that
+//! formatting and comments do not matter.
 
-use std::{fs, path::Path};
+use std::collections::{BTreeMap, BTreeSet};
 
-fn sources(directory: &Path, found: &mut Vec<(String, String)>) {
-    for entry in fs::read_dir(directory).unwrap().flatten() {
-        let path = entry.path();
-        if path.is_dir() {
-            sources(&path, found);
-        } else if path.extension().is_some_and(|extension| extension == "rs") {
-            let text = fs::read_to_string(&path).unwrap();
-            let name = path.strip_prefix("src").unwrap().to_string_lossy().into_owned();
-            found.push((name, text.split("#[cfg(test)]").next().unwrap().to_owned()));
-        }
-    }
+use crate::source::{Source, sources};
+
+/// What a floor may touch.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// Neither clock, disk, environment, process, network nor a runtime.
+    Pure,
+    /// Something of that: [`EFFECTS`] says which.
+    Effects,
 }
+use Kind::{Effects, Pure};
 
-/// What may stand only in these files.
-const RULES: &[(&str, &[&str])] = &[
-    ("kube::Client", &["cluster/mod.rs"]),
-    ("Client, Config", &["cluster/mod.rs"]),
-    ("fs::", &["inputs/mod.rs", "output.rs"]),
-    ("std::env", &["env.rs", "main.rs", "inputs/kubeconfig.rs"]),
-    ("std::io::stdin", &["inputs/mod.rs"]),
-    ("stdout()", &["main.rs"]),
-    ("stderr()", &["main.rs"]),
-    ("jsonschema::", &["schema.rs"]),
-    ("Token::expose)", &["cluster/mod.rs"]),
-    (".expose()", &["secret.rs", "artifact.rs", "kubeconfig.rs", "publish.rs", "claims.rs"]),
-    ("expose_secret()", &["cli.rs", "secret.rs", "request/context.rs", "proxy.rs"]),
-    ("process::Command", &["login.rs"]),
+/// The floors, the highest first: each imports only from those below it.
+const FLOORS: &[(&str, Kind)] = &[
+    ("main", Effects),
+    ("fuzzing", Pure),
+    ("lib", Pure),
+    ("command", Effects),
+    ("run", Effects),
+    ("report", Effects),
+    ("output_file", Effects),
+    ("platform", Effects),
+    ("cluster", Effects),
+    ("net", Effects),
+    ("plan", Pure),
+    ("input", Effects),
+    ("cli", Pure),
+    ("env", Effects),
+    ("credential", Pure),
+    ("endpoint", Pure),
+    ("schema", Pure),
+    ("k8s", Pure),
+    ("x509", Pure),
+    ("diagnostics", Pure),
+    ("rbac", Pure),
+    ("budget", Effects),
+];
+
+/// Paths that only these files may name: a prefix of a path, or a single name in it.
+const EFFECTS: &[(&str, &[&str])] = &[
+    ("std::fs", &["input/documents/mod.rs", "output_file.rs"]),
+    ("std::env", &["env.rs", "input/documents/kubeconfig.rs", "main.rs"]),
+    ("std::io::stdin", &["input/documents/mod.rs"]),
+    ("std::io::stdout", &["main.rs"]),
+    ("std::io::stderr", &["main.rs"]),
+    ("std::process", &["main.rs", "net/login.rs"]),
+    ("std::time::SystemTime", &["net/backoff.rs", "net/retry.rs"]),
     (
-        "tokio::",
-        &[
-            "main.rs",
-            "command/mod.rs",
-            "login.rs",
-            "report.rs",
-            "transport.rs",
-            "backoff.rs",
-            "tunnel.rs",
-            "publish.rs",
-            "cluster/mod.rs",
-            "run/converge.rs",
-            "run/look.rs",
-            "run/proof.rs",
-            "run/provision.rs",
-            "run/take_back.rs",
-            "run/verify.rs",
-        ],
-    ),
-    (
-        "Instant::now",
+        "std::time::Instant",
         &[
             "budget.rs",
             "cluster/mod.rs",
+            "report.rs",
+            "run/apply.rs",
+            "run/decommission.rs",
             "run/mod.rs",
-            "run/session.rs",
-            "run/converge.rs",
             "run/proof.rs",
             "run/provision.rs",
-            "run/take_back.rs",
+            "run/remove.rs",
+            "run/session.rs",
             "run/verify.rs",
-            "report.rs",
         ],
     ),
+    (
+        "tokio",
+        &[
+            "cluster/mod.rs",
+            "command/mod.rs",
+            "main.rs",
+            "net/backoff.rs",
+            "net/login.rs",
+            "net/proxy_connector.rs",
+            "net/transport.rs",
+            "platform.rs",
+            "report.rs",
+            "run/apply.rs",
+            "run/decommission.rs",
+            "run/observe.rs",
+            "run/proof.rs",
+            "run/provision.rs",
+            "run/remove.rs",
+            "run/verify.rs",
+        ],
+    ),
+    ("hyper", &["net/proxy_connector.rs", "net/watched.rs"]),
+    ("h2", &["net/transport.rs"]),
+    ("kube::Client", &["cluster/mod.rs"]),
+    ("jsonschema", &["schema.rs"]),
 ];
 
-#[test]
-fn each_side_effect_has_its_file() {
-    let mut files = Vec::new();
-    sources(Path::new("src"), &mut files);
-    assert!(files.len() > 20, "only {} files found", files.len());
-    for (what, allowed) in RULES {
-        for (name, text) in &files {
-            assert!(!text.contains(what) || allowed.contains(&name.as_str()), "{name} names {what}");
-        }
-        for name in *allowed {
-            let text = files.iter().find(|(file, _)| file == name).map(|(_, text)| text.as_str());
-            assert!(
-                text.is_some_and(|text| text.contains(what)),
-                "{name} has no {what} any more: take it off the list"
-            );
-        }
+fn floor(source: &Source) -> String {
+    match source.file.as_str() {
+        "main.rs" => "main".to_owned(),
+        _ => source.module.first().cloned().unwrap_or_else(|| "lib".to_owned()),
     }
 }
 
 #[test]
-fn every_file_says_first_what_it_is() {
-    let mut files = Vec::new();
-    sources(Path::new("src"), &mut files);
-    for (name, text) in files {
-        assert!(text.starts_with("//! "), "{name} opens with no paragraph");
+fn imports_go_downwards() {
+    let rank = |floor: &str| FLOORS.iter().position(|(name, _)| *name == floor);
+    let mut upwards = Vec::new();
+    for source in sources() {
+        let own = rank(&floor(&source)).unwrap_or_else(|| panic!("{} is on no floor", source.file));
+        for (line, path) in &source.paths {
+            let [first, other, ..] = &path[..] else { continue };
+            if first != "crate" {
+                continue;
+            }
+            // What lib.rs exports again is not a floor.
+            let Some(other) = rank(other) else { continue };
+            if other < own {
+                upwards.push(format!("src/{}:{line} imports {}", source.file, path.join("::")));
+            }
+        }
+    }
+    assert_eq!(upwards, Vec::<String>::new());
+}
+
+#[test]
+fn files_import_each_other_without_circles() {
+    let sources = sources();
+    let files: BTreeMap<&[String], usize> = sources
+        .iter()
+        .enumerate()
+        .filter(|(_, source)| source.file != "main.rs")
+        .map(|(at, source)| (&source.module[..], at))
+        .collect();
+    let mut imports = vec![BTreeSet::<usize>::new(); sources.len()];
+    for (at, source) in sources.iter().enumerate() {
+        for (_, path) in source.paths.iter().filter(|(_, path)| path[0] == "crate") {
+            // The longest part of the path that is a module is the file that is meant.
+            let file = (1..path.len()).rev().find_map(|end| files.get(&path[1..=end]));
+            imports[at].extend(file.filter(|file| **file != at));
+        }
+    }
+    let reaches = |from: usize, to: usize| {
+        let (mut seen, mut next) = (BTreeSet::new(), vec![from]);
+        while let Some(at) = next.pop() {
+            next.extend(imports[at].iter().copied().filter(|file| seen.insert(*file)));
+        }
+        seen.contains(&to)
+    };
+    let in_circles: Vec<&str> =
+        (0..sources.len()).filter(|at| reaches(*at, *at)).map(|at| sources[at].file.as_str()).collect();
+    assert_eq!(in_circles, Vec::<&str>::new());
+}
+
+/// Whether a path starts with another one, or contains it as its only segment.
+fn names(path: &[String], what: &str) -> bool {
+    let what: Vec<&str> = what.split("::").collect();
+    path.len() >= what.len() && path.iter().zip(&what).all(|(one, other)| one == other)
+}
+
+#[test]
+fn side_effects_are_only_in_their_files() {
+    let sources = sources();
+    for (what, allowed) in EFFECTS {
+        let found: Vec<&str> = sources
+            .iter()
+            .filter(|source| source.paths.iter().any(|(_, path)| names(path, what)))
+            .map(|source| source.file.as_str())
+            .collect();
+        assert_eq!(found, *allowed, "files that name {what}");
+    }
+    for source in &sources {
+        let floor = floor(source);
+        let is_pure = FLOORS.iter().any(|(name, kind)| *name == floor && *kind == Pure);
+        let touched = EFFECTS.iter().any(|(what, allowed)| *what != "jsonschema" && allowed.contains(&&*source.file));
+        assert!(!(is_pure && touched), "src/{} is on a pure floor", source.file);
+    }
+}
+
+/// The bytes of a token are taken out of their type only where they are written to the wire or into the artifact.
+#[test]
+fn token_bytes_are_exposed_only_where_they_are_sent() {
+    const ALLOWED: &[(&str, &[&str])] = &[
+        (
+            ".expose()",
+            &[
+                "credential/artifact.rs",
+                "credential/claims.rs",
+                "credential/kubeconfig.rs",
+                "diagnostics/secret.rs",
+                "platform.rs",
+            ],
+        ),
+        ("Token::expose)", &["cluster/mod.rs"]),
+        ("expose_secret()", &["cli.rs", "diagnostics/secret.rs", "endpoint/proxy.rs", "input/request/context.rs"]),
+    ];
+    let sources = sources();
+    for (call, allowed) in ALLOWED {
+        let text = |source: &Source| source.text.split("#[cfg(test)]").next().unwrap().to_owned();
+        let found: Vec<&str> =
+            sources.iter().filter(|source| text(source).contains(call)).map(|source| source.file.as_str()).collect();
+        assert_eq!(found, *allowed, "files that call {call}");
+    }
+}
+
+#[test]
+fn each_file_begins_with_a_summary() {
+    for source in sources() {
+        assert!(source.text.starts_with("//! "), "src/{} has no summary", source.file);
     }
 }

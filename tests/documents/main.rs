@@ -12,3 +12,4 @@ mod bundle;
 mod codes;
 mod layout;
 mod readme;
+mod source;

@@ -1,0 +1,316 @@
+//! One entry of a kubeconfig, field by field: what has another type than kubectl takes is told with the entry, the field
+//! and the line. Pure.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    rc::Rc,
+};
+
+use kube::config::{AuthInfo, AuthProviderConfig, Cluster, ExecConfig, ExecInteractiveMode, NamedExtension};
+use secrecy::SecretString;
+
+use crate::{
+    diagnostics::{
+        finding::{self, Finding},
+        text::{self, MASKED},
+    },
+    input::documents::kubeconfig::yaml::{Mapping, Node, Value},
+};
+
+/// Where the entry of a context, a cluster or a user stands.
+#[derive(Clone, Debug, Default)]
+pub struct Place {
+    /// `cluster`, `user` or `context`.
+    pub kind: &'static str,
+    /// Its name.
+    pub name: String,
+    /// The file that it is in.
+    pub file: String,
+    lines: BTreeMap<String, usize>,
+}
+
+impl Place {
+    /// Of the entry in which this stands.
+    #[must_use]
+    pub fn new(kind: &'static str, name: &str, file: &str, node: &Node) -> Self {
+        let mut place = Self { kind, name: name.to_owned(), file: file.to_owned(), lines: BTreeMap::new() };
+        place.learn(&format!("/{kind}"), node, 3);
+        place
+    }
+
+    fn learn(&mut self, pointer: &str, node: &Node, depth: usize) {
+        self.lines.insert(pointer.to_owned(), node.line);
+        if let (Value::Map(map), Some(depth)) = (&node.value, depth.checked_sub(1)) {
+            for (key, node) in map.iter().filter(|(key, _)| text::presentable(key)) {
+                self.learn(&format!("{pointer}/{}", text::escaped(key)), node, depth);
+            }
+        }
+    }
+
+    /// The entry, and the line of the field or of what is around it: the end of a sentence.
+    #[must_use]
+    pub fn of(&self, pointer: &str) -> String {
+        let mut at = pointer;
+        let line = loop {
+            match (self.lines.get(at), at.rfind('/')) {
+                (Some(line), _) => break format!(" line {line}"),
+                (None, Some(end)) => at = &at[..end],
+                (None, None) => break String::new(),
+            }
+        };
+        format!("({} `{}`,{line} of {})", self.kind, text::shown(&self.name, 80), self.file)
+    }
+}
+
+/// What is wrong with an entry.
+#[derive(Default)]
+pub struct Problems(Vec<Finding>);
+
+impl Problems {
+    /// All of it.
+    #[must_use]
+    pub fn into_findings(self) -> Vec<Finding> {
+        self.0
+    }
+
+    /// Notes what is wrong with a field.
+    pub fn note(&mut self, place: &Place, pointer: &str, problem: &str) {
+        let field = pointer.rsplit('/').next().unwrap_or(pointer);
+        let text = format!("{field} {problem} {}", place.of(pointer));
+        self.0.push(Finding::blocking(finding::Code::Connection, pointer, text));
+    }
+}
+
+/// Reads the fields of one mapping.
+struct Fields<'a> {
+    place: &'a Place,
+    at: String,
+    map: Option<&'a Mapping>,
+    problems: &'a mut Problems,
+}
+
+impl<'a> Fields<'a> {
+    fn of(node: Option<&'a Rc<Node>>, at: String, place: &'a Place, problems: &'a mut Problems) -> Self {
+        let map = match node.map(|node| &node.value) {
+            Some(Value::Map(map)) => Some(map),
+            None | Some(Value::Null) => None,
+            Some(_) => {
+                let kind = node.map_or("nothing", |node| node.kind());
+                problems.note(place, &at, &format!("must be a mapping, and it is {kind}"));
+                None
+            }
+        };
+        if map.is_some_and(|map| map.odd_key.is_some()) {
+            problems.note(place, &at, "has a key that is no text");
+        }
+        Self { place, at, map, problems }
+    }
+
+    fn get(&self, key: &str) -> Option<&'a Rc<Node>> {
+        self.map?.get(key)
+    }
+
+    fn pointer(&self, key: &str) -> String {
+        format!("{}/{key}", self.at)
+    }
+
+    fn wrong(&mut self, key: &str, wanted: &str, node: &Node) {
+        let problem = format!("must be {wanted}, and it is {}", node.kind());
+        self.problems.note(self.place, &self.pointer(key), &problem);
+    }
+
+    /// A text; none when it is empty, which means the same in every field.
+    fn text(&mut self, key: &str) -> Option<String> {
+        let node = self.get(key)?;
+        if let Value::Text(text) = &node.value {
+            return Some(text.clone()).filter(|text| !text.is_empty());
+        }
+        self.wrong(key, "a text", node);
+        None
+    }
+
+    /// A text that kubectl does not print.
+    fn secret(&mut self, key: &str) -> Option<String> {
+        let text = self.text(key)?;
+        if text::is_masked(&text) {
+            self.problems.note(self.place, &self.pointer(key), MASKED);
+            return None;
+        }
+        Some(text)
+    }
+
+    fn truth(&mut self, key: &str) -> Option<bool> {
+        let node = self.get(key)?;
+        if let Value::Bool(value) = &node.value {
+            return Some(*value);
+        }
+        self.wrong(key, "true or false", node);
+        None
+    }
+
+    fn list(&mut self, key: &str) -> Option<&'a [Rc<Node>]> {
+        let node = self.get(key)?;
+        if let Value::List(items) = &node.value {
+            return Some(items);
+        }
+        self.wrong(key, "a list", node);
+        None
+    }
+
+    fn texts(&mut self, key: &str) -> Option<Vec<String>> {
+        let mut texts = Vec::new();
+        for item in self.list(key)? {
+            match &item.value {
+                Value::Text(text) => texts.push(text.clone()),
+                Value::Null => texts.push(String::new()),
+                _ => {
+                    self.wrong(key, "a list of texts, and one of them is none", item);
+                    return None;
+                }
+            }
+        }
+        Some(texts)
+    }
+
+    /// The fields of a mapping in this one.
+    fn inner(&mut self, key: &str) -> Option<Fields<'_>> {
+        let node = self.get(key)?;
+        Some(Fields::of(Some(node), self.pointer(key), self.place, self.problems))
+    }
+
+    fn extensions(&mut self) -> Vec<NamedExtension> {
+        let mut extensions = Vec::new();
+        for (index, item) in self.list("extensions").into_iter().flatten().enumerate() {
+            let at = self.pointer(&format!("extensions/{index}"));
+            let mut fields = Fields::of(Some(item), at, self.place, self.problems);
+            let name = fields.text("name").unwrap_or_default();
+            let extension = fields.get("extension").and_then(|node| node.json()).unwrap_or_default();
+            extensions.push(NamedExtension { name, extension });
+        }
+        extensions
+    }
+}
+
+/// What a context names.
+pub struct Named {
+    /// The cluster's name.
+    pub cluster: String,
+    /// The user's name.
+    pub user: String,
+}
+
+/// Reads a context.
+pub fn context(node: Option<&Rc<Node>>, place: &Place, problems: &mut Problems) -> Named {
+    let mut fields = Fields::of(node, "/context".to_owned(), place, problems);
+    let cluster = fields.text("cluster").unwrap_or_default();
+    let user = fields.text("user").unwrap_or_default();
+    // Where a command works is said by the params: this is only held to be a text, as kubectl does.
+    fields.text("namespace");
+    fields.extensions();
+    Named { cluster, user }
+}
+
+/// Reads a cluster.
+pub fn cluster(node: Option<&Rc<Node>>, place: &Place, problems: &mut Problems) -> Cluster {
+    let mut fields = Fields::of(node, "/cluster".to_owned(), place, problems);
+    Cluster {
+        server: fields.text("server"),
+        insecure_skip_tls_verify: fields.truth("insecure-skip-tls-verify"),
+        certificate_authority: fields.text("certificate-authority"),
+        certificate_authority_data: fields.secret("certificate-authority-data"),
+        proxy_url: fields.text("proxy-url"),
+        disable_compression: fields.truth("disable-compression"),
+        tls_server_name: fields.text("tls-server-name"),
+        extensions: Some(fields.extensions()),
+        ..Cluster::default()
+    }
+}
+
+/// Reads a user.
+pub fn user(node: Option<&Rc<Node>>, place: &Place, problems: &mut Problems) -> AuthInfo {
+    let mut fields = Fields::of(node, "/user".to_owned(), place, problems);
+    let secret = |text: Option<String>| text.map(SecretString::from);
+    let extra = fields.inner("as-user-extra").map(|mut extra| {
+        let keys: Vec<String> = extra.map.iter().flat_map(|map| map.iter()).map(|(key, _)| key.to_owned()).collect();
+        keys.into_iter()
+            .map(|key| {
+                let texts = extra.texts(&key).unwrap_or_default();
+                (key, texts)
+            })
+            .collect()
+    });
+    let provider = fields.inner("auth-provider").map(|mut provider| {
+        let name = provider.text("name").unwrap_or_default();
+        let config = provider.inner("config").map_or_else(HashMap::new, |mut config| {
+            let keys: Vec<String> =
+                config.map.iter().flat_map(|map| map.iter()).map(|(key, _)| key.to_owned()).collect();
+            keys.into_iter()
+                .map(|key| {
+                    let text = config.text(&key).unwrap_or_default();
+                    (key, text)
+                })
+                .collect()
+        });
+        AuthProviderConfig { name, config, ..AuthProviderConfig::default() }
+    });
+    fields.extensions();
+    AuthInfo {
+        username: fields.text("username"),
+        password: secret(fields.secret("password")),
+        token: secret(fields.secret("token")),
+        token_file: fields.text("tokenFile"),
+        client_certificate: fields.text("client-certificate"),
+        client_certificate_data: fields.secret("client-certificate-data"),
+        client_key: fields.text("client-key"),
+        client_key_data: secret(fields.secret("client-key-data")),
+        impersonate: fields.text("as"),
+        impersonate_uid: fields.text("as-uid"),
+        impersonate_groups: fields.texts("as-groups"),
+        impersonate_user_extra: extra,
+        auth_provider: provider,
+        exec: fields.inner("exec").map(exec),
+        ..AuthInfo::default()
+    }
+}
+
+fn exec(mut fields: Fields<'_>) -> ExecConfig {
+    let mut variables = Vec::new();
+    for (index, item) in fields.list("env").into_iter().flatten().enumerate() {
+        let at = fields.pointer(&format!("env/{index}"));
+        let mut variable = Fields::of(Some(item), at, fields.place, fields.problems);
+        let name = variable.text("name").unwrap_or_default();
+        let value = variable.text("value").unwrap_or_default();
+        if name.is_empty() {
+            let at = variable.at.clone();
+            variable.problems.note(variable.place, &at, "of env has no name");
+        }
+        variables.push(HashMap::from([("name".to_owned(), name), ("value".to_owned(), value)]));
+    }
+    let api_version = fields.text("apiVersion");
+    let mode = fields.text("interactiveMode");
+    let interactive_mode = match mode.as_deref() {
+        Some("Never") => Some(ExecInteractiveMode::Never),
+        Some("IfAvailable") => Some(ExecInteractiveMode::IfAvailable),
+        Some("Always") => Some(ExecInteractiveMode::Always),
+        // Older versions were there before the field was.
+        None if api_version.as_deref() != Some("client.authentication.k8s.io/v1") => {
+            Some(ExecInteractiveMode::IfAvailable)
+        }
+        said => {
+            let problem = if said.is_some() { "is none that there is" } else { "is missing, and v1 asks for it" };
+            let problem = format!("{problem}: it is Never, IfAvailable or Always");
+            fields.problems.note(fields.place, &fields.pointer("interactiveMode"), &problem);
+            None
+        }
+    };
+    ExecConfig {
+        api_version,
+        command: fields.text("command"),
+        args: fields.texts("args"),
+        env: Some(variables),
+        install_hint: fields.text("installHint"),
+        interactive_mode,
+        provide_cluster_info: fields.truth("provideClusterInfo").unwrap_or_default(),
+        ..ExecConfig::default()
+    }
+}

@@ -1,0 +1,398 @@
+//! The only reader of documents: `Invocation -> Inputs`, all of them as they stand, checked for nothing but being
+//! JSON. What they mean is the matter of `request/`.
+
+mod json;
+pub mod kubeconfig;
+
+use std::{
+    io::{IsTerminal as _, Read as _},
+    path::Path,
+};
+
+use serde_json::Value;
+
+use json::Duplicate;
+
+use crate::{
+    cli::{ClusterSource, Expected, Source, VerifyOptions},
+    diagnostics::finding::{self, Finding},
+    endpoint::proxy,
+    env::{self, Environment},
+    schema,
+};
+
+/// The key of the cluster in a dependencies document.
+pub const SLOT: &str = "kubernetes_cluster";
+
+/// No honest document of ours is larger: the API server itself takes no body above 3 MiB.
+const SIZE_LIMIT: u64 = 8 << 20;
+
+/// How much of the input has to be sound.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Strictness {
+    /// All of it.
+    Strict,
+    /// For a decommission: what is wrong elsewhere must not keep a token alive.
+    OnlyWhatLocatesTheInstance,
+}
+
+/// All that a run is made of, unparsed.
+#[derive(Default)]
+pub struct Inputs {
+    /// `params.json`, or `--params`.
+    pub params: Value,
+    /// `--name`.
+    pub name: Option<String>,
+    /// Where the cluster is.
+    pub cluster: ClusterInput,
+    /// `--tls-server-name`.
+    pub tls_server_name: Option<String>,
+    /// What the environment says of proxies.
+    pub proxies: proxy::Variables,
+    /// `config.json`, null when there is none.
+    pub config: Value,
+    /// `bundle/schema-params.json`, where it differs from the embedded one.
+    pub params_schema: Option<Value>,
+    /// `bundle/schema-artifacts.json`.
+    pub artifacts_schema: ArtifactsSchema,
+    /// `bundle/massdriver.yaml`, where it differs from the embedded one, which says nothing but the defaults.
+    pub bundle: Option<Value>,
+    /// The platform, as the environment tells it.
+    pub platform: PlatformInput,
+}
+
+/// The type of the artifact as the bundle has it.
+#[derive(Default)]
+pub enum ArtifactsSchema {
+    /// The platform put none there.
+    #[default]
+    Absent,
+    /// Byte for byte the embedded one.
+    Embedded,
+    /// Another one.
+    Own(Value),
+}
+
+/// The cluster connection as it was found.
+#[derive(Default)]
+pub enum ClusterInput {
+    /// Could not be read; a finding says why.
+    #[default]
+    Missing,
+    /// A dependencies document, or a lone kubernetes-cluster document.
+    Document(Value),
+    /// A context of a kubeconfig.
+    Kubeconfig(Box<kubeconfig::Context>),
+}
+
+/// What the environment says of the platform.
+#[derive(Default)]
+pub struct PlatformInput {
+    /// Base URL.
+    pub url: Option<String>,
+    /// User name.
+    pub deployment_id: Option<String>,
+    /// Password.
+    pub token: Option<String>,
+    /// Instance, new name.
+    pub instance_id: Option<String>,
+    /// Instance, old name.
+    pub package_name: Option<String>,
+    /// Organization.
+    pub organization_id: Option<String>,
+}
+
+/// A document as it was found: what messages call it, and its content or why there is none.
+pub struct Document {
+    name: String,
+    content: std::io::Result<Vec<u8>>,
+}
+
+impl Document {
+    /// A document that is there.
+    #[must_use]
+    pub fn new(name: &str, content: &[u8]) -> Self {
+        Self { name: name.to_owned(), content: Ok(content.to_vec()) }
+    }
+
+    /// A document that is not there.
+    #[must_use]
+    pub fn absent(name: &str) -> Self {
+        Self { name: name.to_owned(), content: Err(std::io::ErrorKind::NotFound.into()) }
+    }
+
+    /// Whether the content is exactly this text.
+    fn is(&self, text: &str) -> bool {
+        self.content.as_ref().is_ok_and(|bytes| bytes == text.as_bytes())
+    }
+
+    fn read(path: &Path) -> Self {
+        let content = if path.as_os_str() == "-" { limited(std::io::stdin().lock()) } else { read_file(path) };
+        Self { name: named(path), content }
+    }
+}
+
+/// The documents of an instance, as the platform lays them out.
+pub struct Documents {
+    /// `params.json`
+    pub params: Document,
+    /// `dependencies.json`
+    pub dependencies: Document,
+    /// `connections.json`: the same under its old name.
+    pub connections: Document,
+    /// `config.json`
+    pub config: Document,
+    /// `bundle/schema-params.json`
+    pub params_schema: Document,
+    /// `bundle/schema-artifacts.json`
+    pub artifacts_schema: Document,
+    /// `bundle/massdriver.yaml`
+    pub bundle: Document,
+}
+
+impl Documents {
+    fn read(directory: &Path) -> Self {
+        let document = |name: &str| Document::read(&directory.join(name));
+        Self {
+            params: document("params.json"),
+            dependencies: document("dependencies.json"),
+            connections: document("connections.json"),
+            config: document("config.json"),
+            params_schema: document("bundle/schema-params.json"),
+            artifacts_schema: document("bundle/schema-artifacts.json"),
+            bundle: document("bundle/massdriver.yaml"),
+        }
+    }
+
+    /// Parses all of them. What cannot be parsed becomes a blocking finding beside what can.
+    #[must_use]
+    pub fn parse(&self, strictness: Strictness) -> (Inputs, Vec<Finding>) {
+        let mut reader = Reader::new(strictness);
+        let mut inputs = Inputs { params: reader.required(&self.params).unwrap_or_default(), ..Inputs::default() };
+        let known = reader.findings.len();
+        let document = reader.optional(&self.dependencies).or_else(|| reader.optional(&self.connections));
+        inputs.cluster = document.map_or(ClusterInput::Missing, ClusterInput::Document);
+        if matches!(inputs.cluster, ClusterInput::Missing) && reader.findings.len() == known {
+            let text = format!("there is neither {} nor {}", self.dependencies.name, self.connections.name);
+            reader.findings.push(Finding::blocking(finding::Code::Schema, "", text));
+        }
+        inputs.config = reader.optional(&self.config).unwrap_or_default();
+        if strictness == Strictness::Strict {
+            inputs.params_schema = reader.params_schema(&self.params_schema);
+            inputs.artifacts_schema = if self.artifacts_schema.is(schema::ARTIFACTS) {
+                ArtifactsSchema::Embedded
+            } else {
+                reader.optional(&self.artifacts_schema).map_or(ArtifactsSchema::Absent, ArtifactsSchema::Own)
+            };
+        }
+        let bundle = self.bundle.content.as_ref().ok().filter(|_| !self.bundle.is(schema::BUNDLE));
+        let bundle = bundle.and_then(|bytes| std::str::from_utf8(bytes).ok());
+        inputs.bundle = bundle.and_then(|text| serde_saphyr::from_str(text).ok());
+        (inputs, reader.findings)
+    }
+
+    /// Parses what decides about the params, and nothing else.
+    fn parse_params(&self, reader: &mut Reader) -> Inputs {
+        Inputs {
+            params: reader.required(&self.params).unwrap_or_default(),
+            config: reader.optional(&self.config).unwrap_or_default(),
+            params_schema: reader.params_schema(&self.params_schema),
+            ..Inputs::default()
+        }
+    }
+}
+
+/// Reads everything that the invocation names. What cannot be read becomes a blocking finding beside what can.
+#[must_use]
+pub fn load(source: &Source, strictness: Strictness, environment: &Environment) -> (Inputs, Vec<Finding>) {
+    let (inputs, findings) = match source {
+        Source::Instance(directory) => Documents::read(directory).parse(strictness),
+        Source::Files { params, name, cluster, tls_server_name } => {
+            let mut reader = Reader::new(strictness);
+            let document = reader.required(&Document::read(params)).unwrap_or_default();
+            let cluster = match cluster {
+                ClusterSource::Document(path) => {
+                    reader.required(&Document::read(path)).map_or(ClusterInput::Missing, ClusterInput::Document)
+                }
+                ClusterSource::Kubeconfig { path, context } => {
+                    match kubeconfig::read(path.as_deref(), context.as_deref(), environment) {
+                        Ok(mut context) => {
+                            // Nobody can be asked where the params come from.
+                            context.terminal = params.as_os_str() != "-" && std::io::stdin().is_terminal();
+                            ClusterInput::Kubeconfig(Box::new(context))
+                        }
+                        Err(problems) => {
+                            reader.findings.extend(problems);
+                            ClusterInput::Missing
+                        }
+                    }
+                }
+            };
+            let (name, tls_server_name) = (name.clone(), tls_server_name.clone());
+            (Inputs { params: document, name, cluster, tls_server_name, ..Inputs::default() }, reader.findings)
+        }
+    };
+    let variable = |name| environment.get(name).map(str::to_owned);
+    let platform = PlatformInput {
+        url: variable(env::URL),
+        deployment_id: variable(env::DEPLOYMENT_ID),
+        token: variable(env::TOKEN),
+        instance_id: variable(env::INSTANCE_ID),
+        package_name: variable(env::PACKAGE_NAME),
+        organization_id: variable(env::ORGANIZATION_ID),
+    };
+    (Inputs { platform, proxies: environment.proxies(), ..inputs }, findings)
+}
+
+/// Reads params that stand alone, beside a name. What cannot be read becomes a blocking finding.
+#[must_use]
+pub fn params(path: &Path, name: Option<String>) -> (Inputs, Vec<Finding>) {
+    let mut reader = Reader::new(Strictness::Strict);
+    let params = reader.required(&Document::read(path)).unwrap_or_default();
+    (Inputs { params, name, ..Inputs::default() }, reader.findings)
+}
+
+/// Reads a credential, and the params that it has to fit: those of a file, or those of an instance with all that
+/// decides how they are read.
+#[must_use]
+pub fn credential(options: &VerifyOptions, environment: &Environment) -> (Inputs, Vec<Finding>) {
+    let mut reader = Reader::new(Strictness::Strict);
+    let cluster = reader.credential(&options.artifact);
+    let inputs = match &options.expected {
+        Expected::Files { params, name } => {
+            let params = params.as_ref().and_then(|path| reader.required(&Document::read(path))).unwrap_or_default();
+            Inputs { params, name: name.clone(), ..Inputs::default() }
+        }
+        Expected::Instance(directory) => Documents::read(directory).parse_params(&mut reader),
+    };
+    (Inputs { cluster, proxies: environment.proxies(), ..inputs }, reader.findings)
+}
+
+/// Reads one document that stands alone: the argument of `kubeconfig`.
+///
+/// # Errors
+/// The finding that says why not.
+pub fn document(path: &Path) -> Result<Value, Vec<Finding>> {
+    let mut reader = Reader::new(Strictness::Strict);
+    let document = reader.required(&Document::read(path));
+    document.filter(|_| reader.findings.is_empty()).ok_or(reader.findings)
+}
+
+/// The keys that locate an instance. A duplicate of any other key is ignored by a decommission.
+const LOCATING: [&str; 11] = [
+    "namespace",
+    "md_metadata",
+    "name_prefix",
+    SLOT,
+    "data",
+    "authentication",
+    "cluster",
+    "server",
+    "certificate-authority-data",
+    "user",
+    "token",
+];
+
+struct Reader {
+    findings: Vec<Finding>,
+    strictness: Strictness,
+}
+
+impl Reader {
+    const fn new(strictness: Strictness) -> Self {
+        Self { findings: Vec::new(), strictness }
+    }
+
+    /// An artifact or a kubeconfig.
+    fn credential(&mut self, path: &Path) -> ClusterInput {
+        let document = Document::read(path);
+        match &document.content {
+            Ok(bytes) if kubeconfig::recognized(bytes) => {
+                match kubeconfig::parse(bytes, &document.name, path.parent().unwrap_or(path)) {
+                    Ok(context) => ClusterInput::Kubeconfig(Box::new(context)),
+                    Err(problems) => {
+                        self.findings.extend(problems);
+                        ClusterInput::Missing
+                    }
+                }
+            }
+            _ => self.required(&document).map_or(ClusterInput::Missing, ClusterInput::Document),
+        }
+    }
+
+    /// A document that must be there.
+    fn required(&mut self, document: &Document) -> Option<Value> {
+        match &document.content {
+            Ok(bytes) => self.parse(&document.name, bytes),
+            Err(cause) => {
+                self.unreadable(document, cause);
+                None
+            }
+        }
+    }
+
+    /// A document that may be missing, empty or `null`.
+    fn optional(&mut self, document: &Document) -> Option<Value> {
+        match &document.content {
+            Err(cause) if cause.kind() == std::io::ErrorKind::NotFound => None,
+            Ok(bytes) if json::is_blank(bytes) => None,
+            Ok(bytes) => self.parse(&document.name, bytes).filter(|value| !value.is_null()),
+            Err(cause) => {
+                self.unreadable(document, cause);
+                None
+            }
+        }
+    }
+
+    /// The bundle's form. That of a release is the embedded one: parsing and compiling it once more would take longer
+    /// than all else before the first packet.
+    fn params_schema(&mut self, document: &Document) -> Option<Value> {
+        if document.is(schema::PARAMS) { None } else { self.optional(document) }
+    }
+
+    fn unreadable(&mut self, document: &Document, cause: &std::io::Error) {
+        self.findings.push(Finding::blocking(
+            finding::Code::Schema,
+            "",
+            format!("cannot read {}: {cause}", document.name),
+        ));
+    }
+
+    fn parse(&mut self, name: &str, bytes: &[u8]) -> Option<Value> {
+        match json::parse(bytes) {
+            Ok((value, duplicates)) => {
+                let locates = |pointer: &str| pointer.split('/').skip(1).all(|step| LOCATING.contains(&step));
+                let is_strict = self.strictness == Strictness::Strict;
+                let counts = |key: &Duplicate| is_strict || key.exact && locates(&key.pointer);
+                let found = duplicates.into_iter().filter(counts).map(|key| {
+                    Finding::blocking(finding::Code::DuplicateKey, key.pointer, format!("{name} has a key twice"))
+                        .help("keep one of them: which one counts differs from reader to reader")
+                });
+                self.findings.extend(found);
+                Some(value)
+            }
+            Err(cause) => {
+                self.findings.push(Finding::blocking(finding::Code::Schema, "", format!("{name} {cause}")));
+                None
+            }
+        }
+    }
+}
+
+fn named(path: &Path) -> String {
+    if path.as_os_str() == "-" { "stdin".to_owned() } else { path.display().to_string() }
+}
+
+#[expect(clippy::disallowed_methods, reason = "the one reader of files")]
+fn read_file(path: &Path) -> std::io::Result<Vec<u8>> {
+    limited(std::fs::File::open(path)?)
+}
+
+fn limited(source: impl std::io::Read) -> std::io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    source.take(SIZE_LIMIT + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > SIZE_LIMIT {
+        return Err(std::io::Error::other("larger than 8 MiB"));
+    }
+    Ok(bytes)
+}

@@ -1,0 +1,264 @@
+//! The connection of a kubernetes-cluster document, with the overrides of `config.json`. Pure.
+
+use std::borrow::Cow;
+
+use serde_json::{Map, Value};
+
+use crate::{
+    diagnostics::{
+        finding::{self, Finding},
+        secret::Token,
+        text::{self, key_shown},
+    },
+    endpoint::{
+        connection::{CaBundle, Connection, Login, Server, Shape, Trust},
+        proxy::Route,
+    },
+    input::documents::SLOT,
+};
+
+/// What a kubeconfig can have beside the server and its CA. In a connection it is passed over.
+const OTHERS_OF_CLUSTER: [&str; 6] = [
+    "certificate-authority",
+    "disable-compression",
+    "extensions",
+    "insecure-skip-tls-verify",
+    "proxy-url",
+    "tls-server-name",
+];
+
+/// What a kubeconfig can have beside the token. In a connection it is passed over, which is told: somebody may have
+/// meant it.
+const OTHERS_OF_USER: [&str; 13] = [
+    "as",
+    "as-groups",
+    "as-uid",
+    "as-user-extra",
+    "auth-provider",
+    "client-certificate",
+    "client-certificate-data",
+    "client-key",
+    "client-key-data",
+    "exec",
+    "password",
+    "tokenFile",
+    "username",
+];
+
+/// Reads a connection from a document; `overrides` is `kubernetes_cluster` of `config.json`, of which each text wins
+/// over the document's. Beside it stands what there is to say about it.
+///
+/// # Errors
+/// Every problem, with pointers into the document that it is in.
+pub fn parse(document: &Value, overrides: Option<&Value>) -> Result<(Connection, Vec<Finding>), Vec<Finding>> {
+    let mut findings = Vec::new();
+    let overridden = overrides.and_then(|value| overriding(value, &mut findings));
+    let found = slot(document).and_then(|slot| {
+        // All of it may stand in config.json.
+        let anywhere = || overridden.map(|_| Slot { at: format!("/{SLOT}"), members: Cow::default() });
+        slot.or_else(anywhere).ok_or_else(|| {
+            let text = format!("the field `{SLOT}` is missing: no cluster is connected (required)");
+            let help = if document.get("clusters").is_some() {
+                "this is a kubeconfig: name it with --kubeconfig"
+            } else {
+                "a kubernetes-cluster document has `authentication`, at its top or under `data`"
+            };
+            Finding::blocking(finding::Code::Schema, "", text).help(help)
+        })
+    });
+    let slot = match found {
+        Ok(slot) => slot,
+        Err(problem) => {
+            findings.push(problem);
+            return Err(findings);
+        }
+    };
+    let members = slot.members.as_ref();
+    let (shape, home, base) = match (present(members, "authentication"), present(members, "data")) {
+        (None, Some(Value::Object(data))) => (Shape::Legacy, data, slot.at + "/data"),
+        _ => (Shape::Flat, members, slot.at),
+    };
+    let mut reader = Reader { home, overridden, base: &base, findings: &mut findings };
+    let server = reader.part("cluster", "server", Server::parse);
+    let ca = reader.part("cluster", "certificate-authority-data", CaBundle::parse);
+    let token = reader.part("user", "token", Token::parse);
+    reader.other_logins();
+    let (Some(server), Some(ca), Some(token)) = (server, ca, token) else { return Err(findings) };
+    if findings.iter().any(|finding| finding.blocking) {
+        return Err(findings);
+    }
+    let object = |value: Option<&Value>| value.and_then(Value::as_object).cloned();
+    let alone = members.keys().all(|key| key == "authentication" || present(members, key).is_none());
+    let connection = Connection {
+        server,
+        ca: Trust::Given(ca),
+        tls_server_name: None,
+        route: Route::Direct,
+        login: Login::Token(token),
+        shape,
+        infrastructure: object(home.get("infrastructure")).filter(|map| !map.is_empty()),
+        specs: object(members.get("specs")),
+        names_namespace: shape == Shape::Flat && (alone || present(members, "namespace").is_some()),
+        context: None,
+    };
+    Ok((connection, findings))
+}
+
+/// A member that is there; null is nothing.
+fn present<'a>(map: &'a Map<String, Value>, key: &str) -> Option<&'a Value> {
+    map.get(key).filter(|value| !value.is_null())
+}
+
+/// A kubernetes-cluster document and where it is.
+struct Slot<'a> {
+    at: String,
+    members: Cow<'a, Map<String, Value>>,
+}
+
+/// Finds the kubernetes-cluster document: in its slot, or alone.
+fn slot(document: &Value) -> Result<Option<Slot<'_>>, Finding> {
+    let must_be_object = |at: String, what: &str| {
+        Finding::blocking(
+            finding::Code::Schema,
+            at,
+            format!("{what} must be a kubernetes-cluster document, an object (type)"),
+        )
+    };
+    let Some(map) = document.as_object() else {
+        return Err(must_be_object(String::new(), "the connection"));
+    };
+    match present(map, SLOT) {
+        Some(Value::Object(slot)) => Ok(Some(Slot { at: format!("/{SLOT}"), members: Cow::Borrowed(slot) })),
+        Some(_) => Err(must_be_object(format!("/{SLOT}"), &format!("`{SLOT}`"))),
+        None if ["authentication", "data"].iter().any(|key| map.contains_key(*key)) => {
+            Ok(Some(Slot { at: String::new(), members: Cow::Borrowed(map) }))
+        }
+        None => Ok(None),
+    }
+}
+
+/// `authentication` of the overrides, if there is any. A misspelt field would leave the credential in another cluster
+/// than the one that was meant, so there is none that is passed over.
+fn overriding<'a>(overrides: &'a Value, findings: &mut Vec<Finding>) -> Option<&'a Map<String, Value>> {
+    let mut object = |value: &'a Value, at: &str, known: &[&str], others: &[&str]| {
+        let Some(map) = value.as_object() else {
+            let text = format!("{} of config.json must be of type object (type)", last(at));
+            findings.push(Finding::blocking(finding::Code::Schema, at, text));
+            return None;
+        };
+        let unknown = map.keys().filter(|key| !known.contains(&key.as_str()) && !others.contains(&key.as_str()));
+        findings.extend(unknown.map(|key| {
+            let text = format!("unknown field {} in config.json (additionalProperties)", key_shown(key));
+            Finding::blocking(finding::Code::Schema, at, text).help(format!("known fields: {}", known.join(", ")))
+        }));
+        Some(map)
+    };
+    let at = format!("/{SLOT}/authentication");
+    let overridden = overrides.get("authentication").filter(|value| !value.is_null())?;
+    let authentication = object(overridden, &at, &["cluster", "user"], &[])?;
+    for (section, known, others) in [
+        ("cluster", &["server", "certificate-authority-data"][..], &OTHERS_OF_CLUSTER[..]),
+        ("user", &["token"], &OTHERS_OF_USER),
+    ] {
+        if let Some(value) = present(authentication, section) {
+            object(value, &format!("{at}/{section}"), known, others);
+        }
+    }
+    Some(authentication)
+}
+
+fn last(pointer: &str) -> &str {
+    pointer.rsplit('/').next().unwrap_or(pointer)
+}
+
+/// Reads the three texts that a connection is made of.
+struct Reader<'a> {
+    home: &'a Map<String, Value>,
+    overridden: Option<&'a Map<String, Value>>,
+    base: &'a str,
+    findings: &'a mut Vec<Finding>,
+}
+
+impl Reader<'_> {
+    /// Parses one text, from `config.json` when it is there; or remembers why not.
+    fn part<T>(&mut self, section: &str, key: &str, parse: impl Fn(&str) -> Result<T, &'static str>) -> Option<T> {
+        let theirs = self.overridden.and_then(|map| present(map.get(section)?.as_object()?, key));
+        let (base, source) = match theirs {
+            Some(_) => (format!("/{SLOT}"), " of config.json"),
+            None => (self.base.to_owned(), ""),
+        };
+        let pointer = format!("{base}/authentication/{section}/{key}");
+        let found = match theirs {
+            Some(value) => Ok(value),
+            None => self.find(section, key),
+        };
+        let problem = match found {
+            Ok(Value::String(text)) => match unmasked(text).and_then(&parse) {
+                Ok(part) => return Some(part),
+                Err(problem) => {
+                    Finding::blocking(finding::Code::Connection, pointer, format!("{key}{source} {problem}"))
+                }
+            },
+            Ok(_) => Finding::blocking(
+                finding::Code::Schema,
+                pointer,
+                format!("{key}{source} must be of type string (type)"),
+            ),
+            Err(problem) => problem,
+        };
+        if !self.findings.contains(&problem) {
+            self.findings.push(problem);
+        }
+        None
+    }
+
+    /// Goes to a text of the document; or says what is the matter with the first step that cannot be taken. What is
+    /// missing is told at the place where it should be.
+    fn find(&self, section: &str, key: &str) -> Result<&Value, Finding> {
+        let (mut map, mut at) = (self.home, self.base.to_owned());
+        for step in ["authentication", section] {
+            map = match present(map, step) {
+                Some(Value::Object(inner)) => inner,
+                Some(_) => {
+                    return Err(Finding::blocking(
+                        finding::Code::Schema,
+                        format!("{at}/{step}"),
+                        format!("{step} must be of type object (type)"),
+                    ));
+                }
+                None => return Err(lacking(step, at)),
+            };
+            at = format!("{at}/{step}");
+        }
+        present(map, key).ok_or_else(|| lacking(key, at))
+    }
+
+    /// Says which other logins are passed over.
+    fn other_logins(&mut self) {
+        let theirs = self.overridden.and_then(|map| map.get("user"));
+        let own = self.home.get("authentication").and_then(|authentication| authentication.get("user"));
+        for (user, base, source) in [(own, self.base, "the connection"), (theirs, "/kubernetes_cluster", "config.json")]
+        {
+            let others = OTHERS_OF_USER.iter().filter(|key| user.and_then(|user| user.get(*key)).is_some());
+            let others = others.copied().collect::<Vec<_>>().join(", ");
+            if !others.is_empty() {
+                let text = format!("{source} has more to log in with than the token ({others}): it is not used");
+                let at = format!("{base}/authentication/user");
+                self.findings.push(Finding::remark(finding::Code::LoginIgnored, text).at(at));
+            }
+        }
+    }
+}
+
+/// The text, unless kubectl printed it instead of what belongs there.
+fn unmasked(text: &str) -> Result<&str, &'static str> {
+    if text::is_masked(text) { Err(text::MASKED) } else { Ok(text) }
+}
+
+fn lacking(field: &str, at: String) -> Finding {
+    Finding::blocking(
+        finding::Code::Schema,
+        at,
+        format!("the kubernetes-cluster document lacks the field `{field}` (required)"),
+    )
+}

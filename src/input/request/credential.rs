@@ -1,0 +1,48 @@
+//! The input of verify: a credential as an artifact or a kubeconfig holds it, and what it is expected to be. Pure.
+
+use crate::{
+    diagnostics::{
+        finding::{self, Finding},
+        secret::Token,
+    },
+    endpoint::connection::{Connection, Login},
+    input::{
+        documents::{Inputs, Strictness},
+        request::{Params, Parsed, connection, params, settle},
+    },
+    k8s::name::InstanceName,
+};
+
+/// A credential, and what is known of it.
+pub struct Credential {
+    /// Its server, CA and token.
+    pub connection: Connection,
+    /// The token once more.
+    pub token: Token,
+    /// The instance that it is expected to be of, if that is known.
+    pub name: Option<InstanceName>,
+    /// The namespace that it is expected to be of and the grants that it is expected to have, if they are known.
+    pub params: Option<Params>,
+}
+
+/// Parses a credential, and the params that it has to fit if there are any.
+///
+/// # Errors
+/// All problems and remarks.
+pub fn parse(inputs: &Inputs, has_params: bool, mut findings: Vec<Finding>) -> Parsed<Credential> {
+    let params = if has_params { params::parse(inputs, Strictness::Strict, &mut findings) } else { None };
+    let name = params::name_if_any(inputs, &mut findings);
+    // An artifact is proved at its own server, whatever the instance's config.json says.
+    let connection = connection(inputs, None, &mut findings);
+    let token = connection.as_ref().and_then(|connection| match &connection.login {
+        Login::Token(token) => Some(token.clone()),
+        Login::Kubeconfig(_) => {
+            let text =
+                "the kubeconfig does not log in with a token alone: what is verified is that of a ServiceAccount";
+            findings.push(Finding::blocking(finding::Code::Connection, "/user", text));
+            None
+        }
+    });
+    let credential = connection.zip(token).map(|(connection, token)| Credential { connection, token, name, params });
+    settle(credential, findings)
+}

@@ -1,0 +1,101 @@
+//! What the artifact looks like, and whether it will fit its schema: tried with an example of a token. Pure.
+
+use std::borrow::Cow;
+
+use serde_json::Value;
+
+use crate::{
+    credential::artifact::{self, Form},
+    diagnostics::{
+        finding::{self, Finding},
+        text::pointer_shown,
+    },
+    endpoint::connection::{Connection, Shape, Trust},
+    input::{documents::ArtifactsSchema, request::config::ArtifactOptions},
+    k8s::object_names::Names,
+    schema::Schema,
+};
+
+/// The form of the artifact, once an example of it has passed its schema.
+pub fn parse(
+    schema: &ArtifactsSchema,
+    options: ArtifactOptions,
+    connection: &Connection,
+    names: &Names,
+    findings: &mut Vec<Finding>,
+) -> Option<Form> {
+    let shape = options.shape.unwrap_or(connection.shape);
+    let (source, document, is_bundles) = match bundle_type(schema).filter(|document| shape_of(document) == Some(shape))
+    {
+        Some(document) => ("bundle/schema-artifacts.json", document, true),
+        None => ("the type of the artifact", artifact::embedded_type(shape), false),
+    };
+    let declares_namespace = is_bundles && document.pointer("/properties/namespace").is_some();
+    let has_namespace =
+        shape == Shape::Flat && options.emit_namespace.unwrap_or(connection.names_namespace || declares_namespace);
+    let schema = match Schema::new(document) {
+        Ok(schema) => schema,
+        Err(problem) => {
+            findings.push(Finding::blocking(finding::Code::Schema, "", format!("{source} is {problem}")));
+            return None;
+        }
+    };
+    let form = Form { shape, namespace: has_namespace.then(|| names.namespace().clone()), schema };
+    match try_example(&form, source, connection, names) {
+        Ok(()) => Some(form),
+        Err(mut problems) => {
+            findings.append(&mut problems);
+            None
+        }
+    }
+}
+
+/// The type of the artifact as the bundle declares it, if it does.
+fn bundle_type(schema: &ArtifactsSchema) -> Option<Value> {
+    match schema {
+        ArtifactsSchema::Absent => None,
+        ArtifactsSchema::Embedded => Some(artifact::embedded_type(Shape::Flat)),
+        ArtifactsSchema::Own(schema) => schema.pointer("/properties/token").cloned(),
+    }
+}
+
+/// Fills the form with an example; `source` names its schema.
+fn try_example(form: &Form, source: &str, connection: &Connection, names: &Names) -> Result<(), Vec<Finding>> {
+    let ca = match &connection.ca {
+        Trust::Given(ca) => Cow::Borrowed(ca.as_base64()),
+        Trust::System => Cow::Owned(artifact::example_ca()),
+    };
+    let token = artifact::example_token(names.namespace().as_str(), names.object()).ok_or_else(Vec::new)?;
+    let unfit = |problem: Finding| Finding {
+        message: format!("the artifact would not fit {source}: {}", problem.message),
+        ..problem
+    };
+    let artifact =
+        form.fill(connection, &ca, &token).map_err(|problems| problems.into_iter().map(unfit).collect::<Vec<_>>())?;
+    // A token that is a common word is found anywhere.
+    let parent = connection.login.token().filter(|token| token.is_telling());
+    match parent.and_then(|token| artifact.place_of(token)) {
+        None => Ok(()),
+        Some(place) => {
+            let text = format!(
+                "the connection's token stands in {} as well, and would be handed on with the artifact",
+                pointer_shown(&place)
+            );
+            Err(vec![Finding::refusal(finding::Code::Connection, text)])
+        }
+    }
+}
+
+/// The shape that a type describes, if it describes one.
+fn shape_of(schema: &Value) -> Option<Shape> {
+    let has = |key: &str| {
+        let required = schema.get("required").and_then(Value::as_array);
+        required.is_some_and(|required| required.iter().any(|name| name == key))
+            || schema.get("properties").is_some_and(|properties| properties.get(key).is_some())
+    };
+    match (has("authentication"), has("data")) {
+        (true, _) => Some(Shape::Flat),
+        (false, true) => Some(Shape::Legacy),
+        (false, false) => None,
+    }
+}

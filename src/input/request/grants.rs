@@ -1,0 +1,166 @@
+//! `rules` and `cluster_roles` of the params as a list of grants: rules for the same scope share a Role. Pure.
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::{
+    diagnostics::finding::{self, Finding},
+    k8s::{
+        grant::{Grants, Place, RequestedRule, Scope},
+        name::ClusterRoleName,
+    },
+    rbac::Rule,
+};
+
+/// An entry of `rules`.
+#[derive(Deserialize)]
+struct ScopedRule {
+    #[serde(flatten)]
+    rule: Rule,
+    namespaces: Option<Vec<String>>,
+}
+
+/// An entry of `cluster_roles`.
+#[derive(Deserialize)]
+struct ScopedRole {
+    name: String,
+    namespaces: Option<Vec<String>>,
+}
+
+/// The grants of the params, and a blocking finding for each entry that cannot be read: none is dropped silently. A
+/// decommission ignores those findings, because what was granted is in the inventory.
+#[must_use]
+pub fn parse(params: &Value, home: &Place) -> (Grants, Vec<Finding>) {
+    let (mut requested, mut cluster_roles, mut findings) = (Vec::new(), Vec::new(), Vec::new());
+    for (pointer, entry) in entries(params, "rules") {
+        match rule(entry, home) {
+            Ok((rule, scopes)) => requested.push(RequestedRule { pointer, rule, scopes }),
+            Err(why) => findings.push(Finding::blocking(finding::Code::Schema, pointer, why)),
+        }
+    }
+    for (pointer, entry) in entries(params, "cluster_roles") {
+        match role(entry, home) {
+            Ok(role) => cluster_roles.push(role),
+            Err(why) => findings.push(Finding::blocking(finding::Code::Schema, pointer, why)),
+        }
+    }
+    (Grants::new(requested, cluster_roles, &home.scope), findings)
+}
+
+fn rule(entry: &Value, home: &Place) -> Result<(Rule, Vec<Scope>), &'static str> {
+    let entry = ScopedRule::deserialize(entry).map_err(|_| UNREADABLE)?;
+    Ok((entry.rule, scopes(entry.namespaces.as_deref(), home)?))
+}
+
+fn role(entry: &Value, home: &Place) -> Result<(ClusterRoleName, Vec<Scope>), &'static str> {
+    let entry = ScopedRole::deserialize(entry).map_err(|_| UNREADABLE)?;
+    let scopes = scopes(entry.namespaces.as_deref(), home)?;
+    Ok((ClusterRoleName::parse(&entry.name)?, scopes))
+}
+
+const UNREADABLE: &str = "is not of the form that it should have";
+
+fn entries<'a>(params: &'a Value, key: &'static str) -> impl Iterator<Item = (String, &'a Value)> {
+    let list = params.get(key).and_then(Value::as_array).into_iter().flatten();
+    list.enumerate().map(move |(index, entry)| (format!("/{key}/{index}"), entry))
+}
+
+/// Where an entry applies: in the home namespace, unless it says otherwise.
+fn scopes(namespaces: Option<&[String]>, home: &Place) -> Result<Vec<Scope>, &'static str> {
+    match namespaces {
+        None => Ok(vec![home.scope.clone()]),
+        Some(namespaces) => namespaces.iter().map(|text| Scope::parse(text)).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::k8s::grant::Authority;
+    use serde_json::json;
+
+    fn parsed(params: &Value) -> Vec<(String, Vec<String>)> {
+        let home = Place::new(Scope::parse("team-m").unwrap(), Authority::Rules);
+        let place = |place: &Place| match &place.authority {
+            Authority::Rules => place.scope.to_string(),
+            Authority::ClusterRole(name) => format!("{} {}", place.scope, name.as_str()),
+        };
+        let resources = |rules: &[Rule]| rules.iter().flat_map(|rule| rule.resources.clone()).collect();
+        parse(params, &home).0.iter().map(|grant| (place(&grant.place), resources(&grant.rules))).collect()
+    }
+
+    fn expected(grants: &[(&str, &[&str])]) -> Vec<(String, Vec<String>)> {
+        let owned = |list: &[&str]| list.iter().map(ToString::to_string).collect();
+        grants.iter().map(|(place, resources)| ((*place).to_owned(), owned(resources))).collect()
+    }
+
+    #[test]
+    fn rules_of_one_scope_share_a_role_and_home_comes_first() {
+        let rule = |resource: &str, namespaces: Value| json!({"apiGroups": [""], "resources": [resource], "verbs": ["get"], "namespaces": namespaces});
+        let params = json!({
+            "rules": [
+                rule("pods", json!(["team-a", "team-m"])),
+                rule("services", json!(null)),
+                rule("nodes", json!(["*"])),
+                rule("secrets", json!(["team-a"])),
+            ],
+            "cluster_roles": [
+                {"name": "view"},
+                {"name": "edit", "namespaces": ["team-z"]},
+                {"name": "view", "namespaces": ["*", "team-m"]},
+            ],
+        });
+        assert_eq!(
+            parsed(&params),
+            expected(&[
+                ("team-m", &["pods", "services"]),
+                ("team-m view", &[]),
+                ("team-a", &["pods", "secrets"]),
+                ("team-z edit", &[]),
+                ("*", &["nodes"]),
+                ("* view", &[]),
+            ])
+        );
+    }
+
+    #[test]
+    fn a_scope_without_rules_has_nothing_the_home_namespace_included() {
+        assert_eq!(
+            parsed(&json!({"cluster_roles": [{"name": "view", "namespaces": ["b"]}]})),
+            expected(&[("b view", &[])])
+        );
+        assert_eq!(parsed(&json!({"rules": []})), vec![]);
+    }
+
+    #[test]
+    fn a_decommission_reads_what_it_can() {
+        let params =
+            json!({"rules": [1, {"verbs": "get"}, null], "cluster_roles": [{"name": "a/b"}, {"name": "view"}, {}]});
+        assert_eq!(parsed(&params), expected(&[("team-m view", &[])]));
+        let home = Place::new(Scope::parse("team-m").unwrap(), Authority::Rules);
+        let findings = parse(&params, &home).1;
+        let pointers: Vec<_> = findings.iter().filter_map(|finding| finding.pointer.as_deref()).collect();
+        let unread = ["/rules/0", "/rules/1", "/rules/2", "/cluster_roles/0", "/cluster_roles/2"];
+        assert_eq!(pointers, unread, "and says what it cannot");
+        assert_eq!(parsed(&json!({"rules": {}, "cluster_roles": null})), vec![]);
+    }
+
+    #[test]
+    fn requested_rules_keep_pointer_and_scopes() {
+        let rule = json!({"apiGroups": [""], "resources": ["pods"], "verbs": ["get"]});
+        let params = json!({"rules": [rule, {"verbs": 1}, {"apiGroups": [""], "resources": ["nodes"], "verbs": ["get"], "namespaces": ["*", "b"]}]});
+        let home = Place::new(Scope::parse("team-m").unwrap(), Authority::Rules);
+        let grants = parse(&params, &home).0;
+        let requested: Vec<(&str, &str, Vec<String>)> = grants
+            .requested()
+            .iter()
+            .map(|it| {
+                let scopes = it.scopes.iter().map(ToString::to_string).collect();
+                (it.pointer.as_str(), it.rule.resources[0].as_str(), scopes)
+            })
+            .collect();
+        let scopes = |scopes: &[&str]| scopes.iter().map(ToString::to_string).collect::<Vec<_>>();
+        let expected = [("/rules/0", "pods", scopes(&["team-m"])), ("/rules/2", "nodes", scopes(&["*", "b"]))];
+        assert_eq!(requested, expected);
+    }
+}

@@ -1,0 +1,220 @@
+//! The platform as the environment describes it: where it is, who we are there, and what our resource may be called.
+//! Pure.
+
+use serde_json::Value;
+
+use crate::{
+    cli::Publishing,
+    diagnostics::{
+        finding::{self, Finding},
+        secret::Token,
+    },
+    endpoint::{
+        host,
+        proxy::{Route, Variables},
+    },
+    env,
+    input::documents::PlatformInput,
+};
+
+/// The field under which the bundle publishes.
+pub const FIELD: &str = "token";
+/// The platform's own default, when the environment names no URL.
+const DEFAULT_URL: &str = "https://api.massdriver.cloud";
+
+/// A platform that a resource is published at.
+pub struct Platform {
+    /// Base URL; plain http only where nobody else can listen to it.
+    pub url: http::Uri,
+    /// The way there.
+    pub route: Route,
+    /// User name of the login.
+    pub deployment_id: String,
+    /// Its password.
+    pub token: Token,
+    /// What the resource may be called, the newest convention first.
+    pub resource_ids: Vec<String>,
+    /// The type, for platforms that cannot infer it.
+    pub resource_type: String,
+}
+
+impl Platform {
+    /// Without TLS.
+    #[must_use]
+    pub fn is_plain(&self) -> bool {
+        self.url.scheme() == Some(&http::uri::Scheme::HTTP)
+    }
+
+    /// What there is to say where it is reached without TLS.
+    #[must_use]
+    pub fn clear_text(&self) -> Option<Finding> {
+        let text = format!(
+            "{} is http: the deployment's token and the credential go to {} in clear text",
+            env::URL,
+            self.address()
+        );
+        let help = "use an https URL, where the platform has one";
+        self.is_plain().then(|| Finding::remark(finding::Code::ClearText, text).help(help))
+    }
+
+    /// The base URL as people write it.
+    #[must_use]
+    pub fn address(&self) -> String {
+        self.url.to_string().trim_end_matches('/').to_owned()
+    }
+}
+
+/// Reads the platform from the environment; `name` is the instance's name prefix, `bundle` its `massdriver.yaml`. A
+/// command line has to be given the URL: nobody publishes at the hosted service by mistake.
+///
+/// # Errors
+/// Every problem; the variables that are missing have the code `environment-missing`.
+pub fn parse(
+    input: &PlatformInput,
+    name: &str,
+    publish: Publishing,
+    bundle: Option<&Value>,
+    proxies: &Variables,
+) -> Result<Platform, Vec<Finding>> {
+    let mut findings = Vec::new();
+    let mut required = |name: &str, value: &Option<String>| {
+        if value.is_none() {
+            let text = format!("{name} is not set: the platform could not be told, so nothing is done");
+            findings.push(Finding::refusal(finding::Code::EnvironmentMissing, text));
+        }
+        value.clone()
+    };
+    let deployment_id = required(env::DEPLOYMENT_ID, &input.deployment_id);
+    let token = required(env::TOKEN, &input.token);
+    let token = token.and_then(|token| match Token::parse(&token) {
+        Ok(token) => Some(token),
+        Err(problem) => {
+            findings.push(Finding::refusal(finding::Code::Connection, format!("{} {problem}", env::TOKEN)));
+            None
+        }
+    });
+    if publish == Publishing::Asked && input.url.is_none() {
+        let text = format!("{} is not set: --publish has to be given the platform by it", env::URL);
+        findings.push(
+            Finding::refusal(finding::Code::EnvironmentMissing, text)
+                .help("https://api.massdriver.cloud is the hosted one"),
+        );
+    }
+    let url = input.url.as_deref().unwrap_or(DEFAULT_URL).trim_end_matches('/').parse::<http::Uri>();
+    // With a user in it, it would be a secret, and one that every log tells.
+    let plain = |url: &http::Uri| url.authority().is_some_and(|authority| !authority.as_str().contains('@'));
+    let url = url.ok().filter(|url| plain(url) && matches!(url.scheme_str(), Some("http" | "https")));
+    if url.is_none() {
+        let text = format!("{} is not the URL of the platform: https://host, without a user", env::URL);
+        findings.push(Finding::refusal(finding::Code::Connection, text));
+    }
+    let url = url.filter(|url| {
+        let host = url.host().unwrap_or_default();
+        let is_private = host::is_this_machine(host) || host::is_inside_a_cluster(host);
+        let is_safe = url.scheme_str() == Some("https") || is_private;
+        if !is_safe {
+            let text = format!(
+                "{} is http: the deployment's token and the credential would go over the network in clear text",
+                env::URL
+            );
+            let help = "use the https URL; http is taken for loopback and for a name inside the cluster: .svc, \
+                        .cluster.local, or without a dot";
+            findings.push(Finding::refusal(finding::Code::Connection, text).help(help));
+        }
+        is_safe
+    });
+    let route = url.as_ref().and_then(|url| match proxies.route_to(url) {
+        Ok(route) => Some(route),
+        Err(problem) => {
+            findings.push(Finding::refusal(finding::Code::Connection, problem));
+            None
+        }
+    });
+    match (url, route, deployment_id, token) {
+        (Some(url), Some(route), Some(deployment_id), Some(token)) if findings.is_empty() => Ok(Platform {
+            url,
+            route,
+            deployment_id,
+            token,
+            resource_ids: resource_ids(input, name),
+            resource_type: resource_type(bundle, input.organization_id.as_deref()),
+        }),
+        _ => Err(findings),
+    }
+}
+
+/// Which instance it is, in every cluster and every namespace: organization and instance, or package as it was called
+/// before. None where the environment does not say both.
+pub fn instance(input: &PlatformInput) -> Option<String> {
+    let plain = |text: &&String| {
+        let legal = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
+        !text.is_empty() && text.len() <= 253 && text.bytes().all(legal)
+    };
+    let organization = input.organization_id.as_ref().filter(plain)?;
+    let instance = input.instance_id.as_ref().or(input.package_name.as_ref()).filter(plain)?;
+    Some(format!("{organization}/{instance}"))
+}
+
+/// `<instance>-token`, `<package>-token`, `<instance>.token`: what the platform's own tools have tried over time. The
+/// name prefix is the package's name, for an environment that has neither.
+fn resource_ids(input: &PlatformInput, name: &str) -> Vec<String> {
+    let dash = |base: &str| format!("{base}-{FIELD}");
+    let package = match (&input.instance_id, &input.package_name) {
+        (None, None) => Some(name),
+        (_, package) => package.as_deref(),
+    };
+    let dot = input.instance_id.as_ref().map(|instance| format!("{instance}.{FIELD}"));
+    [input.instance_id.as_deref().map(dash), package.map(dash), dot].into_iter().flatten().collect()
+}
+
+/// The type as the bundle declares it, in the new form or the old, with the organization before it.
+fn resource_type(bundle: Option<&Value>, organization: Option<&str>) -> String {
+    let at = |pointer: String| bundle?.pointer(&pointer)?.as_str();
+    let declared = at(format!("/resources/{FIELD}/resource_type"))
+        .or_else(|| at(format!("/artifacts/properties/{FIELD}/$ref")))
+        .unwrap_or("kubernetes-cluster");
+    let bare = declared.split('@').next().unwrap_or(declared);
+    match organization {
+        Some(organization) if !bare.contains('/') => format!("{organization}/{bare}"),
+        _ => bare.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn an_instance_is_known_by_its_organization_and_its_own_name() {
+        let input = |organization: &str, instance: Option<&str>, package: Option<&str>| PlatformInput {
+            organization_id: Some(organization.to_owned()),
+            instance_id: instance.map(str::to_owned),
+            package_name: package.map(str::to_owned),
+            ..PlatformInput::default()
+        };
+        assert_eq!(instance(&input("acme", Some("a-b-c"), Some("a-b-c-x7k2"))).as_deref(), Some("acme/a-b-c"));
+        assert_eq!(instance(&input("acme", None, Some("a-b-c-x7k2"))).as_deref(), Some("acme/a-b-c-x7k2"));
+        for nobody in [input("acme", None, None), input("", Some("a"), None), input("acme", Some("a\nb"), None)] {
+            assert_eq!(instance(&nobody), None);
+        }
+    }
+
+    #[test]
+    fn the_type_is_the_bundles_without_version_and_with_the_organization() {
+        let new = json!({"resources": {"token": {"resource_type": "kubernetes-cluster@~1"}}});
+        let old = json!({"artifacts": {"properties": {"token": {"$ref": "acme/kubernetes-cluster"}}}});
+        assert_eq!(resource_type(Some(&new), Some("acme")), "acme/kubernetes-cluster");
+        assert_eq!(resource_type(Some(&old), Some("other")), "acme/kubernetes-cluster");
+        assert_eq!(resource_type(None, None), "kubernetes-cluster");
+    }
+
+    /// A copy of it is not even parsed.
+    #[test]
+    fn embedded_bundle_declares_nothing_but_the_defaults() {
+        let embedded: Value = serde_saphyr::from_str(crate::schema::BUNDLE).unwrap();
+        for organization in [None, Some("acme")] {
+            assert_eq!(resource_type(Some(&embedded), organization), resource_type(None, organization));
+        }
+    }
+}

@@ -1,0 +1,243 @@
+//! The vocabulary of the cluster's objects: their kinds, how they are named, what we want of one ([`Manifest`]) and
+//! what the server says of one ([`Live`]). Pure data; a Secret's content never gets in here.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use serde::{Serialize, Serializer};
+use serde_json::Value;
+
+use crate::{diagnostics::text::escaped, rbac::Rule};
+
+/// The field manager of this program, and the value of [`MANAGED_BY`].
+pub const MANAGER: &str = "k8s-token";
+/// Label: the program that manages an object.
+pub const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
+
+/// The type of a Secret that the token controller fills.
+pub const TOKEN_SECRET: &str = "kubernetes.io/service-account-token";
+
+/// The kinds we work with, in the order in which they are made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Kind {
+    /// Made when it is missing, never deleted.
+    Namespace,
+    /// The identity.
+    ServiceAccount,
+    /// What it may do.
+    Role,
+    /// What it may do in the whole cluster.
+    ClusterRole,
+    /// That it may do it.
+    RoleBinding,
+    /// That it may do it in the whole cluster.
+    ClusterRoleBinding,
+    /// Holds the token.
+    Secret,
+}
+
+impl Kind {
+    /// As in `kind`.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Namespace => "Namespace",
+            Self::ServiceAccount => "ServiceAccount",
+            Self::Role => "Role",
+            Self::ClusterRole => "ClusterRole",
+            Self::RoleBinding => "RoleBinding",
+            Self::ClusterRoleBinding => "ClusterRoleBinding",
+            Self::Secret => "Secret",
+        }
+    }
+
+    /// The API group.
+    #[must_use]
+    pub const fn group(self) -> &'static str {
+        match self {
+            Self::Namespace | Self::ServiceAccount | Self::Secret => "",
+            Self::Role | Self::ClusterRole | Self::RoleBinding | Self::ClusterRoleBinding => {
+                "rbac.authorization.k8s.io"
+            }
+        }
+    }
+
+    /// As in `apiVersion`.
+    #[must_use]
+    pub fn api_version(self) -> String {
+        match self.group() {
+            "" => "v1".to_owned(),
+            group => format!("{group}/v1"),
+        }
+    }
+
+    /// The resource, as rules and paths name it.
+    #[must_use]
+    pub const fn resource(self) -> &'static str {
+        match self {
+            Self::Namespace => "namespaces",
+            Self::ServiceAccount => "serviceaccounts",
+            Self::Role => "roles",
+            Self::ClusterRole => "clusterroles",
+            Self::RoleBinding => "rolebindings",
+            Self::ClusterRoleBinding => "clusterrolebindings",
+            Self::Secret => "secrets",
+        }
+    }
+}
+
+/// Which object. Prints as `Role team-a/demo-token`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Reference {
+    /// Its kind.
+    pub kind: Kind,
+    /// Its namespace; none for a Namespace and what is in none.
+    pub namespace: Option<String>,
+    /// Its name.
+    pub name: String,
+}
+
+impl Reference {
+    /// An object in a namespace.
+    #[must_use]
+    pub fn new(kind: Kind, namespace: &str, name: &str) -> Self {
+        Self { kind, namespace: Some(namespace.to_owned()), name: name.to_owned() }
+    }
+
+    /// An object that is in no namespace.
+    #[must_use]
+    pub fn at_cluster(kind: Kind, name: &str) -> Self {
+        Self { kind, namespace: None, name: name.to_owned() }
+    }
+
+    /// A Namespace.
+    #[must_use]
+    pub fn namespace(name: &str) -> Self {
+        Self::at_cluster(Kind::Namespace, name)
+    }
+
+    /// Where people look for it: in the home namespace, then in the others by name, then in the whole cluster.
+    #[must_use]
+    pub fn place_in_reading_order(&self, home: &str) -> impl Ord + use<'_> {
+        let place = match self.namespace.as_deref() {
+            None if self.kind == Kind::Namespace => 0,
+            None => 2,
+            Some(namespace) => u8::from(namespace != home),
+        };
+        (place, self.namespace.as_deref().filter(|_| place == 1))
+    }
+}
+
+impl fmt::Display for Reference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.namespace {
+            Some(namespace) => write!(f, "{} {namespace}/{}", self.kind.as_str(), self.name),
+            None => write!(f, "{} {}", self.kind.as_str(), self.name),
+        }
+    }
+}
+
+impl Serialize for Kind {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
+    }
+}
+
+/// What we want of an object: the body of a server-side apply, with the fields we own and no others.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Manifest {
+    /// Which object.
+    pub reference: Reference,
+    /// The apply body: apiVersion, kind, metadata and the kind's own fields.
+    pub body: Value,
+}
+
+/// What the server says of an object, without a Secret's data.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Live {
+    /// Changes when it is deleted and made again.
+    pub uid: String,
+    /// Changes with every write.
+    pub resource_version: String,
+    /// Labels.
+    pub labels: BTreeMap<String, String>,
+    /// Annotations.
+    pub annotations: BTreeMap<String, String>,
+    /// The kind's own fields: `rules`, `subjects`, `roleRef`, `type`.
+    pub fields: BTreeMap<String, Value>,
+    /// Labels that our field manager owns; on an object that Helm manages, those that Helm owns too.
+    pub owned_labels: BTreeSet<String>,
+    /// Annotations that our field manager owns; likewise.
+    pub owned_annotations: BTreeSet<String>,
+    /// Who owns which field, as the server keeps it; only of an object that Helm manages.
+    pub managed_fields: Vec<Value>,
+    /// Who set each of [`Self::fields`] last, by field manager: ours where it is one of several.
+    pub managers: BTreeMap<String, String>,
+    /// The finalizers that hold it, when its deletion was asked for: it is there as long as they are, and no longer.
+    pub deleting: Option<Vec<String>>,
+}
+
+impl Live {
+    /// What keeps an object whose deletion was asked for; none when it is not being deleted.
+    #[must_use]
+    pub fn held(&self) -> Option<String> {
+        self.deleting.as_deref().map(held_by)
+    }
+
+    /// Pointers to what differs between this state of an object and another, in all that can be seen of it here.
+    #[must_use]
+    pub fn differences(&self, other: &Self) -> Vec<String> {
+        let mut found = Vec::new();
+        for (map, ours, theirs) in
+            [("labels", &self.labels, &other.labels), ("annotations", &self.annotations, &other.annotations)]
+        {
+            let keys: BTreeSet<&String> = ours.keys().chain(theirs.keys()).collect();
+            let differ = keys.into_iter().filter(|key| ours.get(*key) != theirs.get(*key));
+            found.extend(differ.map(|key| format!("/metadata/{map}/{}", escaped(key))));
+        }
+        let fields: BTreeSet<&String> = self.fields.keys().chain(other.fields.keys()).collect();
+        for field in fields {
+            let side = |live: &Self| live.fields.get(field).cloned().unwrap_or_default();
+            differing(&format!("/{field}"), &side(self), &side(other), &mut found);
+        }
+        found.sort();
+        found
+    }
+
+    /// The rules of a Role or ClusterRole.
+    #[must_use]
+    pub fn rules(&self) -> Vec<Rule> {
+        self.fields.get("rules").and_then(|rules| serde_json::from_value(rules.clone()).ok()).unwrap_or_default()
+    }
+}
+
+/// Why an object is still there although its deletion was asked for.
+#[must_use]
+pub fn held_by(finalizers: &[String]) -> String {
+    match finalizers {
+        [] => "it is being deleted".to_owned(),
+        [one] => format!("it is being deleted, and the finalizer {one} holds it"),
+        several => format!("it is being deleted, and the finalizers {} hold it", several.join(", ")),
+    }
+}
+
+/// Adds pointers to the smallest parts that differ. A list of plain values is one part: the server owns it as a whole.
+pub fn differing(at: &str, one: &Value, other: &Value, found: &mut Vec<String>) {
+    match (one, other) {
+        (Value::Object(one), Value::Object(other)) => {
+            let keys: BTreeSet<&String> = one.keys().chain(other.keys()).collect();
+            for key in keys {
+                let side = |map: &serde_json::Map<String, Value>| map.get(key).cloned().unwrap_or_default();
+                differing(&format!("{at}/{}", escaped(key)), &side(one), &side(other), found);
+            }
+        }
+        (Value::Array(one), Value::Array(other)) if one.iter().chain(other).any(Value::is_object) => {
+            for index in 0..one.len().max(other.len()) {
+                let side = |list: &[Value]| list.get(index).cloned().unwrap_or_default();
+                differing(&format!("{at}/{index}"), &side(one), &side(other), found);
+            }
+        }
+        _ if one == other => {}
+        _ => found.push(at.to_owned()),
+    }
+}

@@ -1,0 +1,193 @@
+//! The names of an instance's objects, in every scope. Pure.
+
+use crate::{
+    diagnostics::secret::sha256,
+    k8s::{
+        grant::{Authority, Place, Scope},
+        name::{InstanceName, LONGEST, Namespace},
+        object::{Kind, Live, Reference},
+        ownership::{self, Owner},
+    },
+};
+
+/// The names of an instance's objects: in the home namespace those of the original bundle.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Names {
+    instance: InstanceName,
+    home: Namespace,
+    object: String,
+}
+
+/// Hexadecimal digits of a hash in a name. Two names meet only when all before the hash is equal too: among a
+/// thousand instances of one name in as many namespaces, once in two million times.
+const DIGITS: usize = 10;
+
+impl Names {
+    /// The names for this instance.
+    #[must_use]
+    pub fn of(instance: &InstanceName, home: &Namespace) -> Self {
+        Self { instance: instance.clone(), home: home.clone(), object: format!("{instance}-token") }
+    }
+
+    /// The names of the same instance, had it this home.
+    #[must_use]
+    pub fn in_home(&self, home: &Namespace) -> Self {
+        Self::of(&self.instance, home)
+    }
+
+    /// The instance's name.
+    #[must_use]
+    pub fn instance(&self) -> &str {
+        self.instance.as_str()
+    }
+
+    /// The home namespace.
+    #[must_use]
+    pub const fn namespace(&self) -> &Namespace {
+        &self.home
+    }
+
+    /// The owner of an object, seen by this instance.
+    #[must_use]
+    pub fn owner(&self, live: &Live) -> Owner {
+        ownership::owner(live, self.instance.as_str(), self.home.as_str())
+    }
+
+    /// `<name>-token`: ServiceAccount, and Role and RoleBinding in the home namespace.
+    #[must_use]
+    pub fn object(&self) -> &str {
+        &self.object
+    }
+
+    /// The ServiceAccount.
+    #[must_use]
+    pub fn service_account(&self) -> Reference {
+        Reference::new(Kind::ServiceAccount, self.home.as_str(), &self.object)
+    }
+
+    /// The Secret in a token slot: `<name>-token`, then `<name>-token-2`, and so on.
+    #[must_use]
+    pub fn token_secret(&self, slot: u32) -> Reference {
+        let name = if slot <= 1 { self.object.clone() } else { format!("{}-{slot}", self.object) };
+        Reference::new(Kind::Secret, self.home.as_str(), &name)
+    }
+
+    /// The place of the home namespace's own Role: always ours, whatever is asked for.
+    #[must_use]
+    pub fn home(&self) -> Place {
+        Place::new(Scope::Namespace(self.home.clone()), Authority::Rules)
+    }
+
+    /// Our own Role or ClusterRole of a scope.
+    #[must_use]
+    pub fn role(&self, scope: &Scope) -> Reference {
+        let name = if self.is_home(scope) { self.object.clone() } else { self.hashed(&[&self.instance_hash()]) };
+        scope.reference(Kind::Role, Kind::ClusterRole, &name)
+    }
+
+    /// The binding of a place. Every place has its own, because the roleRef of a binding is immutable: another role is
+    /// another binding, and the new one is created before the old one is deleted.
+    #[must_use]
+    pub fn binding(&self, place: &Place) -> Reference {
+        let Place { scope, authority, temporary } = place;
+        let name = match (authority, temporary) {
+            (Authority::Rules, false) => self.role(scope).name,
+            (authority, temporary) => {
+                let role = match authority {
+                    Authority::Rules => "Role",
+                    Authority::ClusterRole(name) => &format!("ClusterRole/{}", name.as_str()),
+                };
+                let what = if *temporary { format!("{role}/stand-in") } else { role.to_owned() };
+                let hash = hash(&format!("{}/{}/{what}", self.home, self.instance));
+                if self.is_home(scope) { self.hashed(&[&hash]) } else { self.hashed(&[&self.instance_hash(), &hash]) }
+            }
+        };
+        scope.reference(Kind::RoleBinding, Kind::ClusterRoleBinding, &name)
+    }
+
+    /// All objects of a place, in the order in which they go.
+    #[must_use]
+    pub fn objects(&self, place: &Place) -> Vec<Reference> {
+        let role = place.has_role().then(|| self.role(&place.scope));
+        std::iter::once(self.binding(place)).chain(role).collect()
+    }
+
+    fn is_home(&self, scope: &Scope) -> bool {
+        scope.namespace() == Some(self.home.as_str())
+    }
+
+    /// Tells instances of one name in different namespaces apart.
+    fn instance_hash(&self) -> String {
+        hash(&format!("{}/{}", self.home, self.instance))
+    }
+
+    /// `<name>-token-<hash>`; a name that would be too long is cut before the hash, which is that of the whole.
+    fn hashed(&self, hashes: &[&str]) -> String {
+        let tail = hashes.join("-");
+        format!("{:.*}-{tail}", LONGEST - tail.len() - 1, self.object)
+    }
+}
+
+fn hash(text: &str) -> String {
+    let mut hash = sha256(text.as_bytes());
+    hash.truncate(DIGITS);
+    hash
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::k8s::name::ClusterRoleName;
+
+    #[test]
+    fn first_token_secret_has_the_original_name() {
+        let names = names("demo", "team-a");
+        assert_eq!([1, 2, 3].map(|slot| names.token_secret(slot).name), ["demo-token", "demo-token-2", "demo-token-3"]);
+    }
+
+    fn names(instance: &str, home: &str) -> Names {
+        Names::of(&InstanceName::parse(instance).unwrap(), &Namespace::parse(home).unwrap())
+    }
+
+    fn scope(text: &str) -> Scope {
+        Scope::parse(text).unwrap()
+    }
+
+    fn places() -> Vec<Place> {
+        let authorities = ["view", "edit"].map(|name| Authority::ClusterRole(ClusterRoleName::parse(name).unwrap()));
+        let authorities = [Authority::Rules].into_iter().chain(authorities);
+        let places = authorities
+            .flat_map(|authority| ["team-a", "team-b", "*"].map(|text| Place::new(scope(text), authority.clone())));
+        places.flat_map(|place| [place.clone().temporary(), place]).collect()
+    }
+
+    #[test]
+    fn at_home_the_names_are_those_of_the_original_and_elsewhere_they_tell_namesakes_apart() {
+        let (one, other) = (names("demo", "team-a"), names("demo", "team-b"));
+        assert_eq!(one.role(&scope("team-a")).to_string(), "Role team-a/demo-token");
+        assert_eq!(one.binding(&one.home()).to_string(), "RoleBinding team-a/demo-token");
+        let elsewhere = one.role(&scope("team-c")).name;
+        assert_eq!(elsewhere, "demo-token-1960e37ce9", "stable for ever: objects in clusters bear it");
+        assert_eq!(one.role(&scope("*")), Reference::at_cluster(Kind::ClusterRole, &elsewhere));
+        assert_ne!(one.role(&scope("*")), other.role(&scope("*")));
+        assert_ne!(one.role(&scope("team-c")), other.role(&scope("team-c")));
+    }
+
+    #[test]
+    fn no_two_places_share_a_binding_however_long_the_name_is() {
+        for instance in ["demo", &"n".repeat(InstanceName::MAX), &format!("{}b", "n".repeat(InstanceName::MAX - 1))] {
+            let mut seen = std::collections::BTreeSet::new();
+            for home in ["team-a", "team-b"] {
+                let names = names(instance, home);
+                for place in places() {
+                    let binding = names.binding(&place);
+                    assert!(binding.name.len() <= 253, "{binding}");
+                    assert!(binding.name.starts_with(&instance[..200.min(instance.len())]));
+                    assert!(seen.insert(binding.clone()), "{binding} twice");
+                }
+            }
+        }
+        let [one, other] = ["a", "b"].map(|end| names(&format!("{}{end}", "n".repeat(235)), "team-a"));
+        assert_ne!(one.role(&scope("*")), other.role(&scope("*")), "what is cut off still counts");
+    }
+}

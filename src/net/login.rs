@@ -1,0 +1,233 @@
+//! How a person logs in to a cluster with a kubeconfig: a token, a client certificate, or a command that prints one of
+//! them (client.authentication.k8s.io). The only file that starts a process. The command runs once, and once more
+//! when the server does not know what it printed.
+
+use std::{
+    fmt,
+    path::Path,
+    process::Stdio,
+    sync::{Arc, Mutex, PoisonError, RwLock},
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use futures_util::future::BoxFuture;
+use http::{HeaderValue, Request, header::AUTHORIZATION};
+use kube::client::Body;
+use rustls::{SignatureScheme, client::ResolvesClientCert, sign::CertifiedKey};
+use serde_json::Value;
+use tower::{Service, ServiceExt as _};
+
+use crate::endpoint::client_certificate::{self, Identity};
+use crate::{
+    budget::Budget,
+    diagnostics::secret::{Redactor, Token},
+    endpoint::connection::{Command, Credentials},
+    net::{error::TransportError, transport::Http},
+};
+
+impl Command {
+    /// Runs it. Nothing that it prints is shown, unless it talks to a person.
+    ///
+    /// # Errors
+    /// What went wrong, without a word of what it printed.
+    pub async fn run(&self, within: Duration) -> Result<Credentials, TransportError> {
+        let name = Path::new(&self.program).file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let login = |cause: String, hint| TransportError::Login { cause: format!("its command {name} {cause}"), hint };
+        let failed = |cause: String| login(cause, None);
+        let theirs = || if self.interactive { Stdio::inherit() } else { Stdio::null() };
+        let mut command = tokio::process::Command::new(&self.program);
+        command
+            .args(&self.arguments)
+            .envs(self.variables.iter().map(|(name, value)| (name, value)))
+            .env("KUBERNETES_EXEC_INFO", self.told.to_string())
+            .stdin(theirs())
+            .stderr(theirs())
+            .stdout(Stdio::piped())
+            .kill_on_drop(true);
+        let child = command.spawn().map_err(|error| match error.kind() {
+            std::io::ErrorKind::NotFound => login("is not there".to_owned(), self.hint.clone()),
+            kind => failed(format!("cannot be started: {kind}")),
+        })?;
+        let output = tokio::time::timeout(within, child.wait_with_output())
+            .await
+            .map_err(|_| failed("did not end in time".to_owned()))?
+            .map_err(|error| failed(format!("cannot be waited for: {}", error.kind())))?;
+        if !output.status.success() {
+            return Err(failed(format!("ended with {}", output.status)));
+        }
+        // JSON, or YAML as client-go takes it.
+        let printed = std::str::from_utf8(&output.stdout).ok().and_then(|text| serde_saphyr::from_str(text).ok());
+        self.read(&printed.unwrap_or_default()).map_err(failed)
+    }
+
+    /// Reads an `ExecCredential`.
+    fn read(&self, printed: &Value) -> Result<Credentials, String> {
+        let text = |pointer: &str| printed.pointer(pointer).and_then(Value::as_str).filter(|text| !text.is_empty());
+        if text("/kind") != Some("ExecCredential") {
+            return Err("did not print an ExecCredential".to_owned());
+        }
+        if text("/apiVersion") != self.told["apiVersion"].as_str() {
+            return Err(format!("answered in another version than {}", self.told["apiVersion"]));
+        }
+        let certificate = (text("/status/clientCertificateData"), text("/status/clientKeyData"));
+        let identity = match certificate {
+            (Some(certificate), Some(key)) => {
+                let identity = client_certificate::identity(certificate.as_bytes(), key.as_bytes());
+                Some(identity.map_err(|problem| format!("printed a client certificate that {problem}"))?)
+            }
+            (None, None) => None,
+            _ => return Err("printed a client certificate or a key, and not both".to_owned()),
+        };
+        let token = text("/status/token").map(Token::parse).transpose();
+        let token = token.map_err(|problem| format!("printed a token that {problem}"))?;
+        if token.is_none() && identity.is_none() {
+            return Err("printed neither a token nor a client certificate".to_owned());
+        }
+        Ok(Credentials { token, identity })
+    }
+}
+
+/// The login of one connection: what its requests show, and what its handshakes do.
+pub struct Session {
+    shown: RwLock<Shown>,
+    renewal: Option<tokio::sync::Mutex<Renewal>>,
+}
+
+struct Shown {
+    header: Option<HeaderValue>,
+    identity: Option<Identity>,
+    generation: Generation,
+}
+
+/// Which of a session's logins a request has shown: each answer has it among its extensions.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Generation(u8);
+
+struct Renewal {
+    command: Command,
+    budget: Budget,
+    redactor: Redactor,
+    left: u8,
+}
+
+impl Session {
+    /// Shows these, for as long as it lives.
+    #[must_use]
+    pub fn fixed(credentials: &Credentials) -> Arc<Self> {
+        Arc::new(Self { shown: RwLock::new(Shown::new(credentials, Generation::default())), renewal: None })
+    }
+
+    /// Shows what this command prints.
+    ///
+    /// # Errors
+    /// Why it printed nothing to show.
+    pub async fn by(command: &Command, budget: &Budget, redactor: &Redactor) -> Result<Arc<Self>, TransportError> {
+        let credentials = command.run(budget.at_most(Duration::MAX)).await?;
+        credentials.token.iter().for_each(|token| redactor.learn(token));
+        let renewal = Renewal { command: command.clone(), budget: budget.clone(), redactor: redactor.clone(), left: 1 };
+        let shown = RwLock::new(Shown::new(&credentials, Generation::default()));
+        Ok(Arc::new(Self { shown, renewal: Some(tokio::sync::Mutex::new(renewal)) }))
+    }
+
+    /// Puts the login into a request; says which one it was.
+    fn dress(&self, request: &mut Request<Body>) -> Generation {
+        let shown = self.shown.read().unwrap_or_else(PoisonError::into_inner);
+        if let Some(header) = &shown.header {
+            request.headers_mut().insert(AUTHORIZATION, header.clone());
+        }
+        shown.generation
+    }
+
+    /// Whether another login is shown by now than this one.
+    #[must_use]
+    pub fn has_changed_since(&self, login: Generation) -> bool {
+        self.shown.read().unwrap_or_else(PoisonError::into_inner).generation != login
+    }
+
+    /// Runs the command again, because the server does not know this login; false when there is no command, or when
+    /// that was done before, or fails.
+    pub async fn renew(&self, refused: Generation) -> bool {
+        let Some(renewal) = &self.renewal else { return false };
+        // Requests at the same time are refused at the same time: the first of them renews for all.
+        let mut renewal = renewal.lock().await;
+        if self.has_changed_since(refused) {
+            return true;
+        }
+        let Some(left) = renewal.left.checked_sub(1) else { return false };
+        renewal.left = left;
+        let Ok(credentials) = renewal.command.run(renewal.budget.at_most(Duration::MAX)).await else { return false };
+        credentials.token.iter().for_each(|token| renewal.redactor.learn(token));
+        *self.shown.write().unwrap_or_else(PoisonError::into_inner) =
+            Shown::new(&credentials, Generation(refused.0 + 1));
+        true
+    }
+}
+
+impl Shown {
+    fn new(credentials: &Credentials, generation: Generation) -> Self {
+        let header = credentials.token.as_ref().and_then(Token::bearer);
+        Self { header, identity: credentials.identity.clone(), generation }
+    }
+}
+
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a login")
+    }
+}
+
+impl ResolvesClientCert for Session {
+    fn resolve(&self, _: &[&[u8]], _: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        self.shown.read().unwrap_or_else(PoisonError::into_inner).identity.clone()
+    }
+
+    fn has_certs(&self) -> bool {
+        true
+    }
+}
+
+/// Puts the login into every request to this server.
+#[derive(Clone)]
+pub struct LoggedIn {
+    session: Arc<Session>,
+    http: Arc<Mutex<(Generation, Http)>>,
+}
+
+impl LoggedIn {
+    /// Shows this login over these connections.
+    #[must_use]
+    pub fn new(session: Arc<Session>, http: Http) -> Self {
+        Self { session, http: Arc::new(Mutex::new((Generation::default(), http))) }
+    }
+
+    /// Dresses a request, and says for which login and over which connections. What was opened for an earlier one
+    /// shows a certificate that does not count any more, or none: without a token one would be nobody there.
+    fn dressed(&self, request: &mut Request<Body>) -> (Generation, Http) {
+        let generation = self.session.dress(request);
+        let mut http = self.http.lock().unwrap_or_else(PoisonError::into_inner);
+        if http.0 != generation {
+            *http = (generation, http.1.anew());
+        }
+        http.clone()
+    }
+}
+
+impl Service<Request<Body>> for LoggedIn {
+    type Response = <Http as Service<Request<Body>>>::Response;
+    type Error = <Http as Service<Request<Body>>>::Error;
+    type Future = BoxFuture<'static, Result<Self::Response, Self::Error>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        Poll::Ready(Ok(())) // each request asks its own connections
+    }
+
+    fn call(&mut self, mut request: Request<Body>) -> Self::Future {
+        let (shown, http) = self.dressed(&mut request);
+        Box::pin(async move {
+            let mut answer = http.oneshot(request).await?;
+            answer.extensions_mut().insert(shown);
+            Ok(answer)
+        })
+    }
+}

@@ -1,0 +1,85 @@
+//! Copies of our objects that another controller has made in namespaces of its own choice, with our labels and
+//! annotations (hierarchical namespaces, Kyverno). A copied binding gives the same ServiceAccount the same rights there.
+//! Pure.
+
+use std::collections::BTreeSet;
+
+use crate::{
+    diagnostics::finding::{self, Finding},
+    k8s::{
+        object::{Kind, Live, Reference},
+        object_names::Names,
+        ownership::{NAME, Owner},
+    },
+    plan::snapshot::Sight,
+};
+
+/// Whether an object that carries our label and annotations was made by another controller: one of a name that we do
+/// not use at that place, or one in which none of our writes has left a trace.
+#[must_use]
+pub fn is_copy(names: &Names, object: &Reference, live: &Live) -> bool {
+    let away = object.namespace.as_deref() != Some(names.namespace().as_str());
+    let misplaced = away && object.name == names.object();
+    misplaced || !live.owned_annotations.contains(NAME)
+}
+
+/// The bindings of this instance at places that neither the request nor the ServiceAccount names: among those that a
+/// search by label has `found`.
+#[must_use]
+pub fn rights_elsewhere(names: &Names, sight: &Sight, found: &[(Reference, Live)]) -> Vec<Finding> {
+    let known: BTreeSet<Reference> = sight.observed.places.keys().map(|place| names.binding(place)).collect();
+    let elsewhere = found
+        .iter()
+        .filter(|(object, live)| is_binding(object) && names.owner(live) == Owner::Ours && !known.contains(object));
+    let finding = |(object, live): &(Reference, Live)| {
+        let origin = if is_copy(names, object, live) {
+            "another controller has copied it there"
+        } else {
+            "an earlier deployment has left it there"
+        };
+        let account = names.service_account();
+        let text =
+            format!("{object} also grants rights to {account}, and the request does not name that place: {origin}");
+        Finding::remark(finding::Code::RightsElsewhere, text)
+            .help("except the objects of this instance from what that controller copies, and delete the binding")
+    };
+    elsewhere.map(finding).collect()
+}
+
+/// A copy that a decommission could not delete, and what it still means.
+#[must_use]
+pub fn left(names: &Names, object: &Reference, why: &str, account_is_gone: bool) -> Finding {
+    let account = names.service_account();
+    let meaning = match (is_binding(object), account_is_gone) {
+        (true, true) => format!(
+            "it binds {account}, which no longer exists: it grants nothing, until a ServiceAccount of that name is made again"
+        ),
+        (true, false) => format!("it binds {account}, which is still there"),
+        (false, _) => "it grants nothing without a binding".to_owned(),
+    };
+    let text = format!("{object} is a copy that another controller has made of ours, and it stays ({why}): {meaning}");
+    Finding::remark(finding::Code::RightsElsewhere, text)
+        .help("have that controller remove its copy, now that the original is gone, or delete it by hand")
+}
+
+const fn is_binding(object: &Reference) -> bool {
+    matches!(object.kind, Kind::RoleBinding | Kind::ClusterRoleBinding)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::k8s::name::{InstanceName, Namespace};
+
+    #[test]
+    fn a_copy_is_known_by_its_name_or_by_the_absence_of_our_writes() {
+        let names = Names::of(&InstanceName::parse("demo").unwrap(), &Namespace::parse("a").unwrap());
+        let ours = Live { owned_annotations: BTreeSet::from([NAME.to_owned()]), ..Live::default() };
+        let role = |namespace: &str, name: &str| Reference::new(Kind::Role, namespace, name);
+        assert!(!is_copy(&names, &role("a", "demo-token"), &ours));
+        assert!(is_copy(&names, &role("a", "demo-token"), &Live::default()));
+        assert!(is_copy(&names, &role("b", "demo-token"), &ours), "elsewhere ours have a hash in their names");
+        assert!(!is_copy(&names, &role("b", "demo-token-1960e37ce9"), &ours));
+        assert!(is_copy(&names, &role("b", "demo-token-1960e37ce9"), &Live::default()));
+    }
+}

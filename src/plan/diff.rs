@@ -1,0 +1,460 @@
+//! What has to change: `(Desired, Observed) -> Plan`. Compares only fields that we own, so that what others write
+//! (token bytes, use labels, admission defaults) is no drift. Pure.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::{
+    diagnostics::text::escaped,
+    input::request::Request,
+    k8s::{
+        grant::{Authority, Grant, Place},
+        helm_release,
+        object::{Live, MANAGER, Manifest, Reference, differing},
+        ownership::Owner,
+    },
+    plan::{
+        desired::{self, Desired},
+        observed::{Observed, Presence},
+        token_slots::Slot,
+    },
+    rbac::{Atom, Coverage, Permissions, Rule, atoms, difference, same_permissions},
+};
+
+/// What is done with an object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Action {
+    /// It is not there.
+    Create,
+    /// Some of our fields differ.
+    Update,
+    /// The original bundle made it; it becomes ours as it is, but for what differs.
+    Adopt,
+    /// It differs in what cannot be changed: deleted and made again.
+    Replace,
+    /// It goes.
+    Delete,
+    /// It is as it should be.
+    Unchanged,
+}
+
+impl Action {
+    /// As it is printed.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Create => "create",
+            Self::Update => "update",
+            Self::Adopt => "adopt",
+            Self::Replace => "replace",
+            Self::Delete => "delete",
+            Self::Unchanged => "unchanged",
+        }
+    }
+}
+
+/// One object and what is done with it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Change {
+    /// What.
+    pub action: Action,
+    /// With which object.
+    pub reference: Reference,
+    /// JSON pointers to the fields that differ; empty when all of it does.
+    pub fields: Vec<String>,
+}
+
+impl Change {
+    /// An object goes.
+    #[must_use]
+    pub const fn delete(reference: Reference) -> Self {
+        Self { action: Action::Delete, reference, fields: Vec::new() }
+    }
+
+    /// The order in which people read changes: place by place, what is made before what goes.
+    #[must_use]
+    pub fn reading_order(&self, home: &str) -> impl Ord + use<'_> {
+        let Reference { kind, name, .. } = &self.reference;
+        (self.reference.place_in_reading_order(home), self.action == Action::Delete, *kind, name)
+    }
+}
+
+impl Serialize for Change {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        use serde::ser::SerializeStruct as _;
+
+        let mut change = serializer.serialize_struct("Change", 5)?;
+        change.serialize_field("action", &self.action)?;
+        change.serialize_field("kind", &self.reference.kind)?;
+        change.serialize_field("namespace", &self.reference.namespace)?;
+        change.serialize_field("name", &self.reference.name)?;
+        change.serialize_field("fields", &self.fields)?;
+        change.end()
+    }
+}
+
+/// An object of one of our names that is not ours.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Foreign {
+    /// Which.
+    pub reference: Reference,
+    /// Whose, in words.
+    pub whose: String,
+}
+
+/// An object of ours that somebody else has altered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Drift {
+    /// Which.
+    pub reference: Reference,
+    /// JSON pointers to the fields that are not as we left them.
+    pub fields: Vec<String>,
+    /// Who altered it, as far as the object tells.
+    pub by: BTreeSet<String>,
+    /// Whether that changes what is granted, or to whom.
+    pub grants: bool,
+}
+
+/// What a provision would do.
+#[derive(Debug, Default)]
+pub struct Plan {
+    /// One for each object, in the order in which people read them: the home namespace, the other namespaces by name,
+    /// the whole cluster.
+    pub changes: Vec<Change>,
+    /// What changes for the holder of the credential.
+    pub permissions: Permissions,
+    /// What is in the way.
+    pub foreign: Vec<Foreign>,
+    /// What somebody else has altered; all of it is put right.
+    pub drift: Vec<Drift>,
+}
+
+impl Plan {
+    /// Compares what must be there with what is.
+    #[must_use]
+    pub fn new(request: &Request, desired: &Desired, observed: &Observed) -> Self {
+        let home = request.instance.namespace.as_str();
+        let mut plan = Self::default();
+        if observed.presence(&request.instance.namespace) == Presence::Absent {
+            plan.push(Action::Create, Reference::namespace(home));
+        }
+        plan.compare(request, &desired.service_account, observed.service_account.as_ref());
+        for granted in &desired.grants {
+            if let Some(role) = &granted.role {
+                plan.compare(request, role, observed.role(&granted.place));
+            }
+            plan.compare(request, &granted.binding, observed.binding(&granted.place));
+        }
+        plan.compare(request, &desired.secret, observed.slots.usable().map(|slot| &slot.live));
+        for (_, reference, _) in going(request, desired, observed) {
+            plan.push(Action::Delete, reference);
+        }
+        if let Some(Slot { number, unusable: Some(unusable), .. }) = observed.slots.current() {
+            let (reference, fields) = (request.instance.names.token_secret(*number), vec![unusable.field.to_owned()]);
+            plan.drift.push(Drift { reference, fields, by: BTreeSet::new(), grants: true });
+        }
+        for slot in desired.slots.superseded.iter().chain(&desired.slots.retired) {
+            plan.push(Action::Delete, request.instance.names.token_secret(*slot));
+        }
+        plan.sort(request);
+        plan.permissions = permissions(request, desired, observed);
+        plan
+    }
+
+    /// Adds objects that have to go beside those that are compared.
+    pub fn delete(&mut self, request: &Request, objects: &[Reference]) {
+        for object in objects {
+            self.push(Action::Delete, object.clone());
+        }
+        self.sort(request);
+    }
+
+    fn sort(&mut self, request: &Request) {
+        let home = request.instance.namespace.as_str();
+        self.changes.sort_by(|one, other| one.reading_order(home).cmp(&other.reading_order(home)));
+    }
+
+    fn push(&mut self, action: Action, reference: Reference) {
+        self.changes.push(Change { action, reference, fields: Vec::new() });
+    }
+
+    fn compare(&mut self, request: &Request, manifest: &Manifest, live: Option<&Live>) {
+        let owner = live.map(|live| request.instance.owner(live));
+        if let Some(Owner::Foreign(whose)) = owner {
+            self.foreign.push(Foreign { reference: manifest.reference.clone(), whose });
+            return;
+        }
+        // What the original bundle made differs because it is another program's.
+        let ours = live.filter(|_| owner == Some(Owner::Ours));
+        self.drift.extend(ours.and_then(|live| drift(manifest, live)));
+        self.changes.push(change(manifest, live));
+    }
+
+    /// What is done with this object, if it is not foreign.
+    #[must_use]
+    pub fn change(&self, object: &Reference) -> Option<&Change> {
+        self.changes.iter().find(|change| change.reference == *object)
+    }
+
+    /// True when a provision would write nothing.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.changes.iter().all(|change| change.action == Action::Unchanged)
+    }
+}
+
+/// The places where something of an earlier request may be, and what is there: binding first, as it goes.
+pub fn leftovers<'a>(
+    request: &'a Request,
+    observed: &'a Observed,
+) -> impl Iterator<Item = (&'a Place, Vec<(Reference, &'a Live)>)> {
+    let left = observed.places.iter().filter(|(place, _)| !request.grants.wants(place));
+    left.map(|(place, found)| {
+        let binding = found.binding.iter().map(|live| (request.instance.names.binding(place), live));
+        let role = found.role.iter().map(|live| (request.instance.names.role(&place.scope), live));
+        (place, binding.chain(role).collect())
+    })
+}
+
+/// What has to go: all that is ours at places of an earlier request, but for those that cannot be cleared.
+pub fn going<'a>(
+    request: &'a Request,
+    desired: &'a Desired,
+    observed: &'a Observed,
+) -> impl Iterator<Item = (&'a Place, Reference, &'a Live)> {
+    let left = leftovers(request, observed).filter(|(place, _)| !desired.record.inventory.contains(place));
+    let objects =
+        left.flat_map(|(place, objects)| objects.into_iter().map(move |(object, live)| (place, object, live)));
+    objects.filter(|(_, _, live)| request.instance.owns(live))
+}
+
+/// What is held at these places, as far as it is known.
+#[must_use]
+pub fn held_at<'a>(places: &'a BTreeSet<Place>, observed: &Observed) -> Vec<(&'a Place, Vec<Rule>)> {
+    places.iter().map(|place| (place, observed.rules(place))).collect()
+}
+
+/// What changes for the holder: what the bindings that are there hand out now, against the request and what stays in
+/// spite of it.
+fn permissions(request: &Request, desired: &Desired, observed: &Observed) -> Permissions {
+    let bound = observed.places.iter().filter(|(place, found)| {
+        let binding = found.binding.as_ref().filter(|binding| request.instance.owns(binding));
+        binding.is_some_and(|binding| {
+            binds(binding, &desired::binding(request, place), request.instance.namespace.as_str())
+        })
+    });
+    let held: Vec<(&Place, Vec<Rule>)> = bound.map(|(place, _)| (place, observed.rules(place))).collect();
+    let wanted = granted_rules(request, observed);
+    let mut permissions = difference(&all_atoms(&held), &all_atoms(&wanted));
+    let kept = desired.kept(request);
+    let kept = held_at(&kept, observed);
+    let kept: Coverage<'_> = all_atoms(&kept).into_iter().collect();
+    permissions.narrowed.retain(|tuple| !kept.covers(tuple.atom()));
+    permissions
+}
+
+/// What the request grants, place by place: our own rules, and those that the existing ClusterRoles have now.
+#[must_use]
+pub fn granted_rules<'a>(request: &'a Request, observed: &Observed) -> Vec<(&'a Place, Vec<Rule>)> {
+    let rules = |grant: &'a Grant| match grant.place.authority {
+        Authority::Rules => grant.rules.clone(),
+        Authority::ClusterRole(_) => observed.rules(&grant.place),
+    };
+    request.grants.iter().map(|grant| (&grant.place, rules(grant))).collect()
+}
+
+/// Every single permission of these rules, each where it applies.
+#[must_use]
+pub fn all_atoms<'a>(rules: &'a [(&Place, Vec<Rule>)]) -> Vec<Atom<'a>> {
+    rules.iter().flat_map(|(place, rules)| atoms(rules, place.scope.namespace())).collect()
+}
+
+/// Whether a live binding gives the role of this place to our ServiceAccount, whatever else it does. A subject without
+/// a namespace, as the original bundle wrote it, is one of the binding's own.
+fn binds(binding: &Live, wanted: &Manifest, home: &str) -> bool {
+    let ours = &wanted.body["subjects"][0];
+    let beside = wanted.reference.namespace.as_deref() == Some(home);
+    let is_ours = |subject: &Value| {
+        let short = beside && subject.get("namespace").is_none();
+        ["kind", "name"].iter().all(|key| subject[key] == ours[key])
+            && (short || subject["namespace"] == ours["namespace"])
+    };
+    let subjects = binding.fields.get("subjects").and_then(Value::as_array);
+    binding.fields.get("roleRef") == Some(&wanted.body["roleRef"])
+        && subjects.is_some_and(|subjects| subjects.iter().any(is_ours))
+}
+
+/// What is to be done so that the live object becomes the manifest.
+#[must_use]
+pub fn change(manifest: &Manifest, live: Option<&Live>) -> Change {
+    let reference = manifest.reference.clone();
+    let Some(live) = live else {
+        return Change { action: Action::Create, reference, fields: Vec::new() };
+    };
+    let fields = differences(manifest, live);
+    let action = if fields.is_empty() {
+        Action::Unchanged
+    } else if fields.iter().any(|field| field.starts_with("/roleRef")) {
+        // Immutable, by validation of RoleBinding. So is the type of a Secret: one of another type is retired.
+        Action::Replace
+    } else if helm_release::is_managed_by_helm(live) {
+        Action::Adopt // that of others is refused before anything is written
+    } else {
+        Action::Update
+    };
+    Change { action, reference, fields }
+}
+
+/// What somebody else has altered in an object of ours. What merely differs is no drift: it was last written by us, for
+/// an earlier request. The server knows whose a field is; one of ours that is gone has left no trace, and counts where
+/// every request has it.
+fn drift(manifest: &Manifest, live: &Live) -> Option<Drift> {
+    let theirs = |field: &String| match field.trim_start_matches('/').split('/').collect::<Vec<_>>()[..] {
+        ["metadata", "labels", key] => altered(key, &live.labels, &live.owned_labels),
+        ["metadata", "annotations", key] => altered(key, &live.annotations, &live.owned_annotations),
+        [field, ..] => live.managers.get(field).is_none_or(|manager| manager != MANAGER),
+        [] => false,
+    };
+    let fields: Vec<String> = differences(manifest, live).into_iter().filter(theirs).collect();
+    let top = fields.iter().filter_map(|field| field.split('/').nth(1)).filter(|field| *field != "metadata");
+    let by = top.clone().filter_map(|field| live.managers.get(field).cloned()).collect();
+    let grants = top.count() > 0;
+    (!fields.is_empty()).then(|| Drift { reference: manifest.reference.clone(), fields, by, grants })
+}
+
+/// Whether a label or an annotation that differs is there, and has another value than the one we gave it.
+fn altered(key: &str, have: &BTreeMap<String, String>, owned: &BTreeSet<String>) -> bool {
+    let is = |known: &String| escaped(known) == key;
+    have.keys().any(is) && !owned.iter().any(is)
+}
+
+/// Pointers to what a server-side apply of the manifest would change.
+fn differences(manifest: &Manifest, live: &Live) -> Vec<String> {
+    let mut fields = Vec::new();
+    let metadata = &manifest.body["metadata"];
+    let maps =
+        [("labels", &live.labels, &live.owned_labels), ("annotations", &live.annotations, &live.owned_annotations)];
+    for (map, have, owned) in maps {
+        let want: BTreeMap<&str, &Value> =
+            metadata[map].as_object().into_iter().flatten().map(|(key, value)| (key.as_str(), value)).collect();
+        let differ = want.iter().filter(|(key, value)| have.get(**key).map(String::as_str) != value.as_str());
+        let gone = owned.iter().filter(|key| !want.contains_key(key.as_str()) && have.contains_key(*key));
+        let keys = differ.map(|(key, _)| *key).chain(gone.map(String::as_str));
+        fields.extend(keys.map(|key| format!("/metadata/{map}/{}", escaped(key))));
+    }
+    for (field, want) in manifest.body.as_object().into_iter().flatten() {
+        if matches!(field.as_str(), "apiVersion" | "kind" | "metadata") {
+            continue;
+        }
+        let have = live.fields.get(field).unwrap_or(&Value::Null);
+        if field == "rules" && same_rules(have, want) {
+            continue;
+        }
+        differing(&format!("/{field}"), have, want, &mut fields);
+    }
+    fields.sort();
+    fields
+}
+
+/// Rules in other words are the same rules: no write, no change. What cannot be read as rules is another.
+fn same_rules(have: &Value, want: &Value) -> bool {
+    let parse = |rules: &Value| serde_json::from_value::<Vec<Rule>>(rules.clone()).ok();
+    matches!((parse(have), parse(want)), (Some(have), Some(want)) if same_permissions(&have, &want))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::k8s::object::Kind;
+    use serde_json::json;
+
+    fn role(rules: &Value) -> Manifest {
+        let metadata = json!({"labels": {"a/b": "1"}, "annotations": {"x": "y"}});
+        Manifest {
+            reference: Reference::new(Kind::Role, "a", "demo-token"),
+            body: json!({"metadata": metadata, "rules": rules}),
+        }
+    }
+
+    fn live(rules: &Value) -> Live {
+        let map = |key: &str, value: &str| BTreeMap::from([(key.to_owned(), value.to_owned())]);
+        Live {
+            labels: map("a/b", "1"),
+            annotations: map("x", "y"),
+            fields: BTreeMap::from([("rules".to_owned(), rules.clone())]),
+            ..Live::default()
+        }
+    }
+
+    fn pods(verbs: &[&str]) -> Value {
+        json!([{"apiGroups": [""], "resources": ["pods"], "verbs": verbs}])
+    }
+
+    #[test]
+    fn what_is_as_it_should_be_is_unchanged_whatever_others_add() {
+        let mut live = live(&pods(&["list", "get"]));
+        live.labels.insert("theirs".to_owned(), "x".to_owned());
+        live.annotations.insert("kubernetes.io/service-account.uid".to_owned(), "u".to_owned());
+        assert_eq!(change(&role(&pods(&["get", "list"])), Some(&live)).action, Action::Unchanged);
+    }
+
+    #[test]
+    fn each_difference_is_named_by_its_pointer() {
+        let mut drifted = live(&pods(&["get"]));
+        drifted.labels.insert("a/b".to_owned(), "2".to_owned());
+        drifted.annotations.clear();
+        let change = change(&role(&pods(&["get", "list"])), Some(&drifted));
+        assert_eq!(change.action, Action::Update);
+        assert_eq!(change.fields, ["/metadata/annotations/x", "/metadata/labels/a~1b", "/rules/0/verbs"]);
+    }
+
+    #[test]
+    fn a_label_that_we_own_and_do_not_want_any_more_goes() {
+        let mut live = live(&pods(&["get"]));
+        live.labels.insert("old".to_owned(), "x".to_owned());
+        live.owned_labels.insert("old".to_owned());
+        assert_eq!(change(&role(&pods(&["get"])), Some(&live)).fields, ["/metadata/labels/old"]);
+    }
+
+    #[test]
+    fn what_others_have_altered_is_told_from_what_is_asked_for_anew() {
+        let mut live = live(&pods(&["get"]));
+        let wanted = role(&pods(&["get", "list"]));
+        let by = |manager: &str| BTreeMap::from([("rules".to_owned(), manager.to_owned())]);
+        live.managers = by(MANAGER);
+        assert_eq!(drift(&wanted, &live), None);
+        live.managers = by("kubectl-edit");
+        let found = drift(&wanted, &live).unwrap();
+        assert_eq!((found.fields, found.grants), (vec!["/rules/0/verbs".to_owned()], true));
+        assert_eq!(found.by, BTreeSet::from(["kubectl-edit".to_owned()]));
+        live.managers = by(MANAGER);
+        live.labels.insert("a/b".to_owned(), "theirs".to_owned());
+        let found = drift(&wanted, &live).unwrap();
+        assert_eq!((found.fields, found.grants), (vec!["/metadata/labels/a~1b".to_owned()], false));
+        live.owned_labels.insert("a/b".to_owned());
+        assert_eq!(drift(&wanted, &live), None, "a tag with another value");
+        live.labels.clear();
+        live.owned_labels.clear();
+        assert_eq!(drift(&wanted, &live), None, "a new tag, or one that somebody has removed");
+    }
+
+    #[test]
+    fn a_rule_of_a_form_that_we_never_write_is_a_difference() {
+        let mut rules = pods(&["get"]);
+        rules.as_array_mut().unwrap().push(json!({"nonResourceURLs": ["/x"], "verbs": ["get"]}));
+        assert_eq!(change(&role(&pods(&["get"])), Some(&live(&rules))).fields, ["/rules/1"]);
+    }
+
+    #[test]
+    fn what_cannot_be_changed_is_replaced() {
+        let reference = Reference::new(Kind::RoleBinding, "a", "demo-token");
+        let binding = Manifest { reference, body: json!({"metadata": {}, "roleRef": {"kind": "Role", "name": "a"}}) };
+        let mut live = Live::default();
+        live.fields.insert("roleRef".to_owned(), json!({"kind": "Role", "name": "b"}));
+        assert_eq!(change(&binding, Some(&live)).action, Action::Replace);
+        assert_eq!(change(&binding, None).action, Action::Create);
+    }
+}

@@ -1,0 +1,13 @@
+//! Decisions: what is wanted, what differs, what stands in the way. Pure.
+
+pub mod adoption;
+pub mod copies;
+pub mod desired;
+pub mod diff;
+pub mod observed;
+pub mod parent_access;
+pub mod parent_role;
+pub mod preflight;
+pub mod removal;
+pub mod snapshot;
+pub mod token_slots;

@@ -1,0 +1,187 @@
+//! What the parent credential needs for an instance, as manifests: a Role for each namespace, and a ClusterRole for what
+//! is in none. No more than what a run fails without. Pure.
+
+use std::fmt::Write as _;
+
+use serde_json::Value;
+
+use crate::{
+    input::request::Params,
+    k8s::{
+        grant::{Authority, Grant, Place, Scope},
+        name::{InstanceName, Namespace},
+        object::Kind,
+        object_names::Names,
+    },
+    rbac::Rule,
+};
+
+/// A Role or ClusterRole to be.
+struct Needed {
+    kind: Kind,
+    namespace: Option<String>,
+    rules: Vec<Rule>,
+}
+
+/// The token slots that a parent limited to names may use: a Secret that is created again has another name each time.
+const SLOTS: u32 = 5;
+
+/// Writes the manifests: for what is wanted, else for any rules in one namespace; with a name limited to its objects.
+#[must_use]
+pub fn render(wanted: Option<&Params>, name: Option<&InstanceName>) -> String {
+    let names = |home: &Namespace| name.map(|name| Names::of(name, home));
+    let needed = match wanted {
+        Some(Params { namespace, grants }) => for_grants(namespace, grants, names(namespace).as_ref()),
+        None => vec![for_any(name)],
+    };
+    let called = name.map_or_else(|| "k8s-token-parent".to_owned(), |name| format!("{name}-token-parent"));
+    let mut text = HEAD.to_owned();
+    if wanted.is_none() {
+        text.push_str(ANY);
+    }
+    if name.is_some() {
+        text.push_str(NAMED);
+    }
+    for Needed { kind, namespace, rules } in needed {
+        let quoted = |text: &str| Value::from(text).to_string();
+        // Outside the home namespace, namesakes would meet.
+        let home = wanted
+            .map(|params| params.namespace.as_str())
+            .filter(|home| name.is_some() && namespace.as_deref() != Some(*home));
+        let called = quoted(&home.map_or_else(|| called.clone(), |home| format!("{called}-{home}")));
+        let kind_name = kind.as_str();
+        let api = kind.api_version();
+        let _ = writeln!(text, "---\napiVersion: {api}\nkind: {kind_name}\nmetadata:\n  name: {called}");
+        if let Some(namespace) = namespace {
+            let _ = writeln!(text, "  namespace: {}", quoted(&namespace));
+        }
+        text.push_str("rules:\n");
+        for rule in &rules {
+            text.push_str(&entry(rule));
+        }
+    }
+    text
+}
+
+const HEAD: &str = "\
+# What the parent credential of k8s-token needs. Bind each Role in its namespace, a ClusterRole in the whole cluster.
+# The namespaces are taken to be there; to make the first one, it also needs get and create on namespaces.
+";
+
+const ANY: &str = "\
+# For any rules, in the one namespace that this is applied to: escalate lets the parent grant what it does not hold.
+# With --params it is limited to what these grant.
+";
+
+const NAMED: &str = "\
+# A token Secret that is made again gets the next name: for five of them.
+";
+
+/// A rule of the list, each field a JSON list: that is YAML as well, and no value can leave its place.
+fn entry(rule: &Rule) -> String {
+    let fields = [
+        ("apiGroups", &rule.api_groups),
+        ("resources", &rule.resources),
+        ("resourceNames", &rule.resource_names),
+        ("nonResourceURLs", &rule.non_resource_urls),
+        ("verbs", &rule.verbs),
+    ];
+    let fields = fields.into_iter().filter(|(_, list)| !list.is_empty());
+    let lines: Vec<String> = fields.map(|(field, list)| format!("{field}: {}", Value::from(list.as_slice()))).collect();
+    format!("- {}\n", lines.join("\n  "))
+}
+
+fn for_grants(home: &Namespace, grants: &[Grant], names: Option<&Names>) -> Vec<Needed> {
+    let home = Scope::Namespace(home.clone());
+    let mut scopes = vec![&home];
+    scopes.extend(grants.iter().map(|grant| &grant.place.scope).filter(|scope| **scope != home));
+    scopes.dedup();
+    let mut needed: Vec<Needed> = Vec::new();
+    for scope in scopes {
+        let here: Vec<&Grant> = grants.iter().filter(|grant| grant.place.scope == *scope).collect();
+        let mut rules = Vec::new();
+        if *scope == home {
+            rules.extend(identity(names));
+        }
+        let (role, binding) = match scope {
+            Scope::Namespace(_) => (Kind::Role, Kind::RoleBinding),
+            Scope::Cluster => (Kind::ClusterRole, Kind::ClusterRoleBinding),
+        };
+        if here.iter().any(|grant| grant.place.has_role()) {
+            rules.push(manage(role, names.map(|names| vec![names.role(scope).name])));
+        }
+        if !here.is_empty() {
+            rules.push(manage(binding, names.map(|names| bindings(names, here.iter().map(|grant| &grant.place)))));
+        }
+        let bound = cluster_roles(here.iter().copied());
+        if !bound.is_empty() {
+            rules.push(rule(Kind::ClusterRole, &["bind"], Some(bound)));
+        }
+        rules.extend(here.iter().flat_map(|grant| grant.rules.iter().cloned()));
+        needed.push(Needed { kind: role, namespace: scope.namespace().map(str::to_owned), rules });
+    }
+    // A ClusterRole is in no namespace; where all of them may be looked at, these may.
+    let read = cluster_roles(grants.iter());
+    let whole = |rule: &Rule| rule.resource_names.is_empty() && rule.resources == [Kind::ClusterRole.resource()];
+    if !read.is_empty() && !needed.iter().flat_map(|needed| &needed.rules).any(whole) {
+        let get = rule(Kind::ClusterRole, &["get"], Some(read));
+        match needed.iter_mut().find(|needed| needed.namespace.is_none()) {
+            Some(needed) => needed.rules.push(get),
+            None => needed.push(Needed { kind: Kind::ClusterRole, namespace: None, rules: vec![get] }),
+        }
+    }
+    needed
+}
+
+/// For rules that nobody has said yet, in a namespace that nobody has said: there the names of objects do not tell it.
+fn for_any(name: Option<&InstanceName>) -> Needed {
+    let home = Namespace::parse("default").ok();
+    let names = name.zip(home.as_ref()).map(|(name, home)| Names::of(name, home));
+    let names = names.as_ref();
+    let role = || names.map(|names| vec![names.object().to_owned()]);
+    let mut rules = identity(names).to_vec();
+    rules.push(manage(Kind::Role, role()));
+    rules.push(manage(Kind::RoleBinding, names.map(|names| bindings(names, [&names.home()]))));
+    rules.push(rule(Kind::Role, &["escalate", "bind"], role()));
+    Needed { kind: Kind::Role, namespace: None, rules }
+}
+
+fn identity(names: Option<&Names>) -> [Rule; 2] {
+    let secrets = |names: &Names| (1..=SLOTS).map(|slot| names.token_secret(slot).name).collect();
+    [
+        manage(Kind::ServiceAccount, names.map(|names| vec![names.object().to_owned()])),
+        manage(Kind::Secret, names.map(secrets)),
+    ]
+}
+
+/// The names of the bindings of these places.
+fn bindings<'a>(names: &Names, places: impl IntoIterator<Item = &'a Place>) -> Vec<String> {
+    places.into_iter().map(|place| names.binding(place).name).collect()
+}
+
+fn cluster_roles<'a>(grants: impl Iterator<Item = &'a Grant>) -> Vec<String> {
+    let names = grants.filter_map(|grant| match &grant.place.authority {
+        Authority::ClusterRole(name) => Some(name.as_str().to_owned()),
+        Authority::Rules => None,
+    });
+    let mut names: Vec<String> = names.collect();
+    names.sort();
+    names.dedup();
+    names
+}
+
+/// All that is done with objects of a kind. They are made by server-side apply, which says the name: unlike that of
+/// others, this create can be limited to names.
+fn manage(kind: Kind, names: Option<Vec<String>>) -> Rule {
+    rule(kind, &["get", "create", "patch", "delete"], names)
+}
+
+fn rule(kind: Kind, verbs: &[&str], names: Option<Vec<String>>) -> Rule {
+    Rule {
+        api_groups: vec![kind.group().to_owned()],
+        resources: vec![kind.resource().to_owned()],
+        verbs: verbs.iter().map(ToString::to_string).collect(),
+        resource_names: names.unwrap_or_default(),
+        ..Rule::default()
+    }
+}

@@ -1,0 +1,256 @@
+//! What stands between what is there and what is wanted, before anything is tried: the plan, what refuses it, and what
+//! there is to say of places that stay. Pure.
+
+use crate::{
+    diagnostics::{
+        error::{Code, Failure},
+        finding::{self, Finding, Severity},
+    },
+    input::request::Request,
+    k8s::{
+        denial::lacks,
+        grant::{Place, Scope},
+        name::Namespace,
+        object::{Live, Manifest, Reference},
+        ownership::Owner,
+    },
+    plan::{
+        adoption,
+        desired::Desired,
+        diff::{Action, Drift, Plan, leftovers},
+        observed::{Observed, Presence},
+        parent_access,
+        snapshot::Sight,
+        token_slots::Unusable,
+    },
+};
+
+const DOING: &str = "looking at";
+
+/// What must be there, and what that changes.
+#[must_use]
+pub fn compare(request: &Request, sight: &Sight) -> (Desired, Plan) {
+    // What may not be looked at cannot be told from what is not there.
+    let slots = sight.observed.slots.decide(sight.denied.is_empty());
+    let kept = kept(request, sight).map(|(place, _)| place.clone());
+    let take_over = adoption::take_over(request, &request.instance.names, sight);
+    let desired = Desired::new(request, &sight.observed, slots, kept, take_over);
+    let mut plan = Plan::new(request, &desired, &sight.observed);
+    plan.delete(request, &desired.take_over.revisions);
+    (desired, plan)
+}
+
+/// Places of earlier requests that cannot be cleared, and what there is to say of each: those that the parent
+/// credential may not look at or clear any more, those where a finalizer holds what is being deleted, and those where
+/// somebody has made a binding of ours his own.
+fn kept<'a>(request: &'a Request, sight: &'a Sight) -> impl Iterator<Item = (&'a Place, Finding)> {
+    let observed = &sight.observed;
+    let left = leftovers(request, observed).filter(|(place, _)| observed.record.inventory.contains(place));
+    left.filter_map(|(place, objects)| {
+        let mut missing = observed.places.get(place).map(|found| found.denied.clone()).unwrap_or_default();
+        let there: Vec<Reference> = match &missing[..] {
+            [] => objects
+                .iter()
+                .filter(|(_, live)| request.instance.owns(live))
+                .map(|(object, _)| object.clone())
+                .collect(),
+            _ => request.instance.names.objects(place),
+        };
+        missing.extend(parent_access::undeletable(sight, &there));
+        if !missing.is_empty() {
+            return Some((place, not_cleared(place, &lacks(&missing))));
+        }
+        let mut ours = objects.iter().filter(|(_, live)| request.instance.owns(live));
+        if let Some((object, held)) = ours.find_map(|(object, live)| Some((object, live.held()?))) {
+            return Some((place, not_cleared(place, &format!("{object}: {held}"))));
+        }
+        let binding = objects.into_iter().find(|(object, _)| *object == request.instance.names.binding(place));
+        let (object, live) = binding?;
+        match request.instance.owner(live) {
+            Owner::Foreign(whose) => {
+                Some((place, not_cleared(place, &format!("{object} is not ours any more: {whose}"))))
+            }
+            Owner::Ours | Owner::Original => None,
+        }
+    })
+}
+
+/// What there is to say of what was there before, before it is changed.
+#[must_use]
+pub fn remarks(request: &Request, sight: &Sight, desired: &Desired, plan: &Plan) -> Vec<Finding> {
+    let taken_over = adoption::remarks(&desired.take_over, request, &sight.observed);
+    let drift = plan.drift.iter().map(|drift| drifted(request, sight, drift));
+    let kept = kept(request, sight).map(|(_, finding)| finding);
+    let gone = gone(&sight.observed, |place| !request.grants.wants(place));
+    taken_over.into_iter().chain(drift).chain(kept).chain(gone).collect()
+}
+
+/// An object that is not as we left it, and what becomes of that.
+fn drifted(request: &Request, sight: &Sight, drift: &Drift) -> Finding {
+    let Drift { reference, fields, by, grants } = drift;
+    let severity = if *grants { Severity::Medium } else { Severity::Low };
+    let fields = fields.join(" ");
+    let unusable = sight.observed.slots.current().and_then(|slot| Some((slot.number, slot.unusable.as_ref()?)));
+    let text = match unusable {
+        Some((slot, Unusable { why, .. })) if *reference == request.instance.names.token_secret(slot) => {
+            format!("{reference} is of no use any more ({fields}): {why}; another one takes its place")
+        }
+        _ => {
+            let by: Vec<&str> = by.iter().map(String::as_str).collect();
+            let by = if by.is_empty() { "somebody else".to_owned() } else { by.join(", ") };
+            format!("{reference} was altered by {by}: {fields}; it is put right")
+        }
+    };
+    Finding::remark(finding::Code::Drift, text).severity(severity)
+}
+
+/// Namespaces that are gone, and in which there was one of these places.
+pub fn gone(observed: &Observed, counts: impl Fn(&Place) -> bool) -> impl Iterator<Item = Finding> {
+    let absent = observed.namespaces.iter().filter(|(_, presence)| **presence == Presence::Absent);
+    let left = absent.filter(move |(namespace, _)| {
+        let mut places = observed.record.inventory.places().filter(|place| counts(place));
+        places.any(|place| place.scope.namespace() == Some(namespace.as_str()))
+    });
+    left.map(|(namespace, _)| {
+        let text = format!("namespace {namespace} is gone, and with it all that was granted there");
+        Finding::remark(finding::Code::NamespaceGone, text)
+    })
+}
+
+/// A place of an earlier request that stays, and why.
+#[must_use]
+pub fn not_cleared(place: &Place, why: &str) -> Finding {
+    let text = format!("what an earlier request granted {} may still be held: {why}", place.words());
+    Finding::remark(finding::Code::NotTakenBack, text)
+        .help("mend that and run again: the place is remembered until it is seen empty")
+}
+
+/// What is known to stand in the way before anything is tried.
+#[must_use]
+pub fn refusal(request: &Request, sight: &Sight, desired: &Desired, plan: &Plan) -> Option<Failure> {
+    sight
+        .too_old
+        .clone()
+        .or_else(|| obstacles(request, sight, desired, plan))
+        .or_else(|| parent_access::lacking(request, sight, desired, plan))
+}
+
+/// Something in the way whoever asks.
+struct Obstacle {
+    code: Code,
+    finding: finding::Code,
+    object: String,
+    cause: String,
+}
+
+/// What stands in the way whoever asks: all of it, named by the first.
+fn obstacles(request: &Request, sight: &Sight, desired: &Desired, plan: &Plan) -> Option<Failure> {
+    let foreign = plan.foreign.iter().map(|foreign| Obstacle {
+        code: Code::ForeignObject,
+        finding: finding::Code::ForeignObject,
+        object: foreign.reference.to_string(),
+        cause: format!("it exists and is not ours: {}", foreign.whose),
+    });
+    let others = |presence: Presence| {
+        let mut scopes: Vec<&Scope> = request.grants.iter().map(|grant| &grant.place.scope).collect();
+        scopes.dedup();
+        scopes
+            .into_iter()
+            .filter_map(move |scope| match scope {
+                Scope::Namespace(namespace) if *namespace != request.instance.namespace => Some(namespace),
+                _ => None,
+            })
+            .filter(move |namespace| sight.observed.presence(namespace) == presence)
+    };
+    let of = |code: Code, finding: finding::Code, cause: &'static str| {
+        move |namespace: &Namespace| Obstacle {
+            code,
+            finding,
+            object: format!("Namespace {namespace}"),
+            cause: cause.to_owned(),
+        }
+    };
+    let absent = others(Presence::Absent).map(of(
+        Code::NamespaceAbsent,
+        finding::Code::NamespaceAbsent,
+        "it is not there, and only the instance's own namespace is created",
+    ));
+    let missing = sight.observed.cluster_roles.iter().filter(|(name, rules)| {
+        rules.is_none() && request.grants.iter().any(|grant| grant.place.authority.cluster_role() == Some(name))
+    });
+    let missing = missing.map(|(name, _)| Obstacle {
+        code: Code::ClusterRoleAbsent,
+        finding: finding::Code::ClusterRoleAbsent,
+        object: format!("ClusterRole {}", name.as_str()),
+        cause: "it is not there".to_owned(),
+    });
+    let home = (sight.observed.presence(&request.instance.namespace) == Presence::Terminating)
+        .then_some(&request.instance.namespace);
+    let terminating = home.into_iter().chain(others(Presence::Terminating));
+    let terminating = terminating.map(of(
+        Code::NamespaceTerminating,
+        finding::Code::NamespaceTerminating,
+        "the namespace is being deleted",
+    ));
+    // What is done to an object that is being deleted is lost with it.
+    let held = there(desired, &sight.observed).filter(|(_, live)| request.instance.owns(live));
+    let held = held.filter_map(|(manifest, live)| {
+        let object = manifest.reference.to_string();
+        Some(Obstacle { code: Code::BeingDeleted, finding: finding::Code::BeingDeleted, object, cause: live.held()? })
+    });
+
+    let found: Vec<Obstacle> = foreign.chain(absent).chain(missing).chain(terminating).chain(held).collect();
+    let first = found.first()?;
+    let mut failure = Failure::new(first.code, DOING, first.cause.clone()).on(first.object.clone());
+    failure.findings = found
+        .iter()
+        .map(|Obstacle { finding, object, cause, .. }| Finding::remark(*finding, format!("{object}: {cause}")))
+        .collect();
+    Some(failure)
+}
+
+/// Every object that is to stay, as it is wanted and as it is.
+fn there<'a>(desired: &'a Desired, observed: &'a Observed) -> impl Iterator<Item = (&'a Manifest, &'a Live)> {
+    let account = (&desired.service_account, observed.service_account.as_ref());
+    let grants = desired.grants.iter().flat_map(|granted| {
+        let role = granted.role.as_ref().map(|role| (role, observed.role(&granted.place)));
+        role.into_iter().chain([(&granted.binding, observed.binding(&granted.place))])
+    });
+    // A Secret that is being deleted is of no use, and another one takes its place.
+    [account].into_iter().chain(grants).filter_map(|(manifest, live)| Some((manifest, live?)))
+}
+
+/// A change that the server can try.
+pub struct Trial<'a> {
+    /// What would be applied.
+    pub manifest: &'a Manifest,
+    /// Over what.
+    pub live: Option<&'a Live>,
+    /// Where, if it belongs to a grant.
+    pub place: Option<&'a Place>,
+}
+
+/// The changes that the server can try. A binding to a Role that is not there yet can be tried only by those who may
+/// bind anything, and what has to be deleted first not at all.
+#[must_use]
+pub fn trials<'a>(sight: &'a Sight, desired: &'a Desired, plan: &Plan) -> Vec<Trial<'a>> {
+    let observed = &sight.observed;
+    let identity = [
+        (&desired.service_account, observed.service_account.as_ref()),
+        (&desired.secret, observed.slots.usable().map(|slot| &slot.live)),
+    ];
+    let identity = identity.map(|(manifest, live)| Trial { manifest, live, place: None });
+    let grants = desired.grants.iter().flat_map(|granted| {
+        let place = Some(&granted.place);
+        let role = granted.role.as_ref().map(|role| (role, observed.role(&granted.place)));
+        let bindable = role.is_none_or(|(_, live)| live.is_some());
+        let binding = bindable.then(|| (&granted.binding, observed.binding(&granted.place)));
+        role.into_iter().chain(binding).map(move |(manifest, live)| Trial { manifest, live, place })
+    });
+    let all = identity.into_iter().chain(grants);
+    all.filter(|trial| {
+        let change = plan.change(&trial.manifest.reference);
+        change.is_some_and(|change| matches!(change.action, Action::Create | Action::Update | Action::Adopt))
+    })
+    .collect()
+}

@@ -1,0 +1,85 @@
+//! The objects that a decommission deletes, and what stands in the way. Pure.
+
+use std::collections::BTreeMap;
+
+use crate::{
+    k8s::{
+        denial::needed,
+        object::{Live, Reference},
+        object_names::Names,
+        ownership::Owner,
+    },
+    plan::{copies, snapshot::Sight},
+    rbac::Tuple,
+};
+
+/// What has to go, and what stands in the way.
+#[derive(Default)]
+pub struct Left {
+    /// The objects of the instance.
+    pub ours: BTreeMap<Reference, Live>,
+    /// Copies that others have made of them.
+    pub copies: BTreeMap<Reference, Live>,
+    /// At one of our places, and somebody else's.
+    pub foreign: Vec<(Reference, String)>,
+    /// What may be there, and may not be looked at.
+    pub hidden: Vec<Reference>,
+    /// What the parent lacks to look at those.
+    pub unseen: Vec<Tuple>,
+}
+
+impl Left {
+    /// What is ours, but for that whose deletion was asked for before.
+    pub fn not_yet_deleted(&self) -> impl Iterator<Item = &Reference> {
+        self.ours.iter().filter(|(_, live)| live.deleting.is_none()).map(|(object, _)| object)
+    }
+
+    /// Everything that is left of the instance of these names: what the look has seen, and what the search has found.
+    pub fn of(names: &Names, sight: &Sight, found: &[(Reference, Live)]) -> Self {
+        let observed = &sight.observed;
+        let mut left = Self::default();
+        let secrets = observed.slots.iter().map(|slot| (names.token_secret(slot.number), Some(&slot.live)));
+        let newest = names.token_secret(observed.slots.newest());
+        let hidden = observed.slots.current().is_none().then(|| (newest.clone(), None));
+        let account = (names.service_account(), observed.service_account.as_ref());
+        let mut objects: Vec<_> = secrets.chain(hidden).chain([account]).collect();
+        let home = names.home();
+        for (place, found) in &observed.places {
+            objects.push((names.binding(place), found.binding.as_ref()));
+            if place.has_role() {
+                objects.push((names.role(&place.scope), found.role.as_ref()));
+            }
+            // Nothing was ever made at a place that only the params name. Without the ServiceAccount nobody knows.
+            let lost = observed.service_account.is_none() && *place == home;
+            if lost || observed.record.inventory.contains(place) {
+                left.unseen.extend(found.denied.iter().cloned());
+            }
+        }
+        let identity = [names.service_account(), newest];
+        let unseen = identity.iter().map(|object| needed("get", object));
+        left.unseen.extend(unseen.filter(|tuple| sight.denied.contains(tuple)));
+        // The original bundle's Secret names no chart, so it is its ServiceAccount that tells.
+        let account = observed.service_account.as_ref().map(|live| names.owner(live));
+        let owner = |live: &Live| match (names.owner(live), &account) {
+            (Owner::Original, Some(Owner::Foreign(whose))) => Owner::Foreign(whose.clone()),
+            (owner, _) => owner,
+        };
+        for (object, live) in objects {
+            match live.map(|live| (live, owner(live))) {
+                Some((live, Owner::Ours | Owner::Original)) => drop(left.ours.insert(object, live.clone())),
+                Some((_, Owner::Foreign(whose))) => left.foreign.push((object, whose)),
+                None if left.unseen.contains(&needed("get", &object)) => left.hidden.push(object),
+                None => {}
+            }
+        }
+        left.ours.extend(observed.revisions.iter().cloned());
+        for (object, live) in found {
+            if names.owner(live) == Owner::Ours && !left.ours.contains_key(object) {
+                let others = copies::is_copy(names, object, live);
+                let list = if others { &mut left.copies } else { &mut left.ours };
+                list.insert(object.clone(), live.clone());
+            }
+        }
+        left
+    }
+}

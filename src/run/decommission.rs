@@ -1,0 +1,200 @@
+//! decommission: the cluster and the platform at once, each whatever the other says; then the proof that the token is
+//! dead. The namespace stays.
+
+use std::time::Instant;
+
+use futures_util::future::join_all;
+
+use crate::{
+    budget::Budget,
+    cluster::{ApiError, ApiErrorKind, Cluster},
+    diagnostics::{
+        error::Failure,
+        finding::{self, Finding, Severity},
+    },
+    input::request::{Platform, Request},
+    k8s::{
+        denial::summary,
+        name::Namespace,
+        object::{Kind, Live, Reference},
+    },
+    net::backoff::RetryContext,
+    plan::{adoption, copies, observed::Presence, parent_access, preflight::gone, removal::Left, snapshot::Sight},
+    platform::{self, Publisher},
+    rbac::Tuple,
+    report::Report,
+    run::{
+        Run, former_namespace,
+        remove::{Outcome, clear, prove_all_dead},
+    },
+};
+
+/// Takes the credential back; false when nothing of it was left.
+///
+/// # Errors
+/// What could not be finished, the cluster's side first. The other side is finished all the same.
+pub async fn decommission(
+    request: &Request,
+    platform: Option<&Platform>,
+    budget: Budget,
+    report: &Report,
+) -> Result<bool, Failure> {
+    let context = RetryContext { budget: budget.clone(), observer: report };
+    let cluster = cluster_side(request, platform.is_some(), budget, report);
+    let (cluster, platform) = tokio::join!(cluster, platform_side(platform, context, report));
+    match (cluster, platform) {
+        (Err(failure), Err(other)) => {
+            let text = format!("the platform's record is not deleted either: {}", other.cause);
+            report.finding(Finding::remark(finding::Code::PlatformRecord, text));
+            Err(failure)
+        }
+        (Err(failure), Ok(_)) => Err(failure),
+        (Ok(deleted), platform) => match platform {
+            Ok(retracted) => Ok(deleted || retracted),
+            Err(failure) => {
+                let there = if failure.unsettled { "may still be there" } else { "is still there" };
+                Err(failure.state(format!("the cluster is clean; the platform's record {there}")))
+            }
+        },
+    }
+}
+
+async fn platform_side(
+    platform: Option<&Platform>,
+    context: RetryContext<'_>,
+    report: &Report,
+) -> Result<bool, Failure> {
+    let Some(platform) = platform else { return Ok(false) };
+    platform.clear_text().into_iter().for_each(|finding| report.finding(finding));
+    let started = Instant::now();
+    let publisher = Publisher::connect(platform, context.within(platform::TIME), None).await?;
+    let found = publisher.retract().await?;
+    let what = if found { "record deleted" } else { "no record left" };
+    report.step("platform", &format!("{what} at {}", platform.address()), Some(started.elapsed()));
+    Ok(found)
+}
+
+async fn cluster_side(request: &Request, is_published: bool, budget: Budget, report: &Report) -> Result<bool, Failure> {
+    let run = &Run::connect(request, budget, report).await?;
+    let cluster = &run.session.cluster;
+    let (sight, swept) =
+        tokio::join!(run.look(cluster, false, cluster.version()), sweep(cluster, &request.instance.namespace));
+    let sight = sight?;
+    let (former, unseen) = match former_namespace::look(run, cluster, &sight).await {
+        Ok(former) => (former, None),
+        Err(failure) => (Vec::new(), Some(failure)), // what is at home goes all the same
+    };
+    let unsearched: Vec<Tuple> = sight.unsearched.iter().chain(&swept.unsearched).cloned().collect();
+    if !unsearched.is_empty() {
+        let text = format!(
+            "not searched for what the ServiceAccount may have forgotten: the parent credential lacks {}",
+            summary(&unsearched)
+        );
+        run.report.finding(Finding::remark(finding::Code::NotSearched, text));
+    }
+    for remark in gone(&sight.observed, |_| true).chain(adoption::exposure(request, &request.instance.names, &sight)) {
+        run.report.finding(remark);
+    }
+    for home in &former {
+        for remark in home.remarks(request, Severity::Info, "what is left there goes, too") {
+            run.report.finding(remark);
+        }
+    }
+
+    let failed = swept.failed.clone().map(Failure::from).or(unseen);
+    let mut outcome = Outcome { failed, ..Outcome::default() };
+    let known = former.iter().map(|home| &home.sight).chain([&sight]).all(|sight| sight.inventory_is_whole);
+    if !(swept.unsearched.is_empty() || known) {
+        outcome.missing.extend(swept.unsearched.iter().cloned()); // nothing else finds what it does not say
+    }
+    let homes = former.iter().map(|home| (&home.names, &home.sight));
+    let homes: Vec<_> = [(&request.instance.names, &sight)].into_iter().chain(homes).collect();
+    let mut there = Vec::new();
+    for (names, sight) in &homes {
+        let mut left = Left::of(names, sight, &swept.found);
+        for (object, whose) in std::mem::take(&mut left.foreign) {
+            let text = format!("{object} is left alone: {whose}");
+            run.report.finding(Finding::remark(finding::Code::ForeignObject, text).severity(Severity::Info));
+        }
+        outcome.missing.append(&mut left.unseen);
+        outcome.missing.extend(sight.revisions_denied.iter().cloned());
+        clear(run, cluster, &left, &mut outcome).await;
+        there.push((sight, left.ours.into_keys().chain(left.hidden).collect::<Vec<_>>()));
+    }
+    Failure::all(join_all(homes.iter().map(|(names, sight)| prove_all_dead(run, names, sight, &outcome))).await)?;
+    if !outcome.missing.is_empty() {
+        outcome.missing.extend(there.iter().flat_map(|(sight, objects)| parent_access::undeletable(sight, objects)));
+    }
+    let account = request.instance.names.service_account();
+    let gone = outcome.deleted.contains(&account) || !there.iter().any(|(_, objects)| objects.contains(&account));
+    for (object, why) in &outcome.copies_left {
+        run.report.finding(copies::left(&request.instance.names, object, why, gone));
+    }
+    let copied = !outcome.copies_left.is_empty();
+    let found = outcome.judge(request)?;
+    if !(found || copied || is_published) {
+        run.report.finding(nothing_found(request, &sight));
+    }
+    Ok(found)
+}
+
+/// A decommission by hand that found nothing: a repeat, or a name that was mistyped. The platform knows what it has
+/// deployed: there it is a repeat.
+fn nothing_found(request: &Request, sight: &Sight) -> Finding {
+    let (home, connection) = (&request.instance.namespace, &request.connection);
+    let context = connection.context.as_ref().map(|context| format!(" (context {context})")).unwrap_or_default();
+    let namespace = match sight.observed.presence(home) {
+        Presence::Absent => ", and the namespace is not there either",
+        Presence::Active | Presence::Terminating | Presence::Unknown => "",
+    };
+    let text = format!(
+        "no object of the instance {} is in namespace {home}, or known elsewhere, on {}{context}{namespace}",
+        request.instance.name,
+        connection.server.as_str()
+    );
+    Finding::remark(finding::Code::NothingFound, text)
+        .help("if it was not decommissioned before, check the name, the namespace and the cluster")
+}
+
+/// What a search by label finds, of whatever instance, and what could not be searched.
+#[derive(Default)]
+struct Swept {
+    found: Vec<(Reference, Live)>,
+    /// What the parent lacks to search everywhere.
+    unsearched: Vec<Tuple>,
+    /// Why else a search failed: what is known goes all the same.
+    failed: Option<ApiError>,
+}
+
+impl Swept {
+    /// Takes an answer; true when it was a denial.
+    fn take(&mut self, answer: Result<Vec<(Reference, Live)>, ApiError>) -> bool {
+        match answer {
+            Ok(found) => self.found.extend(found),
+            Err(ApiError { kind: ApiErrorKind::Denied { mut missing, .. }, .. }) => {
+                self.unsearched.append(&mut missing);
+                return true;
+            }
+            Err(error) => drop(self.failed.get_or_insert(error)),
+        }
+        false
+    }
+}
+
+/// Searches the whole cluster for what carries our label, as far as the parent credential may list; where it may not,
+/// the home namespace.
+async fn sweep(cluster: &Cluster<'_>, home: &Namespace) -> Swept {
+    let everywhere =
+        [Kind::RoleBinding, Kind::Role, Kind::ClusterRoleBinding, Kind::ClusterRole].map(|kind| (kind, None));
+    let lists = everywhere.into_iter().chain([(Kind::Secret, Some(home))]);
+    let answers = join_all(lists.map(async |(kind, namespace)| (kind, cluster.list(kind, namespace).await)));
+    let (mut swept, mut again) = (Swept::default(), Vec::new());
+    for (kind, answer) in answers.await {
+        let denied = swept.take(answer);
+        again.extend((denied && matches!(kind, Kind::RoleBinding | Kind::Role)).then_some(kind));
+    }
+    for answer in join_all(again.into_iter().map(|kind| cluster.list(kind, Some(home)))).await {
+        swept.take(answer);
+    }
+    swept
+}

@@ -86,7 +86,7 @@ fn the_embedded_defaults_are_those_of_the_server() {
         }
     }
     let version = cp.version();
-    let path = format!("src/defaults/1.{}.json", minor(version));
+    let path = format!("src/credential/defaults/1.{}.json", minor(version));
     if std::env::var_os("UPDATE_DEFAULTS").is_some() {
         fs::write(&path, format!("{:#}\n", json!({"version": version, "roles": roles}))).unwrap();
     }
@@ -94,7 +94,7 @@ fn the_embedded_defaults_are_those_of_the_server() {
     assert_eq!(
         embedded["roles"],
         Value::Object(roles),
-        "{path} is not what Kubernetes {version} has: UPDATE_DEFAULTS=1 writes it, src/defaults.rs lists it"
+        "{path} is not what Kubernetes {version} has: UPDATE_DEFAULTS=1 writes it, src/credential/defaults.rs lists it"
     );
 }
 

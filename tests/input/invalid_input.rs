@@ -252,7 +252,13 @@ fn params_of_the_wrong_form_are_refused_at_their_place() {
             "list nothing beside it",
         ),
         ("/params/cluster_roles", json!({}), "schema", "/cluster_roles", "must be of type array"),
-        ("/params/cluster_roles", json!([{"name": "S3CRET/x"}]), "schema", "/cluster_roles/0/name", "contains no slash"),
+        (
+            "/params/cluster_roles",
+            json!([{"name": "S3CRET/x"}]),
+            "schema",
+            "/cluster_roles/0/name",
+            "contains no slash",
+        ),
         (
             "/params/cluster_roles",
             json!([{"name": "view", "rules": []}]),

@@ -1,7 +1,7 @@
 //! k8s-token: turns a namespace, rules and a cluster connection into a proved Kubernetes credential, and takes it
 //! back.
 //!
-//! `src/README.md` is the map of the files, in the order in which data flows through them.
+//! `src/README.md` is the map of the files, floor by floor.
 
 #![warn(clippy::disallowed_methods)]
 

@@ -38,12 +38,12 @@ pub enum Exit {
 
 macro_rules! codes {
     ($($(#[$doc:meta])* $variant:ident = $text:literal, $exit:ident;)*) => {
-        /// Error codes. Each is listed in the README with its cause and remedy.
+        /// Error codes. Each has an entry in docs/troubleshooting.md. They stay once released.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         pub enum Code { $($(#[$doc])* $variant,)* }
 
         impl Code {
-            /// Every code, in the order of the README.
+            /// Every code, in the order of this table.
             pub const ALL: &[Code] = &[$(Code::$variant),*];
 
             /// The stable name.

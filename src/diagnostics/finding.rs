@@ -41,12 +41,12 @@ impl Severity {
 
 macro_rules! codes {
     ($($(#[$doc:meta])* $variant:ident = $text:literal, $($severity:ident)+;)*) => {
-        /// Finding codes, in the order of the README. They stay once released.
+        /// Finding codes. Each has an entry in docs/warnings.md. They stay once released.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         pub enum Code { $($(#[$doc])* $variant,)* }
 
         impl Code {
-            /// Every code, in the order of the README.
+            /// Every code, in the order of this table.
             pub const ALL: &[Code] = &[$(Code::$variant),*];
 
             /// The stable name.

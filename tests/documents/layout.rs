@@ -41,7 +41,7 @@ const FLOORS: &[(&str, Kind)] = &[
     ("budget", Effects),
 ];
 
-/// Paths that only these files may name: a prefix of a path, or a single name in it.
+/// Paths that only these files may name, each by its first segments.
 const EFFECTS: &[(&str, &[&str])] = &[
     ("std::fs", &["input/documents/mod.rs", "output_file.rs"]),
     ("std::env", &["env.rs", "input/documents/kubeconfig.rs", "main.rs"]),
@@ -150,7 +150,7 @@ fn files_import_each_other_without_circles() {
     assert_eq!(in_circles, Vec::<&str>::new());
 }
 
-/// Whether a path starts with another one, or contains it as its only segment.
+/// Whether a path starts with another one.
 fn names(path: &[String], what: &str) -> bool {
     let what: Vec<&str> = what.split("::").collect();
     path.len() >= what.len() && path.iter().zip(&what).all(|(one, other)| one == other)

@@ -17,7 +17,7 @@ pub struct Source {
     pub module: Vec<String>,
     /// Paths that it names, with the line: `use` trees expanded, `self` and `super` resolved to `crate`.
     pub paths: BTreeSet<(usize, Vec<String>)>,
-    /// Its text, without what only tests have.
+    /// Its text.
     pub text: String,
 }
 

@@ -56,6 +56,16 @@ fn finding(ran: &Ran, code: &str) -> Option<Value> {
     ran.findings(code).into_iter().next()
 }
 
+/// After a refusal Helm goes on with the objects of the next kind: it makes the token Secret of a ServiceAccount that was
+/// refused. The token controller deletes such a Secret a moment later.
+fn token_of_no_account_is_gone(namespace: &str) {
+    let [account, _, _, secret] = &paths(namespace);
+    testbed::eventually("a token Secret only with its ServiceAccount", || {
+        let orphan = control_plane().get(secret).is_some() && control_plane().get(account).is_none();
+        (!orphan).then_some(())
+    });
+}
+
 /// All that the release's Secrets hold, unpacked; the parent credential among it.
 fn revisions(namespace: &str, release: &str) -> Vec<HelmRelease> {
     HelmRelease::all(control_plane(), namespace, release)
@@ -116,6 +126,7 @@ fn taken_over(helm: &'static Helm, history: &str, make: History, count: usize) {
     let namespace = instance.namespace.clone();
     let mut theirs = original(helm, &instance);
     make(&mut theirs);
+    token_of_no_account_is_gone(&namespace);
     let parent = instance.connection["authentication"]["user"]["token"].as_str().unwrap().to_owned();
     let before = uids(&namespace);
     let whole = before.len() == 4;

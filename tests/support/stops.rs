@@ -152,6 +152,7 @@ pub fn stopped(
         }
     }
     expect_terminated(child, started, &format!("{action}, {step}"));
+    proxy.settled(); // what it had sent beside this one may still be on its way
     true
 }
 

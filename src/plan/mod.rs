@@ -11,3 +11,4 @@ pub mod preflight;
 pub mod removal;
 pub mod snapshot;
 pub mod token_slots;
+pub mod waves;

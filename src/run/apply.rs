@@ -1,5 +1,5 @@
-//! From what is there to what is wanted, so that at no moment a right is missing that stays, and none is there that
-//! nobody asked for: first everything that widens; then, when the new state is proved, everything that shrinks.
+//! The writes of a provision: runs the waves of `plan/waves.rs`, one after the other, and all writes of a wave at the
+//! same time.
 
 use std::{
     collections::BTreeSet,
@@ -11,64 +11,67 @@ use futures_util::future::join_all;
 use crate::{
     cluster::{ApiError, ApiErrorKind, Cluster},
     diagnostics::{
-        error::{Code, Failure},
+        error::Failure,
         finding::{self, Finding},
     },
     k8s::{
         denial::{denied, lacks, needed},
         grant::{Place, Scope},
-        inventory::Inventory,
         name::Namespace,
         object::{Live, Manifest, Reference},
         record::AccountRecord,
     },
     plan::{
         adoption::release_left,
-        desired::{self, Desired, Granted},
+        desired::{self, Desired},
         diff::{Action, Change, Plan, change, going},
         observed::Presence,
         preflight::{not_cleared, trials},
         snapshot::Sight,
+        waves::{self, Narrowing, Wave, Write},
     },
-    rbac::{Widening, widening},
     run::{
         Run,
         plan::{disowned, tried},
     },
 };
 
-/// What is worked on.
-pub struct Converge<'a> {
+/// The change from the observed to the desired state.
+pub struct Apply<'a> {
     /// The run.
     pub run: &'a Run<'a>,
     /// The cluster, as the parent credential.
     pub cluster: &'a Cluster<'a>,
-    /// What was there.
+    /// The observed state.
     pub sight: &'a Sight,
-    /// What is wanted.
+    /// The desired state.
     pub desired: &'a Desired,
-    /// What differs.
+    /// The difference.
     pub plan: &'a Plan,
 }
 
-/// What is there when all that widens is done.
+/// The state before the proof: everything is created and widened, and nothing is deleted or narrowed.
 pub struct Widened<'a> {
     /// The ServiceAccount.
     pub service_account: Live,
-    /// The places that it remembers.
-    inventory: Inventory,
-    /// The Roles that still have to shrink, as they are now.
-    shrinking: Vec<(&'a Manifest, Live)>,
+    /// Its record.
+    record: AccountRecord,
+    /// The Roles that are narrowed after the proof.
+    narrowings: Vec<Narrowing<'a>>,
 }
 
-/// How far a Role has come.
-enum Step<'a> {
-    /// It is as it should be.
+/// The result of a write.
+enum Written<'a> {
+    /// The object is as desired, or deleted.
     Done,
-    /// It has all that is wanted, and something that is not.
-    Shrinks(&'a Manifest, Box<Live>),
-    /// It cannot have both: the parent credential may grant what is wanted, and not what is there.
-    AtOnce(&'a Manifest, &'a Live),
+    /// The ServiceAccount.
+    Account(Live),
+    /// The Role has old and new rules.
+    Widened(Narrowing<'a>),
+    /// The API server does not accept old and new rules together.
+    UnionRefused(&'a Manifest, &'a Live),
+    /// The object stays, and why; with its place unless it is a Secret of Helm.
+    Kept(Option<&'a Place>, String),
 }
 
 /// Why an apply has no result.
@@ -85,12 +88,13 @@ impl From<ApiError> for ApplyError {
     }
 }
 
-/// Whether the union of old and new rules is what the server refuses.
-const fn is_too_much(error: &ApiError) -> bool {
+/// Whether the union of old and new rules is what the server refuses: the parent may not grant it, or the object is too
+/// large.
+const fn is_union_refused(error: &ApiError) -> bool {
     error.is_refused() || matches!(error.kind, ApiErrorKind::NotGrantable(_))
 }
 
-impl<'a> Converge<'a> {
+impl<'a> Apply<'a> {
     /// Has the server try what would otherwise be found out half-way: whether a namespace is there that the parent
     /// may not look at, and whether the parent may do what it cannot list.
     ///
@@ -116,147 +120,108 @@ impl<'a> Converge<'a> {
         }
     }
 
-    /// Makes what is missing and widens what is too narrow. Each place is written down before anything is made there.
-    ///
-    /// The ServiceAccount comes before the Secret, because it remembers the Secret's number, and because the token
-    /// controller deletes the Secret of a ServiceAccount that is not there; each Role comes before its binding,
-    /// because the server looks at it when it judges the binding.
+    /// Runs the waves before the proof.
     ///
     /// # Errors
     /// The first failure; a repeat goes on from there.
     pub async fn widen(&self) -> Result<Widened<'a>, Failure> {
-        let replaced = |granted: &&Granted| self.action(&granted.binding) == Some(Action::Replace);
-        let (replaced, others): (Vec<&'a Granted>, Vec<&'a Granted>) = self.desired.grants.iter().partition(replaced);
-        let inventory = self.ahead()?;
-        let home = self.run.request.instance.names.home();
-        let at_home = |granted: &&Granted| granted.place == home;
-        let (ours, elsewhere): (Vec<&'a Granted>, Vec<&'a Granted>) = self.desired.grants.iter().partition(at_home);
-        let first = async {
-            self.make_namespace().await?;
-            let live = self.sight.observed.service_account.as_ref();
-            let record = AccountRecord {
-                inventory: inventory.clone(),
-                adoption: self.desired.take_over.record_on_the_way(),
-                ..self.desired.record.clone()
-            };
-            let last = record == self.desired.record;
-            let account = self.account(&record, live, last);
-            // The home Role is looked for whatever is written down, but where other places are, it is one of them.
-            let known = live.is_none() || self.sight.observed.record.inventory.contains(&home);
-            if known && !self.desired.take_over.under_way {
-                let (account, roles) = tokio::join!(account, self.roles(&ours));
-                Failure::both(account, roles)
-            } else {
-                Ok((account.await?, self.roles(&ours).await?))
-            }
-        };
-        let (service_account, mut steps) = first.await?;
-
-        // Bindings to Roles that are made in this round have to wait for the next.
-        let (late, early): (Vec<_>, Vec<_>) =
-            others.into_iter().partition(|granted| granted.role.is_some() && !at_home(granted));
-        let (bindings, secret, roles) = tokio::join!(
-            self.bindings(&early),
-            self.make(&self.desired.secret, self.sight.observed.slots.usable().map(|slot| &slot.live)),
-            self.roles(&elsewhere),
-        );
-        let (_, more) = Failure::both(Failure::both(bindings, secret), roles)?;
-        steps.extend(more);
-        self.bindings(&late).await?;
-
-        self.replace(&replaced).await?;
-        let mut shrinking = Vec::new();
-        for step in steps {
-            match step {
-                Step::Done => {}
-                Step::Shrinks(manifest, live) => shrinking.push((manifest, *live)),
-                // Only now that all else is there: what it loses may be granted in another way by now.
-                Step::AtOnce(manifest, live) => drop(self.make(manifest, Some(live)).await?),
+        let (request, observed) = (self.run.request, &self.sight.observed);
+        let record = waves::record_ahead(request, self.desired, observed)?;
+        let mut service_account = Live::default();
+        let mut narrowings = waves::narrowed_only(request, observed, self.desired, self.plan);
+        let mut refused_unions = Wave::new();
+        for wave in waves::before_proof(request, self.sight, self.desired, self.plan) {
+            for written in self.write_all(wave, &record).await? {
+                match written {
+                    Written::Account(live) => service_account = live,
+                    Written::Widened(narrowing) => narrowings.push(narrowing),
+                    Written::UnionRefused(role, live) => refused_unions.push(Write::Apply(role, Some(live))),
+                    Written::Done | Written::Kept(..) => {}
+                }
             }
         }
-        Ok(Widened { service_account, inventory, shrinking })
+        // Only now that everything else is there: what such a Role loses may be granted in another way by now.
+        self.write_all(refused_unions, &record).await?;
+        Ok(Widened { service_account, record, narrowings })
     }
 
-    /// True when there is something to take away, or to be forgotten.
+    /// True when there is something to delete, to narrow, or to remove from the record.
     #[must_use]
     pub fn will_shrink(&self, widened: &Widened<'_>) -> bool {
-        self.going().next().is_some()
-            || !widened.shrinking.is_empty()
+        going(self.run.request, self.desired, &self.sight.observed).next().is_some()
+            || !widened.narrowings.is_empty()
             || self.desired.take_over.under_way
-            || widened.inventory != self.desired.record.inventory
+            || widened.record.inventory != self.desired.record.inventory
     }
 
-    /// Takes away what is not wanted any more, now that the new state is proved: bindings first, because that cuts
-    /// access within milliseconds. Returns the places of earlier requests that may not be cleared: each is reported,
-    /// and remembered.
+    /// Runs the waves after the proof. Returns the places of earlier requests that cannot be cleared: each is reported,
+    /// and stays in the record.
     ///
     /// # Errors
     /// The first failure of another kind.
     pub async fn shrink(&self, widened: Widened<'a>) -> Result<BTreeSet<Place>, Failure> {
         let request = self.run.request;
-        let (bindings, roles): (Vec<_>, Vec<_>) =
-            self.going().partition(|(place, reference, _)| *reference == request.instance.names.binding(place));
-        let (cleared, shrunk, release) = tokio::join!(
-            join_all(bindings.iter().map(|(place, reference, live)| self.clear(place, reference, live))),
-            join_all(widened.shrinking.iter().map(|(manifest, live)| self.make(manifest, Some(live)))),
-            join_all(self.revisions().map(|(reference, live)| self.remove(reference, live))),
-        );
-        let ((mut refused, _), release) =
-            Failure::both(Failure::both(Failure::all(cleared), Failure::all(shrunk)), Failure::all(release))?;
-        let cleared = join_all(roles.iter().map(|(place, reference, live)| self.clear(place, reference, live)));
-        refused.extend(Failure::all(cleared.await)?);
-
         let mut kept = BTreeSet::new();
-        for (place, why) in refused.into_iter().flatten() {
-            if kept.insert(place.clone()) {
-                self.run.report.finding(not_cleared(&place, &why));
+        let mut revision_kept: Option<String> = None;
+        for wave in waves::after_proof(request, self.sight, self.desired, widened.narrowings) {
+            for written in self.write_all(wave, &widened.record).await? {
+                match written {
+                    Written::Kept(Some(place), why) => {
+                        if kept.insert(place.clone()) {
+                            self.run.report.finding(not_cleared(place, &why));
+                        }
+                    }
+                    Written::Kept(None, why) => drop(revision_kept.get_or_insert(why)),
+                    Written::Done | Written::Account(_) | Written::Widened(_) | Written::UnionRefused(..) => {}
+                }
             }
         }
+
         let mut record = self.desired.record.clone();
-        if let (Some(adoption), Some(why)) = (&mut record.adoption, release.into_iter().flatten().next()) {
+        if let (Some(adoption), Some(why)) = (&mut record.adoption, revision_kept) {
             adoption.pending = true;
             self.run.report.finding(release_left(request, &why));
         }
         record.inventory = self.desired.record.inventory.places().chain(&kept).cloned().collect();
-        let moved = record.inventory != widened.inventory || record.inventory != self.desired.record.inventory;
+        let moved = record.inventory != widened.record.inventory || record.inventory != self.desired.record.inventory;
         if moved || self.desired.take_over.under_way {
             self.account(&record, Some(&widened.service_account), true).await?;
         }
         Ok(kept)
     }
 
-    /// Every place where the instance may have objects during this run: those that are wanted, and those that have to be
-    /// cleared and are not empty.
-    fn ahead(&self) -> Result<Inventory, Failure> {
-        let request = self.run.request;
-        let going = self.going().map(|(place, ..)| place.clone());
-        let inventory: Inventory = self.desired.record.inventory.places().cloned().chain(going).collect();
-        let length = inventory.text(&request.instance.names.home()).map_or(0, |text| text.len());
-        if length <= Inventory::LONGEST_ON_THE_WAY {
-            return Ok(inventory);
-        }
-        let cause = format!(
-            "the places of this request and those still to be cleared take {length} bytes, and there is room for {}",
-            Inventory::LONGEST_ON_THE_WAY
-        );
-        Err(Failure::new(Code::Refused, "writing the places down", cause)
-            .on(request.instance.names.service_account().to_string())
-            .next("provision with a shorter list of namespaces first, then with the whole one"))
+    /// Sends all writes of a wave at the same time.
+    async fn write_all(&self, wave: Wave<'a>, record: &AccountRecord) -> Result<Vec<Written<'a>>, Failure> {
+        Failure::all(join_all(wave.into_iter().map(|write| self.write(write, record))).await)
     }
 
-    async fn make_namespace(&self) -> Result<(), Failure> {
-        let namespace = &self.run.request.instance.namespace;
-        if self.sight.observed.presence(namespace) == Presence::Absent {
-            let started = Instant::now();
-            self.cluster.create_namespace(namespace).await?;
-            let reference = Reference::namespace(namespace.as_str());
-            self.record(&Change { action: Action::Create, reference, fields: Vec::new() }, started.elapsed());
+    async fn write(&self, write: Write<'a>, record: &AccountRecord) -> Result<Written<'a>, Failure> {
+        match write {
+            Write::CreateNamespace(namespace) => self.create_namespace(namespace).await.map(|()| Written::Done),
+            Write::Record => {
+                let is_final = *record == self.desired.record;
+                let live = self.sight.observed.service_account.as_ref();
+                self.account(record, live, is_final).await.map(Written::Account)
+            }
+            Write::Apply(manifest, live) => self.make(manifest, live).await.map(|()| Written::Done),
+            Write::Widen { union, role, live } => self.widen_role(&union, role, live).await,
+            Write::Replace(binding, live) => self.replace(binding, live).await.map(|()| Written::Done),
+            Write::Narrow(Narrowing { role, live }) => self.make(role, Some(&live)).await.map(|()| Written::Done),
+            Write::Delete(place, reference, live) => self.delete(Some(place), &reference, live).await,
+            Write::DeleteRevision(reference, live) => self.delete(None, reference, live).await,
         }
+    }
+
+    async fn create_namespace(&self, namespace: &Namespace) -> Result<(), Failure> {
+        let started = Instant::now();
+        self.cluster.create_namespace(namespace).await?;
+        let reference = Reference::namespace(namespace.as_str());
+        self.record(&Change { action: Action::Create, reference, fields: Vec::new() }, started.elapsed());
         Ok(())
     }
 
-    /// Writes the ServiceAccount with this record, unless it is like that. Only the last time it is a change that counts.
-    async fn account(&self, record: &AccountRecord, live: Option<&Live>, last: bool) -> Result<Live, Failure> {
+    /// Applies the ServiceAccount with this record, unless it has it. Only the final record is reported as a change.
+    async fn account(&self, record: &AccountRecord, live: Option<&Live>, is_final: bool) -> Result<Live, Failure> {
         let manifest = desired::service_account(self.run.request, record);
         let started = Instant::now();
         let written = match live {
@@ -268,7 +233,7 @@ impl<'a> Converge<'a> {
             (Some(before), Some(made)) => as_done(change(&manifest, Some(before)), before, made),
             _ => change(&manifest, before),
         };
-        match (last, &written) {
+        match (is_final, &written) {
             (true, Some(_)) => self.record(&whole, started.elapsed()),
             (true, None) => self.run.report.change(&whole, None),
             (false, Some(_)) if whole.action == Action::Unchanged => {}
@@ -280,66 +245,36 @@ impl<'a> Converge<'a> {
         Ok(written.or_else(|| live.cloned()).unwrap_or_default())
     }
 
-    /// Makes the Roles of these grants, or widens them.
-    async fn roles(&self, grants: &[&'a Granted]) -> Result<Vec<Step<'a>>, Failure> {
-        let steps = grants.iter().filter_map(|granted| Some((*granted, granted.role.as_ref()?)));
-        Failure::all(join_all(steps.map(|(granted, role)| self.role(granted, role))).await)
-    }
-
-    async fn role(&self, granted: &'a Granted, role: &'a Manifest) -> Result<Step<'a>, Failure> {
-        let request = self.run.request;
-        let live = self.sight.observed.role(&granted.place);
-        let (Some(live), Some(Action::Update | Action::Adopt)) = (live, self.action(role)) else {
-            return self.make(role, live).await.map(|_| Step::Done);
-        };
-        match widening(&live.rules(), request.grants.rules(&granted.place)) {
-            Widening::Whole => self.make(role, Some(live)).await.map(|_| Step::Done),
-            Widening::None => Ok(Step::Shrinks(role, Box::new(live.clone()))),
-            Widening::Between(rules) => {
-                let between = desired::role(request, &granted.place.scope, &rules);
-                match self.apply(&between, Some(live)).await {
-                    Ok(live) => {
-                        self.note(Action::Update, &role.reference, "with what is there and what is wanted");
-                        Ok(Step::Shrinks(role, Box::new(live)))
-                    }
-                    // The parent may not grant the union, or it is larger than an object may be.
-                    Err(ApplyError::Api(error)) if !is_too_much(&error) => Err(self.not_applied(&between, error)),
-                    Err(_) => Ok(Step::AtOnce(role, live)),
-                }
+    async fn widen_role(&self, union: &Manifest, role: &'a Manifest, live: &'a Live) -> Result<Written<'a>, Failure> {
+        match self.apply(union, Some(live)).await {
+            Ok(live) => {
+                self.note(Action::Update, &role.reference, "with what is there and what is wanted");
+                Ok(Written::Widened(Narrowing { role, live }))
             }
+            Err(ApplyError::Api(error)) if !is_union_refused(&error) => Err(self.not_applied(union, error)),
+            Err(_) => Ok(Written::UnionRefused(role, live)),
         }
     }
 
-    async fn bindings(&self, grants: &[&Granted]) -> Result<(), Failure> {
-        let live = |granted: &Granted| self.sight.observed.binding(&granted.place);
-        let made = join_all(grants.iter().map(|granted| self.make(&granted.binding, live(granted))));
-        Failure::all(made.await).map(drop)
+    /// Deletes and creates a binding. For that moment the ServiceAccount holds neither role; the role that it held
+    /// instead is no part of the request.
+    async fn replace(&self, binding: &Manifest, live: &Live) -> Result<(), Failure> {
+        let started = Instant::now();
+        self.cluster.delete(&binding.reference, live).await?;
+        self.note(Action::Delete, &binding.reference, "which refers to another role; it is created again");
+        self.applied(binding, None).await?;
+        if let Some(planned) = self.plan.change(&binding.reference) {
+            self.record(planned, started.elapsed());
+        }
+        Ok(())
     }
 
-    /// Replaces bindings whose roleRef was changed by hand, by deletion and creation because it is immutable. For that
-    /// moment the ServiceAccount holds neither role. The role that it held instead is no part of the request.
-    async fn replace(&self, replaced: &[&Granted]) -> Result<(), Failure> {
-        let replace = async |granted: &Granted| {
-            let reference = &granted.binding.reference;
-            let Some(live) = self.sight.observed.binding(&granted.place) else { return Ok(()) };
-            let started = Instant::now();
-            self.cluster.delete(reference, live).await?;
-            self.note(Action::Delete, reference, "which refers to another role; it is created again");
-            self.applied(&granted.binding, None).await?;
-            if let Some(planned) = self.plan.change(reference) {
-                self.record(planned, started.elapsed());
-            }
-            Ok(())
-        };
-        Failure::all(join_all(replaced.iter().map(|granted| replace(granted))).await).map(drop)
-    }
-
-    /// Brings one object to what is wanted.
-    async fn make(&self, manifest: &Manifest, live: Option<&Live>) -> Result<Live, Failure> {
+    /// Applies an object, unless it is as desired.
+    async fn make(&self, manifest: &Manifest, live: Option<&Live>) -> Result<(), Failure> {
         let planned = self.plan.change(&manifest.reference).cloned().unwrap_or_else(|| change(manifest, live));
-        if let (Action::Unchanged, Some(live)) = (planned.action, live) {
+        if planned.action == Action::Unchanged && live.is_some() {
             self.run.report.change(&planned, None);
-            return Ok(live.clone());
+            return Ok(());
         }
         let started = Instant::now();
         let made = self.applied(manifest, live).await?;
@@ -348,7 +283,7 @@ impl<'a> Converge<'a> {
             None => planned,
         };
         self.record(&done, started.elapsed());
-        Ok(made)
+        Ok(())
     }
 
     /// Applies, and says so where the server keeps something else than it was given.
@@ -377,14 +312,6 @@ impl<'a> Converge<'a> {
             ApplyError::Api(error) => self.not_applied(manifest, error),
             ApplyError::Disowned(failure) => failure,
         })
-    }
-
-    fn going(&self) -> impl Iterator<Item = (&'a Place, Reference, &'a Live)> {
-        going(self.run.request, self.desired, &self.sight.observed)
-    }
-
-    fn action(&self, manifest: &Manifest) -> Option<Action> {
-        self.plan.change(&manifest.reference).map(|change| change.action)
     }
 
     fn record(&self, change: &Change, took: Duration) {
@@ -422,34 +349,25 @@ impl<'a> Converge<'a> {
         Failure { cause, object: failure.object, ..lacking }
     }
 
-    /// The Secrets of Helm that go.
-    fn revisions(&self) -> impl Iterator<Item = &'a (Reference, Live)> {
-        let going = &self.desired.take_over.revisions;
-        self.sight.observed.revisions.iter().filter(|(reference, _)| going.contains(reference))
-    }
-
-    /// Deletes an object of an earlier request; its place and the reason when that is not to be.
-    async fn clear(
+    /// Deletes an object that is not in the way. Where it cannot be deleted, it is kept.
+    async fn delete(
         &self,
-        place: &Place,
+        place: Option<&'a Place>,
         reference: &Reference,
         live: &Live,
-    ) -> Result<Option<(Place, String)>, Failure> {
-        Ok(self.remove(reference, live).await?.map(|why| (place.clone(), why)))
-    }
-
-    /// Deletes an object that stands in nobody's way; the reason when that is not to be.
-    async fn remove(&self, reference: &Reference, live: &Live) -> Result<Option<String>, Failure> {
+    ) -> Result<Written<'a>, Failure> {
         let started = Instant::now();
         match self.cluster.delete(reference, live).await {
             Ok(()) => {
                 self.record(&Change::delete(reference.clone()), started.elapsed());
-                Ok(None)
+                Ok(Written::Done)
             }
-            Err(ApiError { kind: ApiErrorKind::Denied { missing, .. }, .. }) => Ok(Some(lacks(&missing))),
+            Err(ApiError { kind: ApiErrorKind::Denied { missing, .. }, .. }) => {
+                Ok(Written::Kept(place, lacks(&missing)))
+            }
             // An admission policy protects it, or a finalizer delays its deletion.
             Err(error) if error.is_refused() || matches!(error.kind, ApiErrorKind::HeldByFinalizers(_)) => {
-                Ok(Some(Failure::from(error).cause))
+                Ok(Written::Kept(place, Failure::from(error).cause))
             }
             Err(error) => Err(error.into()),
         }

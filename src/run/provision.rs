@@ -34,7 +34,7 @@ use crate::{
     report::TokenFacts,
     run::{
         Run, adopt,
-        apply::Converge,
+        apply::Apply,
         former_namespace,
         proof::{self, Claim, ProofError, Taken},
     },
@@ -254,17 +254,17 @@ async fn make(
     }
 
     let mut permissions = std::mem::take(&mut plan.permissions);
-    Converge { run, cluster, sight, desired: &desired, plan: &plan }.preflight().await?;
+    Apply { run, cluster, sight, desired: &desired, plan: &plan }.preflight().await?;
     adopt::take_fields(run, cluster, &mut sight.observed).await?;
     let sight = &*sight;
     // Before the ServiceAccount records the next number, because a Secret is found by its distance to that.
     delete_secrets(run, cluster, sight, &plan, &desired.slots.superseded).await?;
-    let converge = Converge { run, cluster, sight, desired: &desired, plan: &plan };
+    let apply = Apply { run, cluster, sight, desired: &desired, plan: &plan };
     let narrowed = permissions.narrowed.clone();
     let making = async {
-        let widened = converge.widen().await?;
+        let widened = apply.widen().await?;
         let _ = tried.account.set(widened.service_account.uid.clone());
-        if !converge.will_shrink(&widened) {
+        if !apply.will_shrink(&widened) {
             run.report.permissions(std::mem::take(&mut permissions));
         }
         let (token, secret) = token(run, cluster, sight, &desired).await?;
@@ -286,7 +286,7 @@ async fn make(
     });
     let rules = granted_rules(request, &sight.observed);
     let claim = Claim { expected, granted: all_atoms(&rules) };
-    let shrinks = converge.will_shrink(&widened);
+    let shrinks = apply.will_shrink(&widened);
     let kept = desired.kept(request);
     let held = held_at(&kept, &sight.observed);
     let lost = Taken {
@@ -310,7 +310,7 @@ async fn make(
     let (proved, dialled) = tokio::join!(proving, dial(run, platform));
     let (holder, mut exceeds) = proved?;
     if shrinks {
-        let kept = kept.iter().cloned().chain(converge.shrink(widened).await?).collect();
+        let kept = kept.iter().cloned().chain(apply.shrink(widened).await?).collect();
         let held = held_at(&kept, &sight.observed);
         let kept: Coverage<'_> = all_atoms(&held).into_iter().collect();
         permissions.narrowed.retain(|tuple| !kept.covers(tuple.atom()));

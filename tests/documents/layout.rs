@@ -78,7 +78,6 @@ const EFFECTS: &[(&str, &[&str])] = &[
             "net/transport.rs",
             "platform.rs",
             "report.rs",
-            "run/apply.rs",
             "run/decommission.rs",
             "run/observe.rs",
             "run/proof.rs",

@@ -1,0 +1,487 @@
+//! The order of the writes of a provision, as data: waves of writes. The writes of a wave are sent at the same time, and
+//! each wave starts when the one before is done. `run/apply.rs` sends them. Pure.
+//!
+//! Before the proof, nothing is taken away that the credential keeps: objects are created, adopted and widened. After
+//! the proof, objects are deleted and Roles narrowed.
+
+use crate::{
+    diagnostics::error::{Code, Failure},
+    input::request::Request,
+    k8s::{
+        grant::Place,
+        inventory::Inventory,
+        name::Namespace,
+        object::{Live, Manifest, Reference},
+        record::AccountRecord,
+    },
+    plan::{
+        desired::{self, Desired, Granted},
+        diff::{Action, Plan, going},
+        observed::{Observed, Presence},
+        snapshot::Sight,
+    },
+    rbac::{Widening, widening},
+};
+
+/// Writes that are sent at the same time.
+pub type Wave<'a> = Vec<Write<'a>>;
+
+/// One write. Most are one request; a write whose object is as it should be already is none.
+#[derive(Clone, Debug)]
+pub enum Write<'a> {
+    /// Creates the home namespace.
+    CreateNamespace(&'a Namespace),
+    /// Applies the ServiceAccount, with a record of every place that may have objects until the run is done.
+    Record,
+    /// Applies an object over what was observed.
+    Apply(&'a Manifest, Option<&'a Live>),
+    /// Applies a Role with old and new rules together. The API server may refuse them where it accepts the new ones; then
+    /// the Role is applied with the new rules alone, when everything else of this phase is there.
+    Widen {
+        /// The Role with old and new rules.
+        union: Manifest,
+        /// The Role with the new rules.
+        role: &'a Manifest,
+        /// The Role as it was observed.
+        live: &'a Live,
+    },
+    /// Deletes and creates a RoleBinding or ClusterRoleBinding, because `roleRef` is immutable.
+    Replace(&'a Manifest, &'a Live),
+    /// Applies a Role with fewer rules.
+    Narrow(Narrowing<'a>),
+    /// Deletes an object of an earlier request.
+    Delete(&'a Place, Reference, &'a Live),
+    /// Deletes a Secret in which Helm stores the release of version 1.0.0.
+    DeleteRevision(&'a Reference, &'a Live),
+}
+
+/// A Role that has all desired rules, and others that are removed after the proof.
+#[derive(Clone, Debug)]
+pub struct Narrowing<'a> {
+    /// The Role with the desired rules.
+    pub role: &'a Manifest,
+    /// The Role as it is until then.
+    pub live: Live,
+}
+
+/// The record that the ServiceAccount has until the run is done. It lists the desired places and those that are still to
+/// be cleared, so that a run that is stopped leaves no object that the next one does not find.
+///
+/// # Errors
+/// The places do not fit in an annotation.
+pub fn record_ahead(request: &Request, desired: &Desired, observed: &Observed) -> Result<AccountRecord, Failure> {
+    let to_clear = going(request, desired, observed).map(|(place, ..)| place.clone());
+    let inventory: Inventory = desired.record.inventory.places().cloned().chain(to_clear).collect();
+    let length = inventory.text(&request.instance.names.home()).map_or(0, |text| text.len());
+    if length > Inventory::LONGEST_ON_THE_WAY {
+        let cause = format!(
+            "the places of this request and those still to be cleared take {length} bytes, and there is room for {}",
+            Inventory::LONGEST_ON_THE_WAY
+        );
+        return Err(Failure::new(Code::Refused, "writing the places down", cause)
+            .on(request.instance.names.service_account().to_string())
+            .next("provision with a shorter list of namespaces first, then with the whole one"));
+    }
+    Ok(AccountRecord { inventory, adoption: desired.take_over.record_on_the_way(), ..desired.record.clone() })
+}
+
+/// The writes before the proof.
+///
+/// - The ServiceAccount comes first, because it records where objects are about to be created. The home Role may be
+///   created beside it: it is looked for whatever is recorded, unless other places are recorded and it is not.
+/// - The ServiceAccount comes before the Secret, because it records the number of the token slot, and because the token
+///   controller deletes a Secret without ServiceAccount.
+/// - A Role comes before its binding: the API server reads the Role when it judges the binding.
+/// - A binding that has to be replaced comes when all others are there.
+#[must_use]
+pub fn before_proof<'a>(request: &'a Request, sight: &'a Sight, desired: &'a Desired, plan: &Plan) -> Vec<Wave<'a>> {
+    let observed = &sight.observed;
+    let home = request.instance.names.home();
+    let action = |manifest: &Manifest| plan.change(&manifest.reference).map(|change| change.action);
+    let binding = |granted: &'a Granted| Write::Apply(&granted.binding, observed.binding(&granted.place));
+
+    let namespace = &request.instance.namespace;
+    let create_namespace = observed.presence(namespace) == Presence::Absent;
+
+    let (home_grants, other_grants): (Vec<&Granted>, Vec<&Granted>) =
+        desired.grants.iter().partition(|granted| granted.place == home);
+    let roles = |grants: &[&'a Granted]| -> Wave<'a> {
+        let with_role = grants.iter().filter_map(|granted| Some((*granted, granted.role.as_ref()?)));
+        with_role
+            .filter_map(|(granted, role)| role_before_proof(request, observed, granted, role, action(role)))
+            .collect()
+    };
+    let (mut first, mut second) = (vec![Write::Record], roles(&home_grants));
+    let is_found_unrecorded = observed.service_account.is_none() || observed.record.inventory.contains(&home);
+    if is_found_unrecorded && !desired.take_over.under_way {
+        first.append(&mut second);
+    }
+
+    let (replaced, applied): (Vec<&Granted>, Vec<&Granted>) =
+        desired.grants.iter().partition(|granted| action(&granted.binding) == Some(Action::Replace));
+    // A Role elsewhere is created in the third wave, and its binding in the fourth.
+    let (after_role, at_once): (Vec<&Granted>, Vec<&Granted>) =
+        applied.into_iter().partition(|granted| granted.role.is_some() && granted.place != home);
+    let secret = Write::Apply(&desired.secret, observed.slots.usable().map(|slot| &slot.live));
+    let third = at_once.into_iter().map(binding).chain([secret]).chain(roles(&other_grants)).collect();
+    let replaced = replaced
+        .into_iter()
+        .filter_map(|granted| Some(Write::Replace(&granted.binding, observed.binding(&granted.place)?)));
+
+    let waves = [
+        create_namespace.then_some(Write::CreateNamespace(namespace)).into_iter().collect(),
+        first,
+        second,
+        third,
+        after_role.into_iter().map(binding).collect(),
+        replaced.collect(),
+    ];
+    waves.into_iter().filter(|wave: &Wave<'_>| !wave.is_empty()).collect()
+}
+
+/// What happens to a Role before the proof; nothing where it only loses rules.
+fn role_before_proof<'a>(
+    request: &Request,
+    observed: &'a Observed,
+    granted: &'a Granted,
+    role: &'a Manifest,
+    action: Option<Action>,
+) -> Option<Write<'a>> {
+    let live = observed.role(&granted.place);
+    let (Some(live), Some(Action::Update | Action::Adopt)) = (live, action) else {
+        return Some(Write::Apply(role, live));
+    };
+    match widening(&live.rules(), request.grants.rules(&granted.place)) {
+        Widening::Whole => Some(Write::Apply(role, Some(live))),
+        Widening::None => None,
+        Widening::Between(rules) => {
+            Some(Write::Widen { union: desired::role(request, &granted.place.scope, &rules), role, live })
+        }
+    }
+}
+
+/// The Roles that only lose rules. Those of [`Write::Widen`] are narrowed as well, when they were widened.
+#[must_use]
+pub fn narrowed_only<'a>(
+    request: &Request,
+    observed: &'a Observed,
+    desired: &'a Desired,
+    plan: &Plan,
+) -> Vec<Narrowing<'a>> {
+    let roles = desired.grants.iter().filter_map(|granted| Some((granted, granted.role.as_ref()?)));
+    let narrowed = roles.filter(|(granted, role)| {
+        let action = plan.change(&role.reference).map(|change| change.action);
+        role_before_proof(request, observed, granted, role, action).is_none()
+    });
+    let narrowings =
+        narrowed.filter_map(|(granted, role)| Some(Narrowing { role, live: observed.role(&granted.place)?.clone() }));
+    narrowings.collect()
+}
+
+/// The writes after the proof. Bindings are deleted first, because that removes access within milliseconds; a Role is
+/// deleted when its binding is. The last record of the ServiceAccount comes after these, because it lists the places
+/// that could not be cleared.
+#[must_use]
+pub fn after_proof<'a>(
+    request: &'a Request,
+    sight: &'a Sight,
+    desired: &'a Desired,
+    narrowings: Vec<Narrowing<'a>>,
+) -> Vec<Wave<'a>> {
+    let names = &request.instance.names;
+    let (bindings, roles): (Vec<_>, Vec<_>) = going(request, desired, &sight.observed)
+        .map(|(place, reference, live)| Write::Delete(place, reference, live))
+        .partition(|write| matches!(write, Write::Delete(place, reference, _) if *reference == names.binding(place)));
+    let revisions = sight.observed.revisions.iter();
+    let revisions = revisions.filter(|(reference, _)| desired.take_over.revisions.contains(reference));
+    let revisions = revisions.map(|(reference, live)| Write::DeleteRevision(reference, live));
+    let first = bindings.into_iter().chain(narrowings.into_iter().map(Write::Narrow)).chain(revisions).collect();
+    [first, roles].into_iter().filter(|wave: &Wave<'_>| !wave.is_empty()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+
+    use proptest::{prelude::*, sample::select};
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::{
+        diagnostics::secret::Token,
+        endpoint::{
+            connection::{Connection, Login, Server, Shape, Trust},
+            proxy::Route,
+        },
+        input::request::Instance,
+        k8s::{
+            grant::{Authority, Grants, RequestedRule, Scope},
+            helm_release::TakeOver,
+            name::{ClusterRoleName, InstanceName},
+            object::{MANAGED_BY, MANAGER},
+            object_names::Names,
+            ownership::{NAME, NAMESPACE},
+        },
+        plan::{observed::Found, snapshot::Rights},
+        rbac::{Coverage, Rule},
+    };
+
+    const HOME: &str = "home";
+
+    /// What a provision starts from.
+    #[derive(Clone, Debug)]
+    struct Case {
+        /// The verbs of each desired Role.
+        rules: BTreeMap<Scope, Vec<&'static str>>,
+        /// Scopes in which a ClusterRole is to be bound.
+        cluster_role: BTreeSet<Scope>,
+        /// The objects that are there.
+        live: BTreeMap<Place, Objects>,
+        /// The inventory of the ServiceAccount, if there is one.
+        recorded: Option<BTreeSet<Place>>,
+        has_home: bool,
+        adopts: bool,
+    }
+
+    /// Objects of one place.
+    #[derive(Clone, Debug)]
+    struct Objects {
+        /// The verbs of the Role.
+        verbs: Vec<&'static str>,
+        /// Whether the binding refers to the right role; none where there is no binding.
+        binding: Option<bool>,
+    }
+
+    fn scopes() -> impl Strategy<Value = Scope> {
+        select(vec![HOME, "b", "c", "*"]).prop_map(|scope| Scope::parse(scope).unwrap())
+    }
+
+    fn places() -> impl Strategy<Value = Place> {
+        let view = Authority::ClusterRole(ClusterRoleName::parse("view").unwrap());
+        (scopes(), select(vec![Authority::Rules, view])).prop_map(|(scope, authority)| Place::new(scope, authority))
+    }
+
+    fn verbs() -> impl Strategy<Value = Vec<&'static str>> {
+        prop::sample::subsequence(vec!["get", "list", "watch"], 1..=3)
+    }
+
+    fn objects() -> impl Strategy<Value = Objects> {
+        (verbs(), any::<Option<bool>>()).prop_map(|(verbs, binding)| Objects { verbs, binding })
+    }
+
+    prop_compose! {
+        fn cases()(
+            rules in prop::collection::btree_map(scopes(), verbs(), 0..4),
+            cluster_role in prop::collection::btree_set(scopes(), 0..3),
+            live in prop::collection::btree_map(places(), objects(), 0..6),
+            recorded in prop::option::of(prop::collection::btree_set(places(), 0..6)),
+            has_home: bool,
+            adopts: bool,
+        ) -> Case {
+            Case { rules, cluster_role, live, recorded, has_home, adopts }
+        }
+    }
+
+    fn request(case: &Case) -> Request {
+        let (name, namespace) = (InstanceName::parse("demo").unwrap(), Namespace::parse(HOME).unwrap());
+        let requested = case.rules.iter().enumerate().map(|(index, (scope, verbs))| RequestedRule {
+            pointer: format!("/rules/{index}"),
+            rule: rule(verbs),
+            scopes: vec![scope.clone()],
+        });
+        let scopes = case.cluster_role.iter().cloned().collect();
+        let roles = vec![(ClusterRoleName::parse("view").unwrap(), scopes)];
+        Request {
+            grants: Grants::new(requested.collect(), roles, &Scope::Namespace(namespace.clone())),
+            instance: Instance {
+                names: Names::of(&name, &namespace),
+                name,
+                namespace,
+                labels: BTreeMap::new(),
+                platform_id: None,
+            },
+            connection: Connection {
+                server: Server::parse("https://127.0.0.1").unwrap(),
+                ca: Trust::System,
+                tls_server_name: None,
+                route: Route::Direct,
+                login: Login::Token(Token::parse("a-token").unwrap()),
+                shape: Shape::Flat,
+                infrastructure: None,
+                specs: None,
+                names_namespace: false,
+                context: None,
+            },
+        }
+    }
+
+    fn rule(verbs: &[&str]) -> Rule {
+        serde_json::from_value(json!({"apiGroups": [""], "resources": ["pods"], "verbs": verbs})).unwrap()
+    }
+
+    /// An object of the instance with these fields of its kind.
+    fn live(fields: &[(&str, Value)]) -> Live {
+        let map = |pairs: &[(&str, &str)]| {
+            pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
+        };
+        Live {
+            uid: "1".to_owned(),
+            labels: map(&[(MANAGED_BY, MANAGER)]),
+            annotations: map(&[(NAME, "demo"), (NAMESPACE, HOME)]),
+            fields: fields.iter().map(|(key, value)| ((*key).to_owned(), value.clone())).collect(),
+            ..Live::default()
+        }
+    }
+
+    fn sight(case: &Case, request: &Request) -> Sight {
+        let inventory = case.recorded.iter().flatten().cloned().collect();
+        let mut observed = Observed {
+            service_account: case.recorded.is_some().then(|| live(&[])),
+            record: AccountRecord { inventory, ..AccountRecord::default() },
+            ..Observed::default()
+        };
+        let presence = if case.has_home { Presence::Active } else { Presence::Absent };
+        observed.namespaces.insert(request.instance.namespace.clone(), presence);
+        for (place, Objects { verbs, binding }) in &case.live {
+            let is_read = request.grants.wants(place) || *place == request.instance.names.home();
+            if !is_read && !observed.record.inventory.contains(place) {
+                continue;
+            }
+            let binding = binding.map(|is_right| {
+                let mut fields = desired::binding(request, place).body;
+                if !is_right {
+                    fields["roleRef"]["name"] = json!("another");
+                }
+                live(&[("roleRef", fields["roleRef"].take()), ("subjects", fields["subjects"].take())])
+            });
+            let role = place.has_role().then(|| live(&[("rules", json!([rule(verbs)]))]));
+            observed.places.insert(place.clone(), Found { role, binding, denied: Vec::new() });
+        }
+        Sight {
+            observed,
+            server_version: None,
+            rights: Rights::default(),
+            denied: Vec::new(),
+            inventory_is_whole: true,
+            release_is_evident: case.adopts,
+            parent_is_exposed: false,
+            revisions_denied: Vec::new(),
+            former_homes: Vec::new(),
+            unsearched: Vec::new(),
+            too_old: None,
+        }
+    }
+
+    /// The wave in which an object is written for the last time, and whether that is a deletion.
+    fn at(waves: &[Wave<'_>], object: &Reference) -> Option<usize> {
+        waves.iter().rposition(|wave| wave.iter().any(|write| target(write).as_ref() == Some(object)))
+    }
+
+    /// The object of a write; none of the ServiceAccount and the namespace.
+    fn target(write: &Write<'_>) -> Option<Reference> {
+        match write {
+            Write::CreateNamespace(_) | Write::Record => None,
+            Write::Apply(manifest, _) | Write::Replace(manifest, _) => Some(manifest.reference.clone()),
+            Write::Widen { role, .. } | Write::Narrow(Narrowing { role, .. }) => Some(role.reference.clone()),
+            Write::Delete(_, reference, _) => Some(reference.clone()),
+            Write::DeleteRevision(reference, _) => Some((*reference).clone()),
+        }
+    }
+
+    fn record_at(waves: &[Wave<'_>]) -> usize {
+        waves.iter().position(|wave| wave.iter().any(|write| matches!(write, Write::Record))).unwrap()
+    }
+
+    fn coverage(rules: &[Rule]) -> Coverage<'_> {
+        crate::rbac::atoms(rules, None).collect()
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2000))]
+
+        #[test]
+        fn writes_come_in_an_order_that_is_safe_at_every_stop(case in cases()) {
+            let request = request(&case);
+            let names = &request.instance.names;
+            let sight = sight(&case, &request);
+            let observed = &sight.observed;
+            let take_over = TakeOver { under_way: case.adopts, ..TakeOver::default() };
+            let desired = Desired::new(&request, observed, observed.slots.decide(true), [], take_over);
+            let plan = Plan::new(&request, &desired, observed);
+            let before = before_proof(&request, &sight, &desired, &plan);
+            let record = record_ahead(&request, &desired, observed).unwrap();
+
+            // At most as many round trips as there are reasons to wait.
+            prop_assert!(before.len() <= 6 && before.iter().all(|wave| !wave.is_empty()), "{before:?}");
+
+            // The namespace before everything else; the ServiceAccount before everything that only its record finds.
+            let creates = |wave: &Wave<'_>| wave.iter().any(|write| matches!(write, Write::CreateNamespace(_)));
+            prop_assert_eq!(before.iter().position(creates), (!case.has_home).then_some(0));
+            prop_assert!(case.has_home || before[0].len() == 1);
+            let recorded = record_at(&before);
+            prop_assert_eq!(recorded, usize::from(!case.has_home));
+            let home_role = names.role(&names.home().scope);
+            for (index, write) in before.iter().enumerate().flat_map(|(index, wave)| wave.iter().map(move |write| (index, write))) {
+                let Some(object) = target(write) else { continue };
+                let is_found = object == home_role && (case.recorded.is_none() || observed.record.inventory.contains(&names.home()));
+                prop_assert!(index > recorded || (index == recorded && is_found && !case.adopts), "{} in {}", object, index);
+            }
+            for grant in &desired.grants {
+                prop_assert!(record.inventory.contains(&grant.place));
+            }
+
+            // A Role before the binding to it.
+            for grant in &desired.grants {
+                let binding = at(&before, &grant.binding.reference);
+                prop_assert!(binding.is_some());
+                let role = grant.role.as_ref().and_then(|role| at(&before, &role.reference));
+                prop_assert!(role < binding, "{} in {:?}, {} in {:?}", grant.place.words(), role, grant.binding.reference, binding);
+            }
+
+            // Before the proof no Role loses a rule that it has and that is desired, and each has all desired rules, at
+            // once or with a narrowing to follow.
+            let mut narrowings = narrowed_only(&request, observed, &desired, &plan);
+            for write in before.iter().flatten() {
+                let (role, live, rules) = match write {
+                    Write::Widen { union, role, live } => (*role, *live, &union.body["rules"]),
+                    Write::Apply(role, Some(live)) => (*role, *live, &role.body["rules"]),
+                    Write::Delete(..) | Write::DeleteRevision(..) | Write::Narrow(_) => {
+                        return Err(TestCaseError::fail("something is taken away before the proof"));
+                    }
+                    _ => continue,
+                };
+                let Ok(rules) = serde_json::from_value::<Vec<Rule>>(rules.clone()) else { continue };
+                let (held, kept) = (live.rules(), coverage(&rules));
+                for rule in &held {
+                    prop_assert!(rule.atoms(None).all(|atom| kept.covers(atom)), "{} loses {rule:?}", role.reference);
+                }
+                if matches!(write, Write::Widen { .. }) {
+                    narrowings.push(Narrowing { role, live: Live::default() });
+                }
+            }
+
+            // After the proof: every binding is deleted before its Role, and every Role that has too much is narrowed.
+            let after = after_proof(&request, &sight, &desired, narrowings);
+            prop_assert!(after.len() <= 2);
+            for place in observed.places.keys().filter(|place| !request.grants.wants(place)) {
+                let [binding, role] = [names.binding(place), names.role(&place.scope)].map(|object| at(&after, &object));
+                prop_assert!(binding.is_none() || !place.has_role() || role.is_none() || binding < role);
+                let is_there = at(&after, &names.binding(place)).is_some();
+                prop_assert!(!is_there || record.inventory.contains(place), "found again if the run is stopped");
+            }
+
+            // Every planned change is made, once, and nothing else.
+            for change in &plan.changes {
+                let object = &change.reference;
+                let writes: Vec<_> = before.iter().chain(&after).flatten().filter(|write| target(write).as_ref() == Some(object)).collect();
+                let is_special = *object == names.service_account() || *object == Reference::namespace(HOME);
+                let count = if is_special { 0 } else if matches!(writes[..], [Write::Widen { .. }, Write::Narrow(_)]) { 2 } else { 1 };
+                prop_assert_eq!(writes.len(), count, "{}: {:?}", object, writes);
+            }
+            let written: BTreeSet<_> = before.iter().chain(&after).flatten().filter_map(target).collect();
+            for object in written {
+                prop_assert!(plan.change(&object).is_some(), "{object}");
+            }
+        }
+    }
+}

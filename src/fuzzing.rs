@@ -18,8 +18,7 @@ use crate::{
         documents::{Document, Documents, Strictness},
         request::{self, Delivery, Provision, Request},
     },
-    k8s::helm_release::TakeOver,
-    plan::{desired::Desired, observed::Observed},
+    plan::{adoption::take_over::TakeOver, desired::Desired, observed::Observed},
     report::{Look, Report},
 };
 

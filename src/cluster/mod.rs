@@ -45,7 +45,6 @@ use crate::{
     endpoint::connection::{CaBundle, Connection, Credentials, Login},
     k8s::{
         fetched::{FetchedObject, list, text, texts},
-        helm_release,
         name::Namespace,
         object::{Kind, Live, MANAGED_BY, MANAGER, Manifest, Reference},
     },
@@ -57,7 +56,7 @@ use crate::{
         tls::{Fault as TlsFault, Kind as TlsKind, Roots, Tls, Witness},
         transport::{self, ANSWER, Target as Peer, USER_AGENT},
     },
-    plan::observed::Presence,
+    plan::{adoption::release, observed::Presence},
     rbac::{Atom, Rule, Target},
 };
 use status::{Attempt, Status};
@@ -317,9 +316,9 @@ impl<'a> Cluster<'a> {
     /// # Errors
     /// Why they could not be listed.
     pub async fn revisions(&self, namespace: &Namespace, release: &str) -> Result<Vec<(Reference, Live)>, ApiError> {
-        let selector = labelled(&helm_release::release_selector(release));
+        let selector = labelled(&release::release_selector(release));
         let found = self.metadata(Kind::Secret, Some(namespace), selector).await?;
-        Ok(found.into_iter().filter(|(secret, _)| helm_release::revision(&secret.name, release).is_some()).collect())
+        Ok(found.into_iter().filter(|(secret, _)| release::revision(&secret.name, release).is_some()).collect())
     }
 
     /// What a revision tells, if it is one; `parent` is the credential that is looked for in it.
@@ -330,11 +329,11 @@ impl<'a> Cluster<'a> {
         &self,
         revision: &Reference,
         parent: Option<&Token>,
-    ) -> Result<Option<helm_release::Revision>, ApiError> {
+    ) -> Result<Option<release::Revision>, ApiError> {
         let attempt = self.attempt("looking for", "get", Some(revision));
         let found = self.find(&attempt, revision).await?;
         let packed = found.and_then(|secret| STANDARD.decode(text(&secret, "/data/release")).ok());
-        Ok(packed.and_then(|packed| helm_release::read(&packed, parent.map(Token::expose))))
+        Ok(packed.and_then(|packed| release::read(&packed, parent.map(Token::expose))))
     }
 
     async fn metadata(

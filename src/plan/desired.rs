@@ -8,12 +8,11 @@ use crate::{
     input::request::Request,
     k8s::{
         grant::{Authority, Grant, Place, Scope},
-        helm_release::TakeOver,
         object::{Kind, MANAGED_BY, MANAGER, Manifest, Reference, TOKEN_SECRET},
         ownership::{NAME, NAMESPACE},
         record::AccountRecord,
     },
-    plan::{observed::Observed, token_slots::SlotPlan},
+    plan::{adoption::take_over::TakeOver, observed::Observed, token_slots::SlotPlan},
     rbac::Rule,
 };
 

@@ -4,6 +4,7 @@ pub mod adoption;
 pub mod copies;
 pub mod desired;
 pub mod diff;
+pub mod former_namespace;
 pub mod observed;
 pub mod parent_access;
 pub mod parent_role;

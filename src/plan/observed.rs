@@ -6,7 +6,7 @@ use crate::{
     k8s::{
         grant::{Authority, Place},
         name::{ClusterRoleName, Namespace},
-        object::{Live, Reference},
+        object::Live,
         record::AccountRecord,
     },
     plan::token_slots::TokenSlots,
@@ -53,8 +53,6 @@ pub struct Observed {
     pub cluster_roles: BTreeMap<ClusterRoleName, Option<Vec<Rule>>>,
     /// The token slots with a Secret.
     pub slots: TokenSlots,
-    /// The Secrets in which Helm stores the release of version 1.0.0.
-    pub revisions: Vec<(Reference, Live)>,
 }
 
 impl Observed {

@@ -7,11 +7,11 @@ use crate::{
     k8s::{
         denial::{denied, needed, not_grantable},
         grant::{Authority, Place, Scope},
-        helm_release,
         name::Namespace,
         object::{Kind, Reference},
     },
     plan::{
+        adoption::release,
         desired::Desired,
         diff::{Action, Change, Plan, granted_rules},
         snapshot::Sight,
@@ -97,7 +97,7 @@ fn only_shrinks(request: &Request, sight: &Sight, place: &Place) -> bool {
 fn is_leftover(change: &Change, request: &Request) -> bool {
     let Reference { kind, name, .. } = &change.reference;
     change.action == Action::Delete
-        && (*kind != Kind::Secret || helm_release::revision(name, request.instance.name.as_str()).is_some())
+        && (*kind != Kind::Secret || release::revision(name, request.instance.name.as_str()).is_some())
 }
 
 /// What the parent lacks to delete these, for all at once: as far as the server can list its rights.

@@ -15,7 +15,7 @@ use crate::{
         ownership::Owner,
     },
     plan::{
-        adoption,
+        adoption::decision,
         desired::Desired,
         diff::{Action, Drift, Plan, leftovers},
         observed::{Observed, Presence},
@@ -33,7 +33,7 @@ pub fn compare(request: &Request, sight: &Sight) -> (Desired, Plan) {
     // What may not be looked at cannot be told from what is not there.
     let slots = sight.observed.slots.decide(sight.denied.is_empty());
     let kept = kept(request, sight).map(|(place, _)| place.clone());
-    let take_over = adoption::take_over(request, &request.instance.names, sight);
+    let take_over = decision::take_over(request, &request.instance.names, sight);
     let desired = Desired::new(request, &sight.observed, slots, kept, take_over);
     let mut plan = Plan::new(request, &desired, &sight.observed);
     plan.delete(request, &desired.take_over.revisions);
@@ -78,7 +78,7 @@ fn kept<'a>(request: &'a Request, sight: &'a Sight) -> impl Iterator<Item = (&'a
 /// What there is to say of what was there before, before it is changed.
 #[must_use]
 pub fn remarks(request: &Request, sight: &Sight, desired: &Desired, plan: &Plan) -> Vec<Finding> {
-    let taken_over = adoption::remarks(&desired.take_over, request, &sight.observed);
+    let taken_over = decision::remarks(&desired.take_over, request, sight);
     let drift = plan.drift.iter().map(|drift| drifted(request, sight, drift));
     let kept = kept(request, sight).map(|(_, finding)| finding);
     let gone = gone(&sight.observed, |place| !request.grants.wants(place));

@@ -72,7 +72,7 @@ impl Left {
                 None => {}
             }
         }
-        left.ours.extend(observed.revisions.iter().cloned());
+        left.ours.extend(sight.adoption.revisions.iter().cloned());
         for (object, live) in found {
             if names.owner(live) == Owner::Ours && !left.ours.contains_key(object) {
                 let others = copies::is_copy(names, object, live);

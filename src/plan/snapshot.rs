@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use crate::{
     credential::access_checks::Review,
     diagnostics::error::Failure,
-    k8s::{grant::Scope, name::Namespace},
-    plan::observed::Observed,
+    k8s::grant::Scope,
+    plan::{adoption::evidence::Evidence, observed::Observed},
     rbac::{Atom, Coverage, Tuple, atoms},
 };
 
@@ -23,16 +23,8 @@ pub struct Sight {
     pub denied: Vec<Tuple>,
     /// False when the list of places on the ServiceAccount cannot be read as a whole.
     pub inventory_is_whole: bool,
-    /// True when the original bundle's release is, or may be, there.
-    pub release_is_evident: bool,
-    /// True when the parent credential stands in that release's Secrets, or nobody can tell.
-    pub parent_is_exposed: bool,
-    /// What the parent credential lacks to look for that release's Secrets.
-    pub revisions_denied: Vec<Tuple>,
-    /// Other namespaces in which this very instance of the platform has a ServiceAccount: its home was changed.
-    pub former_homes: Vec<Namespace>,
-    /// What the parent credential lacks to look for those.
-    pub unsearched: Vec<Tuple>,
+    /// What was found of the Helm release of version 1.0.0.
+    pub adoption: Evidence,
     /// Why no credential can be proved on this server, if that is so.
     pub too_old: Option<Failure>,
 }

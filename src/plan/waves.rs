@@ -192,7 +192,7 @@ pub fn after_proof<'a>(
     let (bindings, roles): (Vec<_>, Vec<_>) = going(request, desired, &sight.observed)
         .map(|(place, reference, live)| Write::Delete(place, reference, live))
         .partition(|write| matches!(write, Write::Delete(place, reference, _) if *reference == names.binding(place)));
-    let revisions = sight.observed.revisions.iter();
+    let revisions = sight.adoption.revisions.iter();
     let revisions = revisions.filter(|(reference, _)| desired.take_over.revisions.contains(reference));
     let revisions = revisions.map(|(reference, live)| Write::DeleteRevision(reference, live));
     let first = bindings.into_iter().chain(narrowings.into_iter().map(Write::Narrow)).chain(revisions).collect();
@@ -216,13 +216,16 @@ mod tests {
         input::request::Instance,
         k8s::{
             grant::{Authority, Grants, RequestedRule, Scope},
-            helm_release::TakeOver,
             name::{ClusterRoleName, InstanceName},
             object::{MANAGED_BY, MANAGER},
             object_names::Names,
             ownership::{NAME, NAMESPACE},
         },
-        plan::{observed::Found, snapshot::Rights},
+        plan::{
+            adoption::{evidence::Evidence, take_over::TakeOver},
+            observed::Found,
+            snapshot::Rights,
+        },
         rbac::{Coverage, Rule},
     };
 
@@ -363,11 +366,7 @@ mod tests {
             rights: Rights::default(),
             denied: Vec::new(),
             inventory_is_whole: true,
-            release_is_evident: case.adopts,
-            parent_is_exposed: false,
-            revisions_denied: Vec::new(),
-            former_homes: Vec::new(),
-            unsearched: Vec::new(),
+            adoption: Evidence { is_there: case.adopts, ..Evidence::default() },
             too_old: None,
         }
     }

@@ -22,7 +22,7 @@ use crate::{
         record::AccountRecord,
     },
     plan::{
-        adoption::release_left,
+        adoption::decision::release_left,
         desired::{self, Desired},
         diff::{Action, Change, Plan, change, going},
         observed::Presence,

@@ -77,14 +77,21 @@ async fn platform_side(
 async fn cluster_side(request: &Request, is_published: bool, budget: Budget, report: &Report) -> Result<bool, Failure> {
     let run = &Run::connect(request, budget, report).await?;
     let cluster = &run.session.cluster;
-    let (sight, swept) =
-        tokio::join!(run.look(cluster, false, cluster.version()), sweep(cluster, &request.instance.namespace));
+    let (sight, swept, search) = tokio::join!(
+        run.look(cluster, false, cluster.version()),
+        sweep(cluster, &request.instance.namespace),
+        former_namespace::search(run),
+    );
     let sight = sight?;
-    let (former, unseen) = match former_namespace::look(run, cluster, &sight).await {
-        Ok(former) => (former, None),
-        Err(failure) => (Vec::new(), Some(failure)), // what is at home goes all the same
+    // What is in the home namespace is deleted, whether former namespaces can be read or not.
+    let (former, unsearched, unread) = match search {
+        Ok(search) => match former_namespace::observe(run, &search.found).await {
+            Ok(former) => (former, search.missing, None),
+            Err(failure) => (Vec::new(), search.missing, Some(failure)),
+        },
+        Err(error) => (Vec::new(), Vec::new(), Some(Failure::from(error))),
     };
-    let unsearched: Vec<Tuple> = sight.unsearched.iter().chain(&swept.unsearched).cloned().collect();
+    let unsearched: Vec<Tuple> = unsearched.iter().chain(&swept.unsearched).cloned().collect();
     if !unsearched.is_empty() {
         let text = format!(
             "not searched for what the ServiceAccount may have forgotten: the parent credential lacks {}",
@@ -92,7 +99,9 @@ async fn cluster_side(request: &Request, is_published: bool, budget: Budget, rep
         );
         run.report.finding(Finding::remark(finding::Code::NotSearched, text));
     }
-    for remark in gone(&sight.observed, |_| true).chain(adoption::exposure(request, &request.instance.names, &sight)) {
+    for remark in
+        gone(&sight.observed, |_| true).chain(adoption::decision::exposure(request, &request.instance.names, &sight))
+    {
         run.report.finding(remark);
     }
     for home in &former {
@@ -101,7 +110,7 @@ async fn cluster_side(request: &Request, is_published: bool, budget: Budget, rep
         }
     }
 
-    let failed = swept.failed.clone().map(Failure::from).or(unseen);
+    let failed = swept.failed.clone().map(Failure::from).or(unread);
     let mut outcome = Outcome { failed, ..Outcome::default() };
     let known = former.iter().map(|home| &home.sight).chain([&sight]).all(|sight| sight.inventory_is_whole);
     if !(swept.unsearched.is_empty() || known) {
@@ -117,7 +126,7 @@ async fn cluster_side(request: &Request, is_published: bool, budget: Budget, rep
             run.report.finding(Finding::remark(finding::Code::ForeignObject, text).severity(Severity::Info));
         }
         outcome.missing.append(&mut left.unseen);
-        outcome.missing.extend(sight.revisions_denied.iter().cloned());
+        outcome.missing.extend(sight.adoption.missing.iter().cloned());
         clear(run, cluster, &left, &mut outcome).await;
         there.push((sight, left.ours.into_keys().chain(left.hidden).collect::<Vec<_>>()));
     }

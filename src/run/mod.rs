@@ -20,7 +20,6 @@ pub use verify::verify;
 
 use std::{cell::OnceCell, time::Instant};
 
-use observe::Identity;
 use session::Session;
 
 use crate::{
@@ -31,7 +30,7 @@ use crate::{
         finding::{self, Finding},
     },
     endpoint::connection::Trust,
-    input::request::{Instance, Request},
+    input::request::Request,
     k8s::record::INVENTORY,
     plan::snapshot::Sight,
     report::Report,
@@ -100,9 +99,9 @@ impl<'a> Run<'a> {
     ) -> Result<Sight, Failure> {
         let started = Instant::now();
         let _waiting = self.report.waiting("looking at what is there");
-        let Request { instance: Instance { names, labels, platform_id, .. }, connection, grants } = self.request;
-        let identity = platform_id.as_deref().map(|instance| Identity { instance, tags: labels });
-        let sight = observe::look(cluster, names, grants, identity, connection.login.token(), proved, version).await?;
+        let Request { instance, connection, grants } = self.request;
+        let parent = connection.login.token();
+        let sight = observe::look(cluster, &instance.names, grants, parent, proved, version).await?;
         self.learn(&sight);
         let version = sight.server_version.as_deref().unwrap_or("of unknown version");
         self.report.step("observe", &format!("Kubernetes {version}"), Some(started.elapsed()));

@@ -1,5 +1,5 @@
-//! The look: what is at every place of the request, what the parent credential may do there, and then what is at the
-//! places that the ServiceAccount remembers. Two rounds of reads at most, each all at once.
+//! The observation: reads the state of the cluster in two rounds of requests, each all at once. The first round reads what
+//! the request names, the second what the ServiceAccount records beyond that. The result is a `plan/snapshot.rs`.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,7 +12,6 @@ use crate::{
     k8s::{
         fetched::FetchedObject,
         grant::{Authority, Grant, Place, Scope},
-        helm_release,
         name::{ClusterRoleName, Namespace},
         object::{Kind, Live, Reference},
         object_names::Names,
@@ -20,125 +19,159 @@ use crate::{
         record::{AccountRecord, SlotNumbers},
     },
     plan::{
-        adoption,
+        adoption::evidence::Evidence,
         observed::{Found, Observed, Presence},
         snapshot::{Rights, Sight},
         token_slots::{Slot, TokenSlots},
     },
     rbac::Tuple,
+    run::adopt,
 };
 
-/// Which instance of the platform it is, by what the platform calls it and by its tags.
-#[derive(Clone, Copy)]
-pub struct Identity<'a> {
-    /// What the ServiceAccount remembers of it.
-    pub instance: &'a str,
-    /// Labels of the objects.
-    pub tags: &'a BTreeMap<String, String>,
-}
-
-/// Looks for the objects of these names and at the places of these grants; and in all other namespaces, where it is
-/// known which instance of the platform it is. Where something is to be `proved`, the server is asked what a proof asks.
+/// Observes the objects of these names and at the places of these grants. Where something is to be `proved`, the server is
+/// asked what a proof asks. `version` asks for the server's version.
 ///
 /// # Errors
-/// Any fault but a denial; denials are collected, so that all of them can be told at once.
+/// Any fault but a denial; denials are collected, so that all of them can be reported at once.
 pub async fn look(
     cluster: &Cluster<'_>,
     names: &Names,
     grants: &[Grant],
-    identity: Option<Identity<'_>>,
     parent: Option<&Token>,
     proved: bool,
     version: impl Future<Output = Result<String, ApiError>>,
 ) -> Result<Sight, ApiError> {
-    let home = names.home();
-    let wanted: BTreeSet<&Place> = grants.iter().map(|grant| &grant.place).collect();
-    let scopes: BTreeSet<&Scope> = wanted.iter().map(|place| &place.scope).chain([&home.scope]).collect();
-    let places: BTreeSet<&Place> = wanted.iter().copied().chain([&home]).collect();
-    let first_slot = names.token_secret(1);
-    let asked = async { if proved { cluster.identity().await.err() } else { None } };
-    let (asked, accounts, secret, version, surroundings, places) = tokio::join!(
-        asked,
-        Accounts::look(cluster, names, identity),
-        cluster.get(&first_slot),
-        version,
-        Surroundings::look(cluster, &scopes, wanted.iter().copied()),
-        join_all(places.iter().map(|place| look_at(cluster, names, place))),
-    );
-    // A server that refuses the login may break the connection under the other requests: the login is the cause.
-    let refused = {
-        let first = [accounts.as_ref().err(), secret.as_ref().err(), version.as_ref().err(), asked.as_ref()];
-        let first = first.into_iter().flatten().chain(surroundings.failures());
-        let places = places.iter().filter_map(|place| place.as_ref().err());
-        first.chain(places).find(|error| error.is_unauthorized()).cloned()
-    };
-    if let Some(failure) = refused {
-        return Err(failure);
-    }
+    let first = FirstRound::read(cluster, names, grants, proved, version).await?;
+    let second = SecondRound::read(cluster, names, &first, parent).await;
+    assemble(names, first, second)
+}
 
-    let mut denied = Vec::new();
-    let Accounts { service_account, former_homes, unsearched } = accounts?;
-    let service_account = tolerate(service_account, &mut denied)?;
-    let mut places: BTreeMap<Place, Found> = places.into_iter().collect::<Result<_, _>>()?;
-    let wanted_places = places.iter().filter(|(place, _)| wanted.contains(place));
-    denied.extend(wanted_places.flat_map(|(_, found)| found.denied.iter().cloned()));
-    let mut observed = Observed { service_account, ..Observed::default() };
-    let mut rights = Rights::default();
-    // Only told, never needed: a cluster that hides its version is none the worse.
-    let server_version = version.ok();
-    let mut too_old = asked.and_then(|failure| too_old_for_proof(failure, server_version.as_deref()));
-    denied.extend(surroundings.settle(&mut observed, &mut rights, &mut too_old)?);
-    let mut inventory_is_whole = true;
-    if let Some(account) = &observed.service_account {
-        (observed.record, inventory_is_whole) = AccountRecord::from_annotations(&account.annotations, &home);
-    }
+/// What was read at once, because the request names it.
+struct FirstRound {
+    /// The ServiceAccount with its record, the places of the grants and the home namespace's own.
+    observed: Observed,
+    /// Whether the inventory in the record was understood completely.
+    inventory_is_whole: bool,
+    /// The answer for the Secret in the first token slot.
+    first_slot: Result<Option<FetchedObject>, ApiError>,
+    /// Scopes that were read.
+    scopes: BTreeSet<Scope>,
+    rights: Rights,
+    server_version: Option<String>,
+    /// What the parent credential lacks to read what is asked for.
+    denied: Vec<Tuple>,
+    /// Why no credential can be proved on this server.
+    too_old: Option<ApiError>,
+}
 
-    let left: Vec<&Place> = observed.record.inventory.places().filter(|place| !places.contains_key(place)).collect();
-    let unseen_scopes: BTreeSet<&Scope> =
-        left.iter().map(|place| &place.scope).filter(|scope| !scopes.contains(scope)).collect();
-    let evident = adoption::is_evident(names, &observed, places.get(&home));
-    // A release whose objects are gone, or were never made, is known by its Secrets alone.
-    let thinkable = observed.service_account.is_none() && observed.presence(names.namespace()) != Presence::Absent;
-    let release = release(cluster, names, evident, thinkable, parent);
-    let (slots, surroundings, more, release) = tokio::join!(
-        read_slots(cluster, names, observed.record.slots, secret),
-        Surroundings::look(cluster, &unseen_scopes, left.iter().copied()),
-        join_all(left.iter().map(|place| look_at(cluster, names, place))),
-        release,
-    );
-    let mut revisions_denied = Vec::new();
-    let release = tolerate(release.map(Some), &mut revisions_denied)?;
-    let parent_is_exposed = release.as_ref().is_none_or(|release| release.exposes);
-    observed.revisions = release.map(|release| release.revisions).unwrap_or_default();
-    let release_is_evident = evident || !observed.revisions.is_empty();
-    if !release_is_evident {
-        revisions_denied.clear(); // nothing says that there is one
+impl FirstRound {
+    async fn read(
+        cluster: &Cluster<'_>,
+        names: &Names,
+        grants: &[Grant],
+        proved: bool,
+        version: impl Future<Output = Result<String, ApiError>>,
+    ) -> Result<Self, ApiError> {
+        let home = names.home();
+        let wanted: BTreeSet<&Place> = grants.iter().map(|grant| &grant.place).collect();
+        let places: BTreeSet<&Place> = wanted.iter().copied().chain([&home]).collect();
+        let scopes: BTreeSet<&Scope> = places.iter().map(|place| &place.scope).collect();
+        let (account, first_slot) = (names.service_account(), names.token_secret(1));
+        let identity = async { if proved { cluster.identity().await.err() } else { None } };
+        let (unidentified, account, first_slot, version, surroundings, places) = tokio::join!(
+            identity,
+            cluster.get(&account),
+            cluster.get(&first_slot),
+            version,
+            Surroundings::read(cluster, &scopes, wanted.iter().copied()),
+            join_all(places.iter().map(|place| read_place(cluster, names, place))),
+        );
+        // A server that refuses the login may break the connection under the other requests: the login is the cause.
+        let refused_login = {
+            let first =
+                [account.as_ref().err(), first_slot.as_ref().err(), version.as_ref().err(), unidentified.as_ref()];
+            let first = first.into_iter().flatten().chain(surroundings.failures());
+            let places = places.iter().filter_map(|place| place.as_ref().err());
+            first.chain(places).find(|error| error.is_unauthorized()).cloned()
+        };
+        if let Some(error) = refused_login {
+            return Err(error);
+        }
+
+        let mut denied = Vec::new();
+        let service_account = tolerate(account, &mut denied)?.map(|seen| seen.live);
+        let places = places.into_iter().collect::<Result<BTreeMap<Place, Found>, _>>()?;
+        let wanted_places = places.iter().filter(|(place, _)| wanted.contains(place));
+        denied.extend(wanted_places.flat_map(|(_, found)| found.denied.iter().cloned()));
+        let mut observed = Observed { service_account, places, ..Observed::default() };
+        let mut rights = Rights::default();
+        // The version is only reported: nothing depends on a cluster telling it.
+        let server_version = version.ok();
+        let mut too_old = unidentified.and_then(|error| too_old_for_proof(error, server_version.as_deref()));
+        denied.extend(surroundings.settle(&mut observed, &mut rights, &mut too_old)?);
+        let mut inventory_is_whole = true;
+        if let Some(account) = &observed.service_account {
+            (observed.record, inventory_is_whole) = AccountRecord::from_annotations(&account.annotations, &home);
+        }
+        let scopes = scopes.into_iter().cloned().collect();
+        Ok(Self { observed, inventory_is_whole, first_slot, scopes, rights, server_version, denied, too_old })
     }
+}
+
+/// What was read because the ServiceAccount records it, or because the first round makes it likely.
+struct SecondRound {
+    /// The answers for the Secrets in later token slots, by ascending number.
+    later_slots: Vec<(u32, Result<Option<FetchedObject>, ApiError>)>,
+    /// Around the places that only the record names.
+    surroundings: Surroundings,
+    /// Those places.
+    places: Vec<Result<(Place, Found), ApiError>>,
+    adoption: Result<Evidence, ApiError>,
+}
+
+impl SecondRound {
+    async fn read(cluster: &Cluster<'_>, names: &Names, first: &FirstRound, parent: Option<&Token>) -> Self {
+        let observed = &first.observed;
+        let unread = |place: &&Place| !observed.places.contains_key(place);
+        let left: Vec<&Place> = observed.record.inventory.places().filter(unread).collect();
+        let scopes: BTreeSet<&Scope> =
+            left.iter().map(|place| &place.scope).filter(|scope| !first.scopes.contains(scope)).collect();
+        let home = observed.places.get(&names.home());
+        let (later_slots, surroundings, places, adoption) = tokio::join!(
+            read_later_slots(cluster, names, observed.record.slots),
+            Surroundings::read(cluster, &scopes, left.iter().copied()),
+            join_all(left.iter().map(|place| read_place(cluster, names, place))),
+            adopt::observe(cluster, names, observed, home, parent),
+        );
+        Self { later_slots, surroundings, places, adoption }
+    }
+}
+
+/// The snapshot of both rounds.
+fn assemble(names: &Names, first: FirstRound, second: SecondRound) -> Result<Sight, ApiError> {
+    let FirstRound { mut observed, mut rights, mut denied, mut too_old, .. } = first;
+    let adoption = second.adoption?;
     // What a ClusterRole allows that is not asked for any more need not be known.
-    surroundings.settle(&mut observed, &mut rights, &mut too_old)?;
-    places.extend(more.into_iter().collect::<Result<Vec<_>, _>>()?);
-    for (place, found) in &mut places {
+    second.surroundings.settle(&mut observed, &mut rights, &mut too_old)?;
+    observed.places.extend(second.places.into_iter().collect::<Result<Vec<_>, _>>()?);
+    let Observed { places, namespaces, .. } = &mut observed;
+    for (place, found) in places {
         // Where the namespace is gone, so are the rights in it: nothing is left there to be denied.
         if let Scope::Namespace(namespace) = &place.scope
-            && observed.presence(namespace) == Presence::Absent
+            && namespaces.get(namespace) == Some(&Presence::Absent)
         {
             found.denied.clear();
         }
     }
-    observed.places = places;
-
+    let slots = [(1, first.first_slot)].into_iter().chain(second.later_slots).collect();
     observed.slots = settle_slots(names, &observed, slots, &mut denied)?;
     Ok(Sight {
         observed,
-        server_version,
+        server_version: first.server_version,
         rights,
         denied,
-        inventory_is_whole,
-        release_is_evident,
-        parent_is_exposed,
-        revisions_denied,
-        former_homes,
-        unsearched,
+        inventory_is_whole: first.inventory_is_whole,
+        adoption,
         too_old: too_old.map(Failure::from),
     })
 }
@@ -186,50 +219,6 @@ pub(super) fn is_before_self_subject_review(version: &str) -> bool {
     matches!((number(), number()), (Some(major), Some(minor)) if (major, minor) < (1, 28))
 }
 
-/// The ServiceAccount, and those of the same instance in former homes.
-struct Accounts {
-    service_account: Result<Option<Live>, ApiError>,
-    former_homes: Vec<Namespace>,
-    unsearched: Vec<Tuple>,
-}
-
-impl Accounts {
-    async fn look(cluster: &Cluster<'_>, names: &Names, identity: Option<Identity<'_>>) -> Result<Self, ApiError> {
-        let account = names.service_account();
-        let namesakes = async {
-            match identity {
-                Some(_) => cluster.namesakes(Kind::ServiceAccount, names.object()).await,
-                None => Ok(Vec::new()),
-            }
-        };
-        let (service_account, namesakes) = tokio::join!(cluster.get(&account), namesakes);
-        let mut unsearched = Vec::new();
-        let service_account = match service_account {
-            Err(error) if !error.is_denied() => return Err(error),
-            service_account => service_account.map(|seen| seen.map(|seen| seen.live)),
-        };
-        let namesakes = tolerate(namesakes.map(Some), &mut unsearched)?.unwrap_or_default();
-        let former_homes = namesakes.iter().filter_map(|(object, live)| former_home(names, identity?, object, live));
-        Ok(Self { service_account, former_homes: former_homes.collect(), unsearched })
-    }
-}
-
-/// The namespace of a ServiceAccount that is the same instance's in another home. A namesake that somebody else has made
-/// there, or that was copied there, is another.
-fn former_home(names: &Names, identity: Identity<'_>, object: &Reference, live: &Live) -> Option<Namespace> {
-    let home = Namespace::parse(object.namespace.as_deref()?).ok()?;
-    let there = names.in_home(&home);
-    let same = match there.owner(live) {
-        Owner::Ours => {
-            let (record, _) = AccountRecord::from_annotations(&live.annotations, &there.home());
-            record.instance.as_deref() == Some(identity.instance)
-        }
-        Owner::Original => helm_release::is_marked(live, identity.tags),
-        Owner::Foreign(_) => false,
-    };
-    (same && home != *names.namespace()).then_some(home)
-}
-
 /// What is around the places: namespaces, what the parent may do in each scope, and the ClusterRoles that others keep.
 struct Surroundings {
     reviews: Vec<(Scope, Result<Review, ApiError>)>,
@@ -238,7 +227,7 @@ struct Surroundings {
 }
 
 impl Surroundings {
-    async fn look<'a>(
+    async fn read<'a>(
         cluster: &Cluster<'_>,
         scopes: &BTreeSet<&'a Scope>,
         places: impl Iterator<Item = &'a Place>,
@@ -308,44 +297,8 @@ impl Surroundings {
     }
 }
 
-/// The Secrets of the original bundle's release, if it is one of this instance.
-async fn release(
-    cluster: &Cluster<'_>,
-    names: &Names,
-    evident: bool,
-    thinkable: bool,
-    parent: Option<&Token>,
-) -> Result<Release, ApiError> {
-    if !(evident || thinkable) || !helm_release::can_be_release(names.instance()) {
-        return Ok(Release::default());
-    }
-    let revisions = cluster.revisions(names.namespace(), names.instance()).await?;
-    // The newest one tells of which chart the release is now: v10 comes before v9 in a list.
-    let mut numbered: Vec<_> = revisions.iter().map(|(secret, _)| secret).collect();
-    numbered.sort_by_key(|secret| std::cmp::Reverse(helm_release::revision(&secret.name, names.instance())));
-    let told = join_all(numbered.into_iter().map(|secret| cluster.revision(secret, parent))).await;
-    let ours = match told.first() {
-        Some(Ok(Some(newest))) => evident || newest.chart == helm_release::CHART,
-        Some(Err(error)) if !error.is_denied() => return Err(error.clone()),
-        _ => evident,
-    };
-    if !ours {
-        return Ok(Release::default());
-    }
-    let exposes = told.iter().any(|told| !matches!(told, Ok(Some(told)) if !told.exposes));
-    Ok(Release { revisions, exposes })
-}
-
-/// The original bundle's release.
-#[derive(Default)]
-struct Release {
-    /// Its Secrets.
-    revisions: Vec<(Reference, Live)>,
-    /// Whether the parent credential stands in one of them, as far as they can be read.
-    exposes: bool,
-}
-
-async fn look_at(cluster: &Cluster<'_>, names: &Names, place: &Place) -> Result<(Place, Found), ApiError> {
+/// The objects at one place.
+async fn read_place(cluster: &Cluster<'_>, names: &Names, place: &Place) -> Result<(Place, Found), ApiError> {
     let (role, binding) = (names.role(&place.scope), names.binding(place));
     let role = async { if place.has_role() { cluster.get(&role).await } else { Ok(None) } };
     let (role, binding) = tokio::join!(role, cluster.get(&binding));
@@ -355,16 +308,14 @@ async fn look_at(cluster: &Cluster<'_>, names: &Names, place: &Place) -> Result<
     Ok((place.clone(), Found { role, binding, denied }))
 }
 
-/// Reads the slots that may have a Secret, in ascending order; the first one was read already.
-async fn read_slots(
+/// Reads the slots after the first that may have a Secret, in ascending order.
+async fn read_later_slots(
     cluster: &Cluster<'_>,
     names: &Names,
     recorded: SlotNumbers,
-    first: Result<Option<FetchedObject>, ApiError>,
 ) -> Vec<(u32, Result<Option<FetchedObject>, ApiError>)> {
-    let others = TokenSlots::numbers_to_read(recorded).into_iter().filter(|number| *number > 1);
-    let others = others.map(async |number| (number, cluster.get(&names.token_secret(number)).await));
-    [(1, first)].into_iter().chain(join_all(others).await).collect()
+    let later = TokenSlots::numbers_to_read(recorded).into_iter().filter(|number| *number > 1);
+    join_all(later.map(async |number| (number, cluster.get(&names.token_secret(number)).await))).await
 }
 
 /// Who may not ask what they may do is told by each denial.

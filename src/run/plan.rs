@@ -34,7 +34,8 @@ pub async fn plan(run: &Run<'_>) -> Result<bool, Failure> {
     if run.request.connection.tls_server_name.is_some() {
         run.session.open_line().await?; // says so where a holder of the artifact would not get that far
     }
-    let sight = run.survey(cluster).await?;
+    let (sight, former) = join(run.survey(cluster), former_namespace::search(run)).await;
+    let (sight, former) = (sight?, former?);
     let (desired, mut plan) = compare(run.request, &sight);
     let refused = refusal(run.request, &sight, &desired, &plan);
     for remark in remarks(run.request, &sight, &desired, &plan) {
@@ -51,7 +52,7 @@ pub async fn plan(run: &Run<'_>) -> Result<bool, Failure> {
             None => Vec::new(),
         }
     };
-    let (former, bindings) = join(former_namespace::look(run, cluster, &sight), copies).await;
+    let (former, bindings) = join(former_namespace::observe(run, &former.found), copies).await;
     for remark in rights_elsewhere(&run.request.instance.names, &sight, &bindings) {
         run.report.finding(remark);
     }

@@ -172,19 +172,11 @@ async fn establish(
     delivery: &Delivery,
     deliver: impl FnOnce(&Artifact) -> Result<(), Failure>,
 ) -> Result<(), Unmade> {
-    let mut sight = run.survey(cluster).await?;
-    let was_here = sight.observed.is_anything_there() || !sight.former_homes.is_empty();
-    let made = match make(run, cluster, tried, delivery.platform.as_ref(), &mut sight).await {
-        Err(Unmade { token_refused: true, .. }) if is_dead(run, &sight).await => {
-            sight = run.look(cluster, false, cluster.version()).await?;
-            let (field, why) = ("/data/token", "the server does not accept the token in it".to_owned());
-            if let Some(slot) = sight.observed.slots.current_mut() {
-                slot.unusable.get_or_insert(Unusable { field, why });
-            }
-            make(run, cluster, tried, delivery.platform.as_ref(), &mut sight).await?
-        }
-        made => made?,
-    };
+    let platform = delivery.platform.as_ref();
+    // Nothing waits for the search but what happens after the delivery.
+    let (made, former) = tokio::join!(make_or_replace(run, cluster, tried, platform), former_namespace::search(run));
+    let (sight, made) = made?;
+    let is_known_here = sight.observed.is_anything_there() || !matches!(&former, Ok(former) if former.found.is_empty());
     let Made { token, dialled, plan, retired, exceeds } = made;
 
     let ca = run.session.ca().as_base64();
@@ -192,7 +184,7 @@ async fn establish(
         findings,
         ..Failure::new(Code::ArtifactInvalid, "building the artifact", "it does not fit its schema")
     })?;
-    if hand_over(run, delivery.platform.as_ref(), dialled, &artifact).await? && !was_here {
+    if hand_over(run, platform, dialled, &artifact).await? && !is_known_here {
         run.report.finding(cluster_changed(run));
     }
     deliver(&artifact)?;
@@ -205,7 +197,32 @@ async fn establish(
             run.report.finding(remark);
         }
     }
-    Ok(former_namespace::clear(run, cluster, &sight).await?)
+    let unsearched = "the new credential is handed out; a repeat searches for the instance in other namespaces";
+    let former = former.map_err(|error| Failure::from(error).state(unsearched))?;
+    Ok(former_namespace::clear(run, &former.found).await?)
+}
+
+/// Makes the credential and proves it. A token that the server does not accept any more is found by its use; then another
+/// one takes its place.
+async fn make_or_replace(
+    run: &Run<'_>,
+    cluster: &Cluster<'_>,
+    tried: &Tried,
+    platform: Option<&Platform>,
+) -> Result<(Sight, Made), Unmade> {
+    let mut sight = run.survey(cluster).await?;
+    let made = match make(run, cluster, tried, platform, &mut sight).await {
+        Err(Unmade { token_refused: true, .. }) if is_dead(run, &sight).await => {
+            sight = run.look(cluster, false, cluster.version()).await?;
+            let (field, why) = ("/data/token", "the server does not accept the token in it".to_owned());
+            if let Some(slot) = sight.observed.slots.current_mut() {
+                slot.unusable.get_or_insert(Unusable { field, why });
+            }
+            make(run, cluster, tried, platform, &mut sight).await?
+        }
+        made => made?,
+    };
+    Ok((sight, made))
 }
 
 /// Whether the token of a Secret that was there before is dead: the server does not accept it, and is that of our
@@ -255,7 +272,7 @@ async fn make(
 
     let mut permissions = std::mem::take(&mut plan.permissions);
     Apply { run, cluster, sight, desired: &desired, plan: &plan }.preflight().await?;
-    adopt::take_fields(run, cluster, &mut sight.observed).await?;
+    adopt::take_fields(run, &mut sight.observed).await?;
     let sight = &*sight;
     // Before the ServiceAccount records the next number, because a Secret is found by its distance to that.
     delete_secrets(run, cluster, sight, &plan, &desired.slots.superseded).await?;

@@ -1,0 +1,15 @@
+//! The adoption of an instance that was deployed by version 1.0.0, a Helm release of the chart `k8s-token`. Its objects are
+//! kept, and with them the token; the Secrets in which Helm stores the release are deleted, because they contain the
+//! parent credential. The rest of the program meets it in three places:
+//!
+//! 1. The snapshot has an [`evidence::Evidence`]: what was found of the release.
+//! 2. The desired state has a [`take_over::TakeOver`], decided in [`decision`]: what is recorded and deleted.
+//! 3. Before the first apply, the managed fields of Helm become ours: [`fields`].
+//!
+//! `run/adopt.rs` reads for the first and writes for the third. Pure.
+
+pub mod decision;
+pub mod evidence;
+pub mod fields;
+pub mod release;
+pub mod take_over;

@@ -1,0 +1,101 @@
+//! A former namespace: one in which an instance of the platform still has objects, because its namespace was changed
+//! although the form does not allow that. Pure.
+
+use std::collections::BTreeMap;
+
+use crate::{
+    diagnostics::finding::{self, Finding, Severity},
+    input::request::Request,
+    k8s::{
+        denial::lacks,
+        helm_release,
+        name::Namespace,
+        object::{Live, Reference},
+        object_names::Names,
+        ownership::Owner,
+        record::{AccountRecord, INVENTORY},
+    },
+    plan::{adoption::decision, parent_access, removal::Left, snapshot::Sight},
+};
+
+/// What an instance is on the platform, whatever its namespace.
+#[derive(Clone, Copy)]
+pub struct PlatformInstance<'a> {
+    /// `<organization>/<instance>`, as the ServiceAccount records it.
+    pub id: &'a str,
+    /// Labels of the objects.
+    pub tags: &'a BTreeMap<String, String>,
+}
+
+/// The namespaces of these ServiceAccounts that belong to the same instance of the platform, except the home namespace.
+#[must_use]
+pub fn former_namespaces(
+    names: &Names,
+    instance: PlatformInstance<'_>,
+    accounts: &[(Reference, Live)],
+) -> Vec<Namespace> {
+    let same = accounts.iter().filter_map(|(object, live)| {
+        let namespace = Namespace::parse(object.namespace.as_deref()?).ok()?;
+        is_same_instance(&names.in_home(&namespace), instance, live).then_some(namespace)
+    });
+    same.filter(|namespace| namespace != names.namespace()).collect()
+}
+
+/// A ServiceAccount of the same name that another party created, or copied, belongs to another instance.
+fn is_same_instance(there: &Names, instance: PlatformInstance<'_>, live: &Live) -> bool {
+    match there.owner(live) {
+        Owner::Ours => {
+            let (record, _) = AccountRecord::from_annotations(&live.annotations, &there.home());
+            record.instance.as_deref() == Some(instance.id)
+        }
+        Owner::Original => helm_release::is_marked(live, instance.tags),
+        Owner::Foreign(_) => false,
+    }
+}
+
+/// A former namespace and what is there.
+pub struct FormerNamespace {
+    /// The names of the objects there.
+    pub names: Names,
+    /// The objects there.
+    pub sight: Sight,
+}
+
+impl FormerNamespace {
+    /// The findings: that there is one, and what happens to it.
+    #[must_use]
+    pub fn remarks(&self, request: &Request, severity: Severity, then: &str) -> Vec<Finding> {
+        let home = self.names.namespace();
+        let text = format!("this instance was in namespace {home} before, and its objects are still there: {then}");
+        let exposed = decision::exposure(request, &self.names, &self.sight);
+        [Finding::remark(finding::Code::Moved, text).severity(severity)].into_iter().chain(exposed).collect()
+    }
+
+    /// The objects to delete, and a finding where something stays.
+    #[must_use]
+    pub fn going(&self) -> (Left, Option<Finding>) {
+        let mut left = Left::of(&self.names, &self.sight, &[]);
+        let objects: Vec<Reference> = left.ours.keys().cloned().collect();
+        let mut missing = left.unseen.clone();
+        missing.extend(parent_access::undeletable(&self.sight, &objects));
+        if !missing.is_empty() {
+            return (Left::default(), Some(self.left_behind(&lacks(&missing))));
+        }
+        if self.sight.inventory_is_whole {
+            return (left, None);
+        }
+        // The ServiceAccount stays, because nothing else leads to what is not found now.
+        let account = self.names.service_account();
+        left.ours.remove(&account);
+        let why = format!("the annotation {INVENTORY} of {account} cannot be read, and not every place is known");
+        (left, Some(self.left_behind(&why)))
+    }
+
+    /// The finding that something stays, and why.
+    #[must_use]
+    pub fn left_behind(&self, why: &str) -> Finding {
+        let home = self.names.namespace();
+        let text = format!("what this instance was granted in its former namespace {home} may still be held: {why}");
+        Finding::remark(finding::Code::NotTakenBack, text).help("mend that and run again: it is found again")
+    }
+}

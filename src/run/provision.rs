@@ -18,7 +18,7 @@ use crate::{
         secret::Token,
     },
     input::request::{Delivery, Platform},
-    k8s::object::{Kind, Live},
+    k8s::object::{Kind, Live, Reference},
     net::{error::TransportError, transport},
     plan::{
         copies::rights_elsewhere,
@@ -55,7 +55,7 @@ pub async fn provision(
     match (result, tried.account.get()) {
         (Err(Unmade { failure, token_refused }), Some(uid)) if failure.code.exit() == Exit::Unproved => {
             let token = tried.token.take();
-            match overtaken(run, cluster, uid, &failure).await {
+            match lost_race(run, uid, &failure).await {
                 Some(conflict) => Err(conflict),
                 None if token_refused => Err(unaccepted(run, cluster, uid, token.as_ref(), failure).await),
                 None => Err(failure),
@@ -100,16 +100,23 @@ struct Tried {
     token: Cell<Option<Token>>,
 }
 
-/// A token does not work when its ServiceAccount is gone: then another run is the cause, and not what that led to.
-async fn overtaken(run: &Run<'_>, cluster: &Cluster<'_>, uid: &str, failure: &Failure) -> Option<Failure> {
-    let account = run.request.instance.names.service_account();
-    let what = match cluster.get(&account).await {
-        Ok(Some(seen)) if seen.live.uid != uid => "deleted and made again",
-        Ok(None) => "deleted",
-        Ok(Some(_)) | Err(_) => return None,
+/// The failure of a run whose objects another run deletes: then that is the cause, and not what it led to. A decommission
+/// deletes bindings first, then Secrets, and the ServiceAccount last.
+async fn lost_race(run: &Run<'_>, uid: &str, failure: &Failure) -> Option<Failure> {
+    let (request, cluster) = (run.request, &run.session.cluster);
+    let account = request.instance.names.service_account();
+    let lost = |object: &Reference, what: &str| {
+        let cause = format!("it was {what} while this run was at work: by another run, perhaps");
+        Some(Failure::new(Code::Conflict, failure.doing.clone(), cause).on(object.to_string()))
     };
-    let cause = format!("it was {what} while this run was at work: by another run, perhaps");
-    Some(Failure::new(Code::Conflict, failure.doing.clone(), cause).on(account.to_string()))
+    match cluster.get(&account).await {
+        Ok(Some(seen)) if seen.live.uid != uid => return lost(&account, "deleted and made again"),
+        Ok(None) => return lost(&account, "deleted"),
+        Ok(Some(_)) | Err(_) => {}
+    }
+    let binding = request.instance.names.binding(&request.grants.first()?.place);
+    let is_deleted = failure.code == Code::TokenSecretVanished && matches!(cluster.get(&binding).await, Ok(None));
+    if is_deleted { lost(&binding, "deleted") } else { None }
 }
 
 /// The likely cause of a 401 for the token of a ServiceAccount that is there: the key that signed it, or a second

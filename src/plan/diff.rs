@@ -20,7 +20,7 @@ use crate::{
         observed::{Observed, Presence},
         token_slots::Slot,
     },
-    rbac::{Atom, Coverage, Permissions, Rule, atoms, difference, same_permissions},
+    rbac::{Atom, Permissions, Rule, atoms, difference, same_permissions},
 };
 
 /// What is done with an object.
@@ -248,12 +248,9 @@ fn permissions(request: &Request, desired: &Desired, observed: &Observed) -> Per
     });
     let held: Vec<(&Place, Vec<Rule>)> = bound.map(|(place, _)| (place, observed.rules(place))).collect();
     let wanted = granted_rules(request, observed);
-    let mut permissions = difference(&all_atoms(&held), &all_atoms(&wanted));
     let kept = desired.kept(request);
     let kept = held_at(&kept, observed);
-    let kept: Coverage<'_> = all_atoms(&kept).into_iter().collect();
-    permissions.narrowed.retain(|tuple| !kept.covers(tuple.atom()));
-    permissions
+    difference(&all_atoms(&held), &all_atoms(&wanted)).except(&all_atoms(&kept).into_iter().collect())
 }
 
 /// What the request grants, place by place: our own rules, and those that the existing ClusterRoles have now.

@@ -95,7 +95,7 @@ fn once_or_twice<T: Copy + PartialEq>(value: T, wider: T, there: bool) -> impl I
 }
 
 /// The difference for the credential when the old permissions are replaced by the new ones.
-#[derive(Debug, Default, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Permissions {
     /// Permissions that were not held before: the widest ones, without those that match nothing.
     pub widened: Vec<Tuple>,
@@ -103,6 +103,15 @@ pub struct Permissions {
     pub narrowed: Vec<Tuple>,
     /// Number of single permissions of the new rules that were held before.
     pub unchanged: usize,
+}
+
+impl Permissions {
+    /// Without what is held all the same.
+    #[must_use]
+    pub fn except(mut self, kept: &Coverage<'_>) -> Self {
+        self.narrowed.retain(|tuple| !kept.covers(tuple.atom()));
+        self
+    }
 }
 
 /// Compares two lists of permissions by what they allow, not by how they are written.

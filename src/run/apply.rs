@@ -9,7 +9,7 @@ use std::{
 use futures_util::future::join_all;
 
 use crate::{
-    cluster::{ApiError, ApiErrorKind, Cluster},
+    cluster::{ApiError, ApiErrorKind},
     diagnostics::{
         error::Failure,
         finding::{self, Finding},
@@ -40,8 +40,6 @@ use crate::{
 pub struct Apply<'a> {
     /// The run.
     pub run: &'a Run<'a>,
-    /// The cluster, as the parent credential.
-    pub cluster: &'a Cluster<'a>,
     /// The observed state.
     pub sight: &'a Sight,
     /// The desired state.
@@ -104,7 +102,7 @@ impl<'a> Apply<'a> {
         let home = Scope::Namespace(self.run.request.instance.namespace.clone());
         let mut trials = trials(self.sight, self.desired, self.plan);
         trials.retain(|trial| self.is_uncertain(trial.place.map_or(&home, |place| &place.scope)));
-        tried(self.run, self.cluster, self.sight, trials).await.map(drop)
+        tried(self.run, self.sight, trials).await.map(drop)
     }
 
     fn is_uncertain(&self, scope: &Scope) -> bool {
@@ -214,7 +212,7 @@ impl<'a> Apply<'a> {
 
     async fn create_namespace(&self, namespace: &Namespace) -> Result<(), Failure> {
         let started = Instant::now();
-        self.cluster.create_namespace(namespace).await?;
+        self.run.session.cluster.create_namespace(namespace).await?;
         let reference = Reference::namespace(namespace.as_str());
         self.record(&Change { action: Action::Create, reference, fields: Vec::new() }, started.elapsed());
         Ok(())
@@ -260,7 +258,7 @@ impl<'a> Apply<'a> {
     /// instead is no part of the request.
     async fn replace(&self, binding: &Manifest, live: &Live) -> Result<(), Failure> {
         let started = Instant::now();
-        self.cluster.delete(&binding.reference, live).await?;
+        self.run.session.cluster.delete(&binding.reference, live).await?;
         self.note(Action::Delete, &binding.reference, "which refers to another role; it is created again");
         self.applied(binding, None).await?;
         if let Some(planned) = self.plan.change(&binding.reference) {
@@ -288,10 +286,10 @@ impl<'a> Apply<'a> {
 
     /// Applies, and says so where the server keeps something else than it was given.
     async fn apply(&self, manifest: &Manifest, live: Option<&Live>) -> Result<Live, ApplyError> {
-        let made = self.cluster.apply(manifest, live).await?;
+        let made = self.run.session.cluster.apply(manifest, live).await?;
         if !self.run.request.instance.owns(&made) {
             if live.is_none() {
-                self.cluster.delete(&manifest.reference, &made).await?; // the uid says that it is this one
+                self.run.session.cluster.delete(&manifest.reference, &made).await?; // the uid says that it is this one
             }
             return Err(ApplyError::Disowned(disowned("applying", manifest, &made)));
         }
@@ -357,7 +355,7 @@ impl<'a> Apply<'a> {
         live: &Live,
     ) -> Result<Written<'a>, Failure> {
         let started = Instant::now();
-        match self.cluster.delete(reference, live).await {
+        match self.run.session.cluster.delete(reference, live).await {
             Ok(()) => {
                 self.record(&Change::delete(reference.clone()), started.elapsed());
                 Ok(Written::Done)

@@ -78,7 +78,7 @@ async fn cluster_side(request: &Request, is_published: bool, budget: Budget, rep
     let run = &Run::connect(request, budget, report).await?;
     let cluster = &run.session.cluster;
     let (sight, swept, search) = tokio::join!(
-        run.look(cluster, false, cluster.version()),
+        run.look(false, cluster.version()),
         sweep(cluster, &request.instance.namespace),
         former_namespace::search(run),
     );
@@ -127,7 +127,7 @@ async fn cluster_side(request: &Request, is_published: bool, budget: Budget, rep
         }
         outcome.missing.append(&mut left.unseen);
         outcome.missing.extend(sight.adoption.missing.iter().cloned());
-        clear(run, cluster, &left, &mut outcome).await;
+        clear(run, &left, &mut outcome).await;
         there.push((sight, left.ours.into_keys().chain(left.hidden).collect::<Vec<_>>()));
     }
     Failure::all(join_all(homes.iter().map(|(names, sight)| prove_all_dead(run, names, sight, &outcome))).await)?;

@@ -86,7 +86,7 @@ async fn delete(run: &Run<'_>, former: &FormerNamespace, left: &Left) -> Result<
     // Secrets of Helm that may not be listed are found again by the ServiceAccount.
     let mut outcome = Outcome::default();
     outcome.missing.extend(former.sight.adoption.missing.iter().cloned());
-    remove::clear(run, &run.session.cluster, left, &mut outcome).await;
+    remove::clear(run, left, &mut outcome).await;
     let held = outcome
         .held
         .iter()

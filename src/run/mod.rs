@@ -24,7 +24,7 @@ use session::Session;
 
 use crate::{
     budget::Budget,
-    cluster::{ApiError, Cluster},
+    cluster::ApiError,
     diagnostics::{
         error::Failure,
         finding::{self, Finding},
@@ -70,7 +70,8 @@ impl<'a> Run<'a> {
     /// The first look at the cluster of a run after which a holder will use the token. A holder shows no client
     /// certificate: where the parent showed one, the server's version is asked for without it, so that a server that
     /// requires one is found before anything is made, and at no additional request.
-    async fn survey(&self, cluster: &Cluster<'_>) -> Result<Sight, Failure> {
+    async fn survey(&self) -> Result<Sight, Failure> {
+        let cluster = &self.session.cluster;
         let refused = OnceCell::new();
         let version = async {
             if cluster.showed_certificate() {
@@ -83,7 +84,7 @@ impl<'a> Run<'a> {
             }
             cluster.version().await
         };
-        let sight = self.look(cluster, true, version).await?;
+        let sight = self.look(true, version).await?;
         match refused.into_inner() {
             Some(error) => Err(error.into()),
             None => Ok(sight),
@@ -93,7 +94,6 @@ impl<'a> Run<'a> {
     /// Looks at what is there, and where something is to be `proved`, whether the server can be asked for that.
     async fn look(
         &self,
-        cluster: &Cluster<'_>,
         proved: bool,
         version: impl Future<Output = Result<String, ApiError>>,
     ) -> Result<Sight, Failure> {
@@ -101,7 +101,7 @@ impl<'a> Run<'a> {
         let _waiting = self.report.waiting("looking at what is there");
         let Request { instance, connection, grants } = self.request;
         let parent = connection.login.token();
-        let sight = observe::look(cluster, &instance.names, grants, parent, proved, version).await?;
+        let sight = observe::look(&self.session.cluster, &instance.names, grants, parent, proved, version).await?;
         self.learn(&sight);
         let version = sight.server_version.as_deref().unwrap_or("of unknown version");
         self.report.step("observe", &format!("Kubernetes {version}"), Some(started.elapsed()));

@@ -3,7 +3,7 @@
 use futures_util::future::{join, join_all};
 
 use crate::{
-    cluster::{ApiErrorKind, Cluster},
+    cluster::ApiErrorKind,
     diagnostics::{
         error::{Code, Failure},
         finding::Severity,
@@ -30,11 +30,10 @@ use crate::{
 /// # Errors
 /// What a provision would fail with, as far as reads can tell.
 pub async fn plan(run: &Run<'_>) -> Result<bool, Failure> {
-    let cluster = &run.session.cluster;
     if run.request.connection.tls_server_name.is_some() {
         run.session.open_line().await?; // says so where a holder of the artifact would not get that far
     }
-    let (sight, former) = join(run.survey(cluster), former_namespace::search(run)).await;
+    let (sight, former) = join(run.survey(), former_namespace::search(run)).await;
     let (sight, former) = (sight?, former?);
     let (desired, mut plan) = compare(run.request, &sight);
     let refused = refusal(run.request, &sight, &desired, &plan);
@@ -42,13 +41,13 @@ pub async fn plan(run: &Run<'_>) -> Result<bool, Failure> {
         run.report.finding(remark);
     }
 
-    if sight.rights.lack_what_rbac_lists() && is_unlimited(run, cluster).await {
+    if sight.rights.lack_what_rbac_lists() && is_unlimited(run).await {
         run.report.finding(unlimited("the credential"));
     }
     // Before a first deployment there is nothing to copy. A search that is denied or fails does not stop a provision.
     let copies = async {
         match sight.observed.service_account {
-            Some(_) => cluster.list(Kind::RoleBinding, None).await.unwrap_or_default(),
+            Some(_) => run.session.cluster.list(Kind::RoleBinding, None).await.unwrap_or_default(),
             None => Vec::new(),
         }
     };
@@ -69,7 +68,7 @@ pub async fn plan(run: &Run<'_>) -> Result<bool, Failure> {
     }
     let mut verdict = Ok(());
     if refused.is_none() {
-        verdict = preview(run, cluster, &sight, &desired, &mut plan).await;
+        verdict = preview(run, &sight, &desired, &mut plan).await;
     }
     for change in &plan.changes {
         run.report.change(change, None);
@@ -83,30 +82,24 @@ pub async fn plan(run: &Run<'_>) -> Result<bool, Failure> {
 }
 
 /// Whether another authorizer than RBAC allows the ServiceAccount everything, there or not; unknown is no.
-async fn is_unlimited(run: &Run<'_>, cluster: &Cluster<'_>) -> bool {
-    let verdict = cluster.allowed_to(&run.request.instance.names.service_account(), EVERYTHING).await;
+async fn is_unlimited(run: &Run<'_>) -> bool {
+    let verdict = run.session.cluster.allowed_to(&run.request.instance.names.service_account(), EVERYTHING).await;
     verdict.is_ok_and(|verdict| verdict.is_by_another_authorizer())
 }
 
 /// Lets the server try each change. What it cannot try is simulated. Where the namespace does not exist yet, its creation
 /// is the one change that can be tried there. The token that is kept is not tried: the API server would record that it
 /// was used (`kubernetes.io/legacy-token-last-used`), and a plan changes nothing.
-async fn preview(
-    run: &Run<'_>,
-    cluster: &Cluster<'_>,
-    sight: &Sight,
-    desired: &Desired,
-    plan: &mut Plan,
-) -> Result<(), Failure> {
+async fn preview(run: &Run<'_>, sight: &Sight, desired: &Desired, plan: &mut Plan) -> Result<(), Failure> {
     let home = &run.request.instance.namespace;
     let absent = sight.observed.presence(home) == Presence::Absent;
     if absent {
-        cluster.dry_run_namespace(home).await?;
+        run.session.cluster.dry_run_namespace(home).await?;
     }
     let mut trials = trials(sight, desired, plan);
     trials.retain(|trial| !absent || trial.manifest.reference.namespace.as_deref() != Some(home.as_str()));
     // What the server makes of it counts: admission may add to a change, or undo it.
-    for (trial, outcome) in tried(run, cluster, sight, trials).await? {
+    for (trial, outcome) in tried(run, sight, trials).await? {
         let change = plan.changes.iter_mut().find(|change| change.reference == trial.manifest.reference);
         let change = change.filter(|change| change.action != Action::Adopt); // Helm still holds what will go
         if let (Some(change), Some(live), Some(outcome)) = (change, trial.live, outcome) {
@@ -125,12 +118,11 @@ async fn preview(
 /// The first refusal, with what the others add.
 pub async fn tried<'a>(
     run: &Run<'_>,
-    cluster: &Cluster<'_>,
     sight: &Sight,
     trials: Vec<Trial<'a>>,
 ) -> Result<Vec<(Trial<'a>, Option<Live>)>, Failure> {
-    let outcomes =
-        join_all(trials.into_iter().map(async |trial| match cluster.dry_run(trial.manifest, trial.live).await {
+    let outcomes = join_all(trials.into_iter().map(async |trial| {
+        match run.session.cluster.dry_run(trial.manifest, trial.live).await {
             Ok(Some(outcome)) if !run.request.instance.owns(&outcome) => {
                 Err(disowned("trying to apply", trial.manifest, &outcome))
             }
@@ -141,7 +133,8 @@ pub async fn tried<'a>(
                 }
                 _ => error.into(),
             }),
-        }));
+        }
+    }));
     Failure::all(outcomes.await)
 }
 

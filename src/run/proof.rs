@@ -130,14 +130,13 @@ pub async fn prove_wanted(run: &Run<'_>, holder: &Cluster<'_>, claim: &Claim<'_>
 }
 
 /// Proves the token of this connection in every scope, and waits until that is gone which the run has taken away. True
-/// when it may do more in some namespace than is granted there. `parent` is asked for the bindings that the server has
-/// made by itself, where the credential may do more than is known of those.
+/// when it may do more in some namespace than is granted there. The parent credential reads the bindings that the
+/// server has made by itself, where the credential may do more than is known of those.
 ///
 /// # Errors
 /// What could not be proved.
 pub async fn prove(
     run: &Run<'_>,
-    parent: &Cluster<'_>,
     holder: &Cluster<'_>,
     claim: &Claim<'_>,
     taken: &Taken<'_>,
@@ -148,7 +147,7 @@ pub async fn prove(
     let gone = |proof: &Proof| proof.unlimited || !defaults.beyond(proof.excess.clone()).iter().any(lingers);
     let mut proof = ask_until(run, holder, claim, &taken.cleared, gone).await?;
     proof.excess.retain(|tuple| !taken.kept.covers(tuple.atom()));
-    let excess = beyond_defaults(&defaults, Some(parent), &mut proof).await;
+    let excess = beyond_defaults(&defaults, Some(&run.session.cluster), &mut proof).await;
     let name = claim.expected.name;
     let what = format!("{name}: {} allowed, {} neighbours denied", proof.allowed, proof.denied);
     run.report.step("prove", &what, Some(started.elapsed()));

@@ -7,7 +7,7 @@ use std::{
 };
 
 use crate::{
-    cluster::{ApiError, ApiErrorKind, Cluster},
+    cluster::{ApiError, ApiErrorKind},
     credential::{
         artifact::Artifact,
         claims::{self, Account, signing_key},
@@ -34,7 +34,7 @@ use crate::{
     report::TokenFacts,
     run::{
         Run, adopt,
-        apply::Apply,
+        apply::{Apply, Widened},
         former_namespace,
         proof::{self, Claim, ProofError, Taken},
     },
@@ -49,15 +49,14 @@ pub async fn provision(
     delivery: &Delivery,
     deliver: impl FnOnce(&Artifact) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
-    let cluster = &run.session.cluster;
     let tried = Tried::default();
-    let result = establish(run, cluster, &tried, delivery, deliver).await;
+    let result = establish(run, &tried, delivery, deliver).await;
     match (result, tried.account.get()) {
         (Err(Unmade { failure, token_refused }), Some(uid)) if failure.code.exit() == Exit::Unproved => {
             let token = tried.token.take();
             match lost_race(run, uid, &failure).await {
                 Some(conflict) => Err(conflict),
-                None if token_refused => Err(unaccepted(run, cluster, uid, token.as_ref(), failure).await),
+                None if token_refused => Err(unaccepted(run, uid, token.as_ref(), failure).await),
                 None => Err(failure),
             }
         }
@@ -121,13 +120,7 @@ async fn lost_race(run: &Run<'_>, uid: &str, failure: &Failure) -> Option<Failur
 
 /// The likely cause of a 401 for the token of a ServiceAccount that is there: the key that signed it, or a second
 /// cluster at the same address.
-async fn unaccepted(
-    run: &Run<'_>,
-    cluster: &Cluster<'_>,
-    uid: &str,
-    token: Option<&Token>,
-    failure: Failure,
-) -> Failure {
+async fn unaccepted(run: &Run<'_>, uid: &str, token: Option<&Token>, failure: Failure) -> Failure {
     const CAUSE: &str = "401: the server of the artifact does not accept the token that its own cluster has made";
     const ONE_CLUSTER: &str =
         "check that one cluster only answers at the connection's server, and that the CA is of that cluster";
@@ -140,7 +133,7 @@ async fn unaccepted(
         None => failure,
         Some(true) => {
             let key = token.and_then(signing_key);
-            let published = cluster.signing_keys().await.unwrap_or_default();
+            let published = run.session.cluster.signing_keys().await.unwrap_or_default();
             let why = match key {
                 Some(key) if !published.is_empty() && !published.contains(&key) => format!(
                     "it is signed with the key {key} of kube-controller-manager, and the API server publishes other keys ({})",
@@ -174,14 +167,13 @@ async fn reaches_account(run: &Run<'_>, uid: &str) -> Option<bool> {
 /// All of it.
 async fn establish(
     run: &Run<'_>,
-    cluster: &Cluster<'_>,
     tried: &Tried,
     delivery: &Delivery,
     deliver: impl FnOnce(&Artifact) -> Result<(), Failure>,
 ) -> Result<(), Unmade> {
     let platform = delivery.platform.as_ref();
     // Nothing waits for the search but what happens after the delivery.
-    let (made, former) = tokio::join!(make_or_replace(run, cluster, tried, platform), former_namespace::search(run));
+    let (made, former) = tokio::join!(make_or_replace(run, tried, platform), former_namespace::search(run));
     let (sight, made) = made?;
     let is_known_here = sight.observed.is_anything_there() || !matches!(&former, Ok(former) if former.found.is_empty());
     let Made { token, dialled, plan, retired, exceeds } = made;
@@ -196,10 +188,10 @@ async fn establish(
     }
     deliver(&artifact)?;
     // Everybody has the new token by now.
-    delete_secrets(run, cluster, &sight, &plan, &retired).await?;
+    delete_secrets(run, &sight, &plan, &retired).await?;
     // The search costs a request, and is made where rights are more than granted, or where some have been taken away.
     if exceeds || takes_away(&plan) {
-        let found = cluster.list(Kind::RoleBinding, None).await.unwrap_or_default(); // whoever may not, cannot tell
+        let found = run.session.cluster.list(Kind::RoleBinding, None).await.unwrap_or_default(); // whoever may not, cannot tell
         for remark in rights_elsewhere(&run.request.instance.names, &sight, &found) {
             run.report.finding(remark);
         }
@@ -211,21 +203,16 @@ async fn establish(
 
 /// Makes the credential and proves it. A token that the server does not accept any more is found by its use; then another
 /// one takes its place.
-async fn make_or_replace(
-    run: &Run<'_>,
-    cluster: &Cluster<'_>,
-    tried: &Tried,
-    platform: Option<&Platform>,
-) -> Result<(Sight, Made), Unmade> {
-    let mut sight = run.survey(cluster).await?;
-    let made = match make(run, cluster, tried, platform, &mut sight).await {
+async fn make_or_replace(run: &Run<'_>, tried: &Tried, platform: Option<&Platform>) -> Result<(Sight, Made), Unmade> {
+    let mut sight = run.survey().await?;
+    let made = match make(run, tried, platform, &mut sight).await {
         Err(Unmade { token_refused: true, .. }) if is_dead(run, &sight).await => {
-            sight = run.look(cluster, false, cluster.version()).await?;
+            sight = run.look(false, run.session.cluster.version()).await?;
             let (field, why) = ("/data/token", "the server does not accept the token in it".to_owned());
             if let Some(slot) = sight.observed.slots.current_mut() {
                 slot.unusable.get_or_insert(Unusable { field, why });
             }
-            make(run, cluster, tried, platform, &mut sight).await?
+            make(run, tried, platform, &mut sight).await?
         }
         made => made?,
     };
@@ -261,15 +248,9 @@ struct Made {
 }
 
 /// Makes the credential and proves it.
-async fn make(
-    run: &Run<'_>,
-    cluster: &Cluster<'_>,
-    tried: &Tried,
-    platform: Option<&Platform>,
-    sight: &mut Sight,
-) -> Result<Made, Unmade> {
+async fn make(run: &Run<'_>, tried: &Tried, platform: Option<&Platform>, sight: &mut Sight) -> Result<Made, Unmade> {
     let request = run.request;
-    let (desired, mut plan) = compare(request, sight);
+    let (desired, plan) = compare(request, sight);
     if let Some(failure) = refusal(request, sight, &desired, &plan) {
         return Err(failure.into());
     }
@@ -277,30 +258,62 @@ async fn make(
         run.report.finding_once(remark); // this may be the second attempt
     }
 
-    let mut permissions = std::mem::take(&mut plan.permissions);
-    Apply { run, cluster, sight, desired: &desired, plan: &plan }.preflight().await?;
+    Apply { run, sight, desired: &desired, plan: &plan }.preflight().await?;
     adopt::take_fields(run, &mut sight.observed).await?;
     let sight = &*sight;
     // Before the ServiceAccount records the next number, because a Secret is found by its distance to that.
-    delete_secrets(run, cluster, sight, &plan, &desired.slots.superseded).await?;
-    let apply = Apply { run, cluster, sight, desired: &desired, plan: &plan };
-    let narrowed = permissions.narrowed.clone();
-    let making = async {
-        let widened = apply.widen().await?;
-        let _ = tried.account.set(widened.service_account.uid.clone());
-        if !apply.will_shrink(&widened) {
-            run.report.permissions(std::mem::take(&mut permissions));
-        }
-        let (token, secret) = token(run, cluster, sight, &desired).await?;
-        Ok::<_, Failure>((widened, token, secret))
-    };
+    delete_secrets(run, sight, &plan, &desired.slots.superseded).await?;
+    let apply = Apply { run, sight, desired: &desired, plan: &plan };
     // Connecting as the new credential takes as long as two of these requests, and needs no token yet.
-    let (made, line) = tokio::join!(making, run.session.open_line());
-    let (widened, token, secret) = made?;
+    let (created, line) = tokio::join!(create(&apply, tried), run.session.open_line());
+    let (widened, token) = created?;
+
     let uid = widened.service_account.uid.clone();
-    let expected =
-        Account { namespace: request.instance.namespace.as_str(), name: request.instance.names.object(), uid: &uid };
-    claims::check(&token, &expected)?;
+    let rules = granted_rules(request, &sight.observed);
+    let claim = Claim { expected: account(run, &uid), granted: all_atoms(&rules) };
+    let narrowed = || plan.permissions.narrowed.iter().map(Tuple::atom).collect();
+    let mut kept = desired.kept(request);
+    // The platform is called while the proof is going on; it hears nothing before that is done.
+    let proving = async {
+        let line = line?;
+        let line = if line.is_fresh() { line } else { run.session.open_line().await? };
+        let holder = line.log_in(&token)?;
+        if apply.will_shrink(&widened) {
+            proof::prove_wanted(run, &holder, &claim).await?;
+            return Ok((holder, None));
+        }
+        let held = held_at(&kept, &sight.observed);
+        let lost =
+            Taken { narrowed: narrowed(), kept: all_atoms(&held).into_iter().collect(), cleared: BTreeSet::new() };
+        let exceeds = proof::prove(run, &holder, &claim, &lost).await?;
+        Ok::<_, Unmade>((holder, Some(exceeds)))
+    };
+    let (proved, dialled) = tokio::join!(proving, dial(run, platform));
+    let exceeds = match proved? {
+        (_, Some(exceeds)) => exceeds,
+        (holder, None) => {
+            kept.extend(apply.shrink(widened).await?);
+            let held = held_at(&kept, &sight.observed);
+            let kept: Coverage<'_> = all_atoms(&held).into_iter().collect();
+            run.report.permissions(plan.permissions.clone().except(&kept));
+            let cleared = leftovers(request, &sight.observed).map(|(place, _)| &place.scope).collect();
+            proof::prove(run, &holder, &claim, &Taken { narrowed: narrowed(), kept, cleared }).await?
+        }
+    };
+    Ok(Made { token, dialled, plan, retired: desired.slots.retired, exceeds })
+}
+
+/// Creates and widens the objects, and returns the token that the controller has made of them.
+async fn create<'a>(apply: &Apply<'a>, tried: &Tried) -> Result<(Widened<'a>, Token), Failure> {
+    let Apply { run, sight, desired, plan } = apply;
+    let widened = apply.widen().await?;
+    let uid = &widened.service_account.uid;
+    let _ = tried.account.set(uid.clone());
+    if !apply.will_shrink(&widened) {
+        run.report.permissions(plan.permissions.clone());
+    }
+    let (token, secret) = token(run, sight, desired).await?;
+    claims::check(&token, &account(run, uid))?;
     tried.token.set(Some(token.clone()));
     run.report.token(TokenFacts {
         fingerprint: token.fingerprint(),
@@ -308,56 +321,21 @@ async fn make(
         secret_uid: Some(secret.uid),
         expires: None,
     });
-    let rules = granted_rules(request, &sight.observed);
-    let claim = Claim { expected, granted: all_atoms(&rules) };
-    let shrinks = apply.will_shrink(&widened);
-    let kept = desired.kept(request);
-    let held = held_at(&kept, &sight.observed);
-    let lost = Taken {
-        narrowed: narrowed.iter().map(Tuple::atom).collect(),
-        kept: all_atoms(&held).into_iter().collect(),
-        cleared: BTreeSet::new(),
-    };
-    // The platform is called while the proof is going on; it hears nothing before that is done.
-    let proving = async {
-        let line = line?;
-        let line = if line.is_fresh() { line } else { run.session.open_line().await? };
-        let holder = line.log_in(&token)?;
-        let exceeds = if shrinks {
-            proof::prove_wanted(run, &holder, &claim).await?;
-            false
-        } else {
-            proof::prove(run, cluster, &holder, &claim, &lost).await?
-        };
-        Ok::<_, Unmade>((holder, exceeds))
-    };
-    let (proved, dialled) = tokio::join!(proving, dial(run, platform));
-    let (holder, mut exceeds) = proved?;
-    if shrinks {
-        let kept = kept.iter().cloned().chain(apply.shrink(widened).await?).collect();
-        let held = held_at(&kept, &sight.observed);
-        let kept: Coverage<'_> = all_atoms(&held).into_iter().collect();
-        permissions.narrowed.retain(|tuple| !kept.covers(tuple.atom()));
-        let cleared = leftovers(request, &sight.observed).map(|(place, _)| &place.scope).collect();
-        let lost = Taken { kept, cleared, ..lost };
-        run.report.permissions(permissions);
-        exceeds = proof::prove(run, cluster, &holder, &claim, &lost).await?;
-    }
-    Ok(Made { token, dialled, plan, retired: desired.slots.retired, exceeds })
+    Ok((widened, token))
+}
+
+/// The ServiceAccount that the token has to be of.
+fn account<'a>(run: &'a Run<'_>, uid: &'a str) -> Account<'a> {
+    let instance = &run.request.instance;
+    Account { namespace: instance.namespace.as_str(), name: instance.names.object(), uid }
 }
 
 /// Deletes the Secrets in these token slots, as planned.
-async fn delete_secrets(
-    run: &Run<'_>,
-    cluster: &Cluster<'_>,
-    sight: &Sight,
-    plan: &Plan,
-    slots: &[u32],
-) -> Result<(), Failure> {
+async fn delete_secrets(run: &Run<'_>, sight: &Sight, plan: &Plan, slots: &[u32]) -> Result<(), Failure> {
     for slot in slots.iter().filter_map(|number| sight.observed.slots.get(*number)) {
         let Some(planned) = plan.change(&run.request.instance.names.token_secret(slot.number)) else { continue };
         let started = Instant::now();
-        match cluster.delete(&planned.reference, &slot.live).await {
+        match run.session.cluster.delete(&planned.reference, &slot.live).await {
             Err(error) if !matches!(error.kind, ApiErrorKind::HeldByFinalizers(_)) => return Err(error.into()),
             _ => {} // the token of a Secret that finalizers hold is revoked all the same
         }
@@ -368,19 +346,14 @@ async fn delete_secrets(
 }
 
 /// The token that was seen at the first look, or the one that the controller has made by now.
-async fn token(
-    run: &Run<'_>,
-    cluster: &Cluster<'_>,
-    sight: &Sight,
-    desired: &Desired,
-) -> Result<(Token, Live), Failure> {
+async fn token(run: &Run<'_>, sight: &Sight, desired: &Desired) -> Result<(Token, Live), Failure> {
     if let Some(Slot { token: Some(token), live, .. }) = sight.observed.slots.usable() {
         run.report.step("token", &short(token), None);
         return Ok((token.clone(), live.clone()));
     }
     let started = Instant::now();
     let _waiting = run.report.waiting("waiting for the token");
-    let (token, live) = cluster.token(&desired.secret.reference).await?;
+    let (token, live) = run.session.cluster.token(&desired.secret.reference).await?;
     run.report.learn(&token);
     run.report.step("token", &short(&token), Some(started.elapsed()));
     Ok((token, live))

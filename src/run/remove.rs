@@ -8,7 +8,7 @@ use std::{
 use futures_util::future::join_all;
 
 use crate::{
-    cluster::{ApiError, ApiErrorKind, Cluster, authorizer_says},
+    cluster::{ApiError, ApiErrorKind, authorizer_says},
     credential::claims::Claims,
     diagnostics::{
         error::{Code, Failure},
@@ -100,7 +100,7 @@ impl Outcome {
 /// Deletes what is ours: bindings first, because that cuts access within milliseconds, while a deleted Secret counts
 /// after up to 10 s. The ServiceAccount last, and only when all else is gone: it remembers the number of the newest
 /// Secret, and every place. Whatever fails, the rest goes.
-pub async fn clear(run: &Run<'_>, cluster: &Cluster<'_>, left: &Left, outcome: &mut Outcome) {
+pub async fn clear(run: &Run<'_>, left: &Left, outcome: &mut Outcome) {
     for stage in [
         &[Kind::RoleBinding, Kind::ClusterRoleBinding][..],
         &[Kind::Secret],
@@ -113,7 +113,7 @@ pub async fn clear(run: &Run<'_>, cluster: &Cluster<'_>, left: &Left, outcome: &
         let objects = left.ours.iter().chain(&left.copies).filter(|(object, _)| stage.contains(&object.kind));
         let answers = join_all(objects.map(async |(object, live)| {
             let started = Instant::now();
-            let answer = cluster.delete(object, live).await;
+            let answer = run.session.cluster.delete(object, live).await;
             if answer.as_ref().err().is_none_or(is_held) {
                 // Asking again for what was asked for already is no change.
                 if live.deleting.is_none() {

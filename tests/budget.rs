@@ -32,7 +32,7 @@ fn is_waiting(event: &AuditEvent) -> bool {
 }
 
 #[test]
-fn a_provision_keeps_to_its_counts() {
+fn provision_stays_within_its_request_budget() {
     let (cp, parent) = (control_plane(), parent("counts"));
     let namespace = cp.namespace("counts");
     let instance = Instance::new(&parent, &namespace);
@@ -55,12 +55,12 @@ fn a_provision_keeps_to_its_counts() {
     assert_eq!((events.len(), events.iter().filter(|event| event.is_write()).count()), (14, 0));
     assert_eq!(document["requests"], 15);
 
-    a_thousand_rules_cost_no_more_requests_than_one(&instance, &namespace);
-    the_round_trips_are_counted(&parent);
+    expect_same_requests_for_a_thousand_rules(&instance, &namespace);
+    expect_few_round_trips(&parent);
 }
 
 /// In one test with the rest, because it counts what is said to the server at the same time.
-fn a_thousand_rules_cost_no_more_requests_than_one(instance: &Instance, namespace: &str) {
+fn expect_same_requests_for_a_thousand_rules(instance: &Instance, namespace: &str) {
     let rules: Vec<Value> = (0..1000)
         .map(|number| json!({"apiGroups": ["example.com"], "resources": [format!("things{number}")], "verbs": ["get", "list"]}))
         .collect();
@@ -80,7 +80,7 @@ fn a_thousand_rules_cost_no_more_requests_than_one(instance: &Instance, namespac
     assert_eq!(events.len() - (reviews - 7), 16, "as many as for one rule, but for a proof that is asked again");
 }
 
-fn the_round_trips_are_counted(parent: &Persona) {
+fn expect_few_round_trips(parent: &Persona) {
     let cp = control_plane();
     let namespace = cp.namespace("trips");
     let gate = RoundTripGate::in_front_of(cp.server());

@@ -290,7 +290,7 @@ mod tests {
     #[case::a_secret_of_another_chart(
         &[(CHART_LABEL, "web-1.0.0")], &[RELEASE[0], RELEASE[1], (ACCOUNT, "demo-token")], Some(TOKEN_SECRET), false
     )]
-    fn an_instance_is_known_by_release_and_chart(
+    fn helm_object_is_identified_by_release_and_chart(
         #[case] labels: &[(&str, &str)],
         #[case] annotations: &[(&str, &str)],
         #[case] kind: Option<&str>,
@@ -301,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn a_revision_is_one_of_exactly_this_release() {
+    fn revision_secrets_are_matched_by_exact_release_name() {
         for (secret, is) in [
             ("sh.helm.release.v1.demo.v1", Some(1)),
             ("sh.helm.release.v1.demo.v12", Some(12)),
@@ -318,7 +318,7 @@ mod tests {
     }
 
     #[test]
-    fn a_revision_tells_its_chart_and_whether_a_token_is_in_it() {
+    fn revision_yields_chart_and_token_exposure() {
         use std::io::Write as _;
 
         let packed = |text: &str| {
@@ -339,7 +339,7 @@ mod tests {
     }
 
     #[test]
-    fn what_helm_wrote_becomes_ours_and_what_it_holds_besides_stays() {
+    fn fields_of_helm_are_transferred_and_others_kept() {
         let fields = json!({
             "f:metadata": {"f:labels": {".": {}, "f:md-project": {}}, "f:annotations": {"f:meta.helm.sh/release-name": {}},
                            "f:finalizers": {"v:\"x\"": {}}},
@@ -366,7 +366,7 @@ mod tests {
     }
 
     #[test]
-    fn fields_join_those_that_are_ours_already() {
+    fn transferred_fields_merge_with_own_fields() {
         let ours = json!({"manager": MANAGER, "operation": "Apply", "apiVersion": "v1", "fieldsV1": {"f:metadata": {"f:labels": {"f:a": {}}}}});
         let helm = json!({"manager": "helm", "operation": "Update", "apiVersion": "v1", "fieldsV1": {"f:metadata": {"f:labels": {"f:b": {}}}}});
         let after = handed_over(&[ours, helm]).unwrap();

@@ -235,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn attempts_are_counted_and_doubt_stays() {
+    fn attempts_are_counted_and_unknown_outcome_persists() {
         let mut attempts = RetryState::default();
         assert_eq!(attempts.describe(Failure::new(Code::Conflict, "x", "409")).cause, "409");
         for (outcome, outcome_unknown) in

@@ -321,7 +321,7 @@ mod tests {
     #[case::numeric(0x12, b"1 2", true)]
     #[case::numeric_that_is_none(0x12, b"a", false)]
     #[case::t61(0x14, b"M\xfcller", true)]
-    fn a_name_is_taken_or_refused(#[case] tag: u8, #[case] text: &[u8], #[case] taken: bool) {
+    fn name_strings_are_accepted_or_refused(#[case] tag: u8, #[case] text: &[u8], #[case] taken: bool) {
         let element = |tag: u8, value: &[u8]| [&[tag, u8::try_from(value.len()).unwrap()], value].concat();
         let pair = [&[6, 3, 0x55, 4, 3], element(tag, text).as_slice()].concat();
         let der = element(0x30, &element(0x31, &element(0x30, &pair)));

@@ -50,7 +50,7 @@ fn forbid_deletion(cp: &ControlPlane, namespace: &str) {
 }
 
 #[test]
-fn copies_that_may_not_be_deleted_are_named_and_do_not_hold_up_a_decommission() {
+fn undeletable_copies_are_reported_and_decommission_succeeds() {
     let cp = ControlPlane::shared();
     let [home, child, open] = ["parent", "child", "open"].map(|stem| cp.namespace(stem));
     let instance = Instance::new(cp.admin(), &home);
@@ -91,7 +91,7 @@ fn copies_that_may_not_be_deleted_are_named_and_do_not_hold_up_a_decommission() 
 
 /// Copies of an object of another place bear a name that could be ours there.
 #[test]
-fn a_copy_of_an_object_outside_the_home_namespace_is_told_from_one_that_we_made() {
+fn copies_outside_the_home_namespace_are_recognized() {
     let cp = ControlPlane::shared();
     let [home, other, child] = ["home", "other", "child"].map(|stem| cp.namespace(stem));
     let mut instance = Instance::new(cp.admin(), &home);
@@ -119,7 +119,7 @@ fn a_copy_of_an_object_outside_the_home_namespace_is_told_from_one_that_we_made(
 }
 
 #[test]
-fn an_object_that_we_made_and_whose_deletion_is_refused_still_fails_a_decommission() {
+fn decommission_fails_if_deleting_own_object_is_denied() {
     let cp = ControlPlane::shared();
     let [home, other] = ["strict", "guarded"].map(|stem| cp.namespace(stem));
     let mut instance = Instance::new(cp.admin(), &home);
@@ -137,7 +137,7 @@ fn an_object_that_we_made_and_whose_deletion_is_refused_still_fails_a_decommissi
 }
 
 #[test]
-fn a_parent_that_may_not_search_plans_without_a_word_of_copies() {
+fn plan_without_list_permission_reports_no_copies() {
     let cp = ControlPlane::shared();
     let [home, child] = ["narrow", "unseen"].map(|stem| cp.namespace(stem));
     let admin = Grant::cluster_role_in(&home, "admin");
@@ -151,7 +151,7 @@ fn a_parent_that_may_not_search_plans_without_a_word_of_copies() {
 }
 
 #[test]
-fn a_copy_in_a_namespace_of_the_request_is_named_by_the_provision_whose_proof_finds_excess() {
+fn provision_reports_copy_that_causes_excess() {
     let cp = ControlPlane::shared();
     let [home, child] = ["wide", "asked"].map(|stem| cp.namespace(stem));
     Instance::new(cp.admin(), &home).ask("provision", &[]).expect_code(0);
@@ -170,7 +170,7 @@ fn a_copy_in_a_namespace_of_the_request_is_named_by_the_provision_whose_proof_fi
 #[rstest]
 #[case::name(&["--name", "mistyped"], "")]
 #[case::namespace(&["--namespace", "mistyped"], "the namespace is not there")]
-fn a_decommission_by_hand_that_finds_nothing_says_what_it_looked_for(#[case] mistyped: &[&str], #[case] more: &str) {
+fn manual_decommission_without_findings_names_its_search_scope(#[case] mistyped: &[&str], #[case] more: &str) {
     let cp = ControlPlane::shared();
     let namespace = cp.namespace("byhand");
     let instance = Instance::new(cp.admin(), &namespace);

@@ -45,7 +45,7 @@ fn answering(path: &str, answer: WebhookAnswer) -> String {
 }
 
 /// The kinds of our objects that are there.
-fn left(namespace: &str) -> String {
+fn remaining_kinds(namespace: &str) -> String {
     let kinds = ["ServiceAccount", "Role", "RoleBinding", "Secret"].into_iter().zip(paths(namespace));
     let there = kinds.filter(|(_, path)| control_plane().get(path).is_some());
     there.map(|(kind, _)| kind).collect::<Vec<_>>().join(", ")
@@ -68,12 +68,12 @@ fn run(row: &Row, denier: &mut Denier<'_>, action: &str, namespace: &str, expect
     let document = ran.document();
     let error = &document["error"];
     let code = error["code"].as_str().unwrap_or("ok");
-    let found = (code, asked, left(namespace));
+    let found = (code, asked, remaining_kinds(namespace));
     let mut problems = Vec::new();
     if found != (expected.code, expected.asked, expected.left.to_owned()) {
         problems.push(format!("{found:?} instead of {expected:?}"));
     }
-    if expected.code != "ok" || row.is_only_told() {
+    if expected.code != "ok" || row.only_warns() {
         let unsaid = row.says.iter().filter(|words| !ran.stderr.contains(**words));
         problems.extend(unsaid.map(|words| format!("no {words:?}")));
     }
@@ -106,10 +106,10 @@ fn variant(row: &Row, variant: usize) -> Vec<String> {
         let mut denier = (row.arrange)(&scene);
         let expected = if deleting { row.decommission } else { row.provision };
         if denier.verdict.is_none() && expected.asked > 0 && expected.code != "ok" {
-            arrange::in_force(cp, denier.parent.as_ref().unwrap_or(cp.admin()), &namespace, on, deleting);
+            arrange::await_in_force(cp, denier.parent.as_ref().unwrap_or(cp.admin()), &namespace, on, deleting);
         }
-        if row.is_only_told() {
-            arrange::in_the_audit_log(cp, &namespace, on);
+        if row.only_warns() {
+            arrange::await_in_audit_log(cp, &namespace, on);
         }
         let actions: &[(&str, End)] = if deleting {
             &[("decommission", row.decommission)]
@@ -131,7 +131,7 @@ fn variant(row: &Row, variant: usize) -> Vec<String> {
 }
 
 #[test]
-fn everything_that_refuses_a_request_is_told_from_everything_else() {
+fn every_denial_ends_as_the_table_states() {
     LazyLock::force(&WEBHOOKS);
     let rows = table();
     let todo: Vec<(&Row, usize)> =

@@ -71,7 +71,7 @@ fn names(tokens: &[(String, String)]) -> Vec<&str> {
 }
 
 #[test]
-fn tokens_signed_with_a_key_that_the_server_does_not_trust_pile_up_nowhere() {
+fn tokens_signed_with_untrusted_key_do_not_accumulate() {
     let swap = KeySwap::start();
     let cp = &swap.cp;
     let (good, wrong) = (std::fs::read_to_string(&swap.key).unwrap(), rsa_key());
@@ -134,7 +134,7 @@ fn tokens_signed_with_a_key_that_the_server_does_not_trust_pile_up_nowhere() {
 }
 
 #[test]
-fn a_token_that_works_stays_until_one_is_proved_in_its_place_and_what_was_tried_goes() {
+fn working_token_is_kept_until_successor_is_proved() {
     let swap = KeySwap::start();
     let cp = &swap.cp;
     let (good, wrong) = (std::fs::read_to_string(&swap.key).unwrap(), rsa_key());
@@ -208,7 +208,7 @@ impl Lengths {
     fn of(instance: &Instance, action: &str) -> Self {
         let names = [instance.namespace.as_str()];
         let mut steps = recorded(ControlPlane::shared(), instance, &names, action, &["--publish"]);
-        steps.retain(Step::certain);
+        steps.retain(Step::is_deterministic);
         let looks = steps.iter().position(|step| step.write).expect("a write");
         Self { looks, rest: steps.len() - looks }
     }
@@ -270,7 +270,7 @@ impl Fault {
     }
 
     /// Lets it happen.
-    fn strike(self, cp: &ControlPlane, instance: &Instance) {
+    fn apply(self, cp: &ControlPlane, instance: &Instance) {
         let namespace = &instance.namespace;
         let secrets = || {
             tokens(cp, namespace).into_iter().map(|(name, _)| format!("/api/v1/namespaces/{namespace}/secrets/{name}"))
@@ -279,11 +279,11 @@ impl Fault {
         match self {
             Self::Killed { action, n, after } => {
                 let cut = if after { Verdict::CutAfter } else { Verdict::CutBefore };
-                let (proxy, mut command) = by_way_of_a_proxy(cp, instance, action, n, cut, false);
+                let (proxy, mut command) = command_through_proxy(cp, instance, action, n, cut, false);
                 let _ = proxy.kill_at_cut(&mut command.spawn().unwrap()); // or it has ended before
             }
             Self::Terminated { action, n } => {
-                let (proxy, mut command) = by_way_of_a_proxy(cp, instance, action, n, Verdict::CutBefore, false);
+                let (proxy, mut command) = command_through_proxy(cp, instance, action, n, Verdict::CutBefore, false);
                 let mut child = command.spawn().unwrap();
                 while child.try_wait().unwrap().is_none() {
                     if proxy.wait_for_cut(Duration::from_millis(20)) {
@@ -294,11 +294,11 @@ impl Fault {
             }
             Self::Failing { action, n, code, reason } => {
                 let refusal = Verdict::refusal(code, reason, "not today");
-                let (_proxy, mut command) = by_way_of_a_proxy(cp, instance, action, n, refusal, true);
+                let (_proxy, mut command) = command_through_proxy(cp, instance, action, n, refusal, true);
                 command.status().unwrap();
             }
             Self::Lost { n } => {
-                let (_proxy, mut command) = by_way_of_a_proxy(cp, instance, "provision", n, Verdict::Lose, false);
+                let (_proxy, mut command) = command_through_proxy(cp, instance, "provision", n, Verdict::Lose, false);
                 command.status().unwrap();
             }
             Self::Unpublished => {
@@ -329,7 +329,7 @@ impl Fault {
 }
 
 /// An action of this instance, not started, through a proxy that answers so from the n-th request on, or to that alone.
-fn by_way_of_a_proxy(
+fn command_through_proxy(
     cp: &ControlPlane,
     instance: &Instance,
     action: &str,
@@ -379,35 +379,35 @@ impl<'a> Sequence<'a> {
         Self { cp, seed, choices, instance, story: Vec::new(), seen: BTreeSet::new() }
     }
 
-    fn told(&self) -> String {
+    fn history(&self) -> String {
         format!("seed {}, {:?}", self.seed, self.story)
     }
 
-    fn look(&mut self) {
+    fn record_tokens(&mut self) {
         let tokens = tokens(self.cp, &self.instance.namespace);
-        assert!(tokens.len() <= 2, "{}: a pile of Secrets: {:?}", self.told(), names(&tokens));
+        assert!(tokens.len() <= 2, "{}: a pile of Secrets: {:?}", self.history(), names(&tokens));
         self.seen.extend(tokens.into_iter().map(|(_, token)| token).filter(|token| token.contains('.')));
     }
 
     /// One fault.
     fn step(&mut self) {
-        self.look();
+        self.record_tokens();
         let fault = Fault::choose(&mut self.choices);
         self.story.push(fault);
-        fault.strike(self.cp, &self.instance);
-        self.look();
+        fault.apply(self.cp, &self.instance);
+        self.record_tokens();
     }
 
     /// A run that fails, because no token works.
     fn fail(&mut self) {
         let ran = self.instance.ask("provision", &["--publish"]);
-        assert_eq!(ran.code, 76, "{}: {}", self.told(), ran.stderr);
-        self.look();
+        assert_eq!(ran.code, 76, "{}: {}", self.history(), ran.stderr);
+        self.record_tokens();
     }
 
     /// A run that succeeds, and a decommission.
     fn end(mut self) {
-        let (cp, told) = (self.cp, self.told());
+        let (cp, told) = (self.cp, self.history());
         let Instance { namespace, platform, .. } = &self.instance;
         let ran = self.instance.ask("provision", &["--publish"]);
         assert_eq!(ran.code, 0, "{told}: {}", ran.stderr);
@@ -433,7 +433,7 @@ impl<'a> Sequence<'a> {
 }
 
 /// Does something with each sequence, at the same time.
-fn all<'a>(sequences: &mut [Sequence<'a>], act: impl Fn(&mut Sequence<'a>) + Sync) {
+fn for_each_at_once<'a>(sequences: &mut [Sequence<'a>], act: impl Fn(&mut Sequence<'a>) + Sync) {
     std::thread::scope(|scope| {
         for sequence in sequences {
             let act = &act;
@@ -450,7 +450,7 @@ fn seeds(few: std::ops::Range<u64>) -> std::ops::Range<u64> {
 }
 
 #[test]
-fn after_any_sequence_of_faults_a_run_that_succeeds_leaves_one_live_token() {
+fn one_live_token_remains_after_any_fault_sequence() {
     let seeds = seeds(0..24);
     let next = AtomicU64::new(seeds.start);
     std::thread::scope(|scope| {
@@ -469,7 +469,7 @@ fn after_any_sequence_of_faults_a_run_that_succeeds_leaves_one_live_token() {
 }
 
 #[test]
-fn after_any_sequence_of_faults_while_no_token_works_a_run_that_succeeds_leaves_one_live_token() {
+fn one_live_token_remains_after_untrusted_key_faults() {
     let swap = KeySwap::start();
     let (good, wrong) = (std::fs::read_to_string(&swap.key).unwrap(), rsa_key());
     let mut sequences: Vec<Sequence> = Vec::new();
@@ -484,18 +484,18 @@ fn after_any_sequence_of_faults_while_no_token_works_a_run_that_succeeds_leaves_
             .collect();
         sequences.extend(started.into_iter().map(|sequence| sequence.join().unwrap()));
     });
-    all(&mut sequences, Sequence::step);
+    for_each_at_once(&mut sequences, Sequence::step);
     swap.sign_with(&wrong);
-    all(&mut sequences, |sequence| {
+    for_each_at_once(&mut sequences, |sequence| {
         // What is there may work until its Secret is lost.
-        Fault::SecretSpoiled.strike(sequence.cp, &sequence.instance);
+        Fault::SecretSpoiled.apply(sequence.cp, &sequence.instance);
         sequence.story.push(Fault::SecretSpoiled);
         sequence.fail();
         sequence.step();
         sequence.fail();
     });
     swap.sign_with(&good);
-    all(&mut sequences, Sequence::step);
+    for_each_at_once(&mut sequences, Sequence::step);
     std::thread::scope(|scope| {
         for sequence in sequences {
             scope.spawn(|| sequence.end());

@@ -25,7 +25,7 @@ static OTHER: LazyLock<ControlPlane> = LazyLock::new(|| {
 });
 
 #[test]
-fn without_a_token_controller_it_says_so_in_time_and_a_repeat_finishes() {
+fn absent_token_controller_is_reported_within_the_timeout() {
     let namespace = OTHER.namespace("nocontroller");
     let instance = Instance::new(OTHER.admin(), &namespace);
     let ran = instance.ask("provision", &["--timeout", "3"]).expect_code(76);
@@ -37,7 +37,7 @@ fn without_a_token_controller_it_says_so_in_time_and_a_repeat_finishes() {
 }
 
 #[test]
-fn a_secret_that_vanishes_is_not_mistaken_for_a_slow_controller() {
+fn vanished_token_secret_is_reported() {
     let namespace = OTHER.namespace("vanished");
     let instance = Instance::new(OTHER.admin(), &namespace);
     let child = start(&instance, "provision", &["--timeout", "20"]);
@@ -49,7 +49,7 @@ fn a_secret_that_vanishes_is_not_mistaken_for_a_slow_controller() {
 }
 
 #[test]
-fn a_token_of_somebody_else_in_our_secret_is_not_handed_out() {
+fn token_of_another_identity_is_not_published() {
     let namespace = OTHER.namespace("planted");
     let instance = Instance::new(OTHER.admin(), &namespace);
     let child = start(&instance, "provision", &["--publish", "--timeout", "20"]);
@@ -83,7 +83,7 @@ fn relay(address: &str, first: &str, then: &str) -> String {
 }
 
 #[test]
-fn an_address_behind_which_there_are_two_clusters_is_found_out() {
+fn address_shared_by_two_clusters_is_detected() {
     let cp = control_plane();
     let namespace = cp.namespace("twofaced");
     let mut instance = Instance::new(cp.admin(), &namespace);
@@ -96,7 +96,7 @@ fn an_address_behind_which_there_are_two_clusters_is_found_out() {
 }
 
 #[test]
-fn rights_that_somebody_takes_away_meanwhile_are_not_handed_out() {
+fn role_binding_deleted_during_run_prevents_publishing() {
     let cp = control_plane();
     let namespace = cp.namespace("undone");
     let parent = cp.persona("undone", &[Grant::cluster_role("cluster-admin")]);
@@ -117,7 +117,7 @@ fn rights_that_somebody_takes_away_meanwhile_are_not_handed_out() {
 }
 
 #[test]
-fn an_object_that_appears_meanwhile_is_a_conflict_and_not_a_victim() {
+fn object_created_during_run_is_a_conflict() {
     let cp = control_plane();
     let namespace = cp.namespace("appears");
     let parent = cp.persona("appears", &[Grant::cluster_role("cluster-admin")]);
@@ -147,7 +147,7 @@ fn an_object_that_appears_meanwhile_is_a_conflict_and_not_a_victim() {
 }
 
 #[test]
-fn what_an_admission_policy_denies_is_said_in_its_words() {
+fn admission_policy_message_is_quoted() {
     let cp = control_plane();
     let namespace = cp.namespace("denied");
     let api = "/apis/admissionregistration.k8s.io/v1";
@@ -172,7 +172,7 @@ fn what_an_admission_policy_denies_is_said_in_its_words() {
 }
 
 #[test]
-fn an_artifact_that_the_platforms_own_schema_refuses_is_not_handed_out() {
+fn credential_that_violates_the_artifact_schema_is_refused() {
     let cp = control_plane();
     let namespace = cp.namespace("schema");
     let instance = Instance::new(cp.admin(), &namespace);
@@ -196,7 +196,7 @@ fn an_artifact_that_the_platforms_own_schema_refuses_is_not_handed_out() {
 }
 
 #[test]
-fn a_closed_stdout_is_a_failure() {
+fn closed_stdout_fails_the_run() {
     let cp = control_plane();
     let namespace = cp.namespace("closed");
     let instance = Instance::new(cp.admin(), &namespace);
@@ -210,7 +210,7 @@ fn a_closed_stdout_is_a_failure() {
 }
 
 #[test]
-fn a_server_that_hangs_up_and_one_with_another_name_are_told_apart() {
+fn closed_connection_and_wrong_certificate_name_differ() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     std::thread::spawn(move || listener.incoming().for_each(drop));
@@ -239,7 +239,7 @@ fn answering(answer: &'static str) -> String {
 }
 
 #[test]
-fn an_overloaded_platform_and_a_nonsense_answer_are_said_plainly() {
+fn platform_errors_and_malformed_responses_are_reported() {
     let cp = control_plane();
     let namespace = cp.namespace("nonsense");
     let instance = Instance::new(cp.admin(), &namespace);
@@ -273,7 +273,7 @@ fn login_by_command(cp: &ControlPlane, directory: &std::path::Path, script: &str
 }
 
 #[test]
-fn a_login_by_command_works_and_its_failure_is_named() {
+fn exec_plugin_login_works_and_failures_are_reported() {
     let cp = control_plane();
     let admin: &Persona = cp.admin();
     let directory = tempfile::tempdir().unwrap();
@@ -305,7 +305,7 @@ fn a_login_by_command_works_and_its_failure_is_named() {
 }
 
 #[test]
-fn a_token_stays_valid_while_the_platform_is_away() {
+fn token_stays_valid_while_platform_is_unreachable() {
     let cp = control_plane();
     let namespace = cp.namespace("away");
     let instance = Instance::new(cp.admin(), &namespace);
@@ -316,7 +316,7 @@ fn a_token_stays_valid_while_the_platform_is_away() {
 }
 
 #[test]
-fn runs_at_the_same_time_end_in_one_good_state_or_in_a_clear_refusal() {
+fn concurrent_provisions_converge_or_report_a_conflict() {
     let cp = control_plane();
     for round in 0..8 {
         let namespace = cp.namespace("together");
@@ -335,7 +335,7 @@ fn runs_at_the_same_time_end_in_one_good_state_or_in_a_clear_refusal() {
 }
 
 #[test]
-fn a_secret_of_ours_that_can_hold_no_token_makes_way_and_its_name_stays_spent() {
+fn unusable_token_secret_is_replaced_under_new_name() {
     let cp = control_plane();
     let namespace = cp.namespace("opaque");
     let instance = Instance::new(cp.admin(), &namespace);
@@ -366,7 +366,7 @@ fn a_secret_of_ours_that_can_hold_no_token_makes_way_and_its_name_stays_spent() 
 }
 
 #[test]
-fn a_write_without_an_answer_is_told_as_such() {
+fn unanswered_write_is_reported_as_possibly_applied() {
     let cp = control_plane();
     let namespace = cp.unused_namespace("unanswered");
     let far = DistantServer::in_front_of(cp.server(), Duration::from_millis(1500));
@@ -381,7 +381,7 @@ fn a_write_without_an_answer_is_told_as_such() {
 }
 
 #[test]
-fn an_overloaded_server_is_named_as_such() {
+fn overloaded_server_is_a_server_error() {
     let cp = control_plane();
     let proxy = InterceptingProxy::start(cp, |_| Verdict::refusal(429, "TooManyRequests", "try again later"));
     let instance = Instance::new(&cp.admin().by_way_of(&proxy.server()), "default");

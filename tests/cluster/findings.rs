@@ -27,7 +27,7 @@ fn findings(ran: &Ran) -> Vec<(String, String)> {
 }
 
 /// What is said under a code: the message and the help.
-fn said(ran: &Ran, code: &str) -> String {
+fn message_and_help(ran: &Ran, code: &str) -> String {
     let document = ran.document();
     let findings = document["findings"].as_array().unwrap().iter().filter(|finding| finding["code"] == code);
     let texts: Vec<String> = findings.map(|finding| format!("{} ({})", finding["message"], finding["help"])).collect();
@@ -42,7 +42,7 @@ fn expect(ran: &Ran, wanted: &[(&str, &str)]) {
 }
 
 /// A parent that may grant what is asked for in one namespace, and read no binding of the cluster.
-fn limited(cp: &ControlPlane, namespace: &str) -> Persona {
+fn namespace_parent(cp: &ControlPlane, namespace: &str) -> Persona {
     cp.persona("limited", &[Grant::cluster_role_in(namespace, "cluster-admin")])
 }
 
@@ -72,7 +72,7 @@ fn minor(version: &str) -> u32 {
 // What a server grants by its own defaults.
 
 #[test]
-fn the_embedded_defaults_are_those_of_the_server() {
+fn embedded_defaults_match_the_server() {
     let cp = ControlPlane::shared();
     let bindings = cp.get(&format!("{RBAC}/clusterrolebindings?labelSelector={LABEL}%3Drbac-defaults")).unwrap();
     let mut roles = serde_json::Map::new();
@@ -99,10 +99,10 @@ fn the_embedded_defaults_are_those_of_the_server() {
 }
 
 #[test]
-fn a_default_of_the_servers_version_is_no_excess_and_costs_no_request() {
+fn defaults_of_known_version_are_no_excess() {
     let cp = ControlPlane::shared();
     let namespace = cp.namespace("defaults");
-    let parents = [cp.persona("wide", &[Grant::cluster_role("cluster-admin")]), limited(cp, &namespace)];
+    let parents = [cp.persona("wide", &[Grant::cluster_role("cluster-admin")]), namespace_parent(cp, &namespace)];
     for parent in parents {
         let mark = cp.audit().mark();
         let instance = Instance::new(&parent, &namespace);
@@ -125,7 +125,7 @@ fn a_default_of_the_servers_version_is_no_excess_and_costs_no_request() {
 /// Seen as 1.33, a server has defaults that are not in the table: those of `system:cluster-trust-bundle-discovery`.
 /// On 1.34 there are none of those, and nothing is left over.
 #[test]
-fn a_default_that_is_not_in_the_table_is_known_by_the_servers_own_bindings() {
+fn unknown_defaults_are_read_from_bootstrap_bindings() {
     let cp = ControlPlane::shared();
     let has_more = minor(cp.version()) >= 37;
     let proxy = as_version(cp, "v1.33.5");
@@ -141,32 +141,32 @@ fn a_default_that_is_not_in_the_table_is_known_by_the_servers_own_bindings() {
     let lists = asked.iter().filter(|event| event.resource == "clusterrolebindings" && event.verb == "list").count();
     assert_eq!(lists, usize::from(has_more));
 
-    let blind = Instance::new(&limited(cp, &namespace).by_way_of(&proxy.server()), &namespace);
+    let blind = Instance::new(&namespace_parent(cp, &namespace).by_way_of(&proxy.server()), &namespace);
     let ran = provision_into(&blind, "artifact.json");
     let perhaps: &[_] = if has_more { &[("excess", "low")] } else { &[] };
     expect(&ran, &[perhaps, &[("local-address", "low")]].concat());
     assert_eq!(ran.document()["proof"]["excess"].as_array().unwrap().len(), if has_more { 3 } else { 0 });
-    assert_eq!(said(&ran, "excess").contains("may be a default of this version"), has_more);
+    assert_eq!(message_and_help(&ran, "excess").contains("may be a default of this version"), has_more);
     let params = blind.path("params.json");
     expect(&verify(&blind, "artifact.json", &["--params", params.to_str().unwrap()]), perhaps);
 }
 
 #[test]
-fn a_server_that_hides_its_version_is_judged_by_all_that_is_known() {
+fn hidden_server_version_allows_all_known_defaults() {
     let cp = ControlPlane::shared();
     let proxy = InterceptingProxy::start(cp, |request| match request.path.as_str() {
         "/version" => Verdict::refusal(403, "Forbidden", "no"),
         _ => Verdict::Forward,
     });
     let namespace = cp.namespace("hidden");
-    let instance = Instance::new(&limited(cp, &namespace).by_way_of(&proxy.server()), &namespace);
+    let instance = Instance::new(&namespace_parent(cp, &namespace).by_way_of(&proxy.server()), &namespace);
     let ran = instance.ask("provision", &[]).expect_code(0);
     assert_eq!((&ran.document()["server_version"], &findings(&ran)), (&Value::Null, &vec![]));
 }
 
 /// On a control plane of its own, because what is granted to everybody is granted to other tests as well.
 #[test]
-fn a_right_of_everybody_that_the_server_did_not_grant_by_itself_is_excess() {
+fn added_permission_of_all_users_is_excess() {
     let cp: &'static ControlPlane = Box::leak(Box::new(ControlPlane::start(&Options::default()).unwrap()));
     let namespace = cp.namespace("planted");
     let list_secrets = rule(&[""], &["secrets"], &["list"]);
@@ -176,7 +176,7 @@ fn a_right_of_everybody_that_the_server_did_not_grant_by_itself_is_excess() {
     let labels = json!({LABEL: "rbac-defaults"});
     let wide = cp.persona("wide", &[Grant::cluster_role("cluster-admin")]);
     let judged = |what: &str, words: &str, tuple: &Value| {
-        for (parent, named) in [(wide.clone(), true), (limited(cp, &namespace), false)] {
+        for (parent, named) in [(wide.clone(), true), (namespace_parent(cp, &namespace), false)] {
             for parent in [parent.clone(), parent.by_way_of(&newer.server())] {
                 let ran = Instance::new(&parent, &namespace).ask("provision", &[]).expect_code(0);
                 let excess = ran.document()["proof"]["excess"].clone();
@@ -184,7 +184,11 @@ fn a_right_of_everybody_that_the_server_did_not_grant_by_itself_is_excess() {
                 let mut high = findings(&ran);
                 high.retain(|(_, severity)| severity == "high");
                 assert_eq!(high, [("excess".to_owned(), "high".to_owned())], "{what}: {}", ran.stderr);
-                assert!(!named || said(&ran, "excess").contains(words), "{what}: {}", said(&ran, "excess"));
+                assert!(
+                    !named || message_and_help(&ran, "excess").contains(words),
+                    "{what}: {}",
+                    message_and_help(&ran, "excess")
+                );
             }
         }
     };
@@ -269,7 +273,7 @@ fn authorized_by(modes: &str, directory: &std::path::Path) -> Options {
 #[case::after_rbac("Node,RBAC,AlwaysAllow", false)]
 #[case::by_a_policy("ABAC", true)]
 #[case::by_a_webhook("Node,RBAC,Webhook", false)]
-fn an_authorizer_that_allows_everything_is_unlimited_and_no_excess(#[case] modes: &str, #[case] in_plan: bool) {
+fn authorizer_that_allows_everything_is_unlimited(#[case] modes: &str, #[case] in_plan: bool) {
     let directory = tempfile::tempdir().unwrap();
     let cp = ControlPlane::start(&authorized_by(modes, directory.path())).unwrap();
     let namespace = cp.namespace("unlimited");
@@ -294,7 +298,7 @@ fn an_authorizer_that_allows_everything_is_unlimited_and_no_excess(#[case] modes
 }
 
 #[test]
-fn a_binding_to_cluster_admin_is_excess_and_not_unlimited() {
+fn cluster_admin_binding_is_excess_and_not_unlimited() {
     let cp = ControlPlane::shared();
     let namespace = cp.namespace("admin");
     let instance = Instance::new(cp.admin(), &namespace);
@@ -320,7 +324,7 @@ fn a_binding_to_cluster_admin_is_excess_and_not_unlimited() {
 // Addresses.
 
 #[test]
-fn an_address_of_this_machine_is_told_where_the_artifact_goes_elsewhere() {
+fn loopback_address_in_published_credential_is_a_finding() {
     let cp = ControlPlane::shared();
     let instance = Instance::new(cp.admin(), &cp.namespace("local"));
     let local = ("local-address", "low");
@@ -335,7 +339,7 @@ fn an_address_of_this_machine_is_told_where_the_artifact_goes_elsewhere() {
 }
 
 #[test]
-fn a_proxy_of_the_kubeconfig_is_told_and_one_of_the_environment_is_not() {
+fn kubeconfig_proxy_is_a_finding() {
     let cp = ControlPlane::shared();
     let desk = Desk::new(cp, "proxied");
     let far = "10.0.0.1:443";
@@ -369,7 +373,7 @@ fn at_platform(instance: &Instance, url: Option<&str>, arguments: &[&str]) -> Co
 }
 
 #[rstest]
-fn a_platform_in_clear_text_over_a_network_is_refused_before_the_first_packet(
+fn plain_http_platform_over_a_network_is_refused(
     #[values(
         "http://api.massdriver.cloud",
         "HTTP://platform.example.com:8080/base",
@@ -388,7 +392,7 @@ fn a_platform_in_clear_text_over_a_network_is_refused_before_the_first_packet(
     let mark = cp.audit().mark();
     let ran = Ran::of(&mut at_platform(&instance, Some(url), &[action, "--publish"])).expect_code(65);
     expect(&ran, &[("connection", "high")]);
-    let said = said(&ran, "connection");
+    let said = message_and_help(&ran, "connection");
     assert!(said.contains("MASSDRIVER_URL is http") && said.contains("https URL"), "{said}");
     assert!(cp.audit().of(&parent.user, mark).is_empty());
     let mut as_provisioner = binary();
@@ -398,7 +402,7 @@ fn a_platform_in_clear_text_over_a_network_is_refused_before_the_first_packet(
 }
 
 #[test]
-fn a_platform_in_clear_text_inside_the_cluster_is_used_and_told() {
+fn plain_http_platform_inside_cluster_is_a_finding() {
     let cp = ControlPlane::shared();
     let namespace = cp.namespace("inside");
     for host in ["massdriver", "api.massdriver.svc", "api.massdriver.svc.cluster.local"] {
@@ -408,20 +412,20 @@ fn a_platform_in_clear_text_inside_the_cluster_is_used_and_told() {
         let mut command = at_platform(&instance, Some(&url), &["provision", "--publish"]);
         let ran = Ran::of(command.env("HTTP_PROXY", format!("http://{}", proxy.address()))).expect_code(0);
         expect(&ran, &[("clear-text", "medium"), ("local-address", "low")]);
-        assert!(said(&ran, "clear-text").contains(&url));
+        assert!(message_and_help(&ran, "clear-text").contains(&url));
         assert!(instance.platform.resource("token").is_some());
     }
 }
 
 #[rstest]
-fn a_command_that_publishes_needs_the_url_of_the_platform(#[values("provision", "decommission")] action: &str) {
+fn publishing_requires_the_platform_url(#[values("provision", "decommission")] action: &str) {
     let cp = ControlPlane::shared();
     let parent = cp.persona("url", &[]);
     let instance = Instance::new(&parent, "url");
     let mark = cp.audit().mark();
     let ran = Ran::of(&mut at_platform(&instance, None, &[action, "--publish"])).expect_code(65);
     expect(&ran, &[("environment-missing", "high")]);
-    assert!(said(&ran, "environment-missing").contains("MASSDRIVER_URL is not set"));
+    assert!(message_and_help(&ran, "environment-missing").contains("MASSDRIVER_URL is not set"));
     assert!(cp.audit().of(&parent.user, mark).is_empty());
 }
 
@@ -432,7 +436,7 @@ fn a_command_that_publishes_needs_the_url_of_the_platform(#[values("provision", 
 #[rstest]
 #[case::that_tells_the_age_of_a_record(Era::Dependencies, true)]
 #[case::that_does_not(Era::Resources, false)]
-fn a_record_of_a_credential_that_is_not_in_this_cluster_is_told(#[case] era: Era, #[case] tells: bool) {
+fn published_record_without_its_credential_is_a_finding(#[case] era: Era, #[case] tells: bool) {
     let cp = ControlPlane::shared();
     let usual = [("clear-text", "medium"), ("local-address", "low")];
     let mut instance = Instance::of_era(cp.admin(), &cp.namespace("before"), era, Shape::Bare);
@@ -450,6 +454,6 @@ fn a_record_of_a_credential_that_is_not_in_this_cluster_is_told(#[case] era: Era
     };
     let ran = provision();
     expect(&ran, &if tells { vec![usual[0], ("cluster-changed", "medium"), usual[1]] } else { usual.to_vec() });
-    assert_eq!(said(&ran, "cluster-changed").contains("decommission it there by hand"), tells);
+    assert_eq!(message_and_help(&ran, "cluster-changed").contains("decommission it there by hand"), tells);
     expect(&provision(), &usual);
 }

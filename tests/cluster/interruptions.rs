@@ -15,7 +15,7 @@ use testbed::{ControlPlane, Era, InterceptingProxy, Options, Platform, Verdict, 
 
 use crate::support::{
     Instance, OBJECT, Shape, changes, finish, paths, secrets, start, status,
-    stops::{self, Runner, Step, Stop, at_each, expect_terminated, overlapping, recorded, spread, stopped},
+    stops::{self, Runner, Step, Stop, expect_terminated, for_each_step, overlapping, recorded, spread, stopped},
     token_of, versions,
 };
 
@@ -27,7 +27,7 @@ fn control_plane() -> &'static ControlPlane {
 }
 
 /// What an undisturbed provision leaves behind, but for what differs from instance to instance.
-fn settled(instance: &Instance, at: &str) {
+fn expect_provisioned(instance: &Instance, at: &str) {
     let cp = control_plane();
     let artifact = instance.platform.resource("token").unwrap_or_else(|| panic!("{at}: nothing is published"));
     let pods = format!("/api/v1/namespaces/{}/pods", instance.namespace);
@@ -55,16 +55,16 @@ fn settled(instance: &Instance, at: &str) {
 #[case(Stop::KilledBefore)]
 #[case(Stop::KilledAfter)]
 #[case(Stop::Terminated)]
-fn a_provision_stopped_at_any_request_is_finished_by_the_next(#[case] how: Stop) {
+fn provision_interrupted_at_any_request_is_resumable(#[case] how: Stop) {
     let cp = control_plane();
     let subject = || Instance::new(cp.admin(), &cp.unused_namespace("stopped"));
     let undisturbed = subject();
     let steps = recorded(cp, &undisturbed, &[&undisturbed.namespace], "provision", &["--publish"]);
-    at_each(&steps, |step| {
+    for_each_step(&steps, |step| {
         let instance = subject();
         let cut = stopped(cp, &instance, &[&instance.namespace], ("provision", &["--publish"]), step, how);
         instance.act("provision").expect_code(0);
-        settled(&instance, &format!("provision, {how:?} at {step}"));
+        expect_provisioned(&instance, &format!("provision, {how:?} at {step}"));
         cut
     });
 }
@@ -73,7 +73,7 @@ fn a_provision_stopped_at_any_request_is_finished_by_the_next(#[case] how: Stop)
 #[case(Stop::KilledBefore)]
 #[case(Stop::KilledAfter)]
 #[case(Stop::Terminated)]
-fn a_decommission_stopped_at_any_request_is_finished_by_the_next(#[case] how: Stop) {
+fn decommission_interrupted_at_any_request_is_resumable(#[case] how: Stop) {
     let cp = control_plane();
     let subject = || {
         let instance = Instance::new(cp.admin(), &cp.namespace("stopped"));
@@ -82,7 +82,7 @@ fn a_decommission_stopped_at_any_request_is_finished_by_the_next(#[case] how: St
     };
     let (undisturbed, _) = subject();
     let steps = recorded(cp, &undisturbed, &[&undisturbed.namespace], "decommission", &["--publish"]);
-    at_each(&steps, |step| {
+    for_each_step(&steps, |step| {
         let at = format!("decommission, {how:?} at {step}");
         let (instance, token) = subject();
         let cut = stopped(cp, &instance, &[&instance.namespace], ("decommission", &["--publish"]), step, how);
@@ -98,7 +98,7 @@ fn a_decommission_stopped_at_any_request_is_finished_by_the_next(#[case] how: St
 }
 
 #[test]
-fn stopped_while_the_platform_is_silent_a_repeat_finishes_it() {
+fn run_interrupted_during_platform_silence_is_resumable() {
     let cp = control_plane();
     for signal in [Signal::SIGTERM, Signal::SIGKILL] {
         let instance = Instance::new(cp.admin(), &cp.namespace("silent"));
@@ -118,7 +118,7 @@ fn stopped_while_the_platform_is_silent_a_repeat_finishes_it() {
             assert_eq!(versions(cp, &instance.namespace).len(), 4, "the credential is kept");
         }
         instance.act("provision").expect_code(0);
-        settled(&instance, &format!("{signal}"));
+        expect_provisioned(&instance, &format!("{signal}"));
         stop(&instance.platform, "decommission");
         instance.act("decommission").expect_code(0);
         assert_eq!(versions(cp, &instance.namespace), []);
@@ -149,7 +149,7 @@ fn stopped_at_the_platform(instance: &Instance, action: &str, n: usize, how: Sto
 }
 
 #[rstest::rstest]
-fn stopped_at_any_request_to_the_platform_the_next_finishes_it(
+fn run_interrupted_at_any_platform_request_is_resumable(
     #[values(Era::Artifacts, Era::Resources, Era::Dependencies)] era: Era,
     #[values("provision", "decommission")] action: &'static str,
 ) {
@@ -167,7 +167,7 @@ fn stopped_at_any_request_to_the_platform_the_next_finishes_it(
             instance.platform.hold_after(usize::MAX, false); // nothing any more
             instance.act(action).expect_code(0);
             match token {
-                None => settled(&instance, &at),
+                None => expect_provisioned(&instance, &at),
                 Some(token) => {
                     assert_eq!(versions(cp, &instance.namespace), [], "{at}");
                     assert_eq!(instance.platform.resource("token"), None, "{at}");
@@ -190,14 +190,14 @@ fn stopped_at_any_request_to_the_platform_the_next_finishes_it(
 }
 
 /// Something in every kind of scope, beside the pods at home.
-fn wide(instance: &mut Instance, elsewhere: &str) {
+fn add_every_scope(instance: &mut Instance, elsewhere: &str) {
     let pods = |namespaces: &[&str]| json!({"apiGroups": [""], "resources": ["pods"], "verbs": ["get"], "namespaces": namespaces});
     instance.params["rules"].as_array_mut().unwrap().extend([pods(&[elsewhere]), pods(&["*"])]);
     instance.params["cluster_roles"] = json!([{"name": "view", "namespaces": [elsewhere]}]);
 }
 
 /// Everything in the cluster that grants something to this instance, wherever it is.
-fn grants(home: &str) -> usize {
+fn granting_objects(home: &str) -> usize {
     let kinds = ["roles", "rolebindings", "clusterroles", "clusterrolebindings"];
     let ours = kinds.map(|kind| {
         let path = format!(
@@ -213,12 +213,12 @@ fn grants(home: &str) -> usize {
 
 /// What kill does there, tests/cluster/scope_changes.rs holds.
 #[rstest::rstest]
-fn sigterm_at_any_request_in_all_scopes_is_repaired(#[values("provision", "decommission")] action: &str) {
+fn sigterm_at_any_request_with_all_scopes_recovers(#[values("provision", "decommission")] action: &str) {
     let cp = control_plane();
     let subject = || {
         let elsewhere = cp.namespace("elsewhere");
         let mut instance = Instance::new(cp.admin(), &cp.namespace("terminated"));
-        wide(&mut instance, &elsewhere);
+        add_every_scope(&mut instance, &elsewhere);
         if action == "decommission" {
             instance.provision();
         }
@@ -226,14 +226,14 @@ fn sigterm_at_any_request_in_all_scopes_is_repaired(#[values("provision", "decom
     };
     let (undisturbed, elsewhere) = subject();
     let steps = recorded(cp, &undisturbed, &[&undisturbed.namespace, &elsewhere], action, &["--publish"]);
-    at_each(&steps, |step| {
+    for_each_step(&steps, |step| {
         let at = format!("{action} in all scopes, terminated at {step}");
         let (instance, elsewhere) = subject();
         let names = [instance.namespace.as_str(), &elsewhere];
         let cut = stopped(cp, &instance, &names, (action, &["--publish"]), step, Stop::Terminated);
         instance.act(action).expect_code(0);
         if action == "provision" {
-            assert_eq!(grants(&instance.namespace), 7, "{at}");
+            assert_eq!(granting_objects(&instance.namespace), 7, "{at}");
             let again = instance.ask("provision", &[]).expect_code(0);
             assert!(
                 changes(&again.document()).iter().all(|(action, _)| action == "unchanged"),
@@ -241,7 +241,7 @@ fn sigterm_at_any_request_in_all_scopes_is_repaired(#[values("provision", "decom
                 again.stdout
             );
         } else {
-            assert_eq!(grants(&instance.namespace), 0, "{at}");
+            assert_eq!(granting_objects(&instance.namespace), 0, "{at}");
             assert_eq!(versions(cp, &instance.namespace), [], "{at}");
         }
         cut
@@ -251,13 +251,13 @@ fn sigterm_at_any_request_in_all_scopes_is_repaired(#[values("provision", "decom
 #[rstest::rstest]
 #[case("provision", "decommission")]
 #[case("provision", "provision")]
-fn two_runs_at_once_in_all_scopes_end_well_or_are_refused(#[case] one: &str, #[case] other: &str) {
+fn concurrent_runs_with_all_scopes_succeed_or_conflict(#[case] one: &str, #[case] other: &str) {
     let cp = control_plane();
     // What is there, and a wish for less and something else.
     let subject = || {
         let (namespace, elsewhere) = (cp.namespace("race"), cp.namespace("elsewhere"));
         let mut instance = Instance::new(cp.admin(), &namespace);
-        wide(&mut instance, &elsewhere);
+        add_every_scope(&mut instance, &elsewhere);
         instance.provision();
         let mut wishes = Instance::new(cp.admin(), &namespace);
         wishes.params["rules"][0]["verbs"] = json!(["get", "list", "watch"]);
@@ -270,19 +270,19 @@ fn two_runs_at_once_in_all_scopes_end_well_or_are_refused(#[case] one: &str, #[c
         let at = format!("{one} and {other} in all scopes, at {step}");
         let (instance, wishes, elsewhere) = subject();
         let names = [instance.namespace.as_str(), &elsewhere];
-        at_once((&wishes, one), step, (&instance, other), &names, &at);
+        run_concurrently((&wishes, one), step, (&instance, other), &names, &at);
         let document = instance.ask("provision", &["--publish"]).expect_code(0).document();
         // What the one made after the other had looked may be missing from the inventory: a repeat names what it still
         // grants, and a decommission finds it by its label.
         let findings = document["findings"].as_array().unwrap();
         let excess = findings.iter().any(|finding| finding["code"] == "excess");
-        let forgotten = grants(&instance.namespace) - 7;
+        let forgotten = granting_objects(&instance.namespace) - 7;
         assert!(forgotten == 0 || (forgotten == 1 && excess), "{at}: {forgotten} more: {findings:#?}");
         assert_eq!(secrets(cp, &instance.namespace).len(), 1, "{at}: a Secret is left over");
         let again = instance.ask("provision", &["--publish"]).expect_code(0);
         assert!(changes(&again.document()).iter().all(|(action, _)| action == "unchanged"), "{at}: {}", again.stdout);
         instance.act("decommission").expect_code(0);
-        assert_eq!((grants(&instance.namespace), versions(cp, &instance.namespace)), (0, Vec::new()), "{at}");
+        assert_eq!((granting_objects(&instance.namespace), versions(cp, &instance.namespace)), (0, Vec::new()), "{at}");
     };
     std::thread::scope(|scope| {
         for step in spread(&steps, 6) {
@@ -293,7 +293,7 @@ fn two_runs_at_once_in_all_scopes_end_well_or_are_refused(#[case] one: &str, #[c
 
 /// Two runs that overlap, the second from this request of the first on: each ends well or is refused as one that came at
 /// a bad moment.
-fn at_once(first: (&Instance, &str), step: &Step, second: (&Instance, &str), names: &[&str], at: &str) {
+fn run_concurrently(first: (&Instance, &str), step: &Step, second: (&Instance, &str), names: &[&str], at: &str) {
     let (more, other) = (&["--publish"], second.1);
     let [first, second] = [first, second].map(|(instance, action)| Runner { instance, names, action, more });
     for ran in overlapping(control_plane(), &first, step, &second) {
@@ -312,7 +312,7 @@ fn at_once(first: (&Instance, &str), step: &Step, second: (&Instance, &str), nam
 #[case("provision", "decommission", false)]
 #[case("decommission", "decommission", true)]
 #[case("provision", "provision", true)]
-fn two_runs_at_once_end_well_or_are_refused(#[case] one: &str, #[case] other: &str, #[case] there: bool) {
+fn concurrent_runs_succeed_or_conflict(#[case] one: &str, #[case] other: &str, #[case] there: bool) {
     let cp = control_plane();
     // Different wishes, so that both have to write.
     let subject = || {
@@ -331,9 +331,9 @@ fn two_runs_at_once_end_well_or_are_refused(#[case] one: &str, #[case] other: &s
         let (instance, wishes) = subject();
         let namespace = &instance.namespace;
         let at = format!("{one} and {other}, at {step}");
-        at_once((&wishes, one), step, (&instance, other), &[namespace], &at);
+        run_concurrently((&wishes, one), step, (&instance, other), &[namespace], &at);
         instance.act("provision").expect_code(0);
-        settled(&instance, &at);
+        expect_provisioned(&instance, &at);
         let token = token_of(&instance.platform.resource("token").unwrap());
         instance.act("decommission").expect_code(0);
         assert_eq!(versions(cp, namespace), [], "{at}");
@@ -348,7 +348,7 @@ fn two_runs_at_once_end_well_or_are_refused(#[case] one: &str, #[case] other: &s
 }
 
 #[test]
-fn a_run_that_lost_its_service_account_to_another_says_so() {
+fn service_account_deleted_by_another_run_is_conflict() {
     let cp = control_plane();
     let namespace = cp.namespace("overtaken");
     let account = paths(&namespace)[0].clone();

@@ -19,7 +19,7 @@ static CLOUD: LazyLock<(ControlPlane, tempfile::TempDir)> = LazyLock::new(|| {
 });
 
 #[test]
-fn where_rights_cannot_be_listed_the_list_is_a_lower_bound() {
+fn incomplete_rules_review_is_reported_as_lower_bound() {
     let cp = &CLOUD.0;
     let namespace = cp.namespace("cloud");
     let parent = cp.persona("cloud", &[Grant::cluster_role("cluster-admin")]);
@@ -34,7 +34,7 @@ fn where_rights_cannot_be_listed_the_list_is_a_lower_bound() {
 }
 
 #[test]
-fn the_servers_own_verdict_counts_where_rights_cannot_be_listed() {
+fn incomplete_rules_review_defers_to_the_servers_refusal() {
     let cp = &CLOUD.0;
     let namespace = cp.namespace("verdict");
     let parent = cp.persona("verdict", &[Grant::cluster_role_in(&namespace, "view")]);
@@ -44,7 +44,7 @@ fn the_servers_own_verdict_counts_where_rights_cannot_be_listed() {
 }
 
 #[test]
-fn what_is_not_on_a_list_that_is_a_lower_bound_is_asked_for() {
+fn permissions_missing_from_incomplete_review_are_checked_individually() {
     let cp = &CLOUD.0;
     let namespace = cp.namespace("asked");
     let instance = Instance::new(cp.admin(), &namespace);
@@ -80,7 +80,7 @@ fn what_is_not_on_a_list_that_is_a_lower_bound_is_asked_for() {
 }
 
 #[test]
-fn connections_that_end_politely_are_nothing_to_fail_for() {
+fn http2_goaway_does_not_fail_a_run() {
     let cp = &CLOUD.0;
     let namespace = cp.namespace("goaway");
     let gate = testbed::RoundTripGate::in_front_of(cp.server());
@@ -95,7 +95,7 @@ fn connections_that_end_politely_are_nothing_to_fail_for() {
 }
 
 #[test]
-fn http_1_is_enough() {
+fn http1_only_server_works() {
     let options = Options { api_server_arguments: vec!["--disable-http2-serving".to_owned()], ..Options::default() };
     let cp = ControlPlane::start(&options).unwrap();
     let namespace = cp.unused_namespace("old");

@@ -38,7 +38,7 @@ fn legacy_type() -> jsonschema::Validator {
 }
 
 #[test]
-fn an_instance_of_the_old_bundle_lives_its_life_on_an_old_platform() {
+fn legacy_bundle_works_on_an_old_platform() {
     let cp = control_plane();
     let namespace = cp.namespace("legacy");
     let instance = Instance::of_era(cp.admin(), &namespace, Era::Artifacts, Shape::Legacy);
@@ -77,7 +77,7 @@ fn an_instance_of_the_old_bundle_lives_its_life_on_an_old_platform() {
 
 /// The type as organizations have it: an identifier, a schema in a schema, and a pattern that strict engines refuse.
 #[test]
-fn a_type_as_old_platforms_hand_it_out_is_no_obstacle() {
+fn unusual_type_schema_of_old_platforms_is_accepted() {
     let cp = control_plane();
     let namespace = cp.namespace("legacy-type");
     let instance = Instance::of_era(cp.admin(), &namespace, Era::Artifacts, Shape::Legacy);
@@ -123,7 +123,7 @@ fn config_of_the_example(params: &Value) -> Map<String, Value> {
 #[case::bare("bare", Shape::Bare, Era::Resources)]
 #[case::of_a_cloud("cloud", Shape::Full, Era::Resources)]
 #[case::on_an_old_platform("old", Shape::Full, Era::Artifacts)]
-fn a_flat_connection_becomes_a_legacy_credential_as_the_page_says(
+fn documented_config_turns_flat_connection_into_legacy_credential(
     #[case] name: &str,
     #[case] shape: Shape,
     #[case] era: Era,
@@ -163,7 +163,7 @@ fn a_flat_connection_becomes_a_legacy_credential_as_the_page_says(
 
 /// The flat type takes any infrastructure, the legacy one does not: it is the legacy one that is asked.
 #[test]
-fn a_legacy_credential_is_checked_although_the_bundles_own_type_is_flat() {
+fn legacy_credential_is_validated_against_the_legacy_type() {
     let cp = control_plane();
     let namespace = cp.namespace("checked");
     let mut instance = Instance::of_era(cp.admin(), &namespace, Era::Resources, Shape::Full);

@@ -11,7 +11,7 @@ use testbed::ControlPlane;
 use crate::support::{Instance, schema};
 
 #[test]
-fn every_action_and_every_end_of_one_is_of_the_published_form() {
+fn every_action_and_outcome_matches_the_published_schema() {
     let cp = ControlPlane::shared();
     let instance = Instance::new(cp.admin(), &cp.namespace("form"));
     let mut seen = BTreeSet::new();
@@ -49,7 +49,7 @@ fn every_action_and_every_end_of_one_is_of_the_published_form() {
 }
 
 #[test]
-fn what_the_schema_lists_is_what_the_program_says() {
+fn schema_lists_the_codes_of_the_program() {
     let path = "docs/output.schema.json";
     let mut published: Value = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
     let exits: BTreeSet<u8> = Code::ALL.iter().map(|code| code.exit() as u8).collect();
@@ -75,7 +75,7 @@ fn what_the_schema_lists_is_what_the_program_says() {
 
 /// The published schema lets keys pass that are to come; what the program says today is held against a closed one.
 #[test]
-fn a_key_that_is_missing_or_not_listed_does_not_pass() {
+fn missing_or_unlisted_keys_are_invalid() {
     let cp = ControlPlane::shared();
     let instance = Instance::new(cp.admin(), &cp.namespace("closed"));
     let good = instance.ask("provision", &[]).expect_code(0).document();

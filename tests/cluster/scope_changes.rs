@@ -57,7 +57,7 @@ const fn rules(rules: &'static [(Allowed, Where)]) -> Asked {
 }
 
 impl Asked {
-    const fn and(self, cluster_roles: &'static [(&'static str, Where)]) -> Self {
+    const fn and_cluster_roles(self, cluster_roles: &'static [(&'static str, Where)]) -> Self {
         Self { cluster_roles, ..self }
     }
 
@@ -67,7 +67,7 @@ impl Asked {
             allowed.iter().map(move |allowed| (*allowed, *places))
         });
         let all = self.rules.iter().copied().chain(by_role);
-        all.flat_map(|(allowed, places)| places.iter().flat_map(move |place| each(place, allowed))).collect()
+        all.flat_map(|(allowed, places)| places.iter().flat_map(move |place| permissions_at(place, allowed))).collect()
     }
 }
 
@@ -75,13 +75,13 @@ impl Asked {
 type Right = (&'static str, String, String);
 type Rights = BTreeSet<Right>;
 
-fn spread(place: &str, resource: &str, verb: &str) -> Vec<Right> {
+fn permissions_everywhere(place: &str, resource: &str, verb: &str) -> Vec<Right> {
     let places = PLACES.iter().filter(|known| place == "*" || **known == place);
     places.map(|place| (*place, resource.to_owned(), verb.to_owned())).collect()
 }
 
-fn each(place: &str, (resource, verbs): Allowed) -> Vec<Right> {
-    verbs.iter().flat_map(|verb| spread(place, resource, verb)).collect()
+fn permissions_at(place: &str, (resource, verbs): Allowed) -> Vec<Right> {
+    verbs.iter().flat_map(|verb| permissions_everywhere(place, resource, verb)).collect()
 }
 
 /// The rights of rules as the API has them. What is not in the core group is named with its group.
@@ -96,7 +96,8 @@ fn rights_of<'a>(place: &'a str, rules: &'a Value) -> impl Iterator<Item = Right
         let mut rights = Vec::new();
         for (group, resource) in groups.iter().flat_map(|group| resources.iter().map(move |one| (group, one))) {
             let resource = [group.as_str(), resource, &names].map(str::to_owned).join("/");
-            rights.extend(verbs.iter().flat_map(|verb| spread(place, resource.trim_matches('/'), verb)));
+            rights
+                .extend(verbs.iter().flat_map(|verb| permissions_everywhere(place, resource.trim_matches('/'), verb)));
         }
         rights
     })
@@ -130,7 +131,7 @@ impl Site {
         &self.names["H"]
     }
 
-    fn real<'a>(&'a self, symbol: &'a str) -> &'a str {
+    fn namespace_of<'a>(&'a self, symbol: &'a str) -> &'a str {
         self.names.get(symbol).map_or(symbol, String::as_str)
     }
 
@@ -138,17 +139,17 @@ impl Site {
     fn place(&self, object: &Value) -> &'static str {
         match object["metadata"]["namespace"].as_str() {
             None => "*",
-            Some(namespace) => PLACES.into_iter().find(|place| self.real(place) == namespace).unwrap_or("?"),
+            Some(namespace) => PLACES.into_iter().find(|place| self.namespace_of(place) == namespace).unwrap_or("?"),
         }
     }
 
     fn params(&self, asked: Asked) -> (Value, Value) {
-        let places = |places: Where| places.iter().map(|place| self.real(place)).collect::<Vec<_>>();
+        let places = |places: Where| places.iter().map(|place| self.namespace_of(place)).collect::<Vec<_>>();
         let rules = asked.rules.iter().map(|((resource, verbs), at)| {
             json!({"apiGroups": [""], "resources": [resource], "verbs": verbs, "namespaces": places(at)})
         });
         let named = asked.cluster_roles.iter();
-        let named = named.map(|(name, at)| json!({"name": self.real(name), "namespaces": places(at)}));
+        let named = named.map(|(name, at)| json!({"name": self.namespace_of(name), "namespaces": places(at)}));
         (rules.collect(), named.collect())
     }
 
@@ -194,7 +195,7 @@ impl Site {
             let namespace = match place {
                 "X" => "nowhere",
                 "*" => "-",
-                place => self.real(place),
+                place => self.namespace_of(place),
             };
             let Some(rules) = rules_of(token, namespace) else { return Rights::new() };
             rights.extend(rights_of(place, &rules).filter(|right| right.0 == place && !EVERYBODYS.contains(right)));
@@ -248,10 +249,13 @@ impl Stored {
                     && text(object, "/metadata/name") == role
                     && (role_kind == "ClusterRole" || site.place(object) == place)
             });
-            let others = CLUSTER_ROLES.iter().find(|(name, _)| role_kind == "ClusterRole" && site.real(name) == role);
+            let others =
+                CLUSTER_ROLES.iter().find(|(name, _)| role_kind == "ClusterRole" && site.namespace_of(name) == role);
             let rights: Vec<Right> = match (ours, others) {
                 (Some((_, role)), _) => rights_of(place, &role["rules"]).collect(),
-                (None, Some((_, allowed))) => allowed.iter().flat_map(|allowed| each(place, *allowed)).collect(),
+                (None, Some((_, allowed))) => {
+                    allowed.iter().flat_map(|allowed| permissions_at(place, *allowed)).collect()
+                }
                 (None, None) => Vec::new(),
             };
             let binding = format!("{kind} {place}/{}", text(binding, "/metadata/name"));
@@ -288,7 +292,7 @@ impl Stored {
             }
             let lists = |list: &Value| {
                 let scopes = list.as_array().into_iter().flatten();
-                scopes.filter_map(Value::as_str).any(|scope| scope == site.real(place))
+                scopes.filter_map(Value::as_str).any(|scope| scope == site.namespace_of(place))
             };
             let hashes = name.trim_start_matches(OBJECT).matches('-').count();
             let role = text(object, "/roleRef/name");
@@ -315,7 +319,7 @@ impl Stored {
     }
 
     /// All that is ours of each object, in words that are the same in every site.
-    fn normalised(&self) -> Vec<String> {
+    fn normalized(&self) -> Vec<String> {
         let account = self.account.iter().map(|account| ("ServiceAccount", account.clone()));
         let all = account.chain(self.objects.iter().cloned()).map(|(kind, object)| {
             let mut annotations = object["metadata"]["annotations"].clone();
@@ -379,7 +383,7 @@ impl Leg {
 }
 
 /// What must hold at each moment of a leg: by what is stored, which lags behind nothing, and by the server's word.
-fn judge(site: &Site, leg: &Leg, stored: &Stored) {
+fn check_invariants(site: &Site, leg: &Leg, stored: &Stored) {
     let (from, to, held) = (leg.from.rights(), leg.to.rights(), stored.rights());
     // A binding whose roleRef was changed by hand is deleted before it is created again.
     let replaced = |right: &&Right| leg.start == Start::Drifted && !stored.is_bound(right.0);
@@ -403,7 +407,7 @@ fn judge(site: &Site, leg: &Leg, stored: &Stored) {
     assert!(differing.is_empty(), "the server and the objects in it do not agree on {differing:?}");
     for (place, resource, verb) in from.intersection(&to).filter(|right| held.contains(right)) {
         if verb == "list" && ["H", "B", "C"].contains(place) {
-            let path = format!("/api/v1/namespaces/{}/{resource}", site.real(place));
+            let path = format!("/api/v1/namespaces/{}/{resource}", site.namespace_of(place));
             assert_eq!(status(control_plane(), &token, &path), 200, "{path}");
         }
     }
@@ -470,7 +474,7 @@ impl Subject {
                 .collect::<serde_json::Map<_, _>>()
                 .into();
             again["roleRef"]["kind"] = json!("ClusterRole");
-            again["roleRef"]["name"] = json!(self.site.real("lister"));
+            again["roleRef"]["name"] = json!(self.site.namespace_of("lister"));
             let path = match binding["metadata"]["namespace"].as_str() {
                 Some(namespace) => format!("{RBAC}/namespaces/{namespace}/rolebindings"),
                 None => format!("{RBAC}/clusterrolebindings"),
@@ -497,13 +501,13 @@ impl Subject {
     }
 
     /// What must hold when a leg has come to its end, however many runs that took.
-    fn judge_end(&mut self, leg: &Leg, expected: &[String], token: Option<&String>) {
+    fn check_final_state(&mut self, leg: &Leg, expected: &[String], token: Option<&String>) {
         let stored = self.site.stored();
         if leg.to == NOTHING {
-            assert_eq!((stored.normalised(), self.site.secrets()), (Vec::new(), BTreeMap::new()), "something is left");
+            assert_eq!((stored.normalized(), self.site.secrets()), (Vec::new(), BTreeMap::new()), "something is left");
             return;
         }
-        let normalised = stored.normalised();
+        let normalised = stored.normalized();
         let there: Vec<_> = normalised.iter().filter(|object| !expected.contains(object)).collect();
         let wanted: Vec<_> = expected.iter().filter(|object| !normalised.contains(object)).collect();
         assert!(
@@ -511,7 +515,7 @@ impl Subject {
             "what is there and should not be:\n{there:#?}\nand the other way:\n{wanted:#?}"
         );
         let end = Leg { from: leg.to, ..*leg };
-        judge(&self.site, &end, &stored);
+        check_invariants(&self.site, &end, &stored);
         let secrets = self.site.secrets();
         assert_eq!(secrets.keys().collect::<Vec<_>>(), [&stored.secret()], "one token");
         // Killed between the ServiceAccount and its first Secret, a run leaves a number that nobody uses any more.
@@ -530,7 +534,7 @@ fn expected(asked: Asked) -> Vec<String> {
     }
     let mut subject = Subject::new(true, &Arc::default());
     subject.undisturbed("provision", asked);
-    subject.site.stored().normalised()
+    subject.site.stored().normalized()
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -538,20 +542,20 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// The order of a leg that nobody disturbs: what must hold is looked at after every single write. Returns the requests.
-fn in_order(subject: &mut Subject, leg: &Leg, expected: &[String]) -> Vec<Intercepted> {
+fn check_each_write(subject: &mut Subject, leg: &Leg, expected: &[String]) -> Vec<Intercepted> {
     let cp = control_plane();
     subject.arrange(leg);
     let (token, mark) = (subject.site.token(), cp.audit().mark());
-    judge(&subject.site, leg, &subject.site.stored());
+    check_invariants(&subject.site, leg, &subject.site.stored());
     // The writes that take something away.
     let shrinks = Arc::new(Mutex::new(Vec::new()));
     let (site, observed, leg_seen) = (subject.site.clone(), Arc::clone(&shrinks), *leg);
     let mut before = site.stored();
     let observe = move |write: &Intercepted| {
         let now = site.stored();
-        let judged = catch_unwind(AssertUnwindSafe(|| judge(&site, &leg_seen, &now)));
+        let judged = catch_unwind(AssertUnwindSafe(|| check_invariants(&site, &leg_seen, &now)));
         if let Err(cause) = judged {
-            panic!("after {} {}: {}", write.method, write.path, said(cause.as_ref()));
+            panic!("after {} {}: {}", write.method, write.path, panic_message(cause.as_ref()));
         }
         let lost = match leg_seen.start {
             // A binding to another role was not asked for: it is replaced at once, with what both roles allow.
@@ -572,14 +576,14 @@ fn in_order(subject: &mut Subject, leg: &Leg, expected: &[String]) -> Vec<Interc
     let requests = proxy.requests();
     if leg.action == "provision" {
         let holder = format!("system:serviceaccount:{}:{OBJECT}", subject.site.home());
-        after_the_proof(&requests, &lock(&shrinks), &holder, &cp.audit().since(mark));
+        check_removals_follow_the_proof(&requests, &lock(&shrinks), &holder, &cp.audit().since(mark));
     }
-    subject.judge_end(leg, expected, token.as_ref());
+    subject.check_final_state(leg, expected, token.as_ref());
     requests
 }
 
 /// Writes that take something away come in after the token has been told who it is.
-fn after_the_proof(requests: &[Intercepted], shrinks: &[usize], holder: &str, audit: &[AuditEvent]) {
+fn check_removals_follow_the_proof(requests: &[Intercepted], shrinks: &[usize], holder: &str, audit: &[AuditEvent]) {
     let proof = audit.iter().filter(|event| event.user == holder && event.resource == "selfsubjectreviews");
     let proved = proof.filter(|event| event.code == 201).map(|event| event.answered).min().expect("a proof");
     let writes: Vec<&Intercepted> = requests.iter().filter(|request| request.write).collect();
@@ -639,7 +643,7 @@ fn cuts(leg: &Leg, requests: &[Intercepted]) -> VecDeque<(usize, Cut)> {
     before.chain((0..writes).map(Cut::AfterWrite)).enumerate().collect()
 }
 
-fn said(cause: &(dyn Any + Send)) -> &str {
+fn panic_message(cause: &(dyn Any + Send)) -> &str {
     let text = cause.downcast_ref::<String>().map(String::as_str);
     text.or_else(|| cause.downcast_ref::<&str>().copied()).unwrap_or("no words")
 }
@@ -679,11 +683,11 @@ fn kill(subject: &mut Subject, leg: &Leg, number: usize, cut: Cut, expected: &[S
     let proxy = cut.proxy();
     let killed = subject.run(leg, &proxy);
     *at = cut.of(&proxy.requests());
-    judge(&subject.site, leg, &subject.site.stored());
+    check_invariants(&subject.site, leg, &subject.site.stored());
     let end =
         if leg.decommissions && number % 3 == 2 { Leg { action: "decommission", to: NOTHING, ..*leg } } else { *leg };
     subject.undisturbed(end.action, if leg.to == NOTHING { leg.from } else { leg.to });
-    subject.judge_end(&end, expected, token.as_ref());
+    subject.check_final_state(&end, expected, token.as_ref());
     killed
 }
 
@@ -714,7 +718,11 @@ fn worker(work: &Mutex<Work>, asked: &Arc<AtomicUsize>) {
             }
             Ok(false) => work.missed += 1,
             Err(cause) => {
-                work.failures.push(format!("{}, cut {number}, {cut:?}, {at}: {}", leg.name, said(cause.as_ref())));
+                work.failures.push(format!(
+                    "{}, cut {number}, {cut:?}, {at}: {}",
+                    leg.name,
+                    panic_message(cause.as_ref())
+                ));
                 subject = None; // whatever it stands at
             }
         }
@@ -722,18 +730,18 @@ fn worker(work: &Mutex<Work>, asked: &Arc<AtomicUsize>) {
 }
 
 /// Each leg in order, then killed at each of its requests.
-fn hold(legs: &[Leg], least: usize) {
+fn check_legs(legs: &[Leg], least: usize) {
     let mut work = Work::default();
     let asked = Arc::default();
     let mut subject = Subject::new(true, &asked);
     for leg in legs {
         let expected = expected(leg.to);
-        match catch_unwind(AssertUnwindSafe(|| in_order(&mut subject, leg, &expected))) {
+        match catch_unwind(AssertUnwindSafe(|| check_each_write(&mut subject, leg, &expected))) {
             Ok(requests) => {
                 let cuts = cuts(leg, &requests);
                 work.legs.push(Planned { leg: *leg, expected: expected.into(), requests: requests.len(), cuts });
             }
-            Err(cause) => work.failures.push(format!("{}, undisturbed: {}", leg.name, said(cause.as_ref()))),
+            Err(cause) => work.failures.push(format!("{}, undisturbed: {}", leg.name, panic_message(cause.as_ref()))),
         }
     }
     let waiting = legs.iter().any(|leg| leg.decommissions || leg.action == "decommission");
@@ -774,7 +782,7 @@ const READ: &[&str] = &["get", "list"];
 )]
 #[case::one_of_the_rules_and_a_cluster_role_beside_it(
     rules(&[(("pods", READ), H), (("services", READ), H)]),
-    rules(&[(("services", READ), H)]).and(&[("reader", H)]),
+    rules(&[(("services", READ), H)]).and_cluster_roles(&[("reader", H)]),
     true,
     30
 )]
@@ -785,14 +793,14 @@ const READ: &[&str] = &["get", "list"];
     25
 )]
 #[case::all_other_places_go_and_come(
-    rules(&[(("pods", READ), &["H", "B", "C"]), (("services", READ), &["*"])]).and(&[("lister", &["B"])]),
+    rules(&[(("pods", READ), &["H", "B", "C"]), (("services", READ), &["*"])]).and_cluster_roles(&[("lister", &["B"])]),
     rules(&[(("pods", READ), H)]),
     true,
     40
 )]
 #[case::everything_leaves_home(
-    rules(&[(("pods", READ), H)]).and(&[("lister", H)]),
-    rules(&[(("pods", READ), &["B"])]).and(&[("lister", &["C"])]),
+    rules(&[(("pods", READ), H)]).and_cluster_roles(&[("lister", H)]),
+    rules(&[(("pods", READ), &["B"])]).and_cluster_roles(&[("lister", &["C"])]),
     false,
     50
 )]
@@ -803,36 +811,42 @@ const READ: &[&str] = &["get", "list"];
     40
 )]
 #[case::another_cluster_role_that_overlaps(
-    rules(&[]).and(&[("reader", &["H", "B"])]),
-    rules(&[]).and(&[("lister", &["H", "B"])]),
+    rules(&[]).and_cluster_roles(&[("reader", &["H", "B"])]),
+    rules(&[]).and_cluster_roles(&[("lister", &["H", "B"])]),
     false,
     40
 )]
-fn a_move(#[case] one: Asked, #[case] other: Asked, #[case] decommissions: bool, #[case] least: usize) {
+fn scope_change_is_safe_at_every_request(
+    #[case] one: Asked,
+    #[case] other: Asked,
+    #[case] decommissions: bool,
+    #[case] least: usize,
+) {
     let there = Leg { decommissions, ..Leg::provision("there", one, other) };
-    hold(&[there, Leg::provision("back", other, one)], least);
+    check_legs(&[there, Leg::provision("back", other, one)], least);
 }
 
 #[rstest]
 #[case::at_home_and_elsewhere(
-    rules(&[]).and(&[("lister", &["H", "B"])]),
+    rules(&[]).and_cluster_roles(&[("lister", &["H", "B"])]),
     rules(&[(("pods", READ), H), (("configmaps", READ), &["B"])]),
     15
 )]
-#[case::in_the_whole_cluster(rules(&[]).and(&[("lister", &["*"])]), rules(&[(("configmaps", READ), &["*"])]), 10)]
-fn bindings_to_another_role_are_replaced(#[case] held: Asked, #[case] asked: Asked, #[case] least: usize) {
-    hold(&[Leg { start: Start::Drifted, ..Leg::provision("drifted", held, asked) }], least);
+#[case::in_the_whole_cluster(rules(&[]).and_cluster_roles(&[("lister", &["*"])]), rules(&[(("configmaps", READ), &["*"])]), 10)]
+fn role_bindings_with_another_role_are_replaced(#[case] held: Asked, #[case] asked: Asked, #[case] least: usize) {
+    check_legs(&[Leg { start: Start::Drifted, ..Leg::provision("drifted", held, asked) }], least);
 }
 
-const ALL: Asked = rules(&[(("pods", READ), &["H", "B"]), (("services", READ), &["*"])]).and(&[("lister", H)]);
+const ALL: Asked =
+    rules(&[(("pods", READ), &["H", "B"]), (("services", READ), &["*"])]).and_cluster_roles(&[("lister", H)]);
 
 #[test]
-fn a_credential_is_made() {
+fn first_provision_is_safe_at_every_request() {
     let first = Leg { start: Start::Scratch, decommissions: true, ..Leg::provision("first", NOTHING, ALL) };
-    hold(&[first], 20);
+    check_legs(&[first], 20);
 }
 
 #[test]
-fn a_credential_is_taken_back() {
-    hold(&[Leg { action: "decommission", ..Leg::provision("last", ALL, NOTHING) }], 16);
+fn decommission_is_safe_at_every_request() {
+    check_legs(&[Leg { action: "decommission", ..Leg::provision("last", ALL, NOTHING) }], 16);
 }

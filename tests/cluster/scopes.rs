@@ -47,7 +47,7 @@ fn rbac_objects(home: &str) -> BTreeSet<String> {
 }
 
 /// The same without names.
-fn shape(home: &str) -> Vec<String> {
+fn rbac_kinds(home: &str) -> Vec<String> {
     rbac_objects(home).iter().map(|object| object.rsplit_once('/').unwrap().0.to_owned()).collect()
 }
 
@@ -58,7 +58,7 @@ fn inventory(namespace: &str) -> Option<Value> {
 }
 
 #[test]
-fn a_rule_applies_where_it_says_and_nowhere_else() {
+fn rule_applies_only_in_its_namespaces() {
     let cp = control_plane();
     let [home, there, elsewhere] = ["home", "there", "elsewhere"].map(|stem| cp.namespace(stem));
     let rules = json!([
@@ -88,7 +88,7 @@ fn a_rule_applies_where_it_says_and_nowhere_else() {
     let mut expected: Vec<String> =
         [&home, &there].into_iter().flat_map(|ns| [format!("rolebindings {ns}"), format!("roles {ns}")]).collect();
     expected.sort();
-    assert_eq!(shape(&home), expected, "one Role a scope, whatever the number of rules");
+    assert_eq!(rbac_kinds(&home), expected, "one Role a scope, whatever the number of rules");
     let mut places = [&home, &there];
     places.sort();
     assert_eq!(inventory(&home), Some(json!({"rules": places})));
@@ -98,7 +98,7 @@ fn a_rule_applies_where_it_says_and_nowhere_else() {
 }
 
 #[test]
-fn a_star_is_the_whole_cluster_and_its_paths() {
+fn star_grants_the_whole_cluster_and_nonresource_urls() {
     let cp = control_plane();
     let home = cp.namespace("star");
     let url = json!({"nonResourceURLs": ["/metrics"], "verbs": ["get"], "namespaces": ["*"]});
@@ -111,7 +111,7 @@ fn a_star_is_the_whole_cluster_and_its_paths() {
     for path in ["/api/v1/secrets", "/metrics/slis", "/debug/pprof/"] {
         assert_eq!(status(cp, &token, path), 403, "{path}");
     }
-    assert_eq!(shape(&home), ["clusterrolebindings ", "clusterroles "], "no Role without rules, at home neither");
+    assert_eq!(rbac_kinds(&home), ["clusterrolebindings ", "clusterroles "], "no Role without rules, at home neither");
     assert_eq!(inventory(&home), Some(json!({"rules": ["*"]})));
     assert_eq!(document["proof"]["allowed"], 3);
     assert_eq!(document["proof"]["excess"], json!([]));
@@ -129,7 +129,7 @@ fn a_star_is_the_whole_cluster_and_its_paths() {
 #[case::at_home_unless_told_otherwise(None, "home", "rolebindings")]
 #[case::in_another_namespace(Some("there"), "there", "rolebindings")]
 #[case::in_the_whole_cluster(Some("*"), "*", "clusterrolebindings")]
-fn an_existing_cluster_role_is_bound_where_it_is_asked_for(
+fn existing_cluster_role_is_bound_in_requested_scope(
     #[case] asked: Option<&str>,
     #[case] granted: &str,
     #[case] kind: &str,
@@ -155,7 +155,7 @@ fn an_existing_cluster_role_is_bound_where_it_is_asked_for(
         assert_eq!(status(cp, &token, &format!("/api/v1/namespaces/{namespace}/secrets")), 403, "{namespace}");
     }
     let scope = if granted == "*" { String::new() } else { place(granted) };
-    assert_eq!(shape(&home), [format!("{kind} {scope}")], "a binding, and no Role of ours");
+    assert_eq!(rbac_kinds(&home), [format!("{kind} {scope}")], "a binding, and no Role of ours");
     assert_eq!(inventory(&home), Some(json!({"cluster_roles": {"view": [place(granted)]}})));
     instance.act("decommission").expect_code(0);
     assert!(rbac_objects(&home).is_empty());
@@ -163,7 +163,7 @@ fn an_existing_cluster_role_is_bound_where_it_is_asked_for(
 }
 
 #[test]
-fn a_cluster_role_may_have_any_name_that_the_server_takes() {
+fn unusual_cluster_role_names_are_accepted() {
     let cp = control_plane();
     let home = cp.namespace("odd");
     let name = format!("{home}: what? #1 & <more>");
@@ -172,13 +172,13 @@ fn a_cluster_role_may_have_any_name_that_the_server_takes() {
     let mut instance = Instance::new(cp.admin(), &home).rules(&json!([]));
     instance.params["cluster_roles"] = json!([{"name": name}, {"name": name, "namespaces": [home]}]);
     assert_eq!(status(cp, &instance.token(), &pods(&home)), 200);
-    assert_eq!(shape(&home).len(), 1, "the same place twice is one place");
+    assert_eq!(rbac_kinds(&home).len(), 1, "the same place twice is one place");
     instance.act("decommission").expect_code(0);
     assert!(rbac_objects(&home).is_empty());
 }
 
 #[test]
-fn simple_input_makes_the_four_objects_that_it_always_made() {
+fn simple_params_create_four_objects() {
     let (cp, parent) = (control_plane(), parent("simple"));
     let home = cp.namespace("simple");
     let instance = Instance::new(&parent, &home);
@@ -204,7 +204,7 @@ fn simple_input_makes_the_four_objects_that_it_always_made() {
 }
 
 #[rstest]
-fn what_is_asked_for_and_is_not_there_is_named_before_any_write(
+fn missing_namespaces_and_cluster_roles_are_reported(
     #[values("plan", "provision")] action: &str,
     #[values(false, true)] deployed: bool,
 ) {
@@ -239,7 +239,7 @@ fn what_is_asked_for_and_is_not_there_is_named_before_any_write(
 }
 
 #[test]
-fn an_absent_namespace_that_the_parent_may_not_look_at_is_found_before_any_write() {
+fn unreadable_missing_namespace_is_reported_before_writing() {
     let cp = control_plane();
     let (home, absent) = (cp.namespace("hidden"), cp.unused_namespace("hidden"));
     let own = ["get", "create", "patch", "delete"];
@@ -257,7 +257,7 @@ fn an_absent_namespace_that_the_parent_may_not_look_at_is_found_before_any_write
 }
 
 #[test]
-fn a_cluster_role_may_change_and_be_aggregated_and_the_proof_follows() {
+fn proof_follows_changes_of_an_aggregated_cluster_role() {
     let (cp, parent) = (control_plane(), parent("living"));
     let home = cp.namespace("living");
     let (whole, part) = (format!("{home}-whole"), format!("{home}-part"));
@@ -298,7 +298,7 @@ fn a_cluster_role_may_change_and_be_aggregated_and_the_proof_follows() {
 }
 
 #[test]
-fn namesakes_in_two_namespaces_never_meet() {
+fn same_name_in_two_namespaces_is_independent() {
     let cp = control_plane();
     let [one, other, shared] = ["namesake", "namesake", "shared"].map(|stem| cp.namespace(stem));
     let ask = |home: &str, resource: &str| {
@@ -324,7 +324,7 @@ fn namesakes_in_two_namespaces_never_meet() {
 }
 
 #[test]
-fn the_longest_name_fits_everywhere_and_stays() {
+fn longest_name_fits_every_object() {
     let cp = control_plane();
     let [home, there] = ["long", "longthere"].map(|stem| cp.namespace(stem));
     let mut instance = Instance::new(cp.admin(), &home).rules(&json!([scoped(&["pods"], &["list"], &[&there])]));
@@ -340,7 +340,7 @@ fn the_longest_name_fits_everywhere_and_stays() {
 }
 
 #[test]
-fn every_object_of_every_scope_says_whose_it_is() {
+fn every_object_carries_ownership_labels() {
     let cp = control_plane();
     let [home, there] = ["whose", "whosethere"].map(|stem| cp.namespace(stem));
     let rules = json!([scoped(&["pods"], &["list"], &[&home, &there]), scoped(&["nodes"], &["list"], &["*"])]);
@@ -381,7 +381,7 @@ fn every_object_of_every_scope_says_whose_it_is() {
 }
 
 #[test]
-fn a_plan_shows_every_scope_in_an_order_that_people_can_read() {
+fn plan_lists_scopes_in_a_readable_order() {
     let parent = parent("order");
     let cp = control_plane();
     let mut namespaces = ["order", "order", "order"].map(|stem| cp.namespace(stem));
@@ -432,7 +432,7 @@ fn a_plan_shows_every_scope_in_an_order_that_people_can_read() {
 }
 
 #[test]
-fn from_the_cluster_to_one_namespace_the_rest_is_narrowed_and_the_kept_place_is_in_neither_list() {
+fn narrowing_cluster_scope_to_namespace_reports_removed_permissions() {
     let cp = control_plane();
     let [home, there] = ["narrow", "narrowthere"].map(|stem| cp.namespace(stem));
     let at =
@@ -451,9 +451,7 @@ fn from_the_cluster_to_one_namespace_the_rest_is_narrowed_and_the_kept_place_is_
 }
 
 #[rstest]
-fn a_parent_with_rights_in_some_of_the_namespaces_is_told_what_it_lacks_where(
-    #[values("plan", "provision")] action: &str,
-) {
+fn missing_permissions_are_listed_per_namespace(#[values("plan", "provision")] action: &str) {
     let cp = control_plane();
     let [home, yes, no] = ["some", "someyes", "someno"].map(|stem| cp.namespace(stem));
     let own = ["get", "create", "patch", "delete"];
@@ -484,7 +482,7 @@ fn a_parent_with_rights_in_some_of_the_namespaces_is_told_what_it_lacks_where(
 }
 
 #[test]
-fn to_bind_a_cluster_role_a_parent_needs_to_see_it_and_to_bind_it_there() {
+fn binding_a_cluster_role_requires_get_and_bind() {
     let cp = control_plane();
     let home = cp.namespace("binder");
     let own = ["get", "create", "patch", "delete"];
@@ -518,7 +516,7 @@ fn to_bind_a_cluster_role_a_parent_needs_to_see_it_and_to_bind_it_there() {
 }
 
 #[test]
-fn more_places_than_the_service_account_can_remember_are_refused_before_the_first_packet() {
+fn more_places_than_the_inventory_holds_are_refused() {
     let cp = control_plane();
     let home = cp.namespace("toomany");
     let namespaces: Vec<String> =
@@ -532,7 +530,7 @@ fn more_places_than_the_service_account_can_remember_are_refused_before_the_firs
 }
 
 #[test]
-fn a_place_that_may_not_be_touched_any_more_is_no_dead_end() {
+fn inaccessible_namespace_does_not_block_later_runs() {
     let cp = control_plane();
     let [home, lost] = ["lost", "lostthere"].map(|stem| cp.namespace(stem));
     let own = ["get", "create", "patch", "delete"];
@@ -597,7 +595,7 @@ fn a_place_that_may_not_be_touched_any_more_is_no_dead_end() {
 }
 
 #[test]
-fn a_namespace_that_is_gone_is_reported_and_forgotten() {
+fn deleted_namespace_is_reported_and_dropped_from_inventory() {
     let cp = control_plane();
     let [home, gone] = ["gone", "gonethere"].map(|stem| cp.namespace(stem));
     let wide = || Instance::new(cp.admin(), &home).rules(&json!([scoped(&["pods"], &["list"], &[&home, &gone])]));
@@ -617,7 +615,7 @@ fn a_namespace_that_is_gone_is_reported_and_forgotten() {
 }
 
 #[test]
-fn what_the_service_account_has_forgotten_is_found_by_its_label() {
+fn objects_missing_from_inventory_are_found_by_label() {
     let cp = control_plane();
     let [home, there] = ["forgot", "forgotthere"].map(|stem| cp.namespace(stem));
     let mut instance = Instance::new(cp.admin(), &home)
@@ -641,7 +639,7 @@ fn what_the_service_account_has_forgotten_is_found_by_its_label() {
 }
 
 #[test]
-fn a_role_that_shrinks_beyond_what_the_parent_may_grant_is_refused_and_a_whole_scope_always_goes() {
+fn role_reduction_beyond_parents_permissions_is_refused() {
     let cp = control_plane();
     let [home, there] = ["shrink", "shrinkthere"].map(|stem| cp.namespace(stem));
     let own = ["get", "create", "patch", "delete"];
@@ -686,7 +684,7 @@ fn a_role_that_shrinks_beyond_what_the_parent_may_grant_is_refused_and_a_whole_s
 }
 
 #[test]
-fn a_mixed_change_that_cannot_be_made_in_two_steps_is_made_in_one() {
+fn role_is_replaced_in_one_write_if_necessary() {
     let cp = control_plane();
     let home = cp.namespace("atonce");
     let token =
@@ -708,7 +706,7 @@ fn a_mixed_change_that_cannot_be_made_in_two_steps_is_made_in_one() {
 }
 
 #[test]
-fn a_namespaced_grant_that_is_there_in_the_whole_cluster_is_found_by_the_proof() {
+fn cluster_wide_binding_of_namespaced_rule_is_excess() {
     let cp = control_plane();
     let home = cp.namespace("toowide");
     let name = format!("{home}-toowide");
@@ -727,7 +725,7 @@ fn a_namespaced_grant_that_is_there_in_the_whole_cluster_is_found_by_the_proof()
 }
 
 #[test]
-fn fifty_namespaces_with_two_hundred_rules_are_work_in_parallel_within_the_limits_of_the_server() {
+fn fifty_namespaces_are_provisioned_in_parallel_without_throttling() {
     let (cp, parent) = (control_plane(), parent("fifty"));
     let home = cp.namespace("fifty");
     let namespaces: Vec<String> = (0..50).map(|_| cp.namespace("fifty")).collect();
@@ -757,7 +755,7 @@ fn fifty_namespaces_with_two_hundred_rules_are_work_in_parallel_within_the_limit
 }
 
 #[test]
-fn the_paths_of_a_cluster_role_are_not_granted_by_a_binding_in_a_namespace() {
+fn role_binding_does_not_grant_nonresource_urls() {
     let cp = control_plane();
     let [home, there] = ["paths", "pathsthere"].map(|stem| cp.namespace(stem));
     let mut instance = Instance::new(cp.admin(), &home).rules(&json!([]));
@@ -787,7 +785,7 @@ fn manage(more: &[Value]) -> Vec<Value> {
 }
 
 #[test]
-fn where_a_namespace_is_gone_the_rights_in_it_are_not_missed() {
+fn permissions_in_deleted_namespace_are_not_required() {
     let cp = control_plane();
     let [home, gone] = ["goneright", "gonerightthere"].map(|stem| cp.namespace(stem));
     let list = rule(&[""], &["pods"], &["get", "list"]);
@@ -815,7 +813,7 @@ fn where_a_namespace_is_gone_the_rights_in_it_are_not_missed() {
 }
 
 #[test]
-fn an_object_of_somebody_else_at_a_place_of_ours_is_left_alone() {
+fn foreign_role_binding_in_another_namespace_is_kept() {
     let cp = control_plane();
     let [home, there] = ["theirs", "theirsthere"].map(|stem| cp.namespace(stem));
     let wide = || Instance::new(cp.admin(), &home).rules(&json!([scoped(&["pods"], &["list"], &[&home, &there])]));
@@ -843,7 +841,7 @@ fn an_object_of_somebody_else_at_a_place_of_ours_is_left_alone() {
 }
 
 #[test]
-fn a_namespace_on_its_way_out_is_no_place_for_a_grant_yet() {
+fn terminating_target_namespace_is_a_temporary_error() {
     let cp = control_plane();
     let [home, leaving] = ["stay", "leaving"].map(|stem| cp.namespace(stem));
     let held = json!({"metadata": {"name": "held", "finalizers": ["example.com/held"]}});
@@ -863,7 +861,7 @@ fn a_namespace_on_its_way_out_is_no_place_for_a_grant_yet() {
 }
 
 #[test]
-fn a_policy_that_protects_one_place_keeps_no_token_alive() {
+fn undeletable_role_binding_does_not_keep_token_alive() {
     let cp = control_plane();
     let [home, protected] = ["policy", "policythere"].map(|stem| cp.namespace(stem));
     let admission = "/apis/admissionregistration.k8s.io/v1";
@@ -903,7 +901,7 @@ fn a_policy_that_protects_one_place_keeps_no_token_alive() {
 }
 
 #[test]
-fn a_list_of_places_that_cannot_be_read_is_no_reason_to_forget_them() {
+fn unreadable_inventory_keeps_the_service_account() {
     let cp = control_plane();
     let [home, there] = ["unread", "unreadthere"].map(|stem| cp.namespace(stem));
     Instance::new(cp.admin(), &home).rules(&json!([scoped(&["pods"], &["list"], &[&home, &there])])).provision();
@@ -918,7 +916,7 @@ fn a_list_of_places_that_cannot_be_read_is_no_reason_to_forget_them() {
 }
 
 #[test]
-fn temporary_bindings_in_an_inventory_are_deleted() {
+fn temporary_bindings_in_inventory_are_deleted() {
     let cp = control_plane();
     for action in ["provision", "decommission"] {
         let home = cp.namespace("temporary");

@@ -57,7 +57,7 @@ fn recommended() -> Vec<Value> {
 }
 
 /// A rule as what it grants, one verb on one resource at a time.
-fn atoms(rules: &[Value]) -> BTreeSet<String> {
+fn permissions(rules: &[Value]) -> BTreeSet<String> {
     let texts = |rule: &Value, key: &str| -> Vec<String> {
         rule[key].as_array().into_iter().flatten().map(|text| text.as_str().unwrap().to_owned()).collect()
     };
@@ -114,7 +114,7 @@ impl Downstream {
         let output = thread::scope(|scope| {
             let helm = scope.spawn(|| command.output().unwrap());
             while !helm.is_finished() {
-                self.play_the_node();
+                self.mark_pods_ready();
                 thread::sleep(Duration::from_millis(20));
             }
             helm.join().unwrap()
@@ -138,7 +138,7 @@ impl Downstream {
     }
 
     /// The control plane has no nodes: says of each Pod that it is ready, as its node would.
-    fn play_the_node(&self) {
+    fn mark_pods_ready(&self) {
         let pods = self.path("pods");
         let list = control_plane().get(&pods).unwrap();
         let ready = json!({"status": {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}});
@@ -175,7 +175,7 @@ fn missing_rules(log: &str) -> Vec<Value> {
 }
 
 #[rstest]
-fn the_example_lives_within_the_recommended_rights(#[values(3, 4)] major: u8) {
+fn helm_example_works_with_the_recommended_rules(#[values(3, 4)] major: u8) {
     let mut downstream = Downstream::new(major, &recommended());
     let token = downstream.secret_token();
     downstream.succeed("plan");
@@ -211,7 +211,7 @@ fn the_example_lives_within_the_recommended_rights(#[values(3, 4)] major: u8) {
 
 /// From the rules that no message asks for to those of the README, by what the messages say and nothing else.
 #[test]
-fn messages_ask_for_exactly_the_recommended_rules() {
+fn error_messages_lead_to_the_recommended_rules() {
     let (asked_for, known): (Vec<_>, Vec<_>) = recommended()
         .into_iter()
         .partition(|rule| rule["resources"] != json!(["secrets"]) && rule["resources"] != json!(["replicasets"]));
@@ -227,21 +227,21 @@ fn messages_ask_for_exactly_the_recommended_rules() {
                 if done {
                     break;
                 }
-                let before = atoms(&rules);
+                let before = permissions(&rules);
                 let missing = missing_rules(&said);
-                named.extend(atoms(&missing));
+                named.extend(permissions(&missing));
                 rules.extend(missing);
-                assert!(atoms(&rules) != before, "helm {major}, {action}: no new rule in {said}");
+                assert!(permissions(&rules) != before, "helm {major}, {action}: no new rule in {said}");
                 downstream.grant(&rules);
             }
         }
         assert!(downstream.page().is_none() && downstream.server().is_none());
     }
-    assert_eq!(named, atoms(&asked_for));
+    assert_eq!(named, permissions(&asked_for));
 }
 
 #[rstest]
-fn outside_the_rights_the_message_names_the_missing_rule(#[values(3, 4)] major: u8) {
+fn missing_permission_is_named_by_the_error_message(#[values(3, 4)] major: u8) {
     let mut downstream = Downstream::new(major, &recommended());
     downstream.succeed("provision");
     let deployed = (downstream.page(), downstream.server());
@@ -264,7 +264,7 @@ fn outside_the_rights_the_message_names_the_missing_rule(#[values(3, 4)] major: 
     ] {
         let directory = tempfile::tempdir().unwrap();
         let chart = directory.path().join("chart");
-        copy(&downstream.step.chart, &chart);
+        copy_directory(&downstream.step.chart, &chart);
         fs::write(chart.join("templates/more.yaml"), template).unwrap();
         let example = std::mem::replace(&mut downstream.step.chart, chart);
         let said = downstream.fail("provision");
@@ -281,7 +281,7 @@ fn outside_the_rights_the_message_names_the_missing_rule(#[values(3, 4)] major: 
 }
 
 #[test]
-fn the_readme_makes_the_rule_of_its_own_message() {
+fn readme_derives_the_rule_from_its_example_message() {
     let readme = readme();
     let (_, message) = readme.split_once("\nError: ...").unwrap();
     let rules = missing_rules(message.split("```").next().unwrap());
@@ -293,12 +293,12 @@ fn the_readme_makes_the_rule_of_its_own_message() {
     assert_eq!(missing_rules(everywhere), [rule]);
 }
 
-fn copy(from: &Path, to: &Path) {
+fn copy_directory(from: &Path, to: &Path) {
     fs::create_dir(to).unwrap();
     for entry in fs::read_dir(from).unwrap().map(Result::unwrap) {
         let target = to.join(entry.file_name());
         if entry.path().is_dir() {
-            copy(&entry.path(), &target);
+            copy_directory(&entry.path(), &target);
         } else {
             fs::copy(entry.path(), target).unwrap();
         }
@@ -307,7 +307,7 @@ fn copy(from: &Path, to: &Path) {
 
 /// The README's first case of a message that does not name the rule, and the way out.
 #[rstest]
-fn helm_that_cannot_finish_a_release_says_only_that_it_began_one(#[values(3, 4)] major: u8) {
+fn unfinished_helm_release_error_names_no_rule(#[values(3, 4)] major: u8) {
     let mut rules = recommended();
     assert_eq!(rules[0]["resources"], json!(["secrets"]));
     rules[0]["verbs"] = json!(["get", "list", "create", "delete"]);
@@ -330,7 +330,7 @@ fn helm_that_cannot_finish_a_release_says_only_that_it_began_one(#[values(3, 4)]
 
 /// The README's second case.
 #[test]
-fn helm_4_waits_in_vain_for_a_deployment_whose_replica_sets_it_may_not_list() {
+fn helm_4_without_replica_set_access_times_out() {
     let rules: Vec<_> = recommended().into_iter().filter(|rule| rule["resources"] != json!(["replicasets"])).collect();
     let mut downstream = Downstream::new(4, &rules);
     downstream.step.config["timeout"] = json!("\"5s\"");
@@ -348,7 +348,7 @@ enum Remedy {
 }
 
 #[rstest]
-fn images_that_read_only_data(
+fn images_that_read_only_data_need_a_remedy(
     #[values(Remedy::Nothing, Remedy::LegacyArtifact, Remedy::ReshapedByTheStep)] remedy: Remedy,
 ) {
     let configs: Vec<_> = blocks("yaml").into_iter().filter(|block| block.contains("config:")).collect();
@@ -471,7 +471,7 @@ fn uses() -> Vec<Vec<String>> {
 }
 
 #[test]
-fn the_opentofu_module_declares_what_its_bundle_says() {
+fn opentofu_module_declares_the_inputs_of_its_bundle() {
     let bundle = yaml(&fs::read_to_string(format!("{EXAMPLES}/opentofu/massdriver.yaml")).unwrap());
     let names = |block: &Value| block.as_object().unwrap().keys().cloned().collect::<BTreeSet<_>>();
     let mut inputs = names(&bundle["params"]["properties"]);
@@ -489,7 +489,7 @@ fn the_opentofu_module_declares_what_its_bundle_says() {
 }
 
 #[rstest]
-fn the_opentofu_module_takes_a_flat_artifact(#[values(Shape::Bare, Shape::Full)] shape: Shape) {
+fn opentofu_module_accepts_a_flat_credential(#[values(Shape::Bare, Shape::Full)] shape: Shape) {
     let namespace = control_plane().namespace("facts");
     let token = Instance::of_era(control_plane().admin(), &namespace, Era::Dependencies, shape);
     let artifact = token.provision();

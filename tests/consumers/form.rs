@@ -482,7 +482,7 @@ fn mistakes(document: &Value) -> Vec<(String, String)> {
 }
 
 /// Everything in which form and provisioner do not do what the row says.
-fn judge(row: &Row, outcome: &Outcome, ran: &Ran) -> Vec<String> {
+fn disagreements(row: &Row, outcome: &Outcome, ran: &Ran) -> Vec<String> {
     let wrong = RefCell::new(Vec::new());
     let expect = |holds: bool, what: String| {
         if !holds {
@@ -546,40 +546,40 @@ fn judge(row: &Row, outcome: &Outcome, ran: &Ran) -> Vec<String> {
 }
 
 #[track_caller]
-fn hold(rows: &[Row]) {
+fn expect_agreement(rows: &[Row]) {
     let wrong: Vec<String> = rows
         .iter()
         .flat_map(|row| {
             let outcome = &outcomes()[row.name];
-            judge(row, outcome, &plan(&outcome.data))
+            disagreements(row, outcome, &plan(&outcome.data))
         })
         .collect();
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
 #[test]
-fn presets_apply() {
-    hold(&presets());
+fn presets_work() {
+    expect_agreement(&presets());
 }
 
 #[test]
-fn what_is_filled_in_is_what_is_granted() {
-    hold(&filled_in());
-    hold(&advanced());
+fn form_input_becomes_the_same_grants() {
+    expect_agreement(&filled_in());
+    expect_agreement(&advanced());
 }
 
 #[test]
-fn mistakes_are_told_beside_the_field_and_the_provisioner_tells_the_same() {
-    hold(&refused());
+fn form_and_provisioner_report_the_same_mistakes() {
+    expect_agreement(&refused());
 }
 
 #[test]
-fn params_of_an_instance_are_judged_alike() {
-    hold(&opened_again());
+fn form_and_provisioner_agree_on_saved_params() {
+    expect_agreement(&opened_again());
 }
 
 #[test]
-fn the_documents_have_a_picture_of_it() {
+fn documents_contain_a_picture_of_the_form() {
     assert!(outcomes().contains_key(PICTURED), "it is taken when the table is gone through");
     let picture = fs::read(root(PICTURE)).unwrap();
     assert!(picture.starts_with(b"\x89PNG") && picture.len() < 200 << 10, "{} bytes", picture.len());

@@ -21,18 +21,18 @@ use mass::Bundle;
 use serde_json::Value;
 
 fn bundle() -> Bundle {
-    up_to_date();
+    regenerate_if_requested();
     Bundle::read(Path::new("massdriver.yaml"))
 }
 
 fn json_file(path: &str) -> Value {
-    up_to_date();
+    regenerate_if_requested();
     let text = fs::read_to_string(path).unwrap_or_else(|error| panic!("{path}: {error}"));
     serde_json::from_str(&text).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
 /// Every generated file: path and content.
-fn made() -> BTreeMap<PathBuf, String> {
+fn generated_files() -> BTreeMap<PathBuf, String> {
     let schemas = Bundle::read(Path::new("massdriver.yaml")).schemas();
     let legacy = legacy::files().into_iter().map(|(name, content)| (Path::new("legacy").join(name), content));
     let runbook = std::iter::once((PathBuf::from("operator.md"), codes::runbook()));
@@ -40,11 +40,11 @@ fn made() -> BTreeMap<PathBuf, String> {
 }
 
 /// Makes them anew, if that is asked for, before any test looks at one.
-fn up_to_date() {
+fn regenerate_if_requested() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         if ["UPDATE_SCHEMAS", "UPDATE_DOCS"].iter().any(|name| std::env::var_os(name).is_some()) {
-            for (file, content) in made() {
+            for (file, content) in generated_files() {
                 fs::write(&file, content).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
             }
         }
@@ -57,8 +57,8 @@ fn validator(schema: &Value) -> jsonschema::Validator {
 
 #[test]
 fn generated_files_are_up_to_date() {
-    up_to_date();
-    for (file, content) in made() {
+    regenerate_if_requested();
+    for (file, content) in generated_files() {
         let committed = fs::read_to_string(&file).unwrap_or_default();
         let remedy = "run UPDATE_SCHEMAS=1 UPDATE_DOCS=1 cargo test --test documents";
         assert!(committed == content, "{} is stale: {remedy}", file.display());
@@ -66,7 +66,7 @@ fn generated_files_are_up_to_date() {
 }
 
 #[test]
-fn bundle_and_program_have_the_same_name_and_version() {
+fn bundle_and_program_share_name_and_version() {
     let bundle = bundle();
     assert_eq!(bundle.text("name"), env!("CARGO_PKG_NAME"));
     assert_eq!(bundle.text("version"), env!("CARGO_PKG_VERSION"));
@@ -75,7 +75,7 @@ fn bundle_and_program_have_the_same_name_and_version() {
 }
 
 #[test]
-fn metadata_keeps_the_platforms_limits() {
+fn metadata_respects_the_platforms_limits() {
     let bundle = bundle();
     assert!((10..=1024).contains(&bundle.text("description").chars().count()));
     assert!(bundle.block("ui").is_object());
@@ -87,12 +87,12 @@ fn metadata_keeps_the_platforms_limits() {
 }
 
 #[test]
-fn lint_of_the_cli_has_no_complaint() {
+fn lint_of_the_cli_passes() {
     assert_eq!(bundle().lint(), Vec::<String>::new());
 }
 
 #[test]
-fn the_one_step_is_not_mistaken_for_a_built_in_provisioner() {
+fn step_is_not_a_built_in_provisioner() {
     let bundle = bundle();
     let steps = bundle.block("steps").as_array().expect("steps");
     assert_eq!(steps.len(), 1);
@@ -104,7 +104,7 @@ fn the_one_step_is_not_mistaken_for_a_built_in_provisioner() {
 }
 
 #[test]
-fn slots_are_those_of_the_original() {
+fn slots_match_version_1_0_0() {
     let schemas = bundle().schemas();
     let parse = |file: &str| -> Value { serde_json::from_str(&schemas[file]).expect("JSON") };
     assert_eq!(parse("schema-connections.json")["required"], serde_json::json!(["kubernetes_cluster"]));
@@ -113,7 +113,7 @@ fn slots_are_those_of_the_original() {
 
 /// Shapes that circulate, and what each type makes of them.
 #[test]
-fn each_resource_type_accepts_its_own_shape_only() {
+fn each_resource_type_accepts_only_its_own_format() {
     let flat_type = json_file("schema-artifacts.json")["properties"]["token"].clone();
     let legacy_type = json_file("src/schema/kubernetes-cluster-legacy.json");
     for (name, payload) in runbook::shapes() {

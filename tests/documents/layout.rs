@@ -101,7 +101,7 @@ fn floor(source: &Source) -> String {
 }
 
 #[test]
-fn imports_go_downwards() {
+fn imports_point_to_lower_floors() {
     let rank = |floor: &str| FLOORS.iter().position(|(name, _)| *name == floor);
     let mut upwards = Vec::new();
     for source in sources() {
@@ -122,7 +122,7 @@ fn imports_go_downwards() {
 }
 
 #[test]
-fn files_import_each_other_without_circles() {
+fn imports_between_files_are_acyclic() {
     let sources = sources();
     let files: BTreeMap<&[String], usize> = sources
         .iter()
@@ -157,7 +157,7 @@ fn names(path: &[String], what: &str) -> bool {
 }
 
 #[test]
-fn side_effects_are_only_in_their_files() {
+fn side_effects_stay_in_their_files() {
     let sources = sources();
     for (what, allowed) in EFFECTS {
         let found: Vec<&str> = sources
@@ -177,7 +177,7 @@ fn side_effects_are_only_in_their_files() {
 
 /// The bytes of a token are taken out of their type only where they are written to the wire or into the artifact.
 #[test]
-fn token_bytes_are_exposed_only_where_they_are_sent() {
+fn token_bytes_are_exposed_only_where_sent() {
     const ALLOWED: &[(&str, &[&str])] = &[
         (
             ".expose()",

@@ -137,7 +137,7 @@ fn warning_entries() -> Vec<Entry> {
 }
 
 #[test]
-fn each_error_code_has_its_entry() {
+fn each_error_code_is_documented() {
     let listed: Vec<(String, String)> = error_entries().into_iter().map(|entry| (entry.code, entry.kind)).collect();
     let mut known: Vec<(String, String)> =
         Code::ALL.iter().map(|code| (code.as_str().to_owned(), format!("Exit {}.", code.exit() as u8))).collect();
@@ -152,7 +152,7 @@ fn each_error_code_has_its_entry() {
 }
 
 #[test]
-fn each_finding_code_has_its_entry() {
+fn each_finding_code_is_documented() {
     let mut listed: Vec<String> = warning_entries().into_iter().map(|entry| entry.code).collect();
     let sorted = listed.clone();
     listed.sort();
@@ -169,7 +169,7 @@ fn each_finding_code_has_its_entry() {
 }
 
 #[test]
-fn each_warning_has_the_severities_of_the_program() {
+fn documented_severities_match_the_program() {
     for entry in warning_entries() {
         let code = finding::Code::ALL.iter().find(|code| code.as_str() == entry.code).unwrap();
         let words: BTreeSet<&str> = entry.kind.split(|letter: char| !letter.is_ascii_alphabetic()).collect();
@@ -184,7 +184,7 @@ fn each_warning_has_the_severities_of_the_program() {
 }
 
 #[test]
-fn documents_name_known_findings_only() {
+fn documents_name_only_known_findings() {
     let known = finding_codes();
     let mut named = 0;
     for (document, text) in documents() {
@@ -210,7 +210,7 @@ fn each_entry_has_meaning_check_and_fix() {
 }
 
 /// The parts of a sample between its gaps, where the program has them in a text.
-fn quoted<'a>(line: &'a str, sources: &str) -> Vec<&'a str> {
+fn missing_quotes<'a>(line: &'a str, sources: &str) -> Vec<&'a str> {
     let parts = line.split('…').map(|part| part.trim_matches([' ', ':', ';', ',', '.']));
     parts.filter(|part| part.len() > 2 && !sources.contains(part)).collect()
 }
@@ -222,7 +222,7 @@ fn sample_logs_of_errors_quote_the_program() {
         let mut page = text(CODES);
         for entry in error_entries() {
             if let Some(sample) = &entry.sample {
-                page = page.replacen(sample, &up_to_date(&entry.code, sample), 1);
+                page = page.replacen(sample, &with_current_error(&entry.code, sample), 1);
             }
         }
         fs::write(CODES, page).expect(CODES);
@@ -232,15 +232,15 @@ fn sample_logs_of_errors_quote_the_program() {
     for Entry { code, sample, .. } in error_entries() {
         let Some(sample) = sample else { continue };
         samples += 1;
-        assert_eq!(sample, up_to_date(&code, &sample), "UPDATE_DOCS=1 cargo test --test documents");
+        assert_eq!(sample, with_current_error(&code, &sample), "UPDATE_DOCS=1 cargo test --test documents");
         for cause in sample.lines().filter_map(|line| line.strip_prefix("  cause")) {
-            assert_eq!(quoted(cause, &sources), Vec::<&str>::new(), "{code}: the program does not say that");
+            assert_eq!(missing_quotes(cause, &sources), Vec::<&str>::new(), "{code}: the program does not say that");
         }
     }
     assert!(samples > 30, "{samples}");
 }
 
-fn up_to_date(code: &str, sample: &str) -> String {
+fn with_current_error(code: &str, sample: &str) -> String {
     let known = Code::ALL.iter().find(|known| known.as_str() == code).unwrap_or_else(|| panic!("{code}"));
     let next = Failure::new(*known, "", "").next;
     let line = |line: &str| match line.split_whitespace().next() {
@@ -260,14 +260,14 @@ fn sample_logs_of_warnings_quote_the_program() {
         samples += 1;
         for line in sample.lines() {
             let said = line.get(12..).unwrap_or_default().trim().trim_end_matches(&format!("[{code}]"));
-            assert_eq!(quoted(said, &sources), Vec::<&str>::new(), "{code}: the program does not say that");
+            assert_eq!(missing_quotes(said, &sources), Vec::<&str>::new(), "{code}: the program does not say that");
         }
     }
     assert!(samples > 15, "{samples}");
 }
 
 #[test]
-fn exit_codes_are_those_of_the_program() {
+fn documented_exit_codes_match_the_program() {
     let known = Code::ALL.iter().map(|code| code.exit()).chain([Exit::Done, Exit::Changes]);
     let known: BTreeSet<String> = known.map(|exit| (exit as u8).to_string()).collect();
     let tables: Vec<Vec<Vec<String>>> = documents()
@@ -283,7 +283,7 @@ fn exit_codes_are_those_of_the_program() {
 }
 
 #[test]
-fn runbook_has_each_code_of_a_deployment() {
+fn runbook_documents_each_deployment_code() {
     let runbook = text("operator.md");
     for entry in error_entries().iter().chain(&warning_entries()) {
         let is_there = runbook.contains(&format!("\n### {}\n", entry.code));
@@ -348,7 +348,7 @@ fn commands_in_code_blocks_parse() {
 }
 
 #[test]
-fn runs_in_a_line_are_found() {
+fn command_invocations_in_a_line_are_found() {
     let commands = ["plan", "check"].map(str::to_owned);
     let found = |line: &str| runs(line, &commands).iter().map(|words| words.join(" ")).collect::<Vec<_>>();
     assert_eq!(found("$ k8s-token plan --params p > plan.json"), ["plan --params p"]);
@@ -359,7 +359,7 @@ fn runs_in_a_line_are_found() {
 }
 
 #[test]
-fn commands_in_the_text_exist() {
+fn commands_in_running_text_exist() {
     let commands = commands();
     for (path, text) in documents() {
         for code in inline_code(&text).iter().filter(|code| code.starts_with("k8s-token ") && !code.contains('…')) {
@@ -376,7 +376,7 @@ fn commands_in_the_text_exist() {
 }
 
 #[test]
-fn options_are_those_of_the_program() {
+fn documented_options_match_the_program() {
     let page = text(OPTIONS);
     let listed: BTreeSet<String> =
         rows(&page, "## Options of plan, provision and decommission").into_iter().map(|row| in_code(&row[0])).collect();
@@ -391,7 +391,7 @@ fn options_are_those_of_the_program() {
 }
 
 #[test]
-fn params_are_those_of_the_form() {
+fn documented_params_match_the_form() {
     let schema: Value = serde_json::from_str(&text("schema-params.json")).expect("JSON");
     let mut known = BTreeSet::new();
     for (name, param) in schema["properties"].as_object().expect("params") {
@@ -459,7 +459,7 @@ fn json_examples_are_valid() {
 }
 
 #[test]
-fn yaml_examples_are_yaml() {
+fn yaml_examples_parse() {
     for (path, text) in documents() {
         for (_, block) in blocks(&text).into_iter().filter(|(language, _)| language == "yaml") {
             let parsed: Result<Value, _> = serde_saphyr::from_str(&block);
@@ -470,7 +470,7 @@ fn yaml_examples_are_yaml() {
 
 /// The log that a page shows, against the snapshot that tests hold.
 #[test]
-fn log_in_the_page_is_that_of_a_deployment() {
+fn documented_log_matches_the_snapshot() {
     let page = text("docs/how-it-works.md");
     let log = blocks(&page).into_iter().find(|(language, _)| language == "text").expect("a log").1;
     let snapshot = text("tests/cluster/snapshots/cluster__provision__provision.snap");
@@ -528,7 +528,7 @@ fn links_resolve() {
 }
 
 #[test]
-fn source_map_lists_every_file_and_no_other() {
+fn source_map_lists_exactly_the_source_files() {
     let map = text("src/README.md");
     let is_source = |path: &Path| path.extension().is_some_and(|kind| kind == "rs");
     for name in inline_code(&map).iter().filter(|code| is_source(Path::new(code))) {

@@ -31,7 +31,7 @@ const PART: usize = 12;
 static CA: LazyLock<String> = LazyLock::new(|| WrongCa::new().base64());
 
 /// The documents of an instance that is sound, but for the server: nobody is there.
-fn sound() -> [Value; 3] {
+fn valid_documents() -> [Value; 3] {
     let authentication = json!({
         "cluster": {"server": "https://127.0.0.1:1", "certificate-authority-data": *CA},
         "user": {"token": SECRETS[0]},
@@ -202,7 +202,7 @@ fn changed(documents: &mut [Value; 3], changes: Vec<(prop::sample::Index, prop::
 fn documents() -> impl Strategy<Value = [Value; 3]> {
     prop_oneof![
         8 => prop::collection::vec(change(), 0..5).prop_map(|changes| {
-            let mut documents = sound();
+            let mut documents = valid_documents();
             changed(&mut documents, changes);
             documents
         }),
@@ -214,7 +214,7 @@ fn texts(documents: &[Value; 3]) -> [String; 3] {
     documents.each_ref().map(Value::to_string)
 }
 
-fn judged(action: &str, [params, connection, config]: &[String; 3]) -> Evaluation {
+fn evaluated(action: &str, [params, connection, config]: &[String; 3]) -> Evaluation {
     let config = Some(config.as_bytes());
     evaluate(
         action,
@@ -240,8 +240,8 @@ proptest! {
     #![proptest_config(Config::with_cases(2000))]
 
     #[test]
-    fn no_input_panics_or_gives_a_secret_away(documents in documents(), action in prop::sample::select(&ACTIONS)) {
-        let verdict = judged(action, &texts(&documents));
+    fn no_input_panics_or_leaks_secrets(documents in documents(), action in prop::sample::select(&ACTIONS)) {
+        let verdict = evaluated(action, &texts(&documents));
         prop_assert!(matches!(verdict.exit, Exit::Done | Exit::Input), "{:?}", verdict.exit);
         let told = printed(&verdict.stdout, &verdict.stderr);
         prop_assert_eq!(leak(&told, &SECRETS), None, "in {}", told);
@@ -267,8 +267,8 @@ proptest! {
     #![proptest_config(Config::with_cases(200))]
 
     #[test]
-    fn no_bytes_panic(params in prop::collection::vec(any::<u8>(), 0..200), at in any::<prop::sample::Index>(), byte in any::<u8>()) {
-        let [sound, connection, config] = texts(&sound());
+    fn random_bytes_do_not_panic(params in prop::collection::vec(any::<u8>(), 0..200), at in any::<prop::sample::Index>(), byte in any::<u8>()) {
+        let [sound, connection, config] = texts(&valid_documents());
         let mut broken = sound.into_bytes();
         *at.get_mut(&mut broken) = byte;
         for params in [&params, &broken] {
@@ -280,10 +280,10 @@ proptest! {
 }
 
 #[test]
-fn sound_documents_are_accepted_and_the_secrets_are_found_where_they_are() {
-    let texts = texts(&sound());
+fn valid_documents_are_accepted_and_leaks_are_detectable() {
+    let texts = texts(&valid_documents());
     for action in ACTIONS {
-        assert_eq!(judged(action, &texts).exit, Exit::Done, "or the properties would prove nothing: {action}");
+        assert_eq!(evaluated(action, &texts).exit, Exit::Done, "or the properties would prove nothing: {action}");
     }
     for secret in SECRETS {
         for text in [secret.to_owned(), STANDARD.encode(secret), secret[20..].to_owned()] {
@@ -293,14 +293,14 @@ fn sound_documents_are_accepted_and_the_secrets_are_found_where_they_are() {
 }
 
 #[test]
-fn the_binary_says_the_same() {
+fn binary_agrees_with_the_library() {
     let documents = documents();
     let mut runner = TestRunner::deterministic();
     let (mut refused, mut accepted) = (0, 0);
     for number in 0..60 {
         let action = ACTIONS[number % ACTIONS.len()];
         let texts = texts(&documents.new_tree(&mut runner).unwrap().current());
-        let verdict = judged(action, &texts);
+        let verdict = evaluated(action, &texts);
         let directory = tempfile::tempdir().unwrap();
         for (name, text) in ["params.json", "dependencies.json", "config.json"].iter().zip(&texts) {
             std::fs::write(directory.path().join(name), text).unwrap();

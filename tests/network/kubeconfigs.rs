@@ -71,7 +71,7 @@ impl Desk {
         fs::write(path, bytes).unwrap();
     }
 
-    fn dress(&self, command: &mut Command, case: &Case) {
+    fn set_environment(&self, command: &mut Command, case: &Case) {
         command.env_clear().env("PATH", "/usr/bin:/bin").env("HOME", self.path("nowhere")).stdin(Stdio::null());
         match case.list {
             Some(list) => command.env("KUBECONFIG", list.replace('@', self.directory.path().to_str().unwrap())),
@@ -85,7 +85,7 @@ impl Desk {
             self.put(name, bytes);
         }
         let mut kubectl = Command::new(cp.kubectl_path());
-        self.dress(&mut kubectl, case);
+        self.set_environment(&mut kubectl, case);
         kubectl.args(["auth", "whoami", "-o", "jsonpath={.status.userInfo.username}"]);
         let output = kubectl.output().unwrap();
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
@@ -94,7 +94,7 @@ impl Desk {
         let mut command = binary();
         command.args(["plan", "--json", "--name", NAME, "--params"]).arg(self.path("params.json"));
         let mark = fs::metadata(cp.audit().path()).unwrap().len();
-        self.dress(&mut command, case);
+        self.set_environment(&mut command, case);
         let ran = Ran::of(&mut command);
         let ours = if ran.code == 0 {
             let document = ran.document();
@@ -591,7 +591,7 @@ fn is_of(name: &str, pattern: &str) -> bool {
 }
 
 #[test]
-fn kubeconfigs_are_judged_as_kubectl_judges_them() {
+fn kubeconfigs_are_accepted_and_refused_like_kubectl() {
     let cp = ControlPlane::shared();
     let mut cases = Vec::new();
     mutations(cp, &mut cases);
@@ -647,7 +647,7 @@ fn kubeconfigs_are_judged_as_kubectl_judges_them() {
 }
 
 #[test]
-fn kubeconfigs_of_two_instances_merge_and_both_are_reachable() {
+fn kubeconfigs_of_two_instances_can_be_merged() {
     let cp = ControlPlane::shared();
     let directory = tempfile::tempdir().unwrap();
     let personas = [cp.persona("one", &[]), cp.persona("two", &[])];

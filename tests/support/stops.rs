@@ -46,7 +46,7 @@ pub struct Step {
 impl Step {
     /// Whether every such run sends it. Questions are repeated until an answer is right, more or less often; and how
     /// many pages a list has is the doing of other tests.
-    pub fn certain(&self) -> bool {
+    pub fn is_deterministic(&self) -> bool {
         self.nth == 1 && !self.path.contains("continue=")
     }
 }
@@ -58,7 +58,7 @@ impl fmt::Display for Step {
 }
 
 /// An instance of the same documents whose way to the server is this proxy.
-fn by_way_of(proxy: &InterceptingProxy, cp: &ControlPlane, near: &Instance) -> Instance {
+fn instance_through(proxy: &InterceptingProxy, cp: &ControlPlane, near: &Instance) -> Instance {
     let parent = cp.admin().by_way_of(&proxy.server());
     Instance { params: near.params.clone(), ..Instance::new(&parent, &near.namespace) }
 }
@@ -71,7 +71,7 @@ fn command(far: &Instance, near: &Instance, action: &str, more: &[&str]) -> Comm
 }
 
 /// The path without the names that differ from instance to instance.
-fn normalised(path: &str, names: &[&str]) -> String {
+fn normalized(path: &str, names: &[&str]) -> String {
     let path = names.iter().enumerate().fold(path.to_owned(), |path, (index, name)| {
         path.split('/')
             .map(|part| if part == *name { format!("{{{index}}}") } else { part.to_owned() })
@@ -93,14 +93,14 @@ fn normalised(path: &str, names: &[&str]) -> String {
 /// instance, in the same order for each.
 pub fn recorded(cp: &ControlPlane, near: &Instance, names: &[&str], action: &str, more: &[&str]) -> Vec<Step> {
     let proxy = InterceptingProxy::start(cp, |_| Verdict::Forward);
-    let far = by_way_of(&proxy, cp, near);
+    let far = instance_through(&proxy, cp, near);
     Ran::of(&mut command(&far, near, action, more)).expect_code(0);
     let mut seen = BTreeMap::new();
     let steps: Vec<Step> = proxy
         .requests()
         .into_iter()
         .map(|Intercepted { method, path, write, .. }| {
-            let path = normalised(&path, names);
+            let path = normalized(&path, names);
             let nth: &mut usize = seen.entry((method.clone(), path.clone())).or_default();
             *nth += 1;
             Step { method, path, nth: *nth, write }
@@ -116,7 +116,7 @@ fn watch(step: &Step, names: &[&str]) -> impl FnMut(&Intercepted) -> bool + Send
     let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
     move |request| {
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
-        let same = request.method == step.method && normalised(&request.path, &names) == step.path;
+        let same = request.method == step.method && normalized(&request.path, &names) == step.path;
         met += usize::from(same);
         same && met == step.nth
     }
@@ -137,7 +137,7 @@ pub fn stopped(
         (true, Stop::KilledAfter) => Verdict::CutAfter,
         (true, Stop::KilledBefore | Stop::Terminated) => Verdict::CutBefore,
     });
-    let far = by_way_of(&proxy, cp, near);
+    let far = instance_through(&proxy, cp, near);
     let started = Instant::now();
     let mut child = spawn(&mut command(&far, near, action, more));
     if how != Stop::Terminated {
@@ -177,10 +177,10 @@ pub fn signal(child: &Child, started: Instant, signal: Signal) -> Duration {
 
 /// Does this for each request of a recorded run. A run that is stopped returns true; only a repeated question may be
 /// missed.
-pub fn at_each(steps: &[Step], run: impl Fn(&Step) -> bool + Sync) {
+pub fn for_each_step(steps: &[Step], run: impl Fn(&Step) -> bool + Sync) {
     let missed = Mutex::new(Vec::new());
     ten_at_once(steps, |step| {
-        if !run(step) && step.certain() {
+        if !run(step) && step.is_deterministic() {
             missed.lock().expect("no other panic").push(step.to_string());
         }
     });
@@ -227,7 +227,7 @@ pub fn overlapping(cp: &ControlPlane, first: &Runner, step: &Step, second: &Runn
         Verdict::Forward
     });
     let runs = [(first, &one), (second, &other)];
-    let instances = runs.map(|(runner, proxy)| by_way_of(proxy, cp, runner.instance));
+    let instances = runs.map(|(runner, proxy)| instance_through(proxy, cp, runner.instance));
     let start = |index: usize, runner: &Runner| {
         spawn(&mut command(&instances[index], second.instance, runner.action, runner.more))
     };
@@ -241,6 +241,6 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Some of the requests that every such run sends, spread over all of it.
 pub fn spread(steps: &[Step], count: usize) -> Vec<Step> {
-    let certain: Vec<&Step> = steps.iter().filter(|step| step.certain()).collect();
+    let certain: Vec<&Step> = steps.iter().filter(|step| step.is_deterministic()).collect();
     (0..count).map(|index| certain[index * certain.len() / count].clone()).collect()
 }

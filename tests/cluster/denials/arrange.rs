@@ -101,7 +101,7 @@ impl Drop for Admission<'_> {
 }
 
 /// Waits until a dry run of what will be asked is refused.
-pub fn in_force(cp: &ControlPlane, parent: &Persona, namespace: &str, resource: &str, deleting: bool) {
+pub fn await_in_force(cp: &ControlPlane, parent: &Persona, namespace: &str, resource: &str, deleting: bool) {
     let probe = json!({"metadata": {"name": "probe", "namespace": namespace}, "roleRef": {
         "apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "view"}});
     eventually("the denial is in force", || {
@@ -117,7 +117,7 @@ pub fn in_force(cp: &ControlPlane, parent: &Persona, namespace: &str, resource: 
 }
 
 /// Waits until the audit log says of a dry run that a policy has failed it.
-pub fn in_the_audit_log(cp: &ControlPlane, namespace: &str, resource: &str) {
+pub fn await_in_audit_log(cp: &ControlPlane, namespace: &str, resource: &str) {
     let probe = json!({"metadata": {"name": OBJECT, "namespace": namespace}});
     eventually("the policy is in force", || {
         let ask = || {

@@ -92,7 +92,7 @@ fn user_without(cp: &ControlPlane, forbidden: &[Request]) -> Persona {
     persona
 }
 
-fn acts(cp: &ControlPlane, row: &Row, parent: &Persona) {
+fn run_every_action(cp: &ControlPlane, row: &Row, parent: &Persona) {
     for (actions, made) in [(&["plan", "provision"][..], false), (&["decommission"][..], true)] {
         let namespace = cp.namespace("cloud");
         // Every token asks what it may do.
@@ -119,14 +119,14 @@ fn acts(cp: &ControlPlane, row: &Row, parent: &Persona) {
 }
 
 #[test]
-fn another_authorizer_is_quoted() {
+fn denial_of_webhook_authorizer_is_quoted() {
     let cp = &CLOUD.cp;
     let parent = user_without(cp, &[("patch", "serviceaccounts"), ("delete", "serviceaccounts")]);
-    acts(cp, &named(AUTHORIZER), &parent);
+    run_every_action(cp, &named(AUTHORIZER), &parent);
 }
 
 #[test]
-fn who_may_not_ask_for_what_is_only_told_gets_through() {
+fn denied_informational_requests_only_warn() {
     let cp = &CLOUD.cp;
     let forbidden = [
         ("create", "selfsubjectrulesreviews"),
@@ -134,11 +134,11 @@ fn who_may_not_ask_for_what_is_only_told_gets_through() {
         ("get", "/version"),
         ("list", "serviceaccounts"),
     ];
-    acts(cp, &named(NO_QUESTIONS), &user_without(cp, &forbidden));
+    run_every_action(cp, &named(NO_QUESTIONS), &user_without(cp, &forbidden));
 }
 
 #[test]
-fn a_user_who_may_not_act_as_another_lacks_that_very_permission() {
+fn denied_impersonation_is_a_missing_permission() {
     let cp = super::control_plane();
     let row = named(IMPERSONATION);
     let namespace = cp.namespace("as");
@@ -167,7 +167,7 @@ fn a_user_who_may_not_act_as_another_lacks_that_very_permission() {
 }
 
 #[test]
-fn a_namespace_that_a_webhook_denies_is_not_made_by_another() {
+fn namespace_denied_with_409_is_not_a_conflict() {
     let cp = super::control_plane();
     let namespace = cp.unused_namespace("denied");
     let status = json!({"code": 409, "reason": "AlreadyExists", "message": "namespaces are made by the platform team"});
@@ -187,13 +187,13 @@ fn a_namespace_that_a_webhook_denies_is_not_made_by_another() {
 }
 
 #[test]
-fn a_denial_with_401_does_not_log_in_again() {
+fn webhook_denial_with_401_does_not_repeat_login() {
     let cp = super::control_plane();
     let namespace = cp.namespace("login");
     let url = super::answering(&namespace, WebhookAnswer::denial(&json!({"code": 401, "reason": "Unauthorized"})));
     let kind = "validatingwebhookconfigurations";
     let _webhook = Admission::webhook(cp, &namespace, "serviceaccounts", kind, &url, &Value::Null);
-    arrange::in_force(cp, cp.admin(), &namespace, "serviceaccounts", false);
+    arrange::await_in_force(cp, cp.admin(), &namespace, "serviceaccounts", false);
     let desk = tempfile::tempdir().unwrap();
     let (path, runs) = (cp.admin().kubeconfig(desk.path()), desk.path().join("runs"));
     let mut document: Value = serde_json::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
@@ -219,7 +219,7 @@ fn a_denial_with_401_does_not_log_in_again() {
 }
 
 #[test]
-fn a_server_without_its_storage_is_away_for_as_long_as_that() {
+fn server_without_etcd_is_reported_unavailable() {
     let cp = ControlPlane::start(&Options::default()).unwrap();
     let row = named(NO_STORAGE);
     let (fresh, made) = (cp.namespace("fresh"), cp.namespace("made"));

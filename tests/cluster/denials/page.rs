@@ -45,7 +45,7 @@ fn line(row: &Row) -> String {
 }
 
 #[test]
-fn the_page_is_the_table() {
+fn page_matches_the_table() {
     let mut page = HEAD.to_owned();
     for row in table() {
         writeln!(page, "{}", line(&row)).unwrap();

@@ -93,7 +93,7 @@ impl Row {
     }
 
     /// True for what only warns: every action gets through, and the log says it.
-    pub fn is_only_told(&self) -> bool {
+    pub fn only_warns(&self) -> bool {
         !self.says.is_empty() && [self.plan, self.provision, self.decommission].iter().all(|end| end.code == "ok")
     }
 
@@ -632,7 +632,7 @@ pub fn table() -> Vec<Row> {
         row("gateway with a rate limit", "serviceaccounts", gateway(vec![limited]))
             .fault(&["429: the server is overloaded: rate limit of this gateway"]),
     );
-    rows.extend(elsewhere());
+    rows.extend(rows_with_own_control_plane());
     rows
 }
 
@@ -642,7 +642,7 @@ pub fn named(who: &str) -> Row {
     table().into_iter().find(|row| row.who == who).expect("a row of this name")
 }
 
-fn elsewhere() -> Vec<Row> {
+fn rows_with_own_control_plane() -> Vec<Row> {
     let row = |who| row(who, "serviceaccounts", Box::new(|_| Denier::default())).variants(0);
     vec![
         row(AUTHORIZER).ends(

@@ -13,7 +13,7 @@ fn example(name: &str) -> (Bundle, String) {
 }
 
 #[rstest]
-fn each_example_keeps_the_rules_of_the_platform(#[values("helm", "opentofu")] name: &str) {
+fn examples_follow_the_rules_of_the_platform(#[values("helm", "opentofu")] name: &str) {
     let (bundle, folder) = example(name);
     let matches = |pattern: &str, text: &str| validator(&json!({"pattern": pattern})).is_valid(&json!(text));
     assert!(matches("^[a-z][a-z0-9-]+[a-z0-9]$", bundle.text("name")) && bundle.text("name").len() <= 53);
@@ -42,7 +42,7 @@ fn each_example_keeps_the_rules_of_the_platform(#[values("helm", "opentofu")] na
 
 /// `mass bundle lint` compares them too.
 #[test]
-fn the_chart_has_a_value_for_each_param_and_no_other() {
+fn chart_values_match_the_params() {
     let (bundle, folder) = example("helm");
     let values = fs::read_to_string(format!("{folder}/chart/values.yaml")).expect("values");
     let values: Value = serde_saphyr::from_str(&values).expect("YAML");

@@ -101,7 +101,7 @@ fn violations(params: &Value) -> Vec<(String, String)> {
 #[case::what_the_original_called_debugging(with_rule(&json!({
     "apiGroups": ["*"], "resources": ["pods", "pods/log", "pods/portforward"], "verbs": ["get", "list", "create"]
 })))]
-fn sound_params_are_accepted(#[case] params: Value) {
+fn valid_params_are_accepted(#[case] params: Value) {
     assert_eq!(violations(&params), vec![]);
 }
 
@@ -203,7 +203,7 @@ fn sound_params_are_accepted(#[case] params: Value) {
     with_rule(&json!({ "apiGroups": ["apps/v1"], "resources": ["Pod"], "verbs": ["*"] })),
     &[("/rules/0/apiGroups/0", "pattern"), ("/rules/0/resources/0", "pattern"), ("/rules/0/verbs/0", "enum")]
 )]
-fn bad_params_are_refused_where_they_are_bad(#[case] params: Value, #[case] expected: &[(&str, &str)]) {
+fn invalid_params_are_located(#[case] params: Value, #[case] expected: &[(&str, &str)]) {
     let mut found = violations(&params);
     found.sort();
     let expected: Vec<_> = expected.iter().map(|(at, keyword)| ((*at).to_owned(), (*keyword).to_owned())).collect();
@@ -232,7 +232,7 @@ fn texts(list: &Value) -> Vec<&str> {
 }
 
 #[test]
-fn presets_have_the_names_of_the_original_and_are_accepted() {
+fn presets_keep_their_names_and_are_valid() {
     let presets = presets();
     let names: Vec<_> = presets.iter().map(|(name, _)| name.as_str()).collect();
     assert_eq!(names, ["Admin", "Read-only", "Debugging"]);
@@ -242,7 +242,7 @@ fn presets_have_the_names_of_the_original_and_are_accepted() {
 }
 
 #[test]
-fn presets_but_admin_reveal_no_secret_and_change_nothing() {
+fn presets_except_admin_are_read_only_without_secrets() {
     for (name, params) in presets().into_iter().skip(1) {
         for rule in params["rules"].as_array().expect("rules") {
             let resources = texts(&rule["resources"]);
@@ -259,7 +259,7 @@ fn presets_but_admin_reveal_no_secret_and_change_nothing() {
 
 /// A subresource is never listed or watched, so a rule for both kinds would be partly dead.
 #[test]
-fn presets_grant_subresources_only_the_verbs_they_have() {
+fn presets_grant_subresources_only_verbs_they_support() {
     for (name, params) in presets() {
         for rule in params["rules"].as_array().expect("rules") {
             let resources = texts(&rule["resources"]);
@@ -292,7 +292,7 @@ fn each_schema(place: &str, schema: &Value, visit: &mut dyn FnMut(&str, &Value))
 }
 
 #[test]
-fn every_field_of_the_form_has_a_title_and_a_description() {
+fn every_form_field_has_title_and_description() {
     let mut fields = 0;
     each_schema("", bundle().block("params"), &mut |place, schema| {
         // A condition changes fields that stand elsewhere, and an alternative is only a line in a menu.
@@ -310,7 +310,7 @@ fn every_field_of_the_form_has_a_title_and_a_description() {
 
 /// What the simple case does without stands last, and says so.
 #[test]
-fn what_is_advanced_is_named_so_and_comes_last() {
+fn advanced_fields_are_labeled_and_come_last() {
     let bundle = bundle();
     let (params, ui) = (bundle.block("params"), bundle.block("ui"));
     let rule = (&params["properties"]["rules"]["items"], &ui["rules"]["items"]);
@@ -326,7 +326,7 @@ fn what_is_advanced_is_named_so_and_comes_last() {
 /// A regular expression is no explanation, and of the others a form knows only that they failed. A message for a keyword
 /// that is not there would never be shown.
 #[test]
-fn every_pattern_has_a_message_and_every_message_a_keyword() {
+fn patterns_and_messages_belong_together() {
     let bundle = bundle();
     let params = bundle.block("params");
     each_schema("", params, &mut |place, schema| {
@@ -349,7 +349,7 @@ fn every_pattern_has_a_message_and_every_message_a_keyword() {
 }
 
 #[test]
-fn defaults_of_the_form_are_legal_values() {
+fn form_defaults_are_valid() {
     each_schema("", bundle().block("params"), &mut |place, schema| {
         if let Some(default) = schema.get("default") {
             assert!(validator(schema).is_valid(default), "{place}: {default}");
@@ -358,7 +358,7 @@ fn defaults_of_the_form_are_legal_values() {
 }
 
 #[test]
-fn namespace_cannot_change_after_the_first_deployment_and_defaults_to_default() {
+fn namespace_is_immutable_and_defaults_to_default() {
     let bundle = bundle();
     let namespace = &bundle.block("params")["properties"]["namespace"];
     assert_eq!(namespace["$md.immutable"], true);
@@ -369,7 +369,7 @@ fn namespace_cannot_change_after_the_first_deployment_and_defaults_to_default() 
 /// A form fills an optional list with [], which would be a mistake here, and an alternative of type null only when it is
 /// shown, in an older one at the cost of what was added meanwhile. It does neither where null is there from the start.
 #[test]
-fn a_form_sends_no_namespaces_unless_they_are_asked_for() {
+fn form_omits_namespaces_by_default() {
     let bundle = bundle();
     let params = &bundle.block("params")["properties"];
     let namespaces = |list: &str| params[list]["items"]["properties"]["namespaces"].clone();
@@ -383,7 +383,7 @@ fn a_form_sends_no_namespaces_unless_they_are_asked_for() {
 /// A form drops what nobody typed, unless told that the empty text is a value, and a browser does not send a list
 /// with an empty text in it, unless null is allowed too (react-jsonschema-form, `isItemRequired`).
 #[test]
-fn a_form_can_submit_the_core_group() {
+fn form_can_submit_the_core_group() {
     let bundle = bundle();
     let groups = &bundle.block("ui")["rules"]["items"]["apiGroups"];
     assert_eq!(groups["items"]["ui:emptyValue"], "");
@@ -397,7 +397,7 @@ fn a_form_can_submit_the_core_group() {
 
 /// The UI schema has the shape of the params: below an array comes `items`, below an object its members.
 #[test]
-fn every_key_of_the_ui_reaches_a_field() {
+fn every_ui_key_refers_to_a_field() {
     fn check(path: &str, ui: &Value, schema: &Value) {
         for (key, below) in ui.as_object().into_iter().flatten() {
             let path = format!("{path}/{key}");

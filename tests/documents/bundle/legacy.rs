@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::{
     bundle, json_file,
     mass::{Blocks, Bundle},
-    up_to_date,
+    regenerate_if_requested,
 };
 use crate::codes;
 
@@ -68,7 +68,7 @@ fn references(block: &str, slots: &Value) -> String {
 }
 
 fn legacy() -> Bundle {
-    up_to_date();
+    regenerate_if_requested();
     Bundle::read(Path::new("legacy/massdriver.yaml"))
 }
 
@@ -83,8 +83,8 @@ pub fn files() -> BTreeMap<String, String> {
 }
 
 #[test]
-fn nothing_else_is_in_the_folder() {
-    up_to_date();
+fn legacy_folder_contains_only_known_files() {
+    regenerate_if_requested();
     let mut there: Vec<String> = files().into_keys().collect();
     there.extend(OF_ITS_OWN.map(str::to_owned));
     there.sort();
@@ -101,7 +101,7 @@ fn nothing_else_is_in_the_folder() {
 
 /// Not by letters, as above, but by what a CLI reads.
 #[test]
-fn it_differs_in_the_blocks_for_inputs_and_outputs_only() {
+fn legacy_bundle_differs_only_in_inputs_and_outputs() {
     let (main, legacy) = (bundle(), legacy());
     let shared = |bundle: &Bundle| -> Vec<(String, Value)> {
         let of_one: [&str; 6] = ["schema", "type", "dependencies", "resources", "connections", "artifacts"];
@@ -128,7 +128,7 @@ fn it_differs_in_the_blocks_for_inputs_and_outputs_only() {
 
 /// The trap: each CLI takes a folder that is not for it badly, the older one without a word.
 #[test]
-fn each_folder_is_for_its_own_cli() {
+fn each_folder_works_with_its_own_cli() {
     let (main, legacy) = (bundle(), legacy());
     assert_eq!((main.blocks(), legacy.blocks()), (Blocks::New, Blocks::Old));
     assert_eq!(main.refusals(Blocks::New), Vec::<String>::new());
@@ -141,7 +141,7 @@ fn each_folder_is_for_its_own_cli() {
 }
 
 #[test]
-fn its_schemas_have_the_type_of_that_time_inlined() {
+fn legacy_schemas_inline_the_legacy_type() {
     let of_type = json_file("src/schema/kubernetes-cluster-legacy.json");
     let (inputs, outputs) = (json_file("legacy/schema-connections.json"), json_file("legacy/schema-artifacts.json"));
     assert_eq!(inputs["properties"], json!({ "kubernetes_cluster": of_type }));

@@ -318,7 +318,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn text_is_escaped_and_keys_are_sorted_as_go_does_it() {
+    fn marshal_escapes_and_sorts_like_go() {
         let schema = json!({ "b": { "z": [], "$id": "<a&b>\u{2028}" }, "B": {}, "a": true });
         let expected = "{\n    \"B\": {},\n    \"a\": true,\n    \"b\": {\n        \
                         \"$id\": \"\\u003ca\\u0026b\\u003e\\u2028\",\n        \"z\": []\n    }\n}\n";
@@ -326,7 +326,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_beside_a_reference_override_the_type_whatever_their_order() {
+    fn keys_beside_a_reference_override_the_type() {
         let schema = json!({ "$ref": "massdriver/kubernetes-cluster@~1", "$comment": "first", "title": "mine" });
         let resolved = dereference(&schema, Blocks::New, false);
         assert_eq!(resolved["title"], "mine");
@@ -336,7 +336,7 @@ mod tests {
     }
 
     #[test]
-    fn a_boolean_without_default_is_false_but_not_inside_of_arrays() {
+    fn booleans_outside_arrays_default_to_false() {
         let mut schema = json!({
             "properties": { "on": { "type": "boolean" }, "kept": { "type": "boolean", "default": true } },
             "oneOf": [{ "type": "boolean" }],
@@ -348,7 +348,7 @@ mod tests {
     }
 
     #[test]
-    fn lint_finds_a_collision_and_a_required_name_that_is_no_property() {
+    fn lint_finds_collisions_and_undeclared_required_names() {
         let bundle = Bundle::parse(
             "ui: {}\nparams:\n  required: [missing]\n  properties:\n    cluster:\n      required: [deep]\n      properties: {}\n\
              dependencies:\n  cluster: { resource_type: kubernetes-cluster, required: true }\n",
@@ -361,7 +361,7 @@ mod tests {
     }
 
     #[test]
-    fn lint_names_each_keyword_of_another_type_than_the_cli_reads() {
+    fn lint_finds_keywords_of_an_unreadable_type() {
         let complaints = |schema: Value| {
             let mut complaints = Vec::new();
             unreadable_keywords("params", &schema, &mut complaints);

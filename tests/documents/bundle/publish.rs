@@ -108,7 +108,7 @@ fn uploaded_documents_link_to_uploaded_files(#[values(".", "legacy")] folder: &s
 
 /// With the rules of git: files below an ignored directory are not considered.
 #[rstest]
-fn publish_uploads_the_listed_files_only(#[values(".", "legacy")] folder: &str) {
+fn publish_uploads_only_the_listed_files(#[values(".", "legacy")] folder: &str) {
     let checkout = checkout(folder);
     let mut walk = WalkBuilder::new(checkout.path());
     walk.standard_filters(false).add_custom_ignore_filename(".mdignore");
@@ -118,7 +118,7 @@ fn publish_uploads_the_listed_files_only(#[values(".", "legacy")] folder: &str) 
 /// With the rules of the library of `mass`: each line covers all that is below its matches, and the last line that
 /// matches wins, also below an ignored directory.
 #[rstest]
-fn publish_with_last_match_rules_uploads_the_same(#[values(".", "legacy")] folder: &str) {
+fn publish_uploads_the_same_with_last_match_rules(#[values(".", "legacy")] folder: &str) {
     let checkout = checkout(folder);
     let text = fs::read_to_string(checkout.path().join(".mdignore")).expect(".mdignore");
     let lines: Vec<Gitignore> = text

@@ -83,7 +83,7 @@ fn render(context: &Value) -> String {
 }
 
 /// Rendering mistakes: a gap in place of a value, or a tag that the engine did not understand.
-fn blanks(text: &str) -> Vec<String> {
+fn unrendered_parts(text: &str) -> Vec<String> {
     let mut found = Vec::new();
     let mut in_block = false;
     for line in text.lines() {
@@ -133,7 +133,7 @@ fn runbook_has_no_blanks_on_any_platform(
     #[values(Names::New, Names::Both, Names::Old, Names::OldSpecsOnly)] names: Names,
 ) {
     let text = render(&context(names, &shapes()[shape]));
-    assert_eq!(blanks(&text), Vec::<String>::new(), "{text}");
+    assert_eq!(unrendered_parts(&text), Vec::<String>::new(), "{text}");
     let knows_the_credential = !matches!(names, Names::OldSpecsOnly);
     assert_eq!(text.matches(SERVER).count(), usize::from(knows_the_credential), "the server, as it is written, once");
     let knows_its_namespace = knows_the_credential && shape == "flat with namespace";
@@ -146,29 +146,29 @@ fn runbook_has_no_blanks_before_the_first_deployment() {
     let mut before = context(Names::New, &shapes()["flat"]);
     before["resources"] = json!({});
     let text = render(&before);
-    assert_eq!(blanks(&text), Vec::<String>::new(), "{text}");
+    assert_eq!(unrendered_parts(&text), Vec::<String>::new(), "{text}");
 }
 
 /// Template engines differ in how they render the line of a tag that is alone on it.
 #[test]
-fn no_tag_is_alone_on_its_line() {
+fn no_template_tag_is_alone_on_its_line() {
     let alone: Vec<_> =
         template().lines().filter(|line| line.starts_with("{{") && line.ends_with("}}")).map(str::to_owned).collect();
     assert_eq!(alone, Vec::<String>::new());
 }
 
 #[test]
-fn blanks_are_found() {
+fn unrendered_parts_are_detected() {
     for bad in
         ["a `` b", "Server: .", "use {{x}} now", "in  , b", "kubectl --namespace", "https:&#x2F;&#x2F;a", "(see ())"]
     {
-        assert!(!blanks(bad).is_empty(), "{bad}");
+        assert!(!unrendered_parts(bad).is_empty(), "{bad}");
     }
-    assert_eq!(blanks("The `\"\"` group: `a`, `b`."), Vec::<String>::new());
+    assert_eq!(unrendered_parts("The `\"\"` group: `a`, `b`."), Vec::<String>::new());
 }
 
 #[test]
-fn runbook_lists_the_rules_as_they_are() {
+fn runbook_lists_the_rules() {
     let text = render(&context(Names::New, &shapes()["flat"]));
     for line in [
         "- on `pods` `*/scale` in API group `\"\"` `\"apps\"`, verbs `get` `list`",
@@ -195,7 +195,7 @@ fn runbook_lists_namespaces_and_cluster_roles() {
         { "name": "edit", "namespaces": null },
     ]);
     let text = render(&scoped);
-    assert_eq!(blanks(&text), Vec::<String>::new(), "{text}");
+    assert_eq!(unrendered_parts(&text), Vec::<String>::new(), "{text}");
     let list = [
         "- on `pods` in API group `\"\"`, verbs `get`, namespace `team-b`, namespace `team-c`",
         "- on URL `/metrics` URL `/apis/*`, verbs `get`, namespace `*`",
@@ -215,13 +215,13 @@ fn runbook_of_cluster_roles_alone_has_no_blanks() {
         context["params"]["rules"] = rules;
         context["params"]["cluster_roles"] = json!([{ "name": "view", "namespaces": ["*"] }]);
         let text = render(&context);
-        assert_eq!(blanks(&text), Vec::<String>::new(), "{text}");
+        assert_eq!(unrendered_parts(&text), Vec::<String>::new(), "{text}");
         assert!(text.contains("\n- all that the ClusterRole `view` allows, namespace `*`\n\n"), "{text}");
     }
 }
 
 /// The whole text, to be reviewed when it changes.
 #[test]
-fn runbook_of_a_legacy_instance() {
+fn runbook_of_a_legacy_instance_matches_snapshot() {
     insta::assert_snapshot!(render(&context(Names::New, &shapes()["legacy with cloud"])));
 }

@@ -47,7 +47,7 @@ const WANTS: &str = "lets in only who shows a client certificate";
 #[case::tls_1_2(FrontOptions { tls_1_2: true, ..FrontOptions::default() })]
 #[case::tls_1_2_and_http_2(FrontOptions { tls_1_2: true, http2: true, ..FrontOptions::default() })]
 #[case::told_in_http(FrontOptions { says_so_in_http: true, ..FrontOptions::default() })]
-fn a_door_that_wants_a_client_certificate_is_found_before_anything_is_made(#[case] options: FrontOptions<'static>) {
+fn required_client_certificate_is_detected_before_writing(#[case] options: FrontOptions<'static>) {
     let cp = ControlPlane::shared();
     let desk = Desk::new(cp, "door");
     let door = Door::new(cp, options);
@@ -78,7 +78,7 @@ fn a_door_that_wants_a_client_certificate_is_found_before_anything_is_made(#[cas
 }
 
 #[test]
-fn a_server_that_only_asks_for_a_client_certificate_lets_a_holder_in() {
+fn optional_client_certificate_does_not_block_the_token() {
     let cp = ControlPlane::shared();
     let desk = Desk::new(cp, "asks");
     let alice = cp.client_certificate("alice", &["system:masters"]);
@@ -96,7 +96,7 @@ fn a_server_that_only_asks_for_a_client_certificate_lets_a_holder_in() {
 }
 
 #[test]
-fn a_client_certificate_that_the_door_refuses_is_named_as_the_cause() {
+fn rejected_client_certificate_is_reported() {
     let cp = ControlPlane::shared();
     let desk = Desk::new(cp, "stranger");
     for options in [FrontOptions::default(), FrontOptions { tls_1_2: true, ..FrontOptions::default() }] {

@@ -37,7 +37,7 @@ pub struct Row {
 }
 
 /// Tries all rows, and returns the lines of a table.
-pub fn tried(cp: &ControlPlane, stem: &str, rows: &[Row]) -> String {
+pub fn try_rows(cp: &ControlPlane, stem: &str, rows: &[Row]) -> String {
     let next = AtomicUsize::new(0);
     let problems = Mutex::new(Vec::new());
     thread::scope(|scope| {
@@ -121,7 +121,7 @@ Where the two differ, the note gives the reason; else it quotes the message of k
 ";
 
 #[test]
-fn certificates_are_taken_and_refused_as_by_kubectl() {
+fn certificates_are_accepted_and_refused_like_kubectl() {
     let cp = ControlPlane::shared();
     let (servers, systems, clients) = (server::given(cp), server::system(cp), client::rows(cp));
     let mut page = HEAD.to_owned();
@@ -130,7 +130,7 @@ fn certificates_are_taken_and_refused_as_by_kubectl() {
         ("The CAs of the system, where none is given", "systems", systems),
         ("The client certificate and its key", "clients", clients),
     ] {
-        let _ = write!(page, "\n## {title}\n\n{}", tried(cp, stem, &rows));
+        let _ = write!(page, "\n## {title}\n\n{}", try_rows(cp, stem, &rows));
     }
     let path = "docs/certificates.md";
     if std::env::var_os("UPDATE_DOCS").is_some() {

@@ -51,7 +51,7 @@ fn runs(desk: &Desk) -> usize {
 #[rstest]
 #[case::v1(V1)]
 #[case::v1beta1("client.authentication.k8s.io/v1beta1")]
-fn the_command_runs_once_and_is_told_what_kubectl_tells_it(#[case] version: &str) {
+fn exec_plugin_runs_once_with_kubectls_environment(#[case] version: &str) {
     let cp = ControlPlane::shared();
     let desk = Desk::new(cp, "exec");
     let alice = cp.client_certificate("alice", &["system:masters"]);
@@ -90,7 +90,7 @@ fn the_command_runs_once_and_is_told_what_kubectl_tells_it(#[case] version: &str
 #[case::bare("config")]
 #[case::here("./config")]
 #[case::below("below/../config")]
-fn command_of_a_kubeconfig_with_a_relative_name_is_found_beside_it(#[case] config: &str) {
+fn relative_exec_command_is_resolved_beside_the_kubeconfig(#[case] config: &str) {
     let cp = ControlPlane::shared();
     let desk = Desk::new(cp, "beside");
     desk.put("below/file", "");
@@ -109,7 +109,7 @@ fn command_of_a_kubeconfig_with_a_relative_name_is_found_beside_it(#[case] confi
 }
 
 #[test]
-fn a_401_runs_the_command_once_more() {
+fn exec_plugin_runs_again_after_401() {
     let cp = ControlPlane::shared();
     let desk = Desk::new(cp, "again");
     desk.kubeconfig("config", &cluster(cp), &exec(V1, &json!({})));
@@ -155,7 +155,7 @@ fn a_401_runs_the_command_once_more() {
     r#"{"apiVersion":"client.authentication.k8s.io/v1","kind":"ExecCredential","status":{"token":"s3cret s3cret"}}"#,
     "a token that holds blanks"
 )]
-fn what_is_no_credential_is_not_quoted(#[case] answer: &str, #[case] problem: &str) {
+fn invalid_exec_credential_is_not_quoted(#[case] answer: &str, #[case] problem: &str) {
     let cp = ControlPlane::shared();
     let desk = Desk::new(cp, "answers");
     login(&desk, &[answer.to_owned()]);
@@ -167,7 +167,7 @@ fn what_is_no_credential_is_not_quoted(#[case] answer: &str, #[case] problem: &s
 }
 
 #[test]
-fn yaml_will_do_as_it_does_for_kubectl() {
+fn exec_credential_may_be_yaml() {
     let cp = ControlPlane::shared();
     let desk = Desk::new(cp, "yaml");
     let yaml = format!("apiVersion: {V1}\nkind: ExecCredential\nstatus:\n  token: {}\n", cp.admin().token);
@@ -178,7 +178,7 @@ fn yaml_will_do_as_it_does_for_kubectl() {
 }
 
 #[test]
-fn a_command_that_is_not_there_comes_with_its_hint() {
+fn missing_exec_command_shows_its_install_hint() {
     let cp = ControlPlane::shared();
     let desk = Desk::new(cp, "hint");
     let more = json!({"command": "no-such-login", "installHint": "get it at example.com\u{1b}[31m"});
@@ -192,7 +192,7 @@ fn a_command_that_is_not_there_comes_with_its_hint() {
 }
 
 #[test]
-fn a_stop_ends_the_command_too() {
+fn sigterm_ends_the_exec_plugin() {
     let cp = ControlPlane::shared();
     let desk = Desk::new(cp, "stop");
     desk.script("login", "echo $$ > \"$(dirname \"$0\")/pid\"; exec sleep 600");

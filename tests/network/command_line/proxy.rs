@@ -20,13 +20,13 @@ fn port(server: &str) -> &str {
 }
 
 /// A kubeconfig for the server as it is called on the other side of a proxy.
-fn far(cp: &ControlPlane, desk: &Desk) {
+fn kubeconfig_behind_proxy(cp: &ControlPlane, desk: &Desk) {
     let mut cluster = cluster(cp);
     cluster["server"] = json!(format!("https://{FAR}"));
     desk.kubeconfig("config", &cluster, &admin(cp));
 }
 
-fn silent_about(ran: &Ran, secret: &str) {
+fn expect_no_secret(ran: &Ran, secret: &str) {
     assert!(!format!("{}{}", ran.stdout, ran.stderr).contains(secret), "{}{}", ran.stdout, ran.stderr);
 }
 
@@ -38,13 +38,13 @@ fn silent_about(ran: &Ran, secret: &str) {
 #[case::with_a_login("HTTPS_PROXY", "http://me:open-s3same@")]
 #[case::socks_with_a_login("HTTPS_PROXY", "socks5://me:open-s3same@")]
 #[case::over_tls_with_a_login("HTTPS_PROXY", "https://me:open-s3same@")]
-fn the_proxy_of_the_environment_leads_to_the_cluster(#[case] variable: &str, #[case] start: &str) {
+fn proxy_of_the_environment_is_used(#[case] variable: &str, #[case] start: &str) {
     let cp = ControlPlane::shared();
     let desk = Desk::new(cp, "proxied");
     let options = ProxyOptions::default().way(FAR, cp.server());
     let options = if start.contains('@') { options.login("me", PASSWORD) } else { options };
     let proxy = ProxyServer::start(cp, options);
-    far(cp, &desk);
+    kubeconfig_behind_proxy(cp, &desk);
     let ca = desk.put("ca.pem", cp.ca_pem());
     let url = format!("{start}{}", proxy.address());
     let set = |command: &mut Command| {
@@ -58,7 +58,7 @@ fn the_proxy_of_the_environment_leads_to_the_cluster(#[case] variable: &str, #[c
     assert!(!asked.is_empty() && asked.iter().all(|asked| *asked == wanted), "{asked:?}");
     assert!(ran.stderr.contains(&format!("{} for https://{FAR}, by {variable}", proxy.address())), "{}", ran.stderr);
     assert!(ran.stderr.contains("(HTTP/2)"), "{}", ran.stderr);
-    silent_about(&ran, PASSWORD);
+    expect_no_secret(&ran, PASSWORD);
 
     let mut kubectl = Command::new(cp.kubectl_path());
     set(kubectl.env_clear().arg("--kubeconfig").arg(desk.path("config")).args(["get", "--raw", "/version"]));
@@ -78,7 +78,7 @@ fn the_proxy_of_the_environment_leads_to_the_cluster(#[case] variable: &str, #[c
 #[case("0.0.0.0:PORT", false)]
 #[case("0.0.0.0:1", true)]
 #[case(".0.0.0", true)]
-fn no_proxy_excepts_what_it_excepts_for_kubectl(#[case] list: &str, #[case] proxied: bool) {
+fn no_proxy_is_matched_like_kubectl(#[case] list: &str, #[case] proxied: bool) {
     let cp = ControlPlane::shared();
     let desk = Desk::new(cp, "excepted");
     let near = format!("0.0.0.0:{}", port(cp.server()));
@@ -106,7 +106,7 @@ fn no_proxy_excepts_what_it_excepts_for_kubectl(#[case] list: &str, #[case] prox
 }
 
 #[test]
-fn the_proxy_of_the_kubeconfig_wins_and_nothing_is_excepted_from_it() {
+fn proxy_of_the_kubeconfig_overrides_the_environment() {
     let cp = ControlPlane::shared();
     let desk = Desk::new(cp, "proxyurl");
     let near = cp.server().trim_start_matches("https://");
@@ -120,12 +120,12 @@ fn the_proxy_of_the_kubeconfig_wins_and_nothing_is_excepted_from_it() {
     let ran = Ran::of(&mut command).expect_code(0);
     assert!(proxy.asked().contains(&format!("CONNECT {near}")), "{:?}", proxy.asked());
     assert!(ran.stderr.contains("by proxy-url"), "{}", ran.stderr);
-    silent_about(&ran, PASSWORD);
+    expect_no_secret(&ran, PASSWORD);
     assert!(desk.kubectl(cp, "config", &[]).status.success());
 }
 
 #[test]
-fn this_machine_is_never_asked_of_a_proxy() {
+fn loopback_is_never_proxied() {
     let cp = ControlPlane::shared();
     let desk = Desk::new(cp, "loopback");
     desk.kubeconfig("config", &cluster(cp), &admin(cp));
@@ -137,7 +137,7 @@ fn this_machine_is_never_asked_of_a_proxy() {
 
 /// Section 1 of the interface: nothing of a person's, but proxies are honoured, and logged.
 #[test]
-fn the_platform_mode_honours_proxies_on_both_ways() {
+fn platform_mode_uses_proxies_for_cluster_and_platform() {
     let cp = ControlPlane::shared();
     let namespace = cp.namespace("bothways");
     let mut instance = Instance::new(cp.admin(), &namespace);
@@ -159,7 +159,7 @@ fn the_platform_mode_honours_proxies_on_both_ways() {
         ] {
             assert!(ran.stderr.contains(&told), "{told} in {}", ran.stderr);
         }
-        silent_about(&ran, PASSWORD);
+        expect_no_secret(&ran, PASSWORD);
         assert_eq!(instance.platform.resource("token").is_some(), action == "provision");
     }
     let asked = proxy.asked();
@@ -185,7 +185,7 @@ fn the_platform_mode_honours_proxies_on_both_ways() {
 
 /// Old gateways behind proxies: HTTP/1.1 all the way, and answers that get lost on it.
 #[rstest]
-fn http_1_is_enough_behind_a_proxy_and_for_another_try(#[values("http", "https", "socks5")] scheme: &str) {
+fn http1_behind_a_proxy_works_with_retries(#[values("http", "https", "socks5")] scheme: &str) {
     let cp = ControlPlane::shared();
     let mut instance = Instance::new(cp.admin(), &cp.namespace("gateway"));
     let ca = instance.path("ca.pem");
@@ -208,16 +208,16 @@ fn http_1_is_enough_behind_a_proxy_and_for_another_try(#[values("http", "https",
         assert_eq!(ran.stdout, "");
         assert!(ran.stderr.contains("(HTTP/1.1)") && ran.stderr.contains("by HTTPS_PROXY"), "{}", ran.stderr);
         assert!(ran.stderr.matches("\nretry ").count() >= 3, "{}", ran.stderr);
-        silent_about(&ran, PASSWORD);
+        expect_no_secret(&ran, PASSWORD);
         assert!(!proxy.asked().is_empty());
     }
 }
 
 #[test]
-fn what_goes_wrong_at_a_proxy_is_said_without_its_login() {
+fn proxy_errors_do_not_show_the_login() {
     let cp = ControlPlane::shared();
     let desk = Desk::new(cp, "wrong");
-    far(cp, &desk);
+    kubeconfig_behind_proxy(cp, &desk);
     let silent = SilentServer::start();
     let wants = ProxyServer::start(cp, ProxyOptions::default().way(FAR, cp.server()).login("me", "another-one"));
     let forbids = ProxyServer::start(cp, ProxyOptions { status: Some(403), ..ProxyOptions::default() });
@@ -250,21 +250,21 @@ fn what_goes_wrong_at_a_proxy_is_said_without_its_login() {
         let wanted = if url.starts_with("https") { "tls" } else { "proxy" };
         assert_eq!((code(&ran).as_str(), &error["exit"]), (wanted, &json!(69)), "{error}");
         assert!(ran.stderr.contains(url.rsplit('@').next().unwrap().split("://").last().unwrap()), "{}", ran.stderr);
-        silent_about(&ran, PASSWORD);
+        expect_no_secret(&ran, PASSWORD);
     }
 }
 
 #[test]
-fn what_is_no_proxy_is_refused_before_the_first_packet() {
+fn invalid_proxy_url_is_refused_before_connecting() {
     let cp = ControlPlane::shared();
     let desk = Desk::new(cp, "noproxy");
-    far(cp, &desk);
+    kubeconfig_behind_proxy(cp, &desk);
     for url in ["ftp://s3cret@proxy", "http://", "socks4://s3cret@proxy", "a s3cret"] {
         let mut command = desk.command("plan", &[]);
         command.arg("--kubeconfig").arg(desk.path("config")).env("https_proxy", url);
         let ran = Ran::of(&mut command).expect_code(65);
         assert!(refusals(&ran)[0].1.starts_with("https_proxy is not the URL of a proxy"), "{}", ran.stderr);
-        silent_about(&ran, "s3cret");
+        expect_no_secret(&ran, "s3cret");
     }
     // The platform's way counts where there is something to publish.
     let instance = Instance::new(cp.admin(), &desk.namespace);

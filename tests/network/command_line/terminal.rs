@@ -40,7 +40,7 @@ fn on_a_terminal(command: &mut Command) -> (String, i32) {
 }
 
 /// Nobody makes tokens there: a run waits as long as it may.
-fn waiting(instance: &Instance, kind: Option<&str>, more: &[(&str, &str)]) -> String {
+fn provision_without_token_controller(instance: &Instance, kind: Option<&str>, more: &[(&str, &str)]) -> String {
     let mut command = instance.command("provision", &["--timeout", "3"]);
     command.envs(more.iter().copied());
     if let Some(kind) = kind {
@@ -55,11 +55,11 @@ fn waiting(instance: &Instance, kind: Option<&str>, more: &[(&str, &str)]) -> St
 const WAIT: &str = "waiting for the token, ";
 
 #[test]
-fn a_wait_is_told_on_a_terminal_and_nowhere_else() {
+fn wait_progress_is_shown_only_on_a_terminal() {
     let options = Options { no_token_controller: true, ..Options::default() };
     let cp = ControlPlane::start(&options).unwrap();
     let instance = Instance::new(cp.admin(), &cp.namespace("waiting"));
-    let text = waiting(&instance, Some("xterm"), &[]);
+    let text = provision_without_token_controller(&instance, Some("xterm"), &[]);
     assert!(text.contains(&format!("\r\x1b[K...          {WAIT}1 s")), "{text:?}");
     assert!(text.contains("\x1b[31mfailed\x1b[0m"), "{text:?}");
     let drawn = text.matches(WAIT).count();
@@ -71,12 +71,12 @@ fn a_wait_is_told_on_a_terminal_and_nowhere_else() {
         "{lines:?}"
     );
 
-    let text = waiting(&instance, Some("xterm"), &[("NO_COLOR", "1")]);
+    let text = provision_without_token_controller(&instance, Some("xterm"), &[("NO_COLOR", "1")]);
     assert!(text.contains(WAIT) && !text.contains("\x1b[3"), "{text:?}");
-    let text = waiting(&instance, Some("xterm"), &[("NO_COLOR", "")]);
+    let text = provision_without_token_controller(&instance, Some("xterm"), &[("NO_COLOR", "")]);
     assert!(text.contains("\x1b[31m"), "empty is not set: {text:?}");
     for kind in [Some("dumb"), None] {
-        let text = waiting(&instance, kind, &[]);
+        let text = provision_without_token_controller(&instance, kind, &[]);
         assert!(!text.contains(WAIT) && !text.contains('\x1b'), "{text:?}");
     }
     let mut command = instance.command("provision", &["--timeout", "3"]);
@@ -85,7 +85,7 @@ fn a_wait_is_told_on_a_terminal_and_nowhere_else() {
 }
 
 #[test]
-fn the_wait_for_the_end_of_a_token_is_told_too() {
+fn wait_for_token_rejection_is_shown() {
     let cp = ControlPlane::shared();
     let instance = Instance::new(cp.admin(), &cp.namespace("dying"));
     instance.ask("provision", &[]).expect_code(0);
@@ -96,14 +96,14 @@ fn the_wait_for_the_end_of_a_token_is_told_too() {
 }
 
 #[test]
-fn the_help_has_no_colours_anywhere() {
+fn help_has_no_colors() {
     let (text, _) = on_a_terminal(binary().env("TERM", "xterm"));
     assert!(text.contains("Usage:") && !text.contains('\x1b'), "{text:?}");
 }
 
 /// A login that asks somebody has the terminal for itself; one that may not does not get it.
 #[test]
-fn a_login_command_talks_to_a_person_at_a_terminal() {
+fn interactive_exec_plugin_uses_the_terminal() {
     let cp = ControlPlane::shared();
     let desk = Desk::new(cp, "person");
     let version = "client.authentication.k8s.io/v1";

@@ -18,7 +18,7 @@ fn der(pem: &[u8]) -> Vec<Vec<u8>> {
 }
 
 #[test]
-fn without_a_ca_the_systems_count_and_the_one_that_did_goes_out() {
+fn system_ca_is_used_and_published() {
     let cp = ControlPlane::shared();
     let desk = Desk::new(cp, "system");
     desk.kubeconfig("config", &server(cp), &admin(cp));
@@ -61,7 +61,7 @@ fn without_a_ca_the_systems_count_and_the_one_that_did_goes_out() {
 }
 
 #[test]
-fn a_system_that_does_not_know_the_server_does_not_trust_it() {
+fn issuer_unknown_to_system_trust_store_is_refused() {
     let cp = ControlPlane::shared();
     let desk = Desk::new(cp, "strange");
     desk.kubeconfig("config", &server(cp), &admin(cp));
@@ -88,7 +88,7 @@ fn a_system_that_does_not_know_the_server_does_not_trust_it() {
 }
 
 #[test]
-fn a_connection_without_a_ca_is_refused_whatever_the_system_trusts() {
+fn connection_without_ca_is_refused() {
     let cp = ControlPlane::shared();
     let mut instance = Instance::new(cp.admin(), "default");
     let path = instance.path("ca.pem");
@@ -99,69 +99,69 @@ fn a_connection_without_a_ca_is_refused_whatever_the_system_trusts() {
 }
 
 /// 0.0.0.0 leads to the server, and no certificate of it says so.
-fn nameless(cp: &ControlPlane) -> Value {
+fn cluster_with_uncertified_name(cp: &ControlPlane) -> Value {
     let mut cluster = cluster(cp);
     cluster["server"] = json!(cp.server().replace("127.0.0.1", "0.0.0.0"));
     cluster
 }
 
-fn told(ran: &Ran) -> bool {
+fn has_server_name_finding(ran: &Ran) -> bool {
     let document = ran.document();
     let findings = document["findings"].as_array().unwrap();
     findings.iter().filter(|finding| finding["code"] == "tls-server-name").count() == 1
 }
 
 #[test]
-fn another_name_of_the_server_is_used_as_kubectl_uses_it_and_its_absence_in_the_artifact_is_told() {
+fn tls_server_name_is_used_and_reported() {
     let cp = ControlPlane::shared();
     let desk = Desk::new(cp, "name");
-    desk.kubeconfig("config", &nameless(cp), &admin(cp));
+    desk.kubeconfig("config", &cluster_with_uncertified_name(cp), &admin(cp));
     assert!(!desk.kubectl(cp, "config", &[]).status.success());
     assert_eq!(code(&desk.ask("provision", "config", &[]).expect_code(69)), "tls");
     let name = ["--tls-server-name", "localhost"];
     assert!(desk.kubectl(cp, "config", &name).status.success());
     for action in ["plan", "provision", "provision", "decommission"] {
         let ran = desk.ask(action, "config", &name).expect_code(0);
-        assert_eq!(told(&ran), action != "decommission", "{}", ran.stderr);
+        assert_eq!(has_server_name_finding(&ran), action != "decommission", "{}", ran.stderr);
     }
     assert_eq!(code(&desk.ask("plan", "config", &["--tls-server-name", "elsewhere"]).expect_code(69)), "tls");
     let ran = desk.ask("plan", "config", &["--tls-server-name", "no name"]).expect_code(65);
     assert!(refusals(&ran)[0].1.starts_with("--tls-server-name is not a name"), "{}", ran.stderr);
 
     // The kubeconfig's own; the flag wins over it, for both.
-    let mut named = nameless(cp);
+    let mut named = cluster_with_uncertified_name(cp);
     named["tls-server-name"] = json!("elsewhere");
     desk.kubeconfig("config", &named, &admin(cp));
     assert!(!desk.kubectl(cp, "config", &[]).status.success());
     assert_eq!(code(&desk.ask("plan", "config", &[]).expect_code(69)), "tls");
     assert!(desk.kubectl(cp, "config", &name).status.success());
-    assert!(told(&desk.ask("provision", "config", &name).expect_code(0)));
+    assert!(has_server_name_finding(&desk.ask("provision", "config", &name).expect_code(0)));
     named["tls-server-name"] = json!("localhost");
     desk.kubeconfig("config", &named, &admin(cp));
-    assert!(told(&desk.ask("provision", "config", &[]).expect_code(0)));
+    assert!(has_server_name_finding(&desk.ask("provision", "config", &[]).expect_code(0)));
     // Whoever gets the artifact from a platform could not be told.
     let ran = desk.ask("provision", "config", &["--publish"]).expect_code(65);
     assert!(ran.stderr.contains("cannot say a tls-server-name"), "{}", ran.stderr);
 }
 
 #[test]
-fn a_name_that_is_not_needed_leaves_nothing_to_tell() {
+fn unneeded_tls_server_name_is_not_reported() {
     let cp = ControlPlane::shared();
     let desk = Desk::new(cp, "unneeded");
     desk.kubeconfig("config", &cluster(cp), &admin(cp));
     for name in ["localhost", "127.0.0.1"] {
         let ran = desk.ask("provision", "config", &["--tls-server-name", name]).expect_code(0);
-        assert!(!told(&ran), "{}", ran.stderr);
+        assert!(!has_server_name_finding(&ran), "{}", ran.stderr);
     }
 }
 
 #[test]
-fn a_connection_takes_another_name_too() {
+fn connection_accepts_tls_server_name() {
     let cp = ControlPlane::shared();
     let desk = Desk::new(cp, "connection");
     let mut connection = cp.admin().connection();
-    connection["authentication"]["cluster"]["server"] = nameless(cp)["server"].clone();
+    connection["authentication"]["cluster"]["server"] = cluster_with_uncertified_name(cp)["server"].clone();
     let file = desk.put("connection.json", &connection.to_string());
     let mut command = desk.command("provision", &["--tls-server-name", "localhost"]);
-    assert!(told(&Ran::of(command.arg("--connection").arg(file)).expect_code(0)));
+    assert!(has_server_name_finding(&Ran::of(command.arg("--connection").arg(file)).expect_code(0)));
 }

@@ -197,7 +197,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn mark_while_a_line_is_being_written_is_the_end_of_the_line_before() {
+    fn mark_ignores_an_incomplete_last_line() {
         let long = "x".repeat(40_000);
         for (log, expected) in [
             (String::new(), 0),

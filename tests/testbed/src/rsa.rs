@@ -168,7 +168,7 @@ mod tests {
 
     /// ring reads the key, which checks every field against every other.
     #[test]
-    fn the_key_is_one_that_others_accept() {
+    fn generated_key_is_accepted_by_aws_lc() {
         let start = std::time::Instant::now();
         let pem = generate();
         let body: String = pem.lines().filter(|line| !line.starts_with('-')).collect();

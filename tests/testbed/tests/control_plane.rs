@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use testbed::{ControlPlane, Grant, Options, RoundTripGate, eventually, rule};
 
 #[test]
-fn it_is_ready_soon() {
+fn control_plane_starts_within_30_seconds() {
     let control_plane = ControlPlane::shared();
     assert!(control_plane.version().starts_with("v1."), "{}", control_plane.version());
     // 3 to 4 s on two idle cores; machines are not always idle.
@@ -21,7 +21,7 @@ fn it_is_ready_soon() {
 }
 
 #[test]
-fn rights_are_exactly_those_granted() {
+fn personas_have_exactly_the_granted_permissions() {
     let control_plane = ControlPlane::shared();
     let (here, elsewhere) = (control_plane.namespace("rights"), control_plane.namespace("rights"));
     let reader = [rule(&[""], &["configmaps"], &["get", "list"])];
@@ -59,7 +59,7 @@ fn rights_are_exactly_those_granted() {
 }
 
 #[test]
-fn raw_requests_cover_the_life_of_an_object() {
+fn raw_requests_create_replace_patch_and_delete() {
     let control_plane = ControlPlane::shared();
     let namespace = control_plane.namespace("raw");
     let maps = format!("/api/v1/namespaces/{namespace}/configmaps");
@@ -94,7 +94,7 @@ fn client_certificates_carry_user_and_groups() {
 }
 
 #[test]
-fn token_secrets_are_filled_and_never_logged() {
+fn token_secrets_are_filled_and_not_logged() {
     let control_plane = ControlPlane::shared();
     let namespace = control_plane.namespace("tokens");
     let mark = control_plane.audit().mark();
@@ -120,7 +120,7 @@ fn token_secrets_are_filled_and_never_logged() {
 }
 
 #[test]
-fn the_audit_log_tells_writes_from_questions() {
+fn audit_log_distinguishes_writes_from_reviews() {
     let control_plane = ControlPlane::shared();
     let namespace = control_plane.namespace("audit");
     let persona = control_plane.persona("writer", &[Grant::cluster_role_in(&namespace, "admin")]);
@@ -146,7 +146,7 @@ fn the_audit_log_tells_writes_from_questions() {
 }
 
 #[test]
-fn round_trips_are_counted_through_tls() {
+fn round_trips_are_counted_over_tls() {
     let control_plane = ControlPlane::shared();
     let gate = RoundTripGate::in_front_of(control_plane.server());
     let directory = tempfile::tempdir().unwrap();

@@ -39,7 +39,7 @@ fn objects(original: &Original<'_>) -> [Option<Value>; 4] {
 }
 
 /// The four objects, with a token in the Secret.
-fn settled(original: &Original<'_>) -> [Value; 4] {
+fn await_objects(original: &Original<'_>) -> [Value; 4] {
     eventually("the objects and the token", || {
         let [Some(account), Some(role), Some(binding), Some(secret)] = objects(original) else { return None };
         secret["data"]["token"].is_string().then_some([account, role, binding, secret])
@@ -77,7 +77,7 @@ fn history(original: &Original<'_>) -> Vec<(u64, String)> {
     original.releases().into_iter().map(|release| (release.revision, release.status)).collect()
 }
 
-fn is(history: &[(u64, String)], expected: &[(u64, &str)]) -> bool {
+fn matches(history: &[(u64, String)], expected: &[(u64, &str)]) -> bool {
     history.iter().map(|(revision, status)| (*revision, status.as_str())).eq(expected.iter().copied())
 }
 
@@ -132,7 +132,7 @@ fn assert_objects(original: &Original<'_>, operation: &str) {
         "metadata/labels/managed-by",
         "metadata/labels/md-project",
     ];
-    let [account, role, binding, secret] = settled(original);
+    let [account, role, binding, secret] = await_objects(original);
     for object in [&account, &role, &binding] {
         assert_eq!(
             object["metadata"]["labels"],
@@ -184,7 +184,7 @@ fn assert_objects(original: &Original<'_>, operation: &str) {
 }
 
 /// Install, the same again, a change, a refused change, a killed one, uninstall.
-fn through_its_life(helm: &'static Helm, operation: &str) {
+fn expect_lifecycle(helm: &'static Helm, operation: &str) {
     let control_plane = ControlPlane::shared();
     let (mut original, parent) = original(helm);
     let preview = original.plan();
@@ -195,32 +195,32 @@ fn through_its_life(helm: &'static Helm, operation: &str) {
     assert!(original.provision().contains(&parent.token));
     assert_objects(&original, operation);
     assert_leaks(&original, parent);
-    assert!(is(&history(&original), &[(1, "deployed")]), "{:?}", history(&original));
+    assert!(matches(&history(&original), &[(1, "deployed")]), "{:?}", history(&original));
     let namespace = control_plane.get(&format!("/api/v1/namespaces/{}", original.namespace())).unwrap();
     assert_eq!(namespace["metadata"]["labels"]["name"], original.namespace());
     let versions = |objects: [Value; 4]| objects.map(|object| object["metadata"]["resourceVersion"].clone());
-    let before = versions(settled(&original));
+    let before = versions(await_objects(&original));
 
     // The same again changes no object and is a revision all the same.
     original.provision();
-    assert_eq!(versions(settled(&original)), before);
-    assert!(is(&history(&original), &[(1, "superseded"), (2, "deployed")]), "{:?}", history(&original));
+    assert_eq!(versions(await_objects(&original)), before);
+    assert!(matches(&history(&original), &[(1, "superseded"), (2, "deployed")]), "{:?}", history(&original));
 
     original.params["rules"] = json!([rule(&[""], &["configmaps"], &["get"])]);
     original.provision();
     assert_objects(&original, operation);
 
-    let before = settled(&original);
+    let before = await_objects(&original);
     let said = original.failed_provision();
     assert!(said.contains("somebody@example.com"), "{said}");
-    assert_eq!(settled(&original), before);
+    assert_eq!(await_objects(&original), before);
     let so_far = [(1, "superseded"), (2, "superseded"), (3, "deployed"), (4, "failed")];
-    assert!(is(&history(&original), &so_far), "{:?}", history(&original));
+    assert!(matches(&history(&original), &so_far), "{:?}", history(&original));
 
     original.killed_provision();
-    assert_eq!(settled(&original), before);
+    assert_eq!(await_objects(&original), before);
     let so_far = [&so_far[..], &[(5, "pending-upgrade")]].concat();
-    assert!(is(&history(&original), &so_far), "{:?}", history(&original));
+    assert!(matches(&history(&original), &so_far), "{:?}", history(&original));
     assert_leaks(&original, parent);
 
     // A dead end for the original: it can only be uninstalled.
@@ -234,43 +234,43 @@ fn through_its_life(helm: &'static Helm, operation: &str) {
 }
 
 /// A first install that is refused or killed.
-fn never_installed(helm: &'static Helm) {
+fn expect_failed_first_install(helm: &'static Helm) {
     let (original, parent) = original(helm);
     original.failed_provision();
-    assert!(is(&history(&original), &[(1, "failed")]), "{:?}", history(&original));
+    assert!(matches(&history(&original), &[(1, "failed")]), "{:?}", history(&original));
     assert_leaks(&original, parent);
     // Only the Secret was made, and the token controller takes it away: it has no ServiceAccount.
     eventually("no object", || objects(&original).iter().all(Option::is_none).then_some(()));
     original.provision();
-    assert!(is(&history(&original), &[(1, "superseded"), (2, "deployed")]), "{:?}", history(&original));
+    assert!(matches(&history(&original), &[(1, "superseded"), (2, "deployed")]), "{:?}", history(&original));
 
     let (original, parent) = self::original(helm);
     original.killed_provision();
-    assert!(is(&history(&original), &[(1, "pending-install")]), "{:?}", history(&original));
+    assert!(matches(&history(&original), &[(1, "pending-install")]), "{:?}", history(&original));
     assert_eq!(objects(&original), [const { None }; 4]);
     assert_leaks(&original, parent);
 }
 
 #[test]
 fn helm_3_owns_fields_by_update() {
-    through_its_life(Helm::v3(), "Update");
+    expect_lifecycle(Helm::v3(), "Update");
 }
 
 #[test]
 fn helm_4_owns_fields_by_apply() {
-    through_its_life(Helm::v4(), "Apply");
+    expect_lifecycle(Helm::v4(), "Apply");
 }
 
 #[test]
-fn a_refused_or_killed_first_install_leaves_only_the_release() {
+fn failed_first_install_leaves_only_the_release() {
     for helm in [Helm::v3(), Helm::v4()] {
-        never_installed(helm);
+        expect_failed_first_install(helm);
     }
 }
 
 /// What helm 3 has made stays helm 3's way when helm 4 upgrades it.
 #[test]
-fn helm_4_goes_on_as_helm_3_began() {
+fn helm_4_upgrades_helm_3_releases_by_update() {
     let (mut original, parent) = original(Helm::v3());
     original.provision();
     original.helm = Helm::v4();
@@ -283,7 +283,7 @@ fn helm_4_goes_on_as_helm_3_began() {
 }
 
 #[test]
-fn ten_revisions_are_kept() {
+fn helm_keeps_ten_revisions() {
     let (original, parent) = original(Helm::v3());
     for _ in 0..12 {
         original.provision();
@@ -295,7 +295,7 @@ fn ten_revisions_are_kept() {
 
 /// The legacy form of the connection is logged in with, and leaks, the same way.
 #[test]
-fn a_legacy_connection_works() {
+fn legacy_connection_is_stored_in_the_release() {
     let (mut original, parent) = original(Helm::v3());
     original.connection = json!({"data": original.connection, "specs": {}});
     original.provision();
@@ -306,7 +306,7 @@ fn a_legacy_connection_works() {
 
 /// The dump in which tests look for tokens sees what is packed in a release.
 #[test]
-fn the_dump_unpacks_releases() {
+fn dump_unpacks_helm_releases() {
     let control_plane = ControlPlane::shared();
     let (mut original, _) = original(Helm::v3());
     let parent = control_plane.persona("dumped", &[testbed::Grant::cluster_role("cluster-admin")]);

@@ -105,7 +105,7 @@ fn seen(proxy: &InterceptingProxy) -> Vec<(String, Option<u16>)> {
 }
 
 #[test]
-fn it_hands_on_faithfully() {
+fn forwarded_requests_are_unchanged() {
     let control_plane = ControlPlane::shared();
     let namespace = control_plane.namespace("faithful");
     let proxy = InterceptingProxy::start(control_plane, |_| Verdict::Forward);
@@ -149,7 +149,7 @@ fn it_hands_on_faithfully() {
 }
 
 #[test]
-fn writes_are_told_from_questions() {
+fn writes_are_distinguished_from_reviews() {
     let control_plane = ControlPlane::shared();
     let namespace = control_plane.namespace("kinds");
     let proxy = InterceptingProxy::start(control_plane, |_| Verdict::Forward);
@@ -183,7 +183,7 @@ fn writes_are_told_from_questions() {
 }
 
 #[test]
-fn a_cut_before_a_request_leaves_no_trace_of_it_or_of_anything_later() {
+fn cut_before_a_request_prevents_later_ones_too() {
     let control_plane = ControlPlane::shared();
     let namespace = control_plane.namespace("before");
     let (asked, mut decide) = (Arc::new(AtomicUsize::new(0)), at("b", Verdict::CutBefore));
@@ -208,7 +208,7 @@ fn a_cut_before_a_request_leaves_no_trace_of_it_or_of_anything_later() {
 }
 
 #[test]
-fn a_cut_after_a_request_leaves_its_effect_and_no_answer() {
+fn cut_after_a_request_applies_it_without_response() {
     let control_plane = ControlPlane::shared();
     let namespace = control_plane.namespace("after");
     let proxy = InterceptingProxy::start(control_plane, at("b", Verdict::CutAfter));
@@ -224,7 +224,7 @@ fn a_cut_after_a_request_leaves_its_effect_and_no_answer() {
 }
 
 #[test]
-fn of_requests_at_the_same_time_those_before_the_cut_are_carried_out_and_no_other() {
+fn only_concurrent_requests_before_the_cut_are_executed() {
     let control_plane = ControlPlane::shared();
     let namespace = control_plane.namespace("together");
     let proxy = InterceptingProxy::start(control_plane, |request| match request.number {
@@ -251,7 +251,7 @@ fn of_requests_at_the_same_time_those_before_the_cut_are_carried_out_and_no_othe
 }
 
 #[test]
-fn what_is_with_the_server_at_the_cut_ends_there_and_is_not_heard_of() {
+fn pending_request_at_the_cut_completes_without_response() {
     let control_plane = ControlPlane::shared();
     let namespace = control_plane.namespace("slow");
     let proxy = InterceptingProxy::start(control_plane, at("b", Verdict::CutBefore));
@@ -273,7 +273,7 @@ fn what_is_with_the_server_at_the_cut_ends_there_and_is_not_heard_of() {
 }
 
 #[test]
-fn what_has_arrived_is_carried_out_although_the_client_is_gone() {
+fn received_request_is_executed_after_client_disconnects() {
     let control_plane = ControlPlane::shared();
     let namespace = control_plane.namespace("gone");
     let (gone, client_is_gone) = mpsc::channel();
@@ -289,7 +289,7 @@ fn what_has_arrived_is_carried_out_although_the_client_is_gone() {
 }
 
 #[test]
-fn an_injected_answer_reaches_the_client_and_nothing_the_server() {
+fn injected_response_does_not_reach_the_server() {
     let control_plane = ControlPlane::shared();
     let namespace = control_plane.namespace("injected");
     let refusal = Verdict::refusal(409, "Conflict", "somebody was faster");
@@ -308,7 +308,7 @@ fn an_injected_answer_reaches_the_client_and_nothing_the_server() {
 }
 
 #[test]
-fn it_answers_as_a_gateway_does() {
+fn reply_sends_status_headers_and_text() {
     let control_plane = ControlPlane::shared();
     let namespace = control_plane.namespace("gateway");
     let headers = vec![("retry-after", "7".to_owned())];
@@ -324,7 +324,7 @@ fn it_answers_as_a_gateway_does() {
 }
 
 #[test]
-fn a_request_that_is_dropped_lost_or_left_hanging_has_no_answer_and_life_goes_on() {
+fn dropped_lost_or_hanging_request_affects_only_itself() {
     let control_plane = ControlPlane::shared();
     for (verdict, made) in [(Verdict::Drop, false), (Verdict::Lose, true), (Verdict::Hang, false)] {
         let namespace = control_plane.namespace("silent");
@@ -338,7 +338,7 @@ fn a_request_that_is_dropped_lost_or_left_hanging_has_no_answer_and_life_goes_on
 }
 
 #[test]
-fn between_writes_that_go_one_at_a_time_the_cluster_stands_still() {
+fn cluster_is_unchanged_between_serialized_writes() {
     let control_plane = ControlPlane::shared();
     let namespace = control_plane.namespace("between");
     let names = ["a", "b", "c", "d", "e", "f"];
@@ -375,7 +375,7 @@ fn between_writes_that_go_one_at_a_time_the_cluster_stands_still() {
 }
 
 #[test]
-fn kubectl_is_killed_at_each_of_its_requests() {
+fn kubectl_can_be_killed_at_each_request() {
     let control_plane = ControlPlane::shared();
     let directory = tempfile::tempdir().unwrap();
     let mut reached = 0;
@@ -409,7 +409,7 @@ fn kubectl_is_killed_at_each_of_its_requests() {
 
 #[test]
 #[should_panic(expected = "a wrong assertion")]
-fn what_a_handler_asserts_fails_the_test() {
+fn panicking_handler_fails_the_test() {
     let control_plane = ControlPlane::shared();
     let proxy = InterceptingProxy::start(control_plane, |_| panic!("a wrong assertion"));
     assert_eq!(Client::new(&proxy.server(), PATIENCE).get("/version"), None);

@@ -36,7 +36,7 @@ fn credential() -> Value {
 }
 
 #[test]
-fn artifacts() {
+fn artifacts_era_follows_its_rules() {
     let platform = Platform::start(Era::Artifacts);
     let ask = |method: &str, path: &str, body: Option<&Value>| ask(&platform, method, path, body);
     let new = json!({"field": "token", "name": "n", "payload": credential()});
@@ -57,7 +57,7 @@ fn artifacts() {
 }
 
 #[test]
-fn resources() {
+fn resources_era_follows_its_rules() {
     let platform = Platform::start(Era::Resources);
     let ask = |method: &str, path: &str, body: Option<&Value>| ask(&platform, method, path, body);
     let body = json!({"field": "token", "type": "kubernetes-cluster", "name": "n", "payload": credential()});
@@ -77,7 +77,7 @@ fn resources() {
 }
 
 #[test]
-fn dependencies() {
+fn dependencies_era_follows_its_rules() {
     let platform = Platform::start(Era::Dependencies);
     let ask = |method: &str, path: &str, body: Option<&Value>| ask(&platform, method, path, body);
     let mut body = json!({"field": "token", "name": "n", "payload": credential(), "type": "kubernetes-cluster"});
@@ -102,7 +102,7 @@ fn dependencies() {
 }
 
 #[test]
-fn only_the_deployment_is_let_in() {
+fn only_the_deployment_is_authorized() {
     let platform = Platform::start(Era::Dependencies);
     let encode = |text: String| base64::Engine::encode(&base64::engine::general_purpose::STANDARD, text);
     let wrong_token = format!("Basic {}", encode(format!("{}:x", platform.deployment_id())));
@@ -117,7 +117,7 @@ fn only_the_deployment_is_let_in() {
 }
 
 #[test]
-fn trouble_on_request() {
+fn injected_failures_are_returned() {
     let platform = Platform::start(Era::Dependencies);
     let body = json!({"field": "token", "name": "n", "payload": {}});
     let publish = || ask(&platform, "POST", "/v1/resources", Some(&body)).0;
@@ -137,7 +137,7 @@ fn trouble_on_request() {
 }
 
 #[test]
-fn a_request_that_is_held() {
+fn held_request_blocks_only_itself() {
     for done in [false, true] {
         let platform = Arc::new(Platform::start(Era::Dependencies));
         let body = json!({"field": "token", "name": "n", "payload": {}});

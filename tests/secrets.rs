@@ -1,5 +1,5 @@
-//! No token reaches a place where it does not belong: the parent's, the issued one and the platform's are searched for,
-//! raw and in base64, in all output, all objects of the cluster, the audit log, the platform's requests and every file.
+//! Token leaks: the tokens of the parent, the issued credential and the platform are searched for, raw and in base64,
+//! in all output, all objects of the cluster, the audit log, the platform's requests and every file.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "helpers of tests fail as tests do")]
 
@@ -18,10 +18,10 @@ use testbed::{
     ControlPlane, Era, Grant, Helm, InterceptingProxy, Original, Persona, ProxyOptions, ProxyServer, Verdict,
 };
 
-/// So many letters in a row stand nowhere by chance.
+/// A sequence of this many letters does not occur by chance.
 const PART: usize = 12;
 
-/// A secret in every form in which it could leak.
+/// A secret in every encoding in which it could leak.
 struct Canary {
     name: &'static str,
     forms: Vec<String>,
@@ -30,12 +30,12 @@ struct Canary {
 impl Canary {
     fn new(name: &'static str, secret: &str) -> Self {
         let mut forms = vec![secret.to_owned(), STANDARD.encode(secret), URL_SAFE_NO_PAD.encode(secret)];
-        // Inside a longer base64 text it starts at one of three offsets; its ends then depend on the neighbours.
+        // Inside a longer base64 text it starts at one of three offsets; its ends depend on the adjacent bytes.
         for offset in 1..3 {
             let shifted = STANDARD.encode(["\0".repeat(offset).as_bytes(), secret.as_bytes()].concat());
             forms.push(shifted[4..shifted.len() - 4].to_owned());
         }
-        // A part of it would be a leak as well: its signature alone, for one.
+        // A part would be a leak as well: the signature alone, for example.
         forms.push(secret[secret.len() - 32..].to_owned());
         Self { name, forms }
     }
@@ -44,8 +44,8 @@ impl Canary {
         self.forms.iter().any(|form| text.contains(form))
     }
 
-    /// Not a part of it either, as it is left where a text is cut. Only for what is no token's place at all: two tokens
-    /// of one cluster have parts in common.
+    /// Not even a part, as at the end of a truncated text. Only for places without any token: two tokens of one cluster
+    /// have parts in common.
     #[track_caller]
     fn expect_no_part_in(&self, place: &str, text: &str) {
         for form in [&self.forms[0], &self.forms[1]] {
@@ -79,7 +79,7 @@ fn search_finds_encoded_secrets() {
     }
 }
 
-/// Where a token might be pasted by mistake.
+/// Fields into which a token might be pasted by mistake.
 const MISPLACED: [&str; 8] = [
     "/namespace",
     "/rules/0/verbs/0",
@@ -91,7 +91,7 @@ const MISPLACED: [&str; 8] = [
     "/rules/0",
 ];
 
-/// An instance with something in every kind of scope.
+/// An instance with grants in every kind of scope.
 fn instance_in_all_scopes(parent: &Persona, namespace: &str) -> Instance {
     let mut instance = Instance::new(parent, namespace);
     instance.params["rules"][0]["namespaces"] = json!(["*"]);
@@ -99,7 +99,7 @@ fn instance_in_all_scopes(parent: &Persona, namespace: &str) -> Instance {
     instance
 }
 
-/// A run that would say more, and write where it likes, if it knew how.
+/// A run with verbose environment variables and its own temporary directory.
 fn run_verbosely(instance: &Instance, action: &str, more: &[&str], temporary: &Path) -> Ran {
     let mut command = instance.command(action, more);
     command.env("TMPDIR", temporary).env("HOME", temporary).env("RUST_LOG", "trace").env("RUST_BACKTRACE", "1");
@@ -130,7 +130,7 @@ fn no_token_leaks_outside_its_destinations() {
     // More scopes, and back.
     said(run(&instance_in_all_scopes(&parent, &namespace), "provision", &["--publish"]).expect_code(0));
     said(run(&instance, "provision", &["--publish"]).expect_code(0));
-    // Everything that can fail once the tokens are known.
+    // Every failure that is possible once the tokens are known.
     for _ in 0..5 {
         instance.platform.fail_next(500, &format!("echo: {issued} {} {}", parent.token, instance.platform.token()));
     }
@@ -169,7 +169,7 @@ fn no_token_leaks_outside_its_destinations() {
     }
     let ca = cp.ca_base64();
     assert!(!output.contains(&ca[40..100]), "nobody reads a CA in a log");
-    // The Secret is where the issued token lives; nowhere else in the cluster.
+    // The issued token is in its Secret; nowhere else in the cluster.
     let secret = cp.get(&paths(&namespace)[3]).unwrap();
     let home = secret["data"]["token"].as_str().unwrap();
     assert!(dump.contains(home), "the dump holds Secrets, or it would prove nothing");
@@ -210,8 +210,7 @@ fn no_token_leaks_outside_its_destinations() {
     parents.expect_absent_from("a kubeconfig", &kubeconfig.stdout);
 }
 
-/// What another program says may hold what it was told, and where: in front of the place where it is cut, behind it, and
-/// across it.
+/// Messages of another program that contain a secret: before the place of truncation, behind it, and across it.
 fn texts_with(secret: &str) -> Vec<String> {
     [0, 60, 110, 190, 290].map(|length| format!("{}{secret}", "so it said, ".repeat(30).split_at(length).0)).to_vec()
 }
@@ -228,11 +227,12 @@ fn tokens_echoed_by_the_cluster_are_redacted() {
     let issued = near.token();
     let role = paths(&near.namespace)[1].clone();
     let secrets = [Canary::new("parent", &parent.token), Canary::new("issued", &issued)];
-    // Which answers are replaced: the first and the later ones about the Role, the version, who the holder is.
+    // The replaced responses: the first and the later ones about the Role, the version, the reviews of the token's
+    // identity.
     let said =
         |action: &str, echoed: &[(&'static str, Verdict)]| -> String {
             let (role, echoed, mut looks) = (role.clone(), echoed.to_vec(), 0);
-            // The first who asks who they are is the parent, but for a decommission.
+            // The first review is that of the parent, except in a decommission.
             let mut parent_asked = action == "decommission";
             let proxy =
                 InterceptingProxy::start(cp, move |request| {
@@ -305,7 +305,7 @@ fn tokens_echoed_by_the_platform_are_redacted() {
     }
 }
 
-/// The leak that the original leaves: the connection's token in the Secrets of its Helm release.
+/// The leak of version 1.0.0: the connection's token in the Helm release Secrets.
 #[rstest]
 fn adoption_leaves_no_parent_token_behind(#[values(3, 4)] major: u8) {
     let cp = ControlPlane::shared();
@@ -347,7 +347,7 @@ fn adoption_leaves_no_parent_token_behind(#[values(3, 4)] major: u8) {
     exposed.expect_absent_from("the cluster after the decommission", &left);
 }
 
-/// A person's ways to a cluster: a login command, a proxy with a password, another name for the server.
+/// Logins of a kubeconfig: an exec plugin, a proxy with a password, another server name.
 #[test]
 fn kubeconfig_logins_and_passwords_are_redacted() {
     const PASSWORD: &str = "a-p4ssword-of-a-proxy";
@@ -402,7 +402,7 @@ fn kubeconfig_logins_and_passwords_are_redacted() {
     assert!(output.contains(&proxy.address()), "which proxy it was is said");
     Canary::new("parent", &parent.token).expect_no_part_in("the output", &output);
     assert!(!output.contains(PASSWORD) && !output.contains("a-wr0ng-password"), "{output}");
-    // What the program says of itself says nothing of its environment.
+    // Help and manual page contain nothing of the environment.
     for arguments in [&["completions", "bash"][..], &["man"], &["--help"], &["plan", "--help"]] {
         let mut command = binary();
         command.args(arguments).env("MASSDRIVER_TOKEN", &parent.token).env("HTTPS_PROXY", PASSWORD);

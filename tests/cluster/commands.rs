@@ -1,4 +1,4 @@
-//! The commands beside plan, provision and decommission: what they say holds, held against what these do.
+//! `check`, `verify` and `permissions`: their results agree with those of plan, provision and decommission.
 
 use std::{
     fs,
@@ -51,7 +51,7 @@ fn check_reports_the_same_findings_as_provision(#[case] params: Value) {
         directory.path().join(name)
     };
     let file = put("params.json", &params.to_string());
-    // Nobody listens there: what is not refused before the first packet ends with 69.
+    // No server listens there: a run that is not refused before the first packet ends with 69.
     let connection = ControlPlane::shared().admin().connection().to_string();
     let connection = connection.replace(ControlPlane::shared().server(), "https://127.0.0.1:1");
     let connection = put("connection.json", &connection);
@@ -129,7 +129,7 @@ fn provisioned_credential_verifies_until_decommission(#[case] shape: Shape) {
     assert_eq!(document["server_version"], provisioned["server_version"]);
     assert_eq!((&document["changes"], &document["findings"]), (&json!([]), &json!([])));
 
-    // Params and name of the directory, which may override the namespace and not the artifact's server.
+    // Params and name from the directory, whose config.json may override the namespace but not the credential's server.
     fs::write(
         instance.path("config.json"),
         json!({"namespace": instance.namespace, "kubernetes_cluster": {"authentication": {"cluster": {"server": "https://127.0.0.1:1"}}}})
@@ -140,7 +140,7 @@ fn provisioned_credential_verifies_until_decommission(#[case] shape: Shape) {
     let of_instance = verify(&artifact, &["--instance-dir", &directory]).expect_code(0).document();
     assert_eq!((&of_instance["proof"], &of_instance["name"]), (&provisioned["proof"], &json!(NAME)));
 
-    // Without params it is told what it may do.
+    // Without params the permissions of the token are listed.
     let alone = verify(&artifact, &["--name", NAME]).expect_code(0).document();
     assert_eq!(
         (&alone["proof"]["username"], &alone["proof"]["allowed"]),
@@ -149,7 +149,7 @@ fn provisioned_credential_verifies_until_decommission(#[case] shape: Shape) {
     let may: Vec<_> = alone["proof"]["excess"].as_array().unwrap().iter().map(|tuple| &tuple["verb"]).collect();
     assert_eq!(may, ["get", "list"]);
 
-    // As a kubeconfig, in a file and by stdin.
+    // As a kubeconfig, from a file and from stdin.
     let file = instance.path("artifact.json");
     fs::write(&file, artifact.to_string()).unwrap();
     let kubeconfig = Ran::of(binary().arg("kubeconfig").arg(&file)).expect_code(0).stdout;
@@ -192,7 +192,7 @@ fn verify_requires_expected_identity_and_permissions() {
     assert_eq!(codes(&document), ["excess"], "it may list as well");
     assert_eq!(document["proof"]["allowed"], 1);
 
-    // Before a packet is sent.
+    // Refused before the first packet.
     for ran in [
         verify(&artifact, &["--name", "another"]),
         with(rules(json!([pods()])), &["--name", "another"]),
@@ -202,7 +202,7 @@ fn verify_requires_expected_identity_and_permissions() {
         ran.expect_code(76);
     }
 
-    // What others allow it, and what a ClusterRole does.
+    // Permissions from other bindings, and from a ClusterRole.
     let subject = json!({"kind": "ServiceAccount", "name": OBJECT, "namespace": instance.namespace});
     cp.post(
         &format!("/apis/rbac.authorization.k8s.io/v1/namespaces/{}/rolebindings", instance.namespace),
@@ -286,7 +286,7 @@ fn verify_distinguishes_bad_input_from_rejected_credentials() {
 /// A Role as `permissions` prints it: its namespace, none for a ClusterRole, and its rules.
 type Role = (Option<String>, Vec<Value>);
 
-/// What `permissions` prints, as kubectl reads it and the server takes it.
+/// The output of `permissions`, parsed by kubectl and accepted by the server.
 fn permissions(cp: &ControlPlane, namespace: &str, arguments: &[&str]) -> Vec<Role> {
     let directory = tempfile::tempdir().unwrap();
     let text = Ran::of(binary().arg("permissions").args(arguments)).expect_code(0).stdout;
@@ -294,7 +294,7 @@ fn permissions(cp: &ControlPlane, namespace: &str, arguments: &[&str]) -> Vec<Ro
     fs::write(&file, &text).unwrap();
     let kubeconfig = cp.admin().kubeconfig(directory.path());
     let file = file.display().to_string();
-    // One without a namespace takes that of the context, or the one that is told.
+    // A Role without a namespace gets that of the context, or the given one.
     let told: &[&str] = if arguments.contains(&"--params") { &[] } else { &["--namespace", namespace] };
     let taken = cp.kubectl(&kubeconfig, &[&["apply", "--filename", &file][..], told].concat());
     assert!(taken.status.success(), "{text}\n{}", String::from_utf8_lossy(&taken.stderr));
@@ -309,7 +309,7 @@ fn permissions(cp: &ControlPlane, namespace: &str, arguments: &[&str]) -> Vec<Ro
     roles.map(role).collect()
 }
 
-/// A parent that holds these and nothing else.
+/// A parent with exactly these permissions.
 fn parent(cp: &ControlPlane, roles: &[Role]) -> Persona {
     let grant = |(namespace, rules): &Role| match namespace {
         Some(namespace) => Grant::in_namespace(namespace, rules),
@@ -319,7 +319,7 @@ fn parent(cp: &ControlPlane, roles: &[Role]) -> Persona {
     cp.persona("least", &roles.map(grant).collect::<Vec<_>>())
 }
 
-/// An instance in namespaces of its own, with what its parent needs.
+/// An instance in namespaces of its own, with the permissions that its parent needs.
 struct Case {
     instance: Instance,
     roles: Vec<Role>,
@@ -367,7 +367,7 @@ fn printed_permissions_suffice_for_every_action(#[values(false, true)] wide: boo
     let roles = case.roles.clone();
     case.act(cp, &roles, "plan").expect_code(0);
     case.act(cp, &roles, "provision").expect_code(0);
-    // A repeat, and one that has to make another Secret.
+    // A repeat, and one that has to create another Secret.
     case.act(cp, &roles, "provision").expect_code(0);
     let [.., secret] = paths(&case.instance.namespace);
     cp.delete(&secret);
@@ -376,7 +376,7 @@ fn printed_permissions_suffice_for_every_action(#[values(false, true)] wide: boo
     case.act(cp, &roles, "decommission").expect_code(0);
 }
 
-/// Each rule, or for the instance in one namespace each verb of it, is one that some run fails without.
+/// For each printed rule, or for an instance in one namespace each of its verbs, some run fails without it.
 #[rstest]
 fn every_printed_permission_is_required(#[values(false, true)] wide: bool) {
     let cp = ControlPlane::shared();

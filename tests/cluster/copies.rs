@@ -1,4 +1,5 @@
-//! Copies of our objects in namespaces that were never named, and decommissions that find nothing.
+//! Copies of an instance's objects that another controller made in other namespaces, and decommissions that find
+//! nothing.
 
 use rstest::rstest;
 use serde_json::{Value, json};
@@ -9,13 +10,13 @@ use crate::support::{Instance, NAME, OBJECT, Ran, binary, changes, paths, status
 const POLICIES: &str = "/apis/admissionregistration.k8s.io/v1/validatingadmissionpolic";
 const RBAC: &str = "/apis/rbac.authorization.k8s.io/v1/namespaces";
 
-/// The findings of a document with this code, each as its message.
+/// The messages of the findings with this code.
 fn findings<'a>(document: &'a Value, code: &str, severity: &str) -> Vec<&'a str> {
     let all = document["findings"].as_array().unwrap().iter().filter(|finding| finding["code"] == code);
     all.inspect(|finding| assert_eq!(finding["severity"], severity)).map(|it| it["message"].as_str().unwrap()).collect()
 }
 
-/// What hierarchical namespaces do: Role and RoleBinding of one namespace in another, labels and annotations included.
+/// Copies a Role and its RoleBinding with labels and annotations, as a controller of hierarchical namespaces does.
 fn copy(cp: &ControlPlane, from: &str, to: &str, name: &str) {
     for resource in ["roles", "rolebindings"] {
         let mut object = cp.get(&format!("{RBAC}/{from}/{resource}/{name}")).unwrap();
@@ -26,7 +27,7 @@ fn copy(cp: &ControlPlane, from: &str, to: &str, name: &str) {
     }
 }
 
-/// Refuses every deletion of Roles and RoleBindings in this namespace, as the controllers of copies do.
+/// Denies every deletion of Roles and RoleBindings in this namespace, as such a controller does.
 fn forbid_deletion(cp: &ControlPlane, namespace: &str) {
     let rules = json!([{
         "apiGroups": ["rbac.authorization.k8s.io"], "apiVersions": ["v1"], "operations": ["DELETE"],
@@ -89,7 +90,7 @@ fn undeletable_copies_are_reported_and_decommission_succeeds() {
     assert_eq!(findings(&again, "nothing-found", "medium").len(), 0, "something was found");
 }
 
-/// Copies of an object of another place bear a name that could be ours there.
+/// A copy of an object from another namespace has a name that the instance itself could use.
 #[test]
 fn copies_outside_the_home_namespace_are_recognized() {
     let cp = ControlPlane::shared();
@@ -101,8 +102,8 @@ fn copies_outside_the_home_namespace_are_recognized() {
     let names = list["items"].as_array().unwrap().iter().map(|item| item["metadata"]["name"].as_str().unwrap());
     let name = names.filter(|name| name.starts_with(OBJECT)).max().unwrap().to_owned();
 
-    // The place is given up, and another controller puts its copy there; the search that comes with that sees the copy
-    // of the home namespace's binding.
+    // The namespace is removed from the rules, and another controller creates a copy there. The search that follows
+    // finds the copy of the home namespace's binding.
     copy(cp, &home, &child, OBJECT);
     instance.params["rules"][0]["namespaces"] = json!([home, other]);
     let document = instance.ask("provision", &[]).expect_code(0).document();
@@ -129,7 +130,7 @@ fn decommission_fails_if_deleting_own_object_is_denied() {
     let listed = instance.ask("decommission", &[]).expect_code(1).document();
     assert_eq!(listed["error"]["code"], "refused");
     assert!(cp.get(&paths(&home)[0]).is_some(), "the ServiceAccount remembers the place");
-    // The ServiceAccount is lost, and with it the list of places: what we made is known by our writes.
+    // The ServiceAccount is deleted, and its inventory with it: own objects are recognized by their field manager.
     cp.delete(&paths(&home)[0]);
     let found = instance.ask("decommission", &[]).expect_code(1).document();
     assert_eq!(found["error"]["code"], "refused");

@@ -1,4 +1,4 @@
-//! decommission: nothing of ours is left, the token is dead, and what is not ours stays.
+//! decommission: every object of the instance is deleted, its token is rejected, and foreign objects are kept.
 
 use serde_json::json;
 use testbed::{ControlPlane, Era, Grant, rule};

@@ -1,5 +1,5 @@
-//! Everything that can refuse a request on an API server, in plan, provision and decommission: which error it is, how
-//! often it is asked, what the log says and what is left. docs/who-said-no.md shows the same table.
+//! Every reason for which an API server can refuse a request, in plan, provision and decommission: the error code, the
+//! number of attempts, the log, and the objects that remain. docs/who-said-no.md shows the same table.
 
 mod arrange;
 mod elsewhere;
@@ -44,14 +44,14 @@ fn answering(path: &str, answer: WebhookAnswer) -> String {
     WEBHOOKS.url(path)
 }
 
-/// The kinds of our objects that are there.
+/// The kinds of the instance's objects that exist.
 fn remaining_kinds(namespace: &str) -> String {
     let kinds = ["ServiceAccount", "Role", "RoleBinding", "Secret"].into_iter().zip(paths(namespace));
     let there = kinds.filter(|(_, path)| control_plane().get(path).is_some());
     there.map(|(kind, _)| kind).collect::<Vec<_>>().join(", ")
 }
 
-/// Runs an action through a gateway and compares its end.
+/// Runs an action through a gateway and compares the result.
 fn run(row: &Row, denier: &mut Denier<'_>, action: &str, namespace: &str, expected: End) -> Result<Ran, String> {
     let cp = control_plane();
     let parent = denier.parent.as_ref().unwrap_or(cp.admin());
@@ -119,7 +119,7 @@ fn variant(row: &Row, variant: usize) -> Vec<String> {
         for (action, expected) in actions {
             problems.extend(run(row, &mut denier, action, &namespace, *expected).err());
             if *action == "plan" && !expected.left.is_empty() {
-                cp.delete(&arrange::path(&namespace, on)); // what the other client has made
+                cp.delete(&arrange::path(&namespace, on)); // objects of the other client
             }
         }
         drop(std::mem::take(&mut denier.admission));

@@ -1,5 +1,5 @@
-//! Nothing alive is left behind that was not handed out: whatever fails on the way, the next run and a decommission find
-//! every token that was made.
+//! No unpublished token stays valid: whichever step fails, the next run and a decommission find every token that was
+//! created.
 
 use std::{
     collections::BTreeSet,
@@ -25,7 +25,7 @@ use crate::support::{
     token_of,
 };
 
-/// A control plane whose kube-controller-manager signs with a key of its own.
+/// A control plane whose kube-controller-manager has a signing key of its own.
 struct KeySwap {
     cp: ControlPlane,
     key: PathBuf,
@@ -47,14 +47,14 @@ impl KeySwap {
         Self { cp: cp.unwrap(), key, _directory: directory }
     }
 
-    /// From now on this key signs.
+    /// Replaces the signing key.
     fn sign_with(&self, pem: &str) {
         std::fs::write(&self.key, pem).unwrap();
         self.cp.start_controllers();
     }
 }
 
-/// Every token of the instance that is in the cluster, with the name of its Secret.
+/// Every token of the instance in the cluster, with the name of its Secret.
 fn tokens(cp: &ControlPlane, namespace: &str) -> Vec<(String, String)> {
     let list = cp.get(&format!("/api/v1/namespaces/{namespace}/secrets")).unwrap();
     let secrets = list["items"].as_array().unwrap().iter().filter_map(|secret| {
@@ -76,7 +76,7 @@ fn tokens_signed_with_untrusted_key_do_not_accumulate() {
     let cp = &swap.cp;
     let (good, wrong) = (std::fs::read_to_string(&swap.key).unwrap(), rsa_key());
     let [never, before] = ["never", "before"].map(|stem| cp.namespace(stem));
-    // One instance that has never worked, and one that did before the key was swapped.
+    // An instance that has never worked, and one that worked before the key was replaced.
     let [fresh, worked] = [&never, &before].map(|namespace| Instance::new(cp.admin(), namespace));
     let first = worked.token();
     let mut seen = vec![first.clone()];
@@ -85,7 +85,7 @@ fn tokens_signed_with_untrusted_key_do_not_accumulate() {
         cp.get(&paths(&before)[3])?["metadata"]["labels"].get("kubernetes.io/legacy-token-last-used").cloned()
     });
     swap.sign_with(&wrong);
-    // Its Secret is lost, and the one that takes its place is signed with the wrong key.
+    // Its Secret is deleted, and the successor is signed with the wrong key.
     cp.delete(&paths(&before)[3]);
     for round in 1..=3 {
         let fail = |instance: &Instance| {
@@ -143,7 +143,7 @@ fn working_token_is_kept_until_successor_is_proved() {
     let first = instance.token();
     swap.sign_with(&wrong);
     let secret = paths(&namespace)[3].clone();
-    // A deleted Secret has a successor with another name; so the name of the one in use is not the first.
+    // The successor of a deleted Secret has another name, so that the Secret in use is not the first one.
     cp.delete(&secret);
     swap.sign_with(&good);
     let in_use = instance.token();
@@ -152,7 +152,7 @@ fn working_token_is_kept_until_successor_is_proved() {
         cp.get(&second)?["metadata"]["labels"].get("kubernetes.io/legacy-token-last-used").cloned()
     });
     swap.sign_with(&wrong);
-    // The Secret that is in use is spoiled, and nothing works until the key is right again.
+    // The Secret in use becomes unusable, and every run fails until the key is right again.
     cp.merge_patch(&second, &json!({"data": {"token": null}}));
     eventually("the controller has filled it", || {
         let filled = tokens(cp, &namespace);
@@ -179,11 +179,11 @@ fn working_token_is_kept_until_successor_is_proved() {
     assert!(crate::support::versions(cp, &namespace).is_empty() && tokens(cp, &namespace).is_empty());
 }
 
-/// A sequence of choices that is the same for the same seed (SplitMix64).
+/// A pseudo-random sequence, reproducible by its seed (SplitMix64).
 struct Choices(u64);
 
 impl Choices {
-    /// One of `0..below`.
+    /// A number in `0..below`.
     fn next(&mut self, below: usize) -> usize {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.0;
@@ -197,8 +197,8 @@ impl Choices {
     }
 }
 
-/// How many requests an undisturbed run sends before its first write, and from there on; repeated questions count once, so
-/// that it is the same each time.
+/// The number of requests of an undisturbed run before its first write, and from there on. Repeated reads count once,
+/// so that the number is the same each time.
 struct Lengths {
     looks: usize,
     rest: usize,
@@ -214,44 +214,45 @@ impl Lengths {
     }
 }
 
-/// Of a first provision, and of the decommission after it.
+/// Counts of a first provision, and of the decommission after it.
 static LENGTHS: LazyLock<(Lengths, Lengths)> = LazyLock::new(|| {
     let cp = ControlPlane::shared();
     let instance = Instance::new(cp.admin(), &cp.namespace("lengths"));
     (Lengths::of(&instance, "provision"), Lengths::of(&instance, "decommission"))
 });
 
-/// What happens to a run, or between two.
+/// A fault during a run, or between two runs.
 #[derive(Clone, Copy, Debug)]
 enum Fault {
-    /// Killed before or after the n-th request is carried out.
+    /// SIGKILL before or after the n-th request is executed.
     Killed { action: &'static str, n: usize, after: bool },
-    /// Asked to stop while the n-th request hangs.
+    /// SIGTERM while the n-th request hangs.
     Terminated { action: &'static str, n: usize },
-    /// The server answers with this from the n-th request on.
+    /// This response to every request from the n-th on.
     Failing { action: &'static str, n: usize, code: u16, reason: &'static str },
-    /// The answer to the n-th request is lost.
+    /// A lost response to the n-th request.
     Lost { n: usize },
-    /// The platform does not take the artifact.
+    /// The platform refuses the credential.
     Unpublished,
-    /// Somebody deletes the token Secrets.
+    /// The token Secrets are deleted.
     SecretDeleted,
-    /// Somebody changes the token Secrets, so that they are of no use.
+    /// The token Secrets are changed so that they are unusable.
     SecretSpoiled,
-    /// Somebody has the tokens refused.
+    /// The tokens are rejected.
     TokenInvalidated,
-    /// Somebody deletes the ServiceAccount.
+    /// The ServiceAccount is deleted.
     AccountDeleted,
-    /// Somebody deletes the ServiceAccount and puts it back, as from a backup.
+    /// The ServiceAccount is deleted and restored, as from a backup.
     AccountRestored,
-    /// Nothing happens to a decommission.
+    /// A decommission without a fault.
     Decommissioned,
 }
 
 impl Fault {
     fn choose(choices: &mut Choices) -> Self {
         let action = choices.of(&["provision", "provision", "provision", "decommission"]);
-        // What only looks is of little interest: one of the writes, or what comes between and after them.
+        // Faults during reads are of little interest: one of the writes is chosen, or the requests between and after
+        // them.
         let lengths = if action == "provision" { &LENGTHS.0 } else { &LENGTHS.1 };
         let n = lengths.looks + choices.next(lengths.rest);
         match choices.next(14) {
@@ -269,7 +270,7 @@ impl Fault {
         }
     }
 
-    /// Lets it happen.
+    /// Applies the fault.
     fn apply(self, cp: &ControlPlane, instance: &Instance) {
         let namespace = &instance.namespace;
         let secrets = || {
@@ -280,7 +281,7 @@ impl Fault {
             Self::Killed { action, n, after } => {
                 let cut = if after { Verdict::CutAfter } else { Verdict::CutBefore };
                 let (proxy, mut command) = command_through_proxy(cp, instance, action, n, cut, false);
-                let _ = proxy.kill_at_cut(&mut command.spawn().unwrap()); // or it has ended before
+                let _ = proxy.kill_at_cut(&mut command.spawn().unwrap()); // unless the run has ended before
             }
             Self::Terminated { action, n } => {
                 let (proxy, mut command) = command_through_proxy(cp, instance, action, n, Verdict::CutBefore, false);
@@ -304,7 +305,7 @@ impl Fault {
             Self::Unpublished => {
                 let mut command = instance.command("provision", &["--publish"]);
                 let code = Ran::of(command.env("MASSDRIVER_TOKEN", "refused")).code;
-                assert!([69, 76].contains(&code), "{code}"); // or it does not get that far
+                assert!([69, 76].contains(&code), "{code}"); // unless the run does not get that far
             }
             Self::SecretDeleted => secrets().for_each(|secret| drop(cp.delete(&secret))),
             Self::SecretSpoiled => secrets().for_each(|secret| {
@@ -328,7 +329,8 @@ impl Fault {
     }
 }
 
-/// An action of this instance, not started, through a proxy that answers so from the n-th request on, or to that alone.
+/// A command for an action of this instance through a proxy that gives this verdict from the n-th request on, or for
+/// that request alone.
 fn command_through_proxy(
     cp: &ControlPlane,
     instance: &Instance,
@@ -358,14 +360,14 @@ fn command_through_proxy(
     (proxy, command)
 }
 
-/// The property: whatever has happened, a run that succeeds leaves one token that is alive, the one that was handed out.
+/// The property: after any faults, a successful run leaves exactly one valid token, the published one.
 struct Sequence<'a> {
     cp: &'a ControlPlane,
     seed: u64,
     choices: Choices,
     instance: Instance,
     story: Vec<Fault>,
-    /// Every token that was ever there.
+    /// Every token that ever existed.
     seen: BTreeSet<String>,
 }
 
@@ -398,14 +400,14 @@ impl<'a> Sequence<'a> {
         self.record_tokens();
     }
 
-    /// A run that fails, because no token works.
+    /// A run that fails because no token works.
     fn fail(&mut self) {
         let ran = self.instance.ask("provision", &["--publish"]);
         assert_eq!(ran.code, 76, "{}: {}", self.history(), ran.stderr);
         self.record_tokens();
     }
 
-    /// A run that succeeds, and a decommission.
+    /// A successful run, and a decommission.
     fn end(mut self) {
         let (cp, told) = (self.cp, self.history());
         let Instance { namespace, platform, .. } = &self.instance;
@@ -418,7 +420,7 @@ impl<'a> Sequence<'a> {
         assert_eq!(status(cp, &handed_out, &pods), 200, "{told}");
         self.seen.remove(&handed_out);
         for token in &self.seen {
-            // The server remembers for 10 s whom it has let in.
+            // The server caches authenticated tokens for 10 s.
             eventually(&format!("{told}: a token that was not handed out is dead"), || {
                 (status(cp, token, &pods) == 401).then_some(())
             });
@@ -432,7 +434,7 @@ impl<'a> Sequence<'a> {
     }
 }
 
-/// Does something with each sequence, at the same time.
+/// Runs a closure for each sequence, all at the same time.
 fn for_each_at_once<'a>(sequences: &mut [Sequence<'a>], act: impl Fn(&mut Sequence<'a>) + Sync) {
     std::thread::scope(|scope| {
         for sequence in sequences {
@@ -442,7 +444,7 @@ fn for_each_at_once<'a>(sequences: &mut [Sequence<'a>], act: impl Fn(&mut Sequen
     });
 }
 
-/// `K8S_TOKEN_SEEDS=from..to` tries others.
+/// `K8S_TOKEN_SEEDS=from..to` selects other seeds.
 fn seeds(few: std::ops::Range<u64>) -> std::ops::Range<u64> {
     let Ok(seeds) = std::env::var("K8S_TOKEN_SEEDS") else { return few };
     let (from, to) = seeds.split_once("..").unwrap();
@@ -487,7 +489,7 @@ fn one_live_token_remains_after_untrusted_key_faults() {
     for_each_at_once(&mut sequences, Sequence::step);
     swap.sign_with(&wrong);
     for_each_at_once(&mut sequences, |sequence| {
-        // What is there may work until its Secret is lost.
+        // The existing token may work until its Secret is deleted.
         Fault::SecretSpoiled.apply(sequence.cp, &sequence.instance);
         sequence.story.push(Fault::SecretSpoiled);
         sequence.fail();

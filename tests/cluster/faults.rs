@@ -1,4 +1,5 @@
-//! Faults in the middle of a run: killed, tampered with, misled. Each ends with its own name, and the next run repairs.
+//! Faults during a run: killed processes, altered objects, misdirected connections. Each has its own error code, and
+//! the next run recovers.
 
 use std::{
     io::{Read as _, Write as _},
@@ -101,7 +102,7 @@ fn role_binding_deleted_during_run_prevents_publishing() {
     let namespace = cp.namespace("undone");
     let parent = cp.persona("undone", &[Grant::cluster_role("cluster-admin")]);
     Instance::new(&parent, &namespace).ask("provision", &[]).expect_code(0);
-    // The binding is there when the run looks, and gone when it proves.
+    // The binding exists when the run reads the cluster, and is deleted before the token is tested.
     let far = DistantServer::in_front_of(cp.server(), Duration::from_millis(300));
     let instance = Instance::new(&parent.by_way_of(&far.server()), &namespace);
     let mark = cp.audit().mark();
@@ -133,7 +134,7 @@ fn object_created_during_run_is_a_conflict() {
             .then_some(())
     });
     let role = paths(&namespace)[1].clone();
-    // Without a label it would conflict with nothing of ours: an apply would take it over.
+    // Without a label it would not conflict with any field: an apply would adopt it.
     cp.post(role.rsplit_once('/').unwrap().0, &json!({"metadata": {"name": OBJECT}}));
     let before = cp.get(&role).unwrap();
     let ran = finish(child).expect_code(75);
@@ -188,7 +189,7 @@ fn credential_that_violates_the_artifact_schema_is_refused() {
     let ran = instance.ask("provision", &["--publish"]).expect_code(65);
     assert!(ran.stderr.contains("would not fit bundle/schema-artifacts.json"), "{}", ran.stderr);
     assert!(versions(cp, &namespace).is_empty(), "found out before the first packet");
-    // Only the example that is tried before there is a token has this key id.
+    // Only the example token of the offline check has this key id.
     put(json!({"pattern": "^eyJhbGciOiJSUzI1NiIsImtpZCI6Imtra2tr"}));
     let ran = instance.ask("provision", &["--publish"]).expect_code(1);
     assert_eq!(ran.error_code(), "artifact-invalid");
@@ -218,14 +219,14 @@ fn closed_connection_and_wrong_certificate_name_differ() {
     instance.connection["authentication"]["cluster"]["server"] = json!(format!("https://{address}"));
     assert_eq!(instance.ask("plan", &[]).expect_code(69).error_code(), "connection-lost");
 
-    // An address that is not in the certificate of the server behind it.
+    // An address that is missing in the certificate of the server.
     let server = relay("127.0.0.2:0", control_plane().server(), control_plane().server());
     instance.connection["authentication"]["cluster"]["server"] = json!(server);
     let ran = instance.ask("plan", &[]).expect_code(69);
     assert_eq!(ran.error_code(), "tls", "{}", ran.stderr);
 }
 
-/// Speaks plain HTTP as a platform's load balancer would, or not at all.
+/// Answers in plain HTTP as a platform's load balancer would, or not at all.
 fn answering(answer: &'static str) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
@@ -255,7 +256,7 @@ fn platform_errors_and_malformed_responses_are_reported() {
     }
 }
 
-/// A kubeconfig whose user logs in with a command.
+/// A kubeconfig whose user logs in with an exec plugin.
 fn login_by_command(cp: &ControlPlane, directory: &std::path::Path, script: &str) -> std::path::PathBuf {
     let command = directory.join("login");
     std::fs::write(&command, format!("#!/bin/sh\n{script}\n")).unwrap();
@@ -321,7 +322,7 @@ fn concurrent_provisions_converge_or_report_a_conflict() {
     for round in 0..8 {
         let namespace = cp.namespace("together");
         let instance = Instance::new(cp.admin(), &namespace);
-        // All are made before any is started, because making one writes the documents.
+        // All are created before the first one starts, because creating one writes the documents.
         let mut commands: Vec<Command> = (0..4).map(|_| instance.command("provision", &[])).collect();
         let spawn = |command: &mut Command| command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let children: Vec<Child> = commands.iter_mut().map(spawn).collect();
@@ -371,7 +372,8 @@ fn unanswered_write_is_reported_as_possibly_applied() {
     let namespace = cp.unused_namespace("unanswered");
     let far = DistantServer::in_front_of(cp.server(), Duration::from_millis(1500));
     let instance = Instance::new(&cp.admin().by_way_of(&far.server()), &namespace);
-    // Two round trips of handshake, one of looking; the namespace is asked for, and the time is up before the answer.
+    // Two round trips for the handshake, one for the reads; then the namespace is created, and the timeout comes before
+    // the response.
     let ran = instance.ask("provision", &["--timeout", "6"]).expect_code(69);
     let document = ran.document();
     assert_eq!(document["error"]["code"], "timeout");

@@ -1,8 +1,8 @@
-//! Findings that tell the truth: what a server grants everybody by its own defaults, what an authorizer other than
-//! RBAC allows, and what an address or a platform without TLS means for whoever uses the artifact.
+//! Findings about the credential's permissions and address: defaults of the server, authorizers other than RBAC,
+//! loopback addresses, platforms without TLS.
 //!
-//! `UPDATE_DEFAULTS=1 cargo test --test cluster embedded` writes what is embedded of the defaults of the testbed's
-//! release; `K8S_TOKEN_TESTBED_VERSION` says which.
+//! `UPDATE_DEFAULTS=1 cargo test --test cluster embedded` writes the embedded defaults of the testbed's Kubernetes
+//! release, which `K8S_TOKEN_TESTBED_VERSION` selects.
 
 use std::{fs, process::Command};
 
@@ -26,7 +26,7 @@ fn findings(ran: &Ran) -> Vec<(String, String)> {
     findings.iter().map(|finding| (text(&finding["code"]), text(&finding["severity"]))).collect()
 }
 
-/// What is said under a code: the message and the help.
+/// The message and the help of a finding.
 fn message_and_help(ran: &Ran, code: &str) -> String {
     let document = ran.document();
     let findings = document["findings"].as_array().unwrap().iter().filter(|finding| finding["code"] == code);
@@ -41,12 +41,12 @@ fn expect(ran: &Ran, wanted: &[(&str, &str)]) {
     assert_eq!(found, wanted, "{}", ran.stderr);
 }
 
-/// A parent that may grant what is asked for in one namespace, and read no binding of the cluster.
+/// A parent that may grant the requested permissions in one namespace, and cannot read cluster-wide bindings.
 fn namespace_parent(cp: &ControlPlane, namespace: &str) -> Persona {
     cp.persona("limited", &[Grant::cluster_role_in(namespace, "cluster-admin")])
 }
 
-/// The artifact of a run that was written to a file, proved again as its holder would.
+/// `verify` on the credential file of a run.
 fn verify(instance: &Instance, file: &str, more: &[&str]) -> Ran {
     let mut command = binary();
     command.args(["verify", "--json"]).arg(instance.path(file)).args(more);
@@ -57,7 +57,7 @@ fn provision_into(instance: &Instance, file: &str) -> Ran {
     instance.ask("provision", &["--output", instance.path(file).to_str().unwrap()]).expect_code(0)
 }
 
-/// A proxy that makes the server be of another version.
+/// A proxy that reports another server version.
 fn as_version(cp: &'static ControlPlane, version: &'static str) -> InterceptingProxy {
     InterceptingProxy::start(cp, move |request| match request.path.as_str() {
         "/version" => Verdict::Answer(200, json!({"gitVersion": version})),
@@ -69,7 +69,7 @@ fn minor(version: &str) -> u32 {
     version.split('.').nth(1).unwrap().parse().unwrap()
 }
 
-// What a server grants by its own defaults.
+// Defaults of the server.
 
 #[test]
 fn embedded_defaults_match_the_server() {
@@ -122,8 +122,8 @@ fn defaults_of_known_version_are_no_excess() {
     }
 }
 
-/// Seen as 1.33, a server has defaults that are not in the table: those of `system:cluster-trust-bundle-discovery`.
-/// On 1.34 there are none of those, and nothing is left over.
+/// A server that reports 1.33 has defaults that the table lacks: those of `system:cluster-trust-bundle-discovery`.
+/// Kubernetes 1.34 has none of them, and nothing is left over.
 #[test]
 fn unknown_defaults_are_read_from_bootstrap_bindings() {
     let cp = ControlPlane::shared();
@@ -164,7 +164,7 @@ fn hidden_server_version_allows_all_known_defaults() {
     assert_eq!((&ran.document()["server_version"], &findings(&ran)), (&Value::Null, &vec![]));
 }
 
-/// On a control plane of its own, because what is granted to everybody is granted to other tests as well.
+/// On a control plane of its own, because a permission of every user would affect other tests.
 #[test]
 fn added_permission_of_all_users_is_excess() {
     let cp: &'static ControlPlane = Box::leak(Box::new(ControlPlane::start(&Options::default()).unwrap()));
@@ -192,7 +192,7 @@ fn added_permission_of_all_users_is_excess() {
             }
         }
     };
-    // The server's caches have it a moment later.
+    // The server's caches are updated a moment later.
     let settled = |path: &str, allowed: bool| {
         let question = json!({"spec": {
             "user": "somebody", "groups": ["system:authenticated"],
@@ -246,7 +246,7 @@ fn added_permission_of_all_users_is_excess() {
     judged("a binding of the server with one more subject", "ClusterRoleBinding cluster-admin", &everything);
 }
 
-// An authorizer that allows everything.
+// Authorizers that allow everything.
 
 /// The options of an API server with these authorizers.
 fn authorized_by(modes: &str, directory: &std::path::Path) -> Options {
@@ -267,7 +267,7 @@ fn authorized_by(modes: &str, directory: &std::path::Path) -> Options {
     Options { authorization_mode: Some(modes.to_owned()), api_server_arguments: arguments, ..Options::default() }
 }
 
-/// In plan it is seen where RBAC has no say at all: else the parent may be an administrator by a binding.
+/// plan detects it only where RBAC is not an authorizer: otherwise the parent may be an administrator by a binding.
 #[rstest]
 #[case::alone("AlwaysAllow", true)]
 #[case::after_rbac("Node,RBAC,AlwaysAllow", false)]
@@ -290,7 +290,7 @@ fn authorizer_that_allows_everything_is_unlimited(#[case] modes: &str, #[case] i
     expect(&verify(&instance, "artifact.json", &["--params", params.to_str().unwrap()]), &[unlimited]);
     expect(&verify(&instance, "artifact.json", &[]), &[unlimited]);
 
-    // Less than before: nothing is waited for that cannot go away.
+    // Fewer permissions than before: the run does not wait for permissions that cannot disappear.
     let fewer = Instance::new(&parent, &namespace).rules(&json!([rule(&[""], &["pods"], &["get"])]));
     let ran = fewer.ask("provision", &[]).expect_code(0);
     expect(&ran, &[unlimited]);
@@ -362,7 +362,7 @@ fn kubeconfig_proxy_is_a_finding() {
     }
 }
 
-/// The program as the platform starts it, at this URL, with a cluster that is not there.
+/// The program as the platform starts it, with this URL and a cluster that does not exist.
 fn at_platform(instance: &Instance, url: Option<&str>, arguments: &[&str]) -> Command {
     let mut command = instance.command(arguments.first().copied().unwrap_or("provision"), &arguments[1..]);
     match url {
@@ -431,8 +431,8 @@ fn publishing_requires_the_platform_url(#[values("provision", "decommission")] a
 
 // A connection that was pointed at another cluster.
 
-/// To the program another cluster is one in which there is nothing of the instance; the namespace that is gone stands
-/// for it. A platform of an earlier era does not say how old its record is.
+/// For the program another cluster is one that contains nothing of the instance; a deleted namespace simulates it.
+/// Platforms of an earlier era do not report the age of a record.
 #[rstest]
 #[case::that_tells_the_age_of_a_record(Era::Dependencies, true)]
 #[case::that_does_not(Era::Resources, false)]
@@ -447,7 +447,7 @@ fn published_record_without_its_credential_is_a_finding(#[case] era: Era, #[case
     let elsewhere = cp.namespace("after");
     instance.params["namespace"] = json!(elsewhere);
     instance.config = json!({});
-    // Not known by what the platform calls it: the first home is as unseen as another cluster.
+    // Without the platform's id the first namespace cannot be found, as in another cluster.
     let provision = || {
         let mut command = instance.command("provision", &["--publish"]);
         Ran::of(command.env_remove("MASSDRIVER_ORGANIZATION_ID")).expect_code(0)

@@ -1,5 +1,5 @@
-//! Stopped between any two requests, and in company: whatever a run was doing when it ended, the same action again ends
-//! in the same state.
+//! Runs that are interrupted between any two requests, and concurrent runs: repeating the action always ends in the
+//! same state.
 
 use std::{
     sync::{
@@ -19,14 +19,15 @@ use crate::support::{
     token_of, versions,
 };
 
-/// One of its own: each run looks for instances of its name in the whole cluster, and here are hundreds.
+/// A control plane of its own: each run searches the whole cluster for its instance name, and these tests create
+/// hundreds.
 fn control_plane() -> &'static ControlPlane {
     static OWN: LazyLock<ControlPlane> =
         LazyLock::new(|| ControlPlane::start(&Options::default()).expect("a control plane"));
     &OWN
 }
 
-/// What an undisturbed provision leaves behind, but for what differs from instance to instance.
+/// Compares the cluster with the result of an undisturbed provision.
 fn expect_provisioned(instance: &Instance, at: &str) {
     let cp = control_plane();
     let artifact = instance.platform.resource("token").unwrap_or_else(|| panic!("{at}: nothing is published"));
@@ -126,14 +127,14 @@ fn run_interrupted_during_platform_silence_is_resumable() {
     }
 }
 
-/// Starts the action and stops it at its n-th request to the platform. False when it had fewer.
+/// Starts the action and stops it at its n-th request to the platform. False if the run sent fewer.
 fn stopped_at_the_platform(instance: &Instance, action: &str, n: usize, how: Stop) -> bool {
     let platform = &instance.platform;
     platform.hold_after(n, matches!(how, Stop::KilledAfter));
     let started = Instant::now();
     let mut child = start(instance, action, &["--publish"]);
     let reached = eventually("the platform hears of it, or it ends", || {
-        // The order counts: it may be held between the two questions.
+        // The order matters: the request may be held between the two checks.
         let ended = child.try_wait().unwrap().is_some();
         (platform.holds() || ended).then(|| platform.holds())
     });
@@ -164,7 +165,7 @@ fn run_interrupted_at_any_platform_request_is_resumable(
             }
             let token = (action == "decommission").then(|| instance.token());
             let reached = stopped_at_the_platform(&instance, action, n, how);
-            instance.platform.hold_after(usize::MAX, false); // nothing any more
+            instance.platform.hold_after(usize::MAX, false); // no request is held any more
             instance.act(action).expect_code(0);
             match token {
                 None => expect_provisioned(&instance, &at),
@@ -189,14 +190,14 @@ fn run_interrupted_at_any_platform_request_is_resumable(
     });
 }
 
-/// Something in every kind of scope, beside the pods at home.
+/// Grants in every kind of scope, in addition to the pods in the home namespace.
 fn add_every_scope(instance: &mut Instance, elsewhere: &str) {
     let pods = |namespaces: &[&str]| json!({"apiGroups": [""], "resources": ["pods"], "verbs": ["get"], "namespaces": namespaces});
     instance.params["rules"].as_array_mut().unwrap().extend([pods(&[elsewhere]), pods(&["*"])]);
     instance.params["cluster_roles"] = json!([{"name": "view", "namespaces": [elsewhere]}]);
 }
 
-/// Everything in the cluster that grants something to this instance, wherever it is.
+/// The number of objects in the cluster that grant permissions to this instance.
 fn granting_objects(home: &str) -> usize {
     let kinds = ["roles", "rolebindings", "clusterroles", "clusterrolebindings"];
     let ours = kinds.map(|kind| {
@@ -211,7 +212,7 @@ fn granting_objects(home: &str) -> usize {
     ours.iter().sum()
 }
 
-/// What kill does there, tests/cluster/scope_changes.rs holds.
+/// tests/cluster/scope_changes.rs tests SIGKILL in all scopes.
 #[rstest::rstest]
 fn sigterm_at_any_request_with_all_scopes_recovers(#[values("provision", "decommission")] action: &str) {
     let cp = control_plane();
@@ -253,7 +254,7 @@ fn sigterm_at_any_request_with_all_scopes_recovers(#[values("provision", "decomm
 #[case("provision", "provision")]
 fn concurrent_runs_with_all_scopes_succeed_or_conflict(#[case] one: &str, #[case] other: &str) {
     let cp = control_plane();
-    // What is there, and a wish for less and something else.
+    // The existing instance, and params with fewer and other permissions.
     let subject = || {
         let (namespace, elsewhere) = (cp.namespace("race"), cp.namespace("elsewhere"));
         let mut instance = Instance::new(cp.admin(), &namespace);
@@ -272,8 +273,8 @@ fn concurrent_runs_with_all_scopes_succeed_or_conflict(#[case] one: &str, #[case
         let names = [instance.namespace.as_str(), &elsewhere];
         run_concurrently((&wishes, one), step, (&instance, other), &names, &at);
         let document = instance.ask("provision", &["--publish"]).expect_code(0).document();
-        // What the one made after the other had looked may be missing from the inventory: a repeat names what it still
-        // grants, and a decommission finds it by its label.
+        // A binding that one run created after the other had read the cluster may be missing from the inventory: a
+        // repeat reports it, and a decommission finds it by its label.
         let findings = document["findings"].as_array().unwrap();
         let excess = findings.iter().any(|finding| finding["code"] == "excess");
         let forgotten = granting_objects(&instance.namespace) - 7;
@@ -291,14 +292,13 @@ fn concurrent_runs_with_all_scopes_succeed_or_conflict(#[case] one: &str, #[case
     });
 }
 
-/// Two runs that overlap, the second from this request of the first on: each ends well or is refused as one that came at
-/// a bad moment.
+/// Two overlapping runs; the second starts at this request of the first. Each succeeds or ends with a temporary error.
 fn run_concurrently(first: (&Instance, &str), step: &Step, second: (&Instance, &str), names: &[&str], at: &str) {
     let (more, other) = (&["--publish"], second.1);
     let [first, second] = [first, second].map(|(instance, action)| Runner { instance, names, action, more });
     for ran in overlapping(control_plane(), &first, step, &second) {
         let error = ran.document()["error"].clone();
-        // One that is overtaken while it proves may find the rights gone that it has just granted.
+        // A run whose permissions another run deletes during the test of the token.
         let takes = other == "decommission" || names.len() > 1;
         let overtaken = takes && ran.code == 76 && error["code"] == "rules-not-allowed";
         let refusal = ran.code == 75 && error["code"] == "conflict";
@@ -306,7 +306,7 @@ fn run_concurrently(first: (&Instance, &str), step: &Step, second: (&Instance, &
     }
 }
 
-/// After two runs at once, one of either action repairs whatever they have left.
+/// After two concurrent runs, repeating either action reaches a clean state.
 #[rstest::rstest]
 #[case("provision", "decommission", true)]
 #[case("provision", "decommission", false)]
@@ -314,7 +314,7 @@ fn run_concurrently(first: (&Instance, &str), step: &Step, second: (&Instance, &
 #[case("provision", "provision", true)]
 fn concurrent_runs_succeed_or_conflict(#[case] one: &str, #[case] other: &str, #[case] there: bool) {
     let cp = control_plane();
-    // Different wishes, so that both have to write.
+    // Different params, so that both have to write.
     let subject = || {
         let namespace = cp.namespace("race");
         let instance = Instance::new(cp.admin(), &namespace);
@@ -354,7 +354,7 @@ fn service_account_deleted_by_another_run_is_conflict() {
     let account = paths(&namespace)[0].clone();
     let deleted = AtomicUsize::new(0);
     let proxy = InterceptingProxy::start(cp, move |request| {
-        // Between the binding and the token: as a decommission does it that began before.
+        // Between the binding and the token, as a decommission does that began earlier.
         if request.path.contains("/secrets/") && request.method == "PATCH" && deleted.swap(1, Ordering::SeqCst) == 0 {
             control_plane().delete(&account);
         }

@@ -1,5 +1,5 @@
-//! An API server as managed clouds run it: a webhook authorizer that cannot list what it allows, and connections that
-//! are ended politely now and then.
+//! An API server as managed clouds run it: a webhook authorizer that cannot list permissions, and HTTP/2 connections
+//! that end with GOAWAY.
 
 use std::sync::LazyLock;
 
@@ -8,11 +8,11 @@ use testbed::{ControlPlane, Grant, Options};
 
 use crate::support::Instance;
 
-/// One whose authorizer has no opinion on any question, as that of a cloud has for users that are not its own.
+/// A control plane whose authorizer has no opinion on any request, as that of a cloud provider for unknown users.
 static CLOUD: LazyLock<(ControlPlane, tempfile::TempDir)> = LazyLock::new(|| {
     let directory = tempfile::tempdir().unwrap();
     let mut arguments = testbed::authorizer(directory.path(), &json!({"allowed": false}));
-    arguments.push("--authorization-mode=Webhook".to_owned()); // adds to the testbed's own
+    arguments.push("--authorization-mode=Webhook".to_owned()); // in addition to the testbed's own
     arguments.push("--goaway-chance=0.02".to_owned());
     let options = Options { api_server_arguments: arguments, ..Options::default() };
     (ControlPlane::start(&options).unwrap(), directory)
@@ -51,7 +51,8 @@ fn permissions_missing_from_incomplete_review_are_checked_individually() {
     instance.ask("provision", &[]).expect_code(0);
     let binding = &crate::support::paths(&namespace)[2];
     let held = cp.get(binding).unwrap();
-    // The binding is there for the look of the run, and gone for its proof: nothing is on the list any more.
+    // The binding exists when the run reads the cluster, and is deleted before the token is tested: the rules review
+    // lists nothing any more.
     let mark = cp.audit().mark();
     let far = testbed::DistantServer::in_front_of(cp.server(), std::time::Duration::from_millis(300));
     let distant = Instance::new(&cp.admin().by_way_of(&far.server()), &namespace);
@@ -85,8 +86,8 @@ fn http2_goaway_does_not_fail_a_run() {
     let namespace = cp.namespace("goaway");
     let gate = testbed::RoundTripGate::in_front_of(cp.server());
     let mut instance = Instance::new(&cp.admin().by_way_of(&gate.server()), &namespace);
-    // A fresh provision goes on after its first requests. 40 of them with some ten such requests and 2 % each: eight
-    // connections are ended while they are needed, give or take three.
+    // 40 runs with about ten requests that can end a connection, at 2 % each: eight connections end in use, give or
+    // take three.
     for number in 0..40 {
         instance.params["md_metadata"]["name_prefix"] = json!(format!("goaway-{number}"));
         instance.ask("provision", &[]).expect_code(0);

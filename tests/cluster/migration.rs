@@ -1,5 +1,5 @@
-//! Instances of the original bundle, made by real helm, become ours: nobody downstream notices, and the parent
-//! credential that lay in the namespace is gone.
+//! Adoption of instances of version 1.0.0, installed by real helm: the token keeps working, and the Helm release
+//! Secrets with the parent credential are deleted.
 
 use std::{fs, io::Write as _, path::Path, process::Command, sync::LazyLock};
 
@@ -16,14 +16,15 @@ use crate::support::{
 const LABEL: &str = "kubernetes.io/legacy-token-last-used"; // of the server, on a token that was used
 const TAKEN_OVER: &str = "k8s-token.massdriver.cloud/taken-over";
 
-/// One of its own: each run looks for instances of its name in the whole cluster, and here are hundreds.
+/// A control plane of its own: each run searches the whole cluster for its instance name, and these tests create
+/// hundreds.
 fn control_plane() -> &'static ControlPlane {
     static OWN: LazyLock<ControlPlane> =
         LazyLock::new(|| ControlPlane::start(&Options::default()).expect("a control plane"));
     &OWN
 }
 
-/// The original's instance for the same documents that ours gets.
+/// The same instance as version 1.0.0 would deploy it.
 fn original<'a>(helm: &'static Helm, instance: &Instance) -> Original<'a> {
     Original::new(control_plane(), helm, &instance.params, &instance.connection)
 }
@@ -41,7 +42,7 @@ fn uids(namespace: &str) -> Vec<String> {
     versions(control_plane(), namespace).into_iter().map(|(uid, _)| uid).collect()
 }
 
-/// The token in the Secret, as soon as the controller has put it there.
+/// The token in the Secret, as soon as the token controller has written it.
 fn token(namespace: &str) -> String {
     let path = &paths(namespace)[3];
     testbed::eventually("a token", || {
@@ -56,8 +57,8 @@ fn finding(ran: &Ran, code: &str) -> Option<Value> {
     ran.findings(code).into_iter().next()
 }
 
-/// After a refusal Helm goes on with the objects of the next kind: it makes the token Secret of a ServiceAccount that was
-/// refused. The token controller deletes such a Secret a moment later.
+/// After a refusal Helm continues with the next kind: it creates the token Secret of a ServiceAccount that was refused.
+/// The token controller deletes such a Secret a moment later.
 fn await_orphan_secret_deleted(namespace: &str) {
     let [account, _, _, secret] = &paths(namespace);
     testbed::eventually("a token Secret only with its ServiceAccount", || {
@@ -66,12 +67,12 @@ fn await_orphan_secret_deleted(namespace: &str) {
     });
 }
 
-/// All that the release's Secrets hold, unpacked; the parent credential among it.
+/// The content of the release Secrets, unpacked; it includes the parent credential.
 fn revisions(namespace: &str, release: &str) -> Vec<HelmRelease> {
     HelmRelease::all(control_plane(), namespace, release)
 }
 
-/// How an instance of the original came to be what it is.
+/// Histories of an instance of version 1.0.0.
 type History = fn(&mut Original<'_>);
 
 const HISTORIES: [(&str, History, usize); 6] = [
@@ -134,13 +135,13 @@ fn expect_adoption(helm: &'static Helm, history: &str, make: History, count: usi
     assert_eq!(revisions(&namespace, NAME).len(), count, "{history}");
     let holds = |release: &HelmRelease| release.document.to_string().contains(&parent);
     assert!(revisions(&namespace, NAME).iter().all(holds), "{history}: the leak is there");
-    // Somebody else's in the same namespace: a namesake in part, and of another chart.
+    // Foreign objects in the same namespace: a similar name, and another chart.
     let mut namesake = theirs.clone();
     namesake.params["md_metadata"]["name_prefix"] = json!(format!("{NAME}-2"));
     namesake.provision();
     let others = || [format!("{NAME}-2")].map(|name| revisions(&namespace, &name).len());
     let neighbours = cp.get(&format!("/api/v1/namespaces/{namespace}/serviceaccounts/{NAME}-2-token"));
-    // A label and an annotation that somebody has put there by hand.
+    // A label and an annotation that were added by hand.
     for path in paths(&namespace).iter().filter(|path| cp.get(path).is_some()) {
         cp.merge_patch(path, &json!({"metadata": {"labels": {"team": "blue"}, "annotations": {"note": "keep"}}}));
     }
@@ -201,7 +202,7 @@ fn expect_adoption(helm: &'static Helm, history: &str, make: History, count: usi
     assert_eq!(versions(cp, &namespace), settled, "{history}");
     assert!(finding(&again, "parent-exposed").is_some(), "{history}: the exposed credential is still in use");
 
-    // A tag that goes away goes from the objects too, and what is not ours stays.
+    // A removed tag is removed from the objects, and foreign fields are kept.
     let mut fewer = instance;
     fewer.params["md_metadata"]["default_tags"] = json!({"managed-by": "massdriver"});
     fewer.act("provision").expect_code(0);
@@ -236,7 +237,7 @@ fn rotating_the_parent_clears_the_finding() {
     assert!(changes(&again.document()).iter().all(|(action, _)| action == "unchanged"), "{}", again.stdout);
 }
 
-/// What logs in without a token has no fingerprint to be known by.
+/// A login without a token has no fingerprint to compare.
 #[test]
 fn release_is_adopted_with_a_client_certificate() {
     let cp = control_plane();
@@ -269,7 +270,7 @@ fn release_is_adopted_with_a_client_certificate() {
     assert!(finding(&again, "parent-exposed").is_none(), "nobody knows whether that is still used");
 }
 
-/// A dead token is found out by its use: then the run begins anew, and says nothing twice.
+/// The rejected token is detected when it is tested: the run starts again, and reports nothing twice.
 #[test]
 fn adoption_replaces_a_rejected_token() {
     let cp = control_plane();
@@ -371,7 +372,7 @@ fn helm_cannot_reclaim_adopted_objects() {
     let instance = instance("for-good");
     let theirs = original(Helm::v3(), &instance);
     theirs.provision();
-    token(&instance.namespace); // else the controller may write it while it is taken over
+    token(&instance.namespace); // otherwise the controller may write it during the adoption
     instance.act("provision").expect_code(0);
     let settled = versions(cp, &instance.namespace);
     assert!(!theirs.decommission().status.success(), "helm knows of no release");
@@ -381,7 +382,8 @@ fn helm_cannot_reclaim_adopted_objects() {
     assert_eq!(versions(cp, &instance.namespace), settled);
 }
 
-/// Instances whose namespace was changed behind the form: helm made a second release then, and left the first one.
+/// An instance whose namespace was changed outside the form: helm then created a second release, and left the first
+/// one.
 fn moved_instance(mark: &Value) -> (Instance, String, String) {
     let cp = control_plane();
     let mut instance = instance("moved");
@@ -397,7 +399,7 @@ fn moved_instance(mark: &Value) -> (Instance, String, String) {
     (instance, former, old)
 }
 
-/// One after the other: an instance would find what another test has left of the same name and mark.
+/// In sequence: an instance would find objects of another test with the same name and id.
 #[test]
 fn release_in_previous_namespace_is_deleted() {
     expect_namesake_is_kept();
@@ -445,7 +447,7 @@ fn expect_namesake_is_kept() {
     assert_eq!(status(cp, &old, "/api"), 200);
 }
 
-/// A release of that name, of another chart: the original's with another name in its Chart.yaml.
+/// A release of the same name from another chart: the same templates with another name in Chart.yaml.
 fn install_another_chart(helm: &Helm, instance: &Instance) {
     let chart = instance.path("chart");
     copy_directory(Path::new("tests/testbed/charts/k8s-token"), &chart);
@@ -493,7 +495,7 @@ fn release_of_another_chart_is_foreign(#[values(Helm::v3(), Helm::v4())] helm: &
     assert_eq!(revisions(&instance.namespace, NAME).len(), 1);
 }
 
-/// The Secret in which Helm keeps a revision.
+/// A Secret in which Helm stores a revision.
 fn revision(number: u32, chart: &str) -> Value {
     let document = json!({"name": NAME, "version": number, "chart": {"metadata": {"name": chart, "version": "0.1.0"}}});
     let mut packer = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
@@ -554,7 +556,7 @@ fn unreadable_release_is_reported_and_deleted_later() {
     assert_eq!(token(&instance.namespace), old);
 }
 
-/// The requests of an undisturbed run. The reads before its first write change nothing.
+/// The requests of an undisturbed run from its first write on; the reads before it change nothing.
 fn from_the_first_write(undisturbed: &Instance, action: &str) -> Vec<Step> {
     let mut steps = recorded(control_plane(), undisturbed, &[&undisturbed.namespace], action, &[]);
     let first = steps.iter().position(|step| step.write).unwrap();
@@ -593,7 +595,7 @@ fn adoption_interrupted_at_any_request_is_resumable(#[case] helm: &'static Helm,
     });
 }
 
-/// What is left of the release is found by the next run, whatever was deleted before the first one ended.
+/// The next run finds the rest of the release, whatever was deleted before the interruption.
 #[rstest::rstest]
 #[case(Helm::v3(), Stop::KilledAfter)]
 #[case(Helm::v4(), Stop::KilledBefore)]
@@ -660,7 +662,7 @@ fn concurrent_adoptions_succeed_or_conflict(
     });
 }
 
-/// Another run deletes an object between the look and the hand-over of its fields.
+/// Another run deletes an object after it was read and before its fields are transferred.
 #[test]
 fn object_deleted_during_adoption_is_a_conflict() {
     let cp = control_plane();
@@ -682,7 +684,7 @@ fn object_deleted_during_adoption_is_a_conflict() {
     assert_eq!(revisions(&near.namespace, NAME).len(), 0);
 }
 
-/// What somebody has done to an instance of the original, and whether its token outlives that.
+/// A manual change to an instance of version 1.0.0, and whether its token stays valid.
 type Half = (&'static str, fn(&[String; 4]), bool);
 
 fn recreate(path: &str, alter: fn(&mut Value)) {
@@ -844,7 +846,7 @@ fn altered_release_is_adopted_or_decommissioned() {
     ten_at_once(&cells, |(half, action)| run(half, action));
 }
 
-/// A Secret of the release that a finalizer holds can still be read: it is said, and remembered until it is gone.
+/// A release Secret that a finalizer holds can still be read: it is reported, and remembered until it is deleted.
 #[rstest::rstest]
 fn release_secret_held_by_finalizer_is_remembered(#[values("provision", "decommission")] action: &str) {
     let cp = control_plane();
@@ -874,7 +876,7 @@ fn release_secret_held_by_finalizer_is_remembered(#[values("provision", "decommi
     }
 }
 
-/// What docs/migration.md shows of a plan is what a plan says, but for the times, and which fields of an object.
+/// The plan in docs/migration.md equals the output of plan, except for durations and field lists.
 #[test]
 fn migration_page_shows_the_actual_plan() {
     let page = fs::read_to_string("docs/migration.md").unwrap();

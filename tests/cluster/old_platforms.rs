@@ -1,5 +1,5 @@
-//! Old platforms on a real cluster: an instance of the folder `legacy`, and the example for consumers that read only
-//! `.data`, as docs/old-platforms.md has it.
+//! Old platforms with a real cluster: an instance of the bundle in `legacy`, and the example for consumers that read
+//! only `.data` (docs/old-platforms.md).
 
 use std::{fs, path::Path};
 
@@ -13,7 +13,7 @@ fn control_plane() -> &'static ControlPlane {
     ControlPlane::shared()
 }
 
-/// What a publish of this folder uploads, as the platform pulls it: tests/documents/bundle.rs proves the list.
+/// The files that a publish of this folder uploads; tests/documents/bundle.rs tests the list.
 fn lay_out_bundle(instance: &Instance, folder: &str) {
     let uploaded = ignore::WalkBuilder::new(folder)
         .standard_filters(false)
@@ -75,7 +75,7 @@ fn legacy_bundle_works_on_an_old_platform() {
     assert_eq!(status(cp, &token, &pods), 401);
 }
 
-/// The type as organizations have it: an identifier, a schema in a schema, and a pattern that strict engines refuse.
+/// The type as organizations have it: with an identifier, nested schemas, and a pattern that strict engines refuse.
 #[test]
 fn unusual_type_schema_of_old_platforms_is_accepted() {
     let cp = control_plane();
@@ -98,8 +98,8 @@ fn unusual_type_schema_of_old_platforms_is_accepted() {
     instance.act("plan").expect_code(0);
 }
 
-/// The step's `config` in the first block of the page, each value evaluated. A jq program there is a path or a literal,
-/// and jq's literals are those of JSON.
+/// The step's `config` in the first block of the page, each value evaluated. A jq program there is a path or a JSON
+/// literal.
 fn config_of_the_example(params: &Value) -> Map<String, Value> {
     let page = fs::read_to_string("docs/old-platforms.md").unwrap();
     let block = page.split("```yaml\n").nth(1).and_then(|rest| rest.split("```").next()).expect("an example");
@@ -148,20 +148,20 @@ fn documented_config_turns_flat_connection_into_legacy_credential(
     }
     assert_eq!(artifact, expected);
 
-    // What an old helm image does with it: `.data.authentication` and nothing else.
+    // An old helm image reads `.data.authentication` and nothing else.
     let of_helm = &artifact["data"]["authentication"];
     assert_eq!(of_helm["cluster"], instance.connection["authentication"]["cluster"]);
     let token = of_helm["user"]["token"].as_str().unwrap();
     assert_eq!(status(cp, token, &format!("/api/v1/namespaces/{namespace}/pods")), 200);
 
-    // Without the option it has the shape of the connection.
+    // Without the option the credential has the format of the connection.
     instance.config.as_object_mut().unwrap().remove("output_shape");
     let flat = instance.provision();
     assert!(schema_of_field(instance.path("bundle/schema-artifacts.json")).is_valid(&flat));
     assert_eq!(token_of(&flat), token);
 }
 
-/// The flat type takes any infrastructure, the legacy one does not: it is the legacy one that is asked.
+/// The flat type accepts any infrastructure, the legacy type does not: the legacy type is the one that counts.
 #[test]
 fn legacy_credential_is_validated_against_the_legacy_type() {
     let cp = control_plane();

@@ -1,5 +1,5 @@
-//! A server that cannot be asked what the proof asks is refused before anything is made on it; what is there already can
-//! be deleted.
+//! A server without the API that the test of the token needs is refused before the first write; existing objects can
+//! still be deleted.
 
 use std::{fs, sync::LazyLock};
 
@@ -9,7 +9,7 @@ use testbed::{ControlPlane, Era, Grant, InterceptingProxy, Options, Verdict, eve
 
 use crate::support::{Instance, NAME, OBJECT, Ran, Shape, binary, paths, status, versions};
 
-/// A server without SelfSubjectReview, as each before Kubernetes 1.28 is.
+/// A server without SelfSubjectReview, as before Kubernetes 1.28.
 static OLD: LazyLock<ControlPlane> = LazyLock::new(|| {
     let api_server_arguments = vec!["--runtime-config=authentication.k8s.io/v1=false".to_owned()];
     ControlPlane::start(&Options { api_server_arguments, ..Options::default() }).expect("an old server")
@@ -34,7 +34,7 @@ fn verify(instance: &Instance, connection: &Value) -> Ran {
     Ran::of(binary().arg("verify").arg(file).arg("--json"))
 }
 
-/// The objects of an instance, made as an earlier version of the server had let us make them; the token that comes of it.
+/// Creates the objects of an instance as if the server had been newer, and returns the token.
 fn create_objects(cp: &ControlPlane, namespace: &str) -> String {
     let metadata = |annotations: Value| {
         let mut metadata = json!({
@@ -96,7 +96,7 @@ fn server_without_self_subject_review_is_refused() {
     assert!(versions(cp, &namespace).is_empty());
 }
 
-/// What servers of other ages say, on the way from one that is new enough.
+/// Responses of servers of other releases; a server of the right release is not refused.
 #[rstest]
 #[case::no_rules_review("selfsubjectrulesreviews", Verdict::Reply(404, vec![], "404 page not found\n".into()), None, "SelfSubjectRulesReview")]
 #[case::status(
@@ -125,12 +125,12 @@ fn old_server_is_recognized_by_its_response(
         expect_too_old(instance.ask(action, &[]), said);
     }
     assert!(versions(cp, &namespace).is_empty());
-    // Somebody who holds a token of such a server.
+    // The holder of a token of such a server.
     let token = Instance::new(&parent, &namespace).token();
     let mut artifact = instance.connection.clone();
     artifact["authentication"]["user"]["token"] = json!(token);
     expect_too_old(verify(&instance, &artifact), said);
-    // A version that is made up does not tell a dead token.
+    // A forged version does not distinguish a rejected token.
     let instance = if version.is_some() { Instance::new(&parent, &namespace) } else { instance };
     instance.ask("decommission", &[]).expect_code(0);
     assert!(versions(cp, &namespace).is_empty());
@@ -156,7 +156,7 @@ fn parent_denied_self_subject_review_can_provision() {
     let parent = cp.persona("hardened", &[Grant::cluster_role("cluster-admin")]);
     let proxy = InterceptingProxy::start(cp, {
         let mut asked = false;
-        // The first to ask is the parent.
+        // The first review is that of the parent.
         move |request| {
             let first = request.path.contains("/selfsubjectreviews") && !std::mem::replace(&mut asked, true);
             if first { anonymous_denial() } else { Verdict::Forward }

@@ -1,6 +1,6 @@
-//! Every state in which somebody may leave an instance, and what each action does about it, on a real API server: one
-//! table. After a plan nothing has changed; after a provision the token works, a second one writes nothing, and what
-//! was in the way is named and left alone; after a decommission nothing of ours is left, and the old token is dead.
+//! Partial and altered states of an instance, and the result of each action, on a real API server: one table. After a
+//! plan nothing has changed. After a provision the token works, a second one writes nothing, and foreign objects are
+//! reported and kept. After a decommission no object of the instance exists, and the previous token is rejected.
 
 use std::{
     any::Any,
@@ -18,36 +18,36 @@ use testbed::{ControlPlane, Grant, InterceptingProxy, Options, Persona, Verdict,
 
 use crate::support::{Instance, NAME, OBJECT, Ran, paths, status, unusual_findings};
 
-/// How many cells are worked on at the same time: most of their time they wait for a token to be forgotten.
+/// The number of cells that run at the same time: most of the time they wait for a token to be rejected.
 const AT_ONCE: usize = 16;
 const PREFIX: &str = "k8s-token.massdriver.cloud";
 const RBAC: &str = "/apis/rbac.authorization.k8s.io/v1";
 const HOLD: &str = "example.com/hold";
 
-/// Places in [`paths`].
+/// Indexes of [`paths`].
 const ACCOUNT: usize = 0;
 const ROLE: usize = 1;
 const BINDING: usize = 2;
 const SECRET: usize = 3;
 const ALL: [usize; 4] = [ACCOUNT, ROLE, BINDING, SECRET];
 
-/// What has become of the token after a provision.
+/// The token after a provision.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Token {
-    /// It is the one from before, and works.
+    /// The previous token, which works.
     Same,
-    /// Another one works, and the one from before is dead.
+    /// Another token works, and the previous one is rejected.
     New,
-    /// Nothing was changed. When the finalizers and the objects of others are gone, a repeat gets through.
+    /// Nothing was changed. Without finalizers and foreign objects, a repeat succeeds.
     Blocked,
-    /// Something was changed. When the finalizers are gone, a repeat gets through.
+    /// Objects were changed. Without finalizers, a repeat succeeds.
     Repeat,
 }
 use Token::{Blocked, New, Repeat, Same};
 
-/// A state, and what plan, provision and decommission make of it: exit code, code of the error, codes of the findings,
-/// and behind a bar the changes: `+` create, `~` update, `!` replace, `-` delete, nothing for what is unchanged. `-2`
-/// is the second token Secret, `@former` the namespace from before.
+/// A state, and the result of plan, provision and decommission: exit code, error code, finding codes, and after a bar
+/// the changes: `+` create, `~` update, `!` replace, `-` delete, nothing if unchanged. `-2` is the second token Secret,
+/// `@former` the previous namespace.
 type State = (&'static str, fn(&mut Site), &'static str, (&'static str, Token), &'static str);
 
 const GONE: &str = "0 | -Role -RoleBinding -Secret -ServiceAccount";
@@ -72,7 +72,7 @@ const STATES: &[State] = &[
     ("namespace terminating, with us",   |s| { for one in ALL { s.add_finalizer(one); } s.delete_namespace_held_by_finalizer(); for one in ALL { s.await_deletion_timestamp(one); } },
                                                                           "75 namespace-terminating being-deleted*3 drift | +Secret-2 ~ServiceAccount", ("75 namespace-terminating being-deleted*3", Blocked), "75 being-deleted*3"),
 
-    // Somebody else's.
+    // Foreign.
     ("ServiceAccount foreign",           |s| { s.replace_with_foreign(ACCOUNT); s.await_gone(SECRET); },
                                                                           "73 foreign-object | +Secret-2",                  ("73 foreign-object", Blocked),                       "0 foreign-object | -Role -RoleBinding"),
     ("Role foreign",                     |s| s.replace_with_foreign(ROLE),               "73 foreign-object",                            ("73 foreign-object", Blocked),                       "0 foreign-object | -RoleBinding -Secret -ServiceAccount"),
@@ -170,7 +170,7 @@ const STATES: &[State] = &[
     ("record not deletable: 409",        |s| s.instance.platform.refuse_deletions(409), "0",                              ("0", Same),                                          "69 platform-refused | -Role -RoleBinding -Secret -ServiceAccount"),
     ("record not deletable: 500",        |s| s.instance.platform.refuse_deletions(500), "0",                              ("0", Same),                                          "69 platform-refused | -Role -RoleBinding -Secret -ServiceAccount"),
 
-    // A namespace that was changed behind the form's back.
+    // A namespace that was changed outside the form.
     ("moved to another namespace",       |s| { let to = cp().namespace("moved"); s.move_to(&to); },
                                                                           "0 moved | +Role +RoleBinding +Secret +ServiceAccount -Role@former -RoleBinding@former -Secret@former -ServiceAccount@former", ("0 moved | +Role +RoleBinding +Secret +ServiceAccount -Role@former -RoleBinding@former -Secret@former -ServiceAccount@former", New), "0 moved | -Role@former -RoleBinding@former -Secret@former -ServiceAccount@former"),
     ("moved to a new namespace",         |s| { let to = cp().unused_namespace("moved"); s.move_to(&to); },
@@ -191,14 +191,15 @@ fn token_data(token: &[u8]) -> Value {
     json!({"data": {"token": STANDARD.encode(token)}})
 }
 
-/// One of its own: each run looks for instances of its name in the whole cluster, and here are hundreds.
+/// A control plane of its own: each run searches the whole cluster for its instance name, and these tests create
+/// hundreds.
 fn cp() -> &'static ControlPlane {
     static OWN: LazyLock<ControlPlane> =
         LazyLock::new(|| ControlPlane::start(&Options::default()).expect("a control plane"));
     &OWN
 }
 
-/// An instance that was provisioned, and what the administrator then does to it.
+/// A provisioned instance, and the changes of an administrator.
 struct Site {
     instance: Instance,
     namespace: String,
@@ -263,7 +264,7 @@ impl Site {
         self.await_deletion_timestamp(one);
     }
 
-    /// Makes it again, with a difference.
+    /// Creates it again, with an alteration.
     fn recreate(&self, one: usize, alter: fn(&mut Value)) {
         let mut object = cp().get(&self.path(one)).unwrap();
         self.delete(one);
@@ -275,7 +276,7 @@ impl Site {
         cp().post(path.rsplit_once('/').unwrap().0, object);
     }
 
-    /// Puts an object of somebody else in its place.
+    /// Replaces it with a foreign object.
     fn replace_with_foreign(&self, one: usize) {
         if cp().get(&self.path(one)).is_some() {
             self.delete(one);
@@ -291,7 +292,7 @@ impl Site {
         json!({"kind": "ServiceAccount", "name": name, "namespace": self.namespace})
     }
 
-    /// What a backup brings back: a ServiceAccount with another uid, and a Secret with the token of the first one.
+    /// Restores from a backup: a ServiceAccount with another uid, and a Secret with the token of the first one.
     fn restore(&self) {
         let [mut account, mut secret] = [ACCOUNT, SECRET].map(|one| cp().get(&self.path(one)).unwrap());
         self.delete(ACCOUNT);
@@ -312,14 +313,14 @@ impl Site {
         cp().delete(&format!("/api/v1/namespaces/{}", self.namespace));
     }
 
-    /// Changes the namespace of the params.
+    /// Changes the namespace in the params.
     fn move_to(&mut self, namespace: &str) {
         self.instance.params["namespace"] = json!(namespace);
         self.instance.config["namespace"] = json!(namespace);
         self.former = Some(std::mem::replace(&mut self.namespace, namespace.to_owned()));
     }
 
-    /// Takes away all that was in the way: finalizers, what is somebody else's, what the platform refuses.
+    /// Removes all obstacles: finalizers, foreign objects, refusals of the platform.
     fn clear_obstacles(&self) {
         self.instance.platform.refuse_deletions(0);
         let free = json!({"metadata": {"finalizers": null}});
@@ -342,7 +343,7 @@ impl Site {
         }
     }
 
-    /// Every object of our kinds in the two namespaces, but for those that every namespace has.
+    /// Every object of these kinds in both namespaces, except those that every namespace has.
     fn objects(&self) -> Vec<Object> {
         let mut objects = Vec::new();
         for namespace in [Some(&self.namespace), self.former.as_ref()].into_iter().flatten() {
@@ -360,7 +361,7 @@ impl Site {
         objects
     }
 
-    /// What tells whether anything has changed.
+    /// The state that a plan must not change.
     fn state(&self) -> BTreeMap<String, Value> {
         self.objects().into_iter().map(|object| (object.path.clone(), object.state())).collect()
     }
@@ -370,7 +371,7 @@ impl Site {
         self.instance.ask(action, publish)
     }
 
-    /// The changes of a document as the table has them.
+    /// The changes of a document in the notation of the table.
     fn changes(&self, document: &Value) -> String {
         let changes = document["changes"].as_array().unwrap().iter().filter_map(|change| {
             let sign = match change["action"].as_str().unwrap() {
@@ -391,7 +392,7 @@ impl Site {
         changes.join(" ")
     }
 
-    /// Holds a run against its cell.
+    /// Compares a run with its cell.
     fn check(&self, action: &str, ran: &Ran, cell: &str) {
         let document = ran.document();
         let mut said = vec![ran.code.to_string()];
@@ -421,7 +422,7 @@ impl Site {
         assert_eq!(said, cell, "{action} said, and the table has\n{}", ran.stderr);
     }
 
-    /// The token works, for what is granted and no more.
+    /// The token has exactly the granted permissions.
     fn expect_working(&self, token: &str) {
         let namespace = format!("/api/v1/namespaces/{}", self.namespace);
         for (path, wanted) in [
@@ -487,26 +488,27 @@ impl Site {
         assert_eq!(self.changes(&again.document()), "");
     }
 
-    /// The token from before is dead. Where its Secret was gone before we came, it may be remembered for a while.
+    /// The previous token is rejected; if its Secret was deleted before the run, the server's cache may accept it for a
+    /// while.
     fn expect_rejected(&self) {
         eventually("the token is dead", || (status(cp(), &self.token, "/api") == 401).then_some(()));
     }
 
     fn foreign_objects(&self) -> BTreeMap<String, Value> {
-        // A token Secret goes with the ServiceAccount that it is of, whosever it is: the token controller sees to that.
+        // The token controller deletes a token Secret with its ServiceAccount, even a foreign one.
         let others = self.objects().into_iter().filter(|object| !object.is_ours() && !object.is_token_of_ours());
         others.map(|object| (object.path.clone(), object.state())).collect()
     }
 }
 
-/// Holds two states against each other.
+/// Compares two states.
 fn expect_same(now: &BTreeMap<String, Value>, before: &BTreeMap<String, Value>, what: &str) {
     let paths = now.keys().chain(before.keys()).filter(|path| now.get(*path) != before.get(*path));
     let changed: Vec<&String> = paths.collect();
     assert!(changed.is_empty(), "{what}: {changed:?}");
 }
 
-/// An object as it is made again from what it was.
+/// An object without the fields that the server sets.
 fn without_server_fields(object: &mut Value, alter: fn(&mut Value)) -> &Value {
     let metadata = object["metadata"].as_object_mut().unwrap();
     for key in ["uid", "resourceVersion", "creationTimestamp", "managedFields"] {
@@ -535,7 +537,7 @@ impl Object {
         self.content["metadata"]["annotations"]["kubernetes.io/service-account.name"] == OBJECT
     }
 
-    /// Without what the API server notes of the use of a token.
+    /// The object without the API server's label for the last use of the token.
     fn state(&self) -> Value {
         let mut content = self.content.clone();
         if self.path.contains("/secrets/") {
@@ -555,10 +557,10 @@ fn message(panic: &(dyn Any + Send)) -> String {
     text.or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string)).unwrap_or_default()
 }
 
-/// What is done, and what it is called.
+/// A name, and the work.
 type Work<'a> = (String, Box<dyn Fn() + Sync + 'a>);
 
-/// Does all of this at the same time, so many at once, and says of each what was wrong with it.
+/// Runs all of this concurrently, up to the limit, and collects the failures.
 fn all_at_once(work: &[Work<'_>]) {
     let (next, failures) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
     std::thread::scope(|scope| {
@@ -601,7 +603,7 @@ fn every_state_ends_as_the_table_states() {
     all_at_once(&work);
 }
 
-/// A parent that may do these things in these namespaces, and read everywhere what it grants.
+/// A parent with these verbs in these namespaces, which can read the granted permissions everywhere.
 fn persona_in(stem: &str, namespaces: &[(&str, &[&str])], more: &[Value]) -> Persona {
     let grants = namespaces.iter().map(|(namespace, verbs)| {
         let rbac = rule(&["rbac.authorization.k8s.io"], &["roles", "rolebindings"], verbs);
@@ -656,7 +658,7 @@ fn same_name_in_another_namespace_is_another_instance() {
     let run = |action: &str| {
         let mut command = crate::support::binary();
         command.args([action, "--json", "--name", NAME, "--params"]).arg(&file).arg("--connection").arg(&connection);
-        // The environment of the platform's instance: a name of one's own is not that instance.
+        // The environment of the platform's instance: a name given on the command line is not that instance.
         Ran::of(command.envs(site.instance.environment()))
     };
     let before = (site.state(), theirs.state());
@@ -733,7 +735,7 @@ fn token_of_previous_namespace_is_redacted() {
     let (echo, mut gone) = (format!("echo: {}", site.token), false);
     let proxy = InterceptingProxy::start(cp(), move |request| {
         gone |= request.method == "DELETE" && request.path.contains(&account);
-        // The question whether the token is dead.
+        // The review that tests whether the token is rejected.
         let asked = gone && request.path.contains("/selfsubjectreviews");
         if asked { Verdict::refusal(400, "BadRequest", &echo) } else { Verdict::Forward }
     });
@@ -778,7 +780,7 @@ fn previous_namespace_with_unreadable_inventory_is_remembered() {
     assert_eq!(status(cp(), &old, "/api"), 401, "its token is dead");
     assert_eq!(bindings(), granted);
 
-    // Whoever may not search everywhere would leave that, and nobody would ever find it.
+    // A parent that cannot search the whole cluster would leave the binding behind.
     site.act("decommission").expect_code(77);
     assert!(cp().get(&paths(&former)[ACCOUNT]).is_some());
     site.instance.connection = Instance::new(cp().admin(), &former).connection;
@@ -810,7 +812,7 @@ fn role_binding_held_by_finalizer_is_remembered() {
         let state = (site.state(), cp().get(&binding));
         assert_eq!(*settled.get_or_insert_with(|| state.clone()), state, "a second one writes nothing");
     }
-    // The ServiceAccount stays too: it remembers the place.
+    // The ServiceAccount is kept too: its inventory contains the namespace.
     let document = site.act("decommission").expect_code(75).document();
     assert_eq!(document["error"]["code"], "being-deleted");
     assert!(document["error"]["cause"].as_str().unwrap().contains(HOLD));

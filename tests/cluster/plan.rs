@@ -1,4 +1,4 @@
-//! plan: right on nothing, on something and on drift, and never a write.
+//! plan: correct for a new, an existing and a drifted instance, without a write.
 
 use serde_json::{Value, json};
 use testbed::{ControlPlane, Grant, Persona, eventually, rule};
@@ -9,7 +9,7 @@ fn control_plane() -> &'static ControlPlane {
     ControlPlane::shared()
 }
 
-/// Plans, and proves that nothing was written.
+/// Plans, and checks that nothing was written.
 fn plan(instance: &Instance, parent: &Persona, code: i32) -> Value {
     let (cp, mark) = (control_plane(), control_plane().audit().mark());
     let before = versions(cp, &instance.namespace);

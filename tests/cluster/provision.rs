@@ -95,7 +95,7 @@ fn repeated_provision_writes_nothing_and_proves_again() {
     let namespace = cp.namespace("again");
     let instance = Instance::new(&parent, &namespace);
     let token = instance.token();
-    // The API server stamps the day of the first use on the Secret; that is its own doing.
+    // The API server itself adds the day of the first use to the Secret.
     eventually("the use of the token is noted", || {
         let secret = cp.get(&paths(&namespace)[3])?;
         secret["metadata"]["labels"].get("kubernetes.io/legacy-token-last-used").map(|_| ())
@@ -338,7 +338,8 @@ fn config_overrides_connection_namespace_and_format() {
     assert_eq!(artifact.get("namespace").or_else(|| artifact["data"].get("namespace")), None);
 }
 
-/// Whether the connection has one, whether the bundle's type declares one, and whether the artifact then says it.
+/// Whether the connection has a namespace, whether the bundle's type declares one, and whether the credential then
+/// contains it.
 #[rstest]
 #[case::bare(Shape::Bare, None, None, true)]
 #[case::of_a_cloud(Shape::Full, None, None, false)]
@@ -487,7 +488,7 @@ fn role_binding_to_another_role_is_replaced() {
     assert_eq!(status(cp, &token, &format!("/api/v1/namespaces/{namespace}/pods")), 200);
 }
 
-/// The log with everything blanked that differs from run to run, and blanks drawn together.
+/// The log without the parts that differ from run to run, and with runs of blanks collapsed.
 fn normalized_log(log: &str, namespace: &str) -> String {
     let cp_version = control_plane().version();
     let line = |line: &str| {
@@ -504,7 +505,7 @@ fn normalized_log(log: &str, namespace: &str) -> String {
             _ => words.join(" "),
         }
     };
-    // Two objects are made at the same time: which of them is told first is chance.
+    // Two objects are created at the same time: the order of their lines is random.
     let mut lines: Vec<String> = log.lines().map(line).collect();
     let created = |line: &String| line.starts_with("create ");
     let first = lines.iter().position(created).unwrap_or(0);
@@ -535,15 +536,15 @@ fn log_matches_its_snapshots() {
     insta::assert_snapshot!("bad_input", normalized_log(&instance.act("provision").expect_code(65).stderr, &namespace));
     instance.params["namespace"] = json!(namespace);
     let log = normalized_log(&instance.act("decommission").expect_code(0).stderr, &namespace);
-    // The platform is told at the same time: its line may stand anywhere.
+    // The platform is called at the same time: its line may be anywhere.
     let (platform, mut cluster): (Vec<&str>, Vec<&str>) = log.lines().partition(|line| line.starts_with("platform "));
-    // Only when the token was used within the last 10 s, which is a matter of how fast this machine is.
+    // Only if the token was used within the last 10 s, which depends on the speed of the machine.
     cluster.retain(|line| !line.starts_with("wait "));
     assert_eq!(platform, ["platform record deleted at URL # ms"]);
     insta::assert_snapshot!("decommission", cluster.join("\n"));
 }
 
-/// As the platform runs it: a name that is looked up on the PATH, and an environment that has things of the pod.
+/// As the platform runs it: a name found on the PATH, and an environment with variables of the pod.
 #[test]
 fn entrypoint_sh_reads_the_platform_environment() {
     let cp = control_plane();

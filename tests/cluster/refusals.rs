@@ -1,5 +1,5 @@
-//! What cannot be done: each cause has its name, its exit status and its next step, comes within its time, and leaves
-//! nothing that a repeat does not repair.
+//! Refused runs: each cause has its error code, exit code and next step, ends in time, and leaves only objects that a
+//! repeat completes.
 
 use std::time::{Duration, Instant};
 
@@ -13,7 +13,7 @@ fn control_plane() -> &'static ControlPlane {
     ControlPlane::shared()
 }
 
-/// A failure that says everything a person needs.
+/// The error of a failed run, with all fields.
 #[track_caller]
 fn expect_failure(ran: &Ran, code: &str) -> Value {
     let error = ran.expect_error(code);
@@ -206,7 +206,7 @@ fn rejected_parent_token_is_unauthorized(#[values("plan", "provision", "decommis
 
 #[test]
 fn server_without_kubernetes_api_is_not_kubernetes() {
-    // A real HTTPS server that answers 404 to every path of ours: the API server under a path it does not have.
+    // A real HTTPS server that answers 404 to every path: the API server below a path that it does not have.
     let mut instance = Instance::new(control_plane().admin(), "default");
     instance.connection["authentication"]["cluster"]["server"] =
         json!(format!("{}/not-here", control_plane().server()));
@@ -265,7 +265,7 @@ fn refused_publication_keeps_credential_and_a_repeat_publishes() {
     expect_failure(&instance.ask("provision", &["--publish"]).expect_code(69), "platform-unreachable");
 }
 
-/// A server that nobody may talk to before the input is known to be good.
+/// A listener that must not be contacted before the input has been validated.
 fn listener_in_place_of_server(instance: &mut Instance) -> std::net::TcpListener {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     listener.set_nonblocking(true).unwrap();
@@ -312,7 +312,7 @@ fn invalid_input_is_located_before_the_first_packet(
     #[case] pointer: &str,
 ) {
     let mut instance = Instance::new(control_plane().admin(), "default");
-    instance.config = json!({}); // config.namespace would win over the one under test
+    instance.config = json!({}); // config.namespace would override the value under test
     let listener = listener_in_place_of_server(&mut instance);
     let mut all = json!({"params": instance.params, "connection": instance.connection, "config": instance.config});
     let (parent, key) = place.rsplit_once('/').unwrap();
@@ -526,7 +526,7 @@ fn parent_without_access_reviews_gets_the_servers_denials() {
     let instance = Instance::new(&parent, &namespace);
     let document = testbed::eventually("the right is gone", || {
         let document = instance.ask("plan", &[]).expect_code(77).document();
-        // With its rights listed it would be told of every verb; without, of the reads that were denied.
+        // With a rules review every missing verb would be listed; without it only the denied reads.
         (document["missing_permissions"].as_array().unwrap().iter().all(|tuple| tuple["verb"] == "get"))
             .then_some(document)
     });

@@ -1,5 +1,5 @@
-//! The moods of the cluster and of the platform: what a moment mends is waited out, within bounds, and what it does not
-//! is said at once. Whatever was lost on the way, the end is one good state.
+//! Faults of the cluster and the platform: temporary errors are retried within bounds, permanent ones are reported at
+//! once. After any lost response, the result is one consistent state.
 
 use std::{
     io::Read as _,
@@ -25,7 +25,7 @@ fn control_plane() -> &'static ControlPlane {
     ControlPlane::shared()
 }
 
-/// One whose controllers may be frozen.
+/// A control plane whose controllers may be frozen.
 static FREEZABLE: LazyLock<ControlPlane> =
     LazyLock::new(|| ControlPlane::start(&Options::default()).expect("a control plane of one's own"));
 
@@ -44,7 +44,7 @@ fn overloaded(seconds: u64) -> Verdict {
     Verdict::Reply(429, headers, "Too many requests, please try again later.\n".to_owned())
 }
 
-/// As etcd's leader election looks from outside.
+/// The API server during a leader election of etcd.
 fn server_timeout() -> Verdict {
     let message = "The  operation against  could not be completed at this time, please try again.";
     let status = json!({
@@ -59,13 +59,13 @@ fn html(status: u16) -> Verdict {
     Verdict::Reply(status, headers, "<!DOCTYPE html><html><h1>Bad Gateway</h1></html>".to_owned())
 }
 
-/// Meets the request of this number with this mood, and no other.
+/// Gives this verdict for the request with this number only.
 fn proxy_with_fault(cp: &ControlPlane, number: usize, mood: Verdict) -> InterceptingProxy {
     InterceptingProxy::start(cp, move |request| if request.number == number { mood.clone() } else { Verdict::Forward })
 }
 
-/// Runs an action once for each of its requests, with that request met by the mood. The runs wait most of their time,
-/// so they do it together.
+/// Runs an action once for each of its requests, with a fault at that request. The runs wait most of the time, so they
+/// run concurrently.
 fn fail_each_request_once(action: &'static str, mood: &Verdict) {
     let cp = control_plane();
     let counting = InterceptingProxy::start(cp, |_| Verdict::Forward);
@@ -83,11 +83,11 @@ fn fail_each_request_once(action: &'static str, mood: &Verdict) {
             met += runs.into_iter().map(|run| usize::from(run.join().expect("a good end"))).sum::<usize>();
         });
     }
-    // How often the Secret, the proof and the dead token are asked for differs from run to run.
+    // The number of reads of the Secret and of token reviews differs from run to run.
     assert!(met > 10, "{met} of {} requests met the mood", numbers.len());
 }
 
-/// False when the run had fewer requests.
+/// False if the run had fewer requests.
 fn fail_one_request(cp: &ControlPlane, action: &str, number: usize, mood: &Verdict) -> bool {
     let namespace = cp.namespace("moody");
     let near = Instance::new(cp.admin(), &namespace);
@@ -138,7 +138,7 @@ fn temporary_error_at_any_decommission_request_is_retried() {
     fail_each_request_once("decommission", &html(503));
 }
 
-/// Every write on an object of this resource.
+/// Whether a request writes an object of this resource.
 fn is_apply(request: &Intercepted, resource: &str) -> bool {
     request.method == "PATCH" && request.write && request.path.contains(&format!("/{resource}/"))
 }
@@ -194,7 +194,7 @@ fn html_404_is_not_an_absent_object(#[values("plan", "provision", "decommission"
     let before = versions(cp, &namespace);
     let account = paths(&namespace)[0].clone();
     let proxy = InterceptingProxy::start(cp, move |request| {
-        // Alone, or in the list of its namesakes.
+        // Alone, or in the list of objects with the same name.
         let looks = request.path == account || request.path.starts_with("/api/v1/serviceaccounts?");
         if request.method == "GET" && looks { html(404) } else { Verdict::Forward }
     });
@@ -301,7 +301,7 @@ fn foreign_object_after_lost_response_is_not_adopted() {
         if tries == 1 {
             return Verdict::Lose;
         }
-        // Between the two tries somebody makes it his own.
+        // Between the two attempts another client takes the object over.
         let cp = control_plane();
         cp.delete(&path);
         let rules = json!([rule(&[""], &["configmaps"], &["get"])]);
@@ -395,14 +395,13 @@ fn sigterm_ends_a_backoff_at_once() {
     Instance::new(cp.admin(), &namespace).ask("provision", &[]).expect_code(0);
 }
 
-/// A way to the server that goes wrong once: the first connection is cut, or goes dead, when this many bytes have come
-/// back on it. Speaks what the server speaks, HTTP/2.
+/// An HTTP/2 relay that fails once: the first connection is cut, or hangs, after this many bytes of responses.
 fn flaky_relay(cp: &ControlPlane, good_for: usize, dead: bool) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let server = format!("https://{}", listener.local_addr().unwrap());
     let target = cp.server().trim_start_matches("https://").to_owned();
     thread::spawn(move || {
-        let mut lost = Vec::new(); // open for ever, and silent
+        let mut lost = Vec::new(); // stays open, and silent
         for (number, client) in listener.incoming().flatten().enumerate() {
             let upstream = TcpStream::connect(&target).unwrap();
             let (mut up, mut from) = (upstream.try_clone().unwrap(), client.try_clone().unwrap());
@@ -502,7 +501,7 @@ fn token_controller_leader_election_is_waited_for() {
     let cp = &*FREEZABLE;
     let namespace = cp.namespace("leader");
     let secret = paths(&namespace)[3].clone();
-    // More failing looks than one request is tried, and then an empty Secret again.
+    // More failing reads than attempts for one request, and then an empty Secret again.
     let (path, mut looks) = (secret.clone(), 0);
     let proxy = InterceptingProxy::start(cp, move |request| {
         let look = request.method == "GET" && request.path == path;
@@ -540,7 +539,7 @@ fn absent_token_controller_error_states_next_step() {
 
 const POLICIES: &str = "/apis/admissionregistration.k8s.io/v1";
 
-/// What an admission policy looks at: our objects in one namespace.
+/// The resources that an admission policy matches: the instance's objects in one namespace.
 fn constraints(namespace: &str, resource: &str) -> Value {
     let group = if resource.starts_with("role") { "rbac.authorization.k8s.io" } else { "" };
     json!({
@@ -607,7 +606,7 @@ fn admission_denial_is_quoted_and_a_repeat_completes(
     let namespace = cp.namespace("policed");
     let instance = Instance::new(cp.admin(), &namespace);
     let policy = Policy::validating(cp, &namespace, resource, "Deny", "not here, says the policy");
-    // The plan has the server try what it can, which a binding to a Role that is not there is not.
+    // The plan uses dry runs where possible, which it is not for a binding to a missing Role.
     let probe = json!({"metadata": {"name": "probe"}, "rules": [], "roleRef": {
         "apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "view"}});
     let group = if resource.starts_with("role") { "/apis/rbac.authorization.k8s.io/v1" } else { "/api/v1" };
@@ -651,7 +650,7 @@ fn legacy_token_warning_of_the_server_is_reported() {
     let instance = Instance::new(cp.admin(), &namespace);
     let first = instance.ask("provision", &[]).expect_code(0);
     assert!(first.findings("server-warning").is_empty(), "{}", first.stderr);
-    // To the server a listed Secret is one that it made itself, as before 1.24.
+    // The server takes a listed Secret for one that it generated itself, as before 1.24.
     cp.merge_patch(&paths(&namespace)[0], &json!({"secrets": [{"name": OBJECT}]}));
     let ran = eventually("the server has noticed", || {
         Some(instance.ask("provision", &[]).expect_code(0)).filter(|ran| !ran.findings("server-warning").is_empty())
@@ -662,7 +661,7 @@ fn legacy_token_warning_of_the_server_is_reported() {
     all_unchanged(&ran);
 }
 
-/// A policy that puts this over every object of this resource in this namespace.
+/// A MutatingAdmissionPolicy that applies this to every object of this resource in this namespace.
 fn overlay(namespace: &str, resource: &'static str, expression: &str) -> Policy<'static> {
     let mutation = json!({"patchType": "ApplyConfiguration", "applyConfiguration": {"expression": expression}});
     Policy::mutating(control_plane(), namespace, resource, &mutation)
@@ -670,7 +669,7 @@ fn overlay(namespace: &str, resource: &'static str, expression: &str) -> Policy<
 
 const ALL: [&str; 4] = ["serviceaccounts", "roles", "rolebindings", "secrets"];
 
-/// Waits until this label is put on whatever is made there.
+/// Waits until this label is added to new objects there.
 fn await_label_in_force(cp: &ControlPlane, namespace: &str, label: &str) {
     for resource in ALL {
         let group = if resource.starts_with("role") { "/apis/rbac.authorization.k8s.io/v1" } else { "/api/v1" };
@@ -803,7 +802,7 @@ fn openshift_additions_are_kept() {
     let namespace = cp.namespace("openshift");
     let instance = Instance::new(cp.admin(), &namespace);
     instance.ask("provision", &[]).expect_code(0);
-    // The internal registry's login, and the CA of service certificates, as its controllers write them.
+    // The login of the internal registry, and the CA of service certificates, as OpenShift's controllers write them.
     let [account, _, _, secret] = paths(&namespace);
     let login = format!("{OBJECT}-dockercfg-x7k2p");
     let dockercfg = json!({
@@ -822,7 +821,7 @@ fn openshift_additions_are_kept() {
     assert_eq!(versions(cp, &namespace), before);
     instance.ask("plan", &["--detailed-exitcode"]).expect_code(0);
 
-    // A write of ours over it keeps what is not ours.
+    // An apply keeps the foreign fields.
     cp.merge_patch(&account, &json!({"metadata": {"labels": {"md-project": "other"}}}));
     instance.ask("provision", &[]).expect_code(0);
     let kept = cp.get(&account).unwrap();
@@ -838,7 +837,7 @@ fn openshift_additions_are_kept() {
     assert_eq!(secrets(cp, &namespace), [login]);
 }
 
-/// Provisions in a namespace of its own against a platform in a mood, which the closure sets.
+/// Provisions in a namespace of its own against a platform that the closure prepares.
 fn provision_with_platform(era: Era, mood: impl FnOnce(&Platform)) -> (Instance, Ran) {
     let cp = control_plane();
     let instance = Instance::of_era(cp.admin(), &cp.namespace("platform"), era, Shape::Bare);
@@ -847,7 +846,7 @@ fn provision_with_platform(era: Era, mood: impl FnOnce(&Platform)) -> (Instance,
     (instance, ran)
 }
 
-/// The credential of a run whose publication failed: it works, is kept, and a repeat finishes the job.
+/// The credential after a failed publication: it works, is kept, and a repeat publishes it.
 #[track_caller]
 fn expect_kept_and_completed_by_repeat(instance: &Instance, ran: &Ran) {
     let cp = control_plane();
@@ -926,7 +925,7 @@ fn temporary_error_is_retried_on_every_platform_generation(
     assert!(asked[1..3].iter().all(|request| (&request.method, &request.path) == (&asked[0].method, &asked[0].path)));
 }
 
-/// What no repeat mends ends a deletion at once too, and the cluster is clean all the same.
+/// A permanent error ends a deletion at once, too, and the cluster is clean all the same.
 #[rstest]
 fn refused_deletion_is_reported_on_every_platform_generation(
     #[values(Era::Artifacts, Era::Resources, Era::Dependencies)] era: Era,
@@ -1213,7 +1212,7 @@ fn record_is_deleted_under_the_platforms_name(#[case] era: Era, #[case] conventi
     let expected: Vec<String> =
         asked.iter().map(|path| path.replace("PACKAGE", package).replace("INSTANCE", own)).collect();
     assert_eq!(deletions, expected);
-    // Gone already is done, whatever its name was.
+    // A record that is deleted already is success, whatever its name was.
     let again = instance.ask("decommission", &["--publish"]).expect_code(0);
     assert!(again.stderr.contains("no record left at"), "{}", again.stderr);
 }

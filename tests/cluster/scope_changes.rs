@@ -1,5 +1,5 @@
-//! Moves between scopes, killed at every request: no moment without a right that stays, none with a right that nobody
-//! asked for, nothing that the ServiceAccount does not remember; and the repeat ends clean.
+//! Changes of scope, interrupted by SIGKILL at every request: at no moment is a kept permission missing, an unrequested
+//! one granted, or an object absent from the inventory; the repeat reaches a clean state.
 
 use std::{
     any::Any,
@@ -23,27 +23,28 @@ use crate::support::{Instance, OBJECT, Ran, paths, status};
 
 const RBAC: &str = "/apis/rbac.authorization.k8s.io/v1";
 const PREFIX: &str = "k8s-token.massdriver.cloud";
-/// The ClusterRoles that somebody else keeps: resource and verbs.
+/// Foreign ClusterRoles: resource and verbs.
 const CLUSTER_ROLES: [(&str, &[Allowed]); 2] =
     [("reader", &[("pods", &["get", "list"])]), ("lister", &[("pods", &["list"]), ("configmaps", &["get"])])];
-/// The home namespace, two others, one that never gets anything, and the whole cluster.
+/// The home namespace, two others, one without grants, and the whole cluster.
 const PLACES: [&str; 5] = ["H", "B", "C", "X", "*"];
-/// How many instances of a move are worked on at the same time.
+/// The number of instances of a change that run at the same time.
 const AT_ONCE: usize = 3;
-/// The same where some of them wait ten seconds for the death of a token.
+/// The same where some of them wait ten seconds for the rejection of a token.
 const AT_ONCE_WAITING: usize = 6;
 
 type Allowed = (&'static str, &'static [&'static str]);
 type Where = &'static [&'static str];
 
-/// One of its own: each run looks for instances of its name in the whole cluster, and here are hundreds.
+/// A control plane of its own: each run searches the whole cluster for its instance name, and these tests create
+/// hundreds.
 fn control_plane() -> &'static ControlPlane {
     static OWN: LazyLock<ControlPlane> =
         LazyLock::new(|| ControlPlane::start(&Options::default()).expect("a control plane"));
     &OWN
 }
 
-/// What is asked for: rules on core resources, and ClusterRoles, each with its places.
+/// The requested grants: rules on core resources, and ClusterRoles, each with its scopes.
 #[derive(Clone, Copy, PartialEq)]
 struct Asked {
     rules: &'static [(Allowed, Where)],
@@ -71,7 +72,7 @@ impl Asked {
     }
 }
 
-/// One right in one of [`PLACES`]; in all of them when it is held in the whole cluster.
+/// A permission in one of [`PLACES`]; in all of them if it is granted in the whole cluster.
 type Right = (&'static str, String, String);
 type Rights = BTreeSet<Right>;
 
@@ -84,7 +85,7 @@ fn permissions_at(place: &str, (resource, verbs): Allowed) -> Vec<Right> {
     verbs.iter().flat_map(|verb| permissions_everywhere(place, resource, verb)).collect()
 }
 
-/// The rights of rules as the API has them. What is not in the core group is named with its group.
+/// The permissions of rules from the API. Resources outside the core group carry their group.
 fn rights_of<'a>(place: &'a str, rules: &'a Value) -> impl Iterator<Item = Right> + 'a {
     let texts = |rule: &Value, key: &str| -> Vec<String> {
         let list = rule[key].as_array().into_iter().flatten();
@@ -103,11 +104,11 @@ fn rights_of<'a>(place: &'a str, rules: &'a Value) -> impl Iterator<Item = Right
     })
 }
 
-/// Where an instance lives: what H, B and C and the ClusterRoles are called there.
+/// The real names of H, B, C and the ClusterRoles for one instance.
 #[derive(Clone)]
 struct Site {
     names: BTreeMap<&'static str, String>,
-    /// How often the server's own word on the rights of the token was compared with what is stored; one for a row.
+    /// How often the server's rules review was compared with the stored objects; one counter for each row.
     asked: Arc<AtomicUsize>,
 }
 
@@ -135,7 +136,7 @@ impl Site {
         self.names.get(symbol).map_or(symbol, String::as_str)
     }
 
-    /// One of [`PLACES`]; `?` for a namespace of somebody else.
+    /// One of [`PLACES`]; `?` for a foreign namespace.
     fn place(&self, object: &Value) -> &'static str {
         match object["metadata"]["namespace"].as_str() {
             None => "*",
@@ -153,7 +154,7 @@ impl Site {
         (rules.collect(), named.collect())
     }
 
-    /// The token Secrets, each with its token if there is one by now.
+    /// The token Secrets, each with its token if it has one.
     fn secrets(&self) -> BTreeMap<String, Option<String>> {
         let list = control_plane().get(&format!("/api/v1/namespaces/{}/secrets", self.home()));
         let items = list.map(|list| list["items"].as_array().unwrap().clone()).unwrap_or_default();
@@ -168,7 +169,7 @@ impl Site {
         self.secrets().into_values().next().flatten()
     }
 
-    /// What stands in the cluster at this moment.
+    /// The stored objects at this moment.
     fn stored(&self) -> Stored {
         let cp = control_plane();
         let mut objects = Vec::new();
@@ -187,11 +188,11 @@ impl Site {
         Stored { site: self.clone(), account: cp.get(&paths(self.home())[0]), objects }
     }
 
-    /// What the server allows the token, by its own word: all of it, not only what somebody thought of asking for.
+    /// All permissions that the server's rules reviews report for the token.
     fn allowed(&self, token: &str) -> Rights {
         let mut rights = Rights::new();
         for place in PLACES {
-            // In a namespace that is not there only that is allowed which is allowed everywhere.
+            // A missing namespace has only the cluster-wide permissions.
             let namespace = match place {
                 "X" => "nowhere",
                 "*" => "-",
@@ -204,13 +205,13 @@ impl Site {
     }
 }
 
-/// What the server allows every ServiceAccount by its own defaults, everywhere.
+/// The server's default permissions of every ServiceAccount.
 static EVERYBODYS: LazyLock<Rights> = LazyLock::new(|| {
     let nobody = control_plane().persona("without-rights", &[]);
     rights_of("*", &rules_of(&nobody.token, "-").expect("its token is good")).collect()
 });
 
-/// The server's list of what it allows this token in a namespace; none for a token that it refuses.
+/// The rules review of this token for a namespace; none for a rejected token.
 fn rules_of(token: &str, namespace: &str) -> Option<Value> {
     let question = json!({"spec": {"namespace": namespace}});
     let path = "/apis/authorization.k8s.io/v1/selfsubjectrulesreviews";
@@ -222,7 +223,7 @@ fn rules_of(token: &str, namespace: &str) -> Option<Value> {
     Some(answer.body["status"]["resourceRules"].clone())
 }
 
-/// What of an instance stands in the cluster.
+/// The stored objects of an instance.
 struct Stored {
     site: Site,
     account: Option<Value>,
@@ -234,7 +235,7 @@ fn text<'a>(object: &'a Value, pointer: &str) -> &'a str {
 }
 
 impl Stored {
-    /// Which binding hands out what.
+    /// Permissions by binding.
     fn grants(&self) -> BTreeSet<(String, Right)> {
         let (site, mut grants) = (&self.site, BTreeSet::new());
         let subject = json!({"kind": "ServiceAccount", "name": OBJECT, "namespace": site.home()});
@@ -268,7 +269,7 @@ impl Stored {
         self.grants().into_iter().map(|(_, right)| right).collect()
     }
 
-    /// Whether a binding applies at this place.
+    /// Whether a binding applies in this scope.
     fn is_bound(&self, place: &str) -> bool {
         let bindings = self.objects.iter().filter(|(kind, _)| kind.ends_with("Binding"));
         bindings.map(|(_, binding)| self.site.place(binding)).any(|bound| bound == place || bound == "*")
@@ -280,13 +281,13 @@ impl Stored {
         text.map(|text| serde_json::from_str(text).unwrap()).unwrap_or_default()
     }
 
-    /// Objects that the ServiceAccount does not remember: a run that dies now would leave them for ever.
+    /// Objects that are missing in the inventory: if the run ended now, no later run would find them.
     fn forgotten(&self) -> Vec<String> {
         let (site, inventory) = (&self.site, self.inventory());
         let mut forgotten = Vec::new();
         for (kind, object) in &self.objects {
             let (place, name) = (site.place(object), text(object, "/metadata/name"));
-            // Goes without saying while there is no list.
+            // Implied while there is no inventory.
             if (place, name) == ("H", OBJECT) && inventory.is_null() {
                 continue;
             }
@@ -308,7 +309,7 @@ impl Stored {
         forgotten
     }
 
-    /// The name of the Secret that the ServiceAccount remembers as the newest.
+    /// The name of the newest Secret in the record of the ServiceAccount.
     fn secret(&self) -> String {
         let annotations = self.account.as_ref().map(|account| &account["metadata"]["annotations"]);
         let generation = annotations.and_then(|annotations| annotations[format!("{PREFIX}/token-generation")].as_str());
@@ -318,7 +319,7 @@ impl Stored {
         }
     }
 
-    /// All that is ours of each object, in words that are the same in every site.
+    /// The managed fields of each object, with names that are the same for every instance.
     fn normalized(&self) -> Vec<String> {
         let account = self.account.iter().map(|account| ("ServiceAccount", account.clone()));
         let all = account.chain(self.objects.iter().cloned()).map(|(kind, object)| {
@@ -326,7 +327,7 @@ impl Stored {
             if kind == "ServiceAccount" {
                 annotations[format!("{PREFIX}/inventory")] = self.inventory();
                 annotations[format!("{PREFIX}/token-generation")].take(); // see `secret`
-                annotations[format!("{PREFIX}/instance")].take(); // each is of an organization of its own
+                annotations[format!("{PREFIX}/instance")].take(); // each belongs to an organization of its own
             }
             let own = json!({
                 "at": [object["metadata"]["namespace"], object["metadata"]["name"]],
@@ -353,18 +354,18 @@ impl Stored {
     }
 }
 
-/// From where a leg starts.
+/// The start of a leg.
 #[derive(Clone, Copy, PartialEq)]
 enum Start {
-    /// Nothing is there, not even the home namespace.
+    /// An empty cluster without the home namespace.
     Scratch,
-    /// What is asked for is there.
+    /// The instance as requested.
     Deployed,
-    /// What shall be is there, but somebody has pointed the bindings at the ClusterRole `lister`.
+    /// The wanted objects exist, but the bindings were changed to the ClusterRole `lister`.
     Drifted,
 }
 
-/// One run that is to be killed.
+/// One run to interrupt.
 #[derive(Clone, Copy)]
 struct Leg {
     name: &'static str,
@@ -382,7 +383,8 @@ impl Leg {
     }
 }
 
-/// What must hold at each moment of a leg: by what is stored, which lags behind nothing, and by the server's word.
+/// The invariants at each moment of a leg: by the stored objects, which are always current, and by the server's
+/// reviews.
 fn check_invariants(site: &Site, leg: &Leg, stored: &Stored) {
     let (from, to, held) = (leg.from.rights(), leg.to.rights(), stored.rights());
     // A binding whose roleRef was changed by hand is deleted before it is created again.
@@ -393,7 +395,7 @@ fn check_invariants(site: &Site, leg: &Leg, stored: &Stored) {
     let excess: Vec<&Right> = held.iter().filter(|right| !from.contains(right) && !to.contains(right)).collect();
     assert!(excess.is_empty(), "nobody asked for {excess:?}");
     assert_eq!(stored.forgotten(), [""; 0], "not in the inventory {}", stored.inventory());
-    // What the server makes of it, as soon as its caches have heard of the last write; and so of what is not ours.
+    // The server's reviews, as soon as its caches contain the last write; they include foreign bindings.
     let Some(token) = site.token() else { return };
     let (started, mut allowed) = (Instant::now(), site.allowed(&token));
     let mut pause = Duration::from_millis(3);
@@ -413,7 +415,7 @@ fn check_invariants(site: &Site, leg: &Leg, stored: &Stored) {
     }
 }
 
-/// An instance, and what it stands at.
+/// An instance, and its current grants.
 struct Subject {
     site: Site,
     instance: Instance,
@@ -426,7 +428,7 @@ impl Subject {
         Self { instance: Instance::new(control_plane().admin(), site.home()), site, at: None }
     }
 
-    /// Brings it to the start of a leg.
+    /// Brings the instance to the start of a leg.
     fn arrange(&mut self, leg: &Leg) {
         let wanted = match leg.start {
             Start::Scratch => {
@@ -459,7 +461,7 @@ impl Subject {
         ran
     }
 
-    /// Somebody makes the bindings of our Roles again, with another role.
+    /// Creates the bindings of the instance's Roles again, with another role.
     fn drift(&self) {
         let cp = control_plane();
         for (kind, binding) in &self.site.stored().objects {
@@ -484,7 +486,7 @@ impl Subject {
         }
     }
 
-    /// Runs through this proxy until it ends by itself or reaches the cut, where it is killed.
+    /// Runs through this proxy until the run ends by itself or is killed at the cut.
     fn run(&mut self, leg: &Leg, proxy: &InterceptingProxy) -> bool {
         let asked = if leg.action == "decommission" { leg.from } else { leg.to };
         self.ask_for(asked, &proxy.server());
@@ -500,7 +502,7 @@ impl Subject {
         killed
     }
 
-    /// What must hold when a leg has come to its end, however many runs that took.
+    /// The final state of a leg, however many runs it took.
     fn check_final_state(&mut self, leg: &Leg, expected: &[String], token: Option<&String>) {
         let stored = self.site.stored();
         if leg.to == NOTHING {
@@ -518,7 +520,7 @@ impl Subject {
         check_invariants(&self.site, &end, &stored);
         let secrets = self.site.secrets();
         assert_eq!(secrets.keys().collect::<Vec<_>>(), [&stored.secret()], "one token");
-        // Killed between the ServiceAccount and its first Secret, a run leaves a number that nobody uses any more.
+        // A run killed between the ServiceAccount and its first Secret leaves an unused slot number.
         assert!(leg.start == Start::Scratch || stored.secret() == OBJECT);
         assert!(token.is_none_or(|token| secrets.into_values().eq([Some(token.clone())])), "it is another token");
         self.ask_for(leg.to, control_plane().server());
@@ -527,7 +529,7 @@ impl Subject {
     }
 }
 
-/// What an undisturbed provision of this makes out of nothing.
+/// The objects of an undisturbed first provision.
 fn expected(asked: Asked) -> Vec<String> {
     if asked == NOTHING {
         return Vec::new();
@@ -541,13 +543,14 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The order of a leg that nobody disturbs: what must hold is looked at after every single write. Returns the requests.
+/// The order of writes in an undisturbed leg: the invariants are checked after every single write. Returns the
+/// requests.
 fn check_each_write(subject: &mut Subject, leg: &Leg, expected: &[String]) -> Vec<Intercepted> {
     let cp = control_plane();
     subject.arrange(leg);
     let (token, mark) = (subject.site.token(), cp.audit().mark());
     check_invariants(&subject.site, leg, &subject.site.stored());
-    // The writes that take something away.
+    // The writes that remove permissions.
     let shrinks = Arc::new(Mutex::new(Vec::new()));
     let (site, observed, leg_seen) = (subject.site.clone(), Arc::clone(&shrinks), *leg);
     let mut before = site.stored();
@@ -558,7 +561,7 @@ fn check_each_write(subject: &mut Subject, leg: &Leg, expected: &[String]) -> Ve
             panic!("after {} {}: {}", write.method, write.path, panic_message(cause.as_ref()));
         }
         let lost = match leg_seen.start {
-            // A binding to another role was not asked for: it is replaced at once, with what both roles allow.
+            // A binding to another role was not requested: it is replaced at once, with the permissions of both roles.
             Start::Drifted => {
                 let (held, to) = (now.rights(), leg_seen.to.rights());
                 let lost = |right: &Right| to.contains(right) && !held.contains(right) && now.is_bound(right.0);
@@ -582,7 +585,7 @@ fn check_each_write(subject: &mut Subject, leg: &Leg, expected: &[String]) -> Ve
     requests
 }
 
-/// Writes that take something away come in after the token has been told who it is.
+/// Writes that remove permissions arrive after the review of the token's identity.
 fn check_removals_follow_the_proof(requests: &[Intercepted], shrinks: &[usize], holder: &str, audit: &[AuditEvent]) {
     let proof = audit.iter().filter(|event| event.user == holder && event.resource == "selfsubjectreviews");
     let proved = proof.filter(|event| event.code == 201).map(|event| event.answered).min().expect("a proof");
@@ -590,7 +593,7 @@ fn check_removals_follow_the_proof(requests: &[Intercepted], shrinks: &[usize], 
     let mut made: Vec<_> =
         audit.iter().filter(|event| event.is_write() && writes.iter().any(|write| write.path == event.uri)).collect();
     made.sort_by_key(|event| event.received);
-    // They came one at a time, so that the two lists are in the same order.
+    // Writes are serialized, so that both lists are in the same order.
     let paths: Vec<&str> = writes.iter().map(|write| write.path.as_str()).collect();
     assert_eq!(made.iter().map(|event| event.uri.as_str()).collect::<Vec<_>>(), paths);
     for (write, event) in writes.iter().zip(made) {
@@ -621,7 +624,7 @@ impl Cut {
         })
     }
 
-    /// The request in question.
+    /// The request at the cut.
     fn of(self, requests: &[Intercepted]) -> String {
         let request = match self {
             Self::Before(number) => requests.get(number),
@@ -631,9 +634,9 @@ impl Cut {
     }
 }
 
-/// The cuts of a leg, by the requests that it has undisturbed: one at its start, and from the first write on each. A
-/// provision ends with one that should come too late; if it does not, because a proof was asked for once more, there
-/// will be another. A decommission ends with its first question about the token's death.
+/// The cuts of a leg, from the requests of an undisturbed run: one at its start, and each request from the first write
+/// on. A provision ends with a cut that should come too late; if it does not, because the token was tested again,
+/// another follows. A decommission ends with the first review of the rejected token.
 fn cuts(leg: &Leg, requests: &[Intercepted]) -> VecDeque<(usize, Cut)> {
     let first = requests.iter().position(|request| request.write).expect("a write");
     let question = requests.iter().position(|request| request.path.contains("/selfsubjectreviews"));
@@ -648,7 +651,7 @@ fn panic_message(cause: &(dyn Any + Send)) -> &str {
     text.or_else(|| cause.downcast_ref::<&str>().copied()).unwrap_or("no words")
 }
 
-/// A leg, what it comes to, and where it is still to be killed.
+/// A leg, its expected result, and its remaining cuts.
 struct Planned {
     leg: Leg,
     expected: Arc<[String]>,
@@ -656,7 +659,7 @@ struct Planned {
     cuts: VecDeque<(usize, Cut)>,
 }
 
-/// What is to be done for a table row, and what came of it.
+/// The work for a table row, and its results.
 #[derive(Default)]
 struct Work {
     legs: Vec<Planned>,
@@ -666,7 +669,7 @@ struct Work {
 }
 
 impl Work {
-    /// The next cut, if possible of a leg that starts where this subject stands.
+    /// The next cut, preferably of a leg that starts in the current state of this subject.
     fn next(&mut self, at: Option<Asked>) -> Option<(usize, usize, Cut)> {
         let fits = |leg: &Leg| Some(if leg.start == Start::Drifted { leg.to } else { leg.from }) == at;
         let left = self.legs.iter_mut().enumerate().filter(|(_, planned)| !planned.cuts.is_empty());
@@ -675,8 +678,8 @@ impl Work {
     }
 }
 
-/// Kills one run and looks; repeats it, or takes the credential back, and looks again. False when it had fewer
-/// requests.
+/// Kills one run and checks the invariants; repeats it, or decommissions the instance, and checks again. False if the
+/// run had fewer requests.
 fn kill(subject: &mut Subject, leg: &Leg, number: usize, cut: Cut, expected: &[String], at: &mut String) -> bool {
     subject.arrange(leg);
     let token = subject.site.token();
@@ -723,13 +726,13 @@ fn worker(work: &Mutex<Work>, asked: &Arc<AtomicUsize>) {
                     leg.name,
                     panic_message(cause.as_ref())
                 ));
-                subject = None; // whatever it stands at
+                subject = None; // whatever its state is
             }
         }
     }
 }
 
-/// Each leg in order, then killed at each of its requests.
+/// Each leg undisturbed, then killed at each of its requests.
 fn check_legs(legs: &[Leg], least: usize) {
     let mut work = Work::default();
     let asked = Arc::default();
@@ -758,7 +761,7 @@ fn check_legs(legs: &[Leg], least: usize) {
     let thread = std::thread::current();
     let row = thread.name().unwrap_or_default();
     assert!(failures.is_empty(), "{row}: {} failures\n{}", failures.len(), failures.join("\n\n"));
-    // Each is looked at twice, but while there is no token.
+    // Each is checked twice, except while there is no token.
     let always = legs.iter().all(|leg| leg.start != Start::Scratch && leg.to != NOTHING && !leg.decommissions);
     let least_asked = if always { 2 * killed } else { killed / 3 };
     let asked = asked.load(Ordering::SeqCst);
@@ -772,7 +775,7 @@ fn check_legs(legs: &[Leg], least: usize) {
 const H: Where = &["H"];
 const READ: &[&str] = &["get", "list"];
 
-/// There and back, with at least this number of kills.
+/// The change and its reverse, with at least this number of kills.
 #[rstest]
 #[case::namespaces_and_the_cluster(
     rules(&[(("pods", READ), &["H", "B"])]),

@@ -1,4 +1,4 @@
-//! Scopes: more namespaces, the whole cluster, ClusterRoles that others keep; still one identity, one token.
+//! Scopes: several namespaces, the whole cluster, foreign ClusterRoles; one ServiceAccount and one token.
 
 use std::collections::BTreeSet;
 
@@ -46,7 +46,7 @@ fn rbac_objects(home: &str) -> BTreeSet<String> {
     kinds.iter().flat_map(|kind| of_kind(kind)).collect()
 }
 
-/// The same without names.
+/// Kinds and namespaces of these objects.
 fn rbac_kinds(home: &str) -> Vec<String> {
     rbac_objects(home).iter().map(|object| object.rsplit_once('/').unwrap().0.to_owned()).collect()
 }
@@ -193,7 +193,7 @@ fn simple_params_create_four_objects() {
     let ours =
         ["instance", "name", "namespace", "token-generation"].map(|key| format!("k8s-token.massdriver.cloud/{key}"));
     assert_eq!(annotations, ours.iter().collect::<Vec<_>>(), "no inventory: there is nothing to remember");
-    // The same in other words, and of the form that a form sends.
+    // Equivalent rules, in the format that a form sends.
     let mut same = Instance::new(&parent, &home).rules(&json!([scoped(&["pods"], &["get", "list"], &[&home])]));
     same.params["cluster_roles"] = json!([]);
     let document = same.ask("provision", &[]).expect_code(0).document();
@@ -488,7 +488,7 @@ fn binding_a_cluster_role_requires_get_and_bind() {
     let own = ["get", "create", "patch", "delete"];
     let rbac = "rbac.authorization.k8s.io";
     let named = |verb: &str| json!({"apiGroups": [rbac], "resources": ["clusterroles"], "verbs": [verb], "resourceNames": ["view"]});
-    // No right on Roles: there is none of ours.
+    // No permission on Roles: the instance has none.
     let mut rules = vec![rule(&[""], &["serviceaccounts", "secrets"], &own), rule(&[rbac], &["rolebindings"], &own)];
     let ask = |stem: &str, rules: &[Value], sees: bool| {
         let mut grants = vec![Grant::in_namespace(&home, rules)];
@@ -624,7 +624,7 @@ fn objects_missing_from_inventory_are_found_by_label() {
     instance.provision();
     cp.delete(&paths(&home)[0]);
     assert_eq!(rbac_objects(&home).len(), 5);
-    // The params do not name them any more either.
+    // The params do not name them any more, either.
     Instance::new(cp.admin(), &home).ask("decommission", &[]).expect_code(0);
     assert!(rbac_objects(&home).is_empty());
 
@@ -653,7 +653,7 @@ fn role_reduction_beyond_parents_permissions_is_refused() {
     let pods_and_maps = json!([scoped(&["pods", "configmaps"], &["list"], &[&home, &there])]);
     let token = Instance::new(cp.admin(), &home).rules(&pods_and_maps).token();
     let before = rbac_objects(&home);
-    // It held pods when it granted them, and does not any more.
+    // The parent held pods when it granted them, and does not any more.
     let parent = cp.persona(
         "shrink",
         &[
@@ -695,7 +695,7 @@ fn role_is_replaced_in_one_write_if_necessary() {
         rule(&["rbac.authorization.k8s.io"], &["roles", "rolebindings"], &own),
         rule(&[""], &["configmaps", "services"], &["list"]),
     ];
-    // It may grant what is wanted, and not what is there: the two together are refused.
+    // The parent may grant the new rules but not the old ones: the union is refused.
     let parent = cp.persona("atonce", &[Grant::in_namespace(&home, &rules)]);
     let instance = Instance::new(&parent, &home).rules(&json!([rule(&[""], &["configmaps", "services"], &["list"])]));
     instance.ask("provision", &[]).expect_code(0);
@@ -741,9 +741,9 @@ fn fifty_namespaces_are_provisioned_in_parallel_without_throttling() {
     assert!(events.iter().all(|event| event.code != 429), "nobody is asked to slow down");
     let writes = events.iter().filter(|event| event.is_write()).count();
     assert_eq!(writes, 2 + 100, "each object once");
-    // Of each namespace: is it there, its Role, its binding, our rights in it. Beside that the ServiceAccount, and its
-    // namesakes elsewhere, and who we are.
-    // The namesakes come in pages: how many there are is the doing of other tests.
+    // For each namespace: the Namespace, Role, RoleBinding and the parent's permissions. In addition the
+    // ServiceAccount, ServiceAccounts of the same name elsewhere, and the parent's identity.
+    // The list of ServiceAccounts is paged: the number of pages depends on other tests.
     let counts =
         |event: &&AuditEvent| !event.is_write() && event.resource != "secrets" && !event.uri.contains("continue=");
     let looks = events.iter().filter(counts).count();
@@ -774,7 +774,7 @@ fn role_binding_does_not_grant_nonresource_urls() {
     instance.act("decommission").expect_code(0);
 }
 
-/// What an instance in `home` needs of its parent, and may grant.
+/// The permissions that the parent of an instance in `home` needs, and may grant.
 fn manage(more: &[Value]) -> Vec<Value> {
     let own = ["get", "create", "patch", "delete"];
     let base = [
@@ -826,7 +826,7 @@ fn foreign_role_binding_in_another_namespace_is_kept() {
         let document = wide().ask(action, &[]).expect_code(73).document();
         assert_eq!(document["error"]["object"], format!("RoleBinding {there}/{name}"));
     }
-    // Not asked for any more: it is not ours to delete, and what it grants is not forgotten.
+    // The namespace is not requested any more: the foreign binding is kept, and so is its inventory entry.
     let narrow = Instance::new(cp.admin(), &home);
     for _ in 0..2 {
         let document = narrow.ask("provision", &[]).expect_code(0).document();
@@ -921,7 +921,7 @@ fn temporary_bindings_in_inventory_are_deleted() {
     for action in ["provision", "decommission"] {
         let home = cp.namespace("temporary");
         let list = rule(&[""], &["pods"], &["list"]);
-        // It may search nowhere: the inventory alone leads to the binding.
+        // The parent cannot search: only the inventory leads to the binding.
         let weak = cp.persona("temporary", &[Grant::in_namespace(&home, &manage(&[list]))]);
         let instance = Instance::new(&weak, &home).rules(&json!([scoped(&["pods"], &["list"], &[&home])]));
         instance.provision();

@@ -1,6 +1,6 @@
-//! Bundles that use the credential (examples/downstream): the one of helm is deployed with the artifact of the real
-//! binary, by real helm 3 and 4, within its rights and outside them; the one of OpenTofu is read. What their README
-//! says about rules and messages is held here.
+//! Bundles that use the credential (examples/downstream): the Helm example is deployed with the published credential by
+//! real helm 3 and 4, with sufficient and with insufficient permissions; the OpenTofu example is parsed. Tests hold its
+//! README to the rules and messages that it shows.
 
 use std::{
     collections::BTreeSet,
@@ -21,7 +21,7 @@ use crate::support::{Instance, OBJECT, Shape};
 const EXAMPLES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/downstream");
 const RELEASE: &str = "shop-prod-web-a1b2";
 
-/// With those who make Pods of a Deployment, so that helm has something to wait for.
+/// A control plane with the controllers of Deployments, so that helm has something to wait for.
 fn control_plane() -> &'static ControlPlane {
     static STARTED: OnceLock<ControlPlane> = OnceLock::new();
     STARTED.get_or_init(|| {
@@ -56,7 +56,7 @@ fn recommended() -> Vec<Value> {
     params["rules"].as_array().unwrap().clone()
 }
 
-/// A rule as what it grants, one verb on one resource at a time.
+/// The permissions of a rule: one verb on one resource each.
 fn permissions(rules: &[Value]) -> BTreeSet<String> {
     let texts = |rule: &Value, key: &str| -> Vec<String> {
         rule[key].as_array().into_iter().flatten().map(|text| text.as_str().unwrap().to_owned()).collect()
@@ -73,7 +73,7 @@ fn permissions(rules: &[Value]) -> BTreeSet<String> {
     atoms
 }
 
-/// An instance of k8s-token and one of the example that is connected to it.
+/// An instance of k8s-token, and one of the example that is connected to it.
 struct Downstream {
     token: Instance,
     step: HelmStep,
@@ -98,7 +98,7 @@ impl Downstream {
         Self { token, step }
     }
 
-    /// Deploys k8s-token with other rules and hands the artifact on.
+    /// Deploys k8s-token with other rules and passes the credential on.
     fn grant(&mut self, rules: &[Value]) {
         self.token.params["rules"] = json!(rules);
         self.step.connections["kubernetes_cluster"] = self.token.provision();
@@ -108,7 +108,7 @@ impl Downstream {
         crate::support::token_of(&self.step.connections["kubernetes_cluster"])
     }
 
-    /// Whether helm was content, and all it said.
+    /// Whether helm succeeded, and its output.
     fn act(&self, action: &str) -> (bool, String) {
         let mut command = self.step.command(action).unwrap();
         let output = thread::scope(|scope| {
@@ -137,7 +137,7 @@ impl Downstream {
         said
     }
 
-    /// The control plane has no nodes: says of each Pod that it is ready, as its node would.
+    /// Marks each Pod as ready, as a node would: the control plane has none.
     fn mark_pods_ready(&self) {
         let pods = self.path("pods");
         let list = control_plane().get(&pods).unwrap();
@@ -145,7 +145,7 @@ impl Downstream {
         for pod in list["items"].as_array().unwrap().iter().filter(|pod| pod["status"]["phase"] != "Running") {
             let path = format!("{pods}/{}/status", pod["metadata"]["name"].as_str().unwrap());
             let admin = &control_plane().admin().token;
-            // It may be gone by now.
+            // The Pod may be deleted already.
             let _ = control_plane().request("PATCH", &path, Some(admin), Some(&ready));
         }
     }
@@ -163,7 +163,7 @@ impl Downstream {
     }
 }
 
-/// What the README's lines make of a deployment's log.
+/// The rules that the README's commands derive from a deployment's log.
 fn missing_rules(log: &str) -> Vec<Value> {
     let directory = tempfile::tempdir().unwrap();
     fs::write(directory.path().join("deployment.log"), log).unwrap();
@@ -186,7 +186,7 @@ fn helm_example_works_with_the_recommended_rules(#[values(3, 4)] major: u8) {
     assert_eq!(downstream.page().unwrap()["data"]["index.html"], "Hello");
     assert_eq!(downstream.server().unwrap()["status"]["readyReplicas"], 1);
 
-    // The right to create namespaces is for the first install alone.
+    // Only the first install needs to create the namespace.
     let after: Vec<_> = recommended().into_iter().filter(|rule| rule["namespaces"].is_null()).collect();
     assert_eq!(after.len(), recommended().len() - 1);
     downstream.grant(&after);
@@ -209,7 +209,7 @@ fn helm_example_works_with_the_recommended_rules(#[values(3, 4)] major: u8) {
     assert!(downstream.step.releases(control_plane()).is_empty());
 }
 
-/// From the rules that no message asks for to those of the README, by what the messages say and nothing else.
+/// Starts with the rules that no message asks for, and reaches those of the README by the messages alone.
 #[test]
 fn error_messages_lead_to_the_recommended_rules() {
     let (asked_for, known): (Vec<_>, Vec<_>) = recommended()
@@ -246,7 +246,7 @@ fn missing_permission_is_named_by_the_error_message(#[values(3, 4)] major: u8) {
     downstream.succeed("provision");
     let deployed = (downstream.page(), downstream.server());
 
-    // The same chart with a Service, then with a ConfigMap for somebody else's namespace.
+    // The same chart with a Service, then with a ConfigMap for a foreign namespace.
     let elsewhere = control_plane().namespace("elsewhere");
     for (template, group, resource, namespace) in [
         (
@@ -305,7 +305,7 @@ fn copy_directory(from: &Path, to: &Path) {
     }
 }
 
-/// The README's first case of a message that does not name the rule, and the way out.
+/// The README's first case of a message that does not name the rule, with its solution.
 #[rstest]
 fn unfinished_helm_release_error_names_no_rule(#[values(3, 4)] major: u8) {
     let mut rules = recommended();
@@ -339,7 +339,7 @@ fn helm_4_without_replica_set_access_times_out() {
     assert!(missing_rules(&said).is_empty(), "{said}");
 }
 
-/// What is done for an image that knows only `.data`.
+/// The remedy for an image that reads only `.data`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Remedy {
     Nothing,
@@ -383,7 +383,7 @@ fn images_that_read_only_data_need_a_remedy(
     assert_eq!(downstream.page().unwrap()["data"]["index.html"], "Good morning");
 }
 
-/// The files of an OpenTofu step as blocks.
+/// The files of an OpenTofu step, as blocks.
 fn module() -> Vec<hcl::Block> {
     let directory = format!("{EXAMPLES}/opentofu/src");
     let files: Vec<_> = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()).collect();
@@ -404,7 +404,7 @@ fn variables() -> Vec<(String, hcl::Expression)> {
     variables.collect()
 }
 
-/// What OpenTofu would object to when this value is given to a variable of this type.
+/// The type errors that OpenTofu would report for this value of a variable.
 fn objections(type_of: &hcl::Expression, value: &Value, at: &str, found: &mut Vec<String>) {
     use hcl::Expression::{FuncCall, Object, Variable};
     let sound = match type_of {
@@ -444,7 +444,7 @@ fn objections(type_of: &hcl::Expression, value: &Value, at: &str, found: &mut Ve
     }
 }
 
-/// The type of an attribute of an object type, `optional` looked through.
+/// The type of an attribute of an object type; `optional` is unwrapped.
 fn member(type_of: &hcl::Expression, name: &str) -> Option<hcl::Expression> {
     use hcl::Expression::{FuncCall, Object};
     match type_of {
@@ -457,7 +457,7 @@ fn member(type_of: &hcl::Expression, name: &str) -> Option<hcl::Expression> {
     }
 }
 
-/// Every `var.a.b.c` of the module, as its names.
+/// Every `var.a.b.c` of the module, as a list of names.
 fn uses() -> Vec<Vec<String>> {
     let of_name = |letter: char| letter.is_alphanumeric() || matches!(letter, '_' | '-' | '.');
     let mut found = Vec::new();
@@ -502,7 +502,7 @@ fn opentofu_module_accepts_a_flat_credential(#[values(Shape::Bare, Shape::Full)]
     objections(&type_of, &token.params["md_metadata"], "md_metadata", &mut found);
     assert_eq!(found, [""; 0]);
 
-    // What it does object to.
+    // Values that are type errors.
     objections(&type_of, &json!({"default_tags": {"md-project": ["ecomm"]}}), "md_metadata", &mut found);
     assert_eq!(found, ["md_metadata.name_prefix is missing", "md_metadata.default_tags.md-project has another type"]);
 }

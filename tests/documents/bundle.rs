@@ -1,6 +1,6 @@
-//! The bundle as the platform and its users get it: massdriver.yaml, the schemas made from it, the runbook, what a
-//! publish uploads, and the same for old platforms. `UPDATE_SCHEMAS=1 cargo test --test documents` rewrites what is made of
-//! massdriver.yaml, and `UPDATE_DOCS=1` the runbook's copy of the error and warning codes.
+//! The bundle as the platform and its users see it: massdriver.yaml, the generated schemas, the runbook, the uploaded
+//! files, and the same for old platforms. `UPDATE_SCHEMAS=1 cargo test --test documents` rewrites the files generated
+//! from massdriver.yaml, and `UPDATE_DOCS=1` the runbook's copy of the error and warning codes.
 
 mod examples;
 mod form;
@@ -39,7 +39,7 @@ fn generated_files() -> BTreeMap<PathBuf, String> {
     schemas.into_iter().map(|(name, content)| (name.into(), content)).chain(legacy).chain(runbook).collect()
 }
 
-/// Makes them anew, if that is asked for, before any test looks at one.
+/// Rewrites the generated files, if requested, before any test reads one.
 fn regenerate_if_requested() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
@@ -111,7 +111,7 @@ fn slots_match_version_1_0_0() {
     assert_eq!(parse("schema-artifacts.json")["required"], serde_json::json!(["token"]));
 }
 
-/// Shapes that circulate, and what each type makes of them.
+/// Formats of the resource in use, and the types that accept them.
 #[test]
 fn each_resource_type_accepts_only_its_own_format() {
     let flat_type = json_file("schema-artifacts.json")["properties"]["token"].clone();

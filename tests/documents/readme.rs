@@ -1,5 +1,5 @@
-//! The documents held to the program: codes, exit codes, options, params, commands, examples, links. A page is found by
-//! what it contains, so that text can move.
+//! The documents compared with the program: codes, exit codes, options, params, commands, examples, links. A page is
+//! found by its content, so that text can move.
 
 use std::{
     collections::BTreeSet,
@@ -63,7 +63,7 @@ fn blocks(text: &str) -> Vec<(String, String)> {
     parts.map(|(language, block)| (language.to_owned(), block.to_owned())).collect()
 }
 
-/// Code in the running text.
+/// Code in running text.
 fn inline_code(text: &str) -> Vec<String> {
     let prose = text.split("```").step_by(2);
     prose.flat_map(|part| part.split('`').skip(1).step_by(2).map(|code| code.replace('\n', " "))).collect()
@@ -79,7 +79,7 @@ fn k8s_token(arguments: &[&str], stdin: &str, directory: &Path) -> Output {
         .stderr(Stdio::piped())
         .spawn()
         .expect("the program");
-    // A program that does not read its input closes it.
+    // A program that does not read its input closes the pipe.
     let _ = child.stdin.take().expect("a pipe").write_all(stdin.as_bytes());
     child.wait_with_output().expect("an end")
 }
@@ -104,7 +104,7 @@ fn commands() -> Vec<String> {
     commands
 }
 
-/// The sources of the program, without their tests, with each text on one line.
+/// The sources of the program without their tests, with each string on one line.
 fn sources() -> String {
     let mut found = String::new();
     for entry in ignore::WalkBuilder::new("src").build() {
@@ -209,13 +209,13 @@ fn each_entry_has_meaning_check_and_fix() {
     }
 }
 
-/// The parts of a sample between its gaps, where the program has them in a text.
+/// The parts of a sample log between its gaps that do not occur in the program.
 fn missing_quotes<'a>(line: &'a str, sources: &str) -> Vec<&'a str> {
     let parts = line.split('…').map(|part| part.trim_matches([' ', ':', ';', ',', '.']));
     parts.filter(|part| part.len() > 2 && !sources.contains(part)).collect()
 }
 
-/// `UPDATE_DOCS=1` rewrites the first line of a sample, and the next step.
+/// `UPDATE_DOCS=1` rewrites the first line of a sample log, and its `next` line.
 #[test]
 fn sample_logs_of_errors_quote_the_program() {
     if std::env::var_os("UPDATE_DOCS").is_some() {
@@ -291,7 +291,7 @@ fn runbook_documents_each_deployment_code() {
     }
 }
 
-/// The words of a line of a shell, without quotes; a word that ends a command is a word of its own.
+/// The words of a shell line, without quotes; an operator that ends a command is a word of its own.
 fn shell_words(line: &str) -> Vec<String> {
     let (mut words, mut word, mut quote) = (Vec::new(), String::new(), None);
     for sign in line.chars() {
@@ -308,7 +308,7 @@ fn shell_words(line: &str) -> Vec<String> {
     words
 }
 
-/// The arguments of each run of the program in a line of a shell, by its name or by that of its image.
+/// The arguments of each invocation of the program in a shell line, by its name or by that of its image.
 fn runs(line: &str, commands: &[String]) -> Vec<Vec<String>> {
     let words = shell_words(line.trim().trim_start_matches("$ "));
     let ends = |word: &String| ["|", ">", "<", ";", "&", "#"].contains(&word.as_str());
@@ -324,7 +324,7 @@ fn runs(line: &str, commands: &[String]) -> Vec<Vec<String>> {
     found
 }
 
-/// Run where there is no file: a command line that is understood ends with another exit code than 64.
+/// Executed in an empty directory: a command line that parses ends with an exit code other than 64.
 #[test]
 fn commands_in_code_blocks_parse() {
     let (empty, commands) = (tempfile::tempdir().expect("a temporary directory"), commands());
@@ -430,7 +430,7 @@ fn is_valid(schema: &Value, document: &Value) -> Vec<String> {
     validator.iter_errors(document).map(|error| error.to_string()).collect()
 }
 
-/// Params pass `check`, and credentials are of their type.
+/// Params pass `check`, and credentials match their type.
 #[test]
 fn json_examples_are_valid() {
     let flat: Value = serde_json::from_str(&text("schema-artifacts.json")).expect("JSON");
@@ -468,7 +468,7 @@ fn yaml_examples_parse() {
     }
 }
 
-/// The log that a page shows, against the snapshot that tests hold.
+/// The log on the page, compared with the snapshot.
 #[test]
 fn documented_log_matches_the_snapshot() {
     let page = text("docs/how-it-works.md");
@@ -499,7 +499,7 @@ fn documented_log_matches_the_snapshot() {
     }
 }
 
-/// What a heading is called in a link, as GitHub makes it.
+/// The anchor of a heading, as GitHub generates it.
 fn anchor(heading: &str) -> String {
     let words = heading.trim_start_matches('#').trim().to_lowercase();
     words.chars().filter(|sign| sign.is_alphanumeric() || " -_".contains(*sign)).collect::<String>().replace(' ', "-")
@@ -515,7 +515,7 @@ fn links_resolve() {
                 continue;
             }
             let (file, heading) = link.split_once('#').unwrap_or((link, ""));
-            // A heading of the document itself has no file in front of it.
+            // A link to a heading of the same document has no file.
             let target = if file.is_empty() { Path::new(&document).to_owned() } else { folder.join(file) };
             assert!(target.exists(), "{document}: {link}");
             if !heading.is_empty() {

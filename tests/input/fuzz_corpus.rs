@@ -1,4 +1,4 @@
-//! Every input of the fuzz target's corpus, in every test run: the seeds, and whatever a fuzzer ever found.
+//! Every input of the fuzz target's corpus: the seeds, and everything that a fuzzer has found.
 
 #[path = "../../fuzz/harness.rs"]
 mod harness;

@@ -1,5 +1,5 @@
-//! Odd input: what is refused, is refused at its place and before the first packet; what is let pass, works on the real
-//! server; and what is odd where it does not matter keeps no token alive.
+//! Unusual input: refused input is located before the first packet, accepted input works on the real server, and
+//! decommission ignores invalid input that is irrelevant to it.
 
 use std::{
     io::Write as _,
@@ -19,12 +19,12 @@ fn control_plane() -> &'static ControlPlane {
     ControlPlane::shared()
 }
 
-/// An instance that nobody has made anything of.
+/// An instance that was never provisioned.
 fn instance(stem: &str) -> Instance {
     Instance::new(control_plane().admin(), &control_plane().namespace(stem))
 }
 
-/// Puts a value into a document of the instance: `/params/namespace`.
+/// Sets a value in a document of the instance: `/params/namespace`.
 fn set(instance: &mut Instance, place: &str, value: Value) {
     let mut all = json!({"params": instance.params, "connection": instance.connection, "config": instance.config});
     let (parent, key) = place.rsplit_once('/').unwrap();
@@ -36,7 +36,7 @@ fn set(instance: &mut Instance, place: &str, value: Value) {
     (instance.params, instance.connection, instance.config) = (take("params"), take("connection"), take("config"));
 }
 
-/// Runs with the bytes of one document, or whatever else stands at its place.
+/// Runs with other bytes as one document, or with something else at its path.
 fn with_file(instance: &Instance, action: &str, names: &[&str], make: impl Fn(&std::path::Path)) -> Ran {
     let mut command = instance.command(action, &[]);
     for name in names {
@@ -49,13 +49,13 @@ fn with_file(instance: &Instance, action: &str, names: &[&str], make: impl Fn(&s
 
 const CONNECTION: [&str; 2] = ["dependencies.json", "connections.json"];
 
-/// One finding of the document, or none.
+/// A finding of the document, if there is one.
 fn finding<'a>(document: &'a Value, code: &str, pointer: Option<&str>) -> Option<&'a Value> {
     let findings = document["findings"].as_array().unwrap();
     findings.iter().find(|finding| finding["code"] == code && finding["pointer"].as_str() == pointer)
 }
 
-/// Refused for this, before the first packet.
+/// Checks that the run was refused for this reason, before the first packet.
 #[track_caller]
 fn expect_refused(ran: &Ran, code: &str, pointer: Option<&str>, message: &str) {
     assert_eq!(ran.code, 65, "{ran:#?}");
@@ -94,7 +94,7 @@ fn invalid_json_is_reported_by_name_without_content(#[case] bytes: &[u8], #[case
             assert!(!format!("{ran:?}").contains("S3CRET"), "{ran:?}");
         }
     }
-    // config.json may be empty; where it says something that cannot be read, it may say that the instance is elsewhere.
+    // config.json may be empty; if it cannot be read, it may contain another namespace.
     let ran = with_file(&instance, "decommission", &["config.json"], write);
     if bytes.iter().all(u8::is_ascii_whitespace) {
         ran.expect_code(0);
@@ -143,7 +143,7 @@ fn byte_order_mark_and_missing_config_are_accepted() {
         let write = |path: &std::path::Path| content.into_iter().for_each(|text| std::fs::write(path, text).unwrap());
         with_file(&instance, "plan", &["config.json"], write).expect_code(0);
     }
-    // The platform writes both, and one of them may say nothing.
+    // The platform writes both, and one of them may be empty.
     with_file(&instance, "plan", &["dependencies.json"], |path| std::fs::write(path, "null").unwrap()).expect_code(0);
     with_file(&instance, "plan", &["connections.json"], |_| ()).expect_code(0);
 }
@@ -160,7 +160,7 @@ fn named_pipe_is_read_and_can_be_interrupted() {
         command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
     };
     let child = start();
-    std::fs::write(&params, instance.params.to_string()).unwrap(); // returns when it is read
+    std::fs::write(&params, instance.params.to_string()).unwrap(); // returns when the pipe is read
     Ran::from(child.wait_with_output().unwrap()).expect_code(0);
     let mut child = start();
     assert!(child.try_wait().unwrap().is_none());
@@ -178,7 +178,7 @@ const SERVER: &str = "/kubernetes_cluster/authentication/cluster/server";
 const CA: &str = "/kubernetes_cluster/authentication/cluster/certificate-authority-data";
 const TOKEN: &str = "/kubernetes_cluster/authentication/user/token";
 
-/// Place, value, code, pointer, and part of the sentence that says what would be right.
+/// Location, value, code, pointer, and part of the message.
 type Row = (&'static str, Value, &'static str, &'static str, &'static str);
 
 #[track_caller]
@@ -357,7 +357,7 @@ fn invalid_connection_is_located() {
         ("/connection/authentication/user/token", json!({"S3CRET": 1}), "schema", TOKEN, "must be of type string"),
         ("/connection/authentication/cluster/server", json!(6443), "schema", SERVER, "must be of type string"),
     ]);
-    // Without anything of config.json to stand in for it.
+    // Without an override in config.json.
     let mut instance = instance("noslot");
     instance.connection = Value::Null;
     for action in ["plan", "provision", "decommission"] {
@@ -528,7 +528,7 @@ fn invalid_config_is_located() {
             TOKEN,
             "token of config.json ends in a line break",
         ),
-        // One that is misspelt would leave the credential in another cluster than the one that was meant.
+        // A misspelled override would leave the credential in another cluster.
         (
             "/config/kubernetes_cluster/authentication/cluster/sever",
             json!("S3CRET"),
@@ -588,7 +588,7 @@ fn duplicate_keys_are_located() {
     }
 }
 
-/// A server that nobody may talk to before the input is known to be good.
+/// The server must not be contacted before the input has been validated.
 #[test]
 fn all_input_errors_are_reported_without_a_packet() {
     let mut instance = instance("atonce");
@@ -656,7 +656,7 @@ fn repeated_findings_are_limited_per_code() {
     assert!(ran.stderr.lines().count() < 200, "{}", ran.stderr);
 }
 
-/// All at once: a decommission waits until the server has forgotten a token that was used just now.
+/// All at once: a decommission waits until the server rejects a token that was used just before.
 fn for_each_at_once<T: Sync>(rows: &[T], check: impl Fn(&T) + Sync) {
     std::thread::scope(|scope| {
         let checks: Vec<_> = rows.iter().map(|row| scope.spawn(|| check(row))).collect();
@@ -675,7 +675,7 @@ fn names_of_any_length_work() {
         assert_eq!(name.len(), *length);
         instance.params["md_metadata"]["name_prefix"] = json!(name);
         instance.params["rules"][0]["namespaces"] = json!(["*"]);
-        // `view` is changed by another test at the same time.
+        // Another test changes `view` at the same time.
         instance.params["cluster_roles"] = json!([{"name": "system:kube-dns"}]);
         let token = instance.token();
         let again = instance.ask("provision", &[]).expect_code(0).document();
@@ -709,7 +709,7 @@ fn tags_that_are_invalid_labels_are_dropped() {
     });
     for path in paths(&instance.namespace) {
         let mut labels = cp.get(&path).unwrap()["metadata"]["labels"].clone();
-        // The server's own, on a Secret whose token was used.
+        // A label of the server itself, on a Secret whose token was used.
         labels.as_object_mut().unwrap().remove("kubernetes.io/legacy-token-last-used");
         assert_eq!(labels, expected, "{path}");
     }
@@ -751,7 +751,7 @@ fn tags_cannot_change_permissions() {
     }
     let token = token_of(&instance.platform.resource("token").unwrap());
     assert_eq!(status(cp, &token, "/apis/example.com/v1/gadgets"), 404, "allowed, and the proof holds: there are none");
-    // The aggregation controller answers within the second when there is something to aggregate.
+    // The aggregation controller reacts within a second if there is something to aggregate.
     let marker = json!({"metadata": {"name": format!("marker-{}", instance.namespace), "labels": {"rbac.authorization.k8s.io/aggregate-to-view": "true"}},
         "rules": [{"apiGroups": ["marker.example.com"], "resources": ["markers"], "verbs": ["get"]}]});
     let roles = "/apis/rbac.authorization.k8s.io/v1/clusterroles";
@@ -778,7 +778,7 @@ fn ca_bundle_is_accepted_and_published_unchanged() {
         set(&mut instance, "/connection/authentication/cluster/certificate-authority-data", json!(ca));
         let artifact = instance.provision();
         assert_eq!(artifact["authentication"]["cluster"]["certificate-authority-data"], ca);
-        // What others make of it: a kubeconfig for kubectl.
+        // Read by another program: a kubeconfig for kubectl.
         let file = instance.path("artifact.json");
         std::fs::write(&file, artifact.to_string()).unwrap();
         let config = instance.path("kubeconfig");
@@ -790,7 +790,7 @@ fn ca_bundle_is_accepted_and_published_unchanged() {
     assert_eq!(instance.ask("plan", &[]).expect_code(69).document()["error"]["code"], "tls-unknown-issuer");
 }
 
-/// The server behind another address of this machine.
+/// The server behind another loopback address.
 fn relay_on_ipv6(server: &str) -> String {
     let upstream = server.strip_prefix("https://").unwrap().to_owned();
     let listener = TcpListener::bind("[::1]:0").unwrap();
@@ -904,7 +904,7 @@ fn other_login_fields_are_ignored_and_not_published(#[values(Shape::Bare, Shape:
     }
 }
 
-/// The three texts, and documents of the connection in which they are wrong or not there.
+/// The three fields, and connections in which they are wrong or absent.
 #[rstest]
 #[case::wrong(Shape::Bare, |authentication: Value| json!({"authentication": authentication}))]
 #[case::legacy(Shape::Legacy, |authentication: Value| json!({"data": {"authentication": authentication}, "specs": {}}))]
@@ -930,7 +930,7 @@ fn config_overrides_each_connection_field_separately(#[case] shape: Shape, #[cas
         let inner = if shape == Shape::Legacy { &artifact["data"] } else { &artifact };
         assert_eq!(inner["authentication"]["cluster"], good["cluster"], "the artifact says what was proved");
     }
-    // A wrong override is as wrong as a wrong connection.
+    // A wrong override fails like a wrong connection.
     for (section, field) in fields {
         let mut instance = instance("override");
         instance.connection = document(good.clone());
@@ -996,7 +996,7 @@ fn config_options_take_effect() {
             assert_eq!(artifact(&instance), (legacy, says && !legacy), "{}", instance.config);
         }
     }
-    // config.namespace wins, and says so.
+    // config.namespace wins, and a finding reports it.
     let home = instance.namespace.clone();
     instance.act("decommission").expect_code(0);
     for theirs in [json!("elsewhere"), json!("Not A Name"), Value::Null] {
@@ -1062,7 +1062,7 @@ fn unknown_fields_of_platform_documents_are_ignored() {
     }
 }
 
-/// It would clean another cluster than the one that was meant.
+/// The decommission would delete from a cluster other than the intended one.
 #[test]
 fn decommission_refuses_misspelled_server_override() {
     let mut instance = instance("misspelt");
@@ -1077,7 +1077,7 @@ fn decommission_refuses_misspelled_server_override() {
     assert_eq!(status(control_plane(), &token, "/api"), 200);
 }
 
-/// Only what is needed to find the instance counts; this a provision refuses, or passes over.
+/// Only input that locates the instance counts; provision refuses or ignores the rest.
 #[test]
 fn decommission_ignores_irrelevant_invalid_input() {
     let places: Vec<String> = (0..3000).map(|number| format!("a-namespace-of-forty-characters-{number:08}")).collect();
@@ -1087,7 +1087,7 @@ fn decommission_ignores_irrelevant_invalid_input() {
         ("/params/rules", json!({})),
         ("/params/rules", json!([null, 7, "x", [], {}, {"verbs": 7}, {"verbs": ["*"], "namespaces": "x"}])),
         ("/params/rules/0/namespaces", json!(["A B", "../x", "*", "c", 7])),
-        ("/params/rules/0/namespaces", json!(places)), // more than anybody was ever granted
+        ("/params/rules/0/namespaces", json!(places)), // more than any instance can have
         ("/params/cluster_roles", json!([{"name": "a/b"}, {"name": 7}, 7, {"name": "view", "namespaces": 7}])),
         ("/params/cluster_roles", json!("view")),
         ("/params/md_metadata/default_tags", json!({"a b": {}, "c": "d e"})),
@@ -1117,7 +1117,7 @@ fn decommission_ignores_irrelevant_invalid_input() {
     });
 }
 
-/// A document, and what becomes of its text.
+/// A document, and an alteration of its text.
 type Odd = (&'static str, fn(&str) -> String);
 
 #[test]
@@ -1180,7 +1180,7 @@ fn objects_too_large_for_the_server_are_refused() {
     }
     instance.act("decommission").expect_code(0);
     assert!(versions(cp, &instance.namespace).is_empty());
-    // As long as a token may be: the server has the last word.
+    // The longest token that is accepted: the server decides.
     instance.params["rules"] = json!([rule(0)]);
     set(&mut instance, "/connection/authentication/user/token", json!("t".repeat(64 << 10)));
     let ran = instance.ask("plan", &[]);

@@ -1,5 +1,5 @@
-//! Any input: no panic, one of the documented ends, and no secret in anything that is printed or made. Thousands of
-//! cases go in through `fuzzing::evaluate`, some dozens of the same through the real binary, which must say the same.
+//! Properties for any input: no panic, a documented exit code, and no secret in the output or in objects. Thousands of
+//! cases run through `fuzzing::evaluate`, some dozens of them through the real binary, which must agree.
 
 use std::sync::LazyLock;
 
@@ -18,19 +18,19 @@ use testbed::WrongCa;
 
 use crate::support::{Ran, binary};
 
-/// Secrets: no key that is shown is as long, and no name, namespace, label or resource has such letters.
+/// Secrets: longer than any key that is shown, and with letters that no name, namespace, label or resource contains.
 const SECRETS: [&str; 3] = [
     "Tk1.parent_S3cret+token/of=the~connection!",
     "Pw2:a_Pass%word&that*stands(elsewhere)",
     "Ky3^a_key<that>was_pasted{somewhere}else",
 ];
 
-/// A part of a secret is as bad.
+/// A part of a secret counts as a leak.
 const PART: usize = 12;
 
 static CA: LazyLock<String> = LazyLock::new(|| WrongCa::new().base64());
 
-/// The documents of an instance that is sound, but for the server: nobody is there.
+/// The documents of a valid instance whose server does not exist.
 fn valid_documents() -> [Value; 3] {
     let authentication = json!({
         "cluster": {"server": "https://127.0.0.1:1", "certificate-authority-data": *CA},
@@ -59,7 +59,7 @@ fn valid_documents() -> [Value; 3] {
     ]
 }
 
-/// A secret as it stands, or where people have put one.
+/// A secret verbatim, or inside other text.
 fn secret() -> impl Strategy<Value = String> {
     let forms: [fn(&str) -> String; 9] = [
         str::to_owned,
@@ -143,7 +143,7 @@ fn anything() -> impl Strategy<Value = Value> {
     })
 }
 
-/// A change of a document: at a place that is picked by number, something else, one member more, or nothing.
+/// A change to a document at a numbered location: another value, one more field, or a removal.
 #[derive(Clone, Debug)]
 enum Change {
     Replace(Value),
@@ -198,7 +198,7 @@ fn changed(documents: &mut [Value; 3], changes: Vec<(prop::sample::Index, prop::
     }
 }
 
-/// Documents that are sound but for some changes, or nothing of the kind.
+/// Valid documents with some changes, or arbitrary ones.
 fn documents() -> impl Strategy<Value = [Value; 3]> {
     prop_oneof![
         8 => prop::collection::vec(change(), 0..5).prop_map(|changes| {
@@ -232,7 +232,7 @@ fn leak(text: &str, secrets: &[&str]) -> Option<String> {
 
 fn printed(stdout: &str, stderr: &str) -> String {
     let mut document: Value = serde_json::from_str(stdout).unwrap();
-    document["server"].take(); // is told, path included
+    document["server"].take(); // is printed, path included
     format!("{document}\n{stderr}")
 }
 
@@ -246,7 +246,7 @@ proptest! {
         let told = printed(&verdict.stdout, &verdict.stderr);
         prop_assert_eq!(leak(&told, &SECRETS), None, "in {}", told);
         prop_assert!(!verdict.stderr.contains(|char: char| char.is_control() && char != '\n'), "{:?}", verdict.stderr);
-        // What the params say may be in the cluster, what the connection says may be in the artifact; its token in neither.
+        // The params may be in the cluster and the connection in the credential; the parent's token in neither.
         let made = format!("{:?} {:?}", verdict.objects, verdict.artifact);
         prop_assert_eq!(leak(&made, &SECRETS[..1]), None, "in {}", made);
         for (pointer, rule) in &verdict.requested {

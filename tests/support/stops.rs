@@ -1,6 +1,6 @@
-//! Runs that are stopped at one of their requests, or joined by a second run there. A request is named by its method and
-//! path, as a recorded run has it: the reads of a run race each other, so that the same number is another request each
-//! time.
+//! Runs that are interrupted at one of their requests, or joined by a second run there. A request is identified by
+//! method and path, as in a recorded run: the reads of a run are concurrent, so that the same number is another request
+//! each time.
 
 use std::{
     collections::BTreeMap,
@@ -22,30 +22,30 @@ use testbed::{ControlPlane, Intercepted, InterceptingProxy, Verdict};
 
 use super::{Instance, OBJECT, Ran, finish, spawn};
 
-/// How a run is stopped at a request.
+/// The interruption of a run at a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stop {
     /// SIGKILL before the request reaches the server.
     KilledBefore,
-    /// SIGKILL after the server has done it, and before the answer.
+    /// SIGKILL after the server has executed the request, and before the response.
     KilledAfter,
     /// SIGTERM while the request hangs.
     Terminated,
 }
 
-/// One request of a run, in words that fit the same run of another instance.
+/// One request of a run, in a notation that fits the same run of another instance.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Step {
     pub method: String,
     pub path: String,
-    /// Which of several with the same method and path, from 1.
+    /// Its index among requests with the same method and path, from 1.
     pub nth: usize,
     pub write: bool,
 }
 
 impl Step {
-    /// Whether every such run sends it. Questions are repeated until an answer is right, more or less often; and how
-    /// many pages a list has is the doing of other tests.
+    /// Whether every such run sends the request. Reads are repeated until the response is right, more or less often;
+    /// and the number of pages of a list depends on other tests.
     pub fn is_deterministic(&self) -> bool {
         self.nth == 1 && !self.path.contains("continue=")
     }
@@ -57,13 +57,13 @@ impl fmt::Display for Step {
     }
 }
 
-/// An instance of the same documents whose way to the server is this proxy.
+/// The same instance, connected through this proxy.
 fn instance_through(proxy: &InterceptingProxy, cp: &ControlPlane, near: &Instance) -> Instance {
     let parent = cp.admin().by_way_of(&proxy.server());
     Instance { params: near.params.clone(), ..Instance::new(&parent, &near.namespace) }
 }
 
-/// The action of [`by_way_of`], in the environment of the instance itself: both have one platform.
+/// The action of [`instance_through`], in the environment of the instance itself: both have one platform.
 fn command(far: &Instance, near: &Instance, action: &str, more: &[&str]) -> Command {
     let mut command = far.command(action, more);
     command.envs(near.environment());
@@ -78,7 +78,7 @@ fn normalized(path: &str, names: &[&str]) -> String {
             .collect::<Vec<_>>()
             .join("/")
     });
-    // Objects elsewhere have hashes in their names, of the home namespace and of the role that they bind.
+    // Objects outside the home namespace have hashes in their names, of the home namespace and of the bound role.
     let hashed = format!("{OBJECT}-");
     let mut parts = path.split(&hashed);
     let first = parts.next().unwrap_or_default().to_owned();
@@ -89,8 +89,8 @@ fn normalized(path: &str, names: &[&str]) -> String {
     first + &rest.collect::<String>()
 }
 
-/// The requests of a run of this action that nobody disturbs, in order of arrival. `names` are the namespaces of the
-/// instance, in the same order for each.
+/// The requests of an undisturbed run of this action, in order of arrival. `names` are the namespaces of the instance,
+/// in the same order for each.
 pub fn recorded(cp: &ControlPlane, near: &Instance, names: &[&str], action: &str, more: &[&str]) -> Vec<Step> {
     let proxy = InterceptingProxy::start(cp, |_| Verdict::Forward);
     let far = instance_through(&proxy, cp, near);
@@ -110,7 +110,7 @@ pub fn recorded(cp: &ControlPlane, near: &Instance, names: &[&str], action: &str
     steps
 }
 
-/// Tells the request of a recorded run when it comes.
+/// Recognizes the request of a recorded run.
 fn watch(step: &Step, names: &[&str]) -> impl FnMut(&Intercepted) -> bool + Send + use<> {
     let (step, mut met) = (step.clone(), 0);
     let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
@@ -122,7 +122,7 @@ fn watch(step: &Step, names: &[&str]) -> impl FnMut(&Intercepted) -> bool + Send
     }
 }
 
-/// Starts the action and stops it at this request. False when it ended without it.
+/// Starts the action and interrupts it at this request. False if the run ended without it.
 pub fn stopped(
     cp: &ControlPlane,
     near: &Instance,
@@ -152,11 +152,11 @@ pub fn stopped(
         }
     }
     expect_terminated(child, started, &format!("{action}, {step}"));
-    proxy.settled(); // what it had sent beside this one may still be on its way
+    proxy.settled(); // other requests of the run may still be on their way
     true
 }
 
-/// Ends a run that was started at this moment with SIGTERM: it says so, and does not take long.
+/// Sends SIGTERM to a run that started at this time, and checks that it ends in time with the right error.
 pub fn expect_terminated(child: Child, started: Instant, at: &str) -> Ran {
     let before = signal(&child, started, Signal::SIGTERM);
     let ran = finish(child).expect_code(143);
@@ -168,15 +168,15 @@ pub fn expect_terminated(child: Child, started: Instant, at: &str) -> Ran {
     ran
 }
 
-/// Sends a signal to a run that was started at this moment, and returns how long it had been running.
+/// Sends a signal to a run that started at this time, and returns its age.
 pub fn signal(child: &Child, started: Instant, signal: Signal) -> Duration {
     let before = started.elapsed();
     kill(Pid::from_raw(i32::try_from(child.id()).expect("a process id")), signal).expect("a running child");
     before
 }
 
-/// Does this for each request of a recorded run. A run that is stopped returns true; only a repeated question may be
-/// missed.
+/// Calls the closure for each request of a recorded run. It returns true if the run was interrupted; only a repeated
+/// read may be missed.
 pub fn for_each_step(steps: &[Step], run: impl Fn(&Step) -> bool + Sync) {
     let missed = Mutex::new(Vec::new());
     ten_at_once(steps, |step| {
@@ -188,7 +188,7 @@ pub fn for_each_step(steps: &[Step], run: impl Fn(&Step) -> bool + Sync) {
     assert_eq!(missed, [""; 0], "no run came to these of its requests");
 }
 
-/// Does this for each of them, ten at the same time: what takes time is waiting for tokens to die.
+/// Calls the closure for each item, ten at a time: most of the time is spent waiting for the rejection of tokens.
 pub fn ten_at_once<T: Sync>(items: &[T], run: impl Fn(&T) + Sync) {
     let next = AtomicUsize::new(0);
     std::thread::scope(|scope| {
@@ -202,7 +202,7 @@ pub fn ten_at_once<T: Sync>(items: &[T], run: impl Fn(&T) + Sync) {
     });
 }
 
-/// One of two runs that overlap.
+/// One of two overlapping runs.
 pub struct Runner<'a> {
     pub instance: &'a Instance,
     pub names: &'a [&'a str],
@@ -210,8 +210,8 @@ pub struct Runner<'a> {
     pub more: &'a [&'a str],
 }
 
-/// Starts the second run when the first is about to send this request, and lets the first go on as soon as the second has
-/// sent a request of its own: neither has ended before the other has begun. Both have the platform of the second.
+/// Starts the second run when the first is about to send this request, and releases the first as soon as the second has
+/// sent a request: the runs overlap. Both have the platform of the second.
 pub fn overlapping(cp: &ControlPlane, first: &Runner, step: &Step, second: &Runner) -> [Ran; 2] {
     let ((reached, wait_for_reached), (begun, wait_for_begun)) = (mpsc::channel(), mpsc::channel());
     let mut is_it = watch(step, first.names);
@@ -239,7 +239,7 @@ pub fn overlapping(cp: &ControlPlane, first: &Runner, step: &Step, second: &Runn
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Some of the requests that every such run sends, spread over all of it.
+/// Some of the requests that every such run sends, spread over the whole run.
 pub fn spread(steps: &[Step], count: usize) -> Vec<Step> {
     let certain: Vec<&Step> = steps.iter().filter(|step| step.is_deterministic()).collect();
     (0..count).map(|index| certain[index * certain.len() / count].clone()).collect()

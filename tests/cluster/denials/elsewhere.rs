@@ -1,4 +1,4 @@
-//! The rows that need a control plane of their own: another authorizer, and no storage.
+//! Rows that need a control plane of their own: another authorizer, and missing storage.
 
 use std::{
     fs,
@@ -18,7 +18,7 @@ use crate::{
 /// A verb, and a resource or a path.
 type Request = (&'static str, &'static str);
 
-/// The users that the authorizer knows, and what it forbids them.
+/// The users of the authorizer, and the requests it denies them.
 static FORBIDDEN: Mutex<Vec<(String, Vec<Request>)>> = Mutex::new(Vec::new());
 
 struct Cloud {
@@ -27,7 +27,7 @@ struct Cloud {
     _directory: TempDir,
 }
 
-/// Allows a user that it knows all but what is forbidden, and says why.
+/// Allows the known users everything except the denied requests, and gives a reason.
 fn authorize(review: &Value) -> WebhookAnswer {
     let spec = &review["spec"];
     let (about, verb) = match &spec["resourceAttributes"] {
@@ -58,21 +58,21 @@ static CLOUD: LazyLock<Cloud> = LazyLock::new(|| {
     fs::write(&config, document.to_string()).unwrap();
     let options = Options {
         api_server_arguments: vec![
-            "--authorization-mode=Webhook".to_owned(), // adds to the testbed's own
+            "--authorization-mode=Webhook".to_owned(), // in addition to the testbed's own
             "--authorization-webhook-version=v1".to_owned(),
             format!("--authorization-webhook-config-file={}", config.display()),
         ],
         ..Options::default()
     };
     let cp = ControlPlane::start(&options).unwrap();
-    // So that the authorizer is asked about what RBAC allows everybody.
+    // Removes the permissions that RBAC grants every user, so that the authorizer is asked.
     for binding in ["system:basic-user", "system:discovery", "system:public-info-viewer"] {
         cp.delete(&format!("/apis/rbac.authorization.k8s.io/v1/clusterrolebindings/{binding}"));
     }
     Cloud { cp, _authorizer: authorizer, _directory: directory }
 });
 
-/// Compares what came of an action with the row.
+/// Compares the result of an action with the row.
 #[track_caller]
 fn compare(cp: &ControlPlane, row: &Row, ran: &Ran, namespace: &str, expected: End) {
     let document = ran.document();
@@ -85,7 +85,7 @@ fn compare(cp: &ControlPlane, row: &Row, ran: &Ran, namespace: &str, expected: E
     }
 }
 
-/// A user whose rights are all the authorizer's.
+/// A user whose permissions all come from the authorizer.
 fn user_without(cp: &ControlPlane, forbidden: &[Request]) -> Persona {
     let persona = cp.persona("clouded", &[]);
     FORBIDDEN.lock().unwrap().push((persona.user.clone(), forbidden.to_vec()));
@@ -95,7 +95,7 @@ fn user_without(cp: &ControlPlane, forbidden: &[Request]) -> Persona {
 fn run_every_action(cp: &ControlPlane, row: &Row, parent: &Persona) {
     for (actions, made) in [(&["plan", "provision"][..], false), (&["decommission"][..], true)] {
         let namespace = cp.namespace("cloud");
-        // Every token asks what it may do.
+        // Every token sends access reviews.
         let account = format!("system:serviceaccount:{namespace}:{}", crate::support::OBJECT);
         FORBIDDEN.lock().unwrap().push((account, Vec::new()));
         if made {

@@ -1,4 +1,4 @@
-//! docs/who-said-no.md, made from the table.
+//! docs/who-said-no.md, generated from the table.
 
 use std::fmt::Write as _;
 

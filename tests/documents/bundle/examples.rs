@@ -1,4 +1,4 @@
-//! The bundles of examples/downstream: in the form that the platform reads, and of one piece with their steps.
+//! The bundles of examples/downstream: valid for the platform, and consistent with their steps.
 
 use std::{fs, path::Path};
 
@@ -22,7 +22,7 @@ fn examples_follow_the_rules_of_the_platform(#[values("helm", "opentofu")] name:
     assert!(bundle.block("ui").is_object() && bundle.block("resources") == &json!({}));
     assert_eq!(bundle.lint(), Vec::<String>::new());
 
-    // The same slot that the cluster itself would go into.
+    // The slot that the cluster itself would be connected to.
     let slots = json!({"kubernetes_cluster": {"resource_type": "kubernetes-cluster", "required": true}});
     assert_eq!(bundle.block("dependencies"), &slots);
 
@@ -40,7 +40,7 @@ fn examples_follow_the_rules_of_the_platform(#[values("helm", "opentofu")] name:
     assert!(!params.is_valid(&json!({})));
 }
 
-/// `mass bundle lint` compares them too.
+/// `mass bundle lint` compares them, too.
 #[test]
 fn chart_values_match_the_params() {
     let (bundle, folder) = example("helm");

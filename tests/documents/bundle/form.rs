@@ -1,11 +1,11 @@
-//! The params: what the form accepts, what it refuses and where, and that it speaks to people.
+//! The params of massdriver.yaml: the values that the form accepts and refuses, and the texts that it shows.
 
 use rstest::rstest;
 use serde_json::{Value, json};
 
 use super::{bundle, json_file, validator};
 
-/// Params with one rule that is sound but for `changes`, a merge of members; null removes one.
+/// Valid params with one rule, and `changes` merged into it; null removes a field.
 fn with_rule(changes: &Value) -> Value {
     let mut rule = json!({ "apiGroups": [""], "resources": ["pods"], "verbs": ["get"] });
     merge(&mut rule, changes);
@@ -34,7 +34,7 @@ fn one_rule(rule: &Value) -> Value {
     json!({ "namespace": "default", "rules": [rule] })
 }
 
-/// Params with one ClusterRole that is sound but for `changes`, and no rule.
+/// Valid params with one ClusterRole and no rule, and `changes` merged into it.
 fn with_cluster_role(changes: &Value) -> Value {
     let mut role = json!({ "name": "view" });
     merge(&mut role, changes);
@@ -257,7 +257,7 @@ fn presets_except_admin_are_read_only_without_secrets() {
     }
 }
 
-/// A subresource is never listed or watched, so a rule for both kinds would be partly dead.
+/// A subresource is never listed or watched: such verbs in its rule would match nothing.
 #[test]
 fn presets_grant_subresources_only_verbs_they_support() {
     for (name, params) in presets() {
@@ -275,7 +275,7 @@ fn presets_grant_subresources_only_verbs_they_support() {
     }
 }
 
-/// Calls `visit` with the place and each schema below this one: of a member, an item, an alternative, a condition.
+/// Calls `visit` with the path and each schema below this one: of a property, an item, an alternative, a condition.
 fn each_schema(place: &str, schema: &Value, visit: &mut dyn FnMut(&str, &Value)) {
     let members = schema["properties"].as_object().into_iter().flatten();
     let alternatives = schema["anyOf"].as_array().into_iter().flatten().enumerate();
@@ -295,7 +295,7 @@ fn each_schema(place: &str, schema: &Value, visit: &mut dyn FnMut(&str, &Value))
 fn every_form_field_has_title_and_description() {
     let mut fields = 0;
     each_schema("", bundle().block("params"), &mut |place, schema| {
-        // A condition changes fields that stand elsewhere, and an alternative is only a line in a menu.
+        // A condition changes fields that are declared elsewhere, and an alternative is only a line in a menu.
         if place.contains("/then") || place.contains("/else") {
             return;
         }
@@ -308,7 +308,7 @@ fn every_form_field_has_title_and_description() {
     assert_eq!(fields, 22);
 }
 
-/// What the simple case does without stands last, and says so.
+/// Advanced fields are last, and their titles say so.
 #[test]
 fn advanced_fields_are_labeled_and_come_last() {
     let bundle = bundle();
@@ -323,8 +323,8 @@ fn advanced_fields_are_labeled_and_come_last() {
     }
 }
 
-/// A regular expression is no explanation, and of the others a form knows only that they failed. A message for a keyword
-/// that is not there would never be shown.
+/// A regular expression explains nothing, and for the other keywords a form only reports a failure. A message for a
+/// keyword that is absent would never be shown.
 #[test]
 fn patterns_and_messages_belong_together() {
     let bundle = bundle();
@@ -336,7 +336,7 @@ fn patterns_and_messages_belong_together() {
                 "{place} has no message for {keyword}"
             );
         }
-        // A form folds the condition at the top into the params, and looks for its sentences there.
+        // A form merges the condition at the top into the params, and reads the messages there.
         let folded = params.pointer(&format!("/then/properties{place}"));
         for (keyword, message) in schema["message"].as_object().into_iter().flatten() {
             let told = folded.is_some_and(|folded| folded["message"][keyword] == *message);
@@ -366,8 +366,8 @@ fn namespace_is_immutable_and_defaults_to_default() {
     assert_eq!(bundle.block("params")["required"], json!(["namespace"]));
 }
 
-/// A form fills an optional list with [], which would be a mistake here, and an alternative of type null only when it is
-/// shown, in an older one at the cost of what was added meanwhile. It does neither where null is there from the start.
+/// A form fills an optional list with [], which would be an error here. It fills an alternative of type null only when
+/// it is shown, and older forms then lose other input. If null is the default from the start, it does neither.
 #[test]
 fn form_omits_namespaces_by_default() {
     let bundle = bundle();
@@ -380,8 +380,8 @@ fn form_omits_namespaces_by_default() {
     assert_eq!(namespaces("rules"), namespaces("cluster_roles"));
 }
 
-/// A form drops what nobody typed, unless told that the empty text is a value, and a browser does not send a list
-/// with an empty text in it, unless null is allowed too (react-jsonschema-form, `isItemRequired`).
+/// A form drops a value that nobody typed, unless the empty string is declared as a value; and a browser does not
+/// submit a list that contains an empty string, unless null is allowed, too (react-jsonschema-form, `isItemRequired`).
 #[test]
 fn form_can_submit_the_core_group() {
     let bundle = bundle();
@@ -395,7 +395,7 @@ fn form_can_submit_the_core_group() {
     assert!(!validator(items).is_valid(&json!(null)));
 }
 
-/// The UI schema has the shape of the params: below an array comes `items`, below an object its members.
+/// The UI schema has the structure of the params: `items` below an array, and the properties below an object.
 #[test]
 fn every_ui_key_refers_to_a_field() {
     fn check(path: &str, ui: &Value, schema: &Value) {

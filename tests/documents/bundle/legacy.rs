@@ -1,5 +1,5 @@
-//! The folder `legacy`: the same bundle for a CLI from before Massdriver 2.5, which knows only `connections` and
-//! `artifacts`. It is made from the main one, file by file.
+//! The folder `legacy`: the same bundle for a CLI before Massdriver 2.5, which knows only `connections` and
+//! `artifacts`. It is generated from the main bundle, file by file.
 
 use std::{collections::BTreeMap, fs, path::Path};
 
@@ -12,10 +12,10 @@ use super::{
 };
 use crate::codes;
 
-/// Copied as they are.
+/// Copied unchanged.
 const SAME: [&str; 3] = [".mdignore", "CHANGELOG.md", "icon.svg"];
 
-/// Written by hand: who takes which folder, and a file so that the step's directory is not empty.
+/// Written by hand: which folder is for which CLI, and a file so that the step's directory is not empty.
 const OF_ITS_OWN: [&str; 2] = ["README.md", "src/README.md"];
 
 const HEAD: &str = "\
@@ -30,8 +30,8 @@ fn text(path: impl AsRef<Path>) -> String {
     fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-/// The main massdriver.yaml with its two blocks in the old form, and what old CLIs want at the top. The rest is taken over
-/// letter by letter, comments included.
+/// The main massdriver.yaml with its two blocks in the old format, and the keys that old CLIs require at the top. The
+/// rest is copied verbatim, comments included.
 fn massdriver_yaml(main: &str) -> String {
     let mut old = HEAD.to_owned();
     let is_comment = |line: &str| line.starts_with('#');
@@ -54,7 +54,7 @@ fn massdriver_yaml(main: &str) -> String {
     old
 }
 
-/// Slots as a block of the old form. A type has no version there.
+/// Slots as a block of the old format, in which a type has no version.
 fn references(block: &str, slots: &Value) -> String {
     let slots = slots.as_object().expect("slots");
     let required: Vec<&str> =
@@ -72,7 +72,7 @@ fn legacy() -> Bundle {
     Bundle::read(Path::new("legacy/massdriver.yaml"))
 }
 
-/// Every file of the folder that is not written by hand, as it has to be.
+/// Every generated file of the folder, with its expected content.
 pub fn files() -> BTreeMap<String, String> {
     let yaml = massdriver_yaml(&text("massdriver.yaml"));
     let mut files = Bundle::parse(&yaml).schemas();
@@ -99,7 +99,7 @@ fn legacy_folder_contains_only_known_files() {
     assert_eq!(found, there);
 }
 
-/// Not by letters, as above, but by what a CLI reads.
+/// Compared as parsed by a CLI, not as text.
 #[test]
 fn legacy_bundle_differs_only_in_inputs_and_outputs() {
     let (main, legacy) = (bundle(), legacy());
@@ -126,7 +126,7 @@ fn legacy_bundle_differs_only_in_inputs_and_outputs() {
     }
 }
 
-/// The trap: each CLI takes a folder that is not for it badly, the older one without a word.
+/// The folders are easily confused: each CLI mishandles the other folder, the older one without an error.
 #[test]
 fn each_folder_works_with_its_own_cli() {
     let (main, legacy) = (bundle(), legacy());

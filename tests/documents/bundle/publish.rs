@@ -8,7 +8,7 @@ use ignore::{
 };
 use rstest::rstest;
 
-/// What Massdriver reads, in both folders.
+/// The files that Massdriver reads, in both folders.
 const UPLOADED: [&str; 10] = [
     "CHANGELOG.md",
     "README.md",
@@ -38,7 +38,7 @@ const LYING_ABOUT: [&str; 12] = [
     "src/terraform.tfstate",
 ];
 
-/// The same files as in this folder, all empty, and those above.
+/// A copy of this folder with empty files, and the files above.
 fn checkout(folder: &str) -> tempfile::TempDir {
     let copy = tempfile::tempdir().expect("a temporary directory");
     let touch = |path: &Path| {
@@ -72,7 +72,7 @@ fn files(walk: &mut WalkBuilder, root: &Path) -> BTreeSet<String> {
         .collect()
 }
 
-/// With the main folder go the documents that its README.md links to.
+/// The documents that the README.md of the main folder links to are uploaded with it.
 fn uploaded(folder: &str) -> BTreeSet<String> {
     let mut files: BTreeSet<String> = UPLOADED.map(str::to_owned).into();
     if folder == "." {
@@ -106,7 +106,7 @@ fn uploaded_documents_link_to_uploaded_files(#[values(".", "legacy")] folder: &s
     assert_eq!(links > 0, folder == ".", "{links} links");
 }
 
-/// With the rules of git: files below an ignored directory are not considered.
+/// The rules of git: files below an ignored directory are not considered.
 #[rstest]
 fn publish_uploads_only_the_listed_files(#[values(".", "legacy")] folder: &str) {
     let checkout = checkout(folder);
@@ -115,8 +115,8 @@ fn publish_uploads_only_the_listed_files(#[values(".", "legacy")] folder: &str) 
     assert_eq!(files(&mut walk, checkout.path()), uploaded(folder));
 }
 
-/// With the rules of the library of `mass`: each line covers all that is below its matches, and the last line that
-/// matches wins, also below an ignored directory.
+/// The rules of the library of `mass`: each line covers everything below its matches, and the last matching line wins,
+/// also below an ignored directory.
 #[rstest]
 fn publish_uploads_the_same_with_last_match_rules(#[values(".", "legacy")] folder: &str) {
     let checkout = checkout(folder);

@@ -1,4 +1,4 @@
-//! operator.md as operators see it: rendered by a Mustache engine with the context of each version of the platform.
+//! operator.md as operators see it, rendered by a Mustache engine with the context of each version of the platform.
 
 use std::{collections::BTreeMap, fs};
 
@@ -82,7 +82,7 @@ fn render(context: &Value) -> String {
     template.render_to_string(context).expect("a rendered runbook")
 }
 
-/// Rendering mistakes: a gap in place of a value, or a tag that the engine did not understand.
+/// Rendering errors: an empty value, or a tag that the engine did not understand.
 fn unrendered_parts(text: &str) -> Vec<String> {
     let mut found = Vec::new();
     let mut in_block = false;
@@ -104,7 +104,7 @@ fn unrendered_parts(text: &str) -> Vec<String> {
         }
         let words = if in_block { line.trim_start() } else { line };
         if !in_block {
-            // Every second part between back quotes is code.
+            // Every second part between backticks is code.
             let parts: Vec<&str> = line.split('`').collect();
             if parts.len().is_multiple_of(2) || parts.iter().skip(1).step_by(2).any(|code| code.trim().is_empty()) {
                 complain("empty code");
@@ -149,7 +149,7 @@ fn runbook_has_no_blanks_before_the_first_deployment() {
     assert_eq!(unrendered_parts(&text), Vec::<String>::new(), "{text}");
 }
 
-/// Template engines differ in how they render the line of a tag that is alone on it.
+/// Template engines differ in how they render a line that contains only a tag.
 #[test]
 fn no_template_tag_is_alone_on_its_line() {
     let alone: Vec<_> =
@@ -182,7 +182,7 @@ fn runbook_lists_the_rules() {
 #[test]
 fn runbook_lists_namespaces_and_cluster_roles() {
     let mut scoped = context(Names::New, &shapes()["flat"]);
-    // As written by hand, and as a form fills it in. A rule without resources must not render those of the platform.
+    // As written by hand, and as submitted by a form. A rule without resources must not render those of the platform.
     scoped["params"]["rules"] = json!([
         { "apiGroups": [""], "resources": ["pods"], "verbs": ["get"], "namespaces": ["team-b", "team-c"] },
         { "nonResourceURLs": ["/metrics", "/apis/*"], "verbs": ["get"], "namespaces": ["*"] },

@@ -1,4 +1,4 @@
-//! Front doors that want a client certificate, which the holder of a token does not have.
+//! Front proxies that require a client certificate, which the holder of a token does not have.
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use rstest::rstest;
@@ -10,7 +10,7 @@ use crate::{
     support::{Ran, paths},
 };
 
-/// A door, and the kubeconfig of somebody who gets through it.
+/// A front proxy, and the kubeconfig of a user whom it accepts.
 struct Door {
     front: TlsFront,
     ca: Forged,
@@ -64,10 +64,10 @@ fn required_client_certificate_is_detected_before_writing(#[case] options: Front
             assert!(cp.get(&path).is_none(), "{action} leaves {path}");
         }
     }
-    // Taking back needs no holder.
+    // A decommission needs no holder of the token.
     desk.ask("decommission", "config", &[]).expect_code(0);
 
-    // The same door for somebody who has no certificate at all, and for a credential that is there already.
+    // The same front proxy for a user without a certificate, and for an existing credential.
     desk.kubeconfig("bare", &door.cluster(), &admin(cp));
     assert!(!desk.kubectl(cp, "bare", &[]).status.success());
     for action in ["plan", "provision", "decommission"] {

@@ -1,4 +1,4 @@
-//! Rows of a table, tried by both programs, and the page that is made of them.
+//! Rows of a table, tried by both programs, and the page made of them.
 
 use std::{
     fmt::Write as _,
@@ -20,23 +20,23 @@ use crate::{
     support::Ran,
 };
 
-/// One row: a kubeconfig, and what comes of it.
+/// One row: a kubeconfig, and the expected result.
 pub struct Row {
     pub what: &'static str,
     pub cluster: Value,
     pub user: Value,
-    /// The CAs of the system, as PEM.
+    /// The system trust store, as PEM.
     pub system: Option<String>,
-    /// The code of the error, and a part of what is said; none where it is taken.
+    /// The error code, and a part of the message; none if the row is accepted.
     pub refused: Option<(&'static str, &'static str)>,
-    /// Why kubectl takes what is refused here.
+    /// Why kubectl accepts what is refused here.
     pub differs: Option<&'static str>,
-    /// Kept running while the row is tried.
+    /// Server that runs while the row is tried.
     #[allow(dead_code, reason = "it ends when it is dropped")]
     pub front: Option<testbed::TlsFront>,
 }
 
-/// Tries all rows, and returns the lines of a table.
+/// Tries all rows, and returns the lines of the table.
 pub fn try_rows(cp: &ControlPlane, stem: &str, rows: &[Row]) -> String {
     let next = AtomicUsize::new(0);
     let problems = Mutex::new(Vec::new());

@@ -1,4 +1,4 @@
-//! The same kubeconfig works with kubectl and with us, or is refused for a reason that is said.
+//! Kubeconfigs that work with kubectl work here, or are refused with a reason.
 
 use rstest::rstest;
 use serde_json::{Value, json};
@@ -19,7 +19,7 @@ fn kubeconfig_list_is_merged_first_value_wins() {
     let desk = Desk::new(cp, "merged");
     desk.put("one/pki/ca.pem", cp.ca_pem());
     desk.put("two/token", &format!("{}\n", cp.admin().token));
-    // Relative to the file that names it; the empty current-context is what kubectl writes where there is none.
+    // Relative to the file that contains it; kubectl writes an empty current-context if there is none.
     let one = json!({
         "apiVersion": "v1", "kind": "Config", "current-context": "",
         "contexts": [],
@@ -54,7 +54,7 @@ fn kubeconfig_list_is_merged_first_value_wins() {
     let mark = cp.audit().mark();
     Ran::of(desk.command("provision", &[]).env("KUBECONFIG", &list)).expect_code(0);
     assert!(!cp.audit().of(&cp.admin().user, mark).is_empty());
-    // Named alone, a file stands for itself.
+    // A single file is used alone.
     let ran = desk.ask("plan", "three/config", &[]).expect_code(65);
     assert!(refusals(&ran)[0].1.contains("has no context `there`"), "{}", ran.stderr);
 }
@@ -93,7 +93,7 @@ fn invalid_kubeconfig_is_named_without_content(#[case] text: &str, #[case] probl
     let ran = desk.ask("plan", "broken", &[]).expect_code(65);
     assert!(refusals(&ran)[0].1.contains(problem), "{}", ran.stderr);
     assert!(!format!("{}{}", ran.stdout, ran.stderr).contains("s3cret"));
-    // One broken file in a list is one too many, as for kubectl; one whose fields are not needed is not.
+    // One invalid file in a list fails the run, as for kubectl; a file whose fields are not needed does not.
     let list = format!("{}:{}", good.display(), broken.display());
     let ran = Ran::of(desk.command("plan", &[]).env("KUBECONFIG", list));
     assert_eq!(ran.code, if problem.contains("current") { 0 } else { 65 }, "{}", ran.stderr);
@@ -171,7 +171,7 @@ fn login_uses_the_same_user_as_kubectl() {
             json!({"client-certificate-data": base64(&alice.certificate), "client-key-data": base64(&alice.key)}),
             "alice",
         ),
-        // The server looks at the certificate first.
+        // The server checks the certificate first.
         (json!({"client-certificate": "alice.crt", "client-key": "alice.key", "token": cp.admin().token}), "alice"),
         (json!({"token": cp.admin().token, "exec": exec}), cp.admin().user.as_str()),
         (json!({"token": cp.admin().token, "as": "carol", "as-groups": ["system:masters"]}), "carol"),
@@ -230,7 +230,7 @@ fn client_certificate_must_match_its_key() {
     let ran = desk.ask("plan", "config", &[]).expect_code(65);
     assert!(refusals(&ran)[0].1.contains("belongs to another certificate"), "{}", ran.stderr);
     assert!(!desk.kubectl(cp, "config", &[]).status.success());
-    // Sound, and of nobody whom the server knows.
+    // Valid, but signed by a CA that the server does not know.
     let stranger = ClientCertificate::of_a_stranger("alice");
     desk.put("alice.crt", &stranger.certificate);
     desk.put("alice.key", &stranger.key);
@@ -268,7 +268,7 @@ fn platform_mode_ignores_kubeconfig_of_the_environment() {
     assert!(ran.stderr.contains("neither ./dependencies.json nor ./connections.json"), "{}", ran.stderr);
 }
 
-/// A kubeconfig in YAML, one field a line, with this last field of its user.
+/// A kubeconfig in YAML, one field per line, that ends with this field of its user.
 fn lines(cp: &ControlPlane, user: &str) -> String {
     format!(
         "kind: Config\ncurrent-context: here\ncontexts:\n- name: here\n  context: {{cluster: here, user: me}}\n\
@@ -316,7 +316,7 @@ fn invalid_user_is_reported_with_field_and_line(#[case] user: &str, #[case] poin
     let found = refusals(&ran);
     assert!(found.iter().any(|(at, text)| at == pointer && text.contains(problem)), "{found:?}");
     assert!(found.iter().all(|(_, text)| text.contains("user `me`, line 14 of ")), "{found:?}");
-    // verify reads kubeconfigs in the same way.
+    // verify reads kubeconfigs the same way.
     let mut command = crate::support::binary();
     let ran = Ran::of(command.args(["verify", "--json"]).arg(desk.path("config"))).expect_code(65);
     assert_eq!(refusals(&ran).iter().filter(|(at, _)| at == pointer).count(), 1, "{}", ran.stderr);

@@ -1,4 +1,4 @@
-//! Command lines of all sorts: what makes no sense is 64, what cannot be read is 65, and neither sends a packet.
+//! Invalid command lines: usage errors exit with 64, unreadable input with 65, and neither sends a packet.
 
 use std::{
     io::Write as _,
@@ -63,7 +63,7 @@ fn usage_names_only_required_options() {
     assert!(ran.stderr.contains("k8s-token plan --params <FILE> [--name <NAME>] [OPTIONS]"), "{}", ran.stderr);
 }
 
-/// An argument in the wrong place is quoted, and it may be a token.
+/// A misplaced argument is quoted, and may be a token.
 #[rstest]
 #[case::word(&["kubeconfig", "a", TOKEN], "unexpected argument '[REDACTED]'")]
 #[case::command(&[TOKEN], "unrecognized subcommand '[REDACTED]'")]
@@ -77,7 +77,7 @@ fn usage_error_redacts_arguments_that_look_like_tokens(#[case] arguments: &[&str
     assert!(!ran.stderr.contains(&TOKEN[..12]) && !ran.stderr.contains('\u{1b}'), "{}", ran.stderr);
 }
 
-/// A token in the place of a file or a context stands in the message that there is no such thing.
+/// A token in the place of a file name appears in the message that the file does not exist.
 #[rstest]
 #[case::artifact(&["verify", TOKEN])]
 #[case::artifact_as_a_kubeconfig(&["kubeconfig", TOKEN])]
@@ -183,7 +183,7 @@ fn output_symlink_survives_success_and_failure() {
     assert!(!names.iter().any(|name| name.to_string_lossy().starts_with(".target")), "{names:?}");
 }
 
-/// `--namespace`, the artifact, the claims of the token: the first of them counts.
+/// Order of precedence: `--namespace`, the credential file, the claims of the token.
 #[test]
 fn kubeconfig_namespace_follows_the_order_of_precedence() {
     let cp = ControlPlane::shared();

@@ -1,4 +1,4 @@
-//! Login commands: client.authentication.k8s.io.
+//! Exec plugins of a kubeconfig (client.authentication.k8s.io).
 
 use std::{fs, process::Stdio, time::Instant};
 
@@ -25,7 +25,7 @@ fn credential(version: &str, status: &Value) -> String {
     json!({"apiVersion": version, "kind": "ExecCredential", "status": status}).to_string()
 }
 
-/// A command that notes each run, and prints the n-th of these at its n-th run.
+/// A command that records each run, and prints the n-th of these answers at its n-th run.
 fn login(desk: &Desk, answers: &[String]) {
     for (number, answer) in answers.iter().enumerate() {
         desk.put(&format!("answer-{}", number + 1), answer);
@@ -85,7 +85,7 @@ fn exec_plugin_runs_once_with_kubectls_environment(#[case] version: &str) {
     }
 }
 
-/// `./login` is beside the kubeconfig, however that is named, and never a program of that name on the PATH.
+/// `./login` is beside the kubeconfig, by whatever path that is given, and never a program of that name on the PATH.
 #[rstest]
 #[case::bare("config")]
 #[case::here("./config")]
@@ -120,8 +120,8 @@ fn exec_plugin_runs_again_after_401() {
     };
     let stranger = certificate(&ClientCertificate::of_a_stranger("alice"));
     let alice = certificate(&cp.client_certificate("alice", &["system:masters"]));
-    // Many requests are under way when the first of them is refused, and each is repeated as the new user: over a
-    // connection of the old one it would be nobody's. More than once, because that is a matter of moments.
+    // Many requests are pending when the first of them is rejected, and each is repeated as the new user: on a
+    // connection of the old user it would be rejected again. Repeated several times, because it depends on timing.
     let pairs = [[&stale, &good], [&stranger, &alice], [&stale, &alice], [&stranger, &good]];
     for answers in pairs.into_iter().cycle().take(3 * pairs.len()) {
         login(&desk, &answers.map(Clone::clone));
@@ -205,7 +205,7 @@ fn sigterm_ends_the_exec_plugin() {
         fs::read_to_string(desk.path("pid")).ok().filter(|pid| pid.ends_with('\n'))
     });
     expect_terminated(child, started, "a login");
-    // Killed, and perhaps not reaped by whoever inherits it.
+    // Killed, and perhaps not reaped yet by its new parent.
     testbed::eventually("the command is gone", || {
         let state = fs::read_to_string(format!("/proc/{}/stat", pid.trim())).unwrap_or_default();
         (state.is_empty() || state.contains(") Z ")).then_some(())

@@ -1,4 +1,4 @@
-//! What the program says of itself: help, manual page, completions, all of one definition.
+//! Help, manual page and completions, generated from one definition.
 
 use std::{
     collections::BTreeSet,
@@ -20,7 +20,7 @@ fn stdout_of(arguments: &[&str]) -> String {
     ran.stdout
 }
 
-/// Every flag that the help of some command lists.
+/// Every flag in the help of the commands.
 fn flags() -> BTreeSet<String> {
     let helps = COMMANDS.map(|command| stdout_of(&[command, "--help"]));
     let words = helps.iter().flat_map(|help| help.split_whitespace());
@@ -76,11 +76,11 @@ fn each_shell_completes_every_command_and_flag(#[case] shell: &str, #[case] text
     }
 }
 
-/// A shell that loads it completes by it.
+/// A shell that loads the script uses it.
 #[test]
 fn bash_completion_works() {
     let script = stdout_of(&["completions", "bash"]);
-    // As the shell itself does it: by the function that is set for the program.
+    // As the shell does it: by the function that is registered for the program.
     let ask = r#"
         function=$(complete -p k8s-token | sed 's/.*-F \([^ ]*\).*/\1/')
         for line in "k8s-token provision --tls" "k8s-token dec" "k8s-token completions z"; do

@@ -1,4 +1,4 @@
-//! Proxies: which way is taken is what kubectl would take, and what goes wrong on it has its name.
+//! Proxies: the same route as kubectl, and an error code for each failure.
 
 use std::process::Command;
 
@@ -11,7 +11,7 @@ use crate::{
     support::{Instance, Ran, binary},
 };
 
-/// An address that is in the server's certificate, is not of this machine, and is reached by proxy only.
+/// An address that is in the server's certificate, not on this machine, and reachable only by proxy.
 const FAR: &str = "10.0.0.1:6443";
 const PASSWORD: &str = "open-s3same";
 
@@ -19,7 +19,7 @@ fn port(server: &str) -> &str {
     server.rsplit(':').next().unwrap()
 }
 
-/// A kubeconfig for the server as it is called on the other side of a proxy.
+/// A kubeconfig with the server's address behind the proxy.
 fn kubeconfig_behind_proxy(cp: &ControlPlane, desk: &Desk) {
     let mut cluster = cluster(cp);
     cluster["server"] = json!(format!("https://{FAR}"));
@@ -67,7 +67,7 @@ fn proxy_of_the_environment_is_used(#[case] variable: &str, #[case] start: &str)
     assert_eq!(proxy.asked().last(), Some(&wanted));
 }
 
-/// 0.0.0.0 is this machine, and yet no loopback address to Go: what NO_PROXY excepts gets there without DNS.
+/// 0.0.0.0 is this machine, but no loopback address to Go: NO_PROXY applies, and no DNS is needed.
 #[rstest]
 #[case("", true)]
 #[case("*", false)]
@@ -135,7 +135,7 @@ fn loopback_is_never_proxied() {
     assert!(!ran.stderr.contains("proxy"), "{}", ran.stderr);
 }
 
-/// Section 1 of the interface: nothing of a person's, but proxies are honoured, and logged.
+/// In platform mode the environment of a user is ignored, except for proxies, which are logged.
 #[test]
 fn platform_mode_uses_proxies_for_cluster_and_platform() {
     let cp = ControlPlane::shared();
@@ -165,7 +165,7 @@ fn platform_mode_uses_proxies_for_cluster_and_platform() {
     let asked = proxy.asked();
     assert!(asked.contains(&"POST http://platform.svc/v1/resources".to_owned()), "{asked:?}");
     assert!(asked.contains(&format!("CONNECT {FAR}")), "{asked:?}");
-    // What NO_PROXY excepts is said too; straight ahead nobody is there.
+    // An exception of NO_PROXY is logged, too; no server listens at the direct address.
     let far =
         std::mem::replace(&mut instance.connection["authentication"]["cluster"]["server"], json!("https://0.0.0.0:1"));
     let _ = instance.command("plan", &[]);
@@ -174,7 +174,7 @@ fn platform_mode_uses_proxies_for_cluster_and_platform() {
     let ran = Ran::of(command.env("MASSDRIVER_DEPLOYMENT_ACTION", "plan").env("NO_PROXY", "0.0.0.0")).expect_code(69);
     assert!(ran.stderr.contains("none for https://0.0.0.0:1, by NO_PROXY"), "{}", ran.stderr);
     instance.connection["authentication"]["cluster"]["server"] = far;
-    // A platform with TLS is reached by CONNECT; a double has none, and the handshake fails behind the proxy.
+    // A platform with TLS is reached by CONNECT; the fake platform has none, so the handshake fails behind the proxy.
     let mut command = instance.command("provision", &["--publish"]);
     command.env("HTTPS_PROXY", &url).env("MASSDRIVER_URL", "https://platform.test");
     let ca = instance.path("ca.pem");
@@ -183,7 +183,7 @@ fn platform_mode_uses_proxies_for_cluster_and_platform() {
     assert!(proxy.asked().contains(&"CONNECT platform.test:443".to_owned()), "{:?}", proxy.asked());
 }
 
-/// Old gateways behind proxies: HTTP/1.1 all the way, and answers that get lost on it.
+/// Old gateways behind proxies: HTTP/1.1 everywhere, and lost responses.
 #[rstest]
 fn http1_behind_a_proxy_works_with_retries(#[values("http", "https", "socks5")] scheme: &str) {
     let cp = ControlPlane::shared();
@@ -266,7 +266,7 @@ fn invalid_proxy_url_is_refused_before_connecting() {
         assert!(refusals(&ran)[0].1.starts_with("https_proxy is not the URL of a proxy"), "{}", ran.stderr);
         expect_no_secret(&ran, "s3cret");
     }
-    // The platform's way counts where there is something to publish.
+    // The proxy for the platform counts if there is something to publish.
     let instance = Instance::new(cp.admin(), &desk.namespace);
     let mut command = instance.command("provision", &["--publish"]);
     command.env("MASSDRIVER_URL", "http://platform.svc").env("HTTP_PROXY", "ftp://s3cret@proxy");

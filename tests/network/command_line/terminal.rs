@@ -1,4 +1,4 @@
-//! What only a terminal gets: colours, and a last line that says what is being waited for.
+//! Output that only a terminal gets: colors, and a last line that shows what the run waits for.
 
 use std::{
     fs::File,
@@ -16,17 +16,17 @@ use crate::{
     support::{Instance, Ran, binary},
 };
 
-/// Runs a command with its stderr on a terminal; what the terminal gets, and how it ended.
+/// Runs a command with its stderr on a terminal; returns the output and the exit code.
 fn on_a_terminal(command: &mut Command) -> (String, i32) {
     let pair = nix::pty::openpty(None, None).unwrap();
     let theirs: OwnedFd = pair.slave;
     let child = command.stderr(Stdio::from(theirs)).stdout(Stdio::null()).spawn();
-    // The last copy of the other end is the program's own: it closes when that ends.
+    // The program owns the last copy of the other end, which closes when the program ends.
     command.stderr(Stdio::null());
     let mut ours = File::from(pair.master);
     let reader = thread::spawn(move || {
         let (mut text, mut chunk) = (Vec::new(), [0; 4096]);
-        // The end of a terminal is an error to who reads it.
+        // Reading from a closed terminal is an error.
         while let Ok(read) = ours.read(&mut chunk) {
             if read == 0 {
                 break;
@@ -39,7 +39,7 @@ fn on_a_terminal(command: &mut Command) -> (String, i32) {
     (reader.join().unwrap(), code)
 }
 
-/// Nobody makes tokens there: a run waits as long as it may.
+/// A run without a token controller waits until its timeout.
 fn provision_without_token_controller(instance: &Instance, kind: Option<&str>, more: &[(&str, &str)]) -> String {
     let mut command = instance.command("provision", &["--timeout", "3"]);
     command.envs(more.iter().copied());
@@ -64,7 +64,7 @@ fn wait_progress_is_shown_only_on_a_terminal() {
     assert!(text.contains("\x1b[31mfailed\x1b[0m"), "{text:?}");
     let drawn = text.matches(WAIT).count();
     assert!(text.matches("\r\x1b[K").count() > drawn, "each is taken away again: {text:?}");
-    // Whatever is told for good stands on a line of its own.
+    // A final message has a line of its own.
     let lines: Vec<&str> = text.split("\r\n").filter(|line| line.contains("failed")).collect();
     assert!(
         lines.iter().all(|line| !line.contains(WAIT) || line.rsplit('\r').next().unwrap().contains("failed")),
@@ -101,7 +101,7 @@ fn help_has_no_colors() {
     assert!(text.contains("Usage:") && !text.contains('\x1b'), "{text:?}");
 }
 
-/// A login that asks somebody has the terminal for itself; one that may not does not get it.
+/// An interactive exec plugin gets the terminal; one that must not ask does not.
 #[test]
 fn interactive_exec_plugin_uses_the_terminal() {
     let cp = ControlPlane::shared();
@@ -121,7 +121,7 @@ fn interactive_exec_plugin_uses_the_terminal() {
         let ran = Ran::of(&mut command).expect_code(code);
         assert_eq!(ran.stderr.contains("Touch your key"), code == 0, "{mode}: {}", ran.stderr);
     }
-    // Who has given standard input away has none to be asked at.
+    // With stdin in use, the plugin has no terminal to ask at.
     let exec = json!({"apiVersion": version, "command": login, "interactiveMode": "Always"});
     desk.kubeconfig("config", &crate::desk::cluster(cp), &json!({ "exec": exec }));
     let mut command = binary();

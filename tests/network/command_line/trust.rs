@@ -1,4 +1,4 @@
-//! Whom a kubeconfig trusts, and what the artifact then carries.
+//! The CAs that a kubeconfig trusts, and those in the published credential.
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde_json::{Value, json};
@@ -22,7 +22,7 @@ fn system_ca_is_used_and_published() {
     let cp = ControlPlane::shared();
     let desk = Desk::new(cp, "system");
     desk.kubeconfig("config", &server(cp), &admin(cp));
-    // As a system has it: many in one file, or many files in a directory, some of which are of no use.
+    // A realistic trust store: many CAs in one file, or many files in a directory, some of them irrelevant.
     let many = format!("{}\n# ours\n{}{}", WrongCa::new().pem(), cp.ca_pem(), WrongCa::new().pem());
     let file = desk.put("certs.pem", &many);
     desk.put("certs/0a0a0a0a.0", WrongCa::new().pem());
@@ -31,7 +31,7 @@ fn system_ca_is_used_and_published() {
     let directory = desk.path("certs");
     for (variable, value) in [("SSL_CERT_FILE", &file), ("SSL_CERT_DIR", &directory)] {
         if variable == "SSL_CERT_DIR" {
-            // Empty is as good as absent, to kubectl too.
+            // An empty value counts as absent, for kubectl, too.
             let mut empty = server(cp);
             empty["certificate-authority-data"] = json!("");
             desk.kubeconfig("config", &empty, &admin(cp));
@@ -51,7 +51,7 @@ fn system_ca_is_used_and_published() {
         let ca = artifact["authentication"]["cluster"]["certificate-authority-data"].as_str().unwrap();
         assert_eq!(der(&STANDARD.decode(ca).unwrap()), der(cp.ca_pem().as_bytes()), "that one, and no other");
         assert_eq!(status(cp, &token_of(&artifact), &format!("/api/v1/namespaces/{}/pods/x", desk.namespace)), 404);
-        // It stands for itself: nothing of the system is needed any more.
+        // The credential contains the CA: the system trust store is not needed any more.
         let text = Ran::of(binary().arg("kubeconfig").arg(desk.path("artifact.json"))).expect_code(0).stdout;
         desk.put("theirs", &text);
         let whoami = desk.kubectl(cp, "theirs", &[]);
@@ -77,7 +77,7 @@ fn issuer_unknown_to_system_trust_store_is_refused() {
         assert_eq!(code(&ran), wanted);
         assert!(ran.stderr.contains(cause) && ran.stderr.contains("nothing was changed"), "{}", ran.stderr);
     }
-    // A CA that is given counts alone.
+    // A given CA is the only one that counts.
     let mut wrong = cluster(cp);
     wrong["certificate-authority-data"] = json!(WrongCa::new().base64());
     desk.kubeconfig("config", &wrong, &admin(cp));
@@ -98,7 +98,7 @@ fn connection_without_ca_is_refused() {
     assert!(refusals(&ran)[0].1.contains("lacks the field `certificate-authority-data`"), "{}", ran.stderr);
 }
 
-/// 0.0.0.0 leads to the server, and no certificate of it says so.
+/// 0.0.0.0 leads to the server, but its certificate does not contain it.
 fn cluster_with_uncertified_name(cp: &ControlPlane) -> Value {
     let mut cluster = cluster(cp);
     cluster["server"] = json!(cp.server().replace("127.0.0.1", "0.0.0.0"));
@@ -128,7 +128,7 @@ fn tls_server_name_is_used_and_reported() {
     let ran = desk.ask("plan", "config", &["--tls-server-name", "no name"]).expect_code(65);
     assert!(refusals(&ran)[0].1.starts_with("--tls-server-name is not a name"), "{}", ran.stderr);
 
-    // The kubeconfig's own; the flag wins over it, for both.
+    // The field of the kubeconfig; the flag overrides it, for both programs.
     let mut named = cluster_with_uncertified_name(cp);
     named["tls-server-name"] = json!("elsewhere");
     desk.kubeconfig("config", &named, &admin(cp));
@@ -139,7 +139,7 @@ fn tls_server_name_is_used_and_reported() {
     named["tls-server-name"] = json!("localhost");
     desk.kubeconfig("config", &named, &admin(cp));
     assert!(has_server_name_finding(&desk.ask("provision", "config", &[]).expect_code(0)));
-    // Whoever gets the artifact from a platform could not be told.
+    // A holder who gets the credential from a platform could not be informed.
     let ran = desk.ask("provision", "config", &["--publish"]).expect_code(65);
     assert!(ran.stderr.contains("cannot say a tls-server-name"), "{}", ran.stderr);
 }

@@ -1,5 +1,5 @@
-//! A server that ends TLS before the API server, with any certificate, and passes on every byte: what a load balancer or
-//! a front door does. Touches loopback.
+//! A server that terminates TLS in front of the API server, with any certificate, and passes on every byte, as a load
+//! balancer or front proxy does. Uses loopback.
 
 use std::fmt;
 use std::net::{SocketAddr, TcpListener};
@@ -19,15 +19,15 @@ use crate::control_plane::ControlPlane;
 use crate::error::{Doing, Error, OrFail};
 use crate::forge::Forged;
 
-/// What nginx answers to a client without a certificate.
+/// The response of nginx to a client without a certificate.
 const PAGE: &str = "<html><head><title>400 No required SSL certificate was sent</title></head></html>\r\n";
 
-/// What differs from a plain one, which speaks TLS 1.2 and 1.3 and HTTP/1.1, and asks for no client certificate.
+/// Differences from the default: TLS 1.2 and 1.3, HTTP/1.1, no client certificate requested.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct FrontOptions<'a> {
-    /// The CA whose client certificates it wants.
+    /// The CA of the required client certificates.
     pub client_ca: Option<&'a Forged>,
-    /// It says in HTTP that the client certificate is missing.
+    /// A missing client certificate is reported by HTTP instead of a TLS alert.
     pub says_so_in_http: bool,
     /// TLS 1.2 only.
     pub tls_1_2: bool,
@@ -35,7 +35,7 @@ pub struct FrontOptions<'a> {
     pub http2: bool,
 }
 
-/// A running one. Gone when it is dropped.
+/// A running front proxy. Stops on drop.
 pub struct TlsFront {
     address: SocketAddr,
     _stop: oneshot::Sender<()>,
@@ -48,7 +48,7 @@ impl fmt::Debug for TlsFront {
 }
 
 impl TlsFront {
-    /// In front of this control plane, with this chain, the server's own certificate first.
+    /// Starts it in front of this control plane, with this chain, the server's own certificate first.
     #[must_use]
     #[track_caller]
     pub fn start(control_plane: &ControlPlane, chain: &[&Forged], options: FrontOptions<'_>) -> Self {
@@ -73,7 +73,7 @@ impl TlsFront {
         Ok(Self { address, _stop: stop })
     }
 
-    /// `https://<host>:<port>`: the host is one that leads to loopback.
+    /// `https://<host>:<port>`; the host must lead to loopback.
     #[must_use]
     pub fn server(&self, host: &str) -> String {
         format!("https://{host}:{}", self.address.port())
@@ -88,7 +88,7 @@ struct Front {
     says_so_in_http: bool,
 }
 
-/// Shows one certificate, whatever it is.
+/// Presents one certificate for every name.
 #[derive(Debug)]
 struct Shown(Arc<CertifiedKey>);
 
@@ -151,7 +151,7 @@ impl Front {
             let front = Arc::clone(&self);
             tokio::spawn(async move {
                 let _ = stream.set_nodelay(true);
-                let _ = front.pass(stream).await; // a client that is refused, or hangs up
+                let _ = front.pass(stream).await; // a client that was refused, or closed the connection
             });
         }
     }

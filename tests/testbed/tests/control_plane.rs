@@ -1,5 +1,4 @@
-//! The control plane is a real one: quick, with RBAC, a token controller and an audit log that keeps
-//! secrets to itself.
+//! The test control plane: fast start, RBAC, a token controller, and an audit log without secrets.
 
 #![allow(clippy::unwrap_used, reason = "what fails here fails a test")]
 

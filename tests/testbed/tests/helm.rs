@@ -1,5 +1,5 @@
-//! What the original bundle leaves in a cluster, by real helm 3 and 4: its objects, who owns their fields, and the
-//! releases with the parent credential in them. This is what a take-over finds.
+//! What version 1.0.0 leaves in a cluster, by real helm 3 and 4: its objects, the owners of their fields, and the
+//! releases with the parent credential in them. This is the starting point of an adoption.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "what fails here fails a test")]
 
@@ -9,7 +9,7 @@ use testbed::{ControlPlane, Helm, Original, Persona, eventually, rule};
 const NAME: &str = "ecomm-prod-demo-x7k2";
 const OBJECT: &str = "ecomm-prod-demo-x7k2-token";
 
-/// An instance in a namespace that is not there yet, and its parent credential.
+/// An instance in a namespace that does not exist yet, and its parent credential.
 fn original(helm: &'static Helm) -> (Original<'static>, &'static Persona) {
     let control_plane = ControlPlane::shared();
     let params = json!({
@@ -46,7 +46,7 @@ fn await_objects(original: &Original<'_>) -> [Value; 4] {
     })
 }
 
-/// Who owns what: `(manager, operation, the parts of the object below metadata, spec, ...)`.
+/// Field owners: `(manager, operation, the parts of the object below metadata, spec, ...)`.
 fn owners(object: &Value) -> Vec<(String, String, Vec<String>)> {
     let text = |value: &Value| value.as_str().unwrap().to_owned();
     let fields = object["metadata"]["managedFields"].as_array().unwrap().iter();
@@ -62,7 +62,7 @@ fn owners(object: &Value) -> Vec<(String, String, Vec<String>)> {
 fn leaves(fields: &Value, at: &str, found: &mut Vec<String>) {
     for (key, below) in fields.as_object().unwrap() {
         let Some(key) = key.strip_prefix("f:") else { continue };
-        // Keys of maps hold dots and slashes: the annotations and labels are named as they are.
+        // Map keys contain dots and slashes: annotations and labels are listed by name.
         let path = if at.is_empty() { key.to_owned() } else { format!("{at}/{key}") };
         if below.as_object().unwrap().is_empty() {
             found.push(path);
@@ -72,7 +72,7 @@ fn leaves(fields: &Value, at: &str, found: &mut Vec<String>) {
     }
 }
 
-/// `(revision, status)` of all that is kept of the release.
+/// `(revision, status)` of all stored revisions of the release.
 fn history(original: &Original<'_>) -> Vec<(u64, String)> {
     original.releases().into_iter().map(|release| (release.revision, release.status)).collect()
 }
@@ -81,7 +81,7 @@ fn matches(history: &[(u64, String)], expected: &[(u64, &str)]) -> bool {
     history.iter().map(|(revision, status)| (*revision, status.as_str())).eq(expected.iter().copied())
 }
 
-/// Every revision's Secret is as helm makes it, and holds the parent's token.
+/// The Secret of every revision has helm's format, and contains the parent's token.
 #[track_caller]
 fn assert_leaks(original: &Original<'_>, parent: &Persona) {
     let releases = original.releases();
@@ -111,7 +111,7 @@ fn assert_leaks(original: &Original<'_>, parent: &Persona) {
             "the parent's token in revision {}",
             release.revision
         );
-        // Compressed, hence not to be found by looking for the token in what the server lists.
+        // Compressed: the token cannot be found by searching the server's lists.
         assert!(!secret.to_string().contains(&parent.token));
     }
 }
@@ -183,7 +183,7 @@ fn assert_objects(original: &Original<'_>, operation: &str) {
     assert_eq!(owners(&secret), [helm(&of_secret), controller]);
 }
 
-/// Install, the same again, a change, a refused change, a killed one, uninstall.
+/// Install, a repeat, a change, a refused change, a killed change, uninstall.
 fn expect_lifecycle(helm: &'static Helm, operation: &str) {
     let control_plane = ControlPlane::shared();
     let (mut original, parent) = original(helm);
@@ -191,7 +191,7 @@ fn expect_lifecycle(helm: &'static Helm, operation: &str) {
     assert!(preview.contains("kind: RoleBinding") && preview.contains(&parent.token), "{preview}");
     assert!(control_plane.get(&format!("/api/v1/namespaces/{}", original.namespace())).is_none());
 
-    // The step runs helm with --debug, which prints all values: the parent's token is in the log of the deployment.
+    // The step runs helm with --debug, which prints all values: the log of the deployment contains the parent's token.
     assert!(original.provision().contains(&parent.token));
     assert_objects(&original, operation);
     assert_leaks(&original, parent);
@@ -201,7 +201,7 @@ fn expect_lifecycle(helm: &'static Helm, operation: &str) {
     let versions = |objects: [Value; 4]| objects.map(|object| object["metadata"]["resourceVersion"].clone());
     let before = versions(await_objects(&original));
 
-    // The same again changes no object and is a revision all the same.
+    // A repeat changes no object, but creates a revision.
     original.provision();
     assert_eq!(versions(await_objects(&original)), before);
     assert!(matches(&history(&original), &[(1, "superseded"), (2, "deployed")]), "{:?}", history(&original));
@@ -223,7 +223,7 @@ fn expect_lifecycle(helm: &'static Helm, operation: &str) {
     assert!(matches(&history(&original), &so_far), "{:?}", history(&original));
     assert_leaks(&original, parent);
 
-    // A dead end for the original: it can only be uninstalled.
+    // Version 1.0.0 cannot recover: it can only be uninstalled.
     let refused = original.try_provision();
     assert!(!refused.status.success());
     assert!(String::from_utf8_lossy(&refused.stderr).contains("another operation"), "{refused:?}");
@@ -239,7 +239,7 @@ fn expect_failed_first_install(helm: &'static Helm) {
     original.failed_provision();
     assert!(matches(&history(&original), &[(1, "failed")]), "{:?}", history(&original));
     assert_leaks(&original, parent);
-    // Only the Secret was made, and the token controller takes it away: it has no ServiceAccount.
+    // Only the Secret was created, and the token controller deletes it, because it has no ServiceAccount.
     eventually("no object", || objects(&original).iter().all(Option::is_none).then_some(()));
     original.provision();
     assert!(matches(&history(&original), &[(1, "superseded"), (2, "deployed")]), "{:?}", history(&original));
@@ -268,7 +268,7 @@ fn failed_first_install_leaves_only_the_release() {
     }
 }
 
-/// What helm 3 has made stays helm 3's way when helm 4 upgrades it.
+/// Objects that helm 3 has created keep its update method when helm 4 upgrades them.
 #[test]
 fn helm_4_upgrades_helm_3_releases_by_update() {
     let (mut original, parent) = original(Helm::v3());
@@ -293,7 +293,7 @@ fn helm_keeps_ten_revisions() {
     assert_leaks(&original, parent);
 }
 
-/// The legacy form of the connection is logged in with, and leaks, the same way.
+/// The legacy format of the connection works, and leaks the token in the same way.
 #[test]
 fn legacy_connection_is_stored_in_the_release() {
     let (mut original, parent) = original(Helm::v3());
@@ -304,7 +304,7 @@ fn legacy_connection_is_stored_in_the_release() {
     assert_eq!(values["data"]["authentication"]["user"]["token"], parent.token);
 }
 
-/// The dump in which tests look for tokens sees what is packed in a release.
+/// The dump in which tests search for tokens contains the unpacked releases.
 #[test]
 fn dump_unpacks_helm_releases() {
     let control_plane = ControlPlane::shared();

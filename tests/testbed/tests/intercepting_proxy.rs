@@ -1,4 +1,4 @@
-//! The intercepting proxy changes nothing it is not told to, and after a cut nothing gets through.
+//! The intercepting proxy changes only what the test decides, and forwards nothing after a cut.
 
 #![allow(clippy::unwrap_used, reason = "what fails here fails a test")]
 
@@ -15,12 +15,12 @@ use ureq::http::{HeaderMap, Request};
 use ureq::tls::{Certificate, RootCerts, TlsConfig};
 
 const APPLY: &str = "application/apply-patch+yaml";
-/// Longer than any answer takes that comes at all.
+/// Longer than any response takes.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// For answers that should not come: long enough to send a request on a busy machine.
+/// For responses that must not arrive: long enough to send a request on a busy machine.
 const MOMENT: Duration = Duration::from_secs(1);
 
-/// A user at the server it names, over connections of its own.
+/// A user at this server, with connections of its own.
 struct Client {
     persona: Persona,
     server: String,
@@ -34,7 +34,7 @@ struct Answer {
 }
 
 impl Client {
-    /// The administrator at this server, with as much patience for each answer.
+    /// The administrator at this server, with this timeout for each response.
     fn new(server: &str, patience: Duration) -> Self {
         let control_plane = ControlPlane::shared();
         let ca = Certificate::from_pem(control_plane.ca_pem().as_bytes()).unwrap();
@@ -66,7 +66,7 @@ impl Client {
         Some(Answer { status: answer.status().as_u16(), headers: answer.headers().clone(), text })
     }
 
-    /// The status, `None` without an answer.
+    /// The status, `None` without a response.
     fn get(&self, path: &str) -> Option<u16> {
         self.ask("GET", path, "", &Value::Null).map(|answer| answer.status)
     }
@@ -85,12 +85,12 @@ fn document(name: &str) -> Value {
     json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": {"a": "1"}})
 }
 
-/// Whether each ConfigMap is there.
+/// Whether each ConfigMap exists.
 fn there<const N: usize>(namespace: &str, names: [&str; N]) -> [bool; N] {
     names.map(|name| ControlPlane::shared().get(&map(namespace, name)).is_some())
 }
 
-/// Does this at a write of the ConfigMap with this name, and nothing at all other requests.
+/// Gives this verdict for a write of the ConfigMap with this name, and forwards all other requests.
 fn at(name: &'static str, verdict: Verdict) -> impl FnMut(&Intercepted) -> Verdict + Send + 'static {
     move |request| {
         let is_it = request.write && request.path.contains(&format!("/configmaps/{name}"));
@@ -123,7 +123,7 @@ fn forwarded_requests_are_unchanged() {
     assert!(applied.uri.ends_with("/configmaps/x?fieldManager=tests"), "{}", applied.uri);
     assert!(applied.user_agent.starts_with("ureq/"), "{}", applied.user_agent);
 
-    // Also what is large, compressed, or refused.
+    // Also large, compressed and refused responses.
     for path in [&path, "/openapi/v2", "/apis/nothing", "/readyz?verbose"] {
         let (mine, other) = (near.ask("GET", path, "", &none).unwrap(), through.ask("GET", path, "", &none).unwrap());
         assert_eq!((mine.status, &mine.text), (other.status, &other.text), "{path}");
@@ -178,7 +178,7 @@ fn writes_are_distinguished_from_reviews() {
     let mut events = control_plane.audit().since(mark);
     events.retain(|event| event.namespace == namespace || event.resource.ends_with("rulesreviews"));
     events.retain(|event| event.user == client.persona.user);
-    // Of a deletion the audit log keeps no options at this level.
+    // The audit log contains no options of a deletion at this level.
     assert_eq!(writes[..4], events.iter().map(testbed::AuditEvent::is_write).collect::<Vec<_>>()[..4]);
 }
 
@@ -255,7 +255,7 @@ fn pending_request_at_the_cut_completes_without_response() {
     let control_plane = ControlPlane::shared();
     let namespace = control_plane.namespace("slow");
     let proxy = InterceptingProxy::start(control_plane, at("b", Verdict::CutBefore));
-    // A watch that the server ends is a request that takes its time.
+    // A watch that the server ends is a request that takes long.
     let slow = format!("/api/v1/namespaces/{namespace}/secrets?watch=true&timeoutSeconds=3");
     thread::scope(|scope| {
         let server = proxy.server();
@@ -388,7 +388,7 @@ fn kubectl_can_be_killed_at_each_request() {
         let mut kubectl = Command::new(control_plane.kubectl_path())
             .args(["create", "configmap", "x", "--validate=false", "--namespace", &namespace])
             .env_clear()
-            .env("HOME", directory.path().join(reached.to_string())) // a cache would save it requests
+            .env("HOME", directory.path().join(reached.to_string())) // a cache would save requests
             .env("KUBECONFIG", kubeconfig)
             .stdin(Stdio::null())
             .stdout(Stdio::null())

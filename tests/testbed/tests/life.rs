@@ -1,5 +1,5 @@
-//! How control planes begin and end: with or without Go, ready-made or waiting for another process, and
-//! without leaving anything behind however their owner dies.
+//! Start and end of control planes: with or without Go, from ready-made binaries, or waiting for another process; and
+//! nothing is left behind, however their owner ends.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "what fails here fails a test")]
 
@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use testbed::{ControlPlane, Options, eventually};
 
-/// The testbed binary with what it says about itself.
+/// The testbed binary, and its output.
 struct Running {
     child: Child,
     directory: PathBuf,
@@ -26,7 +26,7 @@ fn testbed() -> Command {
     command
 }
 
-/// Reads until it is up; ends the test with its stderr when it never is.
+/// Reads the output until the control plane is running; panics with its stderr otherwise.
 fn await_running(mut child: Child) -> Running {
     let (mut directory, mut processes) = (None, Vec::new());
     for line in BufReader::new(child.stdout.as_mut().unwrap()).lines() {
@@ -48,7 +48,7 @@ fn await_running(mut child: Child) -> Running {
 }
 
 fn is_alive(id: &str) -> bool {
-    // A zombie is dead; who has to bury it is not our business.
+    // A zombie counts as ended; another process reaps it.
     let state = Command::new("ps").args(["-o", "stat=", "-p", id]).output().unwrap();
     let state = String::from_utf8_lossy(&state.stdout).trim().to_owned();
     !state.is_empty() && !state.starts_with('Z')
@@ -94,7 +94,7 @@ fn processes_end_on_ctrl_c() {
     let id = running.child.id().to_string();
     Command::new("sh").args(["-c", "kill -s INT $0", &id]).status().unwrap();
     assert!(running.child.wait().unwrap().success());
-    // Ctrl-C is answered when everything is gone, not before.
+    // Ctrl-C returns after everything has been removed, not before.
     assert!(!running.directory.exists());
     assert_gone(&running);
 }
@@ -109,7 +109,7 @@ fn processes_end_on_drop() {
     assert!(!ids.iter().any(|id| is_alive(id)));
 }
 
-/// A PATH that has what the watchdog needs and no Go.
+/// A PATH with the programs that the watchdog needs, and without Go.
 fn path_without_go(directory: &Path) -> PathBuf {
     let bin = directory.join("bin");
     fs::create_dir(&bin).unwrap();
@@ -153,7 +153,7 @@ fn kubebuilder_assets_are_used() {
     running.child.wait().unwrap();
     assert_gone(&running);
 
-    // Without the controllers it is no set.
+    // Without the controllers the set is incomplete.
     fs::remove_file(assets.join("kube-controller-manager")).unwrap();
     let said = start.output().unwrap();
     let said = String::from_utf8_lossy(&said.stderr).into_owned();

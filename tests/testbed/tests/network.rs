@@ -1,4 +1,4 @@
-//! Servers that are far away, silent, absent or somebody else's.
+//! Distant, silent and absent servers, and wrong CAs.
 
 #![allow(clippy::unwrap_used, reason = "what fails here fails a test")]
 
@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 use testbed::{ControlPlane, DistantServer, RefusedPort, RoundTripGate, SilentServer, WrongCa};
 
-/// Answers every byte with a byte.
+/// A server that answers every byte with a byte.
 fn echo() -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();

@@ -1,4 +1,4 @@
-//! The platform double keeps the rules of each era.
+//! The fake platform follows the rules of each era.
 
 #![allow(clippy::unwrap_used, reason = "what fails here fails a test")]
 
@@ -7,7 +7,7 @@ use std::{sync::Arc, thread};
 use serde_json::{Value, json};
 use testbed::{Era, Platform, eventually};
 
-/// A request with the deployment's credential; a status and a body, 0 when there was no answer.
+/// A request with the deployment's credential; returns status and body, 0 if there was no response.
 fn ask(platform: &Platform, method: &str, path: &str, body: Option<&Value>) -> (u16, Value) {
     let credential = format!("{}:{}", platform.deployment_id(), platform.token());
     let credential = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, credential);

@@ -46,9 +46,9 @@ fn provision_stays_within_its_request_budget() {
     // repeated.
     assert!(others.len() >= 18 && (others.len() - 18).is_multiple_of(5) && others.len() <= 28, "{uris:#?}");
     assert_eq!(events.iter().filter(|event| event.is_write()).count(), 4);
-    assert_eq!(document["requests"], events.len() + 1, "the document counts right");
+    assert_eq!(document["requests"], events.len() + 1, "the document reports the number of requests");
     // One read at the start, then one every 5 ms or more.
-    assert!(waiting.len() <= 40, "{} looks at the Secret", waiting.len());
+    assert!(waiting.len() <= 40, "{} reads of the Secret", waiting.len());
 
     let mark = cp.audit().mark();
     let document = instance.ask("provision", &["--publish"]).expect_code(0).document();
@@ -73,12 +73,12 @@ fn expect_same_requests_for_a_thousand_rules(instance: &Instance, namespace: &st
     assert_eq!(
         events.iter().filter(|event| event.is_write()).count(),
         2,
-        "the Role widens, and shrinks when all is proved"
+        "the Role is widened, and narrowed after the test of the token"
     );
     assert_eq!(document["proof"]["allowed"], 2000);
     let reviews = events.iter().filter(|event| event.resource.ends_with("reviews")).count();
-    assert_eq!((reviews - 2) % 5, 0, "whole rounds of proof only: none asks for single rules");
-    assert_eq!(events.len() - (reviews - 7), 16, "as many as for one rule, but for a proof that is asked again");
+    assert_eq!((reviews - 2) % 5, 0, "only whole repeats of the token test: no request for a single rule");
+    assert_eq!(events.len() - (reviews - 7), 16, "as many as for one rule, except for repeated token tests");
 }
 
 fn expect_few_round_trips(parent: &Persona) {
@@ -93,7 +93,7 @@ fn expect_few_round_trips(parent: &Persona) {
     // Reads, release, two writes, two writes, token, test of the token; the platform is the seventh. Two TLS handshakes
     // in addition.
     let bound = 6 + 2 + (looks - 1); // the number of reads of the token depends on the controller
-    assert!(gate.round_trips() <= bound, "{} round trips with {looks} looks", gate.round_trips());
+    assert!(gate.round_trips() <= bound, "{} round trips with {looks} reads of the Secret", gate.round_trips());
 
     let gate = RoundTripGate::in_front_of(cp.server());
     let mut again = Instance::new(&parent.by_way_of(&gate.server()), &namespace);

@@ -168,11 +168,11 @@ fn no_token_leaks_outside_its_destinations() {
         secret.expect_no_part_in("the output", &output);
     }
     let ca = cp.ca_base64();
-    assert!(!output.contains(&ca[40..100]), "nobody reads a CA in a log");
+    assert!(!output.contains(&ca[40..100]), "no CA in the log");
     // The issued token is in its Secret; nowhere else in the cluster.
     let secret = cp.get(&paths(&namespace)[3]).unwrap();
     let home = secret["data"]["token"].as_str().unwrap();
-    assert!(dump.contains(home), "the dump holds Secrets, or it would prove nothing");
+    assert!(dump.contains(home), "the dump must contain Secrets, otherwise the test is void");
     parents.expect_absent_from("an object of the cluster", &dump);
     platforms.expect_absent_from("an object of the cluster", &dump);
     issueds.expect_absent_from("another object of the cluster", &dump.replace(home, "").replace(&issued, ""));
@@ -183,7 +183,7 @@ fn no_token_leaks_outside_its_destinations() {
         }
     }
     let audit = fs::read_to_string(cp.audit().path()).unwrap();
-    assert!(audit.contains(&namespace), "the audit log tells of this run, or it would prove nothing");
+    assert!(audit.contains(&namespace), "the audit log must contain this run, otherwise the test is void");
     for secret in &secrets {
         secret.expect_absent_from("the audit log", &audit);
     }
@@ -205,7 +205,7 @@ fn no_token_leaks_outside_its_destinations() {
         secret.expect_absent_from("the output of decommission", &format!("{}{}", gone.stdout, gone.stderr));
     }
     let kubeconfig = Ran::of(binary().arg("kubeconfig").arg(&artifact)).expect_code(0);
-    assert!(kubeconfig.stdout.contains(&issued), "that is what it is for");
+    assert!(kubeconfig.stdout.contains(&issued), "the platform gets the token");
     issueds.expect_absent_from("the log of kubeconfig", &kubeconfig.stderr);
     parents.expect_absent_from("a kubeconfig", &kubeconfig.stdout);
 }
@@ -318,7 +318,7 @@ fn adoption_leaves_no_parent_token_behind(#[values(3, 4)] major: u8) {
     theirs.failed_provision();
     let exposed = Canary::new("parent", &parent.token);
     let platform = Canary::new("platform", instance.platform.token());
-    assert!(exposed.found_in(&cp.dump_everything()), "the leak is there, and found where it is packed");
+    assert!(exposed.found_in(&cp.dump_everything()), "the leak exists, and is found in the packed release");
 
     let mut output = String::new();
     let mut run = |action: &str, more: &[&str]| {
@@ -329,10 +329,10 @@ fn adoption_leaves_no_parent_token_behind(#[values(3, 4)] major: u8) {
     run("provision", &["--publish"]);
     let dump = cp.dump_everything();
     let issued = Canary::new("issued", &token_of(&instance.platform.resource("token").unwrap()));
-    assert!(issued.found_in(&dump), "it is where it was");
+    assert!(issued.found_in(&dump), "the token is still where it was");
     run("provision", &["--publish"]);
     run("decommission", &["--publish"]);
-    assert!(output.contains("parent-exposed"), "what became of it is said");
+    assert!(output.contains("parent-exposed"), "the outcome is reported");
     for secret in [&exposed, &platform] {
         secret.expect_absent_from("an object of the cluster", &dump);
     }
@@ -399,7 +399,7 @@ fn kubeconfig_logins_and_passwords_are_redacted() {
     fs::write(&credential, &printed[..printed.len() - 2]).unwrap();
     run("plan", &kubeconfig(cluster(proxied(PASSWORD)), json!({"exec": exec})), 69);
     run("plan", &kubeconfig(cluster(proxied(PASSWORD)), json!({"token": format!("{} x", parent.token)})), 65);
-    assert!(output.contains(&proxy.address()), "which proxy it was is said");
+    assert!(output.contains(&proxy.address()), "the proxy is named");
     Canary::new("parent", &parent.token).expect_no_part_in("the output", &output);
     assert!(!output.contains(PASSWORD) && !output.contains("a-wr0ng-password"), "{output}");
     // Help and manual page contain nothing of the environment.

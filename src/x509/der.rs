@@ -203,7 +203,7 @@ mod tests {
 
     #[rstest]
     #[case::indefinite(&[0x30, 0x80, 0, 0])]
-    #[case::longer_than_it_need_be(&[0x04, 0x81, 1, 0])]
+    #[case::non_minimal_length(&[0x04, 0x81, 1, 0])]
     #[case::a_tag_of_several_bytes(&[0x9f, 0x81, 0x01, 0])]
     #[case::too_short(&[0x04, 2, 0])]
     fn invalid_der_is_refused(#[case] bytes: &[u8]) {

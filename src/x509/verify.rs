@@ -398,11 +398,11 @@ mod tests {
     /// Chains that Go rejects although every signature is correct.
     #[rstest]
     #[case::key_id("2.5.29.14", true, &[4, 1, 1], false)]
-    #[case::key_id_as_it_ought_to_be("2.5.29.14", false, &[4, 1, 1], true)]
+    #[case::valid_key_id("2.5.29.14", false, &[4, 1, 1], true)]
     #[case::issuer_key_id("2.5.29.35", true, &[0x30, 3, 0x80, 1, 1], false)]
     #[case::a_policy_is_demanded("2.5.29.36", false, &[0x30, 3, 0x80, 1, 0], false)]
     #[case::a_policy_is_not_mapped("2.5.29.36", false, &[0x30, 3, 0x81, 1, 0], true)]
-    #[case::neither_ca_nor_not("2.5.29.19", true, &[0x30, 3, 1, 1, 1], false)]
+    #[case::invalid_boolean("2.5.29.19", true, &[0x30, 3, 1, 1, 1], false)]
     #[case::a_path_length_of_two_forms("2.5.29.19", true, &[0x30, 7, 1, 1, 0xff, 2, 2, 0, 1], false)]
     #[case::a_path_length("2.5.29.19", true, &[0x30, 6, 1, 1, 0xff, 2, 1, 1], true)]
     #[case::usage_filled_up_with_ones("2.5.29.15", true, &[3, 2, 3, 0x04], false)]

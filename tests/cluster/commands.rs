@@ -31,14 +31,14 @@ fn pods() -> Value {
 }
 
 #[rstest]
-#[case::sound(json!({"namespace": "team-a", "rules": [pods()]}))]
+#[case::valid(json!({"namespace": "team-a", "rules": [pods()]}))]
 #[case::unknown(json!({"namespace": "team-a", "rules": [pods()], "colour": "red"}))]
 #[case::tag(json!({"namespace": "team-a", "rules": [pods()], "md_metadata": {"default_tags": {"a b": "c"}}}))]
 #[case::namespace(json!({"namespace": "Team_A", "rules": [pods()]}))]
 #[case::name(json!({"namespace": "team-a", "rules": [pods()], "md_metadata": {"name_prefix": "Not A Name"}}))]
 #[case::nothing(json!({}))]
 #[case::list(json!([]))]
-#[case::misspelt(json!({"rules": [{"apiGroups": [""], "resources": ["pods"], "verbs": ["get"], "resourceName": ["a"]}]}))]
+#[case::misspelled(json!({"rules": [{"apiGroups": [""], "resources": ["pods"], "verbs": ["get"], "resourceName": ["a"]}]}))]
 #[case::several(json!({"namespace": "-", "rules": [{"verbs": ["fly"]}, 1], "cluster_roles": [{"name": "a/b"}]}))]
 #[case::places(json!({"rules": [{
     "apiGroups": [""], "resources": ["pods"], "verbs": ["get"],
@@ -189,7 +189,7 @@ fn verify_requires_expected_identity_and_permissions() {
     assert_eq!(ran.error_code(), "rules-not-allowed");
     assert!(ran.expect_code(76).stderr.contains("get secrets"));
     let document = with(rules(json!([pods()])), &[]).expect_code(0).document();
-    assert_eq!(codes(&document), ["excess"], "it may list as well");
+    assert_eq!(codes(&document), ["excess"], "the token may also list");
     assert_eq!(document["proof"]["allowed"], 1);
 
     // Refused before the first packet.

@@ -60,7 +60,7 @@ fn undeletable_copies_are_reported_and_decommission_succeeds() {
     copy(cp, &home, &child, OBJECT);
     copy(cp, &home, &open, OBJECT);
     forbid_deletion(cp, &child);
-    eventually("the copied binding counts", || {
+    eventually("the copied binding is effective", || {
         (status(cp, &token, &format!("/api/v1/namespaces/{child}/pods")) == 200).then_some(())
     });
 
@@ -81,9 +81,9 @@ fn undeletable_copies_are_reported_and_decommission_succeeds() {
         assert!(binding.contains(words), "{words}: {binding}");
     }
     assert!(left.iter().any(|text| text.contains(&format!("Role {child}/{OBJECT}"))), "{left:#?}");
-    assert!(versions(cp, &home).is_empty(), "the ServiceAccount is gone, too");
+    assert!(versions(cp, &home).is_empty(), "the ServiceAccount is deleted, too");
     assert_eq!(status(cp, &token, &format!("/api/v1/namespaces/{child}/pods")), 401);
-    assert!(versions(cp, &open).is_empty(), "a copy that can be deleted goes");
+    assert!(versions(cp, &open).is_empty(), "a deletable copy is deleted");
 
     let again = instance.ask("decommission", &[]).expect_code(0).document();
     assert_eq!((findings(&again, "rights-elsewhere", "high").len(), again["changes"].clone()), (2, json!([])));
@@ -129,7 +129,7 @@ fn decommission_fails_if_deleting_own_object_is_denied() {
     forbid_deletion(cp, &other);
     let listed = instance.ask("decommission", &[]).expect_code(1).document();
     assert_eq!(listed["error"]["code"], "refused");
-    assert!(cp.get(&paths(&home)[0]).is_some(), "the ServiceAccount remembers the place");
+    assert!(cp.get(&paths(&home)[0]).is_some(), "the inventory contains the namespace");
     // The ServiceAccount is deleted, and its inventory with it: own objects are recognized by their field manager.
     cp.delete(&paths(&home)[0]);
     let found = instance.ask("decommission", &[]).expect_code(1).document();
@@ -194,10 +194,14 @@ fn manual_decommission_without_findings_names_its_search_scope(#[case] mistyped:
     for words in ["mistyped", cp.server(), "context testbed", more] {
         assert!(seen[0].contains(words), "{words}: {}", seen[0]);
     }
-    assert_eq!(versions(cp, &namespace).len(), 4, "what was meant is untouched");
+    assert_eq!(versions(cp, &namespace).len(), 4, "the intended instance is untouched");
 
     assert_eq!(findings(&decommission(NAME, &namespace), "nothing-found", "medium").len(), 0, "it was found");
-    assert_eq!(findings(&decommission(NAME, &namespace), "nothing-found", "medium").len(), 1, "a repeat by hand");
+    assert_eq!(findings(&decommission(NAME, &namespace), "nothing-found", "medium").len(), 1, "a manual repeat");
     let platform = instance.ask("decommission", &["--publish"]).expect_code(0).document();
-    assert_eq!(findings(&platform, "nothing-found", "medium").len(), 0, "at the platform gone already is done");
+    assert_eq!(
+        findings(&platform, "nothing-found", "medium").len(),
+        0,
+        "on the platform an absent instance is success"
+    );
 }

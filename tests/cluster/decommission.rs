@@ -40,7 +40,7 @@ fn provision_after_decommission_issues_a_new_token() {
     assert_ne!(first, second);
     assert_eq!(status(cp, &first, "/api"), 401);
     assert_eq!(status(cp, &second, &format!("/api/v1/namespaces/{namespace}/pods")), 200);
-    assert!(cp.get(&paths(&namespace)[3]).is_some(), "another ServiceAccount, so the first name again");
+    assert!(cp.get(&paths(&namespace)[3]).is_some(), "a new ServiceAccount, so the first name again");
 }
 
 #[test]
@@ -102,9 +102,9 @@ fn missing_delete_permissions_are_listed_and_repeat_finishes() {
         .filter_map(|tuple| tuple["resource"].as_str())
         .collect();
     assert_eq!(missing, ["rolebindings", "roles"]);
-    assert_eq!(cp.get(&paths(&namespace)[3]), None, "the Secret is gone: the token is dead");
-    assert!(cp.get(&paths(&namespace)[0]).is_some(), "what is left is found through the ServiceAccount");
-    testbed::eventually("the token is dead", || (status(cp, &token, "/api") == 401).then_some(()));
+    assert_eq!(cp.get(&paths(&namespace)[3]), None, "the Secret is deleted: the token is rejected");
+    assert!(cp.get(&paths(&namespace)[0]).is_some(), "the remaining objects are found through the ServiceAccount");
+    testbed::eventually("the token is rejected", || (status(cp, &token, "/api") == 401).then_some(()));
     instance.act("decommission").expect_code(0);
     for path in paths(&namespace) {
         assert_eq!(cp.get(&path), None);
@@ -128,7 +128,7 @@ fn cluster_and_platform_are_decommissioned_independently() {
     broken.connection["authentication"]["cluster"]["server"] = json!("https://127.0.0.1:1");
     let document = broken.ask("decommission", &["--publish"]).expect_code(69).document();
     assert_eq!(document["error"]["code"], "connection-failed");
-    assert_eq!(broken.platform.resource("token"), None, "the record is gone");
+    assert_eq!(broken.platform.resource("token"), None, "the record is deleted");
 }
 
 #[test]

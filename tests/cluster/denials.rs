@@ -23,7 +23,7 @@ use crate::support::{Instance, Ran, paths};
 static CONTROL_PLANE: LazyLock<ControlPlane> = LazyLock::new(|| {
     let plugins = "--enable-admission-plugins=OwnerReferencesPermissionEnforcement";
     let options = Options { api_server_arguments: vec![plugins.to_owned()], ..Options::default() };
-    ControlPlane::start(&options).expect("a control plane of one's own")
+    ControlPlane::start(&options).expect("a separate control plane")
 });
 
 fn control_plane() -> &'static ControlPlane {

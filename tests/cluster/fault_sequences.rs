@@ -102,7 +102,7 @@ fn tokens_signed_with_untrusted_key_do_not_accumulate() {
                 scope.spawn(move || fail(instance));
             }
         });
-        assert_eq!(fresh.platform.resource("token"), None, "nothing unproved is handed out");
+        assert_eq!(fresh.platform.resource("token"), None, "no untested credential is published");
         for namespace in [&never, &before] {
             let tokens = tokens(cp, namespace);
             assert_eq!(tokens.len(), 1, "round {round}, {namespace}: {:?}", names(&tokens));
@@ -129,7 +129,7 @@ fn tokens_signed_with_untrusted_key_do_not_accumulate() {
         }
     });
     for token in seen {
-        assert_eq!(status(cp, &token, &pods), 401, "a token that was not handed out is alive");
+        assert_eq!(status(cp, &token, &pods), 401, "an unpublished token is still accepted");
     }
 }
 
@@ -154,7 +154,7 @@ fn working_token_is_kept_until_successor_is_proved() {
     swap.sign_with(&wrong);
     // The Secret in use becomes unusable, and every run fails until the key is right again.
     cp.merge_patch(&second, &json!({"data": {"token": null}}));
-    eventually("the controller has filled it", || {
+    eventually("the controller has written the token", || {
         let filled = tokens(cp, &namespace);
         filled.iter().any(|(_, token)| !token.is_empty() && *token != in_use).then_some(())
     });
@@ -171,7 +171,7 @@ fn working_token_is_kept_until_successor_is_proved() {
     assert_eq!(names(&left), ["-5"]);
     assert_eq!(left[0].1, token_of(&artifact));
     let pods = format!("/api/v1/namespaces/{namespace}/pods");
-    assert!(seen.iter().all(|token| status(cp, token, &pods) == 401), "a token that was not handed out is alive");
+    assert!(seen.iter().all(|token| status(cp, token, &pods) == 401), "an unpublished token is still accepted");
     let again = instance.ask("provision", &["--publish"]).expect_code(0).document();
     assert!(crate::support::changes(&again).iter().all(|(action, _)| action == "unchanged"), "{again}");
     instance.ask("decommission", &["--publish"]).expect_code(0);
@@ -387,7 +387,7 @@ impl<'a> Sequence<'a> {
 
     fn record_tokens(&mut self) {
         let tokens = tokens(self.cp, &self.instance.namespace);
-        assert!(tokens.len() <= 2, "{}: a pile of Secrets: {:?}", self.history(), names(&tokens));
+        assert!(tokens.len() <= 2, "{}: too many Secrets: {:?}", self.history(), names(&tokens));
         self.seen.extend(tokens.into_iter().map(|(_, token)| token).filter(|token| token.contains('.')));
     }
 

@@ -33,7 +33,7 @@ fn absent_token_controller_is_reported_within_the_timeout() {
     assert_eq!(ran.error_code(), "token-controller-absent");
     assert!(ran.duration() < Duration::from_secs(8), "{:?}", ran.duration());
     let requests = ran.document()["requests"].as_u64().unwrap();
-    assert!(requests < 60, "a server that has no answer is not hammered: {requests} requests");
+    assert!(requests < 60, "too many requests to an unresponsive server: {requests}");
     instance.ask("decommission", &[]).expect_code(0);
 }
 
@@ -43,7 +43,7 @@ fn vanished_token_secret_is_reported() {
     let instance = Instance::new(OTHER.admin(), &namespace);
     let child = start(&instance, "provision", &["--timeout", "20"]);
     let secret = paths(&namespace)[3].clone();
-    eventually("the Secret is there", || OTHER.get(&secret));
+    eventually("the Secret exists", || OTHER.get(&secret));
     OTHER.delete(&secret);
     let ran = finish(child).expect_code(76);
     assert_eq!(ran.error_code(), "token-secret-vanished");
@@ -55,7 +55,7 @@ fn token_of_another_identity_is_not_published() {
     let instance = Instance::new(OTHER.admin(), &namespace);
     let child = start(&instance, "provision", &["--publish", "--timeout", "20"]);
     let secret = paths(&namespace)[3].clone();
-    eventually("the Secret is there", || OTHER.get(&secret));
+    eventually("the Secret exists", || OTHER.get(&secret));
     let planted = STANDARD.encode(&control_plane().persona("planted", &[]).token);
     OTHER.merge_patch(&secret, &json!({"data": {"token": planted}}));
     let ran = finish(child).expect_code(76);
@@ -93,7 +93,7 @@ fn address_shared_by_two_clusters_is_detected() {
     cluster["certificate-authority-data"] = json!(STANDARD.encode(format!("{}{}", cp.ca_pem(), OTHER.ca_pem())));
     let ran = instance.ask("provision", &["--publish"]).expect_code(76);
     assert_eq!(ran.error_code(), "another-cluster");
-    assert_eq!(instance.platform.resource("token"), None, "nothing unproved is handed out");
+    assert_eq!(instance.platform.resource("token"), None, "no untested credential is published");
 }
 
 #[test]
@@ -107,7 +107,7 @@ fn role_binding_deleted_during_run_prevents_publishing() {
     let instance = Instance::new(&parent.by_way_of(&far.server()), &namespace);
     let mark = cp.audit().mark();
     let child = start(&instance, "provision", &["--publish"]);
-    eventually("the run has looked", || {
+    eventually("the run has read the cluster", || {
         cp.audit().of(&parent.user, mark).iter().any(|event| event.resource == "rolebindings").then_some(())
     });
     cp.delete(&paths(&namespace)[2]);
@@ -126,7 +126,7 @@ fn object_created_during_run_is_a_conflict() {
     let instance = Instance::new(&parent.by_way_of(&far.server()), &namespace);
     let mark = cp.audit().mark();
     let child = start(&instance, "provision", &[]);
-    eventually("the run has looked", || {
+    eventually("the run has read the cluster", || {
         cp.audit()
             .of(&parent.user, mark)
             .iter()
@@ -143,7 +143,7 @@ fn object_created_during_run_is_a_conflict() {
     assert_eq!(
         instance.ask("provision", &[]).expect_code(73).error_code(),
         "foreign-object",
-        "the repeat says what it is"
+        "the repeat names the foreign object"
     );
 }
 
@@ -188,7 +188,7 @@ fn credential_that_violates_the_artifact_schema_is_refused() {
     put(json!({"type": "number"}));
     let ran = instance.ask("provision", &["--publish"]).expect_code(65);
     assert!(ran.stderr.contains("would not fit bundle/schema-artifacts.json"), "{}", ran.stderr);
-    assert!(versions(cp, &namespace).is_empty(), "found out before the first packet");
+    assert!(versions(cp, &namespace).is_empty(), "refused before the first packet");
     // Only the example token of the offline check has this key id.
     put(json!({"pattern": "^eyJhbGciOiJSUzI1NiIsImtpZCI6Imtra2tr"}));
     let ran = instance.ask("provision", &["--publish"]).expect_code(1);
@@ -299,7 +299,7 @@ fn exec_plugin_login_works_and_failures_are_reported() {
     assert!(!said.contains(&admin.token[..20]), "what the command prints may be a token");
     let hanging = run_within("5", "exec sleep 60").expect_code(69);
     assert_eq!(hanging.error_code(), "login-failed");
-    assert!(hanging.duration() < Duration::from_secs(12), "a login that hangs is bounded: {:?}", hanging.duration());
+    assert!(hanging.duration() < Duration::from_secs(12), "a hanging login is not bounded: {:?}", hanging.duration());
     let ran = run("echo no such session >&2; exit 3").expect_code(69);
     assert_eq!(ran.error_code(), "login-failed");
     assert!(!ran.stderr.contains(&admin.token));

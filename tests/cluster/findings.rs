@@ -94,7 +94,7 @@ fn embedded_defaults_match_the_server() {
     assert_eq!(
         embedded["roles"],
         Value::Object(roles),
-        "{path} is not what Kubernetes {version} has: UPDATE_DEFAULTS=1 writes it, src/credential/defaults.rs lists it"
+        "{path} differs from Kubernetes {version}: UPDATE_DEFAULTS=1 writes it, src/credential/defaults.rs lists it"
     );
 }
 
@@ -112,13 +112,13 @@ fn defaults_of_known_version_are_no_excess() {
         let asked = cp.audit().of(&parent.user, mark);
         assert!(
             asked.iter().all(|event| event.resource != "clusterrolebindings"),
-            "only what is left over is asked for"
+            "bindings are read only for unknown permissions"
         );
         let params = instance.path("params.json");
         let ran = verify(&instance, "artifact.json", &["--params", params.to_str().unwrap()]);
         assert_eq!((&ran.document()["proof"]["excess"], &findings(&ran)), (&json!([]), &vec![]));
         let may = verify(&instance, "artifact.json", &[]).document()["proof"]["excess"].clone();
-        assert_eq!(may.as_array().unwrap().len(), 2, "what the rules allow, and nothing of the defaults: {may:#}");
+        assert_eq!(may.as_array().unwrap().len(), 2, "the permissions of the rules, without the defaults: {may:#}");
     }
 }
 
@@ -135,7 +135,7 @@ fn unknown_defaults_are_read_from_bootstrap_bindings() {
     let instance = Instance::new(&parent.by_way_of(&proxy.server()), &namespace);
     let mark = cp.audit().mark();
     let ran = provision_into(&instance, "artifact.json");
-    assert_eq!(ran.document()["proof"]["excess"], json!([]), "the server wrote the binding and the role itself");
+    assert_eq!(ran.document()["proof"]["excess"], json!([]), "the server itself wrote the binding and the role");
     expect(&ran, &[("local-address", "low")]);
     let asked = cp.audit().of(&parent.user, mark);
     let lists = asked.iter().filter(|event| event.resource == "clusterrolebindings" && event.verb == "list").count();
@@ -214,7 +214,7 @@ fn added_permission_of_all_users_is_excess() {
     cp.merge_patch(&basic, &json!({"rules": original, "metadata": {"annotations": {"rbac.authorization.kubernetes.io/autoupdate": "false"}}}));
     settled("the restored role", false);
     let ran = Instance::new(&wide, &namespace).ask("provision", &[]).expect_code(0);
-    assert_eq!(findings(&ran), [], "a role that the server does not keep up to date, and that grants no more");
+    assert_eq!(findings(&ran), [], "a role that the server does not reconcile, with the same permissions");
 
     let forged = json!({"metadata": {"name": "system:forged", "labels": labels}, "rules": [list_secrets]});
     cp.post(&format!("{RBAC}/clusterroles"), &forged);
@@ -309,7 +309,7 @@ fn cluster_admin_binding_is_excess_and_not_unlimited() {
         "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "cluster-admin"},
     });
     cp.post(&format!("{RBAC}/clusterrolebindings"), &body);
-    testbed::eventually("the binding counts", || {
+    testbed::eventually("the binding is effective", || {
         let token = crate::support::token_of(
             &serde_json::from_str(&fs::read_to_string(instance.path("artifact.json")).unwrap()).unwrap(),
         );
@@ -434,8 +434,8 @@ fn publishing_requires_the_platform_url(#[values("provision", "decommission")] a
 /// For the program another cluster is one that contains nothing of the instance; a deleted namespace simulates it.
 /// Platforms of an earlier era do not report the age of a record.
 #[rstest]
-#[case::that_tells_the_age_of_a_record(Era::Dependencies, true)]
-#[case::that_does_not(Era::Resources, false)]
+#[case::with_record_age(Era::Dependencies, true)]
+#[case::without_record_age(Era::Resources, false)]
 fn published_record_without_its_credential_is_a_finding(#[case] era: Era, #[case] tells: bool) {
     let cp = ControlPlane::shared();
     let usual = [("clear-text", "medium"), ("local-address", "low")];

@@ -93,7 +93,7 @@ fn decommission_interrupted_at_any_request_is_resumable(#[case] how: Stop) {
         assert_eq!(instance.platform.resource("token"), None, "{at}");
         let pods = format!("/api/v1/namespaces/{}/pods", instance.namespace);
         let dead = || (status(cp, &token, &pods) == 401).then_some(());
-        eventually("the token is dead", dead);
+        eventually("the token is rejected", dead);
         cut
     });
 }
@@ -107,7 +107,7 @@ fn run_interrupted_during_platform_silence_is_resumable() {
             platform.answer_after(Duration::from_secs(20));
             let known = platform.requests().len();
             let (started, child) = (Instant::now(), start(&instance, action, &["--publish"]));
-            eventually("the platform hears of it", || (platform.requests().len() > known).then_some(()));
+            eventually("the platform has received a request", || (platform.requests().len() > known).then_some(()));
             stops::signal(&child, started, signal);
             let ran = finish(child);
             platform.answer_after(Duration::ZERO);
@@ -133,7 +133,7 @@ fn stopped_at_the_platform(instance: &Instance, action: &str, n: usize, how: Sto
     platform.hold_after(n, matches!(how, Stop::KilledAfter));
     let started = Instant::now();
     let mut child = start(instance, action, &["--publish"]);
-    let reached = eventually("the platform hears of it, or it ends", || {
+    let reached = eventually("the platform has received a request, or the run has ended", || {
         // The order matters: the request may be held between the two checks.
         let ended = child.try_wait().unwrap().is_some();
         (platform.holds() || ended).then(|| platform.holds())
@@ -173,7 +173,7 @@ fn run_interrupted_at_any_platform_request_is_resumable(
                     assert_eq!(versions(cp, &instance.namespace), [], "{at}");
                     assert_eq!(instance.platform.resource("token"), None, "{at}");
                     let dead = || (status(cp, &token, "/api") == 401).then_some(());
-                    eventually("the token is dead", dead);
+                    eventually("the token is rejected", dead);
                 }
             }
             if !reached {

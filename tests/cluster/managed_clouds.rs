@@ -25,7 +25,7 @@ fn incomplete_rules_review_is_reported_as_lower_bound() {
     let parent = cp.persona("cloud", &[Grant::cluster_role("cluster-admin")]);
     let instance = Instance::new(&parent, &namespace);
     let document = instance.ask("provision", &["--publish"]).expect_code(0).document();
-    assert_eq!(document["proof"]["complete"], false, "the list is a lower bound, and that is said");
+    assert_eq!(document["proof"]["complete"], false, "the list is reported as a lower bound");
     assert_eq!(document["proof"]["allowed"], 2);
     assert!(document["proof"]["denied"].as_u64().unwrap() > 0);
     let again = instance.ask("provision", &[]).expect_code(0).document();
@@ -62,7 +62,7 @@ fn permissions_missing_from_incomplete_review_are_checked_individually() {
         .stderr(std::process::Stdio::piped())
         .spawn()
         .unwrap();
-    testbed::eventually("the run has looked", || {
+    testbed::eventually("the run has read the cluster", || {
         let events = cp.audit().of(&cp.admin().user, mark);
         events
             .iter()
@@ -76,7 +76,7 @@ fn permissions_missing_from_incomplete_review_are_checked_individually() {
     let asked = cp.audit().of(&account, mark);
     let single = asked.iter().filter(|event| event.resource == "selfsubjectaccessreviews").count();
     let attempts = asked.iter().filter(|event| event.resource == "selfsubjectreviews").count();
-    assert!(single >= 2 * attempts, "{single} single questions in {attempts} attempts");
+    assert!(single >= 2 * attempts, "{single} single access reviews in {attempts} attempts");
     assert!(held.is_object());
 }
 
@@ -92,7 +92,7 @@ fn http2_goaway_does_not_fail_a_run() {
         instance.params["md_metadata"]["name_prefix"] = json!(format!("goaway-{number}"));
         instance.ask("provision", &[]).expect_code(0);
     }
-    assert!(gate.connections() > 2 * 40, "no connection was ended while it was needed");
+    assert!(gate.connections() > 2 * 40, "no connection ended in use");
 }
 
 #[test]

@@ -61,7 +61,7 @@ fn finding(ran: &Ran, code: &str) -> Option<Value> {
 /// The token controller deletes such a Secret a moment later.
 fn await_orphan_secret_deleted(namespace: &str) {
     let [account, _, _, secret] = &paths(namespace);
-    testbed::eventually("a token Secret only with its ServiceAccount", || {
+    testbed::eventually("a token Secret exists only with its ServiceAccount", || {
         let orphan = control_plane().get(secret).is_some() && control_plane().get(account).is_none();
         (!orphan).then_some(())
     });
@@ -134,7 +134,7 @@ fn expect_adoption(helm: &'static Helm, history: &str, make: History, count: usi
     let old_token = (before.len() == 4).then(|| token(&namespace));
     assert_eq!(revisions(&namespace, NAME).len(), count, "{history}");
     let holds = |release: &HelmRelease| release.document.to_string().contains(&parent);
-    assert!(revisions(&namespace, NAME).iter().all(holds), "{history}: the leak is there");
+    assert!(revisions(&namespace, NAME).iter().all(holds), "{history}: the token is not in the release");
     // Foreign objects in the same namespace: a similar name, and another chart.
     let mut namesake = theirs.clone();
     namesake.params["md_metadata"]["name_prefix"] = json!(format!("{NAME}-2"));
@@ -168,12 +168,12 @@ fn expect_adoption(helm: &'static Helm, history: &str, make: History, count: usi
     assert_eq!(status(cp, &token, &format!("/api/v1/namespaces/{namespace}/pods")), 200, "{history}");
     let after = uids(&namespace);
     assert_eq!(after.len(), 4, "{history}");
-    assert!(before.iter().all(|uid| after.contains(uid)), "{history}: an object was made again");
+    assert!(before.iter().all(|uid| after.contains(uid)), "{history}: an object was recreated");
     if let Some(old) = old_token {
-        assert_eq!(token, old, "{history}: the token is another one");
+        assert_eq!(token, old, "{history}: the token has changed");
     }
     assert_eq!(revisions(&namespace, NAME).len(), 0, "{history}: Secrets of the release are left");
-    assert_eq!(others(), [1], "{history}: somebody else's release was touched");
+    assert_eq!(others(), [1], "{history}: a foreign release was changed");
     assert_eq!(cp.get(&format!("/api/v1/namespaces/{namespace}/serviceaccounts/{NAME}-2-token")), neighbours);
     for object in live_objects(&namespace) {
         let (labels, annotations) = (&object["metadata"]["labels"], &object["metadata"]["annotations"]);
@@ -267,7 +267,7 @@ fn release_is_adopted_with_a_client_certificate() {
     assert_eq!(token(&instance.namespace), old);
     let again = provision();
     assert!(changes(&again.document()).iter().all(|(action, _)| action == "unchanged"), "{}", again.stdout);
-    assert!(finding(&again, "parent-exposed").is_none(), "nobody knows whether that is still used");
+    assert!(finding(&again, "parent-exposed").is_none(), "its use is unknown");
 }
 
 /// The rejected token is detected when it is tested: the run starts again, and reports nothing twice.
@@ -377,7 +377,7 @@ fn helm_cannot_reclaim_adopted_objects() {
     let settled = versions(cp, &instance.namespace);
     assert!(!theirs.decommission().status.success(), "helm knows of no release");
     let output = theirs.try_provision();
-    assert!(!output.status.success(), "helm takes nothing that is ours");
+    assert!(!output.status.success(), "helm must not adopt objects of the instance");
     assert!(String::from_utf8_lossy(&output.stderr).contains("invalid ownership metadata"));
     assert_eq!(versions(cp, &instance.namespace), settled);
 }
@@ -546,7 +546,7 @@ fn unreadable_release_is_reported_and_deleted_later() {
     assert_eq!(revisions(&instance.namespace, NAME).len(), 1);
     assert_eq!(token(&instance.namespace), old);
     let again = instance.ask("provision", &[]).expect_code(0);
-    assert!(finding(&again, "release-left").is_some(), "it is remembered");
+    assert!(finding(&again, "release-left").is_some(), "the finding is repeated");
     assert!(changes(&again.document()).iter().all(|(action, _)| action == "unchanged"), "{}", again.stdout);
 
     instance.connection = sighted;
@@ -616,7 +616,7 @@ fn interrupted_decommission_of_a_release_is_resumable(#[case] helm: &'static Hel
         let at = format!("helm {}, {how:?} at {step}: {}", helm.major(), ran.stderr);
         assert_eq!(versions(cp, &near.namespace), [], "{at}");
         assert_eq!(revisions(&near.namespace, NAME).len(), 0, "{at}");
-        testbed::eventually("the token is dead", || (status(cp, &old, "/api") == 401).then_some(()));
+        testbed::eventually("the token is rejected", || (status(cp, &old, "/api") == 401).then_some(()));
         cut
     });
 }
@@ -700,7 +700,7 @@ fn recreate(path: &str, alter: fn(&mut Value)) {
 }
 
 fn delete(path: &str) {
-    testbed::eventually("it is gone", || control_plane().get(path).is_none().then_some(()));
+    testbed::eventually("the object is deleted", || control_plane().get(path).is_none().then_some(()));
 }
 
 const HALVES: [Half; 13] = [
@@ -751,7 +751,7 @@ const HALVES: [Half; 13] = [
         "Secret emptied",
         |[_, _, _, secret]| {
             control_plane().merge_patch(secret, &json!({"data": null}));
-            testbed::eventually("it is filled", || {
+            testbed::eventually("the Secret contains a token", || {
                 control_plane().get(secret)?["data"]["token"].is_string().then_some(())
             });
         },
@@ -839,7 +839,7 @@ fn altered_release_is_adopted_or_decommissioned() {
             instance.ask("decommission", &["--publish"]).expect_code(0);
         }
         assert_eq!(versions(cp, &instance.namespace), [], "{at}");
-        testbed::eventually("the old token is dead", || (status(cp, &old, "/api") == 401).then_some(()));
+        testbed::eventually("the previous token is rejected", || (status(cp, &old, "/api") == 401).then_some(()));
     };
     let cells = HALVES.iter().flat_map(|half| ["provision", "decommission"].map(|action| (half, action)));
     let cells: Vec<_> = cells.collect();
@@ -896,7 +896,7 @@ fn migration_page_shows_the_actual_plan() {
             words_shown.truncate(3);
         }
         let is_said = |said: &str| words(said).windows(words_shown.len()).any(|part| part == words_shown);
-        assert!(said.replace("changes,", "changes").lines().any(is_said), "{line:?} is not said:\n{said}");
+        assert!(said.replace("changes,", "changes").lines().any(is_said), "{line:?} is not in the output:\n{said}");
     }
     assert_eq!(shown.iter().filter(|line| line.starts_with("adopt") || line.starts_with("delete")).count(), 4 + 3);
 }

@@ -109,7 +109,7 @@ fn config_of_the_example(params: &Value) -> Map<String, Value> {
     assert_eq!(bundle["steps"][0]["provisioner"], main["steps"][0]["provisioner"]);
     let config = bundle["steps"][0]["config"].as_object().unwrap();
     let evaluated = config.iter().map(|(key, program)| {
-        let program = program.as_str().expect("a program is a text");
+        let program = program.as_str().expect("a program is a string");
         let value = match program.strip_prefix(".params.") {
             Some(name) => params[name].clone(),
             None => serde_json::from_str(program).unwrap_or_else(|_| panic!("{key}: {program} is no literal")),
@@ -173,6 +173,6 @@ fn legacy_credential_is_validated_against_the_legacy_type() {
     instance.config = config_of_the_example(&instance.params).into();
     let ran = instance.act("provision").expect_code(65);
     assert!(ran.stderr.contains("/data/infrastructure"), "{}", ran.stderr);
-    assert_eq!(versions(cp, &namespace), vec![], "refused before anything was made");
+    assert_eq!(versions(cp, &namespace), vec![], "refused before the first write");
     assert_eq!(instance.platform.requests().len(), 0);
 }

@@ -60,7 +60,7 @@ fn create_objects(cp: &ControlPlane, namespace: &str) -> String {
     let account_of = json!({"kubernetes.io/service-account.name": OBJECT});
     let kind = "kubernetes.io/service-account-token";
     cp.post(&secret, &json!({"metadata": metadata(account_of), "type": kind}));
-    let token = eventually("the token is there", || {
+    let token = eventually("the Secret contains a token", || {
         let secret = cp.get(&paths(namespace)[3])?;
         let token = secret["data"]["token"].as_str()?.to_owned();
         base64::Engine::decode(&base64::engine::general_purpose::STANDARD, token).ok()
@@ -75,7 +75,7 @@ fn server_without_self_subject_review_is_refused() {
     let instance = Instance::of_era(cp.admin(), &namespace, Era::Dependencies, Shape::Bare);
     let mark = cp.audit().mark();
     let planned = expect_too_old(instance.ask("plan", &[]), "SelfSubjectReview of authentication.k8s.io/v1");
-    assert_eq!(crate::support::changes(&planned).len(), 4, "the plan is shown all the same");
+    assert_eq!(crate::support::changes(&planned).len(), 4, "the plan is still shown");
     expect_too_old(instance.ask("provision", &["--publish"]), "SelfSubjectReview of authentication.k8s.io/v1");
     let ours = cp.audit().of(&cp.admin().user, mark);
     assert!(!ours.is_empty() && ours.iter().all(|event| !event.is_write()), "{ours:#?}");

@@ -232,18 +232,18 @@ impl Site {
 
     fn await_gone(&self, one: usize) {
         let path = self.path(one);
-        eventually("it is gone", || cp().get(&path).is_none().then_some(()));
+        eventually("the object is deleted", || cp().get(&path).is_none().then_some(()));
     }
 
     /// Waits for the token controller.
     fn await_token(&self) {
         let path = self.path(SECRET);
-        eventually("it is filled", || cp().get(&path)?["data"]["token"].is_string().then_some(()));
+        eventually("the Secret contains a token", || cp().get(&path)?["data"]["token"].is_string().then_some(()));
     }
 
     fn await_deletion_timestamp(&self, one: usize) {
         let path = self.path(one);
-        eventually("it is being deleted", || {
+        eventually("the object is being deleted", || {
             cp().get(&path).is_some_and(|object| object["metadata"]["deletionTimestamp"].is_string()).then_some(())
         });
     }
@@ -304,7 +304,7 @@ impl Site {
     fn delete_namespace(&self) {
         let path = format!("/api/v1/namespaces/{}", self.namespace);
         cp().delete(&path);
-        eventually("the namespace is gone", || cp().get(&path).is_none().then_some(()));
+        eventually("the namespace is deleted", || cp().get(&path).is_none().then_some(()));
     }
 
     fn delete_namespace_held_by_finalizer(&self) {
@@ -334,12 +334,12 @@ impl Site {
                 cp().delete(&object.path);
             }
             if marked || !object.is_ours() {
-                eventually("it is gone", || cp().get(&object.path).is_none().then_some(()));
+                eventually("the object is deleted", || cp().get(&object.path).is_none().then_some(()));
             }
         }
         if cp().get(&namespace).is_some_and(|found| found["status"]["phase"] == "Terminating") {
             cp().merge_patch(&format!("{namespace}/configmaps/held"), &free);
-            eventually("the namespace is gone", || cp().get(&namespace).is_none().then_some(()));
+            eventually("the namespace is deleted", || cp().get(&namespace).is_none().then_some(()));
         }
     }
 
@@ -419,7 +419,7 @@ impl Site {
             none if none.is_empty() => {}
             changes => said = format!("{said} | {changes}"),
         }
-        assert_eq!(said, cell, "{action} said, and the table has\n{}", ran.stderr);
+        assert_eq!(said, cell, "result of {action}, and the cell of the table:\n{}", ran.stderr);
     }
 
     /// The token has exactly the granted permissions.
@@ -467,7 +467,7 @@ impl Site {
         }
         let settled = self.state();
         let again = self.act("provision").expect_code(0);
-        assert_eq!(self.changes(&again.document()), "", "a second one has nothing to do\n{}", again.stderr);
+        assert_eq!(self.changes(&again.document()), "", "a second one has no changes\n{}", again.stderr);
         expect_same(&self.state(), &settled, "a second one writes nothing");
     }
 
@@ -483,7 +483,7 @@ impl Site {
         }
         let left: Vec<String> = self.objects().into_iter().filter(Object::is_ours).map(|one| one.path).collect();
         assert!(left.is_empty(), "{left:?}");
-        assert_eq!(self.instance.platform.resource("token"), None, "the platform's record is gone");
+        assert_eq!(self.instance.platform.resource("token"), None, "the platform's record is deleted");
         let again = self.act("decommission").expect_code(0);
         assert_eq!(self.changes(&again.document()), "");
     }
@@ -491,7 +491,7 @@ impl Site {
     /// The previous token is rejected; if its Secret was deleted before the run, the server's cache may accept it for a
     /// while.
     fn expect_rejected(&self) {
-        eventually("the token is dead", || (status(cp(), &self.token, "/api") == 401).then_some(()));
+        eventually("the token is rejected", || (status(cp(), &self.token, "/api") == 401).then_some(()));
     }
 
     fn foreign_objects(&self) -> BTreeMap<String, Value> {
@@ -635,11 +635,11 @@ fn grants_of_previous_namespace_elsewhere_are_deleted() {
     site.move_to(&cp().namespace("moved"));
     let document = site.act("provision").expect_code(0).document();
     let after = roles();
-    assert_eq!(after.len(), 1, "that of the new home");
+    assert_eq!(after.len(), 1, "the Role of the new home namespace");
     assert_ne!(after, before);
     let deleted = site.changes(&document);
     assert!(deleted.contains("-Secret-2@former") && deleted.contains("-Role@former"), "{deleted}");
-    assert_eq!(status(cp(), &old, "/api"), 401, "proved dead by the run");
+    assert_eq!(status(cp(), &old, "/api"), 401, "the run has tested that the token is rejected");
     site.expect_working(&crate::support::token_of(&site.instance.platform.resource("token").unwrap()));
 
     site.act("decommission").expect_code(0);
@@ -691,13 +691,13 @@ fn missing_list_permission_does_not_fail_a_run() {
     site.namespace.clone_from(&former);
     site.move_to(&home);
     let document = site.act("provision").expect_code(0).document();
-    assert!(unusual_findings(&document).is_empty(), "no word of what nobody needs: {document:#}");
+    assert!(unusual_findings(&document).is_empty(), "unneeded permissions must not be reported: {document:#}");
     let document = site.act("decommission").expect_code(0).document();
     let findings = unusual_findings(&document);
     assert_eq!(findings.len(), 1, "{findings:?}");
     assert_eq!(findings[0]["code"], "not-searched");
     assert!(findings[0]["message"].as_str().unwrap().contains("serviceaccounts"), "{findings:?}");
-    assert!(cp().get(&paths(&former)[ACCOUNT]).is_some(), "nobody could find it");
+    assert!(cp().get(&paths(&former)[ACCOUNT]).is_some(), "it could not be found");
 }
 
 #[test]
@@ -715,12 +715,12 @@ fn undeletable_previous_namespace_is_reported_without_blocking() {
         let findings = unusual_findings(&document);
         let codes: Vec<&str> = findings.iter().map(|one| one["code"].as_str().unwrap()).collect();
         assert_eq!(codes, ["moved", "not-taken-back"], "{action}");
-        assert!(!site.changes(&document).contains("@former"), "{action} says what it does");
+        assert!(!site.changes(&document).contains("@former"), "{action} must not announce changes there");
     }
     site.expect_working(&crate::support::token_of(&site.instance.platform.resource("token").unwrap()));
     let document = site.act("decommission").expect_code(77).document();
     assert!(document["missing_permissions"].as_array().unwrap().iter().all(|one| one["namespace"] == json!(former)));
-    assert_eq!(cp().get(&paths(&home)[SECRET]), None, "what can go is gone");
+    assert_eq!(cp().get(&paths(&home)[SECRET]), None, "everything deletable is deleted");
 
     site.instance.connection = Instance::new(cp().admin(), &former).connection;
     site.act("decommission").expect_code(0);
@@ -777,7 +777,7 @@ fn previous_namespace_with_unreadable_inventory_is_remembered() {
         assert!(changes.contains(goes) && !changes.contains("-ServiceAccount@former"), "{action}: {changes}");
         goes = if action == "plan" { goes } else { "" };
     }
-    assert_eq!(status(cp(), &old, "/api"), 401, "its token is dead");
+    assert_eq!(status(cp(), &old, "/api"), 401, "its token is rejected");
     assert_eq!(bindings(), granted);
 
     // A parent that cannot search the whole cluster would leave the binding behind.
@@ -808,7 +808,7 @@ fn role_binding_held_by_finalizer_is_remembered() {
         let finding = &unusual_findings(&document)[0];
         assert_eq!(finding["code"], "not-taken-back", "{document:#}");
         assert!(finding["message"].as_str().unwrap().contains(HOLD), "{finding}");
-        assert_eq!(status(cp(), &token, &reading), 200, "it still grants, which is what the finding says");
+        assert_eq!(status(cp(), &token, &reading), 200, "the binding still grants, as the finding says");
         let state = (site.state(), cp().get(&binding));
         assert_eq!(*settled.get_or_insert_with(|| state.clone()), state, "a second one writes nothing");
     }
@@ -816,7 +816,7 @@ fn role_binding_held_by_finalizer_is_remembered() {
     let document = site.act("decommission").expect_code(75).document();
     assert_eq!(document["error"]["code"], "being-deleted");
     assert!(document["error"]["cause"].as_str().unwrap().contains(HOLD));
-    assert_eq!(status(cp(), &token, "/api"), 401, "the token is dead all the same");
+    assert_eq!(status(cp(), &token, "/api"), 401, "the token is rejected all the same");
     assert!(cp().get(&site.path(ACCOUNT)).is_some());
     cp().merge_patch(&binding, &json!({"metadata": {"finalizers": null}}));
     site.act("decommission").expect_code(0);
@@ -835,7 +835,7 @@ fn drift_reports_fields_and_field_manager() {
     site.patch(BINDING, &json!({"metadata": {"labels": {"md-project": "theirs"}}}));
     site.act("provision").expect_code(0);
     site.patch(ROLE, &json!({"metadata": {"labels": {"md-project": "theirs"}}}));
-    assert_eq!(unusual_findings(&site.act("plan").document())[0]["severity"], "low", "nothing that grants");
+    assert_eq!(unusual_findings(&site.act("plan").document())[0]["severity"], "low", "no granting field");
 }
 
 #[test]

@@ -18,10 +18,10 @@ fn plan(instance: &Instance, parent: &Persona, code: i32) -> Value {
     assert!(!events.is_empty());
     for event in &events {
         assert!(!event.is_write(), "{} {}", event.verb, event.uri);
-        assert_ne!(event.subresource, "token", "a dry run of TokenRequest makes a real token");
+        assert_ne!(event.subresource, "token", "a dry run of TokenRequest issues a real token");
     }
     assert_eq!(versions(cp, &instance.namespace), before);
-    assert_eq!(instance.platform.requests().len(), 0, "a plan is no business of the platform");
+    assert_eq!(instance.platform.requests().len(), 0, "a plan sends nothing to the platform");
     ran.document()
 }
 
@@ -115,7 +115,7 @@ fn plan_finds_an_admission_denial_by_dry_run() {
     let instance = Instance::new(&parent, &namespace);
     let document = plan(&instance, &parent, 75);
     assert_eq!(document["error"]["code"], "quota");
-    assert_eq!(document["changes"].as_array().unwrap().len(), 4, "the whole plan is there all the same");
+    assert_eq!(document["changes"].as_array().unwrap().len(), 4, "the document still contains the whole plan");
 }
 
 #[test]
@@ -149,7 +149,7 @@ fn namespace_denied_by_policy_fails_plan_like_provision() {
     let instance = Instance::new(&parent, &namespace);
     eventually("the policy is in force", || instance.act("plan").stderr.contains("ordered by ticket").then_some(()));
     let document = plan(&instance, &parent, 1);
-    assert_eq!(document["changes"].as_array().unwrap().len(), 5, "the whole plan is printed all the same");
+    assert_eq!(document["changes"].as_array().unwrap().len(), 5, "the whole plan is still printed");
     let provision = instance.ask("provision", &["--publish"]).expect_code(1).document();
     for error in [&document["error"], &provision["error"]] {
         assert_eq!(error["code"], "refused");

@@ -36,7 +36,7 @@ fn first_provision_publishes_a_credential_of_matching_format(
         Shape::Full => expected["authentication"] = home["authentication"].clone(),
         Shape::Bare => expected = json!({"authentication": home["authentication"], "namespace": namespace}),
     }
-    assert_eq!(artifact, expected, "infrastructure and specs pass through, the namespace where the shape has it");
+    assert_eq!(artifact, expected, "infrastructure and specs are unchanged, the namespace depends on the format");
     let token = token_of(&artifact);
     let parent = &admin.connection()["authentication"];
     assert_eq!(home["authentication"], json!({"cluster": parent["cluster"], "user": {"token": token}}));
@@ -85,7 +85,7 @@ fn objects_carry_ownership_labels_and_tags() {
     for path in paths(&namespace) {
         let labels = &control_plane().get(&path).unwrap()["metadata"]["labels"];
         assert_eq!(labels["md-project"], "other", "{path}");
-        assert!(labels.get("count").is_none(), "a tag that goes away goes from {path}");
+        assert!(labels.get("count").is_none(), "the removed tag is still on {path}");
     }
 }
 
@@ -96,7 +96,7 @@ fn repeated_provision_writes_nothing_and_proves_again() {
     let instance = Instance::new(&parent, &namespace);
     let token = instance.token();
     // The API server itself adds the day of the first use to the Secret.
-    eventually("the use of the token is noted", || {
+    eventually("the API server has noted the use of the token", || {
         let secret = cp.get(&paths(&namespace)[3])?;
         secret["metadata"]["labels"].get("kubernetes.io/legacy-token-last-used").map(|_| ())
     });
@@ -142,7 +142,11 @@ fn changed_rules_update_only_the_role() {
     );
     assert_ne!(before[1], after[1]);
     assert_eq!(status(cp, &token, &format!("/api/v1/namespaces/{namespace}/configmaps")), 200, "the same token");
-    assert_eq!(status(cp, &token, &format!("/api/v1/namespaces/{namespace}/pods")), 403, "the old right is gone");
+    assert_eq!(
+        status(cp, &token, &format!("/api/v1/namespaces/{namespace}/pods")),
+        403,
+        "the old permission is removed"
+    );
 }
 
 #[test]
@@ -185,7 +189,7 @@ fn deleted_token_secret_is_replaced_under_new_name() {
     assert_eq!(document["token"]["secret"], format!("{OBJECT}-2"));
     let second = token_of(&instance.platform.resource("token").unwrap());
     assert_ne!(first, second);
-    eventually("the first token is dead", || (status(cp, &first, "/api") == 401).then_some(()));
+    eventually("the first token is rejected", || (status(cp, &first, "/api") == 401).then_some(()));
     assert_eq!(status(cp, &second, &format!("/api/v1/namespaces/{namespace}/pods")), 200);
 
     let again = instance.ask("provision", &[]).expect_code(0).document();
@@ -261,7 +265,7 @@ fn kubeconfig_of_the_credential_works_in_kubectl() {
         let (_, whoami) = kubectl(&["auth", "whoami", "-o", "jsonpath={.status.userInfo.username}"]);
         assert_eq!(whoami, format!("system:serviceaccount:{namespace}:{OBJECT}"));
         let (allowed, text) = kubectl(&["get", "pods"]);
-        assert_eq!(allowed, more.is_empty(), "the context has the instance's namespace unless told otherwise: {text}");
+        assert_eq!(allowed, more.is_empty(), "the context has the instance's namespace by default: {text}");
         let (allowed, text) = kubectl(&["--namespace", &namespace, "get", "secrets"]);
         assert!(!allowed && text.contains("Forbidden"), "{text}");
     }
@@ -282,7 +286,7 @@ fn concurrent_runs_leave_one_complete_output_file() {
     }
     let artifact: Value = serde_json::from_str(&std::fs::read_to_string(&file).unwrap()).unwrap();
     assert!(instances.iter().any(|instance| artifact["namespace"] == *instance.namespace), "{}", artifact["namespace"]);
-    assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1, "a draft is left");
+    assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1, "a temporary file is left over");
 }
 
 #[test]
@@ -300,14 +304,14 @@ fn output_file_is_private_and_complete() {
     let hidden = std::fs::read_dir(instance.directory.path()).unwrap().flatten();
     assert!(
         hidden.map(|entry| entry.file_name()).all(|name| !name.to_string_lossy().starts_with('.')),
-        "a draft is left"
+        "a temporary file is left over"
     );
 
     let mut command = crate::support::binary();
     command.args(["provision", "--output", "-", "--instance-dir"]).arg(instance.directory.path());
     let printed: Value = serde_json::from_str(&crate::support::Ran::of(&mut command).expect_code(0).stdout).unwrap();
     assert_eq!(printed, artifact);
-    assert_eq!(instance.platform.requests().len(), 0, "a command publishes only when asked to");
+    assert_eq!(instance.platform.requests().len(), 0, "a command publishes only on request");
 }
 
 #[test]
@@ -372,7 +376,7 @@ fn credential_names_its_namespace_if_the_type_allows(
     assert_eq!(artifact.get("data").is_some(), shape == Shape::Legacy);
     assert_eq!(artifact["data"]["namespace"], Value::Null);
     let expected = if says { json!(instance.namespace) } else { Value::Null };
-    assert_eq!(artifact["namespace"], expected, "its own, whatever the connection's is");
+    assert_eq!(artifact["namespace"], expected, "the instance's own namespace, not the connection's");
 }
 
 #[test]
@@ -521,7 +525,7 @@ fn log_matches_its_snapshots() {
     let mut instance = Instance::new(cp.admin(), &namespace);
     let ran = instance.act("provision").expect_code(0);
     insta::assert_snapshot!("provision", normalized_log(&ran.stderr, &namespace));
-    assert_eq!(ran.stdout, "", "a provisioner says nothing on stdout");
+    assert_eq!(ran.stdout, "", "a provisioner writes nothing to stdout");
 
     instance = instance.rules(
         &json!([{"apiGroups": ["", "apps"], "resources": ["pods"], "verbs": ["get", "watch"], "resourceNames": ["a"]}]),

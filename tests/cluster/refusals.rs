@@ -56,7 +56,7 @@ fn parent_without_permissions_gets_the_complete_list(#[values("plan", "provision
             assert!(missing.contains(&format!("{verb} {resource} {OBJECT}")), "{verb} {resource} in {missing:?}");
         }
     }
-    assert!(versions(cp, &namespace).is_empty(), "nothing half-made");
+    assert!(versions(cp, &namespace).is_empty(), "no partial objects");
 }
 
 #[test]
@@ -71,7 +71,7 @@ fn single_missing_verb_is_the_only_one_listed() {
     let instance = Instance::new(&parent, &namespace);
     let document = expect_failure(&instance.ask("provision", &[]).expect_code(77), "missing-permission");
     assert_eq!(missing(&document), [format!("create secrets {OBJECT}")]);
-    assert!(versions(cp, &namespace).is_empty(), "nothing half-made");
+    assert!(versions(cp, &namespace).is_empty(), "no partial objects");
 
     let admin = Instance::new(cp.admin(), &namespace);
     admin.ask("provision", &[]).expect_code(0);
@@ -87,8 +87,8 @@ fn parent_cannot_grant_permissions_it_does_not_hold(#[values("plan", "provision"
     let parent = cp.persona("escalation", &[Grant::in_namespace(&namespace, &rules)]);
     let document = expect_failure(&Instance::new(&parent, &namespace).ask(action, &[]).expect_code(77), "escalation");
     let tuple = json!({"verb": "list", "group": "", "resource": "pods", "name": null, "namespace": namespace});
-    assert_eq!(document["missing_permissions"], json!([tuple]), "literally what is missing");
-    assert!(versions(cp, &namespace).is_empty(), "nothing half-made");
+    assert_eq!(document["missing_permissions"], json!([tuple]), "exactly the missing permission");
+    assert!(versions(cp, &namespace).is_empty(), "no partial objects");
 }
 
 #[test]
@@ -99,7 +99,7 @@ fn escalate_and_bind_replace_held_permissions() {
     rules.push(rule(&["rbac.authorization.k8s.io"], &["roles"], &["escalate"]));
     let half = cp.persona("escalate", &[Grant::in_namespace(&namespace, &rules)]);
     expect_failure(&Instance::new(&half, &namespace).ask("provision", &[]).expect_code(77), "escalation");
-    assert!(versions(cp, &namespace).is_empty(), "without bind the Role would be of no use");
+    assert!(versions(cp, &namespace).is_empty(), "without bind the Role would be useless");
     rules.push(rule(&["rbac.authorization.k8s.io"], &["roles"], &["bind"]));
     let whole = cp.persona("escalate", &[Grant::in_namespace(&namespace, &rules)]);
     Instance::new(&whole, &namespace).ask("provision", &[]).expect_code(0);
@@ -166,7 +166,7 @@ fn foreign_object_with_required_name_is_refused(#[case] which: usize, #[case] ob
     }
     instance.ask("decommission", &[]).expect_code(0);
     assert_eq!(cp.get(&path).unwrap(), before);
-    assert_eq!(versions(cp, &namespace).len(), 1, "nothing else was made");
+    assert_eq!(versions(cp, &namespace).len(), 1, "nothing else was created");
 }
 
 #[test]
@@ -278,7 +278,7 @@ fn listener_in_place_of_server(instance: &mut Instance) -> std::net::TcpListener
 #[case::namespace("/params/namespace", json!("Team_A"), "schema", "/namespace")]
 #[case::no_rules("/params/rules", json!([]), "schema", "/rules")]
 #[case::rules_missing("/params/rules", Value::Null, "schema", "/rules")]
-#[case::misspelt_names("/params/rules/0/resourcesNames", json!(["a"]), "schema", "/rules/0")]
+#[case::misspelled_resource_names("/params/rules/0/resourcesNames", json!(["a"]), "schema", "/rules/0")]
 #[case::verb("/params/rules/0/verbs/0", json!("*"), "schema", "/rules/0/verbs/0")]
 #[case::group("/params/rules/0/apiGroups/0", json!("apps/v1"), "schema", "/rules/0/apiGroups/0")]
 #[case::wrong_type("/params/rules/0/resources", json!("pods"), "schema", "/rules/0/resources")]
@@ -288,7 +288,7 @@ fn listener_in_place_of_server(instance: &mut Instance) -> std::net::TcpListener
     "/kubernetes_cluster/authentication/cluster/server")]
 #[case::user_info("/connection/authentication/cluster/server", json!("https://me:pw@127.0.0.1:1"), "connection",
     "/kubernetes_cluster/authentication/cluster/server")]
-#[case::half_an_address("/connection/authentication/cluster/server", json!("https://127.1:1"), "connection",
+#[case::shortened_ip_address("/connection/authentication/cluster/server", json!("https://127.1:1"), "connection",
     "/kubernetes_cluster/authentication/cluster/server")]
 #[case::no_scheme("/connection/authentication/cluster/server", json!("127.0.0.1:1"), "connection",
     "/kubernetes_cluster/authentication/cluster/server")]
@@ -446,7 +446,7 @@ fn sigterm_during_a_pending_request_ends_the_run() {
     let instance = Instance::new(&cp.admin().by_way_of(&far.server()), &namespace);
     let started = Instant::now();
     let child = start(&instance, "provision", &[]);
-    testbed::eventually("the ServiceAccount is made", || cp.get(&paths(&namespace)[0]));
+    testbed::eventually("the ServiceAccount exists", || cp.get(&paths(&namespace)[0]));
     let ran = expect_terminated(child, started, "its answer is half a second away");
     let document = expect_failure(&ran, "terminated");
     assert!(document["error"]["state"].as_str().unwrap().contains("may have gone through"), "{document:#}");
@@ -480,7 +480,7 @@ fn looser_bundle_schema_does_not_relax_validation() {
     let document = expect_failure(&instance.rules(&rules).ask("plan", &[]).expect_code(65), "input-refused");
     let pointers: Vec<&str> =
         document["findings"].as_array().unwrap().iter().filter_map(|finding| finding["pointer"].as_str()).collect();
-    assert_eq!(pointers, ["/rules/0", "/namespace"], "both forms count");
+    assert_eq!(pointers, ["/rules/0", "/namespace"], "both schemas count");
 }
 
 #[test]
@@ -524,7 +524,7 @@ fn parent_without_access_reviews_gets_the_servers_denials() {
     let parent = cp.persona("mute", &[Grant::cluster_role_in(&namespace, "view")]);
     cp.delete("/apis/rbac.authorization.k8s.io/v1/clusterrolebindings/system:basic-user");
     let instance = Instance::new(&parent, &namespace);
-    let document = testbed::eventually("the right is gone", || {
+    let document = testbed::eventually("the permission is removed", || {
         let document = instance.ask("plan", &[]).expect_code(77).document();
         // With a rules review every missing verb would be listed; without it only the denied reads.
         (document["missing_permissions"].as_array().unwrap().iter().all(|tuple| tuple["verb"] == "get"))

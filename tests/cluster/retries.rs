@@ -27,7 +27,7 @@ fn control_plane() -> &'static ControlPlane {
 
 /// A control plane whose controllers may be frozen.
 static FREEZABLE: LazyLock<ControlPlane> =
-    LazyLock::new(|| ControlPlane::start(&Options::default()).expect("a control plane of one's own"));
+    LazyLock::new(|| ControlPlane::start(&Options::default()).expect("a separate control plane"));
 
 #[track_caller]
 fn expect_text(error: &Value, field: &str, text: &str) {
@@ -80,11 +80,11 @@ fn fail_each_request_once(action: &'static str, mood: &Verdict) {
         thread::scope(|scope| {
             let runs = together.iter().map(|number| scope.spawn(move || fail_one_request(cp, action, *number, mood)));
             let runs: Vec<_> = runs.collect();
-            met += runs.into_iter().map(|run| usize::from(run.join().expect("a good end"))).sum::<usize>();
+            met += runs.into_iter().map(|run| usize::from(run.join().expect("a successful run"))).sum::<usize>();
         });
     }
     // The number of reads of the Secret and of token reviews differs from run to run.
-    assert!(met > 10, "{met} of {} requests met the mood", numbers.len());
+    assert!(met > 10, "{met} of {} requests had the fault", numbers.len());
 }
 
 /// False if the run had fewer requests.
@@ -99,11 +99,11 @@ fn fail_one_request(cp: &ControlPlane, action: &str, number: usize, mood: &Verdi
     let ran = far.ask(action, &[]);
     assert_eq!(ran.code, 0, "{action} with {mood:?} at {number}: {}\n{:#?}", ran.stderr, proxy.requests());
     let seen = proxy.requests().len();
-    assert_eq!(ran.document()["requests"], seen as u64, "every try counts");
+    assert_eq!(ran.document()["requests"], seen as u64, "every attempt counts");
     if seen <= number {
         return false;
     }
-    assert!(ran.stderr.contains("\nretry "), "at {number} nothing is said of another try: {}", ran.stderr);
+    assert!(ran.stderr.contains("\nretry "), "no retry in the log at request {number}: {}", ran.stderr);
     if action == "decommission" {
         assert!(versions(cp, &namespace).is_empty(), "{action} with {mood:?} at {number}");
     } else {
@@ -200,7 +200,7 @@ fn html_404_is_not_an_absent_object(#[values("plan", "provision", "decommission"
     });
     let ran = Instance::new(&cp.admin().by_way_of(&proxy.server()), &namespace).ask(action, &[]).expect_code(69);
     ran.expect_error("not-kubernetes");
-    assert_eq!(versions(cp, &namespace), before, "a ServiceAccount that nobody has looked at is not gone");
+    assert_eq!(versions(cp, &namespace), before, "a ServiceAccount that could not be read is not absent");
 }
 
 #[test]
@@ -310,10 +310,7 @@ fn foreign_object_after_lost_response_is_not_adopted() {
     });
     let ran = Instance::new(&cp.admin().by_way_of(&proxy.server()), &namespace).ask("provision", &[]).expect_code(75);
     let error = ran.expect_error("conflict");
-    assert!(
-        !error["state"].as_str().unwrap().contains("may have gone through"),
-        "what became of it is known: {error:#}"
-    );
+    assert!(!error["state"].as_str().unwrap().contains("may have gone through"), "the outcome is known: {error:#}");
     let left = cp.get(&role).unwrap();
     assert_eq!(left["rules"][0]["resources"], json!(["configmaps"]));
     assert_eq!(left["metadata"]["labels"], Value::Null);
@@ -362,7 +359,7 @@ fn adoption_survives_any_lost_response(#[values(Helm::v3(), Helm::v4())] helm: &
         }
         lost += 1;
     }
-    assert!(lost > 8, "{lost} answers to writes were lost: hand-overs, applies, and the release's Secret");
+    assert!(lost > 8, "{lost} responses to writes were lost: transfers of fields, applies, and the release Secret");
 }
 
 #[test]
@@ -459,8 +456,8 @@ fn hanging_request_is_retried_after_its_timeout() {
 }
 
 #[rstest]
-#[case::it_answers(Verdict::Answer(201, json!({"status": {"userInfo": {"username": "x", "uid": "y"}}})), 1, "token-still-accepted", "still accepts it")]
-#[case::it_is_silent(Verdict::Hang, 69, "timeout", "no answer within the time for it")]
+#[case::still_accepted(Verdict::Answer(201, json!({"status": {"userInfo": {"username": "x", "uid": "y"}}})), 1, "token-still-accepted", "still accepts it")]
+#[case::silent(Verdict::Hang, 69, "timeout", "no answer within the time for it")]
 fn still_accepted_token_differs_from_a_silent_server(
     #[case] verdict: Verdict,
     #[case] exit: i32,
@@ -620,7 +617,7 @@ fn admission_denial_is_quoted_and_a_repeat_completes(
     expect_text(&refused, "next", "change what the server objects to");
     assert!(!ran.stderr.contains("\nretry "), "{}", ran.stderr);
     drop(policy);
-    eventually("the policy is gone", || Some(instance.ask("provision", &[])).filter(|ran| ran.code == 0));
+    eventually("the policy is deleted", || Some(instance.ask("provision", &[])).filter(|ran| ran.code == 0));
     all_unchanged(&instance.ask("provision", &[]).expect_code(0));
 }
 
@@ -726,10 +723,10 @@ fn fields_overwritten_by_admission_are_reported_as_findings() {
     let again = instance.ask("provision", &[]).expect_code(0);
     all_unchanged(&again);
     assert_eq!(again.findings("overwritten").len(), 4, "{}", again.stderr);
-    assert_eq!(versions(cp, &namespace), before, "nothing is stored for ever");
+    assert_eq!(versions(cp, &namespace), before, "no endless updates");
     instance.ask("plan", &["--detailed-exitcode"]).expect_code(0);
     drop(policies);
-    eventually("the policies are gone", || {
+    eventually("the policies are deleted", || {
         let ran = instance.ask("provision", &[]).expect_code(0);
         ran.findings("overwritten").is_empty().then_some(())
     });
@@ -948,7 +945,7 @@ fn refused_deletion_is_reported_on_every_platform_generation(
     let ran = instance.ask("decommission", &["--publish"]).expect_code(69);
     let error = ran.expect_error("platform-refused");
     expect_text(&error, "cause", cause);
-    assert_eq!(status(cp, &token, "/api"), 401, "whatever the platform says");
+    assert_eq!(status(cp, &token, "/api"), 401, "independently of the platform");
     assert!(versions(cp, &instance.namespace).is_empty());
 }
 
@@ -964,7 +961,7 @@ fn expired_deployment_token_does_not_prevent_cluster_cleanup() {
     expect_text(&refused, "cause", "401: Unauthorized; the token of a deployment ends with it");
     expect_text(&refused, "state", "the cluster is clean; the platform's record is still there");
     expect_text(&refused, "next", "start another deployment");
-    assert_eq!(status(cp, &token, "/api"), 401, "whatever the platform says");
+    assert_eq!(status(cp, &token, "/api"), 401, "independently of the platform");
     assert!(versions(cp, &instance.namespace).is_empty());
     assert_eq!(
         instance.platform.requests().len(),
@@ -1056,7 +1053,7 @@ fn unanswered_platform_request_is_retried() {
     let instance = Instance::new(cp.admin(), &cp.namespace("asleep"));
     instance.platform.answer_after(Duration::from_secs(45));
     let child = start(&instance, "provision", &["--publish"]);
-    eventually("it is asked", || (!instance.platform.requests().is_empty()).then_some(()));
+    eventually("the platform has received a request", || (!instance.platform.requests().is_empty()).then_some(()));
     instance.platform.answer_after(Duration::ZERO);
     let ran = finish(child).expect_code(0);
     assert!(ran.stderr.contains("no answer within the time for it; again in "), "{}", ran.stderr);

@@ -183,7 +183,7 @@ impl Site {
             objects.extend(ours.map(|object| (kind, object.clone())));
         }
         for (kind, object) in &objects {
-            assert_ne!(self.place(object), "?", "{kind} where nobody asked for anything: {object}");
+            assert_ne!(self.place(object), "?", "{kind} in a namespace without grants: {object}");
         }
         Stored { site: self.clone(), account: cp.get(&paths(self.home())[0]), objects }
     }
@@ -208,7 +208,7 @@ impl Site {
 /// The server's default permissions of every ServiceAccount.
 static EVERYBODYS: LazyLock<Rights> = LazyLock::new(|| {
     let nobody = control_plane().persona("without-rights", &[]);
-    rights_of("*", &rules_of(&nobody.token, "-").expect("its token is good")).collect()
+    rights_of("*", &rules_of(&nobody.token, "-").expect("its token works")).collect()
 });
 
 /// The rules review of this token for a namespace; none for a rejected token.
@@ -391,9 +391,9 @@ fn check_invariants(site: &Site, leg: &Leg, stored: &Stored) {
     let replaced = |right: &&Right| leg.start == Start::Drifted && !stored.is_bound(right.0);
     let missing: Vec<&Right> =
         from.intersection(&to).filter(|right| !held.contains(right) && !replaced(right)).collect();
-    assert!(missing.is_empty(), "what stays is missing: {missing:?}");
+    assert!(missing.is_empty(), "kept permissions are missing: {missing:?}");
     let excess: Vec<&Right> = held.iter().filter(|right| !from.contains(right) && !to.contains(right)).collect();
-    assert!(excess.is_empty(), "nobody asked for {excess:?}");
+    assert!(excess.is_empty(), "unrequested permissions: {excess:?}");
     assert_eq!(stored.forgotten(), [""; 0], "not in the inventory {}", stored.inventory());
     // The server's reviews, as soon as its caches contain the last write; they include foreign bindings.
     let Some(token) = site.token() else { return };
@@ -406,7 +406,7 @@ fn check_invariants(site: &Site, leg: &Leg, stored: &Stored) {
     }
     site.asked.fetch_add(1, Ordering::SeqCst);
     let differing: Vec<&Right> = allowed.symmetric_difference(&held).collect();
-    assert!(differing.is_empty(), "the server and the objects in it do not agree on {differing:?}");
+    assert!(differing.is_empty(), "the rules review and the stored objects differ: {differing:?}");
     for (place, resource, verb) in from.intersection(&to).filter(|right| held.contains(right)) {
         if verb == "list" && ["H", "B", "C"].contains(place) {
             let path = format!("/api/v1/namespaces/{}/{resource}", site.namespace_of(place));
@@ -495,7 +495,7 @@ impl Subject {
         let killed = proxy.kill_at_cut(&mut program);
         let output = program.wait_with_output().unwrap();
         if killed {
-            assert_eq!(output.status.signal(), Some(9), "it is killed and does not end by itself");
+            assert_eq!(output.status.signal(), Some(9), "the run must be killed, not end by itself");
         } else {
             Ran::from(output).expect_code(0);
         }
@@ -506,23 +506,24 @@ impl Subject {
     fn check_final_state(&mut self, leg: &Leg, expected: &[String], token: Option<&String>) {
         let stored = self.site.stored();
         if leg.to == NOTHING {
-            assert_eq!((stored.normalized(), self.site.secrets()), (Vec::new(), BTreeMap::new()), "something is left");
+            assert_eq!(
+                (stored.normalized(), self.site.secrets()),
+                (Vec::new(), BTreeMap::new()),
+                "objects are left over"
+            );
             return;
         }
         let normalised = stored.normalized();
         let there: Vec<_> = normalised.iter().filter(|object| !expected.contains(object)).collect();
         let wanted: Vec<_> = expected.iter().filter(|object| !normalised.contains(object)).collect();
-        assert!(
-            normalised == expected,
-            "what is there and should not be:\n{there:#?}\nand the other way:\n{wanted:#?}"
-        );
+        assert!(normalised == expected, "unexpected objects:\n{there:#?}\nmissing objects:\n{wanted:#?}");
         let end = Leg { from: leg.to, ..*leg };
         check_invariants(&self.site, &end, &stored);
         let secrets = self.site.secrets();
         assert_eq!(secrets.keys().collect::<Vec<_>>(), [&stored.secret()], "one token");
         // A run killed between the ServiceAccount and its first Secret leaves an unused slot number.
         assert!(leg.start == Start::Scratch || stored.secret() == OBJECT);
-        assert!(token.is_none_or(|token| secrets.into_values().eq([Some(token.clone())])), "it is another token");
+        assert!(token.is_none_or(|token| secrets.into_values().eq([Some(token.clone())])), "the token has changed");
         self.ask_for(leg.to, control_plane().server());
         self.instance.ask("plan", &["--detailed-exitcode"]).expect_code(0);
         self.at = Some(leg.to);
@@ -598,7 +599,7 @@ fn check_removals_follow_the_proof(requests: &[Intercepted], shrinks: &[usize], 
     assert_eq!(made.iter().map(|event| event.uri.as_str()).collect::<Vec<_>>(), paths);
     for (write, event) in writes.iter().zip(made) {
         let early = shrinks.contains(&write.number) && event.received < proved;
-        assert!(!early, "{} {} takes something away before the proof", write.method, write.path);
+        assert!(!early, "{} {} removes permissions before the test of the token", write.method, write.path);
     }
 }
 
@@ -765,7 +766,7 @@ fn check_legs(legs: &[Leg], least: usize) {
     let always = legs.iter().all(|leg| leg.start != Start::Scratch && leg.to != NOTHING && !leg.decommissions);
     let least_asked = if always { 2 * killed } else { killed / 3 };
     let asked = asked.load(Ordering::SeqCst);
-    assert!(asked >= least_asked, "{row}: the server's word was asked only {asked} times for {killed} kills");
+    assert!(asked >= least_asked, "{row}: only {asked} rules reviews for {killed} kills");
     assert!(killed >= least, "{row}: only {killed} of at least {least} runs were killed");
     // The last cut of a leg comes too late.
     let enough = killed + 2 * legs.len() >= planned;
@@ -789,25 +790,25 @@ const READ: &[&str] = &["get", "list"];
     true,
     30
 )]
-#[case::one_namespace_more_and_one_less(
+#[case::one_namespace_added_one_removed(
     rules(&[(("pods", READ), &["H", "B"])]),
     rules(&[(("pods", READ), &["H", "B", "C"])]),
     false,
     25
 )]
-#[case::all_other_places_go_and_come(
+#[case::all_other_scopes_removed_and_added(
     rules(&[(("pods", READ), &["H", "B", "C"]), (("services", READ), &["*"])]).and_cluster_roles(&[("lister", &["B"])]),
     rules(&[(("pods", READ), H)]),
     true,
     40
 )]
-#[case::everything_leaves_home(
+#[case::home_namespace_loses_all_grants(
     rules(&[(("pods", READ), H)]).and_cluster_roles(&[("lister", H)]),
     rules(&[(("pods", READ), &["B"])]).and_cluster_roles(&[("lister", &["C"])]),
     false,
     50
 )]
-#[case::every_role_loses_one_right_gains_one_and_keeps_one(
+#[case::every_role_changes_one_permission(
     rules(&[(("pods", READ), &["H", "B"]), (("services", READ), &["*"])]),
     rules(&[(("pods", &["list", "watch"]), &["H", "B"]), (("services", &["list", "watch"]), &["*"])]),
     false,

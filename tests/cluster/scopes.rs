@@ -68,7 +68,7 @@ fn rule_applies_only_in_its_namespaces() {
     ]);
     let instance = Instance::new(cp.admin(), &home).rules(&rules);
     let artifact = instance.provision();
-    assert_eq!(artifact["namespace"], home, "the default stays the instance's own");
+    assert_eq!(artifact["namespace"], home, "the default is the instance's own namespace");
     let token = crate::support::token_of(&artifact);
     let core = |namespace: &str, resource: &str| format!("/api/v1/namespaces/{namespace}/{resource}");
     let get = |namespace: &str, resource: &str| status(cp, &token, &core(namespace, resource));
@@ -88,7 +88,7 @@ fn rule_applies_only_in_its_namespaces() {
     let mut expected: Vec<String> =
         [&home, &there].into_iter().flat_map(|ns| [format!("rolebindings {ns}"), format!("roles {ns}")]).collect();
     expected.sort();
-    assert_eq!(rbac_kinds(&home), expected, "one Role a scope, whatever the number of rules");
+    assert_eq!(rbac_kinds(&home), expected, "one Role for each scope, for any number of rules");
     let mut places = [&home, &there];
     places.sort();
     assert_eq!(inventory(&home), Some(json!({"rules": places})));
@@ -126,7 +126,7 @@ fn star_grants_the_whole_cluster_and_nonresource_urls() {
 }
 
 #[rstest]
-#[case::at_home_unless_told_otherwise(None, "home", "rolebindings")]
+#[case::home_namespace_by_default(None, "home", "rolebindings")]
 #[case::in_another_namespace(Some("there"), "there", "rolebindings")]
 #[case::in_the_whole_cluster(Some("*"), "*", "clusterrolebindings")]
 fn existing_cluster_role_is_bound_in_requested_scope(
@@ -155,11 +155,11 @@ fn existing_cluster_role_is_bound_in_requested_scope(
         assert_eq!(status(cp, &token, &format!("/api/v1/namespaces/{namespace}/secrets")), 403, "{namespace}");
     }
     let scope = if granted == "*" { String::new() } else { place(granted) };
-    assert_eq!(rbac_kinds(&home), [format!("{kind} {scope}")], "a binding, and no Role of ours");
+    assert_eq!(rbac_kinds(&home), [format!("{kind} {scope}")], "a binding, and no Role of the instance");
     assert_eq!(inventory(&home), Some(json!({"cluster_roles": {"view": [place(granted)]}})));
     instance.act("decommission").expect_code(0);
     assert!(rbac_objects(&home).is_empty());
-    assert!(cp.get(&format!("{RBAC}/clusterroles/view")).is_some(), "it is not ours to delete");
+    assert!(cp.get(&format!("{RBAC}/clusterroles/view")).is_some(), "foreign ClusterRoles are kept");
 }
 
 #[test]
@@ -172,7 +172,7 @@ fn unusual_cluster_role_names_are_accepted() {
     let mut instance = Instance::new(cp.admin(), &home).rules(&json!([]));
     instance.params["cluster_roles"] = json!([{"name": name}, {"name": name, "namespaces": [home]}]);
     assert_eq!(status(cp, &instance.token(), &pods(&home)), 200);
-    assert_eq!(rbac_kinds(&home).len(), 1, "the same place twice is one place");
+    assert_eq!(rbac_kinds(&home).len(), 1, "a duplicate scope counts once");
     instance.act("decommission").expect_code(0);
     assert!(rbac_objects(&home).is_empty());
 }
@@ -192,7 +192,7 @@ fn simple_params_create_four_objects() {
     let annotations: Vec<&String> = account["metadata"]["annotations"].as_object().unwrap().keys().collect();
     let ours =
         ["instance", "name", "namespace", "token-generation"].map(|key| format!("k8s-token.massdriver.cloud/{key}"));
-    assert_eq!(annotations, ours.iter().collect::<Vec<_>>(), "no inventory: there is nothing to remember");
+    assert_eq!(annotations, ours.iter().collect::<Vec<_>>(), "no inventory: the home namespace is implied");
     // Equivalent rules, in the format that a form sends.
     let mut same = Instance::new(&parent, &home).rules(&json!([scoped(&["pods"], &["get", "list"], &[&home])]));
     same.params["cluster_roles"] = json!([]);
@@ -200,7 +200,7 @@ fn simple_params_create_four_objects() {
     assert!(changes(&document).iter().all(|(action, _)| action == "unchanged"), "{document:#}");
     let lists = cp.audit().of(&parent.user, mark).into_iter().filter(|event| event.verb == "list");
     let searched = lists.filter(|event| event.resource.contains("role"));
-    assert_eq!(searched.count(), 0, "the ServiceAccount says where Roles and bindings are");
+    assert_eq!(searched.count(), 0, "the inventory lists the scopes");
 }
 
 #[rstest]
@@ -291,7 +291,10 @@ fn proof_follows_changes_of_an_aggregated_cluster_role() {
     cp.delete(&format!("{RBAC}/clusterroles/{whole}"));
     let third = instance.ask("provision", &[]).expect_code(1).document();
     assert_eq!(third["error"]["code"], "cluster-role-absent");
-    assert!(!cp.audit().of(&parent.user, mark).iter().any(testbed::AuditEvent::is_write), "nothing is made or taken");
+    assert!(
+        !cp.audit().of(&parent.user, mark).iter().any(testbed::AuditEvent::is_write),
+        "nothing is created or deleted"
+    );
     instance.act("decommission").expect_code(0);
     assert!(rbac_objects(&home).is_empty());
     cp.delete(&format!("{RBAC}/clusterroles/{part}"));
@@ -316,7 +319,7 @@ fn same_name_in_two_namespaces_is_independent() {
     assert_eq!(status(cp, &first_token, "/api/v1/secrets"), 403);
     first.act("decommission").expect_code(0);
     assert!(rbac_objects(&one).is_empty());
-    assert_eq!(rbac_objects(&other), yours, "what is the other's stays");
+    assert_eq!(rbac_objects(&other), yours, "objects of the other instance are kept");
     assert_eq!(status(cp, &second_token, "/api/v1/secrets"), 200);
     assert_eq!(status(cp, &second_token, &pods(&shared)), 200);
     second.act("decommission").expect_code(0);
@@ -412,7 +415,7 @@ fn plan_lists_scopes_in_a_readable_order() {
     ];
     assert_eq!(planned, expected);
     let made = instance.ask("provision", &[]).expect_code(0).document();
-    assert_eq!(places(&made), expected, "a provision tells it in the same order");
+    assert_eq!(places(&made), expected, "provision lists the changes in the same order");
 
     let less = Instance::new(&parent, &home);
     let plan = less.ask("plan", &["--detailed-exitcode"]).expect_code(2);
@@ -469,7 +472,7 @@ fn missing_permissions_are_listed_per_namespace(#[values("plan", "provision")] a
     let document = ask(&[&home, &yes, &no]).ask(action, &[]).expect_code(77).document();
     assert_eq!(document["error"]["code"], "escalation");
     let tuple = |namespace: Value| json!({"verb": "list", "group": "", "resource": "pods", "name": null, "namespace": namespace});
-    assert_eq!(document["missing_permissions"], json!([tuple(json!(no))]), "what is missing, and where");
+    assert_eq!(document["missing_permissions"], json!([tuple(json!(no))]), "the missing permissions, by namespace");
     let document = ask(&["*"]).ask(action, &[]).expect_code(77).document();
     let missing = document["missing_permissions"].as_array().unwrap();
     assert!(missing.iter().all(|tuple| tuple["namespace"].is_null()), "{missing:?}");
@@ -510,7 +513,7 @@ fn binding_a_cluster_role_requires_get_and_bind() {
     binder.ask("plan", &[]).expect_code(0);
     assert_eq!(status(cp, &binder.token(), &pods(&home)), 200);
     let again = binder.ask("provision", &[]).expect_code(0).document();
-    assert_eq!(codes(&again), Vec::<&str>::new(), "no word of a Role that never was");
+    assert_eq!(codes(&again), Vec::<&str>::new(), "no mention of a Role that never existed");
     binder.ask("decommission", &[]).expect_code(0);
     assert!(rbac_objects(&home).is_empty());
 }
@@ -560,7 +563,7 @@ fn inaccessible_namespace_does_not_block_later_runs() {
             .unwrap();
         assert_eq!(finding["severity"], "high");
         assert!(finding["message"].as_str().unwrap().contains(&lost), "{finding}");
-        assert_eq!(inventory(&home), both, "it is remembered");
+        assert_eq!(inventory(&home), both, "the inventory keeps it");
         assert_eq!(status(cp, &token, &pods(&lost)), 200);
         let planned = weak.ask("plan", &["--detailed-exitcode"]).expect_code(0).document();
         assert!(changes(&planned).iter().all(|(action, _)| action == "unchanged"), "as a provision: {planned:#}");
@@ -572,9 +575,9 @@ fn inaccessible_namespace_does_not_block_later_runs() {
             let wrote =
                 cp.audit().of(&parent.user, before).into_iter().filter(|event| event.is_write() && event.code < 300);
             assert_eq!(wrote.count(), 0, "nothing changes from run to run");
-            assert_eq!(again["permissions"]["narrowed"], json!([]), "what is still held is not said to be lost");
-            assert_eq!(again["proof"]["excess"], json!([]), "nor is it somebody else's doing");
-            assert!(again["duration_ms"].as_u64().unwrap() < 4000, "and it is not waited for: {again:#}");
+            assert_eq!(again["permissions"]["narrowed"], json!([]), "held permissions are not reported as removed");
+            assert_eq!(again["proof"]["excess"], json!([]), "and not as excess");
+            assert!(again["duration_ms"].as_u64().unwrap() < 4000, "and the run does not wait for it: {again:#}");
         }
 
         if stem == "lostsome" {
@@ -583,8 +586,8 @@ fn inaccessible_namespace_does_not_block_later_runs() {
             assert!(!missing.is_empty() && missing.iter().all(|tuple| tuple["namespace"] == lost), "{missing:?}");
             assert!(codes(&document).contains(&"not-searched"), "{document:#}");
             assert_eq!(cp.get(&paths(&home)[3]), None);
-            assert_eq!(status(cp, &token, "/api"), 401, "the token is dead");
-            assert!(cp.get(&paths(&home)[0]).is_some(), "the ServiceAccount remembers the place");
+            assert_eq!(status(cp, &token, "/api"), 401, "the token is rejected");
+            assert!(cp.get(&paths(&home)[0]).is_some(), "the inventory contains the namespace");
             assert_eq!(inventory(&home), both);
             weak.ask("decommission", &[]).expect_code(77);
         }
@@ -601,7 +604,7 @@ fn deleted_namespace_is_reported_and_dropped_from_inventory() {
     let wide = || Instance::new(cp.admin(), &home).rules(&json!([scoped(&["pods"], &["list"], &[&home, &gone])]));
     wide().provision();
     cp.delete(&format!("/api/v1/namespaces/{gone}"));
-    eventually("the namespace is gone", || cp.get(&format!("/api/v1/namespaces/{gone}")).is_none().then_some(()));
+    eventually("the namespace is deleted", || cp.get(&format!("/api/v1/namespaces/{gone}")).is_none().then_some(()));
     let document = wide().ask("provision", &[]).expect_code(1).document();
     assert_eq!(document["error"]["code"], "namespace-absent", "on a deployed instance too");
     let narrow = Instance::new(cp.admin(), &home);
@@ -633,7 +636,7 @@ fn objects_missing_from_inventory_are_found_by_label() {
     cp.merge_patch(&paths(&home)[0], &broken);
     let document = Instance::new(cp.admin(), &home).ask("provision", &[]).expect_code(0).document();
     assert!(codes(&document).contains(&"inventory-unreadable"), "{document:#}");
-    assert_eq!(rbac_objects(&home).len(), 7, "what is not remembered is not found without a search");
+    assert_eq!(rbac_objects(&home).len(), 7, "without a search only the inventory leads to objects");
     Instance::new(cp.admin(), &home).ask("decommission", &[]).expect_code(0);
     assert!(rbac_objects(&home).is_empty());
 }
@@ -720,7 +723,7 @@ fn cluster_wide_binding_of_namespaced_rule_is_excess() {
         let tuple = json!({"verb": verb, "group": "", "resource": "pods", "name": null, "namespace": null});
         assert!(excess.contains(&tuple), "asked for in one namespace, held in all: {excess:?}");
     }
-    assert!(excess.iter().all(|tuple| tuple["namespace"].is_null()), "told once: {excess:?}");
+    assert!(excess.iter().all(|tuple| tuple["namespace"].is_null()), "reported once: {excess:?}");
     cp.delete(&format!("{RBAC}/clusterrolebindings/{name}"));
 }
 
@@ -738,7 +741,7 @@ fn fifty_namespaces_are_provisioned_in_parallel_without_throttling() {
     assert_eq!(document["proof"]["allowed"], 50 * 200 * 2);
     assert_eq!(rbac_objects(&home).len(), 100);
     let events = cp.audit().of(&parent.user, mark);
-    assert!(events.iter().all(|event| event.code != 429), "nobody is asked to slow down");
+    assert!(events.iter().all(|event| event.code != 429), "no request is throttled");
     let writes = events.iter().filter(|event| event.is_write()).count();
     assert_eq!(writes, 2 + 100, "each object once");
     // For each namespace: the Namespace, Role, RoleBinding and the parent's permissions. In addition the
@@ -798,7 +801,7 @@ fn permissions_in_deleted_namespace_are_not_required() {
     let wide = || Instance::new(&parent, &home).rules(&json!([scoped(&["pods"], &["list"], &[&home, &gone])]));
     wide().provision();
     cp.delete(&format!("/api/v1/namespaces/{gone}"));
-    eventually("the namespace is gone", || cp.get(&format!("/api/v1/namespaces/{gone}")).is_none().then_some(()));
+    eventually("the namespace is deleted", || cp.get(&format!("/api/v1/namespaces/{gone}")).is_none().then_some(()));
     let document = Instance::new(&parent, &home).ask("provision", &[]).expect_code(0).document();
     assert_eq!(codes(&document), ["namespace-gone"]);
     assert_eq!(inventory(&home), None);
@@ -880,7 +883,7 @@ fn undeletable_role_binding_does_not_keep_token_alive() {
     let throwaway = json!({"metadata": {"name": "try"}, "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "view"}});
     let bindings = format!("{RBAC}/namespaces/{protected}/rolebindings");
     cp.post(&bindings, &throwaway);
-    eventually("the policy counts", || {
+    eventually("the policy is in force", || {
         let tried = cp.request("DELETE", &format!("{bindings}/try?dryRun=All"), Some(&cp.admin().token), None);
         (tried.status == 422 || tried.status == 403).then_some(())
     });
@@ -890,8 +893,8 @@ fn undeletable_role_binding_does_not_keep_token_alive() {
     assert!(document["findings"][0]["message"].as_str().unwrap().contains("bindings stay"), "{document:#}");
     let document = Instance::new(cp.admin(), &home).ask("decommission", &[]).expect_code(1).document();
     assert_eq!(document["error"]["code"], "refused");
-    assert_eq!(status(cp, &token, "/api"), 401, "the token is dead all the same");
-    assert!(cp.get(&paths(&home)[0]).is_some(), "the ServiceAccount remembers the place");
+    assert_eq!(status(cp, &token, "/api"), 401, "the token is rejected all the same");
+    assert!(cp.get(&paths(&home)[0]).is_some(), "the inventory contains the namespace");
     cp.delete(&format!("{admission}/validatingadmissionpolicybindings/{home}"));
     cp.delete(&format!("{admission}/validatingadmissionpolicies/{home}"));
     eventually("a repeat finishes", || {

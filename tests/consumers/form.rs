@@ -580,7 +580,7 @@ fn form_and_provisioner_agree_on_saved_params() {
 
 #[test]
 fn documents_contain_a_picture_of_the_form() {
-    assert!(outcomes().contains_key(PICTURED), "it is taken when the table is gone through");
+    assert!(outcomes().contains_key(PICTURED), "the picture is taken while the table runs");
     let picture = fs::read(root(PICTURE)).unwrap();
     assert!(picture.starts_with(b"\x89PNG") && picture.len() < 200 << 10, "{} bytes", picture.len());
     let page = fs::read_to_string(root("docs/massdriver.md")).unwrap();

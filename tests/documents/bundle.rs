@@ -123,5 +123,5 @@ fn each_resource_type_accepts_only_its_own_format() {
     }
     let mut of_no_cloud = runbook::shapes().remove("legacy with cloud").expect("a shape");
     of_no_cloud["data"]["infrastructure"] = serde_json::json!({});
-    assert!(!validator(&legacy_type).is_valid(&of_no_cloud), "an empty infrastructure is of no cloud");
+    assert!(!validator(&legacy_type).is_valid(&of_no_cloud), "an empty infrastructure is not one of a cloud");
 }

@@ -44,8 +44,8 @@ pub fn entries(section: &str) -> Vec<Entry> {
 }
 
 fn entry(text: &str) -> Entry {
-    let (code, body) = text.split_once("\n\n").unwrap_or_else(|| panic!("nothing but a heading: {text}"));
-    let (kind, body) = body.split_once("\n\n").unwrap_or_else(|| panic!("{code}: nothing but one line"));
+    let (code, body) = text.split_once("\n\n").unwrap_or_else(|| panic!("only a heading: {text}"));
+    let (kind, body) = body.split_once("\n\n").unwrap_or_else(|| panic!("{code}: only one line"));
     let (text, sample) = match body.split_once("```text\n") {
         Some((text, sample)) => (text, Some(sample.split("```").next().unwrap_or_default().to_owned())),
         None => (body, None),

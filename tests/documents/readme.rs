@@ -234,7 +234,7 @@ fn sample_logs_of_errors_quote_the_program() {
         samples += 1;
         assert_eq!(sample, with_current_error(&code, &sample), "UPDATE_DOCS=1 cargo test --test documents");
         for cause in sample.lines().filter_map(|line| line.strip_prefix("  cause")) {
-            assert_eq!(missing_quotes(cause, &sources), Vec::<&str>::new(), "{code}: the program does not say that");
+            assert_eq!(missing_quotes(cause, &sources), Vec::<&str>::new(), "{code}: not a text of the program");
         }
     }
     assert!(samples > 30, "{samples}");
@@ -260,7 +260,7 @@ fn sample_logs_of_warnings_quote_the_program() {
         samples += 1;
         for line in sample.lines() {
             let said = line.get(12..).unwrap_or_default().trim().trim_end_matches(&format!("[{code}]"));
-            assert_eq!(missing_quotes(said, &sources), Vec::<&str>::new(), "{code}: the program does not say that");
+            assert_eq!(missing_quotes(said, &sources), Vec::<&str>::new(), "{code}: not a text of the program");
         }
     }
     assert!(samples > 15, "{samples}");
@@ -495,7 +495,7 @@ fn documented_log_matches_the_snapshot() {
     let lines: Vec<&str> = snapshot.split("\n---\n").nth(1).expect("a log").lines().collect();
     for line in log.lines() {
         let line = words(line).join(" ");
-        assert!(lines.contains(&line.as_str()), "{line:?} is none of {lines:#?}");
+        assert!(lines.contains(&line.as_str()), "{line:?} is not in {lines:#?}");
     }
 }
 
@@ -521,7 +521,7 @@ fn links_resolve() {
             if !heading.is_empty() {
                 let headings = fs::read_to_string(&target).expect("a document");
                 let anchors: Vec<String> = headings.lines().filter(|line| line.starts_with('#')).map(anchor).collect();
-                assert!(anchors.iter().any(|anchor| anchor == heading), "{document}: {link} is none of {anchors:?}");
+                assert!(anchors.iter().any(|anchor| anchor == heading), "{document}: {link} is not in {anchors:?}");
             }
         }
     }
@@ -538,7 +538,7 @@ fn source_map_lists_exactly_the_source_files() {
         let path = entry.expect("a readable folder").into_path();
         if is_source(&path) {
             let name = path.strip_prefix("src").expect("below src").display().to_string();
-            assert!(map.contains(&format!("`{name}`")), "src/README.md says nothing of {name}");
+            assert!(map.contains(&format!("`{name}`")), "src/README.md does not list {name}");
         }
     }
 }

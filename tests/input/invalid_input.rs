@@ -166,7 +166,7 @@ fn named_pipe_is_read_and_can_be_interrupted() {
     assert!(child.try_wait().unwrap().is_none());
     let kill = std::process::Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap();
     assert!(kill.success());
-    assert_eq!(child.wait().unwrap().signal(), Some(15), "nothing was done, so nothing is to be told");
+    assert_eq!(child.wait().unwrap().signal(), Some(15), "no changes, so no state is reported");
 
     let mut command = binary();
     command.args(["plan", "--json", "--name", NAME, "--params", "-", "--connection"]).arg(&connection);
@@ -750,7 +750,11 @@ fn tags_cannot_change_permissions() {
         assert_eq!(document["findings"].as_array().unwrap().iter().filter(about).count(), 2, "{tag}: {document:#}");
     }
     let token = token_of(&instance.platform.resource("token").unwrap());
-    assert_eq!(status(cp, &token, "/apis/example.com/v1/gadgets"), 404, "allowed, and the proof holds: there are none");
+    assert_eq!(
+        status(cp, &token, "/apis/example.com/v1/gadgets"),
+        404,
+        "allowed, and the test of the token passes: the resource does not exist"
+    );
     // The aggregation controller reacts within a second if there is something to aggregate.
     let marker = json!({"metadata": {"name": format!("marker-{}", instance.namespace), "labels": {"rbac.authorization.k8s.io/aggregate-to-view": "true"}},
         "rules": [{"apiGroups": ["marker.example.com"], "resources": ["markers"], "verbs": ["get"]}]});
@@ -760,7 +764,7 @@ fn tags_cannot_change_permissions() {
         let view = cp.get(&format!("{roles}/view"))?.to_string();
         view.contains("marker.example.com").then_some(view)
     });
-    assert!(!view.contains("gadgets"), "the rules of the instance were handed on to all viewers");
+    assert!(!view.contains("gadgets"), "the rules of the instance were aggregated to the ClusterRole view");
     cp.delete(&format!("{roles}/marker-{}", instance.namespace));
 }
 
@@ -928,7 +932,7 @@ fn config_overrides_each_connection_field_separately(#[case] shape: Shape, #[cas
         instance.config = json!({"kubernetes_cluster": {"authentication": {section: {field: good[section][field]}}}});
         let artifact = instance.provision();
         let inner = if shape == Shape::Legacy { &artifact["data"] } else { &artifact };
-        assert_eq!(inner["authentication"]["cluster"], good["cluster"], "the artifact says what was proved");
+        assert_eq!(inner["authentication"]["cluster"], good["cluster"], "the credential contains the tested URL");
     }
     // A wrong override fails like a wrong connection.
     for (section, field) in fields {

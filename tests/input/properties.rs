@@ -283,7 +283,7 @@ proptest! {
 fn valid_documents_are_accepted_and_leaks_are_detectable() {
     let texts = texts(&valid_documents());
     for action in ACTIONS {
-        assert_eq!(evaluated(action, &texts).exit, Exit::Done, "or the properties would prove nothing: {action}");
+        assert_eq!(evaluated(action, &texts).exit, Exit::Done, "otherwise the properties would test nothing: {action}");
     }
     for secret in SECRETS {
         for text in [secret.to_owned(), STANDARD.encode(secret), secret[20..].to_owned()] {
@@ -323,7 +323,7 @@ fn binary_agrees_with_the_library() {
             assert_eq!(place(findings(&ran.stdout)), place(findings(&verdict.stdout)), "{texts:#?}");
             refused += 1;
         } else {
-            assert_eq!(ran.code, 69, "nobody is there: {texts:#?}\n{told}");
+            assert_eq!(ran.code, 69, "no server exists there: {texts:#?}\n{told}");
             accepted += 1;
         }
     }

@@ -642,7 +642,7 @@ fn kubeconfigs_are_accepted_and_refused_like_kubectl() {
     }
     problems.sort();
     assert!(problems.is_empty(), "{} of {count} differ:\n{}", problems.len(), problems.join("\n"));
-    assert!(unmet.is_empty(), "docs/kubeconfigs.md lists what does not differ: {unmet:?}");
+    assert!(unmet.is_empty(), "docs/kubeconfigs.md lists differences that do not exist: {unmet:?}");
     assert!(accepted > 100 && count - accepted > 100, "{accepted} of {count} were accepted");
 }
 

@@ -217,7 +217,7 @@ impl Ran {
         let document = serde_json::from_str(&self.stdout).unwrap_or_else(|_| panic!("no document: {self:?}"));
         let problems: Vec<String> =
             FORM.iter_errors(&document).map(|error| format!("{}: {error}", error.instance_path())).collect();
-        assert!(problems.is_empty(), "not of the form of docs/output.schema.json: {problems:#?}");
+        assert!(problems.is_empty(), "invalid by docs/output.schema.json: {problems:#?}");
         document
     }
 

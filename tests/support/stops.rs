@@ -185,7 +185,7 @@ pub fn for_each_step(steps: &[Step], run: impl Fn(&Step) -> bool + Sync) {
         }
     });
     let missed = missed.into_inner().expect("no panic");
-    assert_eq!(missed, [""; 0], "no run came to these of its requests");
+    assert_eq!(missed, [""; 0], "no run reached these requests");
 }
 
 /// Calls the closure for each item, ten at a time: most of the time is spent waiting for the rejection of tokens.
@@ -217,7 +217,7 @@ pub fn overlapping(cp: &ControlPlane, first: &Runner, step: &Step, second: &Runn
     let mut is_it = watch(step, first.names);
     let one = InterceptingProxy::start(cp, move |request| {
         if is_it(request) {
-            reached.send(()).expect("somebody who waits");
+            reached.send(()).expect("a waiting receiver");
             wait_for_begun.recv_timeout(PATIENCE).expect("a request of the second run");
         }
         Verdict::Forward
@@ -232,7 +232,7 @@ pub fn overlapping(cp: &ControlPlane, first: &Runner, step: &Step, second: &Runn
         spawn(&mut command(&instances[index], second.instance, runner.action, runner.more))
     };
     let earlier = start(0, first);
-    wait_for_reached.recv_timeout(PATIENCE).unwrap_or_else(|_| panic!("no run came to {step}"));
+    wait_for_reached.recv_timeout(PATIENCE).unwrap_or_else(|_| panic!("no run reached {step}"));
     let later = start(1, second);
     [earlier, later].map(finish)
 }

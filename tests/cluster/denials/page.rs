@@ -54,5 +54,5 @@ fn page_matches_the_table() {
         std::fs::write(PAGE, &page).unwrap();
     }
     let there = std::fs::read_to_string(PAGE).unwrap_or_default();
-    assert!(there == page, "{PAGE} is not what the table makes of it: UPDATE_DOCS=1 cargo test --test cluster denials");
+    assert!(there == page, "{PAGE} is out of date: UPDATE_DOCS=1 cargo test --test cluster denials");
 }

@@ -60,7 +60,7 @@ pub fn fill_in(cases: &[Value]) -> BTreeMap<String, Outcome> {
     node.stdin.take().unwrap().write_all(task.to_string().as_bytes()).unwrap();
     let output = node.wait_with_output().unwrap();
     assert!(output.status.success(), "drive.js failed; its messages are above");
-    let answer: Answer = serde_json::from_slice(&output.stdout).expect("an answer of drive.js");
+    let answer: Answer = serde_json::from_slice(&output.stdout).expect("a result of drive.js");
     assert_eq!(answer.problems, Vec::<String>::new());
     answer.outcomes
 }

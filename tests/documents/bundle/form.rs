@@ -56,7 +56,7 @@ fn violations(params: &Value) -> Vec<(String, String)> {
 #[case::group_of_digits(with_rule(&json!({ "apiGroups": ["3scale.net"] })))]
 #[case::subresources(with_rule(&json!({ "resources": ["pods/log", "deployments/scale", "*/scale"] })))]
 #[case::names_of_metrics(with_rule(&json!({ "apiGroups": ["custom.metrics.k8s.io"], "resources": ["pods/http_requests"] })))]
-#[case::dead_but_judged_later(with_rule(&json!({ "resources": ["pods/*", "*/*", "deployments.apps", "pod"] })))]
+#[case::matching_nothing(with_rule(&json!({ "resources": ["pods/*", "*/*", "deployments.apps", "pod"] })))]
 #[case::external_metric(with_rule(&json!({ "apiGroups": ["external.metrics.k8s.io"], "resources": ["datadogmetric@shop:queue", "s1-kafka-topicName", "AWS_SQS_Messages", "a|b=c", "über", "-"] })))]
 #[case::virtual_resource(with_rule(&json!({ "resources": ["userextras/acme.com%2fproject", "users/Alice"] })))]
 #[case::all_verbs(with_rule(&json!({ "verbs": ["get", "list", "watch", "create", "update", "patch", "delete", "deletecollection"] })))]
@@ -87,7 +87,7 @@ fn violations(params: &Value) -> Vec<(String, String)> {
 #[case::cluster_role_beside_rules(json!({
     "namespace": "default", "rules": with_rule(&json!({}))["rules"], "cluster_roles": [{ "name": "view" }]
 }))]
-#[case::all_that_a_form_sends_for_nothing(json!({
+#[case::empty_values_of_a_form(json!({
     "namespace": "default", "cluster_roles": [], "rules": [{
         "apiGroups": [""], "resources": ["pods"], "verbs": ["get"],
         "resourceNames": [], "namespaces": null, "nonResourceURLs": []
@@ -95,10 +95,10 @@ fn violations(params: &Value) -> Vec<(String, String)> {
 }))]
 #[case::longest_namespace(json!({ "namespace": "n".repeat(63), "rules": with_rule(&json!({}))["rules"] }))]
 #[case::namespace_of_one_digit(json!({ "namespace": "1", "rules": with_rule(&json!({}))["rules"] }))]
-#[case::what_the_platform_adds(json!({
+#[case::fields_of_the_platform(json!({
     "namespace": "default", "rules": with_rule(&json!({}))["rules"], "md_metadata": { "name_prefix": "a" }, "later": 1
 }))]
-#[case::what_the_original_called_debugging(with_rule(&json!({
+#[case::debugging_preset_of_version_1(with_rule(&json!({
     "apiGroups": ["*"], "resources": ["pods", "pods/log", "pods/portforward"], "verbs": ["get", "list", "create"]
 })))]
 fn valid_params_are_accepted(#[case] params: Value) {
@@ -121,7 +121,7 @@ fn valid_params_are_accepted(#[case] params: Value) {
 #[case::rule_without_groups(with_rule(&json!({ "apiGroups": null })), &[("/rules/0", "required")])]
 #[case::rule_without_resources(with_rule(&json!({ "resources": null })), &[("/rules/0", "required")])]
 #[case::rule_without_verbs(with_rule(&json!({ "verbs": null })), &[("/rules/0", "required")])]
-#[case::misspelt_key_that_would_widen(with_rule(&json!({ "resourcesNames": ["a"] })), &[("/rules/0", "additionalProperties")])]
+#[case::misspelled_key_that_would_widen(with_rule(&json!({ "resourcesNames": ["a"] })), &[("/rules/0", "additionalProperties")])]
 #[case::empty_groups(with_rule(&json!({ "apiGroups": [] })), &[("/rules/0/apiGroups", "minItems")])]
 #[case::empty_resources(with_rule(&json!({ "resources": [] })), &[("/rules/0/resources", "minItems")])]
 #[case::empty_verbs(with_rule(&json!({ "verbs": [] })), &[("/rules/0/verbs", "minItems")])]
@@ -408,7 +408,7 @@ fn every_ui_key_refers_to_a_field() {
             } else if !key.starts_with("ui:") {
                 let list = schema.get("items").is_some();
                 let reached = if list { schema.get(key) } else { schema["properties"].get(key) };
-                check(&path, below, reached.unwrap_or_else(|| panic!("{path} reaches no field")));
+                check(&path, below, reached.unwrap_or_else(|| panic!("{path} refers to no field")));
             }
         }
     }

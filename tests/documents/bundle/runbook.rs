@@ -78,7 +78,7 @@ fn template() -> String {
 }
 
 fn render(context: &Value) -> String {
-    let template = mustache::compile_str(&template()).expect("a sound template");
+    let template = mustache::compile_str(&template()).expect("a valid template");
     template.render_to_string(context).expect("a rendered runbook")
 }
 
@@ -135,7 +135,7 @@ fn runbook_has_no_blanks_on_any_platform(
     let text = render(&context(names, &shapes()[shape]));
     assert_eq!(unrendered_parts(&text), Vec::<String>::new(), "{text}");
     let knows_the_credential = !matches!(names, Names::OldSpecsOnly);
-    assert_eq!(text.matches(SERVER).count(), usize::from(knows_the_credential), "the server, as it is written, once");
+    assert_eq!(text.matches(SERVER).count(), usize::from(knows_the_credential), "the unescaped server URL, once");
     let knows_its_namespace = knows_the_credential && shape == "flat with namespace";
     assert_eq!(text.contains("set-context"), !knows_its_namespace, "only where the kubeconfig has no namespace");
     assert!(!text.contains("[SENSITIVE]"));

@@ -46,7 +46,7 @@ const WANTS: &str = "lets in only who shows a client certificate";
 #[case::tls_1_3_and_http_2(FrontOptions { http2: true, ..FrontOptions::default() })]
 #[case::tls_1_2(FrontOptions { tls_1_2: true, ..FrontOptions::default() })]
 #[case::tls_1_2_and_http_2(FrontOptions { tls_1_2: true, http2: true, ..FrontOptions::default() })]
-#[case::told_in_http(FrontOptions { says_so_in_http: true, ..FrontOptions::default() })]
+#[case::reported_in_http(FrontOptions { says_so_in_http: true, ..FrontOptions::default() })]
 fn required_client_certificate_is_detected_before_writing(#[case] options: FrontOptions<'static>) {
     let cp = ControlPlane::shared();
     let desk = Desk::new(cp, "door");
@@ -89,7 +89,7 @@ fn optional_client_certificate_does_not_block_the_token() {
     desk.kubeconfig("config", &cluster, &user);
     desk.kubeconfig("token", &cluster, &admin(cp));
     let requests = |config| desk.ask("plan", config, &[]).expect_code(0).document()["requests"].clone();
-    assert_eq!(requests("config"), requests("token"), "looking for the gate costs no request");
+    assert_eq!(requests("config"), requests("token"), "the detection costs no request");
     for action in ["plan", "provision", "decommission"] {
         desk.ask(action, "config", &[]).expect_code(0);
     }

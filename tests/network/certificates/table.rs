@@ -137,5 +137,5 @@ fn certificates_are_accepted_and_refused_like_kubectl() {
         fs::write(path, &page).unwrap();
     }
     let kept = fs::read_to_string(path).unwrap_or_default();
-    assert!(kept == page, "{path} is not what came out: UPDATE_DOCS=1 cargo test --test network certificates");
+    assert!(kept == page, "{path} is out of date: UPDATE_DOCS=1 cargo test --test network certificates");
 }

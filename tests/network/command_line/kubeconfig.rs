@@ -184,7 +184,7 @@ fn login_uses_the_same_user_as_kubectl() {
         let seen = cp.audit().of(if acting { &cp.admin().user } else { name }, mark);
         assert!(!seen.is_empty(), "{name} was seen by the server");
     }
-    assert!(!desk.path("never.ran").exists(), "a command is for those who have nothing else");
+    assert!(!desk.path("never.ran").exists(), "an exec plugin runs only without another login");
 }
 
 #[test]
@@ -202,7 +202,7 @@ fn impersonation_is_applied() {
 #[case::nothing(json!({}), "/user", "has no login that is supported")]
 #[case::empty(json!({"token": ""}), "/user", "has no login that is supported")]
 #[case::token(json!({"token": "s3cret s3cret"}), "/user/token", "holds blanks")]
-#[case::acting(json!({"token": "abc", "as": "s3cret\ns3cret"}), "/user/as", "no header")]
+#[case::impersonation(json!({"token": "abc", "as": "s3cret\ns3cret"}), "/user/as", "no header")]
 #[case::no_key(json!({"client-certificate-data": "aGVsbG8="}), "/user/client-certificate", "has no client-key")]
 #[case::no_pem(json!({"client-certificate-data": "aGVsbG8=", "client-key-data": "aGVsbG8="}), "/user/client-certificate", "not the PEM of a certificate")]
 #[case::no_base64(json!({"client-certificate-data": "s3cret!", "client-key-data": "s3cret!"}), "/user/client-certificate", "base64")]

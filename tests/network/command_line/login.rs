@@ -76,11 +76,11 @@ fn exec_plugin_runs_once_with_kubectls_environment(#[case] version: &str) {
         let mark = cp.audit().mark();
         let ran = desk.ask("provision", "config", &[]).expect_code(0);
         for secret in [cp.admin().token.as_str(), alice.key.lines().nth(1).unwrap()] {
-            assert!(!format!("{}{}", ran.stdout, ran.stderr).contains(secret), "what it prints is a secret");
+            assert!(!format!("{}{}", ran.stdout, ran.stderr).contains(secret), "the output of the plugin is a secret");
         }
-        assert_eq!(runs(&desk), 1, "a person who has to touch a key touches it once");
+        assert_eq!(runs(&desk), 1, "the plugin runs once");
         assert_eq!(said, read("said"));
-        assert_eq!(told, serde_json::from_str::<Value>(&read("told")).unwrap(), "what kubectl says of the cluster");
+        assert_eq!(told, serde_json::from_str::<Value>(&read("told")).unwrap(), "kubectl's description of the cluster");
         assert!(!cp.audit().of(user, mark).is_empty(), "{user} was seen by the server");
     }
 }
@@ -206,7 +206,7 @@ fn sigterm_ends_the_exec_plugin() {
     });
     expect_terminated(child, started, "a login");
     // Killed, and perhaps not reaped yet by its new parent.
-    testbed::eventually("the command is gone", || {
+    testbed::eventually("the command has ended", || {
         let state = fs::read_to_string(format!("/proc/{}/stat", pid.trim())).unwrap_or_default();
         (state.is_empty() || state.contains(") Z ")).then_some(())
     });

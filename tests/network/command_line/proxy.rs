@@ -63,7 +63,7 @@ fn proxy_of_the_environment_is_used(#[case] variable: &str, #[case] start: &str)
     let mut kubectl = Command::new(cp.kubectl_path());
     set(kubectl.env_clear().arg("--kubeconfig").arg(desk.path("config")).args(["get", "--raw", "/version"]));
     let theirs = kubectl.output().unwrap();
-    assert!(theirs.status.success(), "kubectl takes the same way: {}", String::from_utf8_lossy(&theirs.stderr));
+    assert!(theirs.status.success(), "kubectl uses the same route: {}", String::from_utf8_lossy(&theirs.stderr));
     assert_eq!(proxy.asked().last(), Some(&wanted));
 }
 

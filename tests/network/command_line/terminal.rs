@@ -63,7 +63,7 @@ fn wait_progress_is_shown_only_on_a_terminal() {
     assert!(text.contains(&format!("\r\x1b[K...          {WAIT}1 s")), "{text:?}");
     assert!(text.contains("\x1b[31mfailed\x1b[0m"), "{text:?}");
     let drawn = text.matches(WAIT).count();
-    assert!(text.matches("\r\x1b[K").count() > drawn, "each is taken away again: {text:?}");
+    assert!(text.matches("\r\x1b[K").count() > drawn, "each is erased again: {text:?}");
     // A final message has a line of its own.
     let lines: Vec<&str> = text.split("\r\n").filter(|line| line.contains("failed")).collect();
     assert!(
@@ -74,7 +74,7 @@ fn wait_progress_is_shown_only_on_a_terminal() {
     let text = provision_without_token_controller(&instance, Some("xterm"), &[("NO_COLOR", "1")]);
     assert!(text.contains(WAIT) && !text.contains("\x1b[3"), "{text:?}");
     let text = provision_without_token_controller(&instance, Some("xterm"), &[("NO_COLOR", "")]);
-    assert!(text.contains("\x1b[31m"), "empty is not set: {text:?}");
+    assert!(text.contains("\x1b[31m"), "an empty variable counts as unset: {text:?}");
     for kind in [Some("dumb"), None] {
         let text = provision_without_token_controller(&instance, kind, &[]);
         assert!(!text.contains(WAIT) && !text.contains('\x1b'), "{text:?}");

@@ -49,7 +49,7 @@ fn system_ca_is_used_and_published() {
         }
         let artifact: Value = serde_json::from_str(&std::fs::read_to_string(&artifact).unwrap()).unwrap();
         let ca = artifact["authentication"]["cluster"]["certificate-authority-data"].as_str().unwrap();
-        assert_eq!(der(&STANDARD.decode(ca).unwrap()), der(cp.ca_pem().as_bytes()), "that one, and no other");
+        assert_eq!(der(&STANDARD.decode(ca).unwrap()), der(cp.ca_pem().as_bytes()), "only that CA");
         assert_eq!(status(cp, &token_of(&artifact), &format!("/api/v1/namespaces/{}/pods/x", desk.namespace)), 404);
         // The credential contains the CA: the system trust store is not needed any more.
         let text = Ran::of(binary().arg("kubeconfig").arg(desk.path("artifact.json"))).expect_code(0).stdout;

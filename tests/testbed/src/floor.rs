@@ -120,7 +120,7 @@ impl Floor {
                 status => fail(format_args!("POST {path}: {status} {}", answer.text)),
             }
         }
-        fail("the server does not get to know the token")
+        fail("the server does not accept the token")
     }
 
     fn send(&self, method: &str, path: &str, token: &str, body: Option<&Value>) -> Value {

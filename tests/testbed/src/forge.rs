@@ -117,7 +117,7 @@ impl Key {
                     it if *it == rcgen::PKCS_ECDSA_P256_SHA256 => ("1.2.840.10045.3.1.7", 32),
                     it if *it == rcgen::PKCS_ECDSA_P384_SHA384 => ("1.3.132.0.34", 48),
                     it if *it == rcgen::PKCS_ECDSA_P521_SHA512 => ("1.3.132.0.35", 66),
-                    _ => fail("Ed25519 has no form of its own"),
+                    _ => fail("Ed25519 has no traditional format"),
                 };
                 // PKCS#8 holds it as `04 L 30 .. 02 01 01 04 length scalar`.
                 let whole = key.serialize_der();

@@ -191,7 +191,7 @@ impl InterceptingProxy {
         let listener = TcpListener::bind("127.0.0.1:0").doing("listening")?;
         let address = listener.local_addr().doing("listening")?;
         listener.set_nonblocking(true).doing("listening")?;
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().doing("making a runtime")?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().doing("creating a runtime")?;
         let (stop, stopped) = oneshot::channel::<()>();
         let serving = Arc::clone(&shared);
         thread::spawn(move || {
@@ -244,7 +244,7 @@ impl InterceptingProxy {
         let start = Instant::now();
         let mut reached = self.wait_for_cut(STEP);
         while !reached && start.elapsed() < PATIENCE {
-            let ended = program.try_wait().or_fail("looking after a program").is_some();
+            let ended = program.try_wait().or_fail("checking a program").is_some();
             reached = self.wait_for_cut(STEP);
             if ended {
                 break;

@@ -159,9 +159,9 @@ impl Platform {
     /// Starts a fake with a deployment of its own.
     #[must_use]
     pub fn start(era: Era) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").or_fail("opening the platform double");
-        let address = listener.local_addr().or_fail("opening the platform double");
-        listener.set_nonblocking(true).or_fail("opening the platform double");
+        let listener = TcpListener::bind("127.0.0.1:0").or_fail("starting the fake platform");
+        let address = listener.local_addr().or_fail("starting the fake platform");
+        listener.set_nonblocking(true).or_fail("starting the fake platform");
         let shared = Arc::new(Shared {
             era,
             deployment: uuid(),
@@ -171,7 +171,7 @@ impl Platform {
         let (stop, stopped) = oneshot::channel::<()>();
         let serving = Arc::clone(&shared);
         let runtime =
-            tokio::runtime::Builder::new_current_thread().enable_all().build().or_fail("opening the platform double");
+            tokio::runtime::Builder::new_current_thread().enable_all().build().or_fail("starting the fake platform");
         thread::spawn(move || {
             runtime.block_on(async {
                 tokio::select! {

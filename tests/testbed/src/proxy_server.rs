@@ -66,7 +66,7 @@ impl ProxyServer {
         let listener = TcpListener::bind("127.0.0.1:0").or_fail("opening a proxy");
         let address = listener.local_addr().or_fail("opening a proxy");
         listener.set_nonblocking(true).or_fail("opening a proxy");
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().or_fail("making a runtime");
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().or_fail("creating a runtime");
         let (stop, stopped) = oneshot::channel::<()>();
         let serving = Arc::clone(&shared);
         thread::spawn(move || {

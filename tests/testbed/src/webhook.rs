@@ -74,7 +74,7 @@ impl WebhookServer {
         let listener = TcpListener::bind("127.0.0.1:0").doing("listening")?;
         let address = listener.local_addr().doing("listening")?;
         listener.set_nonblocking(true).doing("listening")?;
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().doing("making a runtime")?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().doing("creating a runtime")?;
         let (stop, stopped) = oneshot::channel::<()>();
         let asked = Arc::new(Mutex::new(Vec::new()));
         let shared = Arc::new(Shared { answer, asked: Arc::clone(&asked) });

@@ -100,7 +100,7 @@ fn token_secrets_are_filled_and_not_logged() {
     let secret = token_secret(control_plane, &namespace);
     let token = eventually("a filled Secret", || token_in(control_plane, &secret));
     let answer = control_plane.request("GET", "/api/v1/nodes", Some(&token), None);
-    assert_eq!(answer.status, 403, "a valid token without rights");
+    assert_eq!(answer.status, 403, "a valid token without permissions");
 
     let log = std::fs::read_to_string(control_plane.audit().path()).unwrap();
     let (signature, canary) = (token.rsplit('.').next().unwrap(), "c2FpbG9y");

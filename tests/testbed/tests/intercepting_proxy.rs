@@ -199,9 +199,13 @@ fn cut_before_a_request_prevents_later_ones_too() {
     assert_eq!(client.apply(&namespace, "b"), None, "no answer");
     assert!(start.elapsed() >= MOMENT, "and no end of the connection");
     assert!(proxy.wait_for_cut(PATIENCE));
-    assert_eq!((client.apply(&namespace, "c"), client.get("/version")), (None, None), "dead");
+    assert_eq!(
+        (client.apply(&namespace, "c"), client.get("/version")),
+        (None, None),
+        "requests after the cut have no response"
+    );
     proxy.settled();
-    assert_eq!(asked.load(Ordering::Relaxed), 2, "nothing is decided about what the dead send");
+    assert_eq!(asked.load(Ordering::Relaxed), 2, "no decision about requests after the cut");
     assert_eq!(there(&namespace, ["a", "b", "c"]), [true, false, false]);
     let expected = [("PATCH", Some(201)), ("PATCH", None), ("PATCH", None), ("GET", None)];
     assert_eq!(seen(&proxy), expected.map(|(method, status)| (method.to_owned(), status)));
@@ -216,7 +220,7 @@ fn cut_after_a_request_applies_it_without_response() {
     let client = Client::new(&proxy.server(), MOMENT);
     assert_eq!(client.apply(&namespace, "b"), None, "no answer");
     assert!(proxy.wait_for_cut(PATIENCE));
-    assert_eq!(client.apply(&namespace, "c"), None, "dead");
+    assert_eq!(client.apply(&namespace, "c"), None, "requests after the cut have no response");
     proxy.settled();
     assert_eq!(there(&namespace, ["a", "b", "c"]), [true, true, false]);
     let statuses: Vec<_> = proxy.requests().iter().map(|request| request.status).collect();
@@ -246,7 +250,7 @@ fn only_concurrent_requests_before_the_cut_are_executed() {
         assert!(requests[7..].iter().all(|request| request.status.is_none()), "{requests:?}");
         drop(proxy); // and with it all connections
         thread::sleep(MOMENT);
-        assert_eq!(made(), 7, "what is held is not let go in the end");
+        assert_eq!(made(), 7, "held requests are not released at the end");
     });
 }
 
@@ -260,7 +264,7 @@ fn pending_request_at_the_cut_completes_without_response() {
     thread::scope(|scope| {
         let server = proxy.server();
         let waiting = scope.spawn(move || Client::new(&server, PATIENCE).get(&slow));
-        eventually("it is on its way", || proxy.requests().pop());
+        eventually("the request has arrived", || proxy.requests().pop());
         assert_eq!(Client::new(&proxy.server(), MOMENT).apply(&namespace, "b"), None);
         assert!(proxy.wait_for_cut(PATIENCE));
         assert_eq!(proxy.requests()[0].status, None, "still there");
@@ -292,7 +296,7 @@ fn received_request_is_executed_after_client_disconnects() {
 fn injected_response_does_not_reach_the_server() {
     let control_plane = ControlPlane::shared();
     let namespace = control_plane.namespace("injected");
-    let refusal = Verdict::refusal(409, "Conflict", "somebody was faster");
+    let refusal = Verdict::refusal(409, "Conflict", "another client was faster");
     let proxy = InterceptingProxy::start(control_plane, at("b", refusal));
     let client = Client::new(&proxy.server(), PATIENCE);
     let answer = client.ask("PATCH", &map(&namespace, "b"), APPLY, &document("b")).unwrap();
@@ -302,7 +306,7 @@ fn injected_response_does_not_reach_the_server() {
         (&status["kind"], answer.headers["content-type"].to_str().unwrap()),
         (&json!("Status"), "application/json")
     );
-    assert_eq!(client.apply(&namespace, "c"), Some(201), "and life goes on");
+    assert_eq!(client.apply(&namespace, "c"), Some(201), "and later requests are processed");
     assert_eq!(there(&namespace, ["b", "c"]), [false, true]);
     assert_eq!(proxy.requests()[0].status, Some(409));
 }
@@ -364,7 +368,7 @@ fn cluster_is_unchanged_between_serialized_writes() {
             let (namespace, server) = (&namespace, proxy.server());
             scope.spawn(move || {
                 let client = Client::new(&server, PATIENCE);
-                assert_eq!(client.get("/version"), Some(200), "questions are neither seen as writes nor observed");
+                assert_eq!(client.get("/version"), Some(200), "reviews and dry runs do not count as writes");
                 assert_eq!(client.apply(namespace, name), Some(201));
             });
         }
@@ -404,7 +408,7 @@ fn kubectl_can_be_killed_at_each_request() {
         }
         reached += 1;
     }
-    assert!(reached > 0, "kubectl asked nothing");
+    assert!(reached > 0, "kubectl sent no request");
 }
 
 #[test]

@@ -41,7 +41,7 @@ fn await_running(mut child: Child) -> Running {
     let Some(directory) = directory else {
         let mut said = String::new();
         child.stderr.unwrap().read_to_string(&mut said).unwrap();
-        panic!("it did not come up: {said}");
+        panic!("the testbed did not start: {said}");
     };
     assert_eq!(processes.len(), 3);
     Running { child, directory, processes }

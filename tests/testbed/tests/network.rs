@@ -45,7 +45,7 @@ fn concurrent_requests_count_as_one_round_trip() {
     assert_eq!(gate.round_trips(), 3, "at once, over two connections");
     drop((one, two));
     thread::sleep(Duration::from_millis(200));
-    assert_eq!((gate.round_trips(), gate.connections()), (3, 2), "hanging up is none");
+    assert_eq!((gate.round_trips(), gate.connections()), (3, 2), "closing the connection is no round trip");
 }
 
 #[test]

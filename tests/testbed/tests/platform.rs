@@ -40,7 +40,7 @@ fn artifacts_era_follows_its_rules() {
     let platform = Platform::start(Era::Artifacts);
     let ask = |method: &str, path: &str, body: Option<&Value>| ask(&platform, method, path, body);
     let new = json!({"field": "token", "name": "n", "payload": credential()});
-    assert_eq!(ask("POST", "/v1/resources", Some(&new)).0, 404, "not invented yet");
+    assert_eq!(ask("POST", "/v1/resources", Some(&new)).0, 404, "the route does not exist yet");
     let (status, body) = ask("POST", "/v1/artifacts", Some(&new));
     assert_eq!((status, &body["errors"]["type"][0]), (422, &json!("can't be blank")));
 
@@ -49,7 +49,7 @@ fn artifacts_era_follows_its_rules() {
     assert_eq!(platform.resource("token"), Some(json!({"data": {"a": 1}, "specs": {}})));
     let id = format!("/v1/artifacts/{}-token", platform.package_name());
     assert_eq!(ask("GET", &id, None).0, 200);
-    assert_eq!(ask("DELETE", &id, None).0, 422, "the field must be said");
+    assert_eq!(ask("DELETE", &id, None).0, 422, "the field is required");
     assert_eq!(ask("DELETE", &id, Some(&json!({"field": "token"}))).0, 200);
     assert_eq!(ask("DELETE", &id, Some(&json!({"field": "token"}))).0, 404);
     assert_eq!(platform.resource("token"), None);
@@ -146,7 +146,7 @@ fn held_request_blocks_only_itself() {
         assert!(!platform.holds());
         let (held, ours) = (Arc::clone(&platform), body.clone());
         thread::spawn(move || ask(&held, "POST", "/v1/resources", Some(&ours)));
-        eventually("it is held", || platform.holds().then_some(()));
+        eventually("the request is held", || platform.holds().then_some(()));
         assert_eq!(platform.resource("token").is_some(), done);
         assert_eq!(ask(&platform, "POST", "/v1/resources", Some(&body)).0, 201, "only the one");
     }

@@ -405,7 +405,7 @@ mod tests {
     }
 
     #[rstest]
-    #[case::truth("[yes, No, on, y, true, 'yes']", r#"[true,false,true,true,true,"yes"]"#)]
+    #[case::booleans("[yes, No, on, y, true, 'yes']", r#"[true,false,true,true,true,"yes"]"#)]
     #[case::nothing("[~, null, '', \"\"]", r#"[null,null,"",""]"#)]
     #[case::numbers("[1, 1.5, 1e3, '1']", r#"[1,1.5,1000.0,"1"]"#)]
     #[case::no_numbers("[1.2.3.4, 0xzz, 1-2, 2026-11-28, 1_a]", r#"["1.2.3.4","0xzz","1-2","2026-11-28","1_a"]"#)]
@@ -420,7 +420,7 @@ mod tests {
     #[case::empty("", "null")]
     #[case::comments("# nothing\n", "null")]
     #[case::unfinished("a: [", "is no YAML: line 1, column 4")]
-    #[case::itself("&a [*a]", "has an anchor whose value contains itself: line 1")]
+    #[case::recursive_alias("&a [*a]", "has an anchor whose value contains itself: line 1")]
     #[case::no_merge("a: {<<: 1}", "has a merge key (<<) without a mapping: line 1")]
     fn yaml_is_read_like_kubectl(#[case] text: &str, #[case] expected: &str) {
         assert_eq!(shown(text), expected);

@@ -85,7 +85,7 @@ fn expect_few_round_trips(parent: &Persona) {
     let cp = control_plane();
     let namespace = cp.namespace("trips");
     let gate = RoundTripGate::in_front_of(cp.server());
-    let instance = Instance::new(&parent.by_way_of(&gate.server()), &namespace);
+    let instance = Instance::new(&parent.with_server(&gate.server()), &namespace);
     let mark = cp.audit().mark();
     instance.ask("provision", &["--publish"]).expect_code(0);
     let looks = requests(&namespace, mark).iter().filter(|event| is_waiting(event)).count() - 1;
@@ -96,7 +96,7 @@ fn expect_few_round_trips(parent: &Persona) {
     assert!(gate.round_trips() <= bound, "{} round trips with {looks} reads of the Secret", gate.round_trips());
 
     let gate = RoundTripGate::in_front_of(cp.server());
-    let mut again = Instance::new(&parent.by_way_of(&gate.server()), &namespace);
+    let mut again = Instance::new(&parent.with_server(&gate.server()), &namespace);
     again.config = instance.config.clone();
     again.ask("provision", &[]).expect_code(0);
     assert!(gate.round_trips() <= 2 + 2, "{} round trips when nothing changed", gate.round_trips());

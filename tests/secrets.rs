@@ -248,7 +248,7 @@ fn tokens_echoed_by_the_cluster_are_redacted() {
                         };
                     echoed.iter().find(|(at, _)| *at == place).map_or(Verdict::Forward, |(_, verdict)| verdict.clone())
                 });
-            let far = Instance::new(&parent.by_way_of(&proxy.server()), &near.namespace);
+            let far = Instance::new(&parent.with_server(&proxy.server()), &near.namespace);
             output_of(&far.ask(action, &["--timeout", "8"]))
         };
     let plain = |status: u16, text: &str| Verdict::Reply(status, Vec::new(), text.to_owned());
@@ -284,7 +284,7 @@ fn tokens_echoed_by_the_platform_are_redacted() {
     let canaries = secrets.map(|(name, secret)| Canary::new(name, secret));
     for (_, secret) in secrets {
         for text in texts_with(secret) {
-            let moods: [&dyn Fn(); 4] = [
+            let faults: [&dyn Fn(); 4] = [
                 &|| instance.platform.fail_next(502, &text),
                 &|| instance.platform.fail_next(422, &json!({"errors": {"payload": [text]}}).to_string()),
                 &|| instance.platform.fail_next(400, &json!({"error": text}).to_string()),
@@ -293,8 +293,8 @@ fn tokens_echoed_by_the_platform_are_redacted() {
                     instance.platform.fail_next_with(301, &[("location", &place)], "");
                 },
             ];
-            for mood in moods {
-                mood();
+            for fault in faults {
+                fault();
                 let ran = instance.ask("provision", &["--publish"]);
                 assert!(ran.code == 69 || ran.stderr.contains("\nretry "), "{}", ran.stderr);
                 for canary in &canaries {

@@ -61,7 +61,7 @@ fn run(row: &Row, denier: &mut Denier<'_>, action: &str, namespace: &str, expect
         Some(decide) => decide(request),
         None => Verdict::Forward,
     });
-    let ran = Instance::new(&parent.by_way_of(&proxy.server()), namespace).ask(action, &[]);
+    let ran = Instance::new(&parent.with_server(&proxy.server()), namespace).ask(action, &[]);
     let on = row.on.split('.').next().unwrap();
     let asked = proxy.requests().iter().filter(|request| arrange::changes(request, namespace, on)).count();
     denier.verdict = verdict.lock().unwrap().take();

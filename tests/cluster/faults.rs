@@ -104,7 +104,7 @@ fn role_binding_deleted_during_run_prevents_publishing() {
     Instance::new(&parent, &namespace).ask("provision", &[]).expect_code(0);
     // The binding exists when the run reads the cluster, and is deleted before the token is tested.
     let far = DistantServer::in_front_of(cp.server(), Duration::from_millis(300));
-    let instance = Instance::new(&parent.by_way_of(&far.server()), &namespace);
+    let instance = Instance::new(&parent.with_server(&far.server()), &namespace);
     let mark = cp.audit().mark();
     let child = start(&instance, "provision", &["--publish"]);
     eventually("the run has read the cluster", || {
@@ -123,7 +123,7 @@ fn object_created_during_run_is_a_conflict() {
     let namespace = cp.namespace("appears");
     let parent = cp.persona("appears", &[Grant::cluster_role("cluster-admin")]);
     let far = DistantServer::in_front_of(cp.server(), Duration::from_millis(400));
-    let instance = Instance::new(&parent.by_way_of(&far.server()), &namespace);
+    let instance = Instance::new(&parent.with_server(&far.server()), &namespace);
     let mark = cp.audit().mark();
     let child = start(&instance, "provision", &[]);
     eventually("the run has read the cluster", || {
@@ -371,7 +371,7 @@ fn unanswered_write_is_reported_as_possibly_applied() {
     let cp = control_plane();
     let namespace = cp.unused_namespace("unanswered");
     let far = DistantServer::in_front_of(cp.server(), Duration::from_millis(1500));
-    let instance = Instance::new(&cp.admin().by_way_of(&far.server()), &namespace);
+    let instance = Instance::new(&cp.admin().with_server(&far.server()), &namespace);
     // Two round trips for the handshake, one for the reads; then the namespace is created, and the timeout comes before
     // the response.
     let ran = instance.ask("provision", &["--timeout", "6"]).expect_code(69);
@@ -386,7 +386,7 @@ fn unanswered_write_is_reported_as_possibly_applied() {
 fn overloaded_server_is_a_server_error() {
     let cp = control_plane();
     let proxy = InterceptingProxy::start(cp, |_| Verdict::refusal(429, "TooManyRequests", "try again later"));
-    let instance = Instance::new(&cp.admin().by_way_of(&proxy.server()), "default");
+    let instance = Instance::new(&cp.admin().with_server(&proxy.server()), "default");
     let busy = instance.ask("plan", &[]);
     assert_eq!((busy.code, busy.error_code()), (69, "server-error".to_owned()), "{}", busy.stderr);
 }

@@ -132,7 +132,7 @@ fn unknown_defaults_are_read_from_bootstrap_bindings() {
     let namespace = cp.namespace("unlisted");
 
     let parent = cp.persona("reader", &[Grant::cluster_role("cluster-admin")]);
-    let instance = Instance::new(&parent.by_way_of(&proxy.server()), &namespace);
+    let instance = Instance::new(&parent.with_server(&proxy.server()), &namespace);
     let mark = cp.audit().mark();
     let ran = provision_into(&instance, "artifact.json");
     assert_eq!(ran.document()["proof"]["excess"], json!([]), "the server itself wrote the binding and the role");
@@ -141,7 +141,7 @@ fn unknown_defaults_are_read_from_bootstrap_bindings() {
     let lists = asked.iter().filter(|event| event.resource == "clusterrolebindings" && event.verb == "list").count();
     assert_eq!(lists, usize::from(has_more));
 
-    let blind = Instance::new(&namespace_parent(cp, &namespace).by_way_of(&proxy.server()), &namespace);
+    let blind = Instance::new(&namespace_parent(cp, &namespace).with_server(&proxy.server()), &namespace);
     let ran = provision_into(&blind, "artifact.json");
     let perhaps: &[_] = if has_more { &[("excess", "low")] } else { &[] };
     expect(&ran, &[perhaps, &[("local-address", "low")]].concat());
@@ -159,7 +159,7 @@ fn hidden_server_version_allows_all_known_defaults() {
         _ => Verdict::Forward,
     });
     let namespace = cp.namespace("hidden");
-    let instance = Instance::new(&namespace_parent(cp, &namespace).by_way_of(&proxy.server()), &namespace);
+    let instance = Instance::new(&namespace_parent(cp, &namespace).with_server(&proxy.server()), &namespace);
     let ran = instance.ask("provision", &[]).expect_code(0);
     assert_eq!((&ran.document()["server_version"], &findings(&ran)), (&Value::Null, &vec![]));
 }
@@ -177,7 +177,7 @@ fn added_permission_of_all_users_is_excess() {
     let wide = cp.persona("wide", &[Grant::cluster_role("cluster-admin")]);
     let judged = |what: &str, words: &str, tuple: &Value| {
         for (parent, named) in [(wide.clone(), true), (namespace_parent(cp, &namespace), false)] {
-            for parent in [parent.clone(), parent.by_way_of(&newer.server())] {
+            for parent in [parent.clone(), parent.with_server(&newer.server())] {
                 let ran = Instance::new(&parent, &namespace).ask("provision", &[]).expect_code(0);
                 let excess = ran.document()["proof"]["excess"].clone();
                 assert!(excess.as_array().unwrap().contains(tuple), "{what}: {excess:#}");
@@ -440,7 +440,7 @@ fn published_record_without_its_credential_is_a_finding(#[case] era: Era, #[case
     let cp = ControlPlane::shared();
     let usual = [("clear-text", "medium"), ("local-address", "low")];
     let mut instance = Instance::of_era(cp.admin(), &cp.namespace("before"), era, Shape::Bare);
-    instance.platform.tell_age();
+    instance.platform.report_record_ages();
     for _ in 0..2 {
         expect(&instance.ask("provision", &["--publish"]).expect_code(0), &usual);
     }

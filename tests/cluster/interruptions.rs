@@ -360,7 +360,7 @@ fn service_account_deleted_by_another_run_is_conflict() {
         }
         Verdict::Forward
     });
-    let instance = Instance::new(&cp.admin().by_way_of(&proxy.server()), &namespace);
+    let instance = Instance::new(&cp.admin().with_server(&proxy.server()), &namespace);
     let ran = instance.ask("provision", &["--publish"]).expect_code(75);
     let error: Value = ran.document()["error"].clone();
     assert_eq!(error["code"], "conflict", "{error:#}");

@@ -55,7 +55,7 @@ fn permissions_missing_from_incomplete_review_are_checked_individually() {
     // lists nothing any more.
     let mark = cp.audit().mark();
     let far = testbed::DistantServer::in_front_of(cp.server(), std::time::Duration::from_millis(300));
-    let distant = Instance::new(&cp.admin().by_way_of(&far.server()), &namespace);
+    let distant = Instance::new(&cp.admin().with_server(&far.server()), &namespace);
     let child = distant
         .command("provision", &[])
         .stdout(std::process::Stdio::piped())
@@ -85,7 +85,7 @@ fn http2_goaway_does_not_fail_a_run() {
     let cp = &CLOUD.0;
     let namespace = cp.namespace("goaway");
     let gate = testbed::RoundTripGate::in_front_of(cp.server());
-    let mut instance = Instance::new(&cp.admin().by_way_of(&gate.server()), &namespace);
+    let mut instance = Instance::new(&cp.admin().with_server(&gate.server()), &namespace);
     // 40 runs with about ten requests that can end a connection, at 2 % each: eight connections end in use, give or
     // take three.
     for number in 0..40 {

@@ -676,7 +676,7 @@ fn object_deleted_during_adoption_is_a_conflict() {
         }
         Verdict::Forward
     });
-    let far = Instance::new(&cp.admin().by_way_of(&proxy.server()), &near.namespace);
+    let far = Instance::new(&cp.admin().with_server(&proxy.server()), &near.namespace);
     let ran = far.ask("provision", &[]).expect_code(75);
     assert_eq!(ran.document()["error"]["code"], "conflict", "{}", ran.stderr);
     assert!(ran.stderr.contains("RoleBinding"), "{}", ran.stderr);
@@ -685,7 +685,7 @@ fn object_deleted_during_adoption_is_a_conflict() {
 }
 
 /// A manual change to an instance of version 1.0.0, and whether its token stays valid.
-type Half = (&'static str, fn(&[String; 4]), bool);
+type Alteration = (&'static str, fn(&[String; 4]), bool);
 
 fn recreate(path: &str, alter: fn(&mut Value)) {
     let cp = control_plane();
@@ -703,7 +703,7 @@ fn delete(path: &str) {
     testbed::eventually("the object is deleted", || control_plane().get(path).is_none().then_some(()));
 }
 
-const HALVES: [Half; 13] = [
+const ALTERATIONS: [Alteration; 13] = [
     (
         "ServiceAccount missing",
         |[account, _, _, secret]| {
@@ -809,7 +809,7 @@ const HALVES: [Half; 13] = [
 
 #[test]
 fn altered_release_is_adopted_or_decommissioned() {
-    let run = |(what, harm, keeps): &Half, action: &str| {
+    let run = |(what, harm, keeps): &Alteration, action: &str| {
         let cp = control_plane();
         let instance = instance("half");
         let theirs = original(Helm::v3(), &instance);
@@ -841,7 +841,7 @@ fn altered_release_is_adopted_or_decommissioned() {
         assert_eq!(versions(cp, &instance.namespace), [], "{at}");
         testbed::eventually("the previous token is rejected", || (status(cp, &old, "/api") == 401).then_some(()));
     };
-    let cells = HALVES.iter().flat_map(|half| ["provision", "decommission"].map(|action| (half, action)));
+    let cells = ALTERATIONS.iter().flat_map(|half| ["provision", "decommission"].map(|action| (half, action)));
     let cells: Vec<_> = cells.collect();
     ten_at_once(&cells, |(half, action)| run(half, action));
 }

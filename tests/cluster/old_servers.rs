@@ -120,7 +120,7 @@ fn old_server_is_recognized_by_its_response(
         _ => Verdict::Forward,
     });
     let parent = cp.persona("oldform", &[Grant::cluster_role("cluster-admin")]);
-    let instance = Instance::new(&parent.by_way_of(&proxy.server()), &namespace);
+    let instance = Instance::new(&parent.with_server(&proxy.server()), &namespace);
     for action in ["plan", "provision"] {
         expect_too_old(instance.ask(action, &[]), said);
     }
@@ -162,7 +162,7 @@ fn parent_denied_self_subject_review_can_provision() {
             if first { anonymous_denial() } else { Verdict::Forward }
         }
     });
-    Instance::new(&parent.by_way_of(&proxy.server()), &namespace).ask("provision", &[]).expect_code(0);
+    Instance::new(&parent.with_server(&proxy.server()), &namespace).ask("provision", &[]).expect_code(0);
 }
 
 #[test]
@@ -170,7 +170,7 @@ fn server_without_kubernetes_api_is_not_called_old() {
     let cp = ControlPlane::shared();
     let namespace = cp.namespace("nothing");
     let proxy = InterceptingProxy::start(cp, |_| Verdict::Reply(404, vec![], "404 page not found\n".to_owned()));
-    let instance = Instance::new(&cp.admin().by_way_of(&proxy.server()), &namespace);
+    let instance = Instance::new(&cp.admin().with_server(&proxy.server()), &namespace);
     let verified = {
         let mut artifact = instance.connection.clone();
         artifact["authentication"]["user"]["token"] = json!(Instance::new(cp.admin(), &namespace).token());

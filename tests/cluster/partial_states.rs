@@ -739,7 +739,7 @@ fn token_of_previous_namespace_is_redacted() {
         let asked = gone && request.path.contains("/selfsubjectreviews");
         if asked { Verdict::refusal(400, "BadRequest", &echo) } else { Verdict::Forward }
     });
-    let parent = cp().admin().by_way_of(&proxy.server());
+    let parent = cp().admin().with_server(&proxy.server());
     site.instance.connection = json!({"authentication": parent.connection()["authentication"]});
     site.move_to(&cp().namespace("moved"));
     let ran = site.act("provision").expect_code(1);

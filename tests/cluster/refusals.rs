@@ -443,7 +443,7 @@ fn sigterm_during_a_pending_request_ends_the_run() {
     let cp = control_plane();
     let namespace = cp.namespace("stopped");
     let far = testbed::DistantServer::in_front_of(cp.server(), Duration::from_secs(1));
-    let instance = Instance::new(&cp.admin().by_way_of(&far.server()), &namespace);
+    let instance = Instance::new(&cp.admin().with_server(&far.server()), &namespace);
     let started = Instant::now();
     let child = start(&instance, "provision", &[]);
     testbed::eventually("the ServiceAccount exists", || cp.get(&paths(&namespace)[0]));

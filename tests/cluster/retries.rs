@@ -60,25 +60,25 @@ fn html(status: u16) -> Verdict {
 }
 
 /// Gives this verdict for the request with this number only.
-fn proxy_with_fault(cp: &ControlPlane, number: usize, mood: Verdict) -> InterceptingProxy {
-    InterceptingProxy::start(cp, move |request| if request.number == number { mood.clone() } else { Verdict::Forward })
+fn proxy_with_fault(cp: &ControlPlane, number: usize, fault: Verdict) -> InterceptingProxy {
+    InterceptingProxy::start(cp, move |request| if request.number == number { fault.clone() } else { Verdict::Forward })
 }
 
 /// Runs an action once for each of its requests, with a fault at that request. The runs wait most of the time, so they
 /// run concurrently.
-fn fail_each_request_once(action: &'static str, mood: &Verdict) {
+fn fail_each_request_once(action: &'static str, fault: &Verdict) {
     let cp = control_plane();
     let counting = InterceptingProxy::start(cp, |_| Verdict::Forward);
     let namespace = cp.namespace("counted");
     if action == "decommission" {
         Instance::new(cp.admin(), &namespace).ask("provision", &[]).expect_code(0);
     }
-    Instance::new(&cp.admin().by_way_of(&counting.server()), &namespace).ask(action, &[]).expect_code(0);
+    Instance::new(&cp.admin().with_server(&counting.server()), &namespace).ask(action, &[]).expect_code(0);
     let numbers: Vec<usize> = (0..counting.requests().len()).collect();
     let mut met = 0;
     for together in numbers.chunks(6) {
         thread::scope(|scope| {
-            let runs = together.iter().map(|number| scope.spawn(move || fail_one_request(cp, action, *number, mood)));
+            let runs = together.iter().map(|number| scope.spawn(move || fail_one_request(cp, action, *number, fault)));
             let runs: Vec<_> = runs.collect();
             met += runs.into_iter().map(|run| usize::from(run.join().expect("a successful run"))).sum::<usize>();
         });
@@ -88,16 +88,16 @@ fn fail_each_request_once(action: &'static str, mood: &Verdict) {
 }
 
 /// False if the run had fewer requests.
-fn fail_one_request(cp: &ControlPlane, action: &str, number: usize, mood: &Verdict) -> bool {
-    let namespace = cp.namespace("moody");
+fn fail_one_request(cp: &ControlPlane, action: &str, number: usize, fault: &Verdict) -> bool {
+    let namespace = cp.namespace("faulty");
     let near = Instance::new(cp.admin(), &namespace);
     if action == "decommission" {
         near.ask("provision", &[]).expect_code(0);
     }
-    let proxy = proxy_with_fault(cp, number, mood.clone());
-    let far = Instance::new(&cp.admin().by_way_of(&proxy.server()), &namespace);
+    let proxy = proxy_with_fault(cp, number, fault.clone());
+    let far = Instance::new(&cp.admin().with_server(&proxy.server()), &namespace);
     let ran = far.ask(action, &[]);
-    assert_eq!(ran.code, 0, "{action} with {mood:?} at {number}: {}\n{:#?}", ran.stderr, proxy.requests());
+    assert_eq!(ran.code, 0, "{action} with {fault:?} at {number}: {}\n{:#?}", ran.stderr, proxy.requests());
     let seen = proxy.requests().len();
     assert_eq!(ran.document()["requests"], seen as u64, "every attempt counts");
     if seen <= number {
@@ -105,9 +105,9 @@ fn fail_one_request(cp: &ControlPlane, action: &str, number: usize, mood: &Verdi
     }
     assert!(ran.stderr.contains("\nretry "), "no retry in the log at request {number}: {}", ran.stderr);
     if action == "decommission" {
-        assert!(versions(cp, &namespace).is_empty(), "{action} with {mood:?} at {number}");
+        assert!(versions(cp, &namespace).is_empty(), "{action} with {fault:?} at {number}");
     } else {
-        assert_eq!(secrets(cp, &namespace), [OBJECT], "{action} with {mood:?} at {number}");
+        assert_eq!(secrets(cp, &namespace), [OBJECT], "{action} with {fault:?} at {number}");
         let again = near.ask("provision", &[]).expect_code(0);
         all_unchanged(&again);
         assert_eq!(again.document()["token"], ran.document()["token"]);
@@ -119,18 +119,18 @@ fn fail_one_request(cp: &ControlPlane, action: &str, number: usize, mood: &Verdi
 #[case::lost_answer(Verdict::Lose)]
 #[case::dropped(Verdict::Drop)]
 fn broken_connection_at_any_request_is_reopened(
-    #[case] mood: Verdict,
+    #[case] fault: Verdict,
     #[values("provision", "decommission")] action: &'static str,
 ) {
-    fail_each_request_once(action, &mood);
+    fail_each_request_once(action, &fault);
 }
 
 #[rstest]
 #[case::overloaded(overloaded(1))]
 #[case::leader_election(server_timeout())]
 #[case::gateway(html(502))]
-fn temporary_error_at_any_provision_request_is_retried(#[case] mood: Verdict) {
-    fail_each_request_once("provision", &mood);
+fn temporary_error_at_any_provision_request_is_retried(#[case] fault: Verdict) {
+    fail_each_request_once("provision", &fault);
 }
 
 #[test]
@@ -178,7 +178,7 @@ fn permanent_errors_are_not_retried(
         }
         if is_apply(request, "roles") { verdict } else { Verdict::Forward }
     });
-    let ran = Instance::new(&cp.admin().by_way_of(&proxy.server()), &namespace).ask("provision", &[]);
+    let ran = Instance::new(&cp.admin().with_server(&proxy.server()), &namespace).ask("provision", &[]);
     let error = ran.expect_error(code);
     assert!(!error["cause"].as_str().unwrap().contains("tried"), "{error:#}");
     let asked = proxy.requests().iter().filter(|request| is_apply(request, "roles")).count();
@@ -198,7 +198,7 @@ fn html_404_is_not_an_absent_object(#[values("plan", "provision", "decommission"
         let looks = request.path == account || request.path.starts_with("/api/v1/serviceaccounts?");
         if request.method == "GET" && looks { html(404) } else { Verdict::Forward }
     });
-    let ran = Instance::new(&cp.admin().by_way_of(&proxy.server()), &namespace).ask(action, &[]).expect_code(69);
+    let ran = Instance::new(&cp.admin().with_server(&proxy.server()), &namespace).ask(action, &[]).expect_code(69);
     ran.expect_error("not-kubernetes");
     assert_eq!(versions(cp, &namespace), before, "a ServiceAccount that could not be read is not absent");
 }
@@ -224,7 +224,7 @@ fn error_after_last_attempt_counts_the_attempts() {
             Verdict::Forward
         }
     });
-    let instance = Instance::new(&cp.admin().by_way_of(&proxy.server()), &namespace);
+    let instance = Instance::new(&cp.admin().with_server(&proxy.server()), &namespace);
     let ran = instance.ask("provision", &[]).expect_code(69);
     let error = ran.expect_error("server-error");
     expect_text(&error, "cause", "503: not now (tried 5 times)");
@@ -252,7 +252,7 @@ fn retry_after_header_is_honored() {
         seen.lock().unwrap().push(Instant::now());
         if seen.lock().unwrap().len() == 1 { overloaded(3) } else { Verdict::Forward }
     });
-    Instance::new(&cp.admin().by_way_of(&proxy.server()), &namespace).ask("provision", &[]).expect_code(0);
+    Instance::new(&cp.admin().with_server(&proxy.server()), &namespace).ask("provision", &[]).expect_code(0);
     let times = times.lock().unwrap();
     assert_eq!(times.len(), 2);
     assert!(times[1] - times[0] >= Duration::from_secs(3), "{:?}", times[1] - times[0]);
@@ -269,7 +269,7 @@ fn retry_after_beyond_the_deadline_fails_at_once() {
                 if is_apply(request, "roles") { overloaded(3600) } else { Verdict::Forward }
             },
         );
-    let ran = Instance::new(&cp.admin().by_way_of(&proxy.server()), &namespace).ask("provision", &[]).expect_code(69);
+    let ran = Instance::new(&cp.admin().with_server(&proxy.server()), &namespace).ask("provision", &[]).expect_code(69);
     expect_text(
         &ran.expect_error("server-error"),
         "cause",
@@ -281,7 +281,7 @@ fn retry_after_beyond_the_deadline_fails_at_once() {
 fn retries_end_at_the_timeout() {
     let cp = control_plane();
     let proxy = InterceptingProxy::start(cp, |_| Verdict::refusal(503, "ServiceUnavailable", "not now"));
-    let instance = Instance::new(&cp.admin().by_way_of(&proxy.server()), "default");
+    let instance = Instance::new(&cp.admin().with_server(&proxy.server()), "default");
     let ran = instance.ask("plan", &["--timeout", "2"]).expect_code(69);
     assert!(ran.duration() < Duration::from_secs(6), "{:?}", ran.duration());
     ran.expect_error("server-error");
@@ -308,7 +308,7 @@ fn foreign_object_after_lost_response_is_not_adopted() {
         cp.post(path.rsplit_once('/').unwrap().0, &json!({"metadata": {"name": OBJECT}, "rules": rules}));
         Verdict::Forward
     });
-    let ran = Instance::new(&cp.admin().by_way_of(&proxy.server()), &namespace).ask("provision", &[]).expect_code(75);
+    let ran = Instance::new(&cp.admin().with_server(&proxy.server()), &namespace).ask("provision", &[]).expect_code(75);
     let error = ran.expect_error("conflict");
     assert!(!error["state"].as_str().unwrap().contains("may have gone through"), "the outcome is known: {error:#}");
     let left = cp.get(&role).unwrap();
@@ -329,7 +329,7 @@ fn lost_response_to_an_update_is_verified() {
         let proxy = InterceptingProxy::start(cp, move |request| {
             if is_apply(request, lost) && !std::mem::replace(&mut met, true) { Verdict::Lose } else { Verdict::Forward }
         });
-        let far = Instance::new(&cp.admin().by_way_of(&proxy.server()), &namespace);
+        let far = Instance::new(&cp.admin().with_server(&proxy.server()), &namespace);
         let ran = far.ask("provision", &[]).expect_code(0);
         assert!(ran.stderr.contains(" had gone through the first time"), "{lost}: {}", ran.stderr);
         let updated = changes(&ran.document()).iter().filter(|(action, _)| action == "update").count();
@@ -351,7 +351,7 @@ fn adoption_survives_any_lost_response(#[values(Helm::v3(), Helm::v4())] helm: &
             writes += usize::from(request.write);
             if request.write && writes == this + 1 { Verdict::Lose } else { Verdict::Forward }
         });
-        let ran = Instance::new(&cp.admin().by_way_of(&proxy.server()), &namespace).ask("provision", &[]);
+        let ran = Instance::new(&cp.admin().with_server(&proxy.server()), &namespace).ask("provision", &[]);
         assert_eq!(ran.code, 0, "write {lost}: {}\n{:#?}", ran.stderr, proxy.requests());
         all_unchanged(&near.ask("provision", &[]).expect_code(0));
         if !ran.stderr.contains("\nretry ") {
@@ -373,7 +373,7 @@ fn sigterm_ends_a_backoff_at_once() {
                 if is_apply(request, "roles") { overloaded(100) } else { Verdict::Forward }
             },
         );
-    let instance = Instance::new(&cp.admin().by_way_of(&proxy.server()), &namespace);
+    let instance = Instance::new(&cp.admin().with_server(&proxy.server()), &namespace);
     let started = Instant::now();
     let mut child = start(&instance, "provision", &[]);
     let mut log = child.stderr.take().unwrap();
@@ -426,7 +426,7 @@ fn http2_connection_cut_at_any_byte_is_reopened() {
     let mut cut = 0;
     for good_for in (2000..16000).step_by(700) {
         let namespace = cp.namespace("cut");
-        let instance = Instance::new(&cp.admin().by_way_of(&flaky_relay(cp, good_for, false)), &namespace);
+        let instance = Instance::new(&cp.admin().with_server(&flaky_relay(cp, good_for, false)), &namespace);
         let ran = instance.ask("provision", &[]);
         assert_eq!(ran.code, 0, "cut after {good_for}: {}", ran.stderr);
         cut += usize::from(ran.stderr.contains("\nretry "));
@@ -440,7 +440,7 @@ fn http2_connection_cut_at_any_byte_is_reopened() {
 fn dead_connection_is_replaced() {
     let cp = control_plane();
     let namespace = cp.namespace("dead");
-    let instance = Instance::new(&cp.admin().by_way_of(&flaky_relay(cp, 4000, true)), &namespace);
+    let instance = Instance::new(&cp.admin().with_server(&flaky_relay(cp, 4000, true)), &namespace);
     let ran = instance.ask("provision", &[]).expect_code(0);
     assert!(ran.stderr.contains("\nretry "), "{}", ran.stderr);
 }
@@ -450,7 +450,7 @@ fn hanging_request_is_retried_after_its_timeout() {
     let cp = control_plane();
     let namespace = cp.namespace("hanging");
     let proxy = proxy_with_fault(cp, 3, Verdict::Hang);
-    let instance = Instance::new(&cp.admin().by_way_of(&proxy.server()), &namespace);
+    let instance = Instance::new(&cp.admin().with_server(&proxy.server()), &namespace);
     let ran = instance.ask("provision", &[]).expect_code(0);
     assert!(ran.stderr.contains("no answer within the time for it; again in "), "{}", ran.stderr);
 }
@@ -471,7 +471,7 @@ fn still_accepted_token_differs_from_a_silent_server(
         let asked = request.path.contains("/selfsubjectreviews");
         if asked { verdict.clone() } else { Verdict::Forward }
     });
-    let instance = Instance::new(&cp.admin().by_way_of(&proxy.server()), &namespace);
+    let instance = Instance::new(&cp.admin().with_server(&proxy.server()), &namespace);
     let ran = instance.ask("decommission", &["--timeout", "8"]).expect_code(exit);
     let error = ran.expect_error(code);
     expect_text(&error, "cause", cause);
@@ -509,7 +509,7 @@ fn token_controller_leader_election_is_waited_for() {
             Verdict::Forward
         }
     });
-    let instance = Instance::new(&cp.admin().by_way_of(&proxy.server()), &namespace);
+    let instance = Instance::new(&cp.admin().with_server(&proxy.server()), &namespace);
     cp.freeze_controllers();
     let child = start(&instance, "provision", &[]);
     eventually("the token is awaited", || {
@@ -835,10 +835,10 @@ fn openshift_additions_are_kept() {
 }
 
 /// Provisions in a namespace of its own against a platform that the closure prepares.
-fn provision_with_platform(era: Era, mood: impl FnOnce(&Platform)) -> (Instance, Ran) {
+fn provision_with_platform(era: Era, fault: impl FnOnce(&Platform)) -> (Instance, Ran) {
     let cp = control_plane();
     let instance = Instance::of_era(cp.admin(), &cp.namespace("platform"), era, Shape::Bare);
-    mood(&instance.platform);
+    fault(&instance.platform);
     let ran = instance.ask("provision", &["--publish"]);
     (instance, ran)
 }
@@ -899,23 +899,23 @@ fn temporary_error_is_retried_on_every_platform_generation(
     #[values(Era::Artifacts, Era::Resources, Era::Dependencies)] era: Era,
     #[values(408, 429, 500, 502, 503, 504)] status: u16,
 ) {
-    let moody = |platform: &Platform| {
-        platform.fail_next_with(status, &[("retry-after", "1")], r#"{"error": "in a mood"}"#);
+    let faulty = |platform: &Platform| {
+        platform.fail_next_with(status, &[("retry-after", "1")], r#"{"error": "in a fault"}"#);
         platform.fail_next(status, "<html>");
     };
-    let (instance, ran) = provision_with_platform(era, moody);
+    let (instance, ran) = provision_with_platform(era, faulty);
     let told = |ran: &Ran, doing: &str| {
         assert_eq!(ran.code, 0, "{}", ran.stderr);
         let lines: Vec<&str> = ran.stderr.lines().filter(|line| line.starts_with("retry ")).collect();
         assert_eq!(lines.len(), 2, "{lines:?}");
-        for (line, said) in lines.iter().zip(["in a mood", "an HTML page"]) {
+        for (line, said) in lines.iter().zip(["in a fault", "an HTML page"]) {
             assert!(line.contains(&format!("{doing}: {status}: {said}; again in ")), "{line}");
         }
     };
     told(&ran, "publishing the artifact");
     assert!(instance.platform.resource("token").is_some());
     let before = instance.platform.requests().len();
-    moody(&instance.platform);
+    faulty(&instance.platform);
     told(&instance.ask("decommission", &["--publish"]).expect_code(0), "deleting the platform's record");
     assert_eq!(instance.platform.resource("token"), None);
     let asked = instance.platform.requests().split_off(before);
@@ -932,10 +932,10 @@ fn refused_deletion_is_reported_on_every_platform_generation(
         (422, r#"{"errors": {"field": ["is used"]}}"#, "422: field is used"),
         (500, "", "500 Internal Server Error (tried 5 times)")
     )]
-    mood: (u16, &str, &str),
+    fault: (u16, &str, &str),
 ) {
     let cp = control_plane();
-    let (status_of, body, cause) = mood;
+    let (status_of, body, cause) = fault;
     let (instance, ran) = provision_with_platform(era, |_| {});
     assert_eq!(ran.code, 0, "{}", ran.stderr);
     let token = token_of(&instance.platform.resource("token").unwrap());

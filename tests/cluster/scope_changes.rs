@@ -199,14 +199,15 @@ impl Site {
                 place => self.namespace_of(place),
             };
             let Some(rules) = rules_of(token, namespace) else { return Rights::new() };
-            rights.extend(rights_of(place, &rules).filter(|right| right.0 == place && !EVERYBODYS.contains(right)));
+            rights
+                .extend(rights_of(place, &rules).filter(|right| right.0 == place && !SERVER_DEFAULTS.contains(right)));
         }
         rights
     }
 }
 
 /// The server's default permissions of every ServiceAccount.
-static EVERYBODYS: LazyLock<Rights> = LazyLock::new(|| {
+static SERVER_DEFAULTS: LazyLock<Rights> = LazyLock::new(|| {
     let nobody = control_plane().persona("without-rights", &[]);
     rights_of("*", &rules_of(&nobody.token, "-").expect("its token works")).collect()
 });

@@ -846,7 +846,7 @@ fn server_url_may_have_a_path(#[values("", "/")] end: &str) {
         _ => Verdict::refusal(404, "NotFound", "the server could not find the requested resource"),
     });
     let server = format!("{}{PREFIX}{end}", proxy.server());
-    let instance = Instance::new(&cp.admin().by_way_of(&server), &cp.namespace("beneath"));
+    let instance = Instance::new(&cp.admin().with_server(&server), &cp.namespace("beneath"));
     let artifact = instance.provision();
     assert_eq!(artifact["authentication"]["cluster"]["server"], server);
     assert_eq!(instance.act("provision").expect_code(0).code, 0);

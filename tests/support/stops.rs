@@ -59,7 +59,7 @@ impl fmt::Display for Step {
 
 /// The same instance, connected through this proxy.
 fn instance_through(proxy: &InterceptingProxy, cp: &ControlPlane, near: &Instance) -> Instance {
-    let parent = cp.admin().by_way_of(&proxy.server());
+    let parent = cp.admin().with_server(&proxy.server());
     Instance { params: near.params.clone(), ..Instance::new(&parent, &near.namespace) }
 }
 

@@ -104,7 +104,7 @@ fn run_every_action(cp: &ControlPlane, row: &Row, parent: &Persona) {
         }
         for action in actions {
             let proxy = InterceptingProxy::start(cp, |_| Verdict::Forward);
-            let ran = Instance::new(&parent.by_way_of(&proxy.server()), &namespace).ask(action, &[]);
+            let ran = Instance::new(&parent.with_server(&proxy.server()), &namespace).ask(action, &[]);
             let expected = match *action {
                 "plan" => row.plan,
                 "provision" => row.provision,

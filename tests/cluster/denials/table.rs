@@ -102,7 +102,7 @@ impl Row {
 }
 
 /// Texts that belong to other refusals.
-const DISGUISES: [&str; 6] = [
+const IMITATIONS: [&str; 6] = [
     "tokens cannot be kept in a resource of this type",
     "exceeded quota: none",
     "attempting to grant RBAC permissions not currently held",
@@ -113,7 +113,7 @@ const DISGUISES: [&str; 6] = [
 
 fn policy(reason: &'static str) -> Arrange {
     Box::new(move |scene| {
-        let message = format!("{} (the rules of this house)", DISGUISES[scene.variant]);
+        let message = format!("{} (the rules of this house)", IMITATIONS[scene.variant]);
         let spec = json!({"validations": [{"expression": "false", "message": message, "reason": reason}]});
         Denier {
             admission: Admission::policy(scene.cp, scene.namespace, scene.on, &spec, &json!(["Deny"])),
@@ -296,7 +296,7 @@ pub fn table() -> Vec<Row> {
             "Forbidden" => "ValidatingAdmissionPolicy, reason Forbidden (403), in any words",
             _ => "ValidatingAdmissionPolicy, reason RequestEntityTooLarge (413), in any words",
         };
-        rows.push(row(who, "serviceaccounts", policy(reason)).variants(DISGUISES.len()).denied(says_house));
+        rows.push(row(who, "serviceaccounts", policy(reason)).variants(IMITATIONS.len()).denied(says_house));
     }
     let ends = |made: &'static str, kept: &'static str| {
         (end("refused", 1, NOTHING), end("refused", 1, made), end("refused", 1, kept))
@@ -386,7 +386,7 @@ pub fn table() -> Vec<Row> {
     );
     let loud =
         json!({"code": 429, "reason": "TooManyRequests", "message": "again", "details": {"retryAfterSeconds": 120}});
-    let disguised = DISGUISES.map(|words| json!({"code": 403, "reason": "Forbidden", "message": words}));
+    let disguised = IMITATIONS.map(|words| json!({"code": 403, "reason": "Forbidden", "message": words}));
     let plain: Vec<Value> = [json!({}), Value::Null, loud].into_iter().chain(disguised).collect();
     let count = plain.len();
     rows.push(

@@ -13,10 +13,10 @@ use super::{
 use crate::codes;
 
 /// Copied unchanged.
-const SAME: [&str; 3] = [".mdignore", "CHANGELOG.md", "icon.svg"];
+const COPIED: [&str; 3] = [".mdignore", "CHANGELOG.md", "icon.svg"];
 
 /// Written by hand: which folder is for which CLI, and a file so that the step's directory is not empty.
-const OF_ITS_OWN: [&str; 2] = ["README.md", "src/README.md"];
+const HAND_WRITTEN: [&str; 2] = ["README.md", "src/README.md"];
 
 const HEAD: &str = "\
 # The bundle for a `mass` CLI and a Massdriver from before 2.5, which know connections and artifacts only. Made from
@@ -77,7 +77,7 @@ pub fn files() -> BTreeMap<String, String> {
     let yaml = massdriver_yaml(&text("massdriver.yaml"));
     let mut files = Bundle::parse(&yaml).schemas();
     files.insert("massdriver.yaml".to_owned(), yaml);
-    files.extend(SAME.map(|name| (name.to_owned(), text(name))));
+    files.extend(COPIED.map(|name| (name.to_owned(), text(name))));
     files.insert("operator.md".to_owned(), codes::runbook());
     files
 }
@@ -86,7 +86,7 @@ pub fn files() -> BTreeMap<String, String> {
 fn legacy_folder_contains_only_known_files() {
     regenerate_if_requested();
     let mut there: Vec<String> = files().into_keys().collect();
-    there.extend(OF_ITS_OWN.map(str::to_owned));
+    there.extend(HAND_WRITTEN.map(str::to_owned));
     there.sort();
     let mut found: Vec<String> = ignore::WalkBuilder::new("legacy")
         .standard_filters(false)

@@ -23,7 +23,7 @@ const UPLOADED: [&str; 10] = [
 ];
 
 /// Build output, secrets of a local run, state of other tools, hidden files, files of the same name in subfolders.
-const LYING_ABOUT: [&str; 12] = [
+const UNPUBLISHED: [&str; 12] = [
     "README.md",
     "target/debug/k8s-token",
     "target/README.md",
@@ -57,7 +57,7 @@ fn checkout(folder: &str) -> tempfile::TempDir {
             touch(entry.path().strip_prefix(folder).expect("below the folder"));
         }
     }
-    for path in LYING_ABOUT {
+    for path in UNPUBLISHED {
         touch(Path::new(path));
     }
     fs::copy(Path::new(folder).join(".mdignore"), copy.path().join(".mdignore")).expect(".mdignore");

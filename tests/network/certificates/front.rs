@@ -11,13 +11,13 @@ use crate::{
 };
 
 /// A front proxy, and the kubeconfig of a user whom it accepts.
-struct Door {
+struct FrontProxy {
     front: TlsFront,
     ca: Forged,
     client: Forged,
 }
 
-impl Door {
+impl FrontProxy {
     fn new(cp: &ControlPlane, options: FrontOptions<'_>) -> Self {
         let ca = Forged::self_signed(&Spec::ca("door"), Key::p256());
         let server = Forged::signed_by(&ca, &Spec::server(), Key::p256());
@@ -39,26 +39,26 @@ impl Door {
     }
 }
 
-const WANTS: &str = "lets in only who shows a client certificate";
+const REQUIRES_CERTIFICATE: &str = "lets in only who shows a client certificate";
 
 #[rstest]
 #[case::tls_1_3(FrontOptions::default())]
 #[case::tls_1_3_and_http_2(FrontOptions { http2: true, ..FrontOptions::default() })]
 #[case::tls_1_2(FrontOptions { tls_1_2: true, ..FrontOptions::default() })]
 #[case::tls_1_2_and_http_2(FrontOptions { tls_1_2: true, http2: true, ..FrontOptions::default() })]
-#[case::reported_in_http(FrontOptions { says_so_in_http: true, ..FrontOptions::default() })]
+#[case::reported_in_http(FrontOptions { reports_in_http: true, ..FrontOptions::default() })]
 fn required_client_certificate_is_detected_before_writing(#[case] options: FrontOptions<'static>) {
     let cp = ControlPlane::shared();
     let desk = Desk::new(cp, "door");
-    let door = Door::new(cp, options);
-    desk.kubeconfig("config", &door.cluster(), &door.user(cp));
+    let front = FrontProxy::new(cp, options);
+    desk.kubeconfig("config", &front.cluster(), &front.user(cp));
     let theirs = desk.kubectl(cp, "config", &[]);
     assert!(theirs.status.success(), "{}", String::from_utf8_lossy(&theirs.stderr));
     for action in ["plan", "provision"] {
         let ran = desk.ask(action, "config", &[]).expect_code(76);
         assert_eq!(code(&ran), "client-certificate-required");
         let error = &ran.document()["error"];
-        assert!(error["cause"].as_str().unwrap().contains(WANTS), "{error:#}");
+        assert!(error["cause"].as_str().unwrap().contains(REQUIRES_CERTIFICATE), "{error:#}");
         assert!(error["next"].as_str().unwrap().contains("let in who shows none"), "{error:#}");
         for path in paths(&desk.namespace) {
             assert!(cp.get(&path).is_none(), "{action} leaves {path}");
@@ -68,12 +68,12 @@ fn required_client_certificate_is_detected_before_writing(#[case] options: Front
     desk.ask("decommission", "config", &[]).expect_code(0);
 
     // The same front proxy for a user without a certificate, and for an existing credential.
-    desk.kubeconfig("bare", &door.cluster(), &admin(cp));
+    desk.kubeconfig("bare", &front.cluster(), &admin(cp));
     assert!(!desk.kubectl(cp, "bare", &[]).status.success());
     for action in ["plan", "provision", "decommission"] {
         let ran = desk.ask(action, "bare", &[]).expect_code(76);
         assert_eq!(code(&ran), "client-certificate-required", "{action}: {}", ran.stderr);
-        assert!(ran.stderr.contains(WANTS), "{}", ran.stderr);
+        assert!(ran.stderr.contains(REQUIRES_CERTIFICATE), "{}", ran.stderr);
     }
 }
 
@@ -100,9 +100,9 @@ fn rejected_client_certificate_is_reported() {
     let cp = ControlPlane::shared();
     let desk = Desk::new(cp, "stranger");
     for options in [FrontOptions::default(), FrontOptions { tls_1_2: true, ..FrontOptions::default() }] {
-        let door = Door::new(cp, options);
-        let stranger = Door::new(cp, options);
-        desk.kubeconfig("config", &door.cluster(), &stranger.user(cp));
+        let front = FrontProxy::new(cp, options);
+        let stranger = FrontProxy::new(cp, options);
+        desk.kubeconfig("config", &front.cluster(), &stranger.user(cp));
         assert!(!desk.kubectl(cp, "config", &[]).status.success());
         let ran: Ran = desk.ask("plan", "config", &[]).expect_code(69);
         assert_eq!(code(&ran), "tls");

@@ -231,7 +231,7 @@ fn client_certificate_must_match_its_key() {
     assert!(refusals(&ran)[0].1.contains("belongs to another certificate"), "{}", ran.stderr);
     assert!(!desk.kubectl(cp, "config", &[]).status.success());
     // Valid, but signed by a CA that the server does not know.
-    let stranger = ClientCertificate::of_a_stranger("alice");
+    let stranger = ClientCertificate::with_unknown_ca("alice");
     desk.put("alice.crt", &stranger.certificate);
     desk.put("alice.key", &stranger.key);
     desk.kubeconfig("config", &cluster(cp), &json!({"client-certificate": "alice.crt", "client-key": "alice.key"}));

@@ -118,7 +118,7 @@ fn exec_plugin_runs_again_after_401() {
     let certificate = |it: &ClientCertificate| {
         credential(V1, &json!({"clientCertificateData": it.certificate, "clientKeyData": it.key}))
     };
-    let stranger = certificate(&ClientCertificate::of_a_stranger("alice"));
+    let stranger = certificate(&ClientCertificate::with_unknown_ca("alice"));
     let alice = certificate(&cp.client_certificate("alice", &["system:masters"]));
     // Many requests are pending when the first of them is rejected, and each is repeated as the new user: on a
     // connection of the old user it would be rejected again. Repeated several times, because it depends on timing.

@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// An address that is in the server's certificate, not on this machine, and reachable only by proxy.
-const FAR: &str = "10.0.0.1:6443";
+const PROXIED: &str = "10.0.0.1:6443";
 const PASSWORD: &str = "open-s3same";
 
 fn port(server: &str) -> &str {
@@ -22,7 +22,7 @@ fn port(server: &str) -> &str {
 /// A kubeconfig with the server's address behind the proxy.
 fn kubeconfig_behind_proxy(cp: &ControlPlane, desk: &Desk) {
     let mut cluster = cluster(cp);
-    cluster["server"] = json!(format!("https://{FAR}"));
+    cluster["server"] = json!(format!("https://{PROXIED}"));
     desk.kubeconfig("config", &cluster, &admin(cp));
 }
 
@@ -41,7 +41,7 @@ fn expect_no_secret(ran: &Ran, secret: &str) {
 fn proxy_of_the_environment_is_used(#[case] variable: &str, #[case] start: &str) {
     let cp = ControlPlane::shared();
     let desk = Desk::new(cp, "proxied");
-    let options = ProxyOptions::default().way(FAR, cp.server());
+    let options = ProxyOptions::default().way(PROXIED, cp.server());
     let options = if start.contains('@') { options.login("me", PASSWORD) } else { options };
     let proxy = ProxyServer::start(cp, options);
     kubeconfig_behind_proxy(cp, &desk);
@@ -54,9 +54,13 @@ fn proxy_of_the_environment_is_used(#[case] variable: &str, #[case] start: &str)
     set(command.arg("--kubeconfig").arg(desk.path("config")));
     let ran = Ran::of(&mut command).expect_code(0);
     let asked = proxy.asked();
-    let wanted = format!("{} {FAR}", if start.starts_with("socks") { "SOCKS" } else { "CONNECT" });
+    let wanted = format!("{} {PROXIED}", if start.starts_with("socks") { "SOCKS" } else { "CONNECT" });
     assert!(!asked.is_empty() && asked.iter().all(|asked| *asked == wanted), "{asked:?}");
-    assert!(ran.stderr.contains(&format!("{} for https://{FAR}, by {variable}", proxy.address())), "{}", ran.stderr);
+    assert!(
+        ran.stderr.contains(&format!("{} for https://{PROXIED}, by {variable}", proxy.address())),
+        "{}",
+        ran.stderr
+    );
     assert!(ran.stderr.contains("(HTTP/2)"), "{}", ran.stderr);
     expect_no_secret(&ran, PASSWORD);
 
@@ -141,9 +145,10 @@ fn platform_mode_uses_proxies_for_cluster_and_platform() {
     let cp = ControlPlane::shared();
     let namespace = cp.namespace("bothways");
     let mut instance = Instance::new(cp.admin(), &namespace);
-    instance.connection["authentication"]["cluster"]["server"] = json!(format!("https://{FAR}"));
+    instance.connection["authentication"]["cluster"]["server"] = json!(format!("https://{PROXIED}"));
     let platform = instance.platform.env().into_iter().find(|(name, _)| *name == "MASSDRIVER_URL").unwrap().1;
-    let options = ProxyOptions::default().way(FAR, cp.server()).way("platform.svc", &platform).login("me", PASSWORD);
+    let options =
+        ProxyOptions::default().way(PROXIED, cp.server()).way("platform.svc", &platform).login("me", PASSWORD);
     let proxy = ProxyServer::start(cp, options);
     let url = format!("http://me:{PASSWORD}@{}", proxy.address());
     for action in ["provision", "decommission"] {
@@ -154,7 +159,7 @@ fn platform_mode_uses_proxies_for_cluster_and_platform() {
         let ran = Ran::of(command.env("HTTPS_PROXY", &url).env("HTTP_PROXY", &url)).expect_code(0);
         let address = format!("http://{}", proxy.address());
         for told in [
-            format!("{address} for https://{FAR}, by HTTPS_PROXY"),
+            format!("{address} for https://{PROXIED}, by HTTPS_PROXY"),
             format!("{address} for http://platform.svc, by HTTP_PROXY"),
         ] {
             assert!(ran.stderr.contains(&told), "{told} in {}", ran.stderr);
@@ -164,7 +169,7 @@ fn platform_mode_uses_proxies_for_cluster_and_platform() {
     }
     let asked = proxy.asked();
     assert!(asked.contains(&"POST http://platform.svc/v1/resources".to_owned()), "{asked:?}");
-    assert!(asked.contains(&format!("CONNECT {FAR}")), "{asked:?}");
+    assert!(asked.contains(&format!("CONNECT {PROXIED}")), "{asked:?}");
     // An exception of NO_PROXY is logged, too; no server listens at the direct address.
     let far =
         std::mem::replace(&mut instance.connection["authentication"]["cluster"]["server"], json!("https://0.0.0.0:1"));
@@ -190,7 +195,7 @@ fn http1_behind_a_proxy_works_with_retries(#[values("http", "https", "socks5")] 
     let mut instance = Instance::new(cp.admin(), &cp.namespace("gateway"));
     let ca = instance.path("ca.pem");
     std::fs::write(&ca, cp.ca_pem()).unwrap();
-    instance.connection["authentication"]["cluster"]["server"] = json!(format!("https://{FAR}"));
+    instance.connection["authentication"]["cluster"]["server"] = json!(format!("https://{PROXIED}"));
     for action in ["provision", "decommission"] {
         let gateway = InterceptingProxy::start(cp, |request| match request.number {
             2 => Verdict::Lose,
@@ -198,7 +203,8 @@ fn http1_behind_a_proxy_works_with_retries(#[values("http", "https", "socks5")] 
             14 => Verdict::Drop,
             _ => Verdict::Forward,
         });
-        let proxy = ProxyServer::start(cp, ProxyOptions::default().way(FAR, &gateway.server()).login("me", PASSWORD));
+        let proxy =
+            ProxyServer::start(cp, ProxyOptions::default().way(PROXIED, &gateway.server()).login("me", PASSWORD));
         let url = format!("{scheme}://me:{PASSWORD}@{}", proxy.address());
         let _ = instance.command(action, &[]); // writes the documents
         let mut command = binary();
@@ -219,7 +225,7 @@ fn proxy_errors_do_not_show_the_login() {
     let desk = Desk::new(cp, "wrong");
     kubeconfig_behind_proxy(cp, &desk);
     let silent = SilentServer::start();
-    let wants = ProxyServer::start(cp, ProxyOptions::default().way(FAR, cp.server()).login("me", "another-one"));
+    let wants = ProxyServer::start(cp, ProxyOptions::default().way(PROXIED, cp.server()).login("me", "another-one"));
     let forbids = ProxyServer::start(cp, ProxyOptions { status: Some(403), ..ProxyOptions::default() });
     let lost = ProxyServer::start(cp, ProxyOptions::default());
     let (wants, forbids, lost) = (wants.address(), forbids.address(), lost.address());

@@ -44,7 +44,7 @@ impl Persona {
 
     /// The same user at another address, for example that of a relay.
     #[must_use]
-    pub fn by_way_of(&self, server: &str) -> Self {
+    pub fn with_server(&self, server: &str) -> Self {
         Self { server: server.to_owned(), ..self.clone() }
     }
 }

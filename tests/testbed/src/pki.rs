@@ -24,7 +24,7 @@ pub struct ClientCertificate {
 impl ClientCertificate {
     /// A certificate for a user, signed by an unknown CA.
     #[must_use]
-    pub fn of_a_stranger(user: &str) -> Self {
+    pub fn with_unknown_ca(user: &str) -> Self {
         let signed = Authority::new("somebody-else").and_then(|authority| authority.client(user, &[]));
         crate::error::OrFail::or_fail(signed, "making a stranger's certificate")
     }

@@ -336,7 +336,7 @@ impl Platform {
 
     /// Records published again count as a day old; otherwise all timestamps are equal. Only the last era reports
     /// timestamps.
-    pub fn tell_age(&self) {
+    pub fn report_record_ages(&self) {
         self.shared.state().tells_age = true;
     }
 }

@@ -28,7 +28,7 @@ pub struct FrontOptions<'a> {
     /// The CA of the required client certificates.
     pub client_ca: Option<&'a Forged>,
     /// A missing client certificate is reported by HTTP instead of a TLS alert.
-    pub says_so_in_http: bool,
+    pub reports_in_http: bool,
     /// TLS 1.2 only.
     pub tls_1_2: bool,
     /// HTTP/2 as well.
@@ -85,7 +85,7 @@ struct Front {
     /// Over HTTP/1.1, and over HTTP/2.
     connectors: [TlsConnector; 2],
     server: String,
-    says_so_in_http: bool,
+    reports_in_http: bool,
 }
 
 /// Presents one certificate for every name.
@@ -116,7 +116,7 @@ impl Front {
                 let mut roots = RootCertStore::empty();
                 roots.add(ca.der.clone().into()).doing("reading the CA of clients")?;
                 let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider));
-                let verifier = if options.says_so_in_http { verifier.allow_unauthenticated() } else { verifier };
+                let verifier = if options.reports_in_http { verifier.allow_unauthenticated() } else { verifier };
                 builder.with_client_cert_verifier(verifier.build().doing("asking for certificates")?)
             }
         };
@@ -141,7 +141,7 @@ impl Front {
             acceptor: TlsAcceptor::from(Arc::new(config)),
             connectors: [connector(b"http/1.1"), connector(b"h2")],
             server: control_plane.server().trim_start_matches("https://").to_owned(),
-            says_so_in_http: options.says_so_in_http,
+            reports_in_http: options.reports_in_http,
         })
     }
 
@@ -159,7 +159,7 @@ impl Front {
     async fn pass(&self, stream: tokio::net::TcpStream) -> std::io::Result<()> {
         let mut client = self.acceptor.accept(stream).await?;
         let session = client.get_ref().1;
-        if self.says_so_in_http && session.peer_certificates().is_none() {
+        if self.reports_in_http && session.peer_certificates().is_none() {
             let _ = client.read(&mut [0; 4096]).await?;
             let head = "HTTP/1.1 400 Bad Request\r\nContent-Type: text/html\r\nConnection: close\r\nContent-Length:";
             client.write_all(format!("{head} {}\r\n\r\n{PAGE}", PAGE.len()).as_bytes()).await?;

@@ -149,7 +149,7 @@ fn round_trips_are_counted_over_tls() {
     let control_plane = ControlPlane::shared();
     let gate = RoundTripGate::in_front_of(control_plane.server());
     let directory = tempfile::tempdir().unwrap();
-    let kubeconfig = control_plane.admin().by_way_of(&gate.server()).kubeconfig(directory.path());
+    let kubeconfig = control_plane.admin().with_server(&gate.server()).kubeconfig(directory.path());
     let answer = control_plane.kubectl(&kubeconfig, &["get", "--raw", "/version"]);
     assert!(answer.status.success(), "{}", String::from_utf8_lossy(&answer.stderr));
     // One for the handshake, one for the request.

@@ -18,7 +18,7 @@ const APPLY: &str = "application/apply-patch+yaml";
 /// Longer than any response takes.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// For responses that must not arrive: long enough to send a request on a busy machine.
-const MOMENT: Duration = Duration::from_secs(1);
+const SHORT: Duration = Duration::from_secs(1);
 
 /// A user at this server, with connections of its own.
 struct Client {
@@ -194,10 +194,10 @@ fn cut_before_a_request_prevents_later_ones_too() {
     });
     assert_eq!(Client::new(&proxy.server(), PATIENCE).apply(&namespace, "a"), Some(201));
     assert!(!proxy.wait_for_cut(Duration::ZERO), "not yet");
-    let client = Client::new(&proxy.server(), MOMENT);
+    let client = Client::new(&proxy.server(), SHORT);
     let start = Instant::now();
     assert_eq!(client.apply(&namespace, "b"), None, "no answer");
-    assert!(start.elapsed() >= MOMENT, "and no end of the connection");
+    assert!(start.elapsed() >= SHORT, "and no end of the connection");
     assert!(proxy.wait_for_cut(PATIENCE));
     assert_eq!(
         (client.apply(&namespace, "c"), client.get("/version")),
@@ -217,7 +217,7 @@ fn cut_after_a_request_applies_it_without_response() {
     let namespace = control_plane.namespace("after");
     let proxy = InterceptingProxy::start(control_plane, at("b", Verdict::CutAfter));
     assert_eq!(Client::new(&proxy.server(), PATIENCE).apply(&namespace, "a"), Some(201));
-    let client = Client::new(&proxy.server(), MOMENT);
+    let client = Client::new(&proxy.server(), SHORT);
     assert_eq!(client.apply(&namespace, "b"), None, "no answer");
     assert!(proxy.wait_for_cut(PATIENCE));
     assert_eq!(client.apply(&namespace, "c"), None, "requests after the cut have no response");
@@ -249,7 +249,7 @@ fn only_concurrent_requests_before_the_cut_are_executed() {
         assert!(requests[..7].iter().all(|request| request.status == Some(201)), "{requests:?}");
         assert!(requests[7..].iter().all(|request| request.status.is_none()), "{requests:?}");
         drop(proxy); // and with it all connections
-        thread::sleep(MOMENT);
+        thread::sleep(SHORT);
         assert_eq!(made(), 7, "held requests are not released at the end");
     });
 }
@@ -265,12 +265,12 @@ fn pending_request_at_the_cut_completes_without_response() {
         let server = proxy.server();
         let waiting = scope.spawn(move || Client::new(&server, PATIENCE).get(&slow));
         eventually("the request has arrived", || proxy.requests().pop());
-        assert_eq!(Client::new(&proxy.server(), MOMENT).apply(&namespace, "b"), None);
+        assert_eq!(Client::new(&proxy.server(), SHORT).apply(&namespace, "b"), None);
         assert!(proxy.wait_for_cut(PATIENCE));
         assert_eq!(proxy.requests()[0].status, None, "still there");
         proxy.settled();
         assert_eq!(proxy.requests()[0].status, Some(200));
-        thread::sleep(MOMENT);
+        thread::sleep(SHORT);
         drop(proxy); // and with it all connections
         assert_eq!(waiting.join().unwrap(), None);
     });
@@ -285,7 +285,7 @@ fn received_request_is_executed_after_client_disconnects() {
         client_is_gone.recv().unwrap();
         Verdict::Forward
     });
-    assert_eq!(Client::new(&proxy.server(), MOMENT).apply(&namespace, "x"), None);
+    assert_eq!(Client::new(&proxy.server(), SHORT).apply(&namespace, "x"), None);
     assert_eq!(there(&namespace, ["x"]), [false], "not yet");
     gone.send(()).unwrap();
     proxy.settled();
@@ -333,7 +333,7 @@ fn dropped_lost_or_hanging_request_affects_only_itself() {
     for (verdict, made) in [(Verdict::Drop, false), (Verdict::Lose, true), (Verdict::Hang, false)] {
         let namespace = control_plane.namespace("silent");
         let proxy = InterceptingProxy::start(control_plane, at("a", verdict.clone()));
-        let patience = if verdict == Verdict::Hang { MOMENT } else { PATIENCE };
+        let patience = if verdict == Verdict::Hang { SHORT } else { PATIENCE };
         assert_eq!(Client::new(&proxy.server(), patience).apply(&namespace, "a"), None, "{verdict:?}");
         assert_eq!(there(&namespace, ["a"]), [made], "{verdict:?}");
         assert_eq!(Client::new(&proxy.server(), PATIENCE).apply(&namespace, "b"), Some(201), "{verdict:?}");
@@ -388,7 +388,7 @@ fn kubectl_can_be_killed_at_each_request() {
         let proxy = InterceptingProxy::start(control_plane, move |request| {
             if request.number == reached { Verdict::CutBefore } else { Verdict::Forward }
         });
-        let kubeconfig = control_plane.admin().by_way_of(&proxy.server()).kubeconfig(directory.path());
+        let kubeconfig = control_plane.admin().with_server(&proxy.server()).kubeconfig(directory.path());
         let mut kubectl = Command::new(control_plane.kubectl_path())
             .args(["create", "configmap", "x", "--validate=false", "--namespace", &namespace])
             .env_clear()

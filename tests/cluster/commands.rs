@@ -38,7 +38,7 @@ fn pods() -> Value {
 #[case::name(json!({"namespace": "team-a", "rules": [pods()], "md_metadata": {"name_prefix": "Not A Name"}}))]
 #[case::nothing(json!({}))]
 #[case::list(json!([]))]
-#[case::misspelled(json!({"rules": [{"apiGroups": [""], "resources": ["pods"], "verbs": ["get"], "resourceName": ["a"]}]}))]
+#[case::misspelt(json!({"rules": [{"apiGroups": [""], "resources": ["pods"], "verbs": ["get"], "resourceName": ["a"]}]}))]
 #[case::several(json!({"namespace": "-", "rules": [{"verbs": ["fly"]}, 1], "cluster_roles": [{"name": "a/b"}]}))]
 #[case::places(json!({"rules": [{
     "apiGroups": [""], "resources": ["pods"], "verbs": ["get"],

@@ -278,7 +278,7 @@ fn listener_in_place_of_server(instance: &mut Instance) -> std::net::TcpListener
 #[case::namespace("/params/namespace", json!("Team_A"), "schema", "/namespace")]
 #[case::no_rules("/params/rules", json!([]), "schema", "/rules")]
 #[case::rules_missing("/params/rules", Value::Null, "schema", "/rules")]
-#[case::misspelled_resource_names("/params/rules/0/resourcesNames", json!(["a"]), "schema", "/rules/0")]
+#[case::misspelt_names("/params/rules/0/resourcesNames", json!(["a"]), "schema", "/rules/0")]
 #[case::verb("/params/rules/0/verbs/0", json!("*"), "schema", "/rules/0/verbs/0")]
 #[case::group("/params/rules/0/apiGroups/0", json!("apps/v1"), "schema", "/rules/0/apiGroups/0")]
 #[case::wrong_type("/params/rules/0/resources", json!("pods"), "schema", "/rules/0/resources")]

@@ -240,7 +240,7 @@ fn error_after_last_attempt_counts_the_attempts() {
 }
 
 #[test]
-fn retry_after_header_is_honored() {
+fn retry_after_header_is_respected() {
     let cp = control_plane();
     let namespace = cp.namespace("after");
     let times = Arc::new(Mutex::new(Vec::new()));

@@ -528,7 +528,7 @@ fn invalid_config_is_located() {
             TOKEN,
             "token of config.json ends in a line break",
         ),
-        // A misspelled override would leave the credential in another cluster.
+        // A misspelt override would leave the credential in another cluster.
         (
             "/config/kubernetes_cluster/authentication/cluster/sever",
             json!("S3CRET"),
@@ -1068,7 +1068,7 @@ fn unknown_fields_of_platform_documents_are_ignored() {
 
 /// The decommission would delete from a cluster other than the intended one.
 #[test]
-fn decommission_refuses_misspelled_server_override() {
+fn decommission_refuses_misspelt_server_override() {
     let mut instance = instance("misspelt");
     let token = instance.token();
     let server = json!({"cluster": {"server": "https://127.0.0.1:1"}});

@@ -150,7 +150,7 @@ mod tests {
     #[case::no_cluster(json!({"kubernetes_cluster": null}), &[])]
     #[case::of_another_provisioner(json!({"release_name": 1}), &[("unknown-config", "/release_name", false)])]
     #[case::specs(json!({"kubernetes_cluster": {"specs": 1}}), &[("unknown-config", "/kubernetes_cluster/specs", false)])]
-    #[case::misspelled(json!({"kubernetes_cluster": {"auth": 1}}), &[("schema", "/kubernetes_cluster/auth", true)])]
+    #[case::misspelt(json!({"kubernetes_cluster": {"auth": 1}}), &[("schema", "/kubernetes_cluster/auth", true)])]
     #[case::legacy(json!({"kubernetes_cluster": {"data": {}}}), &[("schema", "/kubernetes_cluster/data", true)])]
     #[case::no_object(json!({"kubernetes_cluster": "x"}), &[("schema", "/kubernetes_cluster", true)])]
     fn unknown_fields_are_refused_only_beside_server(

@@ -39,7 +39,7 @@ pub struct Denier<'a> {
     pub admission: Admission<'a>,
     /// A parent credential other than the administrator.
     pub parent: Option<Persona>,
-    /// The behavior of the gateway in front of the server.
+    /// The behaviour of the gateway in front of the server.
     pub verdict: Option<Gateway>,
     /// Paths of objects to delete at the end.
     pub made: Vec<String>,

@@ -121,7 +121,7 @@ fn valid_params_are_accepted(#[case] params: Value) {
 #[case::rule_without_groups(with_rule(&json!({ "apiGroups": null })), &[("/rules/0", "required")])]
 #[case::rule_without_resources(with_rule(&json!({ "resources": null })), &[("/rules/0", "required")])]
 #[case::rule_without_verbs(with_rule(&json!({ "verbs": null })), &[("/rules/0", "required")])]
-#[case::misspelled_key_that_would_widen(with_rule(&json!({ "resourcesNames": ["a"] })), &[("/rules/0", "additionalProperties")])]
+#[case::misspelt_key_that_would_widen(with_rule(&json!({ "resourcesNames": ["a"] })), &[("/rules/0", "additionalProperties")])]
 #[case::empty_groups(with_rule(&json!({ "apiGroups": [] })), &[("/rules/0/apiGroups", "minItems")])]
 #[case::empty_resources(with_rule(&json!({ "resources": [] })), &[("/rules/0/resources", "minItems")])]
 #[case::empty_verbs(with_rule(&json!({ "verbs": [] })), &[("/rules/0/verbs", "minItems")])]
@@ -310,7 +310,7 @@ fn every_form_field_has_title_and_description() {
 
 /// Advanced fields are last, and their titles say so.
 #[test]
-fn advanced_fields_are_labeled_and_come_last() {
+fn advanced_fields_are_labelled_and_come_last() {
     let bundle = bundle();
     let (params, ui) = (bundle.block("params"), bundle.block("ui"));
     let rule = (&params["properties"]["rules"]["items"], &ui["rules"]["items"]);
@@ -380,7 +380,7 @@ fn form_omits_namespaces_by_default() {
     assert_eq!(namespaces("rules"), namespaces("cluster_roles"));
 }
 
-/// A form drops a value that nobody typed, unless the empty string is declared as a value; and a browser does not
+/// A form drops a value that was not typed, unless the empty string is declared as a value; and a browser does not
 /// submit a list that contains an empty string, unless null is allowed, too (react-jsonschema-form, `isItemRequired`).
 #[test]
 fn form_can_submit_the_core_group() {

@@ -1,4 +1,4 @@
-//! Output that only a terminal gets: colors, and a last line that shows what the run waits for.
+//! Output that only a terminal gets: colours, and a last line that shows what the run waits for.
 
 use std::{
     fs::File,
@@ -96,7 +96,7 @@ fn wait_for_token_rejection_is_shown() {
 }
 
 #[test]
-fn help_has_no_colors() {
+fn help_has_no_colours() {
     let (text, _) = on_a_terminal(binary().env("TERM", "xterm"));
     assert!(text.contains("Usage:") && !text.contains('\x1b'), "{text:?}");
 }

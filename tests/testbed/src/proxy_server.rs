@@ -16,7 +16,7 @@ use crate::control_plane::ControlPlane;
 use crate::error::OrFail;
 use crate::intercepting_proxy::acceptor;
 
-/// The behavior of a proxy.
+/// The behaviour of a proxy.
 #[derive(Clone, Debug, Default)]
 pub struct ProxyOptions {
     /// The target of each `host:port`; any other is unreachable (502).

@@ -535,12 +535,12 @@ mod tests {
     }
 
     #[test]
-    fn the_definition_is_sound() {
+    fn cli_definition_is_valid() {
         Cli::command().debug_assert();
     }
 
     #[test]
-    fn no_arguments_means_provisioner_whatever_the_executable_is_called() {
+    fn no_arguments_select_provisioner_mode() {
         for name in ["k8s-token", "/usr/local/bin/entrypoint.sh"] {
             let Ok(Invocation::Run(options)) = parsed(name, Some("provision")) else { panic!("refused") };
             assert_eq!(options.action, Action::Provision);
@@ -550,19 +550,19 @@ mod tests {
     }
 
     #[test]
-    fn no_arguments_and_no_action_is_the_help() {
+    fn no_arguments_and_no_action_show_help() {
         let Err(Refusal::Usage(text)) = parsed("k8s-token", None) else { panic!("accepted") };
         assert!(text.contains("Usage: k8s-token"), "{text}");
     }
 
     #[test]
-    fn two_documents_do_not_fit_on_one_stdout() {
+    fn two_documents_on_stdout_are_refused() {
         let line = "k8s-token provision --params p --name n --json --output -";
         assert!(matches!(parsed(line, None), Err(Refusal::Usage(_))));
     }
 
     #[test]
-    fn a_command_never_publishes_unasked() {
+    fn command_publishes_only_on_request() {
         let Ok(Invocation::Run(options)) = parsed("k8s-token provision --params p --name n", Some("plan")) else {
             panic!("refused")
         };

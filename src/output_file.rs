@@ -63,7 +63,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn two_drafts_of_one_process_for_one_file_do_not_touch_each_other() {
+    fn concurrent_drafts_for_one_file_are_independent() {
         let directory = tempfile::tempdir().unwrap();
         let target = directory.path().join("artifact.json");
         let [one, other] = [0, 1].map(|_| OutputFile::prepare(&target).unwrap());
@@ -80,7 +80,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_cannot_be_written_is_refused_in_the_words_of_the_system() {
+    fn unwritable_file_error_quotes_the_system() {
         let directory = tempfile::tempdir().unwrap();
         let absent = directory.path().join("absent/artifact.json");
         let error = OutputFile::prepare(&absent).err().unwrap().to_string();

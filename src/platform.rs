@@ -402,7 +402,7 @@ mod tests {
     #[case::moved(301, "https://p.example/x", Err("only 307 and 308"))]
     #[case::not_modified(304, "", Err("only 307 and 308"))]
     #[case::nonsense(307, "http://[", Err("leads nowhere"))]
-    fn the_login_stays_where_it_belongs(
+    fn redirects_never_send_the_login_elsewhere(
         #[case] status: u16,
         #[case] location: &str,
         #[case] expected: Result<&str, &str>,
@@ -419,7 +419,7 @@ mod tests {
     }
 
     #[test]
-    fn a_redirect_without_a_place_leads_nowhere() {
+    fn redirect_without_location_is_an_error() {
         let from = "https://p.example/v1/resources".parse().unwrap();
         assert!(redirect(&from, &answer(308, None, "")).unwrap_err().contains("leads nowhere"));
     }
@@ -437,7 +437,7 @@ mod tests {
     #[case("no upstream", "no upstream")]
     #[case(" <!DOCTYPE html><p>oops</p>", "an HTML page")]
     #[case("", "")]
-    fn error_bodies_are_read_in_every_form(#[case] text: &str, #[case] expected: &str) {
+    fn error_bodies_of_every_format_are_read(#[case] text: &str, #[case] expected: &str) {
         assert_eq!(answer(422, None, text).message(), expected);
     }
 
@@ -447,7 +447,11 @@ mod tests {
     #[case::made_by_an_earlier_deployment("2026-09-01T00:00:00.123456Z", "2026-09-02T00:00:00+00:00", true)]
     #[case::nonsense("2026-09-02T00:00:00Z", "2026-09-01T00:00:00Z", false)]
     #[case::no_time("yesterday", "2026-09-01T00:00:00Z", false)]
-    fn the_platform_says_how_old_a_record_is(#[case] created: &str, #[case] updated: &str, #[case] is_earlier: bool) {
+    fn earlier_record_is_recognized_by_its_timestamps(
+        #[case] created: &str,
+        #[case] updated: &str,
+        #[case] is_earlier: bool,
+    ) {
         let text = json!({"created_at": created, "updated_at": updated}).to_string();
         assert_eq!(answer(201, None, &text).is_of_an_earlier_record(), is_earlier);
         assert!(!answer(201, None, "").is_of_an_earlier_record());
@@ -460,7 +464,7 @@ mod tests {
     #[case(422, r#"{"errors": {"field": ["can't be blank"]}}"#, false)]
     #[case(422, r#"{"errors": {"payload": ["has already been taken"]}}"#, false)]
     #[case(400, r#"{"errors": {"field": ["has already been taken"]}}"#, false)]
-    fn what_is_there_already_is_told_from_what_is_wrong(#[case] status: u16, #[case] text: &str, #[case] taken: bool) {
+    fn existing_record_differs_from_an_invalid_one(#[case] status: u16, #[case] text: &str, #[case] taken: bool) {
         assert_eq!(answer(status, None, text).is_taken(), taken);
     }
 }

@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn schema_for_object_finds_what_whole_schema_finds() {
+    fn reduced_schema_finds_the_same_violations() {
         let whole = Schema::new(serde_json::from_str(PARAMS).unwrap()).unwrap();
         for params in [
             json!({}),
@@ -198,7 +198,7 @@ mod tests {
 
     /// The form has the list as one of two alternatives; what is wrong in it is told as if it had none.
     #[test]
-    fn an_alternative_hides_neither_place_nor_sentence() {
+    fn anyof_violations_keep_location_and_message() {
         tells(&in_namespaces(&json!(null)), &[]);
         tells(&in_namespaces(&json!(["a", "b"])), &[]);
         tells(&in_namespaces(&json!([])), &[("/rules/0/namespaces", "1 item (minItems). List at least one")]);
@@ -212,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rule_on_urls_says_what_it_may_have_all_at_once() {
+    fn url_rule_reports_all_violations_at_once() {
         let rule = json!({
             "apiGroups": [""], "resources": ["pods"], "resourceNames": ["a"], "verbs": ["get"],
             "nonResourceURLs": ["metrics"], "namespaces": ["a"],
@@ -231,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn pattern_with_a_sentence_of_the_schema_shows_the_sentence_only() {
+    fn schema_message_replaces_the_pattern() {
         let rule = json!({"apiGroups": ["apps/v1"], "resources": ["Pod"], "verbs": ["get"]});
         let told = told(&json!({"namespace": "a", "rules": [rule]}));
         let expected = [
@@ -245,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_cluster_role_there_must_be_a_rule() {
+    fn rules_are_required_without_cluster_roles() {
         for cluster_roles in [json!([]), json!("view")] {
             let params = json!({"namespace": "a", "rules": [], "cluster_roles": cluster_roles});
             let found = told(&params).into_iter().filter(|(at, _)| at == "/rules").collect::<Vec<_>>();

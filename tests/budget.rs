@@ -1,5 +1,5 @@
-//! What a run may cost, counted and not timed: requests, round trips, writes. One test, so that no other run is counted;
-//! the size of the program is held by `.ci/run`.
+//! Request budget of a run: requests, round trips and writes are counted, time is not measured. A single test, so that
+//! no other run is counted at the same time. `.ci/run` checks the size of the binary.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "helpers of tests fail as tests do")]
 
@@ -17,22 +17,22 @@ fn parent(stem: &str) -> Persona {
     control_plane().persona(stem, &[Grant::cluster_role("cluster-admin")])
 }
 
-/// The requests of one run, to the cluster, by anybody with our name: parent and issued token.
+/// The requests of one run to the cluster, by the parent and by the issued token.
 fn requests(namespace: &str, mark: testbed::Mark) -> Vec<AuditEvent> {
     let mut events = control_plane().audit().since(mark);
-    // Reviews have no namespace of their own; no other test of this binary runs at the same time.
+    // Reviews have no namespace; no other test of this binary runs at the same time.
     events.retain(|event| event.user_agent.starts_with("k8s-token/"));
     assert!(events.iter().any(|event| event.namespace == namespace));
     events
 }
 
-/// Looks at the Secret while the controller makes the token: how many there are is the controller's doing.
+/// A read of the Secret while the token controller fills it. Their number depends on the controller.
 fn is_waiting(event: &AuditEvent) -> bool {
     event.resource == "secrets" && event.verb == "get"
 }
 
 #[test]
-fn a_provision_keeps_to_its_counts() {
+fn provision_stays_within_its_request_budget() {
     let (cp, parent) = (control_plane(), parent("counts"));
     let namespace = cp.namespace("counts");
     let instance = Instance::new(&parent, &namespace);
@@ -40,14 +40,15 @@ fn a_provision_keeps_to_its_counts() {
     let document = instance.ask("provision", &["--publish"]).expect_code(0).document();
     let events = requests(&namespace, mark);
     let (waiting, others): (Vec<_>, Vec<_>) = events.iter().partition(|event| is_waiting(event));
-    // 9 to look, 1 for a release of Helm, 4 to make, 5 to prove; and one to the platform.
+    // 9 reads, 1 for the Helm release, 4 writes, 5 for the test of the token; and one to the platform.
     let uris = others.iter().map(|event| &event.uri).collect::<Vec<_>>();
-    // On a slow machine the proof may come before the server has heard of the binding, and ask its 5 questions again.
+    // On a slow machine the token may be tested before the server's caches contain the binding; its 5 requests are then
+    // repeated.
     assert!(others.len() >= 18 && (others.len() - 18).is_multiple_of(5) && others.len() <= 28, "{uris:#?}");
     assert_eq!(events.iter().filter(|event| event.is_write()).count(), 4);
-    assert_eq!(document["requests"], events.len() + 1, "the document counts right");
-    // One look at the start, then one every 5 ms or more.
-    assert!(waiting.len() <= 40, "{} looks at the Secret", waiting.len());
+    assert_eq!(document["requests"], events.len() + 1, "the document reports the number of requests");
+    // One read at the start, then one every 5 ms or more.
+    assert!(waiting.len() <= 40, "{} reads of the Secret", waiting.len());
 
     let mark = cp.audit().mark();
     let document = instance.ask("provision", &["--publish"]).expect_code(0).document();
@@ -55,12 +56,12 @@ fn a_provision_keeps_to_its_counts() {
     assert_eq!((events.len(), events.iter().filter(|event| event.is_write()).count()), (14, 0));
     assert_eq!(document["requests"], 15);
 
-    a_thousand_rules_cost_no_more_requests_than_one(&instance, &namespace);
-    the_round_trips_are_counted(&parent);
+    expect_same_requests_for_a_thousand_rules(&instance, &namespace);
+    expect_few_round_trips(&parent);
 }
 
-/// In one test with the rest, because it counts what is said to the server at the same time.
-fn a_thousand_rules_cost_no_more_requests_than_one(instance: &Instance, namespace: &str) {
+/// Called from the one test, because it counts all requests to the server.
+fn expect_same_requests_for_a_thousand_rules(instance: &Instance, namespace: &str) {
     let rules: Vec<Value> = (0..1000)
         .map(|number| json!({"apiGroups": ["example.com"], "resources": [format!("things{number}")], "verbs": ["get", "list"]}))
         .collect();
@@ -72,30 +73,30 @@ fn a_thousand_rules_cost_no_more_requests_than_one(instance: &Instance, namespac
     assert_eq!(
         events.iter().filter(|event| event.is_write()).count(),
         2,
-        "the Role widens, and shrinks when all is proved"
+        "the Role is widened, and narrowed after the test of the token"
     );
     assert_eq!(document["proof"]["allowed"], 2000);
     let reviews = events.iter().filter(|event| event.resource.ends_with("reviews")).count();
-    assert_eq!((reviews - 2) % 5, 0, "whole rounds of proof only: none asks for single rules");
-    assert_eq!(events.len() - (reviews - 7), 16, "as many as for one rule, but for a proof that is asked again");
+    assert_eq!((reviews - 2) % 5, 0, "only whole repeats of the token test: no request for a single rule");
+    assert_eq!(events.len() - (reviews - 7), 16, "as many as for one rule, except for repeated token tests");
 }
 
-fn the_round_trips_are_counted(parent: &Persona) {
+fn expect_few_round_trips(parent: &Persona) {
     let cp = control_plane();
     let namespace = cp.namespace("trips");
     let gate = RoundTripGate::in_front_of(cp.server());
-    let instance = Instance::new(&parent.by_way_of(&gate.server()), &namespace);
+    let instance = Instance::new(&parent.with_server(&gate.server()), &namespace);
     let mark = cp.audit().mark();
     instance.ask("provision", &["--publish"]).expect_code(0);
     let looks = requests(&namespace, mark).iter().filter(|event| is_waiting(event)).count() - 1;
     assert_eq!(gate.connections(), 2, "one as the parent, one as the new credential");
-    // look, look for a release, make two, make two, token, prove; the platform is the seventh. Beside them two TLS
-    // handshakes.
-    let bound = 6 + 2 + (looks - 1); // how often the token has to be looked for is the controller's doing
-    assert!(gate.round_trips() <= bound, "{} round trips with {looks} looks", gate.round_trips());
+    // Reads, release, two writes, two writes, token, test of the token; the platform is the seventh. Two TLS handshakes
+    // in addition.
+    let bound = 6 + 2 + (looks - 1); // the number of reads of the token depends on the controller
+    assert!(gate.round_trips() <= bound, "{} round trips with {looks} reads of the Secret", gate.round_trips());
 
     let gate = RoundTripGate::in_front_of(cp.server());
-    let mut again = Instance::new(&parent.by_way_of(&gate.server()), &namespace);
+    let mut again = Instance::new(&parent.with_server(&gate.server()), &namespace);
     again.config = instance.config.clone();
     again.ask("provision", &[]).expect_code(0);
     assert!(gate.round_trips() <= 2 + 2, "{} round trips when nothing changed", gate.round_trips());

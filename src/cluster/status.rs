@@ -499,13 +499,13 @@ mod tests {
     }
 
     #[test]
-    fn a_status_says_itself_how_long_to_wait() {
+    fn retry_delay_is_read_from_status_details() {
         let status = read(json!({"code": 500, "reason": "ServerTimeout", "details": {"retryAfterSeconds": 3}}));
         assert_eq!(status.transient(None).unwrap().after, Some(Duration::from_secs(3)));
     }
 
     #[test]
-    fn a_page_for_browsers_is_not_quoted() {
+    fn html_body_is_not_quoted() {
         let status = Status::read(502, b"<html><h1>Bad Gateway</h1>");
         assert_eq!(status.transient(None).unwrap().what, "502: an HTML page");
     }

@@ -41,7 +41,7 @@ mod tests {
     #[case(r#"299 - """#, &[])]
     #[case("299", &[])]
     #[case("", &[])]
-    fn only_what_is_meant_for_people_is_read(#[case] header: &str, #[case] expected: &[&str]) {
+    fn only_warnings_with_code_299_are_read(#[case] header: &str, #[case] expected: &[&str]) {
         assert_eq!(texts(header), expected);
     }
 }

@@ -228,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn neighbours_are_the_other_verbs_the_other_names_and_the_other_namespaces() {
+    fn adjacent_permissions_vary_verb_name_and_namespace() {
         let rules = [rule(&["pods"], &["get", "list"], &[]), rule(&["secrets"], &["get"], &["one"])];
         let here = Some("a");
         let questions = Questions::new(&permissions(&rules, here));
@@ -251,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn excess_is_what_the_request_has_not_and_is_told_once() {
+    fn excess_lists_each_unrequested_permission_once() {
         let rules = [rule(&["pods"], &["get"], &[])];
         let url = |url: &str| Rule {
             verbs: vec!["get".to_owned()],

@@ -138,7 +138,7 @@ mod tests {
     #[rstest::rstest]
     #[case(json!({ "pattern": r"^[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+$" }))]
     #[case(json!({ "pattern": "^eyJ", "minLength": 500, "maxLength": 4096 }))]
-    fn example_token_fits_a_schema_that_describes_real_ones(#[case] schema: Value) {
+    fn example_token_satisfies_realistic_schemas(#[case] schema: Value) {
         let token = example_token("team-a", "alice-token").unwrap();
         assert_eq!(Schema::new(schema).unwrap().check("", &json!(token.expose())), []);
     }
@@ -146,7 +146,7 @@ mod tests {
     #[rstest::rstest]
     #[case(json!({ "pattern": "^LS0tLS1CRUdJTi", "minLength": 1000 }))]
     #[case(json!({ "pattern": "^[A-Za-z0-9+/]+={0,2}$", "contentEncoding": "base64" }))]
-    fn example_ca_fits_a_schema_that_describes_real_ones(#[case] schema: Value) {
+    fn example_ca_satisfies_realistic_schemas(#[case] schema: Value) {
         assert_eq!(Schema::new(schema).unwrap().check("", &json!(example_ca())), []);
     }
 }

@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn both_forms_say_the_same() {
+    fn legacy_and_bound_claims_are_read_alike() {
         let account = Account { namespace: "a", name: "demo-token", uid: "u" };
         for (payload, form, expires) in
             [(legacy(), Form::Legacy, None), (bound(), Form::Bound, Some("2026-11-29T00:00:00Z"))]
@@ -218,7 +218,7 @@ mod tests {
     #[case::another_namespace(with("namespace", "b"), Some("namespace is `b`, not `a`"))]
     #[case::bound(bound(), Some("it is a bound token"))]
     #[case::of_a_person(json!({"sub": "alice"}), Some("namespace is ``, not `a`"))]
-    fn only_the_own_legacy_token_passes(#[case] payload: Value, #[case] cause: Option<&str>) {
+    fn only_own_legacy_token_passes(#[case] payload: Value, #[case] cause: Option<&str>) {
         let expected = Account { namespace: "a", name: "demo-token", uid: "u" };
         match (check(&token(&payload), &expected), cause) {
             (Ok(()), None) => {}
@@ -237,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn signing_key_is_that_of_the_header() {
+    fn signing_key_is_read_from_the_header() {
         let header = URL_SAFE_NO_PAD.encode(json!({"alg": "RS256", "kid": "k1"}).to_string());
         assert_eq!(signing_key(&Token::parse(&format!("{header}.e30.c2ln")).unwrap()).as_deref(), Some("k1"));
         assert_eq!(signing_key(&token(&json!({}))), None);

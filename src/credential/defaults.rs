@@ -264,7 +264,7 @@ mod tests {
     #[case::newer(Some("v1.38.0"), 0, false)]
     #[case::another_spelling(Some("1.37"), 0, false)]
     #[case::unknown(None, 0, false)]
-    fn a_default_counts_from_its_release_on(#[case] version: Option<&str>, #[case] left: usize, #[case] known: bool) {
+    fn default_counts_from_its_release_on(#[case] version: Option<&str>, #[case] left: usize, #[case] known: bool) {
         let defaults = Defaults::of(version);
         assert_eq!(defaults.is_known, known);
         assert_eq!(defaults.beyond(vec![bundles("get"), reviews()]).len(), left);
@@ -272,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn stock_role_written_by_another_client_is_no_default() {
+    fn role_written_by_another_client_is_no_default() {
         let thing = |verb: &str, resource: &str| Atom::new(verb, "new.k8s.io", resource).tuple();
         let stock = |role: (String, Live), binding: (String, Live)| Stock {
             // Whose name is the server's is seen in what else it made.
@@ -302,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn stock_role_of_known_release_is_judged_by_the_table() {
+    fn role_of_known_release_follows_the_table() {
         let thing = Atom::new("list", "new.k8s.io", "things").tuple();
         let name = "system:basic-user";
         let stock = Stock {
@@ -327,7 +327,7 @@ mod tests {
     #[case::everything(Some("v1.38.0"), Atom::new("*", "*", "*"), false)]
     #[case::one_namespace(Some("v1.38.0"), Atom::new("list", "new.k8s.io", "things").within(Some("a")), false)]
     #[case::a_vendor(Some("v1.38.0"), Atom::new("list", "example.com", "things"), false)]
-    fn where_the_bindings_may_not_be_read_only_a_look_at_one_resource_may_be_a_default(
+    fn unreadable_bindings_excuse_only_reading_one_resource(
         #[case] version: Option<&str>,
         #[case] atom: Atom<'_>,
         #[case] perhaps: bool,

@@ -91,11 +91,7 @@ mod tests {
     )]
     #[case::ipv6("https://[::1]:6443", "shop-prod-token", "shop-prod.web@[::1]:6443")]
     #[case::another_account("https://example.com", "deployer", "deployer.web@example.com")]
-    fn a_name_differs_where_instance_or_server_differ(
-        #[case] server: &str,
-        #[case] account: &str,
-        #[case] wanted: &str,
-    ) {
+    fn entry_name_identifies_instance_and_server(#[case] server: &str, #[case] account: &str, #[case] wanted: &str) {
         let claims = json!({
             "kubernetes.io/serviceaccount/namespace": "web",
             "kubernetes.io/serviceaccount/service-account.name": account,
@@ -106,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn tokens_that_say_nothing_differ_by_their_fingerprints() {
+    fn opaque_tokens_are_named_by_fingerprint() {
         let server = Server::parse("https://example.com").unwrap();
         let [one, two] = ["opaque-one", "opaque-two"].map(|token| name(&server, &Token::parse(token).unwrap()));
         assert!(one != two && one.starts_with("token-") && one.ends_with("@example.com"), "{one} {two}");

@@ -251,7 +251,7 @@ mod tests {
 
     /// Compared each with each, so many would take hours.
     #[test]
-    fn what_a_second_schema_finds_again_is_told_once() {
+    fn findings_of_a_second_schema_are_deduplicated() {
         let found = |numbers: std::ops::Range<u32>| -> Vec<Finding> {
             numbers.map(|number| Finding::blocking(Code::Schema, format!("/rules/{number}"), "is wrong")).collect()
         };
@@ -261,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn two_findings_of_one_schema_stay_two() {
+    fn equal_findings_of_one_schema_are_kept() {
         let twice = vec![Finding::refusal(Code::Schema, "is wrong"); 2];
         let mut findings = Vec::new();
         add_new(&mut findings, twice.clone());

@@ -191,7 +191,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_token_survives_a_sweep(token in "[!-~]{24,60}", before in "[ -~]{0,9}", after in "[ -~]{0,9}") {
+        fn tokens_are_redacted(token in "[!-~]{24,60}", before in "[ -~]{0,9}", after in "[ -~]{0,9}") {
             let redactor = Redactor::default();
             redactor.learn(&Token::parse(&token).unwrap());
             let shown = redactor.sweep(&format!("{before}{token}{after}"));
@@ -202,7 +202,7 @@ mod tests {
         }
 
         #[test]
-        fn nor_does_one_that_was_cut(start in "[!-~]{0,40}", ends in ["[!-~]{24,60}", "[!-~]{24,60}"], cut in 12_usize..100) {
+        fn truncated_tokens_are_redacted(start in "[!-~]{0,40}", ends in ["[!-~]{24,60}", "[!-~]{24,60}"], cut in 12_usize..100) {
             let redactor = Redactor::default();
             let tokens = ends.map(|end| format!("{start}{end}"));
             for token in &tokens {

@@ -55,7 +55,7 @@ mod tests {
     use rstest::rstest;
 
     #[rstest]
-    fn an_address_of_every_machine_is_recognized(
+    fn loopback_and_unspecified_addresses_are_local(
         #[values(
             "127.0.0.1",
             "127.8.9.10",
@@ -78,7 +78,7 @@ mod tests {
     }
 
     #[rstest]
-    fn an_address_of_one_machine_is_not_taken_for_one_of_every_machine(
+    fn routable_addresses_are_not_local(
         #[values(
             "10.0.0.1",
             "128.0.0.1",
@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[rstest]
-    fn a_name_of_a_service_is_inside_a_cluster(
+    fn service_names_are_inside_a_cluster(
         #[values(
             "massdriver",
             "MASSDRIVER",
@@ -120,7 +120,7 @@ mod tests {
     }
 
     #[rstest]
-    fn a_public_name_or_an_address_is_not_inside_a_cluster(
+    fn public_names_and_addresses_are_outside_a_cluster(
         #[values(
             "api.massdriver.cloud",
             "massdriver.local",

@@ -291,13 +291,13 @@ mod tests {
     #[case("192.168.1.1", "192.168.1.1/40", true)]
     #[case("192.168.1.1", "/24", true)]
     #[case("foo.com", ":443", true)]
-    fn no_proxy_is_read_as_go_reads_it(#[case] host: &str, #[case] no: &str, #[case] proxied: bool) {
+    fn no_proxy_is_parsed_like_go(#[case] host: &str, #[case] no: &str, #[case] proxied: bool) {
         let route = route(no, &format!("https://{host}"));
         assert_eq!(route.proxy().is_some(), proxied, "{route:?}");
     }
 
     #[test]
-    fn each_scheme_has_its_variable() {
+    fn each_scheme_has_its_proxy_variable() {
         let address = |target: &str| route("", target).proxy().unwrap().address();
         assert_eq!(address("https://a.example.com"), "http://secure.example.com:3128");
         assert_eq!(address("http://a.example.com"), "http://plain.example.com:80");
@@ -309,24 +309,20 @@ mod tests {
     #[case("https://me@proxy", "https://proxy:443", Some(("me", "")))]
     #[case("socks5://[::1]", "socks5://[::1]:1080", None)]
     #[case("socks5h://u:v@proxy:9", "socks5h://proxy:9", Some(("u", "v")))]
-    fn the_address_of_a_proxy_never_holds_its_login(
-        #[case] url: &str,
-        #[case] address: &str,
-        #[case] login: Option<(&str, &str)>,
-    ) {
+    fn proxy_address_omits_the_login(#[case] url: &str, #[case] address: &str, #[case] login: Option<(&str, &str)>) {
         let proxy = Proxy::parse(url, "proxy-url").unwrap();
         assert_eq!((proxy.address().as_str(), proxy.login()), (address, login));
     }
 
     #[rstest]
-    fn what_is_no_proxy_is_refused_without_its_value(
+    fn invalid_proxy_url_is_refused_without_quoting(
         #[values("ftp://s3cret@proxy", "http://", "proxy s3cret", "s3cret", "http://s3cret@pro xy")] url: &str,
     ) {
         assert!(!Proxy::parse(url, "proxy-url").unwrap_err().contains("s3cret"));
     }
 
     #[test]
-    fn a_login_is_sent_as_http_has_it() {
+    fn proxy_login_is_sent_as_basic_authentication() {
         let proxy = Proxy::parse("http://Aladdin:open%20sesame@proxy", "proxy-url").unwrap();
         assert_eq!(proxy.authorization().unwrap(), "Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ==");
     }

@@ -75,7 +75,7 @@ mod tests {
     }
 
     #[test]
-    fn long_lists_are_cut_after_three() {
+    fn long_lists_are_truncated_after_three() {
         let tuples: Vec<Tuple> = ["a", "b", "c", "d", "e"].map(|it| Atom::new("get", "", it).tuple()).into();
         let text = summary(&tuples);
         assert!(text.ends_with("; and 2 more"), "{text}");

@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn own_manager_counts_as_the_last_one() {
+    fn own_field_manager_counts_as_the_last_one() {
         let live = live_of(MANAGER, &[entry(MANAGER, "Apply", "own"), entry("helm", "Update", "helms")]);
         assert_eq!((live.uid.as_str(), live.resource_version.as_str()), ("u", "7"));
         assert_eq!(live.labels.len(), 1, "a label that is no text is none");
@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn fields_of_helm_count_as_owned_on_its_objects() {
+    fn helm_fields_count_as_owned_on_its_objects() {
         let managed = [entry("helm", "Update", "helms"), entry("kubectl-edit", "Update", "theirs")];
         let live = live_of(helm_release::HELM, &managed);
         assert_eq!(live.owned_labels, BTreeSet::from(["helms".to_owned()]));

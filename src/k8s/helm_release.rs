@@ -125,11 +125,11 @@ mod tests {
     #[case::no_release(&[(CHART_LABEL, "k8s-token-0.1.0")], &[], None, false)]
     #[case::the_secret(&[], &[RELEASE[0], RELEASE[1], (ACCOUNT, "demo-token")], Some(TOKEN_SECRET), true)]
     #[case::its_secret_of_another_type(&[], &[RELEASE[0], RELEASE[1], (ACCOUNT, "demo-token")], Some("Opaque"), false)]
-    #[case::anothers_secret(&[], &[RELEASE[0], RELEASE[1], (ACCOUNT, "other")], Some(TOKEN_SECRET), false)]
+    #[case::foreign_secret(&[], &[RELEASE[0], RELEASE[1], (ACCOUNT, "other")], Some(TOKEN_SECRET), false)]
     #[case::a_secret_of_another_chart(
         &[(CHART_LABEL, "web-1.0.0")], &[RELEASE[0], RELEASE[1], (ACCOUNT, "demo-token")], Some(TOKEN_SECRET), false
     )]
-    fn an_instance_is_known_by_release_and_chart(
+    fn helm_object_is_identified_by_release_and_chart(
         #[case] labels: &[(&str, &str)],
         #[case] annotations: &[(&str, &str)],
         #[case] kind: Option<&str>,

@@ -148,7 +148,7 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn names_cannot_leave_their_place_in_a_path() {
+    fn names_cannot_escape_their_path_segment() {
         for bad in ["", "../x", "a/b", "a?b", "a b", "A", "-a", "a-", "a..b", "a.", "\u{e4}", "a\n", &"a".repeat(237)] {
             assert!(InstanceName::parse(bad).is_err(), "{bad:?} passed as a name");
             assert!(Namespace::parse(bad).is_err(), "{bad:?} passed as a namespace");
@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn the_name_of_a_cluster_role_stays_in_its_place_in_a_path() {
+    fn cluster_role_names_cannot_escape_their_path_segment() {
         for bad in ["", ".", "..", "a/b", "a%2fb", "a\nb", &"a".repeat(254)] {
             assert!(ClusterRoleName::parse(bad).is_err(), "{bad:?} passed");
         }
@@ -170,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn tags_become_labels_or_are_refused() {
+    fn invalid_tags_are_refused_as_labels() {
         assert_eq!(label("md-project", &json!("ecomm")).unwrap(), "ecomm");
         assert_eq!(label("example.com/count", &json!(3)).unwrap(), "3");
         assert_eq!(label("on", &json!(true)).unwrap(), "true");

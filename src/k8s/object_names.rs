@@ -140,7 +140,7 @@ mod tests {
     use crate::k8s::name::ClusterRoleName;
 
     #[test]
-    fn first_token_secret_has_the_original_name() {
+    fn first_token_secret_keeps_its_earlier_name() {
         let names = names("demo", "team-a");
         assert_eq!([1, 2, 3].map(|slot| names.token_secret(slot).name), ["demo-token", "demo-token-2", "demo-token-3"]);
     }
@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn at_home_the_names_are_those_of_the_original_and_elsewhere_they_tell_namesakes_apart() {
+    fn names_outside_the_home_namespace_carry_a_hash() {
         let (one, other) = (names("demo", "team-a"), names("demo", "team-b"));
         assert_eq!(one.role(&scope("team-a")).to_string(), "Role team-a/demo-token");
         assert_eq!(one.binding(&one.home()).to_string(), "RoleBinding team-a/demo-token");
@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn no_two_places_share_a_binding_however_long_the_name_is() {
+    fn binding_names_are_unique_for_long_names() {
         for instance in ["demo", &"n".repeat(InstanceName::MAX), &format!("{}b", "n".repeat(InstanceName::MAX - 1))] {
             let mut seen = std::collections::BTreeSet::new();
             for home in ["team-a", "team-b"] {

@@ -211,10 +211,10 @@ mod tests {
     #[rstest]
     #[case::shortest(Outcome::Unknown, None, 0.0, &[250, 500, 1000, 2000])]
     #[case::longest(Outcome::Unknown, None, 1.0, &[500, 1000, 2000, 4000])]
-    #[case::a_silence_is_long_enough(Outcome::TimedOut, None, 0.0, &[250])]
-    #[case::never_before_it_was_asked_for(Outcome::NotSent, Some(1), 0.0, &[1000, 1000, 1000, 2000])]
-    #[case::but_not_all_at_once(Outcome::NotSent, Some(3), 1.0, &[3500, 4000, 5000, 7000])]
-    #[case::at_once_is_not_at_once(Outcome::NotSent, Some(0), 0.0, &[250, 500, 1000, 2000])]
+    #[case::one_retry_after_timeout(Outcome::TimedOut, None, 0.0, &[250])]
+    #[case::retry_after_is_the_minimum(Outcome::NotSent, Some(1), 0.0, &[1000, 1000, 1000, 2000])]
+    #[case::jitter_after_retry_after(Outcome::NotSent, Some(3), 1.0, &[3500, 4000, 5000, 7000])]
+    #[case::retry_after_zero(Outcome::NotSent, Some(0), 0.0, &[250, 500, 1000, 2000])]
     fn pauses_grow_and_are_bounded(
         #[case] outcome: Outcome,
         #[case] after: Option<u64>,
@@ -235,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn attempts_are_counted_and_doubt_stays() {
+    fn attempts_are_counted_and_unknown_outcome_persists() {
         let mut attempts = RetryState::default();
         assert_eq!(attempts.describe(Failure::new(Code::Conflict, "x", "409")).cause, "409");
         for (outcome, outcome_unknown) in

@@ -72,7 +72,7 @@ mod tests {
     use crate::k8s::name::{InstanceName, Namespace};
 
     #[test]
-    fn a_copy_is_known_by_its_name_or_by_the_absence_of_our_writes() {
+    fn copies_are_recognized_by_name_or_field_manager() {
         let names = Names::of(&InstanceName::parse("demo").unwrap(), &Namespace::parse("a").unwrap());
         let ours = Live { owned_annotations: BTreeSet::from([NAME.to_owned()]), ..Live::default() };
         let role = |namespace: &str, name: &str| Reference::new(Kind::Role, namespace, name);

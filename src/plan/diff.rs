@@ -391,7 +391,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_as_it_should_be_is_unchanged_whatever_others_add() {
+    fn foreign_labels_and_annotations_are_no_difference() {
         let mut live = live(&pods(&["list", "get"]));
         live.labels.insert("theirs".to_owned(), "x".to_owned());
         live.annotations.insert("kubernetes.io/service-account.uid".to_owned(), "u".to_owned());
@@ -399,7 +399,7 @@ mod tests {
     }
 
     #[test]
-    fn each_difference_is_named_by_its_pointer() {
+    fn differences_are_listed_by_pointer() {
         let mut drifted = live(&pods(&["get"]));
         drifted.labels.insert("a/b".to_owned(), "2".to_owned());
         drifted.annotations.clear();
@@ -409,7 +409,7 @@ mod tests {
     }
 
     #[test]
-    fn a_label_that_we_own_and_do_not_want_any_more_goes() {
+    fn owned_label_that_is_unwanted_is_removed() {
         let mut live = live(&pods(&["get"]));
         live.labels.insert("old".to_owned(), "x".to_owned());
         live.owned_labels.insert("old".to_owned());
@@ -417,7 +417,7 @@ mod tests {
     }
 
     #[test]
-    fn what_others_have_altered_is_told_from_what_is_asked_for_anew() {
+    fn drift_differs_from_changed_input() {
         let mut live = live(&pods(&["get"]));
         let wanted = role(&pods(&["get", "list"]));
         let by = |manager: &str| BTreeMap::from([("rules".to_owned(), manager.to_owned())]);
@@ -439,14 +439,14 @@ mod tests {
     }
 
     #[test]
-    fn a_rule_of_a_form_that_we_never_write_is_a_difference() {
+    fn unmanaged_rule_format_is_a_difference() {
         let mut rules = pods(&["get"]);
         rules.as_array_mut().unwrap().push(json!({"nonResourceURLs": ["/x"], "verbs": ["get"]}));
         assert_eq!(change(&role(&pods(&["get"])), Some(&live(&rules))).fields, ["/rules/1"]);
     }
 
     #[test]
-    fn what_cannot_be_changed_is_replaced() {
+    fn immutable_difference_leads_to_replacement() {
         let reference = Reference::new(Kind::RoleBinding, "a", "demo-token");
         let binding = Manifest { reference, body: json!({"metadata": {}, "roleRef": {"kind": "Role", "name": "a"}}) };
         let mut live = Live::default();

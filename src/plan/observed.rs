@@ -113,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn rules_come_from_the_role_that_is_bound() {
+    fn rules_come_from_the_bound_role() {
         let scope = Scope::parse("a").unwrap();
         let own = Place::new(scope.clone(), Authority::Rules);
         let mut role = Live::default();
@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn instance_is_there_with_its_first_object() {
+    fn instance_exists_with_its_first_object() {
         let place = Place::new(Scope::Cluster, Authority::Rules);
         let slot = |number| {
             let secret = FetchedObject { live: Live::default(), token: None, has_token_data: false };

@@ -368,7 +368,7 @@ mod tests {
     #[case::another_account(|it: &mut FetchedObject| it.live.annotations = set(ACCOUNT_NAME, "other"), Some("/metadata/annotations/kubernetes.io~1service-account.name"))]
     #[case::an_earlier_account(|it: &mut FetchedObject| it.live.annotations = set(ACCOUNT_UID, "old"), Some("/metadata/annotations/kubernetes.io~1service-account.uid"))]
     #[case::declared_invalid(|it: &mut FetchedObject| it.live.labels = set(INVALID_SINCE, "2026-11-28"), Some("/metadata/labels/kubernetes.io~1legacy-token-invalid-since"))]
-    fn unusable_secret_is_told_from_a_waiting_one(
+    fn unusable_secret_differs_from_a_waiting_one(
         #[case] alter: impl FnOnce(&mut FetchedObject),
         #[case] field: Option<&str>,
     ) {

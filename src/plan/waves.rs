@@ -399,7 +399,7 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(2000))]
 
         #[test]
-        fn writes_come_in_an_order_that_is_safe_at_every_stop(case in cases()) {
+        fn writes_are_ordered_safely_for_every_interruption(case in cases()) {
             let request = request(&case);
             let names = &request.instance.names;
             let sight = sight(&case, &request);

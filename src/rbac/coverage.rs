@@ -199,7 +199,7 @@ mod tests {
     #[case::a_name_covers_itself(rule(&[""], &["pods"], &["get"], &["a"]), Atom::new("get", "", "pods").named("a"), true)]
     #[case::a_name_covers_no_other(rule(&[""], &["pods"], &["get"], &["a"]), Atom::new("get", "", "pods").named("b"), false)]
     #[case::a_name_does_not_cover_all(rule(&[""], &["pods"], &["get"], &["a"]), Atom::new("get", "", "pods"), false)]
-    fn covers_as_the_server_does(#[case] held: Rule, #[case] asked: Atom<'_>, #[case] covered: bool) {
+    fn coverage_matches_the_api_server(#[case] held: Rule, #[case] asked: Atom<'_>, #[case] covered: bool) {
         let held = [held];
         assert_eq!(atoms(&held, None).collect::<Coverage<'_>>().covers(asked), covered);
         let here = Some("a");
@@ -259,7 +259,7 @@ mod tests {
     #[case("*", "/met/*", true)]
     #[case("/met/*", "*", false)]
     #[case("/met/*", "/met/a/*", true)]
-    fn a_star_ends_a_path(#[case] held: &str, #[case] asked: &str, #[case] covered: bool) {
+    fn star_matches_the_rest_of_a_url(#[case] held: &str, #[case] asked: &str, #[case] covered: bool) {
         let rule = |url: &str| {
             [Rule { verbs: vec!["get".to_owned()], non_resource_urls: vec![url.to_owned()], ..Rule::default() }]
         };
@@ -298,7 +298,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn order_splits_and_repeats_change_nothing(rules in prop::collection::vec(any_rule(), 0..4)) {
+        fn order_splitting_and_repetition_keep_permissions(rules in prop::collection::vec(any_rule(), 0..4)) {
             let mut split: Vec<Rule> = rules
                 .iter()
                 .flat_map(|one| one.verbs.iter().map(|verb| Rule { verbs: vec![verb.clone()], ..one.clone() }))
@@ -309,7 +309,7 @@ mod tests {
         }
 
         #[test]
-        fn on_the_way_nothing_is_lost_and_nothing_is_added(old in prop::collection::vec(any_rule(), 0..4),
+        fn intermediate_role_holds_old_and_new_permissions(old in prop::collection::vec(any_rule(), 0..4),
                                                            new in prop::collection::vec(any_rule(), 0..4)) {
             if let Widening::Between(between) = widening(&old, &new) {
                 prop_assert!(same_permissions(&between, &[old, new].concat()));
@@ -317,7 +317,7 @@ mod tests {
         }
 
         #[test]
-        fn old_less_narrowed_plus_widened_is_new(old in prop::collection::vec(any_rule(), 0..4),
+        fn old_without_narrowed_plus_widened_equals_new(old in prop::collection::vec(any_rule(), 0..4),
                                                  new in prop::collection::vec(any_rule(), 0..4)) {
             let (before, after): (Coverage<'_>, Coverage<'_>) = (atoms(&old, None).collect(), atoms(&new, None).collect());
             let widened = beyond(&all(&new, None), &before);

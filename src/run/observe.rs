@@ -350,7 +350,7 @@ mod tests {
     #[case("v2.0.0", false)]
     #[case("", false)]
     #[case("unknown", false)]
-    fn a_version_before_self_subject_review_is_known(#[case] version: &str, #[case] before: bool) {
+    fn versions_before_self_subject_review_are_recognized(#[case] version: &str, #[case] before: bool) {
         assert_eq!(is_before_self_subject_review(version), before);
     }
 }

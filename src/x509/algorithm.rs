@@ -109,7 +109,7 @@ mod tests {
     #[case::ed25519(&[6, 3, 0x2b, 0x65, 0x70], true)]
     #[case::ml_dsa_65(&[6, 9, 0x60, 0x86, 0x48, 1, 0x65, 3, 4, 3, 0x12], false)]
     #[case::none(&[], false)]
-    fn a_key_is_fit_or_not(#[case] algorithm: &[u8], #[case] fit: bool) {
+    fn key_algorithms_are_accepted_or_refused(#[case] algorithm: &[u8], #[case] fit: bool) {
         assert_eq!(is_fit(algorithm, &[]), fit);
     }
 }

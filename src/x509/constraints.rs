@@ -187,7 +187,7 @@ mod tests {
     #[case("api.example.com", ".example.com", true)]
     #[case("example.com", ".example.com", false)]
     #[case("anything", "", true)]
-    fn a_name_is_within_a_domain_or_not(#[case] name: &str, #[case] domain: &str, #[case] within: bool) {
+    fn domain_constraint_matches_subdomains(#[case] name: &str, #[case] domain: &str, #[case] within: bool) {
         assert_eq!(is_within(name, domain), within);
     }
 
@@ -210,7 +210,7 @@ mod tests {
     #[case("api..bad.example")]
     #[case("a b.example")]
     #[case("a\0.example")]
-    fn a_name_that_cannot_be_judged_is_not_allowed(#[case] name: &str) {
+    fn unparsable_name_is_not_allowed(#[case] name: &str) {
         let excluded = vec![Subtree::Dns("bad.example".to_owned())];
         assert!(!Constraints { excluded, ..Constraints::default() }.allow(&Name::Dns(name.to_owned())));
     }
@@ -232,7 +232,7 @@ mod tests {
     #[case::a_mask_with_a_hole_in_a_byte(7, &[10, 0, 0, 0, 0b1010_0000, 0, 0, 0])]
     #[case::of_a_wrong_length(7, &[10, 0, 0, 0])]
     #[case::ipv4_as_ipv6(7, &[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 10, 0, 0, 0, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0, 0, 0])]
-    fn constraints_that_would_be_about_nothing_are_refused(#[case] kind: u8, #[case] value: &[u8]) {
+    fn malformed_constraints_are_refused(#[case] kind: u8, #[case] value: &[u8]) {
         assert!(read(0, kind, value).is_err() && read(1, kind, value).is_err());
     }
 

@@ -177,7 +177,7 @@ mod tests {
     #[case::a_sign(0x18, "+2027010100000Z", None)]
     #[case::no_such_day(0x18, "20270230000000Z", None)]
     #[case::no_zone(0x18, "20270101000000", None)]
-    fn a_time_is_read_or_refused(#[case] tag: u8, #[case] text: &str, #[case] seconds: Option<i64>) {
+    fn times_are_read_or_refused(#[case] tag: u8, #[case] text: &str, #[case] seconds: Option<i64>) {
         let der = [&[tag, u8::try_from(text.len()).unwrap()], text.as_bytes()].concat();
         assert_eq!(Reader::new(&der).time().ok(), seconds);
     }
@@ -188,7 +188,7 @@ mod tests {
     #[case(&[2, 0], false)]
     #[case(&[2, 2, 0, 0x7f], false)]
     #[case(&[2, 2, 0xff, 0x80], false)]
-    fn a_number_has_one_form(#[case] der: &[u8], #[case] fits: bool) {
+    fn integers_must_be_minimal(#[case] der: &[u8], #[case] fits: bool) {
         assert_eq!(Reader::new(der).integer().is_ok(), fits);
     }
 
@@ -197,16 +197,16 @@ mod tests {
     #[case(&[3, 2, 3, 0b0000_0100], false)]
     #[case(&[3, 1, 1], false)]
     #[case(&[3, 2, 8, 0], false)]
-    fn what_fills_a_bit_string_up_is_zero(#[case] der: &[u8], #[case] fits: bool) {
+    fn bit_string_padding_must_be_zero(#[case] der: &[u8], #[case] fits: bool) {
         assert_eq!(Reader::new(der).bits_with_rest().is_ok(), fits);
     }
 
     #[rstest]
     #[case::indefinite(&[0x30, 0x80, 0, 0])]
-    #[case::longer_than_it_need_be(&[0x04, 0x81, 1, 0])]
+    #[case::non_minimal_length(&[0x04, 0x81, 1, 0])]
     #[case::a_tag_of_several_bytes(&[0x9f, 0x81, 0x01, 0])]
     #[case::too_short(&[0x04, 2, 0])]
-    fn what_is_not_der_is_refused(#[case] bytes: &[u8]) {
+    fn invalid_der_is_refused(#[case] bytes: &[u8]) {
         assert!(Reader::new(bytes).any().is_err());
     }
 }

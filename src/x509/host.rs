@@ -109,7 +109,7 @@ mod tests {
     #[case("api_1.example.com", "api_1.example.com", true)]
     #[case("127.0.0.1", "127.0.0.1", false)]
     #[case("", "localhost", false)]
-    fn a_dns_name_fits_a_host_or_not(#[case] name: &str, #[case] host: &str, #[case] fits: bool) {
+    fn dns_names_are_matched_against_the_host(#[case] name: &str, #[case] host: &str, #[case] fits: bool) {
         assert_eq!(matches(&[Name::Dns(name.to_owned())], host), fits);
     }
 
@@ -119,7 +119,7 @@ mod tests {
     #[case(&[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 127, 0, 0, 1], "127.0.0.1", true)]
     #[case(&[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1], "::1", true)]
     #[case(&[127, 0, 0, 1], "localhost", false)]
-    fn an_address_fits_a_host_or_not(#[case] bytes: &[u8], #[case] host: &str, #[case] fits: bool) {
+    fn ip_addresses_are_matched_against_the_host(#[case] bytes: &[u8], #[case] host: &str, #[case] fits: bool) {
         assert_eq!(matches(&[Name::Ip(address(bytes).unwrap())], host), fits);
     }
 }

@@ -315,13 +315,13 @@ mod tests {
     #[case::printable_with_an_underscore(0x13, b"a_b", false)]
     #[case::printable_with_an_at_sign(0x13, b"a@b", false)]
     #[case::utf8(0x0c, "M\u{fc}ller_".as_bytes(), true)]
-    #[case::utf8_that_is_none(0x0c, b"M\xfcller", false)]
+    #[case::invalid_utf8(0x0c, b"M\xfcller", false)]
     #[case::ia5(0x16, b"a@b_c", true)]
-    #[case::ia5_that_is_none(0x16, b"\xfc", false)]
+    #[case::invalid_ia5(0x16, b"\xfc", false)]
     #[case::numeric(0x12, b"1 2", true)]
-    #[case::numeric_that_is_none(0x12, b"a", false)]
+    #[case::invalid_numeric(0x12, b"a", false)]
     #[case::t61(0x14, b"M\xfcller", true)]
-    fn a_name_is_taken_or_refused(#[case] tag: u8, #[case] text: &[u8], #[case] taken: bool) {
+    fn name_strings_are_accepted_or_refused(#[case] tag: u8, #[case] text: &[u8], #[case] taken: bool) {
         let element = |tag: u8, value: &[u8]| [&[tag, u8::try_from(value.len()).unwrap()], value].concat();
         let pair = [&[6, 3, 0x55, 4, 3], element(tag, text).as_slice()].concat();
         let der = element(0x30, &element(0x31, &element(0x30, &pair)));

@@ -84,10 +84,10 @@ mod tests {
     #[case::blanks_after_the_lines(ONE.replace("-----\n", "----- \t\n"), 1)]
     #[case::not_at_the_start_of_a_line(format!(" {ONE}"), 0)]
     #[case::a_byte_order_mark(format!("\u{feff}{ONE}"), 0)]
-    #[case::a_damaged_one_is_passed_over(format!("{}{ONE}", ONE.replace("aGVsbG8=", "a?")), 1)]
+    #[case::damaged_block_is_ignored(format!("{}{ONE}", ONE.replace("aGVsbG8=", "a?")), 1)]
     #[case::begun_twice(format!("-----BEGIN CERTIFICATE-----\naGVs\n{ONE}"), 1)]
     #[case::never_ended(ONE.replace("END", "FIN"), 0)]
-    fn blocks_are_found_as_go_finds_them(#[case] text: String, #[case] count: usize) {
+    fn pem_blocks_are_found_like_go(#[case] text: String, #[case] count: usize) {
         let found = blocks(text.as_bytes());
         assert!(found.iter().all(|block| block.is_ca() && block.der == b"hello"));
         assert_eq!(found.len(), count);

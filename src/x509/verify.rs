@@ -398,15 +398,15 @@ mod tests {
     /// Chains that Go rejects although every signature is correct.
     #[rstest]
     #[case::key_id("2.5.29.14", true, &[4, 1, 1], false)]
-    #[case::key_id_as_it_ought_to_be("2.5.29.14", false, &[4, 1, 1], true)]
+    #[case::valid_key_id("2.5.29.14", false, &[4, 1, 1], true)]
     #[case::issuer_key_id("2.5.29.35", true, &[0x30, 3, 0x80, 1, 1], false)]
     #[case::a_policy_is_demanded("2.5.29.36", false, &[0x30, 3, 0x80, 1, 0], false)]
     #[case::a_policy_is_not_mapped("2.5.29.36", false, &[0x30, 3, 0x81, 1, 0], true)]
-    #[case::neither_ca_nor_not("2.5.29.19", true, &[0x30, 3, 1, 1, 1], false)]
+    #[case::invalid_boolean("2.5.29.19", true, &[0x30, 3, 1, 1, 1], false)]
     #[case::a_path_length_of_two_forms("2.5.29.19", true, &[0x30, 7, 1, 1, 0xff, 2, 2, 0, 1], false)]
     #[case::a_path_length("2.5.29.19", true, &[0x30, 6, 1, 1, 0xff, 2, 1, 1], true)]
     #[case::usage_filled_up_with_ones("2.5.29.15", true, &[3, 2, 3, 0x04], false)]
-    fn an_extension_of_a_ca_is_taken_or_refused(
+    fn ca_extensions_are_accepted_or_refused(
         #[case] id: &str,
         #[case] critical: bool,
         #[case] value: &[u8],
@@ -425,7 +425,7 @@ mod tests {
     #[case::of_no_bytes(&[], false)]
     #[case::with_a_zero_too_many(&[0, 7], false)]
     #[case::of_one_byte(&[7], true)]
-    fn a_serial_number_is_taken_or_refused(#[case] serial: &[u8], #[case] taken: bool) {
+    fn serial_numbers_are_accepted_or_refused(#[case] serial: &[u8], #[case] taken: bool) {
         let root = Forged::self_signed(&Spec::ca("root"), Key::p256());
         let leaf = Forged::signed_by(&root, &Spec { serial: serial.to_vec(), ..Spec::server() }, Key::p256());
         assert_eq!(judged(&leaf.der, &[], &root.der).is_ok(), taken);
@@ -436,7 +436,7 @@ mod tests {
 
         /// Changes one byte at a time: nothing panics, and no certificate that its CA did not sign is accepted.
         #[test]
-        fn a_certificate_that_was_changed_is_not_trusted(at in any::<prop::sample::Index>(), bits in 1..=255_u8, whose in 0..2) {
+        fn altered_certificate_is_not_trusted(at in any::<prop::sample::Index>(), bits in 1..=255_u8, whose in 0..2) {
             static CHAIN: std::sync::LazyLock<[Vec<u8>; 3]> = std::sync::LazyLock::new(|| {
                 let root = Forged::self_signed(&Spec::ca("root"), Key::p256());
                 let middle = Forged::signed_by(&root, &Spec::ca("middle"), Key::p256());
@@ -453,7 +453,7 @@ mod tests {
         }
 
         #[test]
-        fn any_bytes_are_read_without_a_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+        fn arbitrary_bytes_are_parsed_without_a_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
             let _ = Certificate::parse(&bytes);
         }
     }

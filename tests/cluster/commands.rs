@@ -1,4 +1,4 @@
-//! The commands beside plan, provision and decommission: what they say holds, held against what these do.
+//! `check`, `verify` and `permissions`: their results agree with those of plan, provision and decommission.
 
 use std::{
     fs,
@@ -15,7 +15,7 @@ use testbed::{ControlPlane, Era, Grant, Persona, WrongCa};
 use crate::support::{Instance, NAME, OBJECT, Ran, Shape, binary, codes, paths, token_of};
 
 /// Runs a command that reads standard input.
-fn fed(command: &mut Command, text: &str) -> Ran {
+fn run_with_stdin(command: &mut Command, text: &str) -> Ran {
     let mut child =
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the binary runs");
     child.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
@@ -23,7 +23,7 @@ fn fed(command: &mut Command, text: &str) -> Ran {
 }
 
 fn check(params: &str) -> Ran {
-    fed(binary().args(["check", "--json"]), params)
+    run_with_stdin(binary().args(["check", "--json"]), params)
 }
 
 fn pods() -> Value {
@@ -31,7 +31,7 @@ fn pods() -> Value {
 }
 
 #[rstest]
-#[case::sound(json!({"namespace": "team-a", "rules": [pods()]}))]
+#[case::valid(json!({"namespace": "team-a", "rules": [pods()]}))]
 #[case::unknown(json!({"namespace": "team-a", "rules": [pods()], "colour": "red"}))]
 #[case::tag(json!({"namespace": "team-a", "rules": [pods()], "md_metadata": {"default_tags": {"a b": "c"}}}))]
 #[case::namespace(json!({"namespace": "Team_A", "rules": [pods()]}))]
@@ -44,14 +44,14 @@ fn pods() -> Value {
     "apiGroups": [""], "resources": ["pods"], "verbs": ["get"],
     "namespaces": (0..6000).map(|number| format!("{number:060}")).collect::<Vec<_>>(),
 }]}))]
-fn a_check_finds_what_a_provision_finds_before_the_first_packet(#[case] params: Value) {
+fn check_reports_the_same_findings_as_provision(#[case] params: Value) {
     let directory = tempfile::tempdir().unwrap();
     let put = |name: &str, text: &str| {
         fs::write(directory.path().join(name), text).unwrap();
         directory.path().join(name)
     };
     let file = put("params.json", &params.to_string());
-    // Nobody listens there: what is not refused before the first packet ends with 69.
+    // No server listens there: a run that is not refused before the first packet ends with 69.
     let connection = ControlPlane::shared().admin().connection().to_string();
     let connection = connection.replace(ControlPlane::shared().server(), "https://127.0.0.1:1");
     let connection = put("connection.json", &connection);
@@ -81,9 +81,9 @@ fn a_check_finds_what_a_provision_finds_before_the_first_packet(#[case] params: 
 }
 
 #[test]
-fn a_check_reads_one_document_and_says_what_it_is_about() {
+fn check_reads_params_and_logs_name_and_namespace() {
     let sound = json!({"namespace": "team-a", "rules": [pods()]}).to_string();
-    let ran = fed(binary().arg("check"), &sound).expect_code(0);
+    let ran = run_with_stdin(binary().arg("check"), &sound).expect_code(0);
     assert_eq!(ran.stdout, "", "the log goes to stderr");
     assert!(ran.stderr.contains("team-a") && ran.stderr.contains("the params are sound"), "{}", ran.stderr);
     let named = json!({"namespace": "team-a", "rules": [pods()], "md_metadata": {"name_prefix": NAME}});
@@ -95,7 +95,7 @@ fn a_check_reads_one_document_and_says_what_it_is_about() {
         ("{", "stdin"),
         (r#"{"namespace": "a", "namespace": "b", "rules": []}"#, "stdin has a key twice"),
     ] {
-        let ran = fed(binary().arg("check"), text).expect_code(65);
+        let ran = run_with_stdin(binary().arg("check"), text).expect_code(65);
         assert!(ran.stderr.contains(problem), "{}", ran.stderr);
     }
     let ran = Ran::of(binary().args(["check", "--params", "/nowhere/params.json"])).expect_code(65);
@@ -107,13 +107,13 @@ fn a_check_reads_one_document_and_says_what_it_is_about() {
 
 /// Runs `verify` on an artifact.
 fn verify(artifact: &Value, more: &[&str]) -> Ran {
-    fed(binary().args(["verify", "-", "--json"]).args(more), &artifact.to_string())
+    run_with_stdin(binary().args(["verify", "-", "--json"]).args(more), &artifact.to_string())
 }
 
 #[rstest]
 #[case(Shape::Bare)]
 #[case(Shape::Legacy)]
-fn what_was_provisioned_is_verified_until_it_is_taken_back(#[case] shape: Shape) {
+fn provisioned_credential_verifies_until_decommission(#[case] shape: Shape) {
     let cp = ControlPlane::shared();
     let instance = Instance::of_era(cp.admin(), &cp.namespace("verify"), Era::Dependencies, shape);
     let provisioned = instance.ask("provision", &["--publish"]).expect_code(0).document();
@@ -129,7 +129,7 @@ fn what_was_provisioned_is_verified_until_it_is_taken_back(#[case] shape: Shape)
     assert_eq!(document["server_version"], provisioned["server_version"]);
     assert_eq!((&document["changes"], &document["findings"]), (&json!([]), &json!([])));
 
-    // Params and name of the directory, which may override the namespace and not the artifact's server.
+    // Params and name from the directory, whose config.json may override the namespace but not the credential's server.
     fs::write(
         instance.path("config.json"),
         json!({"namespace": instance.namespace, "kubernetes_cluster": {"authentication": {"cluster": {"server": "https://127.0.0.1:1"}}}})
@@ -140,7 +140,7 @@ fn what_was_provisioned_is_verified_until_it_is_taken_back(#[case] shape: Shape)
     let of_instance = verify(&artifact, &["--instance-dir", &directory]).expect_code(0).document();
     assert_eq!((&of_instance["proof"], &of_instance["name"]), (&provisioned["proof"], &json!(NAME)));
 
-    // Without params it is told what it may do.
+    // Without params the permissions of the token are listed.
     let alone = verify(&artifact, &["--name", NAME]).expect_code(0).document();
     assert_eq!(
         (&alone["proof"]["username"], &alone["proof"]["allowed"]),
@@ -149,11 +149,12 @@ fn what_was_provisioned_is_verified_until_it_is_taken_back(#[case] shape: Shape)
     let may: Vec<_> = alone["proof"]["excess"].as_array().unwrap().iter().map(|tuple| &tuple["verb"]).collect();
     assert_eq!(may, ["get", "list"]);
 
-    // As a kubeconfig, in a file and by stdin.
+    // As a kubeconfig, from a file and from stdin.
     let file = instance.path("artifact.json");
     fs::write(&file, artifact.to_string()).unwrap();
     let kubeconfig = Ran::of(binary().arg("kubeconfig").arg(&file)).expect_code(0).stdout;
-    let by_stdin = fed(binary().args(["verify", "-", "--json", "--params", &params]), &kubeconfig).expect_code(0);
+    let by_stdin =
+        run_with_stdin(binary().args(["verify", "-", "--json", "--params", &params]), &kubeconfig).expect_code(0);
     assert_eq!(by_stdin.document()["proof"], provisioned["proof"]);
     fs::write(&file, kubeconfig).unwrap();
     let ran = Ran::of(binary().arg("verify").arg(&file)).expect_code(0);
@@ -173,7 +174,7 @@ fn what_was_provisioned_is_verified_until_it_is_taken_back(#[case] shape: Shape)
 }
 
 #[test]
-fn a_credential_has_to_be_the_one_that_is_meant_and_allowed_what_the_params_say() {
+fn verify_requires_expected_identity_and_permissions() {
     let cp = ControlPlane::shared();
     let instance = Instance::new(cp.admin(), &cp.namespace("meant"));
     let artifact = instance.provision();
@@ -188,10 +189,10 @@ fn a_credential_has_to_be_the_one_that_is_meant_and_allowed_what_the_params_say(
     assert_eq!(ran.error_code(), "rules-not-allowed");
     assert!(ran.expect_code(76).stderr.contains("get secrets"));
     let document = with(rules(json!([pods()])), &[]).expect_code(0).document();
-    assert_eq!(codes(&document), ["excess"], "it may list as well");
+    assert_eq!(codes(&document), ["excess"], "the token may also list");
     assert_eq!(document["proof"]["allowed"], 1);
 
-    // Before a packet is sent.
+    // Refused before the first packet.
     for ran in [
         verify(&artifact, &["--name", "another"]),
         with(rules(json!([pods()])), &["--name", "another"]),
@@ -201,7 +202,7 @@ fn a_credential_has_to_be_the_one_that_is_meant_and_allowed_what_the_params_say(
         ran.expect_code(76);
     }
 
-    // What others allow it, and what a ClusterRole does.
+    // Permissions from other bindings, and from a ClusterRole.
     let subject = json!({"kind": "ServiceAccount", "name": OBJECT, "namespace": instance.namespace});
     cp.post(
         &format!("/apis/rbac.authorization.k8s.io/v1/namespaces/{}/rolebindings", instance.namespace),
@@ -220,7 +221,7 @@ fn a_credential_has_to_be_the_one_that_is_meant_and_allowed_what_the_params_say(
 }
 
 #[test]
-fn a_token_with_an_end_is_verified_as_well() {
+fn expiring_token_is_verified() {
     let cp = ControlPlane::shared();
     let namespace = cp.namespace("bound");
     cp.post(&format!("/api/v1/namespaces/{namespace}/serviceaccounts"), &json!({"metadata": {"name": "robot"}}));
@@ -236,7 +237,7 @@ fn a_token_with_an_end_is_verified_as_well() {
 }
 
 #[test]
-fn what_cannot_be_verified_is_told_from_what_does_not_work() {
+fn verify_distinguishes_bad_input_from_rejected_credentials() {
     let cp = ControlPlane::shared();
     let instance = Instance::new(cp.admin(), &cp.namespace("unusable"));
     let artifact = instance.provision();
@@ -269,7 +270,7 @@ fn what_cannot_be_verified_is_told_from_what_does_not_work() {
     let ran = verify(&kubeconfig, &[]).expect_code(65);
     assert!(ran.stderr.contains("does not log in with a token alone"), "{}", ran.stderr);
     for text in ["", "{}", "kind: Config", "just: yaml"] {
-        fed(binary().args(["verify", "-"]), text).expect_code(65);
+        run_with_stdin(binary().args(["verify", "-"]), text).expect_code(65);
     }
     // All problems at once.
     let bad = instance.path("bad.json");
@@ -285,7 +286,7 @@ fn what_cannot_be_verified_is_told_from_what_does_not_work() {
 /// A Role as `permissions` prints it: its namespace, none for a ClusterRole, and its rules.
 type Role = (Option<String>, Vec<Value>);
 
-/// What `permissions` prints, as kubectl reads it and the server takes it.
+/// The output of `permissions`, parsed by kubectl and accepted by the server.
 fn permissions(cp: &ControlPlane, namespace: &str, arguments: &[&str]) -> Vec<Role> {
     let directory = tempfile::tempdir().unwrap();
     let text = Ran::of(binary().arg("permissions").args(arguments)).expect_code(0).stdout;
@@ -293,7 +294,7 @@ fn permissions(cp: &ControlPlane, namespace: &str, arguments: &[&str]) -> Vec<Ro
     fs::write(&file, &text).unwrap();
     let kubeconfig = cp.admin().kubeconfig(directory.path());
     let file = file.display().to_string();
-    // One without a namespace takes that of the context, or the one that is told.
+    // A Role without a namespace gets that of the context, or the given one.
     let told: &[&str] = if arguments.contains(&"--params") { &[] } else { &["--namespace", namespace] };
     let taken = cp.kubectl(&kubeconfig, &[&["apply", "--filename", &file][..], told].concat());
     assert!(taken.status.success(), "{text}\n{}", String::from_utf8_lossy(&taken.stderr));
@@ -308,7 +309,7 @@ fn permissions(cp: &ControlPlane, namespace: &str, arguments: &[&str]) -> Vec<Ro
     roles.map(role).collect()
 }
 
-/// A parent that holds these and nothing else.
+/// A parent with exactly these permissions.
 fn parent(cp: &ControlPlane, roles: &[Role]) -> Persona {
     let grant = |(namespace, rules): &Role| match namespace {
         Some(namespace) => Grant::in_namespace(namespace, rules),
@@ -318,7 +319,7 @@ fn parent(cp: &ControlPlane, roles: &[Role]) -> Persona {
     cp.persona("least", &roles.map(grant).collect::<Vec<_>>())
 }
 
-/// An instance in namespaces of its own, with what its parent needs.
+/// An instance in namespaces of its own, with the permissions that its parent needs.
 struct Case {
     instance: Instance,
     roles: Vec<Role>,
@@ -350,7 +351,7 @@ impl Case {
 }
 
 #[rstest]
-fn a_parent_with_what_is_printed_does_it_all(#[values(false, true)] wide: bool) {
+fn printed_permissions_suffice_for_every_action(#[values(false, true)] wide: bool) {
     let cp = ControlPlane::shared();
     let mut case = Case::new(cp, wide);
     let namespaces: Vec<_> = case.roles.iter().map(|(namespace, _)| namespace.is_some()).collect();
@@ -366,7 +367,7 @@ fn a_parent_with_what_is_printed_does_it_all(#[values(false, true)] wide: bool) 
     let roles = case.roles.clone();
     case.act(cp, &roles, "plan").expect_code(0);
     case.act(cp, &roles, "provision").expect_code(0);
-    // A repeat, and one that has to make another Secret.
+    // A repeat, and one that has to create another Secret.
     case.act(cp, &roles, "provision").expect_code(0);
     let [.., secret] = paths(&case.instance.namespace);
     cp.delete(&secret);
@@ -375,9 +376,9 @@ fn a_parent_with_what_is_printed_does_it_all(#[values(false, true)] wide: bool) 
     case.act(cp, &roles, "decommission").expect_code(0);
 }
 
-/// Each rule, or for the instance in one namespace each verb of it, is one that some run fails without.
+/// For each printed rule, or for an instance in one namespace each of its verbs, some run fails without it.
 #[rstest]
-fn a_parent_that_lacks_any_of_it_fails(#[values(false, true)] wide: bool) {
+fn every_printed_permission_is_required(#[values(false, true)] wide: bool) {
     let cp = ControlPlane::shared();
     let all = Case::new(cp, wide).roles;
     let mut parts: Vec<(usize, usize, Option<usize>)> = Vec::new();
@@ -420,7 +421,7 @@ fn a_parent_that_lacks_any_of_it_fails(#[values(false, true)] wide: bool) {
 #[rstest]
 #[case(&[])]
 #[case(&["--name", NAME])]
-fn without_params_it_is_for_any_rules_in_one_namespace(#[case] arguments: &[&str]) {
+fn permissions_without_params_cover_rules_in_one_namespace(#[case] arguments: &[&str]) {
     let cp = ControlPlane::shared();
     let mut case = Case::new(cp, false);
     let roles = permissions(cp, &case.instance.namespace, arguments);
@@ -430,7 +431,7 @@ fn without_params_it_is_for_any_rules_in_one_namespace(#[case] arguments: &[&str
 }
 
 #[test]
-fn without_a_name_it_is_for_any_instance() {
+fn permissions_without_name_cover_any_instance() {
     let cp = ControlPlane::shared();
     let mut case = Case::new(cp, true);
     let mut params = case.instance.params.clone();
@@ -445,6 +446,6 @@ fn without_a_name_it_is_for_any_instance() {
 
     let ran = Ran::of(binary().args(["permissions", "--name", "Not A Name"])).expect_code(65);
     assert!(ran.stderr.contains("--name") && ran.stdout.is_empty(), "{}", ran.stderr);
-    let ran = fed(binary().args(["permissions", "--params", "-"]), "{}").expect_code(65);
+    let ran = run_with_stdin(binary().args(["permissions", "--params", "-"]), "{}").expect_code(65);
     assert!(ran.stderr.contains("namespace") && ran.stdout.is_empty(), "{}", ran.stderr);
 }

@@ -1,4 +1,5 @@
-//! Copies of our objects in namespaces that were never named, and decommissions that find nothing.
+//! Copies of an instance's objects that another controller made in other namespaces, and decommissions that find
+//! nothing.
 
 use rstest::rstest;
 use serde_json::{Value, json};
@@ -9,13 +10,13 @@ use crate::support::{Instance, NAME, OBJECT, Ran, binary, changes, paths, status
 const POLICIES: &str = "/apis/admissionregistration.k8s.io/v1/validatingadmissionpolic";
 const RBAC: &str = "/apis/rbac.authorization.k8s.io/v1/namespaces";
 
-/// The findings of a document with this code, each as its message.
+/// The messages of the findings with this code.
 fn findings<'a>(document: &'a Value, code: &str, severity: &str) -> Vec<&'a str> {
     let all = document["findings"].as_array().unwrap().iter().filter(|finding| finding["code"] == code);
     all.inspect(|finding| assert_eq!(finding["severity"], severity)).map(|it| it["message"].as_str().unwrap()).collect()
 }
 
-/// What hierarchical namespaces do: Role and RoleBinding of one namespace in another, labels and annotations included.
+/// Copies a Role and its RoleBinding with labels and annotations, as a controller of hierarchical namespaces does.
 fn copy(cp: &ControlPlane, from: &str, to: &str, name: &str) {
     for resource in ["roles", "rolebindings"] {
         let mut object = cp.get(&format!("{RBAC}/{from}/{resource}/{name}")).unwrap();
@@ -26,7 +27,7 @@ fn copy(cp: &ControlPlane, from: &str, to: &str, name: &str) {
     }
 }
 
-/// Refuses every deletion of Roles and RoleBindings in this namespace, as the controllers of copies do.
+/// Denies every deletion of Roles and RoleBindings in this namespace, as such a controller does.
 fn forbid_deletion(cp: &ControlPlane, namespace: &str) {
     let rules = json!([{
         "apiGroups": ["rbac.authorization.k8s.io"], "apiVersions": ["v1"], "operations": ["DELETE"],
@@ -50,7 +51,7 @@ fn forbid_deletion(cp: &ControlPlane, namespace: &str) {
 }
 
 #[test]
-fn copies_that_may_not_be_deleted_are_named_and_do_not_hold_up_a_decommission() {
+fn undeletable_copies_are_reported_and_decommission_succeeds() {
     let cp = ControlPlane::shared();
     let [home, child, open] = ["parent", "child", "open"].map(|stem| cp.namespace(stem));
     let instance = Instance::new(cp.admin(), &home);
@@ -59,7 +60,7 @@ fn copies_that_may_not_be_deleted_are_named_and_do_not_hold_up_a_decommission() 
     copy(cp, &home, &child, OBJECT);
     copy(cp, &home, &open, OBJECT);
     forbid_deletion(cp, &child);
-    eventually("the copied binding counts", || {
+    eventually("the copied binding is effective", || {
         (status(cp, &token, &format!("/api/v1/namespaces/{child}/pods")) == 200).then_some(())
     });
 
@@ -80,18 +81,18 @@ fn copies_that_may_not_be_deleted_are_named_and_do_not_hold_up_a_decommission() 
         assert!(binding.contains(words), "{words}: {binding}");
     }
     assert!(left.iter().any(|text| text.contains(&format!("Role {child}/{OBJECT}"))), "{left:#?}");
-    assert!(versions(cp, &home).is_empty(), "the ServiceAccount is gone, too");
+    assert!(versions(cp, &home).is_empty(), "the ServiceAccount is deleted, too");
     assert_eq!(status(cp, &token, &format!("/api/v1/namespaces/{child}/pods")), 401);
-    assert!(versions(cp, &open).is_empty(), "a copy that can be deleted goes");
+    assert!(versions(cp, &open).is_empty(), "a deletable copy is deleted");
 
     let again = instance.ask("decommission", &[]).expect_code(0).document();
     assert_eq!((findings(&again, "rights-elsewhere", "high").len(), again["changes"].clone()), (2, json!([])));
     assert_eq!(findings(&again, "nothing-found", "medium").len(), 0, "something was found");
 }
 
-/// Copies of an object of another place bear a name that could be ours there.
+/// A copy of an object from another namespace has a name that the instance itself could use.
 #[test]
-fn a_copy_of_an_object_outside_the_home_namespace_is_told_from_one_that_we_made() {
+fn copies_outside_the_home_namespace_are_recognized() {
     let cp = ControlPlane::shared();
     let [home, other, child] = ["home", "other", "child"].map(|stem| cp.namespace(stem));
     let mut instance = Instance::new(cp.admin(), &home);
@@ -101,8 +102,8 @@ fn a_copy_of_an_object_outside_the_home_namespace_is_told_from_one_that_we_made(
     let names = list["items"].as_array().unwrap().iter().map(|item| item["metadata"]["name"].as_str().unwrap());
     let name = names.filter(|name| name.starts_with(OBJECT)).max().unwrap().to_owned();
 
-    // The place is given up, and another controller puts its copy there; the search that comes with that sees the copy
-    // of the home namespace's binding.
+    // The namespace is removed from the rules, and another controller creates a copy there. The search that follows
+    // finds the copy of the home namespace's binding.
     copy(cp, &home, &child, OBJECT);
     instance.params["rules"][0]["namespaces"] = json!([home, other]);
     let document = instance.ask("provision", &[]).expect_code(0).document();
@@ -119,7 +120,7 @@ fn a_copy_of_an_object_outside_the_home_namespace_is_told_from_one_that_we_made(
 }
 
 #[test]
-fn an_object_that_we_made_and_whose_deletion_is_refused_still_fails_a_decommission() {
+fn decommission_fails_if_deleting_own_object_is_denied() {
     let cp = ControlPlane::shared();
     let [home, other] = ["strict", "guarded"].map(|stem| cp.namespace(stem));
     let mut instance = Instance::new(cp.admin(), &home);
@@ -128,8 +129,8 @@ fn an_object_that_we_made_and_whose_deletion_is_refused_still_fails_a_decommissi
     forbid_deletion(cp, &other);
     let listed = instance.ask("decommission", &[]).expect_code(1).document();
     assert_eq!(listed["error"]["code"], "refused");
-    assert!(cp.get(&paths(&home)[0]).is_some(), "the ServiceAccount remembers the place");
-    // The ServiceAccount is lost, and with it the list of places: what we made is known by our writes.
+    assert!(cp.get(&paths(&home)[0]).is_some(), "the inventory contains the namespace");
+    // The ServiceAccount is deleted, and its inventory with it: own objects are recognized by their field manager.
     cp.delete(&paths(&home)[0]);
     let found = instance.ask("decommission", &[]).expect_code(1).document();
     assert_eq!(found["error"]["code"], "refused");
@@ -137,7 +138,7 @@ fn an_object_that_we_made_and_whose_deletion_is_refused_still_fails_a_decommissi
 }
 
 #[test]
-fn a_parent_that_may_not_search_plans_without_a_word_of_copies() {
+fn plan_without_list_permission_reports_no_copies() {
     let cp = ControlPlane::shared();
     let [home, child] = ["narrow", "unseen"].map(|stem| cp.namespace(stem));
     let admin = Grant::cluster_role_in(&home, "admin");
@@ -151,7 +152,7 @@ fn a_parent_that_may_not_search_plans_without_a_word_of_copies() {
 }
 
 #[test]
-fn a_copy_in_a_namespace_of_the_request_is_named_by_the_provision_whose_proof_finds_excess() {
+fn provision_reports_copy_that_causes_excess() {
     let cp = ControlPlane::shared();
     let [home, child] = ["wide", "asked"].map(|stem| cp.namespace(stem));
     Instance::new(cp.admin(), &home).ask("provision", &[]).expect_code(0);
@@ -170,7 +171,7 @@ fn a_copy_in_a_namespace_of_the_request_is_named_by_the_provision_whose_proof_fi
 #[rstest]
 #[case::name(&["--name", "mistyped"], "")]
 #[case::namespace(&["--namespace", "mistyped"], "the namespace is not there")]
-fn a_decommission_by_hand_that_finds_nothing_says_what_it_looked_for(#[case] mistyped: &[&str], #[case] more: &str) {
+fn manual_decommission_without_findings_names_its_search_scope(#[case] mistyped: &[&str], #[case] more: &str) {
     let cp = ControlPlane::shared();
     let namespace = cp.namespace("byhand");
     let instance = Instance::new(cp.admin(), &namespace);
@@ -193,10 +194,14 @@ fn a_decommission_by_hand_that_finds_nothing_says_what_it_looked_for(#[case] mis
     for words in ["mistyped", cp.server(), "context testbed", more] {
         assert!(seen[0].contains(words), "{words}: {}", seen[0]);
     }
-    assert_eq!(versions(cp, &namespace).len(), 4, "what was meant is untouched");
+    assert_eq!(versions(cp, &namespace).len(), 4, "the intended instance is untouched");
 
     assert_eq!(findings(&decommission(NAME, &namespace), "nothing-found", "medium").len(), 0, "it was found");
-    assert_eq!(findings(&decommission(NAME, &namespace), "nothing-found", "medium").len(), 1, "a repeat by hand");
+    assert_eq!(findings(&decommission(NAME, &namespace), "nothing-found", "medium").len(), 1, "a manual repeat");
     let platform = instance.ask("decommission", &["--publish"]).expect_code(0).document();
-    assert_eq!(findings(&platform, "nothing-found", "medium").len(), 0, "at the platform gone already is done");
+    assert_eq!(
+        findings(&platform, "nothing-found", "medium").len(),
+        0,
+        "on the platform an absent instance is success"
+    );
 }

@@ -1,4 +1,4 @@
-//! decommission: nothing of ours is left, the token is dead, and what is not ours stays.
+//! decommission: every object of the instance is deleted, its token is rejected, and foreign objects are kept.
 
 use serde_json::json;
 use testbed::{ControlPlane, Era, Grant, rule};
@@ -10,7 +10,9 @@ fn control_plane() -> &'static ControlPlane {
 }
 
 #[rstest::rstest]
-fn nothing_is_left_and_twice_is_fine(#[values(Era::Artifacts, Era::Resources, Era::Dependencies)] era: Era) {
+fn decommission_deletes_everything_and_is_idempotent(
+    #[values(Era::Artifacts, Era::Resources, Era::Dependencies)] era: Era,
+) {
     let cp = control_plane();
     let namespace = cp.namespace("gone");
     let instance = Instance::of_era(cp.admin(), &namespace, era, Shape::Full);
@@ -28,7 +30,7 @@ fn nothing_is_left_and_twice_is_fine(#[values(Era::Artifacts, Era::Resources, Er
 }
 
 #[test]
-fn the_next_provision_gives_another_token_and_the_old_one_stays_dead() {
+fn provision_after_decommission_issues_a_new_token() {
     let cp = control_plane();
     let namespace = cp.namespace("next");
     let instance = Instance::new(cp.admin(), &namespace);
@@ -38,11 +40,11 @@ fn the_next_provision_gives_another_token_and_the_old_one_stays_dead() {
     assert_ne!(first, second);
     assert_eq!(status(cp, &first, "/api"), 401);
     assert_eq!(status(cp, &second, &format!("/api/v1/namespaces/{namespace}/pods")), 200);
-    assert!(cp.get(&paths(&namespace)[3]).is_some(), "another ServiceAccount, so the first name again");
+    assert!(cp.get(&paths(&namespace)[3]).is_some(), "a new ServiceAccount, so the first name again");
 }
 
 #[test]
-fn the_binding_goes_first_and_the_service_account_last() {
+fn role_binding_is_deleted_first_service_account_last() {
     let cp = control_plane();
     let parent = cp.persona("order", &[Grant::cluster_role("cluster-admin")]);
     let namespace = cp.namespace("order");
@@ -56,7 +58,7 @@ fn the_binding_goes_first_and_the_service_account_last() {
 }
 
 #[test]
-fn objects_of_others_are_left_alone() {
+fn foreign_objects_are_kept() {
     let cp = control_plane();
     let namespace = cp.namespace("others");
     let theirs = format!("/api/v1/namespaces/{namespace}/serviceaccounts");
@@ -68,7 +70,7 @@ fn objects_of_others_are_left_alone() {
 }
 
 #[test]
-fn rules_that_would_be_refused_today_do_not_keep_a_token_alive() {
+fn decommission_ignores_invalid_rules() {
     let cp = control_plane();
     let namespace = cp.namespace("stale");
     let instance = Instance::new(cp.admin(), &namespace);
@@ -80,7 +82,7 @@ fn rules_that_would_be_refused_today_do_not_keep_a_token_alive() {
 }
 
 #[test]
-fn a_parent_that_may_not_delete_everything_is_told_what_it_lacks_and_a_repeat_finishes() {
+fn missing_delete_permissions_are_listed_and_repeat_finishes() {
     let cp = control_plane();
     let namespace = cp.namespace("nodelete");
     let instance = Instance::new(cp.admin(), &namespace);
@@ -100,9 +102,9 @@ fn a_parent_that_may_not_delete_everything_is_told_what_it_lacks_and_a_repeat_fi
         .filter_map(|tuple| tuple["resource"].as_str())
         .collect();
     assert_eq!(missing, ["rolebindings", "roles"]);
-    assert_eq!(cp.get(&paths(&namespace)[3]), None, "the Secret is gone: the token is dead");
-    assert!(cp.get(&paths(&namespace)[0]).is_some(), "what is left is found through the ServiceAccount");
-    testbed::eventually("the token is dead", || (status(cp, &token, "/api") == 401).then_some(()));
+    assert_eq!(cp.get(&paths(&namespace)[3]), None, "the Secret is deleted: the token is rejected");
+    assert!(cp.get(&paths(&namespace)[0]).is_some(), "the remaining objects are found through the ServiceAccount");
+    testbed::eventually("the token is rejected", || (status(cp, &token, "/api") == 401).then_some(()));
     instance.act("decommission").expect_code(0);
     for path in paths(&namespace) {
         assert_eq!(cp.get(&path), None);
@@ -110,7 +112,7 @@ fn a_parent_that_may_not_delete_everything_is_told_what_it_lacks_and_a_repeat_fi
 }
 
 #[test]
-fn each_side_is_finished_whatever_the_other_says() {
+fn cluster_and_platform_are_decommissioned_independently() {
     let cp = control_plane();
     let namespace = cp.namespace("sides");
     let instance = Instance::new(cp.admin(), &namespace);
@@ -126,11 +128,11 @@ fn each_side_is_finished_whatever_the_other_says() {
     broken.connection["authentication"]["cluster"]["server"] = json!("https://127.0.0.1:1");
     let document = broken.ask("decommission", &["--publish"]).expect_code(69).document();
     assert_eq!(document["error"]["code"], "connection-failed");
-    assert_eq!(broken.platform.resource("token"), None, "the record is gone");
+    assert_eq!(broken.platform.resource("token"), None, "the record is deleted");
 }
 
 #[test]
-fn nothing_that_only_a_hand_out_needs_keeps_a_token_alive() {
+fn decommission_ignores_input_needed_only_to_publish() {
     let cp = control_plane();
     let namespace = cp.namespace("unneeded");
     let mut instance = Instance::new(cp.admin(), &namespace);
@@ -151,7 +153,7 @@ fn nothing_that_only_a_hand_out_needs_keeps_a_token_alive() {
 }
 
 #[test]
-fn without_ids_in_the_environment_the_name_prefix_finds_the_record() {
+fn platform_record_is_found_by_name_prefix() {
     let cp = control_plane();
     let namespace = cp.namespace("noids");
     let instance = Instance::of_era(cp.admin(), &namespace, Era::Artifacts, Shape::Bare);

@@ -1,5 +1,5 @@
-//! Everything that can refuse a request on an API server, in plan, provision and decommission: which error it is, how
-//! often it is asked, what the log says and what is left. docs/who-said-no.md shows the same table.
+//! Every reason for which an API server can refuse a request, in plan, provision and decommission: the error code, the
+//! number of attempts, the log, and the objects that remain. docs/who-said-no.md shows the same table.
 
 mod arrange;
 mod elsewhere;
@@ -23,7 +23,7 @@ use crate::support::{Instance, Ran, paths};
 static CONTROL_PLANE: LazyLock<ControlPlane> = LazyLock::new(|| {
     let plugins = "--enable-admission-plugins=OwnerReferencesPermissionEnforcement";
     let options = Options { api_server_arguments: vec![plugins.to_owned()], ..Options::default() };
-    ControlPlane::start(&options).expect("a control plane of one's own")
+    ControlPlane::start(&options).expect("a separate control plane")
 });
 
 fn control_plane() -> &'static ControlPlane {
@@ -44,14 +44,14 @@ fn answering(path: &str, answer: WebhookAnswer) -> String {
     WEBHOOKS.url(path)
 }
 
-/// The kinds of our objects that are there.
-fn left(namespace: &str) -> String {
+/// The kinds of the instance's objects that exist.
+fn remaining_kinds(namespace: &str) -> String {
     let kinds = ["ServiceAccount", "Role", "RoleBinding", "Secret"].into_iter().zip(paths(namespace));
     let there = kinds.filter(|(_, path)| control_plane().get(path).is_some());
     there.map(|(kind, _)| kind).collect::<Vec<_>>().join(", ")
 }
 
-/// Runs an action through a gateway and compares its end.
+/// Runs an action through a gateway and compares the result.
 fn run(row: &Row, denier: &mut Denier<'_>, action: &str, namespace: &str, expected: End) -> Result<Ran, String> {
     let cp = control_plane();
     let parent = denier.parent.as_ref().unwrap_or(cp.admin());
@@ -61,19 +61,19 @@ fn run(row: &Row, denier: &mut Denier<'_>, action: &str, namespace: &str, expect
         Some(decide) => decide(request),
         None => Verdict::Forward,
     });
-    let ran = Instance::new(&parent.by_way_of(&proxy.server()), namespace).ask(action, &[]);
+    let ran = Instance::new(&parent.with_server(&proxy.server()), namespace).ask(action, &[]);
     let on = row.on.split('.').next().unwrap();
     let asked = proxy.requests().iter().filter(|request| arrange::changes(request, namespace, on)).count();
     denier.verdict = verdict.lock().unwrap().take();
     let document = ran.document();
     let error = &document["error"];
     let code = error["code"].as_str().unwrap_or("ok");
-    let found = (code, asked, left(namespace));
+    let found = (code, asked, remaining_kinds(namespace));
     let mut problems = Vec::new();
     if found != (expected.code, expected.asked, expected.left.to_owned()) {
         problems.push(format!("{found:?} instead of {expected:?}"));
     }
-    if expected.code != "ok" || row.is_only_told() {
+    if expected.code != "ok" || row.only_warns() {
         let unsaid = row.says.iter().filter(|words| !ran.stderr.contains(**words));
         problems.extend(unsaid.map(|words| format!("no {words:?}")));
     }
@@ -106,10 +106,10 @@ fn variant(row: &Row, variant: usize) -> Vec<String> {
         let mut denier = (row.arrange)(&scene);
         let expected = if deleting { row.decommission } else { row.provision };
         if denier.verdict.is_none() && expected.asked > 0 && expected.code != "ok" {
-            arrange::in_force(cp, denier.parent.as_ref().unwrap_or(cp.admin()), &namespace, on, deleting);
+            arrange::await_in_force(cp, denier.parent.as_ref().unwrap_or(cp.admin()), &namespace, on, deleting);
         }
-        if row.is_only_told() {
-            arrange::in_the_audit_log(cp, &namespace, on);
+        if row.only_warns() {
+            arrange::await_in_audit_log(cp, &namespace, on);
         }
         let actions: &[(&str, End)] = if deleting {
             &[("decommission", row.decommission)]
@@ -119,7 +119,7 @@ fn variant(row: &Row, variant: usize) -> Vec<String> {
         for (action, expected) in actions {
             problems.extend(run(row, &mut denier, action, &namespace, *expected).err());
             if *action == "plan" && !expected.left.is_empty() {
-                cp.delete(&arrange::path(&namespace, on)); // what the other client has made
+                cp.delete(&arrange::path(&namespace, on)); // objects of the other client
             }
         }
         drop(std::mem::take(&mut denier.admission));
@@ -131,7 +131,7 @@ fn variant(row: &Row, variant: usize) -> Vec<String> {
 }
 
 #[test]
-fn everything_that_refuses_a_request_is_told_from_everything_else() {
+fn every_denial_ends_as_the_table_states() {
     LazyLock::force(&WEBHOOKS);
     let rows = table();
     let todo: Vec<(&Row, usize)> =

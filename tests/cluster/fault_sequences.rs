@@ -1,5 +1,5 @@
-//! Nothing alive is left behind that was not handed out: whatever fails on the way, the next run and a decommission find
-//! every token that was made.
+//! No unpublished token stays valid: whichever step fails, the next run and a decommission find every token that was
+//! created.
 
 use std::{
     collections::BTreeSet,
@@ -25,7 +25,7 @@ use crate::support::{
     token_of,
 };
 
-/// A control plane whose kube-controller-manager signs with a key of its own.
+/// A control plane whose kube-controller-manager has a signing key of its own.
 struct KeySwap {
     cp: ControlPlane,
     key: PathBuf,
@@ -47,14 +47,14 @@ impl KeySwap {
         Self { cp: cp.unwrap(), key, _directory: directory }
     }
 
-    /// From now on this key signs.
+    /// Replaces the signing key.
     fn sign_with(&self, pem: &str) {
         std::fs::write(&self.key, pem).unwrap();
         self.cp.start_controllers();
     }
 }
 
-/// Every token of the instance that is in the cluster, with the name of its Secret.
+/// Every token of the instance in the cluster, with the name of its Secret.
 fn tokens(cp: &ControlPlane, namespace: &str) -> Vec<(String, String)> {
     let list = cp.get(&format!("/api/v1/namespaces/{namespace}/secrets")).unwrap();
     let secrets = list["items"].as_array().unwrap().iter().filter_map(|secret| {
@@ -71,12 +71,12 @@ fn names(tokens: &[(String, String)]) -> Vec<&str> {
 }
 
 #[test]
-fn tokens_signed_with_a_key_that_the_server_does_not_trust_pile_up_nowhere() {
+fn tokens_signed_with_untrusted_key_do_not_accumulate() {
     let swap = KeySwap::start();
     let cp = &swap.cp;
     let (good, wrong) = (std::fs::read_to_string(&swap.key).unwrap(), rsa_key());
     let [never, before] = ["never", "before"].map(|stem| cp.namespace(stem));
-    // One instance that has never worked, and one that did before the key was swapped.
+    // An instance that has never worked, and one that worked before the key was replaced.
     let [fresh, worked] = [&never, &before].map(|namespace| Instance::new(cp.admin(), namespace));
     let first = worked.token();
     let mut seen = vec![first.clone()];
@@ -85,7 +85,7 @@ fn tokens_signed_with_a_key_that_the_server_does_not_trust_pile_up_nowhere() {
         cp.get(&paths(&before)[3])?["metadata"]["labels"].get("kubernetes.io/legacy-token-last-used").cloned()
     });
     swap.sign_with(&wrong);
-    // Its Secret is lost, and the one that takes its place is signed with the wrong key.
+    // Its Secret is deleted, and the successor is signed with the wrong key.
     cp.delete(&paths(&before)[3]);
     for round in 1..=3 {
         let fail = |instance: &Instance| {
@@ -102,7 +102,7 @@ fn tokens_signed_with_a_key_that_the_server_does_not_trust_pile_up_nowhere() {
                 scope.spawn(move || fail(instance));
             }
         });
-        assert_eq!(fresh.platform.resource("token"), None, "nothing unproved is handed out");
+        assert_eq!(fresh.platform.resource("token"), None, "no untested credential is published");
         for namespace in [&never, &before] {
             let tokens = tokens(cp, namespace);
             assert_eq!(tokens.len(), 1, "round {round}, {namespace}: {:?}", names(&tokens));
@@ -129,12 +129,12 @@ fn tokens_signed_with_a_key_that_the_server_does_not_trust_pile_up_nowhere() {
         }
     });
     for token in seen {
-        assert_eq!(status(cp, &token, &pods), 401, "a token that was not handed out is alive");
+        assert_eq!(status(cp, &token, &pods), 401, "an unpublished token is still accepted");
     }
 }
 
 #[test]
-fn a_token_that_works_stays_until_one_is_proved_in_its_place_and_what_was_tried_goes() {
+fn working_token_is_kept_until_successor_is_proved() {
     let swap = KeySwap::start();
     let cp = &swap.cp;
     let (good, wrong) = (std::fs::read_to_string(&swap.key).unwrap(), rsa_key());
@@ -143,7 +143,7 @@ fn a_token_that_works_stays_until_one_is_proved_in_its_place_and_what_was_tried_
     let first = instance.token();
     swap.sign_with(&wrong);
     let secret = paths(&namespace)[3].clone();
-    // A deleted Secret has a successor with another name; so the name of the one in use is not the first.
+    // The successor of a deleted Secret has another name, so that the Secret in use is not the first one.
     cp.delete(&secret);
     swap.sign_with(&good);
     let in_use = instance.token();
@@ -152,9 +152,9 @@ fn a_token_that_works_stays_until_one_is_proved_in_its_place_and_what_was_tried_
         cp.get(&second)?["metadata"]["labels"].get("kubernetes.io/legacy-token-last-used").cloned()
     });
     swap.sign_with(&wrong);
-    // The Secret that is in use is spoiled, and nothing works until the key is right again.
+    // The Secret in use becomes unusable, and every run fails until the key is right again.
     cp.merge_patch(&second, &json!({"data": {"token": null}}));
-    eventually("the controller has filled it", || {
+    eventually("the controller has written the token", || {
         let filled = tokens(cp, &namespace);
         filled.iter().any(|(_, token)| !token.is_empty() && *token != in_use).then_some(())
     });
@@ -171,7 +171,7 @@ fn a_token_that_works_stays_until_one_is_proved_in_its_place_and_what_was_tried_
     assert_eq!(names(&left), ["-5"]);
     assert_eq!(left[0].1, token_of(&artifact));
     let pods = format!("/api/v1/namespaces/{namespace}/pods");
-    assert!(seen.iter().all(|token| status(cp, token, &pods) == 401), "a token that was not handed out is alive");
+    assert!(seen.iter().all(|token| status(cp, token, &pods) == 401), "an unpublished token is still accepted");
     let again = instance.ask("provision", &["--publish"]).expect_code(0).document();
     assert!(crate::support::changes(&again).iter().all(|(action, _)| action == "unchanged"), "{again}");
     instance.ask("decommission", &["--publish"]).expect_code(0);
@@ -179,11 +179,11 @@ fn a_token_that_works_stays_until_one_is_proved_in_its_place_and_what_was_tried_
     assert!(crate::support::versions(cp, &namespace).is_empty() && tokens(cp, &namespace).is_empty());
 }
 
-/// A sequence of choices that is the same for the same seed (SplitMix64).
+/// A pseudo-random sequence, reproducible by its seed (SplitMix64).
 struct Choices(u64);
 
 impl Choices {
-    /// One of `0..below`.
+    /// A number in `0..below`.
     fn next(&mut self, below: usize) -> usize {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.0;
@@ -197,8 +197,8 @@ impl Choices {
     }
 }
 
-/// How many requests an undisturbed run sends before its first write, and from there on; repeated questions count once, so
-/// that it is the same each time.
+/// The number of requests of an undisturbed run before its first write, and from there on. Repeated reads count once,
+/// so that the number is the same each time.
 struct Lengths {
     looks: usize,
     rest: usize,
@@ -208,50 +208,51 @@ impl Lengths {
     fn of(instance: &Instance, action: &str) -> Self {
         let names = [instance.namespace.as_str()];
         let mut steps = recorded(ControlPlane::shared(), instance, &names, action, &["--publish"]);
-        steps.retain(Step::certain);
+        steps.retain(Step::is_deterministic);
         let looks = steps.iter().position(|step| step.write).expect("a write");
         Self { looks, rest: steps.len() - looks }
     }
 }
 
-/// Of a first provision, and of the decommission after it.
+/// Counts of a first provision, and of the decommission after it.
 static LENGTHS: LazyLock<(Lengths, Lengths)> = LazyLock::new(|| {
     let cp = ControlPlane::shared();
     let instance = Instance::new(cp.admin(), &cp.namespace("lengths"));
     (Lengths::of(&instance, "provision"), Lengths::of(&instance, "decommission"))
 });
 
-/// What happens to a run, or between two.
+/// A fault during a run, or between two runs.
 #[derive(Clone, Copy, Debug)]
 enum Fault {
-    /// Killed before or after the n-th request is carried out.
+    /// SIGKILL before or after the n-th request is executed.
     Killed { action: &'static str, n: usize, after: bool },
-    /// Asked to stop while the n-th request hangs.
+    /// SIGTERM while the n-th request hangs.
     Terminated { action: &'static str, n: usize },
-    /// The server answers with this from the n-th request on.
+    /// This response to every request from the n-th on.
     Failing { action: &'static str, n: usize, code: u16, reason: &'static str },
-    /// The answer to the n-th request is lost.
+    /// A lost response to the n-th request.
     Lost { n: usize },
-    /// The platform does not take the artifact.
+    /// The platform refuses the credential.
     Unpublished,
-    /// Somebody deletes the token Secrets.
+    /// The token Secrets are deleted.
     SecretDeleted,
-    /// Somebody changes the token Secrets, so that they are of no use.
+    /// The token Secrets are changed so that they are unusable.
     SecretSpoiled,
-    /// Somebody has the tokens refused.
+    /// The tokens are rejected.
     TokenInvalidated,
-    /// Somebody deletes the ServiceAccount.
+    /// The ServiceAccount is deleted.
     AccountDeleted,
-    /// Somebody deletes the ServiceAccount and puts it back, as from a backup.
+    /// The ServiceAccount is deleted and restored, as from a backup.
     AccountRestored,
-    /// Nothing happens to a decommission.
+    /// A decommission without a fault.
     Decommissioned,
 }
 
 impl Fault {
     fn choose(choices: &mut Choices) -> Self {
         let action = choices.of(&["provision", "provision", "provision", "decommission"]);
-        // What only looks is of little interest: one of the writes, or what comes between and after them.
+        // Faults during reads are of little interest: one of the writes is chosen, or the requests between and after
+        // them.
         let lengths = if action == "provision" { &LENGTHS.0 } else { &LENGTHS.1 };
         let n = lengths.looks + choices.next(lengths.rest);
         match choices.next(14) {
@@ -269,8 +270,8 @@ impl Fault {
         }
     }
 
-    /// Lets it happen.
-    fn strike(self, cp: &ControlPlane, instance: &Instance) {
+    /// Applies the fault.
+    fn apply(self, cp: &ControlPlane, instance: &Instance) {
         let namespace = &instance.namespace;
         let secrets = || {
             tokens(cp, namespace).into_iter().map(|(name, _)| format!("/api/v1/namespaces/{namespace}/secrets/{name}"))
@@ -279,11 +280,11 @@ impl Fault {
         match self {
             Self::Killed { action, n, after } => {
                 let cut = if after { Verdict::CutAfter } else { Verdict::CutBefore };
-                let (proxy, mut command) = by_way_of_a_proxy(cp, instance, action, n, cut, false);
-                let _ = proxy.kill_at_cut(&mut command.spawn().unwrap()); // or it has ended before
+                let (proxy, mut command) = command_through_proxy(cp, instance, action, n, cut, false);
+                let _ = proxy.kill_at_cut(&mut command.spawn().unwrap()); // unless the run has ended before
             }
             Self::Terminated { action, n } => {
-                let (proxy, mut command) = by_way_of_a_proxy(cp, instance, action, n, Verdict::CutBefore, false);
+                let (proxy, mut command) = command_through_proxy(cp, instance, action, n, Verdict::CutBefore, false);
                 let mut child = command.spawn().unwrap();
                 while child.try_wait().unwrap().is_none() {
                     if proxy.wait_for_cut(Duration::from_millis(20)) {
@@ -294,17 +295,17 @@ impl Fault {
             }
             Self::Failing { action, n, code, reason } => {
                 let refusal = Verdict::refusal(code, reason, "not today");
-                let (_proxy, mut command) = by_way_of_a_proxy(cp, instance, action, n, refusal, true);
+                let (_proxy, mut command) = command_through_proxy(cp, instance, action, n, refusal, true);
                 command.status().unwrap();
             }
             Self::Lost { n } => {
-                let (_proxy, mut command) = by_way_of_a_proxy(cp, instance, "provision", n, Verdict::Lose, false);
+                let (_proxy, mut command) = command_through_proxy(cp, instance, "provision", n, Verdict::Lose, false);
                 command.status().unwrap();
             }
             Self::Unpublished => {
                 let mut command = instance.command("provision", &["--publish"]);
                 let code = Ran::of(command.env("MASSDRIVER_TOKEN", "refused")).code;
-                assert!([69, 76].contains(&code), "{code}"); // or it does not get that far
+                assert!([69, 76].contains(&code), "{code}"); // unless the run does not get that far
             }
             Self::SecretDeleted => secrets().for_each(|secret| drop(cp.delete(&secret))),
             Self::SecretSpoiled => secrets().for_each(|secret| {
@@ -328,8 +329,9 @@ impl Fault {
     }
 }
 
-/// An action of this instance, not started, through a proxy that answers so from the n-th request on, or to that alone.
-fn by_way_of_a_proxy(
+/// A command for an action of this instance through a proxy that gives this verdict from the n-th request on, or for
+/// that request alone.
+fn command_through_proxy(
     cp: &ControlPlane,
     instance: &Instance,
     action: &str,
@@ -358,14 +360,14 @@ fn by_way_of_a_proxy(
     (proxy, command)
 }
 
-/// The property: whatever has happened, a run that succeeds leaves one token that is alive, the one that was handed out.
+/// The property: after any faults, a successful run leaves exactly one valid token, the published one.
 struct Sequence<'a> {
     cp: &'a ControlPlane,
     seed: u64,
     choices: Choices,
     instance: Instance,
     story: Vec<Fault>,
-    /// Every token that was ever there.
+    /// Every token that ever existed.
     seen: BTreeSet<String>,
 }
 
@@ -379,35 +381,35 @@ impl<'a> Sequence<'a> {
         Self { cp, seed, choices, instance, story: Vec::new(), seen: BTreeSet::new() }
     }
 
-    fn told(&self) -> String {
+    fn history(&self) -> String {
         format!("seed {}, {:?}", self.seed, self.story)
     }
 
-    fn look(&mut self) {
+    fn record_tokens(&mut self) {
         let tokens = tokens(self.cp, &self.instance.namespace);
-        assert!(tokens.len() <= 2, "{}: a pile of Secrets: {:?}", self.told(), names(&tokens));
+        assert!(tokens.len() <= 2, "{}: too many Secrets: {:?}", self.history(), names(&tokens));
         self.seen.extend(tokens.into_iter().map(|(_, token)| token).filter(|token| token.contains('.')));
     }
 
     /// One fault.
     fn step(&mut self) {
-        self.look();
+        self.record_tokens();
         let fault = Fault::choose(&mut self.choices);
         self.story.push(fault);
-        fault.strike(self.cp, &self.instance);
-        self.look();
+        fault.apply(self.cp, &self.instance);
+        self.record_tokens();
     }
 
-    /// A run that fails, because no token works.
+    /// A run that fails because no token works.
     fn fail(&mut self) {
         let ran = self.instance.ask("provision", &["--publish"]);
-        assert_eq!(ran.code, 76, "{}: {}", self.told(), ran.stderr);
-        self.look();
+        assert_eq!(ran.code, 76, "{}: {}", self.history(), ran.stderr);
+        self.record_tokens();
     }
 
-    /// A run that succeeds, and a decommission.
+    /// A successful run, and a decommission.
     fn end(mut self) {
-        let (cp, told) = (self.cp, self.told());
+        let (cp, told) = (self.cp, self.history());
         let Instance { namespace, platform, .. } = &self.instance;
         let ran = self.instance.ask("provision", &["--publish"]);
         assert_eq!(ran.code, 0, "{told}: {}", ran.stderr);
@@ -418,7 +420,7 @@ impl<'a> Sequence<'a> {
         assert_eq!(status(cp, &handed_out, &pods), 200, "{told}");
         self.seen.remove(&handed_out);
         for token in &self.seen {
-            // The server remembers for 10 s whom it has let in.
+            // The server caches authenticated tokens for 10 s.
             eventually(&format!("{told}: a token that was not handed out is dead"), || {
                 (status(cp, token, &pods) == 401).then_some(())
             });
@@ -432,8 +434,8 @@ impl<'a> Sequence<'a> {
     }
 }
 
-/// Does something with each sequence, at the same time.
-fn all<'a>(sequences: &mut [Sequence<'a>], act: impl Fn(&mut Sequence<'a>) + Sync) {
+/// Runs a closure for each sequence, all at the same time.
+fn for_each_at_once<'a>(sequences: &mut [Sequence<'a>], act: impl Fn(&mut Sequence<'a>) + Sync) {
     std::thread::scope(|scope| {
         for sequence in sequences {
             let act = &act;
@@ -442,7 +444,7 @@ fn all<'a>(sequences: &mut [Sequence<'a>], act: impl Fn(&mut Sequence<'a>) + Syn
     });
 }
 
-/// `K8S_TOKEN_SEEDS=from..to` tries others.
+/// `K8S_TOKEN_SEEDS=from..to` selects other seeds.
 fn seeds(few: std::ops::Range<u64>) -> std::ops::Range<u64> {
     let Ok(seeds) = std::env::var("K8S_TOKEN_SEEDS") else { return few };
     let (from, to) = seeds.split_once("..").unwrap();
@@ -450,7 +452,7 @@ fn seeds(few: std::ops::Range<u64>) -> std::ops::Range<u64> {
 }
 
 #[test]
-fn after_any_sequence_of_faults_a_run_that_succeeds_leaves_one_live_token() {
+fn one_live_token_remains_after_any_fault_sequence() {
     let seeds = seeds(0..24);
     let next = AtomicU64::new(seeds.start);
     std::thread::scope(|scope| {
@@ -469,7 +471,7 @@ fn after_any_sequence_of_faults_a_run_that_succeeds_leaves_one_live_token() {
 }
 
 #[test]
-fn after_any_sequence_of_faults_while_no_token_works_a_run_that_succeeds_leaves_one_live_token() {
+fn one_live_token_remains_after_untrusted_key_faults() {
     let swap = KeySwap::start();
     let (good, wrong) = (std::fs::read_to_string(&swap.key).unwrap(), rsa_key());
     let mut sequences: Vec<Sequence> = Vec::new();
@@ -484,18 +486,18 @@ fn after_any_sequence_of_faults_while_no_token_works_a_run_that_succeeds_leaves_
             .collect();
         sequences.extend(started.into_iter().map(|sequence| sequence.join().unwrap()));
     });
-    all(&mut sequences, Sequence::step);
+    for_each_at_once(&mut sequences, Sequence::step);
     swap.sign_with(&wrong);
-    all(&mut sequences, |sequence| {
-        // What is there may work until its Secret is lost.
-        Fault::SecretSpoiled.strike(sequence.cp, &sequence.instance);
+    for_each_at_once(&mut sequences, |sequence| {
+        // The existing token may work until its Secret is deleted.
+        Fault::SecretSpoiled.apply(sequence.cp, &sequence.instance);
         sequence.story.push(Fault::SecretSpoiled);
         sequence.fail();
         sequence.step();
         sequence.fail();
     });
     swap.sign_with(&good);
-    all(&mut sequences, Sequence::step);
+    for_each_at_once(&mut sequences, Sequence::step);
     std::thread::scope(|scope| {
         for sequence in sequences {
             scope.spawn(|| sequence.end());

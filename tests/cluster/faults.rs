@@ -1,4 +1,5 @@
-//! Faults in the middle of a run: killed, tampered with, misled. Each ends with its own name, and the next run repairs.
+//! Faults during a run: killed processes, altered objects, misdirected connections. Each has its own error code, and
+//! the next run recovers.
 
 use std::{
     io::{Read as _, Write as _},
@@ -25,36 +26,36 @@ static OTHER: LazyLock<ControlPlane> = LazyLock::new(|| {
 });
 
 #[test]
-fn without_a_token_controller_it_says_so_in_time_and_a_repeat_finishes() {
+fn absent_token_controller_is_reported_within_the_timeout() {
     let namespace = OTHER.namespace("nocontroller");
     let instance = Instance::new(OTHER.admin(), &namespace);
     let ran = instance.ask("provision", &["--timeout", "3"]).expect_code(76);
     assert_eq!(ran.error_code(), "token-controller-absent");
     assert!(ran.duration() < Duration::from_secs(8), "{:?}", ran.duration());
     let requests = ran.document()["requests"].as_u64().unwrap();
-    assert!(requests < 60, "a server that has no answer is not hammered: {requests} requests");
+    assert!(requests < 60, "too many requests to an unresponsive server: {requests}");
     instance.ask("decommission", &[]).expect_code(0);
 }
 
 #[test]
-fn a_secret_that_vanishes_is_not_mistaken_for_a_slow_controller() {
+fn vanished_token_secret_is_reported() {
     let namespace = OTHER.namespace("vanished");
     let instance = Instance::new(OTHER.admin(), &namespace);
     let child = start(&instance, "provision", &["--timeout", "20"]);
     let secret = paths(&namespace)[3].clone();
-    eventually("the Secret is there", || OTHER.get(&secret));
+    eventually("the Secret exists", || OTHER.get(&secret));
     OTHER.delete(&secret);
     let ran = finish(child).expect_code(76);
     assert_eq!(ran.error_code(), "token-secret-vanished");
 }
 
 #[test]
-fn a_token_of_somebody_else_in_our_secret_is_not_handed_out() {
+fn token_of_another_identity_is_not_published() {
     let namespace = OTHER.namespace("planted");
     let instance = Instance::new(OTHER.admin(), &namespace);
     let child = start(&instance, "provision", &["--publish", "--timeout", "20"]);
     let secret = paths(&namespace)[3].clone();
-    eventually("the Secret is there", || OTHER.get(&secret));
+    eventually("the Secret exists", || OTHER.get(&secret));
     let planted = STANDARD.encode(&control_plane().persona("planted", &[]).token);
     OTHER.merge_patch(&secret, &json!({"data": {"token": planted}}));
     let ran = finish(child).expect_code(76);
@@ -83,7 +84,7 @@ fn relay(address: &str, first: &str, then: &str) -> String {
 }
 
 #[test]
-fn an_address_behind_which_there_are_two_clusters_is_found_out() {
+fn address_shared_by_two_clusters_is_detected() {
     let cp = control_plane();
     let namespace = cp.namespace("twofaced");
     let mut instance = Instance::new(cp.admin(), &namespace);
@@ -92,21 +93,21 @@ fn an_address_behind_which_there_are_two_clusters_is_found_out() {
     cluster["certificate-authority-data"] = json!(STANDARD.encode(format!("{}{}", cp.ca_pem(), OTHER.ca_pem())));
     let ran = instance.ask("provision", &["--publish"]).expect_code(76);
     assert_eq!(ran.error_code(), "another-cluster");
-    assert_eq!(instance.platform.resource("token"), None, "nothing unproved is handed out");
+    assert_eq!(instance.platform.resource("token"), None, "no untested credential is published");
 }
 
 #[test]
-fn rights_that_somebody_takes_away_meanwhile_are_not_handed_out() {
+fn role_binding_deleted_during_run_prevents_publishing() {
     let cp = control_plane();
     let namespace = cp.namespace("undone");
     let parent = cp.persona("undone", &[Grant::cluster_role("cluster-admin")]);
     Instance::new(&parent, &namespace).ask("provision", &[]).expect_code(0);
-    // The binding is there when the run looks, and gone when it proves.
+    // The binding exists when the run reads the cluster, and is deleted before the token is tested.
     let far = DistantServer::in_front_of(cp.server(), Duration::from_millis(300));
-    let instance = Instance::new(&parent.by_way_of(&far.server()), &namespace);
+    let instance = Instance::new(&parent.with_server(&far.server()), &namespace);
     let mark = cp.audit().mark();
     let child = start(&instance, "provision", &["--publish"]);
-    eventually("the run has looked", || {
+    eventually("the run has read the cluster", || {
         cp.audit().of(&parent.user, mark).iter().any(|event| event.resource == "rolebindings").then_some(())
     });
     cp.delete(&paths(&namespace)[2]);
@@ -117,15 +118,15 @@ fn rights_that_somebody_takes_away_meanwhile_are_not_handed_out() {
 }
 
 #[test]
-fn an_object_that_appears_meanwhile_is_a_conflict_and_not_a_victim() {
+fn object_created_during_run_is_a_conflict() {
     let cp = control_plane();
     let namespace = cp.namespace("appears");
     let parent = cp.persona("appears", &[Grant::cluster_role("cluster-admin")]);
     let far = DistantServer::in_front_of(cp.server(), Duration::from_millis(400));
-    let instance = Instance::new(&parent.by_way_of(&far.server()), &namespace);
+    let instance = Instance::new(&parent.with_server(&far.server()), &namespace);
     let mark = cp.audit().mark();
     let child = start(&instance, "provision", &[]);
-    eventually("the run has looked", || {
+    eventually("the run has read the cluster", || {
         cp.audit()
             .of(&parent.user, mark)
             .iter()
@@ -133,7 +134,7 @@ fn an_object_that_appears_meanwhile_is_a_conflict_and_not_a_victim() {
             .then_some(())
     });
     let role = paths(&namespace)[1].clone();
-    // Without a label it would conflict with nothing of ours: an apply would take it over.
+    // Without a label it would not conflict with any field: an apply would adopt it.
     cp.post(role.rsplit_once('/').unwrap().0, &json!({"metadata": {"name": OBJECT}}));
     let before = cp.get(&role).unwrap();
     let ran = finish(child).expect_code(75);
@@ -142,12 +143,12 @@ fn an_object_that_appears_meanwhile_is_a_conflict_and_not_a_victim() {
     assert_eq!(
         instance.ask("provision", &[]).expect_code(73).error_code(),
         "foreign-object",
-        "the repeat says what it is"
+        "the repeat names the foreign object"
     );
 }
 
 #[test]
-fn what_an_admission_policy_denies_is_said_in_its_words() {
+fn admission_policy_message_is_quoted() {
     let cp = control_plane();
     let namespace = cp.namespace("denied");
     let api = "/apis/admissionregistration.k8s.io/v1";
@@ -172,7 +173,7 @@ fn what_an_admission_policy_denies_is_said_in_its_words() {
 }
 
 #[test]
-fn an_artifact_that_the_platforms_own_schema_refuses_is_not_handed_out() {
+fn credential_that_violates_the_artifact_schema_is_refused() {
     let cp = control_plane();
     let namespace = cp.namespace("schema");
     let instance = Instance::new(cp.admin(), &namespace);
@@ -187,8 +188,8 @@ fn an_artifact_that_the_platforms_own_schema_refuses_is_not_handed_out() {
     put(json!({"type": "number"}));
     let ran = instance.ask("provision", &["--publish"]).expect_code(65);
     assert!(ran.stderr.contains("would not fit bundle/schema-artifacts.json"), "{}", ran.stderr);
-    assert!(versions(cp, &namespace).is_empty(), "found out before the first packet");
-    // Only the example that is tried before there is a token has this key id.
+    assert!(versions(cp, &namespace).is_empty(), "refused before the first packet");
+    // Only the example token of the offline check has this key id.
     put(json!({"pattern": "^eyJhbGciOiJSUzI1NiIsImtpZCI6Imtra2tr"}));
     let ran = instance.ask("provision", &["--publish"]).expect_code(1);
     assert_eq!(ran.error_code(), "artifact-invalid");
@@ -196,7 +197,7 @@ fn an_artifact_that_the_platforms_own_schema_refuses_is_not_handed_out() {
 }
 
 #[test]
-fn a_closed_stdout_is_a_failure() {
+fn closed_stdout_fails_the_run() {
     let cp = control_plane();
     let namespace = cp.namespace("closed");
     let instance = Instance::new(cp.admin(), &namespace);
@@ -210,7 +211,7 @@ fn a_closed_stdout_is_a_failure() {
 }
 
 #[test]
-fn a_server_that_hangs_up_and_one_with_another_name_are_told_apart() {
+fn closed_connection_and_wrong_certificate_name_differ() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     std::thread::spawn(move || listener.incoming().for_each(drop));
@@ -218,14 +219,14 @@ fn a_server_that_hangs_up_and_one_with_another_name_are_told_apart() {
     instance.connection["authentication"]["cluster"]["server"] = json!(format!("https://{address}"));
     assert_eq!(instance.ask("plan", &[]).expect_code(69).error_code(), "connection-lost");
 
-    // An address that is not in the certificate of the server behind it.
+    // An address that is missing in the certificate of the server.
     let server = relay("127.0.0.2:0", control_plane().server(), control_plane().server());
     instance.connection["authentication"]["cluster"]["server"] = json!(server);
     let ran = instance.ask("plan", &[]).expect_code(69);
     assert_eq!(ran.error_code(), "tls", "{}", ran.stderr);
 }
 
-/// Speaks plain HTTP as a platform's load balancer would, or not at all.
+/// Answers in plain HTTP as a platform's load balancer would, or not at all.
 fn answering(answer: &'static str) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
@@ -239,7 +240,7 @@ fn answering(answer: &'static str) -> String {
 }
 
 #[test]
-fn an_overloaded_platform_and_a_nonsense_answer_are_said_plainly() {
+fn platform_errors_and_malformed_responses_are_reported() {
     let cp = control_plane();
     let namespace = cp.namespace("nonsense");
     let instance = Instance::new(cp.admin(), &namespace);
@@ -255,7 +256,7 @@ fn an_overloaded_platform_and_a_nonsense_answer_are_said_plainly() {
     }
 }
 
-/// A kubeconfig whose user logs in with a command.
+/// A kubeconfig whose user logs in with an exec plugin.
 fn login_by_command(cp: &ControlPlane, directory: &std::path::Path, script: &str) -> std::path::PathBuf {
     let command = directory.join("login");
     std::fs::write(&command, format!("#!/bin/sh\n{script}\n")).unwrap();
@@ -273,7 +274,7 @@ fn login_by_command(cp: &ControlPlane, directory: &std::path::Path, script: &str
 }
 
 #[test]
-fn a_login_by_command_works_and_its_failure_is_named() {
+fn exec_plugin_login_works_and_failures_are_reported() {
     let cp = control_plane();
     let admin: &Persona = cp.admin();
     let directory = tempfile::tempdir().unwrap();
@@ -298,14 +299,14 @@ fn a_login_by_command_works_and_its_failure_is_named() {
     assert!(!said.contains(&admin.token[..20]), "what the command prints may be a token");
     let hanging = run_within("5", "exec sleep 60").expect_code(69);
     assert_eq!(hanging.error_code(), "login-failed");
-    assert!(hanging.duration() < Duration::from_secs(12), "a login that hangs is bounded: {:?}", hanging.duration());
+    assert!(hanging.duration() < Duration::from_secs(12), "a hanging login is not bounded: {:?}", hanging.duration());
     let ran = run("echo no such session >&2; exit 3").expect_code(69);
     assert_eq!(ran.error_code(), "login-failed");
     assert!(!ran.stderr.contains(&admin.token));
 }
 
 #[test]
-fn a_token_stays_valid_while_the_platform_is_away() {
+fn token_stays_valid_while_platform_is_unreachable() {
     let cp = control_plane();
     let namespace = cp.namespace("away");
     let instance = Instance::new(cp.admin(), &namespace);
@@ -316,12 +317,12 @@ fn a_token_stays_valid_while_the_platform_is_away() {
 }
 
 #[test]
-fn runs_at_the_same_time_end_in_one_good_state_or_in_a_clear_refusal() {
+fn concurrent_provisions_converge_or_report_a_conflict() {
     let cp = control_plane();
     for round in 0..8 {
         let namespace = cp.namespace("together");
         let instance = Instance::new(cp.admin(), &namespace);
-        // All are made before any is started, because making one writes the documents.
+        // All are created before the first one starts, because creating one writes the documents.
         let mut commands: Vec<Command> = (0..4).map(|_| instance.command("provision", &[])).collect();
         let spawn = |command: &mut Command| command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let children: Vec<Child> = commands.iter_mut().map(spawn).collect();
@@ -335,7 +336,7 @@ fn runs_at_the_same_time_end_in_one_good_state_or_in_a_clear_refusal() {
 }
 
 #[test]
-fn a_secret_of_ours_that_can_hold_no_token_makes_way_and_its_name_stays_spent() {
+fn unusable_token_secret_is_replaced_under_new_name() {
     let cp = control_plane();
     let namespace = cp.namespace("opaque");
     let instance = Instance::new(cp.admin(), &namespace);
@@ -366,12 +367,13 @@ fn a_secret_of_ours_that_can_hold_no_token_makes_way_and_its_name_stays_spent() 
 }
 
 #[test]
-fn a_write_without_an_answer_is_told_as_such() {
+fn unanswered_write_is_reported_as_possibly_applied() {
     let cp = control_plane();
     let namespace = cp.unused_namespace("unanswered");
     let far = DistantServer::in_front_of(cp.server(), Duration::from_millis(1500));
-    let instance = Instance::new(&cp.admin().by_way_of(&far.server()), &namespace);
-    // Two round trips of handshake, one of looking; the namespace is asked for, and the time is up before the answer.
+    let instance = Instance::new(&cp.admin().with_server(&far.server()), &namespace);
+    // Two round trips for the handshake, one for the reads; then the namespace is created, and the timeout comes before
+    // the response.
     let ran = instance.ask("provision", &["--timeout", "6"]).expect_code(69);
     let document = ran.document();
     assert_eq!(document["error"]["code"], "timeout");
@@ -381,10 +383,10 @@ fn a_write_without_an_answer_is_told_as_such() {
 }
 
 #[test]
-fn an_overloaded_server_is_named_as_such() {
+fn overloaded_server_is_a_server_error() {
     let cp = control_plane();
     let proxy = InterceptingProxy::start(cp, |_| Verdict::refusal(429, "TooManyRequests", "try again later"));
-    let instance = Instance::new(&cp.admin().by_way_of(&proxy.server()), "default");
+    let instance = Instance::new(&cp.admin().with_server(&proxy.server()), "default");
     let busy = instance.ask("plan", &[]);
     assert_eq!((busy.code, busy.error_code()), (69, "server-error".to_owned()), "{}", busy.stderr);
 }

@@ -1,8 +1,8 @@
-//! Findings that tell the truth: what a server grants everybody by its own defaults, what an authorizer other than
-//! RBAC allows, and what an address or a platform without TLS means for whoever uses the artifact.
+//! Findings about the credential's permissions and address: defaults of the server, authorizers other than RBAC,
+//! loopback addresses, platforms without TLS.
 //!
-//! `UPDATE_DEFAULTS=1 cargo test --test cluster embedded` writes what is embedded of the defaults of the testbed's
-//! release; `K8S_TOKEN_TESTBED_VERSION` says which.
+//! `UPDATE_DEFAULTS=1 cargo test --test cluster embedded` writes the embedded defaults of the testbed's Kubernetes
+//! release, which `K8S_TOKEN_TESTBED_VERSION` selects.
 
 use std::{fs, process::Command};
 
@@ -26,8 +26,8 @@ fn findings(ran: &Ran) -> Vec<(String, String)> {
     findings.iter().map(|finding| (text(&finding["code"]), text(&finding["severity"]))).collect()
 }
 
-/// What is said under a code: the message and the help.
-fn said(ran: &Ran, code: &str) -> String {
+/// The message and the help of a finding.
+fn message_and_help(ran: &Ran, code: &str) -> String {
     let document = ran.document();
     let findings = document["findings"].as_array().unwrap().iter().filter(|finding| finding["code"] == code);
     let texts: Vec<String> = findings.map(|finding| format!("{} ({})", finding["message"], finding["help"])).collect();
@@ -41,12 +41,12 @@ fn expect(ran: &Ran, wanted: &[(&str, &str)]) {
     assert_eq!(found, wanted, "{}", ran.stderr);
 }
 
-/// A parent that may grant what is asked for in one namespace, and read no binding of the cluster.
-fn limited(cp: &ControlPlane, namespace: &str) -> Persona {
+/// A parent that may grant the requested permissions in one namespace, and cannot read cluster-wide bindings.
+fn namespace_parent(cp: &ControlPlane, namespace: &str) -> Persona {
     cp.persona("limited", &[Grant::cluster_role_in(namespace, "cluster-admin")])
 }
 
-/// The artifact of a run that was written to a file, proved again as its holder would.
+/// `verify` on the credential file of a run.
 fn verify(instance: &Instance, file: &str, more: &[&str]) -> Ran {
     let mut command = binary();
     command.args(["verify", "--json"]).arg(instance.path(file)).args(more);
@@ -57,7 +57,7 @@ fn provision_into(instance: &Instance, file: &str) -> Ran {
     instance.ask("provision", &["--output", instance.path(file).to_str().unwrap()]).expect_code(0)
 }
 
-/// A proxy that makes the server be of another version.
+/// A proxy that reports another server version.
 fn as_version(cp: &'static ControlPlane, version: &'static str) -> InterceptingProxy {
     InterceptingProxy::start(cp, move |request| match request.path.as_str() {
         "/version" => Verdict::Answer(200, json!({"gitVersion": version})),
@@ -69,10 +69,10 @@ fn minor(version: &str) -> u32 {
     version.split('.').nth(1).unwrap().parse().unwrap()
 }
 
-// What a server grants by its own defaults.
+// Defaults of the server.
 
 #[test]
-fn the_embedded_defaults_are_those_of_the_server() {
+fn embedded_defaults_match_the_server() {
     let cp = ControlPlane::shared();
     let bindings = cp.get(&format!("{RBAC}/clusterrolebindings?labelSelector={LABEL}%3Drbac-defaults")).unwrap();
     let mut roles = serde_json::Map::new();
@@ -94,15 +94,15 @@ fn the_embedded_defaults_are_those_of_the_server() {
     assert_eq!(
         embedded["roles"],
         Value::Object(roles),
-        "{path} is not what Kubernetes {version} has: UPDATE_DEFAULTS=1 writes it, src/credential/defaults.rs lists it"
+        "{path} differs from Kubernetes {version}: UPDATE_DEFAULTS=1 writes it, src/credential/defaults.rs lists it"
     );
 }
 
 #[test]
-fn a_default_of_the_servers_version_is_no_excess_and_costs_no_request() {
+fn defaults_of_known_version_are_no_excess() {
     let cp = ControlPlane::shared();
     let namespace = cp.namespace("defaults");
-    let parents = [cp.persona("wide", &[Grant::cluster_role("cluster-admin")]), limited(cp, &namespace)];
+    let parents = [cp.persona("wide", &[Grant::cluster_role("cluster-admin")]), namespace_parent(cp, &namespace)];
     for parent in parents {
         let mark = cp.audit().mark();
         let instance = Instance::new(&parent, &namespace);
@@ -112,61 +112,61 @@ fn a_default_of_the_servers_version_is_no_excess_and_costs_no_request() {
         let asked = cp.audit().of(&parent.user, mark);
         assert!(
             asked.iter().all(|event| event.resource != "clusterrolebindings"),
-            "only what is left over is asked for"
+            "bindings are read only for unknown permissions"
         );
         let params = instance.path("params.json");
         let ran = verify(&instance, "artifact.json", &["--params", params.to_str().unwrap()]);
         assert_eq!((&ran.document()["proof"]["excess"], &findings(&ran)), (&json!([]), &vec![]));
         let may = verify(&instance, "artifact.json", &[]).document()["proof"]["excess"].clone();
-        assert_eq!(may.as_array().unwrap().len(), 2, "what the rules allow, and nothing of the defaults: {may:#}");
+        assert_eq!(may.as_array().unwrap().len(), 2, "the permissions of the rules, without the defaults: {may:#}");
     }
 }
 
-/// Seen as 1.33, a server has defaults that are not in the table: those of `system:cluster-trust-bundle-discovery`.
-/// On 1.34 there are none of those, and nothing is left over.
+/// A server that reports 1.33 has defaults that the table lacks: those of `system:cluster-trust-bundle-discovery`.
+/// Kubernetes 1.34 has none of them, and nothing is left over.
 #[test]
-fn a_default_that_is_not_in_the_table_is_known_by_the_servers_own_bindings() {
+fn unknown_defaults_are_read_from_bootstrap_bindings() {
     let cp = ControlPlane::shared();
     let has_more = minor(cp.version()) >= 37;
     let proxy = as_version(cp, "v1.33.5");
     let namespace = cp.namespace("unlisted");
 
     let parent = cp.persona("reader", &[Grant::cluster_role("cluster-admin")]);
-    let instance = Instance::new(&parent.by_way_of(&proxy.server()), &namespace);
+    let instance = Instance::new(&parent.with_server(&proxy.server()), &namespace);
     let mark = cp.audit().mark();
     let ran = provision_into(&instance, "artifact.json");
-    assert_eq!(ran.document()["proof"]["excess"], json!([]), "the server wrote the binding and the role itself");
+    assert_eq!(ran.document()["proof"]["excess"], json!([]), "the server itself wrote the binding and the role");
     expect(&ran, &[("local-address", "low")]);
     let asked = cp.audit().of(&parent.user, mark);
     let lists = asked.iter().filter(|event| event.resource == "clusterrolebindings" && event.verb == "list").count();
     assert_eq!(lists, usize::from(has_more));
 
-    let blind = Instance::new(&limited(cp, &namespace).by_way_of(&proxy.server()), &namespace);
+    let blind = Instance::new(&namespace_parent(cp, &namespace).with_server(&proxy.server()), &namespace);
     let ran = provision_into(&blind, "artifact.json");
     let perhaps: &[_] = if has_more { &[("excess", "low")] } else { &[] };
     expect(&ran, &[perhaps, &[("local-address", "low")]].concat());
     assert_eq!(ran.document()["proof"]["excess"].as_array().unwrap().len(), if has_more { 3 } else { 0 });
-    assert_eq!(said(&ran, "excess").contains("may be a default of this version"), has_more);
+    assert_eq!(message_and_help(&ran, "excess").contains("may be a default of this version"), has_more);
     let params = blind.path("params.json");
     expect(&verify(&blind, "artifact.json", &["--params", params.to_str().unwrap()]), perhaps);
 }
 
 #[test]
-fn a_server_that_hides_its_version_is_judged_by_all_that_is_known() {
+fn hidden_server_version_allows_all_known_defaults() {
     let cp = ControlPlane::shared();
     let proxy = InterceptingProxy::start(cp, |request| match request.path.as_str() {
         "/version" => Verdict::refusal(403, "Forbidden", "no"),
         _ => Verdict::Forward,
     });
     let namespace = cp.namespace("hidden");
-    let instance = Instance::new(&limited(cp, &namespace).by_way_of(&proxy.server()), &namespace);
+    let instance = Instance::new(&namespace_parent(cp, &namespace).with_server(&proxy.server()), &namespace);
     let ran = instance.ask("provision", &[]).expect_code(0);
     assert_eq!((&ran.document()["server_version"], &findings(&ran)), (&Value::Null, &vec![]));
 }
 
-/// On a control plane of its own, because what is granted to everybody is granted to other tests as well.
+/// On a control plane of its own, because a permission of every user would affect other tests.
 #[test]
-fn a_right_of_everybody_that_the_server_did_not_grant_by_itself_is_excess() {
+fn added_permission_of_all_users_is_excess() {
     let cp: &'static ControlPlane = Box::leak(Box::new(ControlPlane::start(&Options::default()).unwrap()));
     let namespace = cp.namespace("planted");
     let list_secrets = rule(&[""], &["secrets"], &["list"]);
@@ -176,19 +176,23 @@ fn a_right_of_everybody_that_the_server_did_not_grant_by_itself_is_excess() {
     let labels = json!({LABEL: "rbac-defaults"});
     let wide = cp.persona("wide", &[Grant::cluster_role("cluster-admin")]);
     let judged = |what: &str, words: &str, tuple: &Value| {
-        for (parent, named) in [(wide.clone(), true), (limited(cp, &namespace), false)] {
-            for parent in [parent.clone(), parent.by_way_of(&newer.server())] {
+        for (parent, named) in [(wide.clone(), true), (namespace_parent(cp, &namespace), false)] {
+            for parent in [parent.clone(), parent.with_server(&newer.server())] {
                 let ran = Instance::new(&parent, &namespace).ask("provision", &[]).expect_code(0);
                 let excess = ran.document()["proof"]["excess"].clone();
                 assert!(excess.as_array().unwrap().contains(tuple), "{what}: {excess:#}");
                 let mut high = findings(&ran);
                 high.retain(|(_, severity)| severity == "high");
                 assert_eq!(high, [("excess".to_owned(), "high".to_owned())], "{what}: {}", ran.stderr);
-                assert!(!named || said(&ran, "excess").contains(words), "{what}: {}", said(&ran, "excess"));
+                assert!(
+                    !named || message_and_help(&ran, "excess").contains(words),
+                    "{what}: {}",
+                    message_and_help(&ran, "excess")
+                );
             }
         }
     };
-    // The server's caches have it a moment later.
+    // The server's caches are updated a moment later.
     let settled = |path: &str, allowed: bool| {
         let question = json!({"spec": {
             "user": "somebody", "groups": ["system:authenticated"],
@@ -210,7 +214,7 @@ fn a_right_of_everybody_that_the_server_did_not_grant_by_itself_is_excess() {
     cp.merge_patch(&basic, &json!({"rules": original, "metadata": {"annotations": {"rbac.authorization.kubernetes.io/autoupdate": "false"}}}));
     settled("the restored role", false);
     let ran = Instance::new(&wide, &namespace).ask("provision", &[]).expect_code(0);
-    assert_eq!(findings(&ran), [], "a role that the server does not keep up to date, and that grants no more");
+    assert_eq!(findings(&ran), [], "a role that the server does not reconcile, with the same permissions");
 
     let forged = json!({"metadata": {"name": "system:forged", "labels": labels}, "rules": [list_secrets]});
     cp.post(&format!("{RBAC}/clusterroles"), &forged);
@@ -242,7 +246,7 @@ fn a_right_of_everybody_that_the_server_did_not_grant_by_itself_is_excess() {
     judged("a binding of the server with one more subject", "ClusterRoleBinding cluster-admin", &everything);
 }
 
-// An authorizer that allows everything.
+// Authorizers that allow everything.
 
 /// The options of an API server with these authorizers.
 fn authorized_by(modes: &str, directory: &std::path::Path) -> Options {
@@ -263,13 +267,13 @@ fn authorized_by(modes: &str, directory: &std::path::Path) -> Options {
     Options { authorization_mode: Some(modes.to_owned()), api_server_arguments: arguments, ..Options::default() }
 }
 
-/// In plan it is seen where RBAC has no say at all: else the parent may be an administrator by a binding.
+/// plan detects it only where RBAC is not an authorizer: otherwise the parent may be an administrator by a binding.
 #[rstest]
 #[case::alone("AlwaysAllow", true)]
 #[case::after_rbac("Node,RBAC,AlwaysAllow", false)]
 #[case::by_a_policy("ABAC", true)]
 #[case::by_a_webhook("Node,RBAC,Webhook", false)]
-fn an_authorizer_that_allows_everything_is_unlimited_and_no_excess(#[case] modes: &str, #[case] in_plan: bool) {
+fn authorizer_that_allows_everything_is_unlimited(#[case] modes: &str, #[case] in_plan: bool) {
     let directory = tempfile::tempdir().unwrap();
     let cp = ControlPlane::start(&authorized_by(modes, directory.path())).unwrap();
     let namespace = cp.namespace("unlimited");
@@ -286,7 +290,7 @@ fn an_authorizer_that_allows_everything_is_unlimited_and_no_excess(#[case] modes
     expect(&verify(&instance, "artifact.json", &["--params", params.to_str().unwrap()]), &[unlimited]);
     expect(&verify(&instance, "artifact.json", &[]), &[unlimited]);
 
-    // Less than before: nothing is waited for that cannot go away.
+    // Fewer permissions than before: the run does not wait for permissions that cannot disappear.
     let fewer = Instance::new(&parent, &namespace).rules(&json!([rule(&[""], &["pods"], &["get"])]));
     let ran = fewer.ask("provision", &[]).expect_code(0);
     expect(&ran, &[unlimited]);
@@ -294,7 +298,7 @@ fn an_authorizer_that_allows_everything_is_unlimited_and_no_excess(#[case] modes
 }
 
 #[test]
-fn a_binding_to_cluster_admin_is_excess_and_not_unlimited() {
+fn cluster_admin_binding_is_excess_and_not_unlimited() {
     let cp = ControlPlane::shared();
     let namespace = cp.namespace("admin");
     let instance = Instance::new(cp.admin(), &namespace);
@@ -305,7 +309,7 @@ fn a_binding_to_cluster_admin_is_excess_and_not_unlimited() {
         "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "cluster-admin"},
     });
     cp.post(&format!("{RBAC}/clusterrolebindings"), &body);
-    testbed::eventually("the binding counts", || {
+    testbed::eventually("the binding is effective", || {
         let token = crate::support::token_of(
             &serde_json::from_str(&fs::read_to_string(instance.path("artifact.json")).unwrap()).unwrap(),
         );
@@ -320,7 +324,7 @@ fn a_binding_to_cluster_admin_is_excess_and_not_unlimited() {
 // Addresses.
 
 #[test]
-fn an_address_of_this_machine_is_told_where_the_artifact_goes_elsewhere() {
+fn loopback_address_in_published_credential_is_a_finding() {
     let cp = ControlPlane::shared();
     let instance = Instance::new(cp.admin(), &cp.namespace("local"));
     let local = ("local-address", "low");
@@ -335,7 +339,7 @@ fn an_address_of_this_machine_is_told_where_the_artifact_goes_elsewhere() {
 }
 
 #[test]
-fn a_proxy_of_the_kubeconfig_is_told_and_one_of_the_environment_is_not() {
+fn kubeconfig_proxy_is_a_finding() {
     let cp = ControlPlane::shared();
     let desk = Desk::new(cp, "proxied");
     let far = "10.0.0.1:443";
@@ -358,7 +362,7 @@ fn a_proxy_of_the_kubeconfig_is_told_and_one_of_the_environment_is_not() {
     }
 }
 
-/// The program as the platform starts it, at this URL, with a cluster that is not there.
+/// The program as the platform starts it, with this URL and a cluster that does not exist.
 fn at_platform(instance: &Instance, url: Option<&str>, arguments: &[&str]) -> Command {
     let mut command = instance.command(arguments.first().copied().unwrap_or("provision"), &arguments[1..]);
     match url {
@@ -369,7 +373,7 @@ fn at_platform(instance: &Instance, url: Option<&str>, arguments: &[&str]) -> Co
 }
 
 #[rstest]
-fn a_platform_in_clear_text_over_a_network_is_refused_before_the_first_packet(
+fn plain_http_platform_over_a_network_is_refused(
     #[values(
         "http://api.massdriver.cloud",
         "HTTP://platform.example.com:8080/base",
@@ -388,7 +392,7 @@ fn a_platform_in_clear_text_over_a_network_is_refused_before_the_first_packet(
     let mark = cp.audit().mark();
     let ran = Ran::of(&mut at_platform(&instance, Some(url), &[action, "--publish"])).expect_code(65);
     expect(&ran, &[("connection", "high")]);
-    let said = said(&ran, "connection");
+    let said = message_and_help(&ran, "connection");
     assert!(said.contains("MASSDRIVER_URL is http") && said.contains("https URL"), "{said}");
     assert!(cp.audit().of(&parent.user, mark).is_empty());
     let mut as_provisioner = binary();
@@ -398,7 +402,7 @@ fn a_platform_in_clear_text_over_a_network_is_refused_before_the_first_packet(
 }
 
 #[test]
-fn a_platform_in_clear_text_inside_the_cluster_is_used_and_told() {
+fn plain_http_platform_inside_cluster_is_a_finding() {
     let cp = ControlPlane::shared();
     let namespace = cp.namespace("inside");
     for host in ["massdriver", "api.massdriver.svc", "api.massdriver.svc.cluster.local"] {
@@ -408,48 +412,48 @@ fn a_platform_in_clear_text_inside_the_cluster_is_used_and_told() {
         let mut command = at_platform(&instance, Some(&url), &["provision", "--publish"]);
         let ran = Ran::of(command.env("HTTP_PROXY", format!("http://{}", proxy.address()))).expect_code(0);
         expect(&ran, &[("clear-text", "medium"), ("local-address", "low")]);
-        assert!(said(&ran, "clear-text").contains(&url));
+        assert!(message_and_help(&ran, "clear-text").contains(&url));
         assert!(instance.platform.resource("token").is_some());
     }
 }
 
 #[rstest]
-fn a_command_that_publishes_needs_the_url_of_the_platform(#[values("provision", "decommission")] action: &str) {
+fn publishing_requires_the_platform_url(#[values("provision", "decommission")] action: &str) {
     let cp = ControlPlane::shared();
     let parent = cp.persona("url", &[]);
     let instance = Instance::new(&parent, "url");
     let mark = cp.audit().mark();
     let ran = Ran::of(&mut at_platform(&instance, None, &[action, "--publish"])).expect_code(65);
     expect(&ran, &[("environment-missing", "high")]);
-    assert!(said(&ran, "environment-missing").contains("MASSDRIVER_URL is not set"));
+    assert!(message_and_help(&ran, "environment-missing").contains("MASSDRIVER_URL is not set"));
     assert!(cp.audit().of(&parent.user, mark).is_empty());
 }
 
 // A connection that was pointed at another cluster.
 
-/// To the program another cluster is one in which there is nothing of the instance; the namespace that is gone stands
-/// for it. A platform of an earlier era does not say how old its record is.
+/// For the program another cluster is one that contains nothing of the instance; a deleted namespace simulates it.
+/// Platforms of an earlier era do not report the age of a record.
 #[rstest]
-#[case::that_tells_the_age_of_a_record(Era::Dependencies, true)]
-#[case::that_does_not(Era::Resources, false)]
-fn a_record_of_a_credential_that_is_not_in_this_cluster_is_told(#[case] era: Era, #[case] tells: bool) {
+#[case::with_record_age(Era::Dependencies, true)]
+#[case::without_record_age(Era::Resources, false)]
+fn published_record_without_its_credential_is_a_finding(#[case] era: Era, #[case] tells: bool) {
     let cp = ControlPlane::shared();
     let usual = [("clear-text", "medium"), ("local-address", "low")];
     let mut instance = Instance::of_era(cp.admin(), &cp.namespace("before"), era, Shape::Bare);
-    instance.platform.tell_age();
+    instance.platform.report_record_ages();
     for _ in 0..2 {
         expect(&instance.ask("provision", &["--publish"]).expect_code(0), &usual);
     }
     let elsewhere = cp.namespace("after");
     instance.params["namespace"] = json!(elsewhere);
     instance.config = json!({});
-    // Not known by what the platform calls it: the first home is as unseen as another cluster.
+    // Without the platform's id the first namespace cannot be found, as in another cluster.
     let provision = || {
         let mut command = instance.command("provision", &["--publish"]);
         Ran::of(command.env_remove("MASSDRIVER_ORGANIZATION_ID")).expect_code(0)
     };
     let ran = provision();
     expect(&ran, &if tells { vec![usual[0], ("cluster-changed", "medium"), usual[1]] } else { usual.to_vec() });
-    assert_eq!(said(&ran, "cluster-changed").contains("decommission it there by hand"), tells);
+    assert_eq!(message_and_help(&ran, "cluster-changed").contains("decommission it there by hand"), tells);
     expect(&provision(), &usual);
 }

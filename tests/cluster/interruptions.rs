@@ -1,5 +1,5 @@
-//! Stopped between any two requests, and in company: whatever a run was doing when it ended, the same action again ends
-//! in the same state.
+//! Runs that are interrupted between any two requests, and concurrent runs: repeating the action always ends in the
+//! same state.
 
 use std::{
     sync::{
@@ -15,19 +15,20 @@ use testbed::{ControlPlane, Era, InterceptingProxy, Options, Platform, Verdict, 
 
 use crate::support::{
     Instance, OBJECT, Shape, changes, finish, paths, secrets, start, status,
-    stops::{self, Runner, Step, Stop, at_each, expect_terminated, overlapping, recorded, spread, stopped},
+    stops::{self, Runner, Step, Stop, expect_terminated, for_each_step, overlapping, recorded, spread, stopped},
     token_of, versions,
 };
 
-/// One of its own: each run looks for instances of its name in the whole cluster, and here are hundreds.
+/// A control plane of its own: each run searches the whole cluster for its instance name, and these tests create
+/// hundreds.
 fn control_plane() -> &'static ControlPlane {
     static OWN: LazyLock<ControlPlane> =
         LazyLock::new(|| ControlPlane::start(&Options::default()).expect("a control plane"));
     &OWN
 }
 
-/// What an undisturbed provision leaves behind, but for what differs from instance to instance.
-fn settled(instance: &Instance, at: &str) {
+/// Compares the cluster with the result of an undisturbed provision.
+fn expect_provisioned(instance: &Instance, at: &str) {
     let cp = control_plane();
     let artifact = instance.platform.resource("token").unwrap_or_else(|| panic!("{at}: nothing is published"));
     let pods = format!("/api/v1/namespaces/{}/pods", instance.namespace);
@@ -55,16 +56,16 @@ fn settled(instance: &Instance, at: &str) {
 #[case(Stop::KilledBefore)]
 #[case(Stop::KilledAfter)]
 #[case(Stop::Terminated)]
-fn a_provision_stopped_at_any_request_is_finished_by_the_next(#[case] how: Stop) {
+fn provision_interrupted_at_any_request_is_resumable(#[case] how: Stop) {
     let cp = control_plane();
     let subject = || Instance::new(cp.admin(), &cp.unused_namespace("stopped"));
     let undisturbed = subject();
     let steps = recorded(cp, &undisturbed, &[&undisturbed.namespace], "provision", &["--publish"]);
-    at_each(&steps, |step| {
+    for_each_step(&steps, |step| {
         let instance = subject();
         let cut = stopped(cp, &instance, &[&instance.namespace], ("provision", &["--publish"]), step, how);
         instance.act("provision").expect_code(0);
-        settled(&instance, &format!("provision, {how:?} at {step}"));
+        expect_provisioned(&instance, &format!("provision, {how:?} at {step}"));
         cut
     });
 }
@@ -73,7 +74,7 @@ fn a_provision_stopped_at_any_request_is_finished_by_the_next(#[case] how: Stop)
 #[case(Stop::KilledBefore)]
 #[case(Stop::KilledAfter)]
 #[case(Stop::Terminated)]
-fn a_decommission_stopped_at_any_request_is_finished_by_the_next(#[case] how: Stop) {
+fn decommission_interrupted_at_any_request_is_resumable(#[case] how: Stop) {
     let cp = control_plane();
     let subject = || {
         let instance = Instance::new(cp.admin(), &cp.namespace("stopped"));
@@ -82,7 +83,7 @@ fn a_decommission_stopped_at_any_request_is_finished_by_the_next(#[case] how: St
     };
     let (undisturbed, _) = subject();
     let steps = recorded(cp, &undisturbed, &[&undisturbed.namespace], "decommission", &["--publish"]);
-    at_each(&steps, |step| {
+    for_each_step(&steps, |step| {
         let at = format!("decommission, {how:?} at {step}");
         let (instance, token) = subject();
         let cut = stopped(cp, &instance, &[&instance.namespace], ("decommission", &["--publish"]), step, how);
@@ -92,13 +93,13 @@ fn a_decommission_stopped_at_any_request_is_finished_by_the_next(#[case] how: St
         assert_eq!(instance.platform.resource("token"), None, "{at}");
         let pods = format!("/api/v1/namespaces/{}/pods", instance.namespace);
         let dead = || (status(cp, &token, &pods) == 401).then_some(());
-        eventually("the token is dead", dead);
+        eventually("the token is rejected", dead);
         cut
     });
 }
 
 #[test]
-fn stopped_while_the_platform_is_silent_a_repeat_finishes_it() {
+fn run_interrupted_during_platform_silence_is_resumable() {
     let cp = control_plane();
     for signal in [Signal::SIGTERM, Signal::SIGKILL] {
         let instance = Instance::new(cp.admin(), &cp.namespace("silent"));
@@ -106,7 +107,7 @@ fn stopped_while_the_platform_is_silent_a_repeat_finishes_it() {
             platform.answer_after(Duration::from_secs(20));
             let known = platform.requests().len();
             let (started, child) = (Instant::now(), start(&instance, action, &["--publish"]));
-            eventually("the platform hears of it", || (platform.requests().len() > known).then_some(()));
+            eventually("the platform has received a request", || (platform.requests().len() > known).then_some(()));
             stops::signal(&child, started, signal);
             let ran = finish(child);
             platform.answer_after(Duration::ZERO);
@@ -118,7 +119,7 @@ fn stopped_while_the_platform_is_silent_a_repeat_finishes_it() {
             assert_eq!(versions(cp, &instance.namespace).len(), 4, "the credential is kept");
         }
         instance.act("provision").expect_code(0);
-        settled(&instance, &format!("{signal}"));
+        expect_provisioned(&instance, &format!("{signal}"));
         stop(&instance.platform, "decommission");
         instance.act("decommission").expect_code(0);
         assert_eq!(versions(cp, &instance.namespace), []);
@@ -126,14 +127,14 @@ fn stopped_while_the_platform_is_silent_a_repeat_finishes_it() {
     }
 }
 
-/// Starts the action and stops it at its n-th request to the platform. False when it had fewer.
+/// Starts the action and stops it at its n-th request to the platform. False if the run sent fewer.
 fn stopped_at_the_platform(instance: &Instance, action: &str, n: usize, how: Stop) -> bool {
     let platform = &instance.platform;
     platform.hold_after(n, matches!(how, Stop::KilledAfter));
     let started = Instant::now();
     let mut child = start(instance, action, &["--publish"]);
-    let reached = eventually("the platform hears of it, or it ends", || {
-        // The order counts: it may be held between the two questions.
+    let reached = eventually("the platform has received a request, or the run has ended", || {
+        // The order matters: the request may be held between the two checks.
         let ended = child.try_wait().unwrap().is_some();
         (platform.holds() || ended).then(|| platform.holds())
     });
@@ -149,7 +150,7 @@ fn stopped_at_the_platform(instance: &Instance, action: &str, n: usize, how: Sto
 }
 
 #[rstest::rstest]
-fn stopped_at_any_request_to_the_platform_the_next_finishes_it(
+fn run_interrupted_at_any_platform_request_is_resumable(
     #[values(Era::Artifacts, Era::Resources, Era::Dependencies)] era: Era,
     #[values("provision", "decommission")] action: &'static str,
 ) {
@@ -164,15 +165,15 @@ fn stopped_at_any_request_to_the_platform_the_next_finishes_it(
             }
             let token = (action == "decommission").then(|| instance.token());
             let reached = stopped_at_the_platform(&instance, action, n, how);
-            instance.platform.hold_after(usize::MAX, false); // nothing any more
+            instance.platform.hold_after(usize::MAX, false); // no request is held any more
             instance.act(action).expect_code(0);
             match token {
-                None => settled(&instance, &at),
+                None => expect_provisioned(&instance, &at),
                 Some(token) => {
                     assert_eq!(versions(cp, &instance.namespace), [], "{at}");
                     assert_eq!(instance.platform.resource("token"), None, "{at}");
                     let dead = || (status(cp, &token, "/api") == 401).then_some(());
-                    eventually("the token is dead", dead);
+                    eventually("the token is rejected", dead);
                 }
             }
             if !reached {
@@ -189,15 +190,15 @@ fn stopped_at_any_request_to_the_platform_the_next_finishes_it(
     });
 }
 
-/// Something in every kind of scope, beside the pods at home.
-fn wide(instance: &mut Instance, elsewhere: &str) {
+/// Grants in every kind of scope, in addition to the pods in the home namespace.
+fn add_every_scope(instance: &mut Instance, elsewhere: &str) {
     let pods = |namespaces: &[&str]| json!({"apiGroups": [""], "resources": ["pods"], "verbs": ["get"], "namespaces": namespaces});
     instance.params["rules"].as_array_mut().unwrap().extend([pods(&[elsewhere]), pods(&["*"])]);
     instance.params["cluster_roles"] = json!([{"name": "view", "namespaces": [elsewhere]}]);
 }
 
-/// Everything in the cluster that grants something to this instance, wherever it is.
-fn grants(home: &str) -> usize {
+/// The number of objects in the cluster that grant permissions to this instance.
+fn granting_objects(home: &str) -> usize {
     let kinds = ["roles", "rolebindings", "clusterroles", "clusterrolebindings"];
     let ours = kinds.map(|kind| {
         let path = format!(
@@ -211,14 +212,14 @@ fn grants(home: &str) -> usize {
     ours.iter().sum()
 }
 
-/// What kill does there, tests/cluster/scope_changes.rs holds.
+/// tests/cluster/scope_changes.rs tests SIGKILL in all scopes.
 #[rstest::rstest]
-fn sigterm_at_any_request_in_all_scopes_is_repaired(#[values("provision", "decommission")] action: &str) {
+fn sigterm_at_any_request_with_all_scopes_recovers(#[values("provision", "decommission")] action: &str) {
     let cp = control_plane();
     let subject = || {
         let elsewhere = cp.namespace("elsewhere");
         let mut instance = Instance::new(cp.admin(), &cp.namespace("terminated"));
-        wide(&mut instance, &elsewhere);
+        add_every_scope(&mut instance, &elsewhere);
         if action == "decommission" {
             instance.provision();
         }
@@ -226,14 +227,14 @@ fn sigterm_at_any_request_in_all_scopes_is_repaired(#[values("provision", "decom
     };
     let (undisturbed, elsewhere) = subject();
     let steps = recorded(cp, &undisturbed, &[&undisturbed.namespace, &elsewhere], action, &["--publish"]);
-    at_each(&steps, |step| {
+    for_each_step(&steps, |step| {
         let at = format!("{action} in all scopes, terminated at {step}");
         let (instance, elsewhere) = subject();
         let names = [instance.namespace.as_str(), &elsewhere];
         let cut = stopped(cp, &instance, &names, (action, &["--publish"]), step, Stop::Terminated);
         instance.act(action).expect_code(0);
         if action == "provision" {
-            assert_eq!(grants(&instance.namespace), 7, "{at}");
+            assert_eq!(granting_objects(&instance.namespace), 7, "{at}");
             let again = instance.ask("provision", &[]).expect_code(0);
             assert!(
                 changes(&again.document()).iter().all(|(action, _)| action == "unchanged"),
@@ -241,7 +242,7 @@ fn sigterm_at_any_request_in_all_scopes_is_repaired(#[values("provision", "decom
                 again.stdout
             );
         } else {
-            assert_eq!(grants(&instance.namespace), 0, "{at}");
+            assert_eq!(granting_objects(&instance.namespace), 0, "{at}");
             assert_eq!(versions(cp, &instance.namespace), [], "{at}");
         }
         cut
@@ -251,13 +252,13 @@ fn sigterm_at_any_request_in_all_scopes_is_repaired(#[values("provision", "decom
 #[rstest::rstest]
 #[case("provision", "decommission")]
 #[case("provision", "provision")]
-fn two_runs_at_once_in_all_scopes_end_well_or_are_refused(#[case] one: &str, #[case] other: &str) {
+fn concurrent_runs_with_all_scopes_succeed_or_conflict(#[case] one: &str, #[case] other: &str) {
     let cp = control_plane();
-    // What is there, and a wish for less and something else.
+    // The existing instance, and params with fewer and other permissions.
     let subject = || {
         let (namespace, elsewhere) = (cp.namespace("race"), cp.namespace("elsewhere"));
         let mut instance = Instance::new(cp.admin(), &namespace);
-        wide(&mut instance, &elsewhere);
+        add_every_scope(&mut instance, &elsewhere);
         instance.provision();
         let mut wishes = Instance::new(cp.admin(), &namespace);
         wishes.params["rules"][0]["verbs"] = json!(["get", "list", "watch"]);
@@ -270,19 +271,19 @@ fn two_runs_at_once_in_all_scopes_end_well_or_are_refused(#[case] one: &str, #[c
         let at = format!("{one} and {other} in all scopes, at {step}");
         let (instance, wishes, elsewhere) = subject();
         let names = [instance.namespace.as_str(), &elsewhere];
-        at_once((&wishes, one), step, (&instance, other), &names, &at);
+        run_concurrently((&wishes, one), step, (&instance, other), &names, &at);
         let document = instance.ask("provision", &["--publish"]).expect_code(0).document();
-        // What the one made after the other had looked may be missing from the inventory: a repeat names what it still
-        // grants, and a decommission finds it by its label.
+        // A binding that one run created after the other had read the cluster may be missing from the inventory: a
+        // repeat reports it, and a decommission finds it by its label.
         let findings = document["findings"].as_array().unwrap();
         let excess = findings.iter().any(|finding| finding["code"] == "excess");
-        let forgotten = grants(&instance.namespace) - 7;
+        let forgotten = granting_objects(&instance.namespace) - 7;
         assert!(forgotten == 0 || (forgotten == 1 && excess), "{at}: {forgotten} more: {findings:#?}");
         assert_eq!(secrets(cp, &instance.namespace).len(), 1, "{at}: a Secret is left over");
         let again = instance.ask("provision", &["--publish"]).expect_code(0);
         assert!(changes(&again.document()).iter().all(|(action, _)| action == "unchanged"), "{at}: {}", again.stdout);
         instance.act("decommission").expect_code(0);
-        assert_eq!((grants(&instance.namespace), versions(cp, &instance.namespace)), (0, Vec::new()), "{at}");
+        assert_eq!((granting_objects(&instance.namespace), versions(cp, &instance.namespace)), (0, Vec::new()), "{at}");
     };
     std::thread::scope(|scope| {
         for step in spread(&steps, 6) {
@@ -291,14 +292,13 @@ fn two_runs_at_once_in_all_scopes_end_well_or_are_refused(#[case] one: &str, #[c
     });
 }
 
-/// Two runs that overlap, the second from this request of the first on: each ends well or is refused as one that came at
-/// a bad moment.
-fn at_once(first: (&Instance, &str), step: &Step, second: (&Instance, &str), names: &[&str], at: &str) {
+/// Two overlapping runs; the second starts at this request of the first. Each succeeds or ends with a temporary error.
+fn run_concurrently(first: (&Instance, &str), step: &Step, second: (&Instance, &str), names: &[&str], at: &str) {
     let (more, other) = (&["--publish"], second.1);
     let [first, second] = [first, second].map(|(instance, action)| Runner { instance, names, action, more });
     for ran in overlapping(control_plane(), &first, step, &second) {
         let error = ran.document()["error"].clone();
-        // One that is overtaken while it proves may find the rights gone that it has just granted.
+        // A run whose permissions another run deletes during the test of the token.
         let takes = other == "decommission" || names.len() > 1;
         let overtaken = takes && ran.code == 76 && error["code"] == "rules-not-allowed";
         let refusal = ran.code == 75 && error["code"] == "conflict";
@@ -306,15 +306,15 @@ fn at_once(first: (&Instance, &str), step: &Step, second: (&Instance, &str), nam
     }
 }
 
-/// After two runs at once, one of either action repairs whatever they have left.
+/// After two concurrent runs, repeating either action reaches a clean state.
 #[rstest::rstest]
 #[case("provision", "decommission", true)]
 #[case("provision", "decommission", false)]
 #[case("decommission", "decommission", true)]
 #[case("provision", "provision", true)]
-fn two_runs_at_once_end_well_or_are_refused(#[case] one: &str, #[case] other: &str, #[case] there: bool) {
+fn concurrent_runs_succeed_or_conflict(#[case] one: &str, #[case] other: &str, #[case] there: bool) {
     let cp = control_plane();
-    // Different wishes, so that both have to write.
+    // Different params, so that both have to write.
     let subject = || {
         let namespace = cp.namespace("race");
         let instance = Instance::new(cp.admin(), &namespace);
@@ -331,9 +331,9 @@ fn two_runs_at_once_end_well_or_are_refused(#[case] one: &str, #[case] other: &s
         let (instance, wishes) = subject();
         let namespace = &instance.namespace;
         let at = format!("{one} and {other}, at {step}");
-        at_once((&wishes, one), step, (&instance, other), &[namespace], &at);
+        run_concurrently((&wishes, one), step, (&instance, other), &[namespace], &at);
         instance.act("provision").expect_code(0);
-        settled(&instance, &at);
+        expect_provisioned(&instance, &at);
         let token = token_of(&instance.platform.resource("token").unwrap());
         instance.act("decommission").expect_code(0);
         assert_eq!(versions(cp, namespace), [], "{at}");
@@ -348,19 +348,19 @@ fn two_runs_at_once_end_well_or_are_refused(#[case] one: &str, #[case] other: &s
 }
 
 #[test]
-fn a_run_that_lost_its_service_account_to_another_says_so() {
+fn service_account_deleted_by_another_run_is_conflict() {
     let cp = control_plane();
     let namespace = cp.namespace("overtaken");
     let account = paths(&namespace)[0].clone();
     let deleted = AtomicUsize::new(0);
     let proxy = InterceptingProxy::start(cp, move |request| {
-        // Between the binding and the token: as a decommission does it that began before.
+        // Between the binding and the token, as a decommission does that began earlier.
         if request.path.contains("/secrets/") && request.method == "PATCH" && deleted.swap(1, Ordering::SeqCst) == 0 {
             control_plane().delete(&account);
         }
         Verdict::Forward
     });
-    let instance = Instance::new(&cp.admin().by_way_of(&proxy.server()), &namespace);
+    let instance = Instance::new(&cp.admin().with_server(&proxy.server()), &namespace);
     let ran = instance.ask("provision", &["--publish"]).expect_code(75);
     let error: Value = ran.document()["error"].clone();
     assert_eq!(error["code"], "conflict", "{error:#}");

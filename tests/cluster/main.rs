@@ -1,5 +1,5 @@
-//! Runs of the real binary against a real control plane, from a first provision to every way in which a run can fail.
-//! One process, so that nearly all of it shares a control plane and the waits of one test are the time of another.
+//! Runs of the real binary against a real control plane: every command, and every way in which a run can fail. One
+//! process, so that the tests share a control plane and wait at the same time.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "helpers of tests fail as tests do")]
 

@@ -1,5 +1,5 @@
-//! Instances of the original bundle, made by real helm, become ours: nobody downstream notices, and the parent
-//! credential that lay in the namespace is gone.
+//! Adoption of instances of version 1.0.0, installed by real helm: the token keeps working, and the Helm release
+//! Secrets with the parent credential are deleted.
 
 use std::{fs, io::Write as _, path::Path, process::Command, sync::LazyLock};
 
@@ -9,21 +9,22 @@ use testbed::{ControlPlane, Grant, Helm, HelmRelease, InterceptingProxy, Options
 
 use crate::support::{
     Instance, NAME, Ran, changes, paths, status,
-    stops::{Runner, Step, Stop, at_each, overlapping, recorded, spread, stopped, ten_at_once},
+    stops::{Runner, Step, Stop, for_each_step, overlapping, recorded, spread, stopped, ten_at_once},
     token_of, versions,
 };
 
 const LABEL: &str = "kubernetes.io/legacy-token-last-used"; // of the server, on a token that was used
 const TAKEN_OVER: &str = "k8s-token.massdriver.cloud/taken-over";
 
-/// One of its own: each run looks for instances of its name in the whole cluster, and here are hundreds.
+/// A control plane of its own: each run searches the whole cluster for its instance name, and these tests create
+/// hundreds.
 fn control_plane() -> &'static ControlPlane {
     static OWN: LazyLock<ControlPlane> =
         LazyLock::new(|| ControlPlane::start(&Options::default()).expect("a control plane"));
     &OWN
 }
 
-/// The original's instance for the same documents that ours gets.
+/// The same instance as version 1.0.0 would deploy it.
 fn original<'a>(helm: &'static Helm, instance: &Instance) -> Original<'a> {
     Original::new(control_plane(), helm, &instance.params, &instance.connection)
 }
@@ -33,7 +34,7 @@ fn instance(stem: &str) -> Instance {
     Instance::new(cp.admin(), &cp.namespace(stem))
 }
 
-fn objects(namespace: &str) -> Vec<Value> {
+fn live_objects(namespace: &str) -> Vec<Value> {
     paths(namespace).iter().filter_map(|path| control_plane().get(path)).collect()
 }
 
@@ -41,7 +42,7 @@ fn uids(namespace: &str) -> Vec<String> {
     versions(control_plane(), namespace).into_iter().map(|(uid, _)| uid).collect()
 }
 
-/// The token in the Secret, as soon as the controller has put it there.
+/// The token in the Secret, as soon as the token controller has written it.
 fn token(namespace: &str) -> String {
     let path = &paths(namespace)[3];
     testbed::eventually("a token", || {
@@ -56,22 +57,22 @@ fn finding(ran: &Ran, code: &str) -> Option<Value> {
     ran.findings(code).into_iter().next()
 }
 
-/// After a refusal Helm goes on with the objects of the next kind: it makes the token Secret of a ServiceAccount that was
-/// refused. The token controller deletes such a Secret a moment later.
-fn token_of_no_account_is_gone(namespace: &str) {
+/// After a refusal Helm continues with the next kind: it creates the token Secret of a ServiceAccount that was refused.
+/// The token controller deletes such a Secret a moment later.
+fn await_orphan_secret_deleted(namespace: &str) {
     let [account, _, _, secret] = &paths(namespace);
-    testbed::eventually("a token Secret only with its ServiceAccount", || {
+    testbed::eventually("a token Secret exists only with its ServiceAccount", || {
         let orphan = control_plane().get(secret).is_some() && control_plane().get(account).is_none();
         (!orphan).then_some(())
     });
 }
 
-/// All that the release's Secrets hold, unpacked; the parent credential among it.
+/// The content of the release Secrets, unpacked; it includes the parent credential.
 fn revisions(namespace: &str, release: &str) -> Vec<HelmRelease> {
     HelmRelease::all(control_plane(), namespace, release)
 }
 
-/// How an instance of the original came to be what it is.
+/// Histories of an instance of version 1.0.0.
 type History = fn(&mut Original<'_>);
 
 const HISTORIES: [(&str, History, usize); 6] = [
@@ -111,36 +112,36 @@ const HISTORIES: [(&str, History, usize); 6] = [
 #[rstest::rstest]
 #[case(3)]
 #[case(4)]
-fn whatever_its_history_it_is_taken_over(#[case] major: u8) {
+fn release_with_any_history_is_adopted(#[case] major: u8) {
     let helm = if major == 3 { Helm::v3() } else { Helm::v4() };
     std::thread::scope(|scope| {
         for (history, make, revisions) in HISTORIES {
-            scope.spawn(move || taken_over(helm, history, make, revisions));
+            scope.spawn(move || expect_adoption(helm, history, make, revisions));
         }
     });
 }
 
-fn taken_over(helm: &'static Helm, history: &str, make: History, count: usize) {
+fn expect_adoption(helm: &'static Helm, history: &str, make: History, count: usize) {
     let cp = control_plane();
     let instance = instance("adopt");
     let namespace = instance.namespace.clone();
     let mut theirs = original(helm, &instance);
     make(&mut theirs);
-    token_of_no_account_is_gone(&namespace);
+    await_orphan_secret_deleted(&namespace);
     let parent = instance.connection["authentication"]["user"]["token"].as_str().unwrap().to_owned();
     let before = uids(&namespace);
     let whole = before.len() == 4;
     let old_token = (before.len() == 4).then(|| token(&namespace));
     assert_eq!(revisions(&namespace, NAME).len(), count, "{history}");
     let holds = |release: &HelmRelease| release.document.to_string().contains(&parent);
-    assert!(revisions(&namespace, NAME).iter().all(holds), "{history}: the leak is there");
-    // Somebody else's in the same namespace: a namesake in part, and of another chart.
+    assert!(revisions(&namespace, NAME).iter().all(holds), "{history}: the token is not in the release");
+    // Foreign objects in the same namespace: a similar name, and another chart.
     let mut namesake = theirs.clone();
     namesake.params["md_metadata"]["name_prefix"] = json!(format!("{NAME}-2"));
     namesake.provision();
     let others = || [format!("{NAME}-2")].map(|name| revisions(&namespace, &name).len());
     let neighbours = cp.get(&format!("/api/v1/namespaces/{namespace}/serviceaccounts/{NAME}-2-token"));
-    // A label and an annotation that somebody has put there by hand.
+    // A label and an annotation that were added by hand.
     for path in paths(&namespace).iter().filter(|path| cp.get(path).is_some()) {
         cp.merge_patch(path, &json!({"metadata": {"labels": {"team": "blue"}, "annotations": {"note": "keep"}}}));
     }
@@ -167,14 +168,14 @@ fn taken_over(helm: &'static Helm, history: &str, make: History, count: usize) {
     assert_eq!(status(cp, &token, &format!("/api/v1/namespaces/{namespace}/pods")), 200, "{history}");
     let after = uids(&namespace);
     assert_eq!(after.len(), 4, "{history}");
-    assert!(before.iter().all(|uid| after.contains(uid)), "{history}: an object was made again");
+    assert!(before.iter().all(|uid| after.contains(uid)), "{history}: an object was recreated");
     if let Some(old) = old_token {
-        assert_eq!(token, old, "{history}: the token is another one");
+        assert_eq!(token, old, "{history}: the token has changed");
     }
     assert_eq!(revisions(&namespace, NAME).len(), 0, "{history}: Secrets of the release are left");
-    assert_eq!(others(), [1], "{history}: somebody else's release was touched");
+    assert_eq!(others(), [1], "{history}: a foreign release was changed");
     assert_eq!(cp.get(&format!("/api/v1/namespaces/{namespace}/serviceaccounts/{NAME}-2-token")), neighbours);
-    for object in objects(&namespace) {
+    for object in live_objects(&namespace) {
         let (labels, annotations) = (&object["metadata"]["labels"], &object["metadata"]["annotations"]);
         let kind = object["kind"].as_str().unwrap();
         assert_eq!(labels["app.kubernetes.io/managed-by"], "k8s-token", "{history}: {kind}");
@@ -201,11 +202,11 @@ fn taken_over(helm: &'static Helm, history: &str, make: History, count: usize) {
     assert_eq!(versions(cp, &namespace), settled, "{history}");
     assert!(finding(&again, "parent-exposed").is_some(), "{history}: the exposed credential is still in use");
 
-    // A tag that goes away goes from the objects too, and what is not ours stays.
+    // A removed tag is removed from the objects, and foreign fields are kept.
     let mut fewer = instance;
     fewer.params["md_metadata"]["default_tags"] = json!({"managed-by": "massdriver"});
     fewer.act("provision").expect_code(0);
-    for object in objects(&namespace) {
+    for object in live_objects(&namespace) {
         assert_eq!(object["metadata"]["labels"]["md-project"], Value::Null, "{history}: {}", object["kind"]);
         let label = object["metadata"]["labels"].as_object().unwrap();
         assert!(label.keys().all(|key| key != LABEL || object["kind"] == "Secret"));
@@ -217,12 +218,12 @@ fn taken_over(helm: &'static Helm, history: &str, make: History, count: usize) {
 }
 
 #[test]
-fn when_the_parent_is_rotated_nothing_more_is_said() {
+fn rotating_the_parent_clears_the_finding() {
     let cp = control_plane();
     let mut instance = instance("rotated");
     original(Helm::v3(), &instance).provision();
     instance.act("provision").expect_code(0);
-    let record = || objects(&instance.namespace)[0]["metadata"]["annotations"][TAKEN_OVER].clone();
+    let record = || live_objects(&instance.namespace)[0]["metadata"]["annotations"][TAKEN_OVER].clone();
     assert!(record().as_str().unwrap().contains("sha256:"), "{}", record());
     assert!(!record().as_str().unwrap().contains("pending"), "{}", record());
 
@@ -231,14 +232,14 @@ fn when_the_parent_is_rotated_nothing_more_is_said() {
     instance.connection = json!({"authentication": other.connection()["authentication"]});
     let ran = instance.ask("provision", &[]).expect_code(0);
     assert!(finding(&ran, "parent-exposed").is_none(), "{}", ran.stderr);
-    assert_eq!(objects(&instance.namespace)[0]["metadata"]["annotations"][TAKEN_OVER], Value::Null);
+    assert_eq!(live_objects(&instance.namespace)[0]["metadata"]["annotations"][TAKEN_OVER], Value::Null);
     let again = instance.ask("provision", &[]).expect_code(0);
     assert!(changes(&again.document()).iter().all(|(action, _)| action == "unchanged"), "{}", again.stdout);
 }
 
-/// What logs in without a token has no fingerprint to be known by.
+/// A login without a token has no fingerprint to compare.
 #[test]
-fn a_person_with_a_certificate_takes_it_over_as_well() {
+fn release_is_adopted_with_a_client_certificate() {
     let cp = control_plane();
     let instance = instance("person");
     original(Helm::v3(), &instance).provision();
@@ -266,12 +267,12 @@ fn a_person_with_a_certificate_takes_it_over_as_well() {
     assert_eq!(token(&instance.namespace), old);
     let again = provision();
     assert!(changes(&again.document()).iter().all(|(action, _)| action == "unchanged"), "{}", again.stdout);
-    assert!(finding(&again, "parent-exposed").is_none(), "nobody knows whether that is still used");
+    assert!(finding(&again, "parent-exposed").is_none(), "its use is unknown");
 }
 
-/// A dead token is found out by its use: then the run begins anew, and says nothing twice.
+/// The rejected token is detected when it is tested: the run starts again, and reports nothing twice.
 #[test]
-fn a_dead_token_is_replaced_on_the_way() {
+fn adoption_replaces_a_rejected_token() {
     let cp = control_plane();
     let instance = instance("dead");
     original(Helm::v3(), &instance).provision();
@@ -281,7 +282,7 @@ fn a_dead_token_is_replaced_on_the_way() {
     cp.merge_patch(&paths(&instance.namespace)[3], &data);
     let ran = instance.ask("provision", &["--publish"]).expect_code(0);
     let document = ran.document();
-    let findings = crate::support::told(&document);
+    let findings = crate::support::unusual_findings(&document);
     let codes: Vec<&str> = findings.iter().map(|one| one["code"].as_str().unwrap()).collect();
     assert_eq!(codes, ["adopt", "parent-exposed", "drift"], "{}", ran.stderr);
     assert_eq!(revisions(&instance.namespace, NAME).len(), 0);
@@ -290,7 +291,7 @@ fn a_dead_token_is_replaced_on_the_way() {
 }
 
 #[test]
-fn a_parent_that_was_rotated_before_is_not_said_to_be_exposed() {
+fn parent_rotated_before_adoption_is_not_reported_exposed() {
     let cp = control_plane();
     let mut instance = instance("rotated-before");
     original(Helm::v4(), &instance).provision();
@@ -307,7 +308,7 @@ fn a_parent_that_was_rotated_before_is_not_said_to_be_exposed() {
 }
 
 #[test]
-fn what_is_asked_for_may_change_on_the_way() {
+fn adoption_applies_changed_rules() {
     let cp = control_plane();
     let mut instance = instance("change");
     original(Helm::v3(), &instance).provision();
@@ -331,7 +332,7 @@ fn what_is_asked_for_may_change_on_the_way() {
 }
 
 #[test]
-fn where_nothing_is_granted_at_home_any_more_its_role_goes() {
+fn adoption_deletes_a_role_without_rules() {
     let cp = control_plane();
     let mut instance = instance("moved-on");
     original(Helm::v4(), &instance).provision();
@@ -349,7 +350,7 @@ fn where_nothing_is_granted_at_home_any_more_its_role_goes() {
 #[rstest::rstest]
 #[case(3)]
 #[case(4)]
-fn it_is_decommissioned_as_it_is(#[case] major: u8) {
+fn release_is_decommissioned_without_adoption(#[case] major: u8) {
     let cp = control_plane();
     let instance = instance("remove");
     let theirs = original(if major == 3 { Helm::v3() } else { Helm::v4() }, &instance);
@@ -366,23 +367,24 @@ fn it_is_decommissioned_as_it_is(#[case] major: u8) {
 }
 
 #[test]
-fn the_original_cannot_take_it_back() {
+fn helm_cannot_reclaim_adopted_objects() {
     let cp = control_plane();
     let instance = instance("for-good");
     let theirs = original(Helm::v3(), &instance);
     theirs.provision();
-    token(&instance.namespace); // else the controller may write it while it is taken over
+    token(&instance.namespace); // otherwise the controller may write it during the adoption
     instance.act("provision").expect_code(0);
     let settled = versions(cp, &instance.namespace);
     assert!(!theirs.decommission().status.success(), "helm knows of no release");
     let output = theirs.try_provision();
-    assert!(!output.status.success(), "helm takes nothing that is ours");
+    assert!(!output.status.success(), "helm must not adopt objects of the instance");
     assert!(String::from_utf8_lossy(&output.stderr).contains("invalid ownership metadata"));
     assert_eq!(versions(cp, &instance.namespace), settled);
 }
 
-/// Instances whose namespace was changed behind the form: helm made a second release then, and left the first one.
-fn moved(mark: &Value) -> (Instance, String, String) {
+/// An instance whose namespace was changed outside the form: helm then created a second release, and left the first
+/// one.
+fn moved_instance(mark: &Value) -> (Instance, String, String) {
     let cp = control_plane();
     let mut instance = instance("moved");
     instance.params["md_metadata"]["default_tags"]["md-package"] = mark.clone();
@@ -397,13 +399,13 @@ fn moved(mark: &Value) -> (Instance, String, String) {
     (instance, former, old)
 }
 
-/// One after the other: an instance would find what another test has left of the same name and mark.
+/// In sequence: an instance would find objects of another test with the same name and id.
 #[test]
-fn what_it_has_left_in_another_namespace_is_found_and_removed() {
-    a_namesake_in_another_namespace_is_left_alone();
-    a_decommission_removes_it();
+fn release_in_previous_namespace_is_deleted() {
+    expect_namesake_is_kept();
+    expect_decommission_of_previous_namespace();
     let cp = control_plane();
-    let (instance, former, old) = moved(&json!(NAME));
+    let (instance, former, old) = moved_instance(&json!(NAME));
     let there = versions(cp, &former);
     let plan = instance.ask("plan", &[]).expect_code(0);
     assert_eq!(versions(cp, &former), there, "a plan changes nothing");
@@ -424,18 +426,18 @@ fn what_it_has_left_in_another_namespace_is_found_and_removed() {
     assert!(changes(&again.document()).iter().all(|(action, _)| action == "unchanged"), "{}", again.stdout);
 }
 
-fn a_decommission_removes_it() {
+fn expect_decommission_of_previous_namespace() {
     let cp = control_plane();
-    let (instance, former, old) = moved(&json!(NAME));
+    let (instance, former, old) = moved_instance(&json!(NAME));
     instance.ask("decommission", &[]).expect_code(0);
     assert_eq!(versions(cp, &former), []);
     assert_eq!(revisions(&former, NAME).len(), 0);
     assert_eq!(status(cp, &old, "/api"), 401);
 }
 
-fn a_namesake_in_another_namespace_is_left_alone() {
+fn expect_namesake_is_kept() {
     let cp = control_plane();
-    let (instance, former, old) = moved(&json!("acme-prod-demo-x7k2"));
+    let (instance, former, old) = moved_instance(&json!("acme-prod-demo-x7k2"));
     let there = versions(cp, &former);
     let ran = instance.ask("provision", &[]).expect_code(0);
     assert!(finding(&ran, "moved").is_none(), "{}", ran.stderr);
@@ -445,10 +447,10 @@ fn a_namesake_in_another_namespace_is_left_alone() {
     assert_eq!(status(cp, &old, "/api"), 200);
 }
 
-/// A release of that name, of another chart: the original's with another name in its Chart.yaml.
-fn of_another_chart(helm: &Helm, instance: &Instance) {
+/// A release of the same name from another chart: the same templates with another name in Chart.yaml.
+fn install_another_chart(helm: &Helm, instance: &Instance) {
     let chart = instance.path("chart");
-    copy(Path::new("tests/testbed/charts/k8s-token"), &chart);
+    copy_directory(Path::new("tests/testbed/charts/k8s-token"), &chart);
     let about = fs::read_to_string(chart.join("Chart.yaml")).unwrap().replace("name: k8s-token", "name: web");
     fs::write(chart.join("Chart.yaml"), about).unwrap();
     let kubeconfig = control_plane().admin().kubeconfig(instance.directory.path());
@@ -460,12 +462,12 @@ fn of_another_chart(helm: &Helm, instance: &Instance) {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
-fn copy(from: &Path, to: &Path) {
+fn copy_directory(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
     for entry in fs::read_dir(from).unwrap().flatten() {
         let target = to.join(entry.file_name());
         if entry.path().is_dir() {
-            copy(&entry.path(), &target);
+            copy_directory(&entry.path(), &target);
         } else {
             fs::copy(entry.path(), target).unwrap();
         }
@@ -473,10 +475,10 @@ fn copy(from: &Path, to: &Path) {
 }
 
 #[rstest::rstest]
-fn a_release_of_that_name_and_another_chart_is_foreign(#[values(Helm::v3(), Helm::v4())] helm: &'static Helm) {
+fn release_of_another_chart_is_foreign(#[values(Helm::v3(), Helm::v4())] helm: &'static Helm) {
     let cp = control_plane();
     let instance = instance("foreign");
-    of_another_chart(helm, &instance);
+    install_another_chart(helm, &instance);
     token(&instance.namespace);
     let there = versions(cp, &instance.namespace);
     for action in ["plan", "provision"] {
@@ -493,7 +495,7 @@ fn a_release_of_that_name_and_another_chart_is_foreign(#[values(Helm::v3(), Helm
     assert_eq!(revisions(&instance.namespace, NAME).len(), 1);
 }
 
-/// The Secret in which Helm keeps a revision.
+/// A Secret in which Helm stores a revision.
 fn revision(number: u32, chart: &str) -> Value {
     let document = json!({"name": NAME, "version": number, "chart": {"metadata": {"name": chart, "version": "0.1.0"}}});
     let mut packer = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
@@ -508,7 +510,7 @@ fn revision(number: u32, chart: &str) -> Value {
 }
 
 #[test]
-fn a_release_whose_objects_are_gone_is_of_the_chart_of_its_newest_revision() {
+fn orphaned_release_is_judged_by_its_newest_revision() {
     let cp = control_plane();
     for (charts, left) in [(["k8s-token", "web"], 2), (["web", "k8s-token"], 0)] {
         let instance = instance("newest");
@@ -523,7 +525,7 @@ fn a_release_whose_objects_are_gone_is_of_the_chart_of_its_newest_revision() {
 }
 
 #[test]
-fn a_parent_that_may_not_see_the_release_is_told_and_another_finishes_it() {
+fn unreadable_release_is_reported_and_deleted_later() {
     let cp = control_plane();
     let mut instance = instance("blind");
     original(Helm::v3(), &instance).provision();
@@ -544,7 +546,7 @@ fn a_parent_that_may_not_see_the_release_is_told_and_another_finishes_it() {
     assert_eq!(revisions(&instance.namespace, NAME).len(), 1);
     assert_eq!(token(&instance.namespace), old);
     let again = instance.ask("provision", &[]).expect_code(0);
-    assert!(finding(&again, "release-left").is_some(), "it is remembered");
+    assert!(finding(&again, "release-left").is_some(), "the finding is repeated");
     assert!(changes(&again.document()).iter().all(|(action, _)| action == "unchanged"), "{}", again.stdout);
 
     instance.connection = sighted;
@@ -554,7 +556,7 @@ fn a_parent_that_may_not_see_the_release_is_told_and_another_finishes_it() {
     assert_eq!(token(&instance.namespace), old);
 }
 
-/// The requests of an undisturbed run. The reads before its first write change nothing.
+/// The requests of an undisturbed run from its first write on; the reads before it change nothing.
 fn from_the_first_write(undisturbed: &Instance, action: &str) -> Vec<Step> {
     let mut steps = recorded(control_plane(), undisturbed, &[&undisturbed.namespace], action, &[]);
     let first = steps.iter().position(|step| step.write).unwrap();
@@ -566,7 +568,7 @@ fn from_the_first_write(undisturbed: &Instance, action: &str) -> Vec<Step> {
 #[case(Helm::v3(), Stop::KilledAfter)]
 #[case(Helm::v4(), Stop::KilledAfter)]
 #[case(Helm::v4(), Stop::Terminated)]
-fn stopped_at_any_request_the_repeat_finishes_it(#[case] helm: &'static Helm, #[case] how: Stop) {
+fn adoption_interrupted_at_any_request_is_resumable(#[case] helm: &'static Helm, #[case] how: Stop) {
     let subject = || {
         let mut near = instance("killed");
         near.params["rules"][0]["verbs"] = json!(["get", "watch"]);
@@ -575,7 +577,7 @@ fn stopped_at_any_request_the_repeat_finishes_it(#[case] helm: &'static Helm, #[
         theirs.provision();
         near
     };
-    at_each(&from_the_first_write(&subject(), "provision"), |step| {
+    for_each_step(&from_the_first_write(&subject(), "provision"), |step| {
         let near = subject();
         let (old, before) = (token(&near.namespace), uids(&near.namespace));
         let cut = stopped(control_plane(), &near, &[&near.namespace], ("provision", &[]), step, how);
@@ -584,7 +586,7 @@ fn stopped_at_any_request_the_repeat_finishes_it(#[case] helm: &'static Helm, #[
         assert_eq!(uids(&near.namespace), before, "{at}");
         assert_eq!(token(&near.namespace), old, "{at}");
         assert_eq!(revisions(&near.namespace, NAME).len(), 0, "{at}: {}", ran.stderr);
-        for object in objects(&near.namespace) {
+        for object in live_objects(&near.namespace) {
             assert!(!object["metadata"].to_string().contains("helm"), "{at}: {object:#}");
         }
         let again = near.ask("provision", &[]).expect_code(0);
@@ -593,11 +595,11 @@ fn stopped_at_any_request_the_repeat_finishes_it(#[case] helm: &'static Helm, #[
     });
 }
 
-/// What is left of the release is found by the next run, whatever was deleted before the first one ended.
+/// The next run finds the rest of the release, whatever was deleted before the interruption.
 #[rstest::rstest]
 #[case(Helm::v3(), Stop::KilledAfter)]
 #[case(Helm::v4(), Stop::KilledBefore)]
-fn a_decommission_of_it_stopped_at_any_request_is_finished_by_the_next(#[case] helm: &'static Helm, #[case] how: Stop) {
+fn interrupted_decommission_of_a_release_is_resumable(#[case] helm: &'static Helm, #[case] how: Stop) {
     let cp = control_plane();
     let subject = || {
         let near = instance("taken-back");
@@ -606,7 +608,7 @@ fn a_decommission_of_it_stopped_at_any_request_is_finished_by_the_next(#[case] h
         theirs.failed_provision();
         near
     };
-    at_each(&from_the_first_write(&subject(), "decommission"), |step| {
+    for_each_step(&from_the_first_write(&subject(), "decommission"), |step| {
         let near = subject();
         let old = token(&near.namespace);
         let cut = stopped(cp, &near, &[&near.namespace], ("decommission", &[]), step, how);
@@ -614,13 +616,13 @@ fn a_decommission_of_it_stopped_at_any_request_is_finished_by_the_next(#[case] h
         let at = format!("helm {}, {how:?} at {step}: {}", helm.major(), ran.stderr);
         assert_eq!(versions(cp, &near.namespace), [], "{at}");
         assert_eq!(revisions(&near.namespace, NAME).len(), 0, "{at}");
-        testbed::eventually("the token is dead", || (status(cp, &old, "/api") == 401).then_some(()));
+        testbed::eventually("the token is rejected", || (status(cp, &old, "/api") == 401).then_some(()));
         cut
     });
 }
 
 #[rstest::rstest]
-fn two_take_overs_at_once_end_well_or_are_refused(
+fn concurrent_adoptions_succeed_or_conflict(
     #[values(Helm::v3(), Helm::v4())] helm: &'static Helm,
     #[values("provision", "decommission")] other: &'static str,
 ) {
@@ -660,9 +662,9 @@ fn two_take_overs_at_once_end_well_or_are_refused(
     });
 }
 
-/// Another run deletes an object between the look and the hand-over of its fields.
+/// Another run deletes an object after it was read and before its fields are transferred.
 #[test]
-fn what_goes_away_meanwhile_is_a_conflict_and_a_repeat_mends_it() {
+fn object_deleted_during_adoption_is_a_conflict() {
     let cp = control_plane();
     let near = instance("overtaken");
     original(Helm::v3(), &near).provision();
@@ -674,7 +676,7 @@ fn what_goes_away_meanwhile_is_a_conflict_and_a_repeat_mends_it() {
         }
         Verdict::Forward
     });
-    let far = Instance::new(&cp.admin().by_way_of(&proxy.server()), &near.namespace);
+    let far = Instance::new(&cp.admin().with_server(&proxy.server()), &near.namespace);
     let ran = far.ask("provision", &[]).expect_code(75);
     assert_eq!(ran.document()["error"]["code"], "conflict", "{}", ran.stderr);
     assert!(ran.stderr.contains("RoleBinding"), "{}", ran.stderr);
@@ -682,10 +684,10 @@ fn what_goes_away_meanwhile_is_a_conflict_and_a_repeat_mends_it() {
     assert_eq!(revisions(&near.namespace, NAME).len(), 0);
 }
 
-/// What somebody has done to an instance of the original, and whether its token outlives that.
-type Half = (&'static str, fn(&[String; 4]), bool);
+/// A manual change to an instance of version 1.0.0, and whether its token stays valid.
+type Alteration = (&'static str, fn(&[String; 4]), bool);
 
-fn remade(path: &str, alter: fn(&mut Value)) {
+fn recreate(path: &str, alter: fn(&mut Value)) {
     let cp = control_plane();
     let mut object = cp.get(path).unwrap();
     cp.delete(path);
@@ -697,16 +699,16 @@ fn remade(path: &str, alter: fn(&mut Value)) {
     cp.post(path.rsplit_once('/').unwrap().0, &object);
 }
 
-fn gone(path: &str) {
-    testbed::eventually("it is gone", || control_plane().get(path).is_none().then_some(()));
+fn delete(path: &str) {
+    testbed::eventually("the object is deleted", || control_plane().get(path).is_none().then_some(()));
 }
 
-const HALVES: [Half; 13] = [
+const ALTERATIONS: [Alteration; 13] = [
     (
         "ServiceAccount missing",
         |[account, _, _, secret]| {
             control_plane().delete(account);
-            gone(secret);
+            delete(secret);
         },
         false,
     ),
@@ -720,7 +722,7 @@ const HALVES: [Half; 13] = [
                 control_plane().delete(one);
             }
             for one in all {
-                gone(one);
+                delete(one);
             }
         },
         false,
@@ -742,14 +744,14 @@ const HALVES: [Half; 13] = [
     ),
     (
         "RoleBinding to another Role",
-        |[_, _, binding, _]| remade(binding, |it| it["roleRef"]["name"] = json!("other")),
+        |[_, _, binding, _]| recreate(binding, |it| it["roleRef"]["name"] = json!("other")),
         true,
     ),
     (
         "Secret emptied",
         |[_, _, _, secret]| {
             control_plane().merge_patch(secret, &json!({"data": null}));
-            testbed::eventually("it is filled", || {
+            testbed::eventually("the Secret contains a token", || {
                 control_plane().get(secret)?["data"]["token"].is_string().then_some(())
             });
         },
@@ -774,8 +776,8 @@ const HALVES: [Half; 13] = [
         "ServiceAccount and Secret restored from a backup",
         |[account, _, _, secret]| {
             let before = control_plane().get(secret).unwrap();
-            remade(account, |_| {});
-            gone(secret);
+            recreate(account, |_| {});
+            delete(secret);
             control_plane().post(
                 secret.rsplit_once('/').unwrap().0,
                 &json!({
@@ -799,15 +801,15 @@ const HALVES: [Half; 13] = [
         |[account, ..]| {
             let namespace = account.split("/serviceaccounts/").next().unwrap();
             control_plane().delete(namespace);
-            gone(namespace);
+            delete(namespace);
         },
         false,
     ),
 ];
 
 #[test]
-fn whatever_was_done_to_it_each_action_mends_it() {
-    let run = |(what, harm, keeps): &Half, action: &str| {
+fn altered_release_is_adopted_or_decommissioned() {
+    let run = |(what, harm, keeps): &Alteration, action: &str| {
         let cp = control_plane();
         let instance = instance("half");
         let theirs = original(Helm::v3(), &instance);
@@ -837,16 +839,16 @@ fn whatever_was_done_to_it_each_action_mends_it() {
             instance.ask("decommission", &["--publish"]).expect_code(0);
         }
         assert_eq!(versions(cp, &instance.namespace), [], "{at}");
-        testbed::eventually("the old token is dead", || (status(cp, &old, "/api") == 401).then_some(()));
+        testbed::eventually("the previous token is rejected", || (status(cp, &old, "/api") == 401).then_some(()));
     };
-    let cells = HALVES.iter().flat_map(|half| ["provision", "decommission"].map(|action| (half, action)));
+    let cells = ALTERATIONS.iter().flat_map(|half| ["provision", "decommission"].map(|action| (half, action)));
     let cells: Vec<_> = cells.collect();
     ten_at_once(&cells, |(half, action)| run(half, action));
 }
 
-/// A Secret of the release that a finalizer holds can still be read: it is said, and remembered until it is gone.
+/// A release Secret that a finalizer holds can still be read: it is reported, and remembered until it is deleted.
 #[rstest::rstest]
-fn a_revision_that_is_held_is_remembered(#[values("provision", "decommission")] action: &str) {
+fn release_secret_held_by_finalizer_is_remembered(#[values("provision", "decommission")] action: &str) {
     let cp = control_plane();
     let instance = instance("held");
     original(Helm::v4(), &instance).provision();
@@ -863,7 +865,7 @@ fn a_revision_that_is_held_is_remembered(#[values("provision", "decommission")] 
         assert!(cp.get(&revision).is_some());
     }
     cp.merge_patch(&revision, &json!({"metadata": {"finalizers": null}}));
-    gone(&revision);
+    delete(&revision);
     let ran = instance.ask(action, &[]).expect_code(0);
     assert!(finding(&ran, "release-left").is_none(), "{}", ran.stderr);
     if action == "provision" {
@@ -874,9 +876,9 @@ fn a_revision_that_is_held_is_remembered(#[values("provision", "decommission")] 
     }
 }
 
-/// What docs/migration.md shows of a plan is what a plan says, but for the times, and which fields of an object.
+/// The plan in docs/migration.md equals the output of plan, except for durations and field lists.
 #[test]
-fn the_page_for_the_migration_shows_a_plan_as_it_is() {
+fn migration_page_shows_the_actual_plan() {
     let page = fs::read_to_string("docs/migration.md").unwrap();
     let shown: Vec<&str> = page.split("```").nth(1).expect("the plan").lines().map(str::trim).collect();
     let instance = instance("page");
@@ -894,7 +896,7 @@ fn the_page_for_the_migration_shows_a_plan_as_it_is() {
             words_shown.truncate(3);
         }
         let is_said = |said: &str| words(said).windows(words_shown.len()).any(|part| part == words_shown);
-        assert!(said.replace("changes,", "changes").lines().any(is_said), "{line:?} is not said:\n{said}");
+        assert!(said.replace("changes,", "changes").lines().any(is_said), "{line:?} is not in the output:\n{said}");
     }
     assert_eq!(shown.iter().filter(|line| line.starts_with("adopt") || line.starts_with("delete")).count(), 4 + 3);
 }

@@ -1,5 +1,5 @@
-//! Old platforms on a real cluster: an instance of the folder `legacy`, and the example for consumers that read only
-//! `.data`, as docs/old-platforms.md has it.
+//! Old platforms with a real cluster: an instance of the bundle in `legacy`, and the example for consumers that read
+//! only `.data` (docs/old-platforms.md).
 
 use std::{fs, path::Path};
 
@@ -13,7 +13,7 @@ fn control_plane() -> &'static ControlPlane {
     ControlPlane::shared()
 }
 
-/// What a publish of this folder uploads, as the platform pulls it: tests/documents/bundle.rs proves the list.
+/// The files that a publish of this folder uploads; tests/documents/bundle.rs tests the list.
 fn lay_out_bundle(instance: &Instance, folder: &str) {
     let uploaded = ignore::WalkBuilder::new(folder)
         .standard_filters(false)
@@ -38,7 +38,7 @@ fn legacy_type() -> jsonschema::Validator {
 }
 
 #[test]
-fn an_instance_of_the_old_bundle_lives_its_life_on_an_old_platform() {
+fn legacy_bundle_works_on_an_old_platform() {
     let cp = control_plane();
     let namespace = cp.namespace("legacy");
     let instance = Instance::of_era(cp.admin(), &namespace, Era::Artifacts, Shape::Legacy);
@@ -75,9 +75,9 @@ fn an_instance_of_the_old_bundle_lives_its_life_on_an_old_platform() {
     assert_eq!(status(cp, &token, &pods), 401);
 }
 
-/// The type as organizations have it: an identifier, a schema in a schema, and a pattern that strict engines refuse.
+/// The type as organizations have it: with an identifier, nested schemas, and a pattern that strict engines refuse.
 #[test]
-fn a_type_as_old_platforms_hand_it_out_is_no_obstacle() {
+fn unusual_type_schema_of_old_platforms_is_accepted() {
     let cp = control_plane();
     let namespace = cp.namespace("legacy-type");
     let instance = Instance::of_era(cp.admin(), &namespace, Era::Artifacts, Shape::Legacy);
@@ -98,8 +98,8 @@ fn a_type_as_old_platforms_hand_it_out_is_no_obstacle() {
     instance.act("plan").expect_code(0);
 }
 
-/// The step's `config` in the first block of the page, each value evaluated. A jq program there is a path or a literal,
-/// and jq's literals are those of JSON.
+/// The step's `config` in the first block of the page, each value evaluated. A jq program there is a path or a JSON
+/// literal.
 fn config_of_the_example(params: &Value) -> Map<String, Value> {
     let page = fs::read_to_string("docs/old-platforms.md").unwrap();
     let block = page.split("```yaml\n").nth(1).and_then(|rest| rest.split("```").next()).expect("an example");
@@ -109,7 +109,7 @@ fn config_of_the_example(params: &Value) -> Map<String, Value> {
     assert_eq!(bundle["steps"][0]["provisioner"], main["steps"][0]["provisioner"]);
     let config = bundle["steps"][0]["config"].as_object().unwrap();
     let evaluated = config.iter().map(|(key, program)| {
-        let program = program.as_str().expect("a program is a text");
+        let program = program.as_str().expect("a program is a string");
         let value = match program.strip_prefix(".params.") {
             Some(name) => params[name].clone(),
             None => serde_json::from_str(program).unwrap_or_else(|_| panic!("{key}: {program} is no literal")),
@@ -123,7 +123,7 @@ fn config_of_the_example(params: &Value) -> Map<String, Value> {
 #[case::bare("bare", Shape::Bare, Era::Resources)]
 #[case::of_a_cloud("cloud", Shape::Full, Era::Resources)]
 #[case::on_an_old_platform("old", Shape::Full, Era::Artifacts)]
-fn a_flat_connection_becomes_a_legacy_credential_as_the_page_says(
+fn documented_config_turns_flat_connection_into_legacy_credential(
     #[case] name: &str,
     #[case] shape: Shape,
     #[case] era: Era,
@@ -148,22 +148,22 @@ fn a_flat_connection_becomes_a_legacy_credential_as_the_page_says(
     }
     assert_eq!(artifact, expected);
 
-    // What an old helm image does with it: `.data.authentication` and nothing else.
+    // An old helm image reads `.data.authentication` and nothing else.
     let of_helm = &artifact["data"]["authentication"];
     assert_eq!(of_helm["cluster"], instance.connection["authentication"]["cluster"]);
     let token = of_helm["user"]["token"].as_str().unwrap();
     assert_eq!(status(cp, token, &format!("/api/v1/namespaces/{namespace}/pods")), 200);
 
-    // Without the option it has the shape of the connection.
+    // Without the option the credential has the format of the connection.
     instance.config.as_object_mut().unwrap().remove("output_shape");
     let flat = instance.provision();
     assert!(schema_of_field(instance.path("bundle/schema-artifacts.json")).is_valid(&flat));
     assert_eq!(token_of(&flat), token);
 }
 
-/// The flat type takes any infrastructure, the legacy one does not: it is the legacy one that is asked.
+/// The flat type accepts any infrastructure, the legacy type does not: the legacy type is the one that counts.
 #[test]
-fn a_legacy_credential_is_checked_although_the_bundles_own_type_is_flat() {
+fn legacy_credential_is_validated_against_the_legacy_type() {
     let cp = control_plane();
     let namespace = cp.namespace("checked");
     let mut instance = Instance::of_era(cp.admin(), &namespace, Era::Resources, Shape::Full);
@@ -173,6 +173,6 @@ fn a_legacy_credential_is_checked_although_the_bundles_own_type_is_flat() {
     instance.config = config_of_the_example(&instance.params).into();
     let ran = instance.act("provision").expect_code(65);
     assert!(ran.stderr.contains("/data/infrastructure"), "{}", ran.stderr);
-    assert_eq!(versions(cp, &namespace), vec![], "refused before anything was made");
+    assert_eq!(versions(cp, &namespace), vec![], "refused before the first write");
     assert_eq!(instance.platform.requests().len(), 0);
 }

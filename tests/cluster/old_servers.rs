@@ -1,5 +1,5 @@
-//! A server that cannot be asked what the proof asks is refused before anything is made on it; what is there already can
-//! be deleted.
+//! A server without the API that the test of the token needs is refused before the first write; existing objects can
+//! still be deleted.
 
 use std::{fs, sync::LazyLock};
 
@@ -9,14 +9,14 @@ use testbed::{ControlPlane, Era, Grant, InterceptingProxy, Options, Verdict, eve
 
 use crate::support::{Instance, NAME, OBJECT, Ran, Shape, binary, paths, status, versions};
 
-/// A server without SelfSubjectReview, as each before Kubernetes 1.28 is.
+/// A server without SelfSubjectReview, as before Kubernetes 1.28.
 static OLD: LazyLock<ControlPlane> = LazyLock::new(|| {
     let api_server_arguments = vec!["--runtime-config=authentication.k8s.io/v1=false".to_owned()];
     ControlPlane::start(&Options { api_server_arguments, ..Options::default() }).expect("an old server")
 });
 
 #[track_caller]
-fn too_old(ran: Ran, review: &str) -> Value {
+fn expect_too_old(ran: Ran, review: &str) -> Value {
     let document = ran.expect_code(1).document();
     let error = &document["error"];
     assert_eq!(error["code"], "too-old-server", "{error}");
@@ -34,8 +34,8 @@ fn verify(instance: &Instance, connection: &Value) -> Ran {
     Ran::of(binary().arg("verify").arg(file).arg("--json"))
 }
 
-/// The objects of an instance, made as an earlier version of the server had let us make them; the token that comes of it.
-fn left_behind(cp: &ControlPlane, namespace: &str) -> String {
+/// Creates the objects of an instance as if the server had been newer, and returns the token.
+fn create_objects(cp: &ControlPlane, namespace: &str) -> String {
     let metadata = |annotations: Value| {
         let mut metadata = json!({
             "name": OBJECT,
@@ -60,7 +60,7 @@ fn left_behind(cp: &ControlPlane, namespace: &str) -> String {
     let account_of = json!({"kubernetes.io/service-account.name": OBJECT});
     let kind = "kubernetes.io/service-account-token";
     cp.post(&secret, &json!({"metadata": metadata(account_of), "type": kind}));
-    let token = eventually("the token is there", || {
+    let token = eventually("the Secret contains a token", || {
         let secret = cp.get(&paths(namespace)[3])?;
         let token = secret["data"]["token"].as_str()?.to_owned();
         base64::Engine::decode(&base64::engine::general_purpose::STANDARD, token).ok()
@@ -69,25 +69,25 @@ fn left_behind(cp: &ControlPlane, namespace: &str) -> String {
 }
 
 #[test]
-fn a_server_without_self_subject_review_is_refused_before_any_write_and_is_decommissioned_all_the_same() {
+fn server_without_self_subject_review_is_refused() {
     let cp = &*OLD;
     let namespace = cp.namespace("old");
     let instance = Instance::of_era(cp.admin(), &namespace, Era::Dependencies, Shape::Bare);
     let mark = cp.audit().mark();
-    let planned = too_old(instance.ask("plan", &[]), "SelfSubjectReview of authentication.k8s.io/v1");
-    assert_eq!(crate::support::changes(&planned).len(), 4, "the plan is shown all the same");
-    too_old(instance.ask("provision", &["--publish"]), "SelfSubjectReview of authentication.k8s.io/v1");
+    let planned = expect_too_old(instance.ask("plan", &[]), "SelfSubjectReview of authentication.k8s.io/v1");
+    assert_eq!(crate::support::changes(&planned).len(), 4, "the plan is still shown");
+    expect_too_old(instance.ask("provision", &["--publish"]), "SelfSubjectReview of authentication.k8s.io/v1");
     let ours = cp.audit().of(&cp.admin().user, mark);
     assert!(!ours.is_empty() && ours.iter().all(|event| !event.is_write()), "{ours:#?}");
     assert!(versions(cp, &namespace).is_empty());
 
-    let token = left_behind(cp, &namespace);
+    let token = create_objects(cp, &namespace);
     let pods = format!("/api/v1/namespaces/{namespace}/pods");
     eventually("the token works", || (status(cp, &token, &pods) == 200).then_some(()));
     let mut artifact = instance.connection.clone();
     artifact["authentication"]["user"]["token"] = json!(token);
-    too_old(verify(&instance, &artifact), "SelfSubjectReview of authentication.k8s.io/v1");
-    too_old(instance.ask("provision", &["--publish"]), "SelfSubjectReview of authentication.k8s.io/v1");
+    expect_too_old(verify(&instance, &artifact), "SelfSubjectReview of authentication.k8s.io/v1");
+    expect_too_old(instance.ask("provision", &["--publish"]), "SelfSubjectReview of authentication.k8s.io/v1");
     assert_eq!(instance.platform.resource("token"), None);
 
     let gone = instance.ask("decommission", &[]).expect_code(0);
@@ -96,7 +96,7 @@ fn a_server_without_self_subject_review_is_refused_before_any_write_and_is_decom
     assert!(versions(cp, &namespace).is_empty());
 }
 
-/// What servers of other ages say, on the way from one that is new enough.
+/// Responses of servers of other releases; a server of the right release is not refused.
 #[rstest]
 #[case::no_rules_review("selfsubjectrulesreviews", Verdict::Reply(404, vec![], "404 page not found\n".into()), None, "SelfSubjectRulesReview")]
 #[case::status(
@@ -105,8 +105,8 @@ fn a_server_without_self_subject_review_is_refused_before_any_write_and_is_decom
     None,
     "SelfSubjectReview"
 )]
-#[case::limited_parent("selfsubjectreviews", denied(), Some("v1.24.17+k3s1"), "v1.24.17+k3s1")]
-fn an_answer_of_an_old_server_is_known_in_any_form(
+#[case::limited_parent("selfsubjectreviews", anonymous_denial(), Some("v1.24.17+k3s1"), "v1.24.17+k3s1")]
+fn old_server_is_recognized_by_its_response(
     #[case] review: &'static str,
     #[case] answer: Verdict,
     #[case] version: Option<&'static str>,
@@ -120,23 +120,23 @@ fn an_answer_of_an_old_server_is_known_in_any_form(
         _ => Verdict::Forward,
     });
     let parent = cp.persona("oldform", &[Grant::cluster_role("cluster-admin")]);
-    let instance = Instance::new(&parent.by_way_of(&proxy.server()), &namespace);
+    let instance = Instance::new(&parent.with_server(&proxy.server()), &namespace);
     for action in ["plan", "provision"] {
-        too_old(instance.ask(action, &[]), said);
+        expect_too_old(instance.ask(action, &[]), said);
     }
     assert!(versions(cp, &namespace).is_empty());
-    // Somebody who holds a token of such a server.
+    // The holder of a token of such a server.
     let token = Instance::new(&parent, &namespace).token();
     let mut artifact = instance.connection.clone();
     artifact["authentication"]["user"]["token"] = json!(token);
-    too_old(verify(&instance, &artifact), said);
-    // A version that is made up does not tell a dead token.
+    expect_too_old(verify(&instance, &artifact), said);
+    // A forged version does not distinguish a rejected token.
     let instance = if version.is_some() { Instance::new(&parent, &namespace) } else { instance };
     instance.ask("decommission", &[]).expect_code(0);
     assert!(versions(cp, &namespace).is_empty());
 }
 
-fn denied() -> Verdict {
+fn anonymous_denial() -> Verdict {
     let message = "selfsubjectreviews.authentication.k8s.io is forbidden: User \"x\" cannot create resource \
                    \"selfsubjectreviews\" in API group \"authentication.k8s.io\" at the cluster scope";
     let details = json!({"group": "authentication.k8s.io", "kind": "selfsubjectreviews"});
@@ -150,27 +150,27 @@ fn denied() -> Verdict {
 }
 
 #[test]
-fn who_may_not_ask_who_they_are_on_a_new_server_may_provision() {
+fn parent_denied_self_subject_review_can_provision() {
     let cp = ControlPlane::shared();
     let namespace = cp.namespace("hardened");
     let parent = cp.persona("hardened", &[Grant::cluster_role("cluster-admin")]);
     let proxy = InterceptingProxy::start(cp, {
         let mut asked = false;
-        // The first to ask is the parent.
+        // The first review is that of the parent.
         move |request| {
             let first = request.path.contains("/selfsubjectreviews") && !std::mem::replace(&mut asked, true);
-            if first { denied() } else { Verdict::Forward }
+            if first { anonymous_denial() } else { Verdict::Forward }
         }
     });
-    Instance::new(&parent.by_way_of(&proxy.server()), &namespace).ask("provision", &[]).expect_code(0);
+    Instance::new(&parent.with_server(&proxy.server()), &namespace).ask("provision", &[]).expect_code(0);
 }
 
 #[test]
-fn a_server_that_is_no_kubernetes_is_not_said_to_be_an_old_one() {
+fn server_without_kubernetes_api_is_not_called_old() {
     let cp = ControlPlane::shared();
     let namespace = cp.namespace("nothing");
     let proxy = InterceptingProxy::start(cp, |_| Verdict::Reply(404, vec![], "404 page not found\n".to_owned()));
-    let instance = Instance::new(&cp.admin().by_way_of(&proxy.server()), &namespace);
+    let instance = Instance::new(&cp.admin().with_server(&proxy.server()), &namespace);
     let verified = {
         let mut artifact = instance.connection.clone();
         artifact["authentication"]["user"]["token"] = json!(Instance::new(cp.admin(), &namespace).token());

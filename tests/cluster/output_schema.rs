@@ -1,6 +1,6 @@
-//! The form of the `--json` document is published (docs/output.schema.json), and every document is of that form: those
-//! here, and all that any test reads (`crate::support::Ran::document`). `UPDATE_SCHEMAS=1 cargo test --test cluster output_schema`
-//! takes new error codes over.
+//! The published schema of the `--json` document (docs/output.schema.json): the documents of these tests, and all that
+//! other tests read (`crate::support::Ran::document`), must be valid. `UPDATE_SCHEMAS=1 cargo test --test cluster
+//! output_schema` adds new error codes.
 
 use std::collections::BTreeSet;
 
@@ -11,12 +11,12 @@ use testbed::ControlPlane;
 use crate::support::{Instance, schema};
 
 #[test]
-fn every_action_and_every_end_of_one_is_of_the_published_form() {
+fn every_action_and_outcome_matches_the_published_schema() {
     let cp = ControlPlane::shared();
     let instance = Instance::new(cp.admin(), &cp.namespace("form"));
     let mut seen = BTreeSet::new();
     let mut check = |instance: &Instance, action: &str, more: &[&str], code: i32| {
-        let document = instance.ask(action, more).expect_code(code).document(); // which holds it against the schema
+        let document = instance.ask(action, more).expect_code(code).document(); // validates it against the schema
         assert_eq!(document["action"], action);
         seen.insert((action.to_owned(), document["outcome"].as_str().unwrap().to_owned()));
         document
@@ -40,7 +40,7 @@ fn every_action_and_every_end_of_one_is_of_the_published_form() {
             (&Value::Null, &Value::Null, &Value::Null)
         );
     }
-    // Paths of the API server, and the whole cluster.
+    // Non-resource URLs, and the whole cluster.
     let mut wide = Instance::new(cp.admin(), &instance.namespace);
     wide.params["rules"] = json!([{"nonResourceURLs": ["/metrics"], "verbs": ["get"], "namespaces": ["*"]}]);
     let document = check(&wide, "provision", &[], 0);
@@ -49,7 +49,7 @@ fn every_action_and_every_end_of_one_is_of_the_published_form() {
 }
 
 #[test]
-fn what_the_schema_lists_is_what_the_program_says() {
+fn schema_lists_the_codes_of_the_program() {
     let path = "docs/output.schema.json";
     let mut published: Value = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
     let exits: BTreeSet<u8> = Code::ALL.iter().map(|code| code.exit() as u8).collect();
@@ -73,9 +73,9 @@ fn what_the_schema_lists_is_what_the_program_says() {
     assert_eq!(published["$defs"]["finding"]["properties"]["severity"]["enum"], json!(severities));
 }
 
-/// The published schema lets keys pass that are to come; what the program says today is held against a closed one.
+/// The published schema accepts future keys; today's documents are validated against a closed schema.
 #[test]
-fn a_key_that_is_missing_or_not_listed_does_not_pass() {
+fn missing_or_unlisted_keys_are_invalid() {
     let cp = ControlPlane::shared();
     let instance = Instance::new(cp.admin(), &cp.namespace("closed"));
     let good = instance.ask("provision", &[]).expect_code(0).document();

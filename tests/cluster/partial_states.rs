@@ -1,6 +1,6 @@
-//! Every state in which somebody may leave an instance, and what each action does about it, on a real API server: one
-//! table. After a plan nothing has changed; after a provision the token works, a second one writes nothing, and what
-//! was in the way is named and left alone; after a decommission nothing of ours is left, and the old token is dead.
+//! Partial and altered states of an instance, and the result of each action, on a real API server: one table. After a
+//! plan nothing has changed. After a provision the token works, a second one writes nothing, and foreign objects are
+//! reported and kept. After a decommission no object of the instance exists, and the previous token is rejected.
 
 use std::{
     any::Any,
@@ -16,38 +16,38 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde_json::{Value, json};
 use testbed::{ControlPlane, Grant, InterceptingProxy, Options, Persona, Verdict, eventually, rule};
 
-use crate::support::{Instance, NAME, OBJECT, Ran, paths, status, told};
+use crate::support::{Instance, NAME, OBJECT, Ran, paths, status, unusual_findings};
 
-/// How many cells are worked on at the same time: most of their time they wait for a token to be forgotten.
+/// The number of cells that run at the same time: most of the time they wait for a token to be rejected.
 const AT_ONCE: usize = 16;
 const PREFIX: &str = "k8s-token.massdriver.cloud";
 const RBAC: &str = "/apis/rbac.authorization.k8s.io/v1";
 const HOLD: &str = "example.com/hold";
 
-/// Places in [`paths`].
+/// Indexes of [`paths`].
 const ACCOUNT: usize = 0;
 const ROLE: usize = 1;
 const BINDING: usize = 2;
 const SECRET: usize = 3;
 const ALL: [usize; 4] = [ACCOUNT, ROLE, BINDING, SECRET];
 
-/// What has become of the token after a provision.
+/// The token after a provision.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Token {
-    /// It is the one from before, and works.
+    /// The previous token, which works.
     Same,
-    /// Another one works, and the one from before is dead.
+    /// Another token works, and the previous one is rejected.
     New,
-    /// Nothing was changed. When the finalizers and the objects of others are gone, a repeat gets through.
+    /// Nothing was changed. Without finalizers and foreign objects, a repeat succeeds.
     Blocked,
-    /// Something was changed. When the finalizers are gone, a repeat gets through.
+    /// Objects were changed. Without finalizers, a repeat succeeds.
     Repeat,
 }
 use Token::{Blocked, New, Repeat, Same};
 
-/// A state, and what plan, provision and decommission make of it: exit code, code of the error, codes of the findings,
-/// and behind a bar the changes: `+` create, `~` update, `!` replace, `-` delete, nothing for what is unchanged. `-2`
-/// is the second token Secret, `@former` the namespace from before.
+/// A state, and the result of plan, provision and decommission: exit code, error code, finding codes, and after a bar
+/// the changes: `+` create, `~` update, `!` replace, `-` delete, nothing if unchanged. `-2` is the second token Secret,
+/// `@former` the previous namespace.
 type State = (&'static str, fn(&mut Site), &'static str, (&'static str, Token), &'static str);
 
 const GONE: &str = "0 | -Role -RoleBinding -Secret -ServiceAccount";
@@ -57,28 +57,28 @@ const STATES: &[State] = &[
     ("as it should be",                  |_| {},                          "0",                                            ("0", Same),                                          GONE),
 
     // Missing.
-    ("ServiceAccount missing",           |s| { s.delete(ACCOUNT); s.gone(SECRET); },
+    ("ServiceAccount missing",           |s| { s.delete(ACCOUNT); s.await_gone(SECRET); },
                                                                           "0 | +Secret +ServiceAccount",                  ("0 | +Secret +ServiceAccount", New),                 "0 | -Role -RoleBinding"),
     ("Role missing",                     |s| s.delete(ROLE),              "0 | +Role",                                    ("0 | +Role", Same),                                  "0 | -RoleBinding -Secret -ServiceAccount"),
     ("RoleBinding missing",              |s| s.delete(BINDING),           "0 | +RoleBinding",                             ("0 | +RoleBinding", Same),                           "0 | -Role -Secret -ServiceAccount"),
     ("Secret missing",                   |s| s.delete(SECRET),            "0 | +Secret-2 ~ServiceAccount",                ("0 | +Secret-2 ~ServiceAccount", New),               "0 | -Role -RoleBinding -ServiceAccount"),
     ("all missing",                      |s| for one in ALL { s.delete(one); },
                                                                           "0 | +Role +RoleBinding +Secret +ServiceAccount", ("0 | +Role +RoleBinding +Secret +ServiceAccount", New), "0"),
-    ("only the Secret is left",          |s| { s.hold(SECRET); for one in [ROLE, BINDING, ACCOUNT] { s.delete(one); } s.marked(SECRET); },
+    ("only the Secret is left",          |s| { s.add_finalizer(SECRET); for one in [ROLE, BINDING, ACCOUNT] { s.delete(one); } s.await_deletion_timestamp(SECRET); },
                                                                           "0 drift | +Role +RoleBinding +Secret-2 +ServiceAccount", ("0 drift | +Role +RoleBinding +Secret-2 +ServiceAccount", New), "75 being-deleted"),
     ("namespace missing",                |s| s.delete_namespace(),        "0 | +Namespace +Role +RoleBinding +Secret +ServiceAccount", ("0 | +Namespace +Role +RoleBinding +Secret +ServiceAccount", New), "0"),
-    ("namespace terminating",            |s| { s.hold_namespace(); for one in ALL { s.gone(one); } },
+    ("namespace terminating",            |s| { s.delete_namespace_held_by_finalizer(); for one in ALL { s.await_gone(one); } },
                                                                           "75 namespace-terminating | +Role +RoleBinding +Secret +ServiceAccount", ("75 namespace-terminating", Blocked), "0"),
-    ("namespace terminating, with us",   |s| { for one in ALL { s.hold(one); } s.hold_namespace(); for one in ALL { s.marked(one); } },
+    ("namespace terminating, with us",   |s| { for one in ALL { s.add_finalizer(one); } s.delete_namespace_held_by_finalizer(); for one in ALL { s.await_deletion_timestamp(one); } },
                                                                           "75 namespace-terminating being-deleted*3 drift | +Secret-2 ~ServiceAccount", ("75 namespace-terminating being-deleted*3", Blocked), "75 being-deleted*3"),
 
-    // Somebody else's.
-    ("ServiceAccount foreign",           |s| { s.steal(ACCOUNT); s.gone(SECRET); },
+    // Foreign.
+    ("ServiceAccount foreign",           |s| { s.replace_with_foreign(ACCOUNT); s.await_gone(SECRET); },
                                                                           "73 foreign-object | +Secret-2",                  ("73 foreign-object", Blocked),                       "0 foreign-object | -Role -RoleBinding"),
-    ("Role foreign",                     |s| s.steal(ROLE),               "73 foreign-object",                            ("73 foreign-object", Blocked),                       "0 foreign-object | -RoleBinding -Secret -ServiceAccount"),
-    ("RoleBinding foreign",              |s| s.steal(BINDING),            "73 foreign-object",                            ("73 foreign-object", Blocked),                       "0 foreign-object | -Role -Secret -ServiceAccount"),
-    ("Secret foreign",                   |s| s.steal(SECRET),             "73 foreign-object",                            ("73 foreign-object", Blocked),                       "0 foreign-object | -Role -RoleBinding -ServiceAccount"),
-    ("all foreign",                      |s| { for one in ALL { s.steal(one); } },
+    ("Role foreign",                     |s| s.replace_with_foreign(ROLE),               "73 foreign-object",                            ("73 foreign-object", Blocked),                       "0 foreign-object | -RoleBinding -Secret -ServiceAccount"),
+    ("RoleBinding foreign",              |s| s.replace_with_foreign(BINDING),            "73 foreign-object",                            ("73 foreign-object", Blocked),                       "0 foreign-object | -Role -Secret -ServiceAccount"),
+    ("Secret foreign",                   |s| s.replace_with_foreign(SECRET),             "73 foreign-object",                            ("73 foreign-object", Blocked),                       "0 foreign-object | -Role -RoleBinding -ServiceAccount"),
+    ("all foreign",                      |s| { for one in ALL { s.replace_with_foreign(one); } },
                                                                           "73 foreign-object*4",                          ("73 foreign-object*4", Blocked),                     "0 foreign-object*4"),
     ("our label removed",                |s| s.patch(ROLE, &json!({"metadata": {"labels": {"app.kubernetes.io/managed-by": null}}})),
                                                                           "73 foreign-object",                            ("73 foreign-object", Blocked),                       "0 foreign-object | -RoleBinding -Secret -ServiceAccount"),
@@ -88,13 +88,13 @@ const STATES: &[State] = &[
                                                                           "73 foreign-object",                            ("73 foreign-object", Blocked),                       "0 foreign-object | -Role -RoleBinding -ServiceAccount"),
 
     // Being deleted, and held by a finalizer.
-    ("ServiceAccount being deleted",     |s| s.hold_and_delete(ACCOUNT),  "75 being-deleted",                             ("75 being-deleted", Blocked),                        "75 being-deleted | -Role -RoleBinding -Secret"),
-    ("Role being deleted",               |s| s.hold_and_delete(ROLE),     "75 being-deleted",                             ("75 being-deleted", Blocked),                        "75 being-deleted | -RoleBinding -Secret"),
-    ("RoleBinding being deleted",        |s| s.hold_and_delete(BINDING),  "75 being-deleted",                             ("75 being-deleted", Blocked),                        "75 being-deleted | -Role -Secret"),
-    ("Secret being deleted",             |s| s.hold_and_delete(SECRET),   "0 drift | +Secret-2 ~ServiceAccount",          ("0 drift | +Secret-2 ~ServiceAccount", New),         "75 being-deleted | -Role -RoleBinding"),
-    ("all being deleted",                |s| { for one in ALL { s.hold_and_delete(one); } },
+    ("ServiceAccount being deleted",     |s| s.add_finalizer_and_delete(ACCOUNT),  "75 being-deleted",                             ("75 being-deleted", Blocked),                        "75 being-deleted | -Role -RoleBinding -Secret"),
+    ("Role being deleted",               |s| s.add_finalizer_and_delete(ROLE),     "75 being-deleted",                             ("75 being-deleted", Blocked),                        "75 being-deleted | -RoleBinding -Secret"),
+    ("RoleBinding being deleted",        |s| s.add_finalizer_and_delete(BINDING),  "75 being-deleted",                             ("75 being-deleted", Blocked),                        "75 being-deleted | -Role -Secret"),
+    ("Secret being deleted",             |s| s.add_finalizer_and_delete(SECRET),   "0 drift | +Secret-2 ~ServiceAccount",          ("0 drift | +Secret-2 ~ServiceAccount", New),         "75 being-deleted | -Role -RoleBinding"),
+    ("all being deleted",                |s| { for one in ALL { s.add_finalizer_and_delete(one); } },
                                                                           "75 being-deleted*3 drift | +Secret-2 ~ServiceAccount", ("75 being-deleted*3", Blocked),              "75 being-deleted*3"),
-    ("all held, none deleted yet",       |s| { for one in ALL { s.hold(one); } },
+    ("all held, none deleted yet",       |s| { for one in ALL { s.add_finalizer(one); } },
                                                                           "0",                                            ("0", Same),                                          "75 being-deleted*3 | -Role -RoleBinding -Secret"),
 
     // Altered.
@@ -116,11 +116,11 @@ const STATES: &[State] = &[
                                                                           "0 drift | ~RoleBinding",                       ("0 drift | ~RoleBinding", Same),                     GONE),
     ("RoleBinding without subjects",     |s| s.patch(BINDING, &json!({"subjects": []})),
                                                                           "0 drift | ~RoleBinding",                       ("0 drift | ~RoleBinding", Same),                     GONE),
-    ("RoleBinding to another Role",      |s| s.remake(BINDING, |binding| binding["roleRef"]["name"] = json!("other")),
+    ("RoleBinding to another Role",      |s| s.recreate(BINDING, |binding| binding["roleRef"]["name"] = json!("other")),
                                                                           "0 drift | !RoleBinding",                       ("0 drift | !RoleBinding", Same),                     GONE),
-    ("RoleBinding to a ClusterRole",     |s| s.remake(BINDING, |binding| { binding["roleRef"]["kind"] = json!("ClusterRole"); binding["roleRef"]["name"] = json!("view"); }),
+    ("RoleBinding to a ClusterRole",     |s| s.recreate(BINDING, |binding| { binding["roleRef"]["kind"] = json!("ClusterRole"); binding["roleRef"]["name"] = json!("view"); }),
                                                                           "0 drift | !RoleBinding",                       ("0 drift | !RoleBinding", Same),                     GONE),
-    ("RoleBinding to another Role, held", |s| { s.remake(BINDING, |binding| binding["roleRef"]["name"] = json!("other")); s.hold(BINDING); },
+    ("RoleBinding to another Role, held", |s| { s.recreate(BINDING, |binding| binding["roleRef"]["name"] = json!("other")); s.add_finalizer(BINDING); },
                                                                           "0 drift | !RoleBinding",                       ("75 being-deleted drift", Repeat),                   "75 being-deleted | -Role -RoleBinding -Secret"),
     ("ServiceAccount with what others add", |s| s.patch(ACCOUNT, &json!({"automountServiceAccountToken": false, "imagePullSecrets": [{"name": "theirs"}], "metadata": {"annotations": {"theirs": "x"}}})),
                                                                           "0",                                            ("0", Same),                                          GONE),
@@ -130,35 +130,35 @@ const STATES: &[State] = &[
                                                                           "75 conflict | +Secret-2 ~ServiceAccount",      ("75 conflict | ~ServiceAccount", Repeat),            "0 | -Role -RoleBinding -Secret-2 -ServiceAccount"),
 
     // The Secret.
-    ("Secret emptied",                   |s| { s.patch(SECRET, &json!({"data": null})); s.filled(); },
+    ("Secret emptied",                   |s| { s.patch(SECRET, &json!({"data": null})); s.await_token(); },
                                                                           "0",                                            ("0", Same),                                          GONE),
-    ("Secret of another type",           |s| s.remake(SECRET, |secret| { secret["type"] = json!("Opaque"); secret["data"] = json!({}); }),
+    ("Secret of another type",           |s| s.recreate(SECRET, |secret| { secret["type"] = json!("Opaque"); secret["data"] = json!({}); }),
                                                                           "0 drift | +Secret-2 -Secret ~ServiceAccount",  ("0 drift | +Secret-2 -Secret ~ServiceAccount", New), GONE),
-    ("Secret of another type, held",     |s| { s.remake(SECRET, |secret| { secret["type"] = json!("Opaque"); secret["data"] = json!({}); }); s.hold(SECRET); },
+    ("Secret of another type, held",     |s| { s.recreate(SECRET, |secret| { secret["type"] = json!("Opaque"); secret["data"] = json!({}); }); s.add_finalizer(SECRET); },
                                                                           "0 drift | +Secret-2 -Secret ~ServiceAccount",  ("0 drift | +Secret-2 -Secret ~ServiceAccount", New), "75 being-deleted | -Role -RoleBinding -Secret"),
     ("Secret immutable",                 |s| s.patch(SECRET, &json!({"immutable": true})),
                                                                           "0",                                            ("0", Same),                                          GONE),
     ("Secret immutable, another tag",    |s| { s.patch(SECRET, &json!({"immutable": true})); s.instance.params["md_metadata"]["default_tags"]["md-project"] = json!("other"); },
                                                                           "0 | ~Role ~RoleBinding ~Secret ~ServiceAccount", ("0 | ~Role ~RoleBinding ~Secret ~ServiceAccount", Same), GONE),
-    ("Secret immutable and empty",       |s| s.remake(SECRET, |secret| { secret["immutable"] = json!(true); secret["data"] = json!({}); }),
+    ("Secret immutable and empty",       |s| s.recreate(SECRET, |secret| { secret["immutable"] = json!(true); secret["data"] = json!({}); }),
                                                                           "0 drift | +Secret-2 -Secret ~ServiceAccount",  ("0 drift | +Secret-2 -Secret ~ServiceAccount", New), GONE),
-    ("Secret pointed at nobody",         |s| { s.patch(SECRET, &of_account("nobody")); s.gone(SECRET); },
+    ("Secret pointed at nobody",         |s| { s.patch(SECRET, &token_annotations("nobody")); s.await_gone(SECRET); },
                                                                           "0 | +Secret-2 ~ServiceAccount",                ("0 | +Secret-2 ~ServiceAccount", New),               "0 | -Role -RoleBinding -ServiceAccount"),
-    ("Secret with the uid of nobody",    |s| { s.patch(SECRET, &json!({"metadata": {"annotations": {"kubernetes.io/service-account.uid": "nobody"}}})); s.gone(SECRET); },
+    ("Secret with the uid of nobody",    |s| { s.patch(SECRET, &json!({"metadata": {"annotations": {"kubernetes.io/service-account.uid": "nobody"}}})); s.await_gone(SECRET); },
                                                                           "0 | +Secret-2 ~ServiceAccount",                ("0 | +Secret-2 ~ServiceAccount", New),               "0 | -Role -RoleBinding -ServiceAccount"),
-    ("Secret pointed at nobody, held",   |s| { s.hold(SECRET); s.patch(SECRET, &of_account("nobody")); s.marked(SECRET); },
+    ("Secret pointed at nobody, held",   |s| { s.add_finalizer(SECRET); s.patch(SECRET, &token_annotations("nobody")); s.await_deletion_timestamp(SECRET); },
                                                                           "0 drift | +Secret-2 ~ServiceAccount",          ("0 drift | +Secret-2 ~ServiceAccount", New),         "75 being-deleted | -Role -RoleBinding"),
-    ("Secret of another ServiceAccount", |s| { s.remake(SECRET, |secret| { secret["metadata"]["annotations"]["kubernetes.io/service-account.name"] = json!("default"); secret["data"] = json!({}); }); s.filled(); },
+    ("Secret of another ServiceAccount", |s| { s.recreate(SECRET, |secret| { secret["metadata"]["annotations"]["kubernetes.io/service-account.name"] = json!("default"); secret["data"] = json!({}); }); s.await_token(); },
                                                                           "0 drift | +Secret-2 -Secret ~ServiceAccount",  ("0 drift | +Secret-2 -Secret ~ServiceAccount", New), GONE),
     ("ServiceAccount and Secret restored from a backup", |s| s.restore(),
                                                                           "0 drift*2 | +Secret-2 -Secret ~ServiceAccount", ("0 drift*2 | +Secret-2 -Secret ~ServiceAccount", New), GONE),
-    ("token that is none",               |s| s.patch(SECRET, &holding(b"nonsense")),
+    ("token that is none",               |s| s.patch(SECRET, &token_data(b"nonsense")),
                                                                           "0 drift | +Secret-2 -Secret ~ServiceAccount",  ("0 drift | +Secret-2 -Secret ~ServiceAccount", New), GONE),
-    ("token that is not even text",      |s| s.patch(SECRET, &holding(&[0, 255])),
+    ("token that is not even text",      |s| s.patch(SECRET, &token_data(&[0, 255])),
                                                                           "0 drift | +Secret-2 -Secret ~ServiceAccount",  ("0 drift | +Secret-2 -Secret ~ServiceAccount", New), GONE),
-    ("token of somebody else",           |s| s.patch(SECRET, &holding(cp().persona("planted", &[]).token.as_bytes())),
+    ("token of somebody else",           |s| s.patch(SECRET, &token_data(cp().persona("planted", &[]).token.as_bytes())),
                                                                           "0 drift | +Secret-2 -Secret ~ServiceAccount",  ("0 drift | +Secret-2 -Secret ~ServiceAccount", New), GONE),
-    ("token with a broken signature",    |s| { let mut broken = s.token.clone(); broken.truncate(broken.len() - 8); broken.push_str("AAAAAAAA"); s.patch(SECRET, &holding(broken.as_bytes())); },
+    ("token with a broken signature",    |s| { let mut broken = s.token.clone(); broken.truncate(broken.len() - 8); broken.push_str("AAAAAAAA"); s.patch(SECRET, &token_data(broken.as_bytes())); },
                                                                           "0",                                            ("0 drift | +Secret-2 -Secret ~ServiceAccount", New), GONE),
     ("token declared invalid",           |s| s.patch(SECRET, &json!({"metadata": {"labels": {"kubernetes.io/legacy-token-invalid-since": "2026-01-01"}}})),
                                                                           "0 drift | +Secret-2 -Secret ~ServiceAccount",  ("0 drift | +Secret-2 -Secret ~ServiceAccount", New), GONE),
@@ -170,35 +170,36 @@ const STATES: &[State] = &[
     ("record not deletable: 409",        |s| s.instance.platform.refuse_deletions(409), "0",                              ("0", Same),                                          "69 platform-refused | -Role -RoleBinding -Secret -ServiceAccount"),
     ("record not deletable: 500",        |s| s.instance.platform.refuse_deletions(500), "0",                              ("0", Same),                                          "69 platform-refused | -Role -RoleBinding -Secret -ServiceAccount"),
 
-    // A namespace that was changed behind the form's back.
+    // A namespace that was changed outside the form.
     ("moved to another namespace",       |s| { let to = cp().namespace("moved"); s.move_to(&to); },
                                                                           "0 moved | +Role +RoleBinding +Secret +ServiceAccount -Role@former -RoleBinding@former -Secret@former -ServiceAccount@former", ("0 moved | +Role +RoleBinding +Secret +ServiceAccount -Role@former -RoleBinding@former -Secret@former -ServiceAccount@former", New), "0 moved | -Role@former -RoleBinding@former -Secret@former -ServiceAccount@former"),
     ("moved to a new namespace",         |s| { let to = cp().unused_namespace("moved"); s.move_to(&to); },
                                                                           "0 moved | +Namespace +Role +RoleBinding +Secret +ServiceAccount -Role@former -RoleBinding@former -Secret@former -ServiceAccount@former", ("0 moved | +Namespace +Role +RoleBinding +Secret +ServiceAccount -Role@former -RoleBinding@former -Secret@former -ServiceAccount@former", New), "0 moved | -Role@former -RoleBinding@former -Secret@former -ServiceAccount@former"),
     ("moved, half taken back",           |s| { s.delete(BINDING); let to = cp().namespace("moved"); s.move_to(&to); },
                                                                           "0 moved | +Role +RoleBinding +Secret +ServiceAccount -Role@former -Secret@former -ServiceAccount@former", ("0 moved | +Role +RoleBinding +Secret +ServiceAccount -Role@former -Secret@former -ServiceAccount@former", New), "0 moved | -Role@former -Secret@former -ServiceAccount@former"),
-    ("moved, and held there",            |s| { s.hold(BINDING); let to = cp().namespace("moved"); s.move_to(&to); },
+    ("moved, and held there",            |s| { s.add_finalizer(BINDING); let to = cp().namespace("moved"); s.move_to(&to); },
                                                                           "0 moved | +Role +RoleBinding +Secret +ServiceAccount -Role@former -RoleBinding@former -Secret@former -ServiceAccount@former", ("0 moved not-taken-back | +Role +RoleBinding +Secret +ServiceAccount -Role@former -RoleBinding@former -Secret@former", New), "75 being-deleted moved | -Role@former -RoleBinding@former -Secret@former"),
-    ("moved to where others are",        |s| { let to = cp().namespace("moved"); s.move_to(&to); s.steal(ROLE); },
+    ("moved to where others are",        |s| { let to = cp().namespace("moved"); s.move_to(&to); s.replace_with_foreign(ROLE); },
                                                                           "73 foreign-object moved | +RoleBinding +Secret +ServiceAccount -Role@former -RoleBinding@former -Secret@former -ServiceAccount@former", ("73 foreign-object", Blocked), "0 foreign-object moved | -Role@former -RoleBinding@former -Secret@former -ServiceAccount@former"),
 ];
 
-fn of_account(name: &str) -> Value {
+fn token_annotations(name: &str) -> Value {
     json!({"metadata": {"annotations": {"kubernetes.io/service-account.name": name}}})
 }
 
-fn holding(token: &[u8]) -> Value {
+fn token_data(token: &[u8]) -> Value {
     json!({"data": {"token": STANDARD.encode(token)}})
 }
 
-/// One of its own: each run looks for instances of its name in the whole cluster, and here are hundreds.
+/// A control plane of its own: each run searches the whole cluster for its instance name, and these tests create
+/// hundreds.
 fn cp() -> &'static ControlPlane {
     static OWN: LazyLock<ControlPlane> =
         LazyLock::new(|| ControlPlane::start(&Options::default()).expect("a control plane"));
     &OWN
 }
 
-/// An instance that was provisioned, and what the administrator then does to it.
+/// A provisioned instance, and the changes of an administrator.
 struct Site {
     instance: Instance,
     namespace: String,
@@ -229,45 +230,45 @@ impl Site {
         self.patch(one, &json!({"metadata": {"annotations": annotations}}));
     }
 
-    fn gone(&self, one: usize) {
+    fn await_gone(&self, one: usize) {
         let path = self.path(one);
-        eventually("it is gone", || cp().get(&path).is_none().then_some(()));
+        eventually("the object is deleted", || cp().get(&path).is_none().then_some(()));
     }
 
     /// Waits for the token controller.
-    fn filled(&self) {
+    fn await_token(&self) {
         let path = self.path(SECRET);
-        eventually("it is filled", || cp().get(&path)?["data"]["token"].is_string().then_some(()));
+        eventually("the Secret contains a token", || cp().get(&path)?["data"]["token"].is_string().then_some(()));
     }
 
-    fn marked(&self, one: usize) {
+    fn await_deletion_timestamp(&self, one: usize) {
         let path = self.path(one);
-        eventually("it is being deleted", || {
+        eventually("the object is being deleted", || {
             cp().get(&path).is_some_and(|object| object["metadata"]["deletionTimestamp"].is_string()).then_some(())
         });
     }
 
     fn delete(&self, one: usize) {
         cp().delete(&self.path(one));
-        self.gone(one);
+        self.await_gone(one);
     }
 
-    fn hold(&self, one: usize) {
+    fn add_finalizer(&self, one: usize) {
         self.patch(one, &json!({"metadata": {"finalizers": [HOLD]}}));
     }
 
-    fn hold_and_delete(&self, one: usize) {
+    fn add_finalizer_and_delete(&self, one: usize) {
         // The token controller may have deleted the Secret already, together with its ServiceAccount.
-        self.hold(one);
+        self.add_finalizer(one);
         cp().delete(&self.path(one));
-        self.marked(one);
+        self.await_deletion_timestamp(one);
     }
 
-    /// Makes it again, with a difference.
-    fn remake(&self, one: usize, alter: fn(&mut Value)) {
+    /// Creates it again, with an alteration.
+    fn recreate(&self, one: usize, alter: fn(&mut Value)) {
         let mut object = cp().get(&self.path(one)).unwrap();
         self.delete(one);
-        self.make(one, fresh(&mut object, alter));
+        self.make(one, without_server_fields(&mut object, alter));
     }
 
     fn make(&self, one: usize, object: &Value) {
@@ -275,8 +276,8 @@ impl Site {
         cp().post(path.rsplit_once('/').unwrap().0, object);
     }
 
-    /// Puts an object of somebody else in its place.
-    fn steal(&self, one: usize) {
+    /// Replaces it with a foreign object.
+    fn replace_with_foreign(&self, one: usize) {
         if cp().get(&self.path(one)).is_some() {
             self.delete(one);
         }
@@ -291,36 +292,36 @@ impl Site {
         json!({"kind": "ServiceAccount", "name": name, "namespace": self.namespace})
     }
 
-    /// What a backup brings back: a ServiceAccount with another uid, and a Secret with the token of the first one.
+    /// Restores from a backup: a ServiceAccount with another uid, and a Secret with the token of the first one.
     fn restore(&self) {
         let [mut account, mut secret] = [ACCOUNT, SECRET].map(|one| cp().get(&self.path(one)).unwrap());
         self.delete(ACCOUNT);
-        self.gone(SECRET);
-        self.make(ACCOUNT, fresh(&mut account, |_| {}));
-        self.make(SECRET, fresh(&mut secret, |_| {}));
+        self.await_gone(SECRET);
+        self.make(ACCOUNT, without_server_fields(&mut account, |_| {}));
+        self.make(SECRET, without_server_fields(&mut secret, |_| {}));
     }
 
     fn delete_namespace(&self) {
         let path = format!("/api/v1/namespaces/{}", self.namespace);
         cp().delete(&path);
-        eventually("the namespace is gone", || cp().get(&path).is_none().then_some(()));
+        eventually("the namespace is deleted", || cp().get(&path).is_none().then_some(()));
     }
 
-    fn hold_namespace(&self) {
+    fn delete_namespace_held_by_finalizer(&self) {
         let config_maps = format!("/api/v1/namespaces/{}/configmaps", self.namespace);
         cp().post(&config_maps, &json!({"metadata": {"name": "held", "finalizers": [HOLD]}}));
         cp().delete(&format!("/api/v1/namespaces/{}", self.namespace));
     }
 
-    /// Changes the namespace of the params.
+    /// Changes the namespace in the params.
     fn move_to(&mut self, namespace: &str) {
         self.instance.params["namespace"] = json!(namespace);
         self.instance.config["namespace"] = json!(namespace);
         self.former = Some(std::mem::replace(&mut self.namespace, namespace.to_owned()));
     }
 
-    /// Takes away all that was in the way: finalizers, what is somebody else's, what the platform refuses.
-    fn clear_the_way(&self) {
+    /// Removes all obstacles: finalizers, foreign objects, refusals of the platform.
+    fn clear_obstacles(&self) {
         self.instance.platform.refuse_deletions(0);
         let free = json!({"metadata": {"finalizers": null}});
         let namespace = format!("/api/v1/namespaces/{}", self.namespace);
@@ -333,16 +334,16 @@ impl Site {
                 cp().delete(&object.path);
             }
             if marked || !object.is_ours() {
-                eventually("it is gone", || cp().get(&object.path).is_none().then_some(()));
+                eventually("the object is deleted", || cp().get(&object.path).is_none().then_some(()));
             }
         }
         if cp().get(&namespace).is_some_and(|found| found["status"]["phase"] == "Terminating") {
             cp().merge_patch(&format!("{namespace}/configmaps/held"), &free);
-            eventually("the namespace is gone", || cp().get(&namespace).is_none().then_some(()));
+            eventually("the namespace is deleted", || cp().get(&namespace).is_none().then_some(()));
         }
     }
 
-    /// Every object of our kinds in the two namespaces, but for those that every namespace has.
+    /// Every object of these kinds in both namespaces, except those that every namespace has.
     fn objects(&self) -> Vec<Object> {
         let mut objects = Vec::new();
         for namespace in [Some(&self.namespace), self.former.as_ref()].into_iter().flatten() {
@@ -360,7 +361,7 @@ impl Site {
         objects
     }
 
-    /// What tells whether anything has changed.
+    /// The state that a plan must not change.
     fn state(&self) -> BTreeMap<String, Value> {
         self.objects().into_iter().map(|object| (object.path.clone(), object.state())).collect()
     }
@@ -370,7 +371,7 @@ impl Site {
         self.instance.ask(action, publish)
     }
 
-    /// The changes of a document as the table has them.
+    /// The changes of a document in the notation of the table.
     fn changes(&self, document: &Value) -> String {
         let changes = document["changes"].as_array().unwrap().iter().filter_map(|change| {
             let sign = match change["action"].as_str().unwrap() {
@@ -391,13 +392,13 @@ impl Site {
         changes.join(" ")
     }
 
-    /// Holds a run against its cell.
+    /// Compares a run with its cell.
     fn check(&self, action: &str, ran: &Ran, cell: &str) {
         let document = ran.document();
         let mut said = vec![ran.code.to_string()];
         let error = document["error"]["code"].as_str();
         said.extend(error.map(str::to_owned));
-        let told = told(&document);
+        let told = unusual_findings(&document);
         let mut findings: BTreeMap<&str, usize> = BTreeMap::new();
         for finding in &told {
             *findings.entry(finding["code"].as_str().unwrap()).or_default() += 1;
@@ -418,11 +419,11 @@ impl Site {
             none if none.is_empty() => {}
             changes => said = format!("{said} | {changes}"),
         }
-        assert_eq!(said, cell, "{action} said, and the table has\n{}", ran.stderr);
+        assert_eq!(said, cell, "result of {action}, and the cell of the table:\n{}", ran.stderr);
     }
 
-    /// The token works, for what is granted and no more.
-    fn works(&self, token: &str) {
+    /// The token has exactly the granted permissions.
+    fn expect_working(&self, token: &str) {
         let namespace = format!("/api/v1/namespaces/{}", self.namespace);
         for (path, wanted) in [
             (format!("{namespace}/pods"), 200),
@@ -436,78 +437,79 @@ impl Site {
     fn plan(&self, cell: &str) {
         let before = self.state();
         self.check("plan", &self.act("plan"), cell);
-        same(&self.state(), &before, "a plan changes nothing");
+        expect_same(&self.state(), &before, "a plan changes nothing");
     }
 
     fn provision(&self, cell: &str, token: Token) {
         let before = self.state();
-        let theirs = self.others();
+        let theirs = self.foreign_objects();
         self.check("provision", &self.act("provision"), cell);
         if !cell.contains('|') && token != Repeat {
-            same(&self.state(), &before, "nothing is written");
+            expect_same(&self.state(), &before, "nothing is written");
         }
         if matches!(token, Blocked | Repeat) {
-            self.clear_the_way();
+            self.clear_obstacles();
         }
         if matches!(token, Blocked | Repeat) {
             self.act("provision").expect_code(0);
         } else {
-            same(&self.others(), &theirs, "what is not ours stays");
+            expect_same(&self.foreign_objects(), &theirs, "what is not ours stays");
         }
         let now = crate::support::token_of(&self.instance.platform.resource("token").unwrap());
-        self.works(&now);
+        self.expect_working(&now);
         match token {
             Same => assert_eq!(now, self.token),
             New => assert_ne!(now, self.token),
             Blocked | Repeat => {}
         }
         if now != self.token {
-            self.dead();
+            self.expect_rejected();
         }
         let settled = self.state();
         let again = self.act("provision").expect_code(0);
-        assert_eq!(self.changes(&again.document()), "", "a second one has nothing to do\n{}", again.stderr);
-        same(&self.state(), &settled, "a second one writes nothing");
+        assert_eq!(self.changes(&again.document()), "", "a second one has no changes\n{}", again.stderr);
+        expect_same(&self.state(), &settled, "a second one writes nothing");
     }
 
     fn decommission(&self, cell: &str) {
-        let theirs = self.others();
+        let theirs = self.foreign_objects();
         let ran = self.act("decommission");
         self.check("decommission", &ran, cell);
-        same(&self.others(), &theirs, "what is not ours stays");
-        self.dead();
+        expect_same(&self.foreign_objects(), &theirs, "what is not ours stays");
+        self.expect_rejected();
         if ran.code != 0 {
-            self.clear_the_way();
+            self.clear_obstacles();
             self.act("decommission").expect_code(0);
         }
         let left: Vec<String> = self.objects().into_iter().filter(Object::is_ours).map(|one| one.path).collect();
         assert!(left.is_empty(), "{left:?}");
-        assert_eq!(self.instance.platform.resource("token"), None, "the platform's record is gone");
+        assert_eq!(self.instance.platform.resource("token"), None, "the platform's record is deleted");
         let again = self.act("decommission").expect_code(0);
         assert_eq!(self.changes(&again.document()), "");
     }
 
-    /// The token from before is dead. Where its Secret was gone before we came, it may be remembered for a while.
-    fn dead(&self) {
-        eventually("the token is dead", || (status(cp(), &self.token, "/api") == 401).then_some(()));
+    /// The previous token is rejected; if its Secret was deleted before the run, the server's cache may accept it for a
+    /// while.
+    fn expect_rejected(&self) {
+        eventually("the token is rejected", || (status(cp(), &self.token, "/api") == 401).then_some(()));
     }
 
-    fn others(&self) -> BTreeMap<String, Value> {
-        // A token Secret goes with the ServiceAccount that it is of, whosever it is: the token controller sees to that.
+    fn foreign_objects(&self) -> BTreeMap<String, Value> {
+        // The token controller deletes a token Secret with its ServiceAccount, even a foreign one.
         let others = self.objects().into_iter().filter(|object| !object.is_ours() && !object.is_token_of_ours());
         others.map(|object| (object.path.clone(), object.state())).collect()
     }
 }
 
-/// Holds two states against each other.
-fn same(now: &BTreeMap<String, Value>, before: &BTreeMap<String, Value>, what: &str) {
+/// Compares two states.
+fn expect_same(now: &BTreeMap<String, Value>, before: &BTreeMap<String, Value>, what: &str) {
     let paths = now.keys().chain(before.keys()).filter(|path| now.get(*path) != before.get(*path));
     let changed: Vec<&String> = paths.collect();
     assert!(changed.is_empty(), "{what}: {changed:?}");
 }
 
-/// An object as it is made again from what it was.
-fn fresh(object: &mut Value, alter: fn(&mut Value)) -> &Value {
+/// An object without the fields that the server sets.
+fn without_server_fields(object: &mut Value, alter: fn(&mut Value)) -> &Value {
     let metadata = object["metadata"].as_object_mut().unwrap();
     for key in ["uid", "resourceVersion", "creationTimestamp", "managedFields"] {
         metadata.remove(key);
@@ -535,7 +537,7 @@ impl Object {
         self.content["metadata"]["annotations"]["kubernetes.io/service-account.name"] == OBJECT
     }
 
-    /// Without what the API server notes of the use of a token.
+    /// The object without the API server's label for the last use of the token.
     fn state(&self) -> Value {
         let mut content = self.content.clone();
         if self.path.contains("/secrets/") {
@@ -555,10 +557,10 @@ fn message(panic: &(dyn Any + Send)) -> String {
     text.or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string)).unwrap_or_default()
 }
 
-/// What is done, and what it is called.
+/// A name, and the work.
 type Work<'a> = (String, Box<dyn Fn() + Sync + 'a>);
 
-/// Does all of this at the same time, so many at once, and says of each what was wrong with it.
+/// Runs all of this concurrently, up to the limit, and collects the failures.
 fn all_at_once(work: &[Work<'_>]) {
     let (next, failures) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
     std::thread::scope(|scope| {
@@ -577,7 +579,7 @@ fn all_at_once(work: &[Work<'_>]) {
 }
 
 #[test]
-fn whatever_state_an_instance_is_in_each_action_does_what_the_table_says() {
+fn every_state_ends_as_the_table_states() {
     let mut work: Vec<Work<'_>> = Vec::new();
     for (name, by, plan, (provision, token), decommission) in STATES {
         work.push((
@@ -601,8 +603,8 @@ fn whatever_state_an_instance_is_in_each_action_does_what_the_table_says() {
     all_at_once(&work);
 }
 
-/// A parent that may do these things in these namespaces, and read everywhere what it grants.
-fn limited(stem: &str, namespaces: &[(&str, &[&str])], more: &[Value]) -> Persona {
+/// A parent with these verbs in these namespaces, which can read the granted permissions everywhere.
+fn persona_in(stem: &str, namespaces: &[(&str, &[&str])], more: &[Value]) -> Persona {
     let grants = namespaces.iter().map(|(namespace, verbs)| {
         let rbac = rule(&["rbac.authorization.k8s.io"], &["roles", "rolebindings"], verbs);
         Grant::in_namespace(namespace, &[rule(&[""], &["serviceaccounts", "secrets"], verbs), rbac])
@@ -614,7 +616,7 @@ fn limited(stem: &str, namespaces: &[(&str, &[&str])], more: &[Value]) -> Person
 const OWN: &[&str] = &["get", "create", "patch", "delete"];
 
 #[test]
-fn what_a_former_home_has_granted_elsewhere_goes_too() {
+fn grants_of_previous_namespace_elsewhere_are_deleted() {
     let elsewhere = cp().namespace("elsewhere");
     let pods = rule(&[""], &["pods"], &["get", "list"]);
     let mut there = pods.clone();
@@ -633,19 +635,19 @@ fn what_a_former_home_has_granted_elsewhere_goes_too() {
     site.move_to(&cp().namespace("moved"));
     let document = site.act("provision").expect_code(0).document();
     let after = roles();
-    assert_eq!(after.len(), 1, "that of the new home");
+    assert_eq!(after.len(), 1, "the Role of the new home namespace");
     assert_ne!(after, before);
     let deleted = site.changes(&document);
     assert!(deleted.contains("-Secret-2@former") && deleted.contains("-Role@former"), "{deleted}");
-    assert_eq!(status(cp(), &old, "/api"), 401, "proved dead by the run");
-    site.works(&crate::support::token_of(&site.instance.platform.resource("token").unwrap()));
+    assert_eq!(status(cp(), &old, "/api"), 401, "the run has tested that the token is rejected");
+    site.expect_working(&crate::support::token_of(&site.instance.platform.resource("token").unwrap()));
 
     site.act("decommission").expect_code(0);
     assert_eq!(roles().len(), 0);
 }
 
 #[test]
-fn a_namesake_in_another_namespace_is_another_instance() {
+fn same_name_in_another_namespace_is_another_instance() {
     let site = Site::new();
     let (theirs, by_hand) = (Site::new(), cp().namespace("byhand"));
     let params = json!({"namespace": by_hand, "rules": site.instance.params["rules"]});
@@ -656,53 +658,53 @@ fn a_namesake_in_another_namespace_is_another_instance() {
     let run = |action: &str| {
         let mut command = crate::support::binary();
         command.args([action, "--json", "--name", NAME, "--params"]).arg(&file).arg("--connection").arg(&connection);
-        // The environment of the platform's instance: a name of one's own is not that instance.
+        // The environment of the platform's instance: a name given on the command line is not that instance.
         Ran::of(command.envs(site.instance.environment()))
     };
     let before = (site.state(), theirs.state());
     let document = run("provision").expect_code(0).document();
-    assert!(told(&document).is_empty(), "{document:#}");
+    assert!(unusual_findings(&document).is_empty(), "{document:#}");
     run("decommission").expect_code(0);
     assert_eq!((site.state(), theirs.state()), before);
     site.act("decommission").expect_code(0);
     assert_eq!(theirs.state(), before.1);
-    theirs.works(&theirs.token);
+    theirs.expect_working(&theirs.token);
 }
 
 #[test]
-fn what_does_not_know_the_instance_keeps_what_is_known_of_it() {
+fn run_without_platform_ids_keeps_the_instance_annotation() {
     let site = Site::new();
     let before = site.state();
     let mut command = site.instance.command("provision", &[]);
     command.env_remove("MASSDRIVER_ORGANIZATION_ID");
     Ran::of(&mut command).expect_code(0);
-    same(&site.state(), &before, "the annotation stays");
+    expect_same(&site.state(), &before, "the annotation stays");
 }
 
 #[test]
-fn a_parent_that_may_not_search_the_cluster_is_none_the_worse() {
+fn missing_list_permission_does_not_fail_a_run() {
     let (former, home) = (cp().namespace("former"), cp().namespace("home"));
-    let parent = limited("search", &[(&former, OWN), (&home, OWN)], &[]);
+    let parent = persona_in("search", &[(&former, OWN), (&home, OWN)], &[]);
     let mut site = Site::new();
     site.instance = Instance::new(&parent, &former);
     site.instance.act("provision").expect_code(0);
     site.namespace.clone_from(&former);
     site.move_to(&home);
     let document = site.act("provision").expect_code(0).document();
-    assert!(told(&document).is_empty(), "no word of what nobody needs: {document:#}");
+    assert!(unusual_findings(&document).is_empty(), "unneeded permissions must not be reported: {document:#}");
     let document = site.act("decommission").expect_code(0).document();
-    let findings = told(&document);
+    let findings = unusual_findings(&document);
     assert_eq!(findings.len(), 1, "{findings:?}");
     assert_eq!(findings[0]["code"], "not-searched");
     assert!(findings[0]["message"].as_str().unwrap().contains("serviceaccounts"), "{findings:?}");
-    assert!(cp().get(&paths(&former)[ACCOUNT]).is_some(), "nobody could find it");
+    assert!(cp().get(&paths(&former)[ACCOUNT]).is_some(), "it could not be found");
 }
 
 #[test]
-fn a_former_home_that_may_not_be_cleared_is_told_and_stands_in_nobodys_way() {
+fn undeletable_previous_namespace_is_reported_without_blocking() {
     let (former, home) = (cp().namespace("former"), cp().namespace("home"));
     let list = [rule(&[""], &["serviceaccounts"], &["list"])];
-    let parent = limited("former", &[(&former, &["get", "create", "patch"]), (&home, OWN)], &list);
+    let parent = persona_in("former", &[(&former, &["get", "create", "patch"]), (&home, OWN)], &list);
     let mut site = Site::new();
     site.instance = Instance::new(&parent, &former);
     site.instance.act("provision").expect_code(0);
@@ -710,15 +712,15 @@ fn a_former_home_that_may_not_be_cleared_is_told_and_stands_in_nobodys_way() {
     site.move_to(&home);
     for action in ["plan", "provision", "provision"] {
         let document = site.act(action).expect_code(0).document();
-        let findings = told(&document);
+        let findings = unusual_findings(&document);
         let codes: Vec<&str> = findings.iter().map(|one| one["code"].as_str().unwrap()).collect();
         assert_eq!(codes, ["moved", "not-taken-back"], "{action}");
-        assert!(!site.changes(&document).contains("@former"), "{action} says what it does");
+        assert!(!site.changes(&document).contains("@former"), "{action} must not announce changes there");
     }
-    site.works(&crate::support::token_of(&site.instance.platform.resource("token").unwrap()));
+    site.expect_working(&crate::support::token_of(&site.instance.platform.resource("token").unwrap()));
     let document = site.act("decommission").expect_code(77).document();
     assert!(document["missing_permissions"].as_array().unwrap().iter().all(|one| one["namespace"] == json!(former)));
-    assert_eq!(cp().get(&paths(&home)[SECRET]), None, "what can go is gone");
+    assert_eq!(cp().get(&paths(&home)[SECRET]), None, "everything deletable is deleted");
 
     site.instance.connection = Instance::new(cp().admin(), &former).connection;
     site.act("decommission").expect_code(0);
@@ -727,17 +729,17 @@ fn a_former_home_that_may_not_be_cleared_is_told_and_stands_in_nobodys_way() {
 }
 
 #[test]
-fn the_token_of_a_former_home_is_a_secret_like_any_other() {
+fn token_of_previous_namespace_is_redacted() {
     let mut site = Site::new();
     let account = format!("/namespaces/{}/serviceaccounts/{OBJECT}", site.namespace);
     let (echo, mut gone) = (format!("echo: {}", site.token), false);
     let proxy = InterceptingProxy::start(cp(), move |request| {
         gone |= request.method == "DELETE" && request.path.contains(&account);
-        // The question whether the token is dead.
+        // The review that tests whether the token is rejected.
         let asked = gone && request.path.contains("/selfsubjectreviews");
         if asked { Verdict::refusal(400, "BadRequest", &echo) } else { Verdict::Forward }
     });
-    let parent = cp().admin().by_way_of(&proxy.server());
+    let parent = cp().admin().with_server(&proxy.server());
     site.instance.connection = json!({"authentication": parent.connection()["authentication"]});
     site.move_to(&cp().namespace("moved"));
     let ran = site.act("provision").expect_code(1);
@@ -746,11 +748,11 @@ fn the_token_of_a_former_home_is_a_secret_like_any_other() {
 }
 
 #[test]
-fn a_former_home_whose_list_of_places_cannot_be_read_is_remembered() {
+fn previous_namespace_with_unreadable_inventory_is_remembered() {
     let (former, home) = (cp().namespace("former"), cp().namespace("home"));
     let elsewhere = cp().namespace("elsewhere");
     let list = [rule(&[""], &["serviceaccounts"], &["list"])];
-    let parent = limited("garbled", &[(&former, OWN), (&home, OWN), (&elsewhere, OWN)], &list);
+    let parent = persona_in("garbled", &[(&former, OWN), (&home, OWN), (&elsewhere, OWN)], &list);
     let mut site = Site::new();
     site.instance = Instance::new(&parent, &former);
     let mut there = rule(&[""], &["pods"], &["get", "list"]);
@@ -767,7 +769,7 @@ fn a_former_home_whose_list_of_places_cannot_be_read_is_remembered() {
     let mut goes = "-Role@former -RoleBinding@former -Secret@former";
     for action in ["plan", "provision", "provision"] {
         let document = site.act(action).expect_code(0).document();
-        let findings = told(&document);
+        let findings = unusual_findings(&document);
         let codes: Vec<&str> = findings.iter().map(|one| one["code"].as_str().unwrap()).collect();
         assert_eq!(codes, ["moved", "not-taken-back"], "{action}");
         assert!(findings[1]["message"].as_str().unwrap().contains("cannot be read"), "{findings:?}");
@@ -775,10 +777,10 @@ fn a_former_home_whose_list_of_places_cannot_be_read_is_remembered() {
         assert!(changes.contains(goes) && !changes.contains("-ServiceAccount@former"), "{action}: {changes}");
         goes = if action == "plan" { goes } else { "" };
     }
-    assert_eq!(status(cp(), &old, "/api"), 401, "its token is dead");
+    assert_eq!(status(cp(), &old, "/api"), 401, "its token is rejected");
     assert_eq!(bindings(), granted);
 
-    // Whoever may not search everywhere would leave that, and nobody would ever find it.
+    // A parent that cannot search the whole cluster would leave the binding behind.
     site.act("decommission").expect_code(77);
     assert!(cp().get(&paths(&former)[ACCOUNT]).is_some());
     site.instance.connection = Instance::new(cp().admin(), &former).connection;
@@ -789,7 +791,7 @@ fn a_former_home_whose_list_of_places_cannot_be_read_is_remembered() {
 }
 
 #[test]
-fn a_binding_that_a_finalizer_holds_elsewhere_is_remembered_until_it_is_gone() {
+fn role_binding_held_by_finalizer_is_remembered() {
     let elsewhere = cp().namespace("elsewhere");
     let mut site = Site::new();
     site.instance.params["cluster_roles"] = json!([{"name": "view", "namespaces": [elsewhere]}]);
@@ -803,18 +805,18 @@ fn a_binding_that_a_finalizer_holds_elsewhere_is_remembered_until_it_is_gone() {
     let mut settled = None;
     for _ in 0..2 {
         let document = site.act("provision").expect_code(0).document();
-        let finding = &told(&document)[0];
+        let finding = &unusual_findings(&document)[0];
         assert_eq!(finding["code"], "not-taken-back", "{document:#}");
         assert!(finding["message"].as_str().unwrap().contains(HOLD), "{finding}");
-        assert_eq!(status(cp(), &token, &reading), 200, "it still grants, which is what the finding says");
+        assert_eq!(status(cp(), &token, &reading), 200, "the binding still grants, as the finding says");
         let state = (site.state(), cp().get(&binding));
         assert_eq!(*settled.get_or_insert_with(|| state.clone()), state, "a second one writes nothing");
     }
-    // The ServiceAccount stays too: it remembers the place.
+    // The ServiceAccount is kept too: its inventory contains the namespace.
     let document = site.act("decommission").expect_code(75).document();
     assert_eq!(document["error"]["code"], "being-deleted");
     assert!(document["error"]["cause"].as_str().unwrap().contains(HOLD));
-    assert_eq!(status(cp(), &token, "/api"), 401, "the token is dead all the same");
+    assert_eq!(status(cp(), &token, "/api"), 401, "the token is rejected all the same");
     assert!(cp().get(&site.path(ACCOUNT)).is_some());
     cp().merge_patch(&binding, &json!({"metadata": {"finalizers": null}}));
     site.act("decommission").expect_code(0);
@@ -822,22 +824,22 @@ fn a_binding_that_a_finalizer_holds_elsewhere_is_remembered_until_it_is_gone() {
 }
 
 #[test]
-fn drift_names_the_fields_and_whoever_altered_them() {
+fn drift_reports_fields_and_field_manager() {
     let site = Site::new();
     site.patch(BINDING, &json!({"subjects": [site.subject(OBJECT), site.subject("default")]}));
     let document = site.act("plan").document();
-    let finding = &told(&document)[0];
+    let finding = &unusual_findings(&document)[0];
     assert_eq!((finding["code"].as_str(), finding["severity"].as_str()), (Some("drift"), Some("medium")));
     let message = finding["message"].as_str().unwrap();
     assert!(message.contains("/subjects/1") && message.contains("by testbed"), "{message}");
     site.patch(BINDING, &json!({"metadata": {"labels": {"md-project": "theirs"}}}));
     site.act("provision").expect_code(0);
     site.patch(ROLE, &json!({"metadata": {"labels": {"md-project": "theirs"}}}));
-    assert_eq!(told(&site.act("plan").document())[0]["severity"], "low", "nothing that grants");
+    assert_eq!(unusual_findings(&site.act("plan").document())[0]["severity"], "low", "no granting field");
 }
 
 #[test]
-fn what_lost_our_label_or_our_annotations_says_how_it_is_ours_again() {
+fn object_without_ownership_label_explains_how_to_restore() {
     let site = Site::new();
     let label = "app.kubernetes.io/managed-by";
     site.patch(ROLE, &json!({"metadata": {"labels": {label: null}}}));

@@ -1,4 +1,4 @@
-//! plan: right on nothing, on something and on drift, and never a write.
+//! plan: correct for a new, an existing and a drifted instance, without a write.
 
 use serde_json::{Value, json};
 use testbed::{ControlPlane, Grant, Persona, eventually, rule};
@@ -9,7 +9,7 @@ fn control_plane() -> &'static ControlPlane {
     ControlPlane::shared()
 }
 
-/// Plans, and proves that nothing was written.
+/// Plans, and checks that nothing was written.
 fn plan(instance: &Instance, parent: &Persona, code: i32) -> Value {
     let (cp, mark) = (control_plane(), control_plane().audit().mark());
     let before = versions(cp, &instance.namespace);
@@ -18,10 +18,10 @@ fn plan(instance: &Instance, parent: &Persona, code: i32) -> Value {
     assert!(!events.is_empty());
     for event in &events {
         assert!(!event.is_write(), "{} {}", event.verb, event.uri);
-        assert_ne!(event.subresource, "token", "a dry run of TokenRequest makes a real token");
+        assert_ne!(event.subresource, "token", "a dry run of TokenRequest issues a real token");
     }
     assert_eq!(versions(cp, &instance.namespace), before);
-    assert_eq!(instance.platform.requests().len(), 0, "a plan is no business of the platform");
+    assert_eq!(instance.platform.requests().len(), 0, "a plan sends nothing to the platform");
     ran.document()
 }
 
@@ -34,7 +34,7 @@ fn actions(document: &Value) -> Vec<String> {
 }
 
 #[test]
-fn on_nothing_every_object_is_to_be_made() {
+fn plan_in_empty_namespace_creates_every_object() {
     let parent = parent("nothing");
     let instance = Instance::new(&parent, &control_plane().namespace("nothing"));
     let document = plan(&instance, &parent, 2);
@@ -45,7 +45,7 @@ fn on_nothing_every_object_is_to_be_made() {
 }
 
 #[test]
-fn in_a_namespace_that_is_not_there_it_is_simulated() {
+fn plan_in_missing_namespace_creates_the_namespace() {
     let parent = parent("absent");
     let instance = Instance::new(&parent, &control_plane().unused_namespace("absent"));
     let document = plan(&instance, &parent, 2);
@@ -54,7 +54,7 @@ fn in_a_namespace_that_is_not_there_it_is_simulated() {
 }
 
 #[test]
-fn a_parent_without_bind_can_plan_a_binding_to_a_role_that_is_not_there() {
+fn parent_without_bind_can_plan_new_role_binding() {
     let cp = control_plane();
     let namespace = cp.namespace("nobind");
     let rules = [
@@ -71,7 +71,7 @@ fn a_parent_without_bind_can_plan_a_binding_to_a_role_that_is_not_there() {
 }
 
 #[test]
-fn on_something_that_is_as_it_should_be_there_is_nothing_to_do() {
+fn plan_of_unchanged_instance_is_empty() {
     let parent = parent("something");
     let instance = Instance::new(&parent, &control_plane().namespace("something"));
     instance.ask("provision", &[]).expect_code(0);
@@ -81,7 +81,7 @@ fn on_something_that_is_as_it_should_be_there_is_nothing_to_do() {
 }
 
 #[test]
-fn on_drift_it_names_the_fields() {
+fn plan_names_the_drifted_fields() {
     let (cp, parent) = (control_plane(), parent("drift"));
     let namespace = cp.namespace("drift");
     let instance = Instance::new(&parent, &namespace);
@@ -104,7 +104,7 @@ fn on_drift_it_names_the_fields() {
 }
 
 #[test]
-fn a_refusal_by_admission_is_found_without_a_write() {
+fn plan_finds_an_admission_denial_by_dry_run() {
     let (cp, parent) = (control_plane(), parent("policy"));
     let namespace = cp.namespace("policy");
     let quota = json!({"metadata": {"name": "none"}, "spec": {"hard": {"count/roles.rbac.authorization.k8s.io": "0"}}});
@@ -115,11 +115,11 @@ fn a_refusal_by_admission_is_found_without_a_write() {
     let instance = Instance::new(&parent, &namespace);
     let document = plan(&instance, &parent, 75);
     assert_eq!(document["error"]["code"], "quota");
-    assert_eq!(document["changes"].as_array().unwrap().len(), 4, "the whole plan is there all the same");
+    assert_eq!(document["changes"].as_array().unwrap().len(), 4, "the document still contains the whole plan");
 }
 
 #[test]
-fn a_role_that_is_bound_to_nobody_was_not_held() {
+fn role_without_binding_counts_as_not_granted() {
     let (cp, parent) = (control_plane(), parent("unbound"));
     let namespace = cp.namespace("unbound");
     let instance = Instance::new(&parent, &namespace);
@@ -131,7 +131,7 @@ fn a_role_that_is_bound_to_nobody_was_not_held() {
 }
 
 #[test]
-fn a_namespace_that_a_policy_refuses_to_create_ends_plan_as_provision() {
+fn namespace_denied_by_policy_fails_plan_like_provision() {
     const POLICIES: &str = "/apis/admissionregistration.k8s.io/v1/validatingadmissionpolic";
     let (cp, parent) = (control_plane(), parent("refused"));
     let namespace = cp.unused_namespace("refused");
@@ -149,7 +149,7 @@ fn a_namespace_that_a_policy_refuses_to_create_ends_plan_as_provision() {
     let instance = Instance::new(&parent, &namespace);
     eventually("the policy is in force", || instance.act("plan").stderr.contains("ordered by ticket").then_some(()));
     let document = plan(&instance, &parent, 1);
-    assert_eq!(document["changes"].as_array().unwrap().len(), 5, "the whole plan is printed all the same");
+    assert_eq!(document["changes"].as_array().unwrap().len(), 5, "the whole plan is still printed");
     let provision = instance.ask("provision", &["--publish"]).expect_code(1).document();
     for error in [&document["error"], &provision["error"]] {
         assert_eq!(error["code"], "refused");

@@ -16,7 +16,7 @@ fn writes(user: &str, mark: testbed::Mark) -> Vec<String> {
 }
 
 #[rstest]
-fn a_fresh_provision_hands_out_a_working_credential_in_the_shape_of_the_connection(
+fn first_provision_publishes_a_credential_of_matching_format(
     #[values(Era::Artifacts, Era::Resources, Era::Dependencies)] era: Era,
     #[values(Shape::Legacy, Shape::Full, Shape::Bare)] shape: Shape,
 ) {
@@ -36,7 +36,7 @@ fn a_fresh_provision_hands_out_a_working_credential_in_the_shape_of_the_connecti
         Shape::Full => expected["authentication"] = home["authentication"].clone(),
         Shape::Bare => expected = json!({"authentication": home["authentication"], "namespace": namespace}),
     }
-    assert_eq!(artifact, expected, "infrastructure and specs pass through, the namespace where the shape has it");
+    assert_eq!(artifact, expected, "infrastructure and specs are unchanged, the namespace depends on the format");
     let token = token_of(&artifact);
     let parent = &admin.connection()["authentication"];
     assert_eq!(home["authentication"], json!({"cluster": parent["cluster"], "user": {"token": token}}));
@@ -58,7 +58,7 @@ fn schema(file: &str, pointer: &str) -> Value {
 }
 
 #[test]
-fn the_objects_carry_whose_they_are_and_the_tags() {
+fn objects_carry_ownership_labels_and_tags() {
     let namespace = control_plane().namespace("labels");
     let mut instance = Instance::new(control_plane().admin(), &namespace);
     instance.params["md_metadata"]["default_tags"] = json!({"md-project": "ecomm", "count": 3, "on": true, "owner": "me@example.com", "app.kubernetes.io/managed-by": "x"});
@@ -85,18 +85,18 @@ fn the_objects_carry_whose_they_are_and_the_tags() {
     for path in paths(&namespace) {
         let labels = &control_plane().get(&path).unwrap()["metadata"]["labels"];
         assert_eq!(labels["md-project"], "other", "{path}");
-        assert!(labels.get("count").is_none(), "a tag that goes away goes from {path}");
+        assert!(labels.get("count").is_none(), "the removed tag is still on {path}");
     }
 }
 
 #[test]
-fn a_second_provision_writes_nothing_and_proves_again() {
+fn repeated_provision_writes_nothing_and_proves_again() {
     let (cp, parent) = (control_plane(), control_plane().persona("again", &[Grant::cluster_role("cluster-admin")]));
     let namespace = cp.namespace("again");
     let instance = Instance::new(&parent, &namespace);
     let token = instance.token();
-    // The API server stamps the day of the first use on the Secret; that is its own doing.
-    eventually("the use of the token is noted", || {
+    // The API server itself adds the day of the first use to the Secret.
+    eventually("the API server has noted the use of the token", || {
         let secret = cp.get(&paths(&namespace)[3])?;
         secret["metadata"]["labels"].get("kubernetes.io/legacy-token-last-used").map(|_| ())
     });
@@ -115,7 +115,7 @@ fn a_second_provision_writes_nothing_and_proves_again() {
 }
 
 #[test]
-fn changed_rules_change_the_role_in_place_and_nothing_else() {
+fn changed_rules_update_only_the_role() {
     let cp = control_plane();
     let namespace = cp.namespace("rules");
     let instance = Instance::new(cp.admin(), &namespace);
@@ -142,11 +142,15 @@ fn changed_rules_change_the_role_in_place_and_nothing_else() {
     );
     assert_ne!(before[1], after[1]);
     assert_eq!(status(cp, &token, &format!("/api/v1/namespaces/{namespace}/configmaps")), 200, "the same token");
-    assert_eq!(status(cp, &token, &format!("/api/v1/namespaces/{namespace}/pods")), 403, "the old right is gone");
+    assert_eq!(
+        status(cp, &token, &format!("/api/v1/namespaces/{namespace}/pods")),
+        403,
+        "the old permission is removed"
+    );
 }
 
 #[test]
-fn the_same_permissions_in_other_words_are_no_change() {
+fn equivalent_rules_are_no_change() {
     let (cp, parent) = (control_plane(), control_plane().persona("words", &[Grant::cluster_role("cluster-admin")]));
     let namespace = cp.namespace("words");
     let instance = Instance::new(&parent, &namespace);
@@ -163,7 +167,7 @@ fn the_same_permissions_in_other_words_are_no_change() {
 }
 
 #[test]
-fn a_namespace_that_is_missing_is_made_and_stays() {
+fn missing_namespace_is_created_and_survives_decommission() {
     let cp = control_plane();
     let namespace = cp.unused_namespace("made");
     let instance = Instance::new(cp.admin(), &namespace);
@@ -174,7 +178,7 @@ fn a_namespace_that_is_missing_is_made_and_stays() {
 }
 
 #[test]
-fn a_secret_deleted_by_hand_comes_back_under_another_name_with_another_token() {
+fn deleted_token_secret_is_replaced_under_new_name() {
     let cp = control_plane();
     let namespace = cp.namespace("rotated");
     let instance = Instance::new(cp.admin(), &namespace);
@@ -185,7 +189,7 @@ fn a_secret_deleted_by_hand_comes_back_under_another_name_with_another_token() {
     assert_eq!(document["token"]["secret"], format!("{OBJECT}-2"));
     let second = token_of(&instance.platform.resource("token").unwrap());
     assert_ne!(first, second);
-    eventually("the first token is dead", || (status(cp, &first, "/api") == 401).then_some(()));
+    eventually("the first token is rejected", || (status(cp, &first, "/api") == 401).then_some(()));
     assert_eq!(status(cp, &second, &format!("/api/v1/namespaces/{namespace}/pods")), 200);
 
     let again = instance.ask("provision", &[]).expect_code(0).document();
@@ -196,7 +200,7 @@ fn a_secret_deleted_by_hand_comes_back_under_another_name_with_another_token() {
 }
 
 #[test]
-fn drift_is_put_right_and_what_others_may_write_is_left_alone() {
+fn drift_is_reverted_and_foreign_fields_are_kept() {
     let cp = control_plane();
     let namespace = cp.namespace("drift");
     let instance = Instance::new(cp.admin(), &namespace);
@@ -218,7 +222,7 @@ fn drift_is_put_right_and_what_others_may_write_is_left_alone() {
 }
 
 #[test]
-fn what_other_bindings_allow_is_reported_and_does_not_stop_the_hand_out() {
+fn excess_permissions_are_reported_without_blocking_publication() {
     let cp = control_plane();
     let namespace = cp.namespace("excess");
     let group = json!({"apiGroup": "rbac.authorization.k8s.io", "kind": "Group", "name": format!("system:serviceaccounts:{namespace}")});
@@ -241,7 +245,7 @@ fn what_other_bindings_allow_is_reported_and_does_not_stop_the_hand_out() {
 }
 
 #[test]
-fn the_artifact_works_in_kubectl_as_a_kubeconfig() {
+fn kubeconfig_of_the_credential_works_in_kubectl() {
     let cp = control_plane();
     let namespace = cp.namespace("kubectl");
     for (shape, more) in
@@ -261,14 +265,14 @@ fn the_artifact_works_in_kubectl_as_a_kubeconfig() {
         let (_, whoami) = kubectl(&["auth", "whoami", "-o", "jsonpath={.status.userInfo.username}"]);
         assert_eq!(whoami, format!("system:serviceaccount:{namespace}:{OBJECT}"));
         let (allowed, text) = kubectl(&["get", "pods"]);
-        assert_eq!(allowed, more.is_empty(), "the context has the instance's namespace unless told otherwise: {text}");
+        assert_eq!(allowed, more.is_empty(), "the context has the instance's namespace by default: {text}");
         let (allowed, text) = kubectl(&["--namespace", &namespace, "get", "secrets"]);
         assert!(!allowed && text.contains("Forbidden"), "{text}");
     }
 }
 
 #[test]
-fn two_runs_at_once_for_one_output_file_leave_it_whole_and_no_draft() {
+fn concurrent_runs_leave_one_complete_output_file() {
     let cp = control_plane();
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("artifact.json");
@@ -282,11 +286,11 @@ fn two_runs_at_once_for_one_output_file_leave_it_whole_and_no_draft() {
     }
     let artifact: Value = serde_json::from_str(&std::fs::read_to_string(&file).unwrap()).unwrap();
     assert!(instances.iter().any(|instance| artifact["namespace"] == *instance.namespace), "{}", artifact["namespace"]);
-    assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1, "a draft is left");
+    assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1, "a temporary file is left over");
 }
 
 #[test]
-fn the_output_file_is_private_and_whole() {
+fn output_file_is_private_and_complete() {
     use std::os::unix::fs::PermissionsExt as _;
 
     let namespace = control_plane().namespace("output");
@@ -300,18 +304,18 @@ fn the_output_file_is_private_and_whole() {
     let hidden = std::fs::read_dir(instance.directory.path()).unwrap().flatten();
     assert!(
         hidden.map(|entry| entry.file_name()).all(|name| !name.to_string_lossy().starts_with('.')),
-        "a draft is left"
+        "a temporary file is left over"
     );
 
     let mut command = crate::support::binary();
     command.args(["provision", "--output", "-", "--instance-dir"]).arg(instance.directory.path());
     let printed: Value = serde_json::from_str(&crate::support::Ran::of(&mut command).expect_code(0).stdout).unwrap();
     assert_eq!(printed, artifact);
-    assert_eq!(instance.platform.requests().len(), 0, "a command publishes only when asked to");
+    assert_eq!(instance.platform.requests().len(), 0, "a command publishes only on request");
 }
 
 #[test]
-fn config_json_overrides_the_connection_the_namespace_and_the_form() {
+fn config_overrides_connection_namespace_and_format() {
     let cp = control_plane();
     let (params, config) = (cp.namespace("params"), cp.namespace("config"));
     let mut instance = Instance::of_era(cp.admin(), &params, Era::Dependencies, Shape::Full);
@@ -338,7 +342,8 @@ fn config_json_overrides_the_connection_the_namespace_and_the_form() {
     assert_eq!(artifact.get("namespace").or_else(|| artifact["data"].get("namespace")), None);
 }
 
-/// Whether the connection has one, whether the bundle's type declares one, and whether the artifact then says it.
+/// Whether the connection has a namespace, whether the bundle's type declares one, and whether the credential then
+/// contains it.
 #[rstest]
 #[case::bare(Shape::Bare, None, None, true)]
 #[case::of_a_cloud(Shape::Full, None, None, false)]
@@ -347,7 +352,7 @@ fn config_json_overrides_the_connection_the_namespace_and_the_form() {
 #[case::as_the_connection(Shape::Full, Some("theirs"), Some(false), true)]
 #[case::legacy(Shape::Legacy, None, Some(true), false)]
 #[case::legacy_with_one(Shape::Legacy, Some("theirs"), None, false)]
-fn the_artifact_says_its_namespace_where_its_type_has_one(
+fn credential_names_its_namespace_if_the_type_allows(
     #[case] shape: Shape,
     #[case] own: Option<&str>,
     #[case] declared: Option<bool>,
@@ -371,11 +376,11 @@ fn the_artifact_says_its_namespace_where_its_type_has_one(
     assert_eq!(artifact.get("data").is_some(), shape == Shape::Legacy);
     assert_eq!(artifact["data"]["namespace"], Value::Null);
     let expected = if says { json!(instance.namespace) } else { Value::Null };
-    assert_eq!(artifact["namespace"], expected, "its own, whatever the connection's is");
+    assert_eq!(artifact["namespace"], expected, "the instance's own namespace, not the connection's");
 }
 
 #[test]
-fn metric_names_in_a_rule_are_granted_as_rbac_takes_them() {
+fn metric_names_in_rules_are_granted() {
     let cp = control_plane();
     let names = ["datadogmetric@shop:queue", "AWS_SQS_Messages", "pods/http_requests|rate", "\u{fc}ber"];
     let rules = json!([{"apiGroups": ["external.metrics.k8s.io"], "resources": names, "verbs": ["get", "list"]}]);
@@ -395,7 +400,7 @@ fn metric_names_in_a_rule_are_granted_as_rbac_takes_them() {
 #[rstest]
 #[case::flat(Shape::Bare, "")]
 #[case::legacy(Shape::Legacy, "data/")]
-fn artifact_type_that_describes_a_token_and_a_ca_fits_the_credential(#[case] shape: Shape, #[case] home: &str) {
+fn artifact_type_patterns_for_token_and_ca_match(#[case] shape: Shape, #[case] home: &str) {
     let cp = control_plane();
     let instance = Instance::of_era(cp.admin(), &cp.namespace("described"), Era::Dependencies, shape);
     let mut kind = json!({
@@ -423,7 +428,7 @@ fn artifact_type_that_describes_a_token_and_a_ca_fits_the_credential(#[case] sha
 }
 
 #[test]
-fn a_kubeconfig_with_a_client_certificate_is_as_good_as_a_connection() {
+fn kubeconfig_with_client_certificate_can_provision() {
     let cp = control_plane();
     let namespace = cp.namespace("kubeconfig");
     let directory = tempfile::tempdir().unwrap();
@@ -464,7 +469,7 @@ fn a_kubeconfig_with_a_client_certificate_is_as_good_as_a_connection() {
 }
 
 #[test]
-fn a_binding_of_ours_to_another_role_is_made_again() {
+fn role_binding_to_another_role_is_replaced() {
     let cp = control_plane();
     let namespace = cp.namespace("replace");
     let instance = Instance::new(cp.admin(), &namespace);
@@ -487,8 +492,8 @@ fn a_binding_of_ours_to_another_role_is_made_again() {
     assert_eq!(status(cp, &token, &format!("/api/v1/namespaces/{namespace}/pods")), 200);
 }
 
-/// The log with everything blanked that differs from run to run, and blanks drawn together.
-fn story(log: &str, namespace: &str) -> String {
+/// The log without the parts that differ from run to run, and with runs of blanks collapsed.
+fn normalized_log(log: &str, namespace: &str) -> String {
     let cp_version = control_plane().version();
     let line = |line: &str| {
         let words = line.split(' ').filter(|word| !word.is_empty()).map(|word| match word {
@@ -504,7 +509,7 @@ fn story(log: &str, namespace: &str) -> String {
             _ => words.join(" "),
         }
     };
-    // Two objects are made at the same time: which of them is told first is chance.
+    // Two objects are created at the same time: the order of their lines is random.
     let mut lines: Vec<String> = log.lines().map(line).collect();
     let created = |line: &String| line.starts_with("create ");
     let first = lines.iter().position(created).unwrap_or(0);
@@ -514,38 +519,38 @@ fn story(log: &str, namespace: &str) -> String {
 }
 
 #[test]
-fn the_log_is_what_an_operator_wants_to_read() {
+fn log_matches_its_snapshots() {
     let cp = control_plane();
     let namespace = cp.namespace("log");
     let mut instance = Instance::new(cp.admin(), &namespace);
     let ran = instance.act("provision").expect_code(0);
-    insta::assert_snapshot!("provision", story(&ran.stderr, &namespace));
-    assert_eq!(ran.stdout, "", "a provisioner says nothing on stdout");
+    insta::assert_snapshot!("provision", normalized_log(&ran.stderr, &namespace));
+    assert_eq!(ran.stdout, "", "a provisioner writes nothing to stdout");
 
     instance = instance.rules(
         &json!([{"apiGroups": ["", "apps"], "resources": ["pods"], "verbs": ["get", "watch"], "resourceNames": ["a"]}]),
     );
-    insta::assert_snapshot!("plan", story(&instance.act("plan").expect_code(0).stderr, &namespace));
+    insta::assert_snapshot!("plan", normalized_log(&instance.act("plan").expect_code(0).stderr, &namespace));
     let weak = cp.persona("log", &[Grant::cluster_role_in(&namespace, "view")]);
     let refused = Instance::new(&weak, &namespace).act("provision").expect_code(77);
-    insta::assert_snapshot!("refused", story(&refused.stderr, &namespace));
+    insta::assert_snapshot!("refused", normalized_log(&refused.stderr, &namespace));
     instance.params["namespace"] = json!("Team A");
     instance.params["rules"][0]["verbz"] = json!([]);
     instance.config = json!({});
-    insta::assert_snapshot!("bad_input", story(&instance.act("provision").expect_code(65).stderr, &namespace));
+    insta::assert_snapshot!("bad_input", normalized_log(&instance.act("provision").expect_code(65).stderr, &namespace));
     instance.params["namespace"] = json!(namespace);
-    let log = story(&instance.act("decommission").expect_code(0).stderr, &namespace);
-    // The platform is told at the same time: its line may stand anywhere.
+    let log = normalized_log(&instance.act("decommission").expect_code(0).stderr, &namespace);
+    // The platform is called at the same time: its line may be anywhere.
     let (platform, mut cluster): (Vec<&str>, Vec<&str>) = log.lines().partition(|line| line.starts_with("platform "));
-    // Only when the token was used within the last 10 s, which is a matter of how fast this machine is.
+    // Only if the token was used within the last 10 s, which depends on the speed of the machine.
     cluster.retain(|line| !line.starts_with("wait "));
     assert_eq!(platform, ["platform record deleted at URL # ms"]);
     insta::assert_snapshot!("decommission", cluster.join("\n"));
 }
 
-/// As the platform runs it: a name that is looked up on the PATH, and an environment that has things of the pod.
+/// As the platform runs it: a name found on the PATH, and an environment with variables of the pod.
 #[test]
-fn as_entrypoint_sh_it_reads_what_the_platform_gives_it_and_says_nothing_on_stdout() {
+fn entrypoint_sh_reads_the_platform_environment() {
     let cp = control_plane();
     let mut instance = Instance::new(cp.admin(), &cp.namespace("entrypoint"));
     let path = tempfile::tempdir().unwrap();

@@ -1,5 +1,5 @@
-//! What cannot be done: each cause has its name, its exit status and its next step, comes within its time, and leaves
-//! nothing that a repeat does not repair.
+//! Refused runs: each cause has its error code, exit code and next step, ends in time, and leaves only objects that a
+//! repeat completes.
 
 use std::time::{Duration, Instant};
 
@@ -13,9 +13,9 @@ fn control_plane() -> &'static ControlPlane {
     ControlPlane::shared()
 }
 
-/// A failure that says everything a person needs.
+/// The error of a failed run, with all fields.
 #[track_caller]
-fn error(ran: &Ran, code: &str) -> Value {
+fn expect_failure(ran: &Ran, code: &str) -> Value {
     let error = ran.expect_error(code);
     for text in [code, error["cause"].as_str().unwrap(), error["next"].as_str().unwrap()] {
         assert!(ran.stderr.contains(text), "the log lacks {text:?}:\n{}", ran.stderr);
@@ -42,25 +42,25 @@ fn own_rules(verbs: &[&str]) -> Vec<Value> {
 }
 
 #[rstest]
-fn a_parent_without_any_rights_is_told_all_it_lacks(#[values("plan", "provision")] action: &str) {
+fn parent_without_permissions_gets_the_complete_list(#[values("plan", "provision")] action: &str) {
     let cp = control_plane();
     let namespace = cp.namespace("nobody");
     let parent = cp.persona("nobody", &[]);
     let ran = Instance::new(&parent, &namespace)
         .ask(action, &["--publish"][..usize::from(action == "provision")])
         .expect_code(77);
-    let document = error(&ran, "missing-permission");
+    let document = expect_failure(&ran, "missing-permission");
     let missing = missing(&document);
     for resource in ["serviceaccounts", "roles", "rolebindings", "secrets"] {
         for verb in ["get", "create", "patch"] {
             assert!(missing.contains(&format!("{verb} {resource} {OBJECT}")), "{verb} {resource} in {missing:?}");
         }
     }
-    assert!(versions(cp, &namespace).is_empty(), "nothing half-made");
+    assert!(versions(cp, &namespace).is_empty(), "no partial objects");
 }
 
 #[test]
-fn a_parent_that_lacks_one_verb_is_told_that_one_and_then_gets_through() {
+fn single_missing_verb_is_the_only_one_listed() {
     let cp = control_plane();
     let namespace = cp.namespace("oneverb");
     let mut rules = own_rules(&OWN);
@@ -69,9 +69,9 @@ fn a_parent_that_lacks_one_verb_is_told_that_one_and_then_gets_through() {
     rules.push(rule(&[""], &["secrets"], &["get", "patch"]));
     let parent = cp.persona("oneverb", &[Grant::in_namespace(&namespace, &rules)]);
     let instance = Instance::new(&parent, &namespace);
-    let document = error(&instance.ask("provision", &[]).expect_code(77), "missing-permission");
+    let document = expect_failure(&instance.ask("provision", &[]).expect_code(77), "missing-permission");
     assert_eq!(missing(&document), [format!("create secrets {OBJECT}")]);
-    assert!(versions(cp, &namespace).is_empty(), "nothing half-made");
+    assert!(versions(cp, &namespace).is_empty(), "no partial objects");
 
     let admin = Instance::new(cp.admin(), &namespace);
     admin.ask("provision", &[]).expect_code(0);
@@ -79,60 +79,60 @@ fn a_parent_that_lacks_one_verb_is_told_that_one_and_then_gets_through() {
 }
 
 #[rstest]
-fn a_parent_cannot_grant_what_it_does_not_hold(#[values("plan", "provision")] action: &str) {
+fn parent_cannot_grant_permissions_it_does_not_hold(#[values("plan", "provision")] action: &str) {
     let cp = control_plane();
     let namespace = cp.namespace("escalation");
     let mut rules = own_rules(&OWN);
     rules.push(rule(&[""], &["pods"], &["get"]));
     let parent = cp.persona("escalation", &[Grant::in_namespace(&namespace, &rules)]);
-    let document = error(&Instance::new(&parent, &namespace).ask(action, &[]).expect_code(77), "escalation");
+    let document = expect_failure(&Instance::new(&parent, &namespace).ask(action, &[]).expect_code(77), "escalation");
     let tuple = json!({"verb": "list", "group": "", "resource": "pods", "name": null, "namespace": namespace});
-    assert_eq!(document["missing_permissions"], json!([tuple]), "literally what is missing");
-    assert!(versions(cp, &namespace).is_empty(), "nothing half-made");
+    assert_eq!(document["missing_permissions"], json!([tuple]), "exactly the missing permission");
+    assert!(versions(cp, &namespace).is_empty(), "no partial objects");
 }
 
 #[test]
-fn escalate_and_bind_stand_for_the_rights_themselves() {
+fn escalate_and_bind_replace_held_permissions() {
     let cp = control_plane();
     let namespace = cp.namespace("escalate");
     let mut rules = own_rules(&OWN);
     rules.push(rule(&["rbac.authorization.k8s.io"], &["roles"], &["escalate"]));
     let half = cp.persona("escalate", &[Grant::in_namespace(&namespace, &rules)]);
-    error(&Instance::new(&half, &namespace).ask("provision", &[]).expect_code(77), "escalation");
-    assert!(versions(cp, &namespace).is_empty(), "without bind the Role would be of no use");
+    expect_failure(&Instance::new(&half, &namespace).ask("provision", &[]).expect_code(77), "escalation");
+    assert!(versions(cp, &namespace).is_empty(), "without bind the Role would be useless");
     rules.push(rule(&["rbac.authorization.k8s.io"], &["roles"], &["bind"]));
     let whole = cp.persona("escalate", &[Grant::in_namespace(&namespace, &rules)]);
     Instance::new(&whole, &namespace).ask("provision", &[]).expect_code(0);
 }
 
 #[test]
-fn a_namespace_cannot_be_made_without_the_right_to() {
+fn missing_namespace_requires_create_permission() {
     let cp = control_plane();
     let namespace = cp.unused_namespace("nocreate");
     let mut rules = own_rules(&["*"]);
     rules.extend([rule(&[""], &["namespaces"], &["get"]), rule(&[""], &["pods"], &["get", "list"])]);
     let parent = cp.persona("nocreate", &[Grant::everywhere(&rules)]);
     let document =
-        error(&Instance::new(&parent, &namespace).ask("provision", &[]).expect_code(77), "missing-permission");
+        expect_failure(&Instance::new(&parent, &namespace).ask("provision", &[]).expect_code(77), "missing-permission");
     assert_eq!(missing(&document), ["create namespaces -"]);
     assert_eq!(document["missing_permissions"][0]["namespace"], Value::Null);
 }
 
 #[test]
-fn a_namespace_that_may_not_be_looked_at_and_is_not_there_is_told_as_such() {
+fn unreadable_missing_namespace_is_reported_as_absent() {
     let cp = control_plane();
     let namespace = cp.unused_namespace("hidden");
     let mut rules = own_rules(&["*"]);
     rules.push(rule(&[""], &["pods"], &["get", "list"]));
     let parent = cp.persona("hidden", &[Grant::everywhere(&rules)]);
     let document =
-        error(&Instance::new(&parent, &namespace).ask("provision", &[]).expect_code(77), "missing-permission");
+        expect_failure(&Instance::new(&parent, &namespace).ask("provision", &[]).expect_code(77), "missing-permission");
     assert_eq!(missing(&document), ["create namespaces -".to_owned(), format!("get namespaces {namespace}")]);
     assert!(document["error"]["cause"].as_str().unwrap().contains("the namespace is not there"));
 }
 
 #[test]
-fn holding_every_verb_is_not_holding_the_wildcard() {
+fn listed_api_groups_do_not_cover_the_wildcard() {
     let cp = control_plane();
     let namespace = cp.namespace("wildcard");
     let mut rules = own_rules(&OWN);
@@ -140,7 +140,7 @@ fn holding_every_verb_is_not_holding_the_wildcard() {
     let parent = cp.persona("wildcard", &[Grant::in_namespace(&namespace, &rules)]);
     let instance = Instance::new(&parent, &namespace);
     let instance = instance.rules(&json!([{"apiGroups": ["*"], "resources": ["*"], "verbs": ["get"]}]));
-    let document = error(&instance.ask("plan", &[]).expect_code(77), "escalation");
+    let document = expect_failure(&instance.ask("plan", &[]).expect_code(77), "escalation");
     assert_eq!(document["findings"][0]["code"], "escalation");
     assert!(document["findings"][0]["message"].as_str().unwrap().contains("wildcard"));
 }
@@ -153,7 +153,7 @@ fn holding_every_verb_is_not_holding_the_wildcard() {
 #[case::secret(3, json!({"metadata": {"name": OBJECT}, "stringData": {"password": "theirs"}}))]
 #[case::namesake(0, json!({"metadata": {"name": OBJECT, "labels": {"app.kubernetes.io/managed-by": "k8s-token"},
     "annotations": {"k8s-token.massdriver.cloud/name": NAME, "k8s-token.massdriver.cloud/namespace": "elsewhere"}}}))]
-fn an_object_of_our_name_that_is_not_ours_is_never_touched(#[case] which: usize, #[case] object: Value) {
+fn foreign_object_with_required_name_is_refused(#[case] which: usize, #[case] object: Value) {
     let cp = control_plane();
     let namespace = cp.namespace("foreign");
     let path = paths(&namespace)[which].clone();
@@ -161,62 +161,62 @@ fn an_object_of_our_name_that_is_not_ours_is_never_touched(#[case] which: usize,
     let before = cp.get(&path).unwrap();
     let instance = Instance::new(cp.admin(), &namespace);
     for action in ["plan", "provision"] {
-        let document = error(&instance.ask(action, &[]).expect_code(73), "foreign-object");
+        let document = expect_failure(&instance.ask(action, &[]).expect_code(73), "foreign-object");
         assert_eq!(document["findings"][0]["code"], "foreign-object");
     }
     instance.ask("decommission", &[]).expect_code(0);
     assert_eq!(cp.get(&path).unwrap(), before);
-    assert_eq!(versions(cp, &namespace).len(), 1, "nothing else was made");
+    assert_eq!(versions(cp, &namespace).len(), 1, "nothing else was created");
 }
 
 #[test]
-fn a_wrong_ca_is_named_as_such() {
+fn wrong_ca_is_an_unknown_issuer() {
     let mut instance = Instance::new(control_plane().admin(), "default");
     let wrong = WrongCa::new();
     instance.connection["authentication"]["cluster"]["certificate-authority-data"] = json!(wrong.base64());
-    error(&instance.ask("provision", &[]).expect_code(69), "tls-unknown-issuer");
+    expect_failure(&instance.ask("provision", &[]).expect_code(69), "tls-unknown-issuer");
 }
 
 #[test]
-fn a_silent_server_is_given_its_time_and_no_more() {
+fn silent_server_ends_at_the_timeout() {
     let mut instance = Instance::new(control_plane().admin(), "default");
     instance.connection["authentication"]["cluster"]["server"] = json!(SilentServer::start().server());
     for action in ["plan", "provision", "decommission"] {
         let ran = instance.ask(action, &["--timeout", "2"]).expect_code(69);
-        error(&ran, "timeout");
+        expect_failure(&ran, "timeout");
         assert!(ran.duration() < Duration::from_secs(6), "{:?}", ran.duration());
     }
 }
 
 #[test]
-fn a_refused_connection_and_an_unknown_host_are_told_apart() {
+fn refused_connection_and_unknown_host_have_different_codes() {
     let mut instance = Instance::new(control_plane().admin(), "default");
     instance.connection["authentication"]["cluster"]["server"] = json!(RefusedPort.server());
-    error(&instance.ask("provision", &[]).expect_code(69), "connection-failed");
+    expect_failure(&instance.ask("provision", &[]).expect_code(69), "connection-failed");
     instance.connection["authentication"]["cluster"]["server"] = json!("https://no-such-host.invalid");
-    error(&instance.ask("provision", &["--timeout", "20"]).expect_code(69), "dns");
+    expect_failure(&instance.ask("provision", &["--timeout", "20"]).expect_code(69), "dns");
 }
 
 #[rstest]
-fn a_token_that_the_cluster_does_not_know_is_401(#[values("plan", "provision", "decommission")] action: &str) {
+fn rejected_parent_token_is_unauthorized(#[values("plan", "provision", "decommission")] action: &str) {
     let mut instance = Instance::new(control_plane().admin(), "default");
     instance.connection["authentication"]["user"]["token"] = json!("not-a-token");
-    error(&instance.ask(action, &[]).expect_code(69), "unauthorized");
+    expect_failure(&instance.ask(action, &[]).expect_code(69), "unauthorized");
 }
 
 #[test]
-fn what_is_no_kubernetes_api_is_said_to_be_none() {
-    // A real HTTPS server that answers 404 to every path of ours: the API server under a path it does not have.
+fn server_without_kubernetes_api_is_not_kubernetes() {
+    // A real HTTPS server that answers 404 to every path: the API server below a path that it does not have.
     let mut instance = Instance::new(control_plane().admin(), "default");
     instance.connection["authentication"]["cluster"]["server"] =
         json!(format!("{}/not-here", control_plane().server()));
     let ran = instance.ask("provision", &[]);
     assert_ne!(ran.code, 0);
-    error(&ran, "not-kubernetes");
+    expect_failure(&ran, "not-kubernetes");
 }
 
 #[test]
-fn a_namespace_on_its_way_out_is_not_now() {
+fn terminating_namespace_is_a_temporary_error() {
     let cp = control_plane();
     let namespace = cp.namespace("terminating");
     let stuck = json!({"metadata": {"name": "stuck", "finalizers": ["example.com/stuck"]}});
@@ -225,14 +225,14 @@ fn a_namespace_on_its_way_out_is_not_now() {
     cp.delete(&format!("/api/v1/namespaces/{namespace}"));
     let instance = Instance::new(cp.admin(), &namespace);
     for action in ["plan", "provision"] {
-        error(&instance.ask(action, &[]).expect_code(75), "namespace-terminating");
+        expect_failure(&instance.ask(action, &[]).expect_code(75), "namespace-terminating");
     }
     instance.ask("decommission", &[]).expect_code(0);
     cp.merge_patch(&format!("{configmaps}/stuck"), &json!({"metadata": {"finalizers": null}}));
 }
 
 #[test]
-fn a_quota_is_not_now_and_a_repeat_repairs_what_was_half_made() {
+fn exceeded_quota_is_temporary_and_a_repeat_completes() {
     let cp = control_plane();
     let namespace = cp.namespace("quota");
     let quotas = format!("/api/v1/namespaces/{namespace}/resourcequotas");
@@ -240,7 +240,7 @@ fn a_quota_is_not_now_and_a_repeat_repairs_what_was_half_made() {
     cp.post(&quotas, &json!({"metadata": {"name": "none"}, "spec": {"hard": hard}}));
     cp.merge_patch(&format!("{quotas}/none/status"), &json!({"status": {"hard": hard, "used": hard}}));
     let instance = Instance::new(cp.admin(), &namespace);
-    let document = error(&instance.ask("provision", &[]).expect_code(75), "quota");
+    let document = expect_failure(&instance.ask("provision", &[]).expect_code(75), "quota");
     assert!(document["error"]["state"].as_str().unwrap().contains("ServiceAccount"), "{document:#}");
     cp.delete(&format!("{quotas}/none"));
     instance.ask("provision", &[]).expect_code(0);
@@ -248,12 +248,12 @@ fn a_quota_is_not_now_and_a_repeat_repairs_what_was_half_made() {
 }
 
 #[test]
-fn a_refusing_platform_keeps_the_credential_and_a_repeat_publishes_it() {
+fn refused_publication_keeps_credential_and_a_repeat_publishes() {
     let cp = control_plane();
     let namespace = cp.namespace("platform");
     let instance = Instance::new(cp.admin(), &namespace);
     instance.platform.fail_next(422, r#"{"errors": {"payload": ["is not what we want", "nor that"]}}"#);
-    let document = error(&instance.ask("provision", &["--publish"]).expect_code(69), "platform-refused");
+    let document = expect_failure(&instance.ask("provision", &["--publish"]).expect_code(69), "platform-refused");
     let cause = document["error"]["cause"].as_str().unwrap();
     assert!(cause.contains("422") && cause.contains("payload is not what we want, nor that"), "{cause}");
     assert!(document["token"]["fingerprint"].is_string() && document["proof"].is_object());
@@ -262,11 +262,11 @@ fn a_refusing_platform_keeps_the_credential_and_a_repeat_publishes_it() {
     assert!(instance.platform.resource("token").is_some());
 
     instance.platform.down();
-    error(&instance.ask("provision", &["--publish"]).expect_code(69), "platform-unreachable");
+    expect_failure(&instance.ask("provision", &["--publish"]).expect_code(69), "platform-unreachable");
 }
 
-/// A server that nobody may talk to before the input is known to be good.
-fn watched(instance: &mut Instance) -> std::net::TcpListener {
+/// A listener that must not be contacted before the input has been validated.
+fn listener_in_place_of_server(instance: &mut Instance) -> std::net::TcpListener {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     listener.set_nonblocking(true).unwrap();
     let address = listener.local_addr().unwrap();
@@ -288,7 +288,7 @@ fn watched(instance: &mut Instance) -> std::net::TcpListener {
     "/kubernetes_cluster/authentication/cluster/server")]
 #[case::user_info("/connection/authentication/cluster/server", json!("https://me:pw@127.0.0.1:1"), "connection",
     "/kubernetes_cluster/authentication/cluster/server")]
-#[case::half_an_address("/connection/authentication/cluster/server", json!("https://127.1:1"), "connection",
+#[case::shortened_ip_address("/connection/authentication/cluster/server", json!("https://127.1:1"), "connection",
     "/kubernetes_cluster/authentication/cluster/server")]
 #[case::no_scheme("/connection/authentication/cluster/server", json!("127.0.0.1:1"), "connection",
     "/kubernetes_cluster/authentication/cluster/server")]
@@ -305,15 +305,15 @@ fn watched(instance: &mut Instance) -> std::net::TcpListener {
 #[case::no_cluster_section("/connection/authentication", json!({"user": {"token": "x"}}), "schema", "/kubernetes_cluster/authentication")]
 #[case::shape("/config/output_shape", json!("round"), "schema", "/output_shape")]
 #[case::timeout("/config/timeout_seconds", json!("soon"), "schema", "/timeout_seconds")]
-fn bad_input_is_refused_at_its_place_before_the_first_packet(
+fn invalid_input_is_located_before_the_first_packet(
     #[case] place: &str,
     #[case] value: Value,
     #[case] code: &str,
     #[case] pointer: &str,
 ) {
     let mut instance = Instance::new(control_plane().admin(), "default");
-    instance.config = json!({}); // config.namespace would win over the one under test
-    let listener = watched(&mut instance);
+    instance.config = json!({}); // config.namespace would override the value under test
+    let listener = listener_in_place_of_server(&mut instance);
     let mut all = json!({"params": instance.params, "connection": instance.connection, "config": instance.config});
     let (parent, key) = place.rsplit_once('/').unwrap();
     match all.pointer_mut(parent).unwrap() {
@@ -323,7 +323,7 @@ fn bad_input_is_refused_at_its_place_before_the_first_packet(
     (instance.params, instance.connection, instance.config) =
         (all["params"].clone(), all["connection"].clone(), all["config"].clone());
     for action in ["plan", "provision"] {
-        let document = error(&instance.ask(action, &[]).expect_code(65), "input-refused");
+        let document = expect_failure(&instance.ask(action, &[]).expect_code(65), "input-refused");
         let findings = document["findings"].as_array().unwrap();
         let found = findings.iter().find(|finding| finding["code"] == code && finding["pointer"] == pointer);
         assert!(found.is_some_and(|finding| finding["blocking"] == true), "{code} at {pointer}: {findings:#?}");
@@ -333,7 +333,7 @@ fn bad_input_is_refused_at_its_place_before_the_first_packet(
 }
 
 #[test]
-fn every_problem_is_reported_at_once_and_no_value_is_quoted() {
+fn all_input_errors_are_reported_without_values() {
     let mut instance = Instance::new(control_plane().admin(), "default");
     instance.params = json!({
         "namespace": "S3CRET value", "extra": 1,
@@ -367,7 +367,7 @@ fn every_problem_is_reported_at_once_and_no_value_is_quoted() {
 }
 
 #[test]
-fn a_double_key_and_what_is_no_json_are_refused() {
+fn duplicate_keys_and_invalid_json_are_refused() {
     let instance = Instance::new(control_plane().admin(), "default");
     let connection = instance.path("connection.json");
     std::fs::write(&connection, instance.connection.to_string()).unwrap();
@@ -396,18 +396,18 @@ fn a_double_key_and_what_is_no_json_are_refused() {
 }
 
 #[test]
-fn a_credential_that_cannot_be_handed_over_is_not_made() {
+fn missing_destination_is_refused_before_the_first_packet() {
     let mut instance = Instance::new(control_plane().admin(), "default");
-    let listener = watched(&mut instance);
+    let listener = listener_in_place_of_server(&mut instance);
     for action in ["provision", "decommission"] {
         let mut command = instance.command(action, &["--publish"]);
         command.env_remove("MASSDRIVER_TOKEN").env_remove("MASSDRIVER_DEPLOYMENT_ID");
-        let document = error(&Ran::of(&mut command).expect_code(65), "input-refused");
+        let document = expect_failure(&Ran::of(&mut command).expect_code(65), "input-refused");
         assert_eq!(document["findings"].as_array().unwrap().len(), 2);
         assert!(document["findings"][0]["message"].as_str().unwrap().contains("MASSDRIVER_DEPLOYMENT_ID"));
     }
     let mut command = instance.command("provision", &["--output", "/nowhere/at/all.json"]);
-    error(&Ran::of(&mut command).expect_code(65), "output-not-writable");
+    expect_failure(&Ran::of(&mut command).expect_code(65), "output-not-writable");
     assert!(listener.accept().is_err(), "a packet was sent");
 }
 
@@ -418,7 +418,7 @@ fn a_credential_that_cannot_be_handed_over_is_not_made() {
 #[case::two_stdouts(&["provision", "--params", "p", "--name", "n", "--json", "--output", "-"], "both want stdout")]
 #[case::one_stdin(&["plan", "--params", "-", "--connection", "-", "--name", "n"], "both want stdin")]
 #[case::two_clusters(&["plan", "--params", "p", "--connection", "c", "--kubeconfig", "k"], "cannot be used with")]
-fn a_wrong_command_line_ends_with_64(#[case] arguments: &[&str], #[case] text: &str) {
+fn usage_errors_exit_with_64(#[case] arguments: &[&str], #[case] text: &str) {
     let ran = Ran::of(binary().args(arguments)).expect_code(64);
     assert!(ran.stderr.contains(text), "{}", ran.stderr);
     if arguments.contains(&"--json") {
@@ -429,7 +429,7 @@ fn a_wrong_command_line_ends_with_64(#[case] arguments: &[&str], #[case] text: &
 }
 
 #[test]
-fn an_unknown_action_ends_with_64() {
+fn unknown_deployment_action_exits_with_64() {
     let ran = Ran::of(binary().env("MASSDRIVER_DEPLOYMENT_ACTION", "destroy")).expect_code(64);
     assert!(
         ran.stderr.contains("usage (exit 64)") && ran.stderr.contains("unknown action `destroy`"),
@@ -439,22 +439,22 @@ fn an_unknown_action_ends_with_64() {
 }
 
 #[test]
-fn sigterm_stops_within_its_time_while_a_request_hangs_and_a_repeat_repairs() {
+fn sigterm_during_a_pending_request_ends_the_run() {
     let cp = control_plane();
     let namespace = cp.namespace("stopped");
     let far = testbed::DistantServer::in_front_of(cp.server(), Duration::from_secs(1));
-    let instance = Instance::new(&cp.admin().by_way_of(&far.server()), &namespace);
+    let instance = Instance::new(&cp.admin().with_server(&far.server()), &namespace);
     let started = Instant::now();
     let child = start(&instance, "provision", &[]);
-    testbed::eventually("the ServiceAccount is made", || cp.get(&paths(&namespace)[0]));
+    testbed::eventually("the ServiceAccount exists", || cp.get(&paths(&namespace)[0]));
     let ran = expect_terminated(child, started, "its answer is half a second away");
-    let document = error(&ran, "terminated");
+    let document = expect_failure(&ran, "terminated");
     assert!(document["error"]["state"].as_str().unwrap().contains("may have gone through"), "{document:#}");
     Instance::new(cp.admin(), &namespace).ask("provision", &[]).expect_code(0);
 }
 
 #[test]
-fn a_kubeconfig_is_made_of_whole_artifacts_only() {
+fn kubeconfig_command_requires_a_complete_document() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("artifact.json");
     let admin = control_plane().admin().connection();
@@ -471,27 +471,30 @@ fn a_kubeconfig_is_made_of_whole_artifacts_only() {
 }
 
 #[test]
-fn a_looser_form_of_the_bundle_does_not_widen_a_grant() {
+fn looser_bundle_schema_does_not_relax_validation() {
     let instance = Instance::new(control_plane().admin(), "default");
     std::fs::create_dir(instance.path("bundle")).unwrap();
     let loose = json!({"properties": {"namespace": {"maxLength": 3}, "rules": {}}});
     std::fs::write(instance.path("bundle/schema-params.json"), loose.to_string()).unwrap();
     let rules = json!([{"apiGroups": [""], "resources": ["secrets"], "verbs": ["get"], "resourcesNames": ["one"]}]);
-    let document = error(&instance.rules(&rules).ask("plan", &[]).expect_code(65), "input-refused");
+    let document = expect_failure(&instance.rules(&rules).ask("plan", &[]).expect_code(65), "input-refused");
     let pointers: Vec<&str> =
         document["findings"].as_array().unwrap().iter().filter_map(|finding| finding["pointer"].as_str()).collect();
-    assert_eq!(pointers, ["/rules/0", "/namespace"], "both forms count");
+    assert_eq!(pointers, ["/rules/0", "/namespace"], "both schemas count");
 }
 
 #[test]
-fn an_output_that_is_no_file_stays_what_it_is_and_a_link_stays_a_link() {
+fn output_refuses_special_files_and_follows_symlinks() {
     let cp = control_plane();
     let namespace = cp.namespace("links");
     let instance = Instance::new(cp.admin(), &namespace);
     let [pipe, link, target] = ["pipe", "link", "target"].map(|name| instance.path(name));
     assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
-    error(&instance.ask("provision", &["--output", pipe.to_str().unwrap()]).expect_code(65), "output-not-writable");
-    error(&instance.ask("provision", &["--output", "/dev/null"]).expect_code(65), "output-not-writable");
+    expect_failure(
+        &instance.ask("provision", &["--output", pipe.to_str().unwrap()]).expect_code(65),
+        "output-not-writable",
+    );
+    expect_failure(&instance.ask("provision", &["--output", "/dev/null"]).expect_code(65), "output-not-writable");
     assert!(versions(cp, &namespace).is_empty());
     std::fs::write(&target, "old").unwrap();
     std::os::unix::fs::symlink(&target, &link).unwrap();
@@ -501,7 +504,7 @@ fn an_output_that_is_no_file_stays_what_it_is_and_a_link_stays_a_link() {
 }
 
 #[test]
-fn short_secrets_do_not_spoil_the_document() {
+fn short_secrets_are_not_redacted_from_json() {
     let instance = Instance::new(control_plane().admin(), &control_plane().namespace("short"));
     for token in ["1", "true", "token"] {
         let mut command = instance.command("provision", &["--publish"]);
@@ -515,18 +518,18 @@ fn short_secrets_do_not_spoil_the_document() {
 }
 
 #[test]
-fn who_may_not_even_ask_is_told_by_the_server() {
+fn parent_without_access_reviews_gets_the_servers_denials() {
     let cp = ControlPlane::start(&testbed::Options::default()).unwrap();
     let namespace = cp.namespace("mute");
     let parent = cp.persona("mute", &[Grant::cluster_role_in(&namespace, "view")]);
     cp.delete("/apis/rbac.authorization.k8s.io/v1/clusterrolebindings/system:basic-user");
     let instance = Instance::new(&parent, &namespace);
-    let document = testbed::eventually("the right is gone", || {
+    let document = testbed::eventually("the permission is removed", || {
         let document = instance.ask("plan", &[]).expect_code(77).document();
-        // With its rights listed it would be told of every verb; without, of the reads that were denied.
+        // With a rules review every missing verb would be listed; without it only the denied reads.
         (document["missing_permissions"].as_array().unwrap().iter().all(|tuple| tuple["verb"] == "get"))
             .then_some(document)
     });
-    error(&instance.ask("plan", &[]).expect_code(77), "missing-permission");
+    expect_failure(&instance.ask("plan", &[]).expect_code(77), "missing-permission");
     assert!(missing(&document).iter().all(|tuple| tuple.ends_with(OBJECT)), "{document:#}");
 }

@@ -1,5 +1,5 @@
-//! The moods of the cluster and of the platform: what a moment mends is waited out, within bounds, and what it does not
-//! is said at once. Whatever was lost on the way, the end is one good state.
+//! Faults of the cluster and the platform: temporary errors are retried within bounds, permanent ones are reported at
+//! once. After any lost response, the result is one consistent state.
 
 use std::{
     io::Read as _,
@@ -25,12 +25,12 @@ fn control_plane() -> &'static ControlPlane {
     ControlPlane::shared()
 }
 
-/// One whose controllers may be frozen.
+/// A control plane whose controllers may be frozen.
 static FREEZABLE: LazyLock<ControlPlane> =
-    LazyLock::new(|| ControlPlane::start(&Options::default()).expect("a control plane of one's own"));
+    LazyLock::new(|| ControlPlane::start(&Options::default()).expect("a separate control plane"));
 
 #[track_caller]
-fn says(error: &Value, field: &str, text: &str) {
+fn expect_text(error: &Value, field: &str, text: &str) {
     assert!(error[field].as_str().unwrap_or_default().contains(text), "no {text:?} in {field} of {error:#}");
 }
 
@@ -44,7 +44,7 @@ fn overloaded(seconds: u64) -> Verdict {
     Verdict::Reply(429, headers, "Too many requests, please try again later.\n".to_owned())
 }
 
-/// As etcd's leader election looks from outside.
+/// The API server during a leader election of etcd.
 fn server_timeout() -> Verdict {
     let message = "The  operation against  could not be completed at this time, please try again.";
     let status = json!({
@@ -59,55 +59,55 @@ fn html(status: u16) -> Verdict {
     Verdict::Reply(status, headers, "<!DOCTYPE html><html><h1>Bad Gateway</h1></html>".to_owned())
 }
 
-/// Meets the request of this number with this mood, and no other.
-fn moody(cp: &ControlPlane, number: usize, mood: Verdict) -> InterceptingProxy {
-    InterceptingProxy::start(cp, move |request| if request.number == number { mood.clone() } else { Verdict::Forward })
+/// Gives this verdict for the request with this number only.
+fn proxy_with_fault(cp: &ControlPlane, number: usize, fault: Verdict) -> InterceptingProxy {
+    InterceptingProxy::start(cp, move |request| if request.number == number { fault.clone() } else { Verdict::Forward })
 }
 
-/// Runs an action once for each of its requests, with that request met by the mood. The runs wait most of their time,
-/// so they do it together.
-fn at_every_request(action: &'static str, mood: &Verdict) {
+/// Runs an action once for each of its requests, with a fault at that request. The runs wait most of the time, so they
+/// run concurrently.
+fn fail_each_request_once(action: &'static str, fault: &Verdict) {
     let cp = control_plane();
     let counting = InterceptingProxy::start(cp, |_| Verdict::Forward);
     let namespace = cp.namespace("counted");
     if action == "decommission" {
         Instance::new(cp.admin(), &namespace).ask("provision", &[]).expect_code(0);
     }
-    Instance::new(&cp.admin().by_way_of(&counting.server()), &namespace).ask(action, &[]).expect_code(0);
+    Instance::new(&cp.admin().with_server(&counting.server()), &namespace).ask(action, &[]).expect_code(0);
     let numbers: Vec<usize> = (0..counting.requests().len()).collect();
     let mut met = 0;
     for together in numbers.chunks(6) {
         thread::scope(|scope| {
-            let runs = together.iter().map(|number| scope.spawn(move || at_one_request(cp, action, *number, mood)));
+            let runs = together.iter().map(|number| scope.spawn(move || fail_one_request(cp, action, *number, fault)));
             let runs: Vec<_> = runs.collect();
-            met += runs.into_iter().map(|run| usize::from(run.join().expect("a good end"))).sum::<usize>();
+            met += runs.into_iter().map(|run| usize::from(run.join().expect("a successful run"))).sum::<usize>();
         });
     }
-    // How often the Secret, the proof and the dead token are asked for differs from run to run.
-    assert!(met > 10, "{met} of {} requests met the mood", numbers.len());
+    // The number of reads of the Secret and of token reviews differs from run to run.
+    assert!(met > 10, "{met} of {} requests had the fault", numbers.len());
 }
 
-/// False when the run had fewer requests.
-fn at_one_request(cp: &ControlPlane, action: &str, number: usize, mood: &Verdict) -> bool {
-    let namespace = cp.namespace("moody");
+/// False if the run had fewer requests.
+fn fail_one_request(cp: &ControlPlane, action: &str, number: usize, fault: &Verdict) -> bool {
+    let namespace = cp.namespace("faulty");
     let near = Instance::new(cp.admin(), &namespace);
     if action == "decommission" {
         near.ask("provision", &[]).expect_code(0);
     }
-    let proxy = moody(cp, number, mood.clone());
-    let far = Instance::new(&cp.admin().by_way_of(&proxy.server()), &namespace);
+    let proxy = proxy_with_fault(cp, number, fault.clone());
+    let far = Instance::new(&cp.admin().with_server(&proxy.server()), &namespace);
     let ran = far.ask(action, &[]);
-    assert_eq!(ran.code, 0, "{action} with {mood:?} at {number}: {}\n{:#?}", ran.stderr, proxy.requests());
+    assert_eq!(ran.code, 0, "{action} with {fault:?} at {number}: {}\n{:#?}", ran.stderr, proxy.requests());
     let seen = proxy.requests().len();
-    assert_eq!(ran.document()["requests"], seen as u64, "every try counts");
+    assert_eq!(ran.document()["requests"], seen as u64, "every attempt counts");
     if seen <= number {
         return false;
     }
-    assert!(ran.stderr.contains("\nretry "), "at {number} nothing is said of another try: {}", ran.stderr);
+    assert!(ran.stderr.contains("\nretry "), "no retry in the log at request {number}: {}", ran.stderr);
     if action == "decommission" {
-        assert!(versions(cp, &namespace).is_empty(), "{action} with {mood:?} at {number}");
+        assert!(versions(cp, &namespace).is_empty(), "{action} with {fault:?} at {number}");
     } else {
-        assert_eq!(secrets(cp, &namespace), [OBJECT], "{action} with {mood:?} at {number}");
+        assert_eq!(secrets(cp, &namespace), [OBJECT], "{action} with {fault:?} at {number}");
         let again = near.ask("provision", &[]).expect_code(0);
         all_unchanged(&again);
         assert_eq!(again.document()["token"], ran.document()["token"]);
@@ -118,27 +118,27 @@ fn at_one_request(cp: &ControlPlane, action: &str, number: usize, mood: &Verdict
 #[rstest]
 #[case::lost_answer(Verdict::Lose)]
 #[case::dropped(Verdict::Drop)]
-fn a_broken_connection_at_any_request_is_opened_again(
-    #[case] mood: Verdict,
+fn broken_connection_at_any_request_is_reopened(
+    #[case] fault: Verdict,
     #[values("provision", "decommission")] action: &'static str,
 ) {
-    at_every_request(action, &mood);
+    fail_each_request_once(action, &fault);
 }
 
 #[rstest]
 #[case::overloaded(overloaded(1))]
 #[case::leader_election(server_timeout())]
 #[case::gateway(html(502))]
-fn a_passing_refusal_of_any_request_is_waited_out(#[case] mood: Verdict) {
-    at_every_request("provision", &mood);
+fn temporary_error_at_any_provision_request_is_retried(#[case] fault: Verdict) {
+    fail_each_request_once("provision", &fault);
 }
 
 #[test]
-fn a_passing_refusal_of_any_request_of_a_decommission_is_waited_out() {
-    at_every_request("decommission", &html(503));
+fn temporary_error_at_any_decommission_request_is_retried() {
+    fail_each_request_once("decommission", &html(503));
 }
 
-/// Every write on an object of this resource.
+/// Whether a request writes an object of this resource.
 fn is_apply(request: &Intercepted, resource: &str) -> bool {
     request.method == "PATCH" && request.write && request.path.contains(&format!("/{resource}/"))
 }
@@ -163,7 +163,7 @@ fn is_apply(request: &Intercepted, resource: &str) -> bool {
     "failed to create typed patch object (x; v1, Kind=Role): .x: field not declared in schema",
     "refused"
 )]
-fn what_no_repeat_mends_is_asked_once(
+fn permanent_errors_are_not_retried(
     #[case] status: u16,
     #[case] reason: &'static str,
     #[case] message: &'static str,
@@ -178,7 +178,7 @@ fn what_no_repeat_mends_is_asked_once(
         }
         if is_apply(request, "roles") { verdict } else { Verdict::Forward }
     });
-    let ran = Instance::new(&cp.admin().by_way_of(&proxy.server()), &namespace).ask("provision", &[]);
+    let ran = Instance::new(&cp.admin().with_server(&proxy.server()), &namespace).ask("provision", &[]);
     let error = ran.expect_error(code);
     assert!(!error["cause"].as_str().unwrap().contains("tried"), "{error:#}");
     let asked = proxy.requests().iter().filter(|request| is_apply(request, "roles")).count();
@@ -187,24 +187,24 @@ fn what_no_repeat_mends_is_asked_once(
 }
 
 #[rstest]
-fn a_page_in_place_of_an_object_is_not_its_absence(#[values("plan", "provision", "decommission")] action: &str) {
+fn html_404_is_not_an_absent_object(#[values("plan", "provision", "decommission")] action: &str) {
     let cp = control_plane();
     let namespace = cp.namespace("page");
     Instance::new(cp.admin(), &namespace).ask("provision", &[]).expect_code(0);
     let before = versions(cp, &namespace);
     let account = paths(&namespace)[0].clone();
     let proxy = InterceptingProxy::start(cp, move |request| {
-        // Alone, or in the list of its namesakes.
+        // Alone, or in the list of objects with the same name.
         let looks = request.path == account || request.path.starts_with("/api/v1/serviceaccounts?");
         if request.method == "GET" && looks { html(404) } else { Verdict::Forward }
     });
-    let ran = Instance::new(&cp.admin().by_way_of(&proxy.server()), &namespace).ask(action, &[]).expect_code(69);
+    let ran = Instance::new(&cp.admin().with_server(&proxy.server()), &namespace).ask(action, &[]).expect_code(69);
     ran.expect_error("not-kubernetes");
-    assert_eq!(versions(cp, &namespace), before, "a ServiceAccount that nobody has looked at is not gone");
+    assert_eq!(versions(cp, &namespace), before, "a ServiceAccount that could not be read is not absent");
 }
 
 #[test]
-fn a_wrong_certificate_is_not_better_the_second_time() {
+fn certificate_errors_are_not_retried() {
     let mut instance = Instance::new(control_plane().admin(), "default");
     let ca = testbed::WrongCa::new().base64();
     instance.connection["authentication"]["cluster"]["certificate-authority-data"] = json!(ca);
@@ -214,7 +214,7 @@ fn a_wrong_certificate_is_not_better_the_second_time() {
 }
 
 #[test]
-fn after_the_last_try_the_error_says_how_often_it_was_tried() {
+fn error_after_last_attempt_counts_the_attempts() {
     let cp = control_plane();
     let namespace = cp.namespace("last");
     let proxy = InterceptingProxy::start(cp, |request| {
@@ -224,12 +224,12 @@ fn after_the_last_try_the_error_says_how_often_it_was_tried() {
             Verdict::Forward
         }
     });
-    let instance = Instance::new(&cp.admin().by_way_of(&proxy.server()), &namespace);
+    let instance = Instance::new(&cp.admin().with_server(&proxy.server()), &namespace);
     let ran = instance.ask("provision", &[]).expect_code(69);
     let error = ran.expect_error("server-error");
-    says(&error, "cause", "503: not now (tried 5 times)");
-    says(&error, "state", "create of ServiceAccount");
-    says(&error, "state", "may have gone through");
+    expect_text(&error, "cause", "503: not now (tried 5 times)");
+    expect_text(&error, "state", "create of ServiceAccount");
+    expect_text(&error, "state", "may have gone through");
     let tried = proxy.requests().iter().filter(|request| is_apply(request, "roles")).count();
     assert_eq!(tried, 5);
     let line = format!("retry        applying Role {namespace}/{OBJECT}: 503: not now; again in ");
@@ -240,7 +240,7 @@ fn after_the_last_try_the_error_says_how_often_it_was_tried() {
 }
 
 #[test]
-fn nothing_is_asked_before_the_server_wants_to_be_asked() {
+fn retry_after_header_is_respected() {
     let cp = control_plane();
     let namespace = cp.namespace("after");
     let times = Arc::new(Mutex::new(Vec::new()));
@@ -252,14 +252,14 @@ fn nothing_is_asked_before_the_server_wants_to_be_asked() {
         seen.lock().unwrap().push(Instant::now());
         if seen.lock().unwrap().len() == 1 { overloaded(3) } else { Verdict::Forward }
     });
-    Instance::new(&cp.admin().by_way_of(&proxy.server()), &namespace).ask("provision", &[]).expect_code(0);
+    Instance::new(&cp.admin().with_server(&proxy.server()), &namespace).ask("provision", &[]).expect_code(0);
     let times = times.lock().unwrap();
     assert_eq!(times.len(), 2);
     assert!(times[1] - times[0] >= Duration::from_secs(3), "{:?}", times[1] - times[0]);
 }
 
 #[test]
-fn a_pause_that_would_outlast_the_run_is_not_begun() {
+fn retry_after_beyond_the_deadline_fails_at_once() {
     let cp = control_plane();
     let namespace = cp.namespace("toolong");
     let proxy =
@@ -269,22 +269,26 @@ fn a_pause_that_would_outlast_the_run_is_not_begun() {
                 if is_apply(request, "roles") { overloaded(3600) } else { Verdict::Forward }
             },
         );
-    let ran = Instance::new(&cp.admin().by_way_of(&proxy.server()), &namespace).ask("provision", &[]).expect_code(69);
-    says(&ran.expect_error("server-error"), "cause", "asks to be left alone for 3600 s, which is more than is left");
+    let ran = Instance::new(&cp.admin().with_server(&proxy.server()), &namespace).ask("provision", &[]).expect_code(69);
+    expect_text(
+        &ran.expect_error("server-error"),
+        "cause",
+        "asks to be left alone for 3600 s, which is more than is left",
+    );
 }
 
 #[test]
-fn tries_end_with_the_run() {
+fn retries_end_at_the_timeout() {
     let cp = control_plane();
     let proxy = InterceptingProxy::start(cp, |_| Verdict::refusal(503, "ServiceUnavailable", "not now"));
-    let instance = Instance::new(&cp.admin().by_way_of(&proxy.server()), "default");
+    let instance = Instance::new(&cp.admin().with_server(&proxy.server()), "default");
     let ran = instance.ask("plan", &["--timeout", "2"]).expect_code(69);
     assert!(ran.duration() < Duration::from_secs(6), "{:?}", ran.duration());
     ran.expect_error("server-error");
 }
 
 #[test]
-fn a_lost_answer_does_not_make_somebody_elses_object_ours() {
+fn foreign_object_after_lost_response_is_not_adopted() {
     let cp = control_plane();
     let namespace = cp.namespace("replaced");
     let role = paths(&namespace)[1].clone();
@@ -297,26 +301,23 @@ fn a_lost_answer_does_not_make_somebody_elses_object_ours() {
         if tries == 1 {
             return Verdict::Lose;
         }
-        // Between the two tries somebody makes it his own.
+        // Between the two attempts another client takes the object over.
         let cp = control_plane();
         cp.delete(&path);
         let rules = json!([rule(&[""], &["configmaps"], &["get"])]);
         cp.post(path.rsplit_once('/').unwrap().0, &json!({"metadata": {"name": OBJECT}, "rules": rules}));
         Verdict::Forward
     });
-    let ran = Instance::new(&cp.admin().by_way_of(&proxy.server()), &namespace).ask("provision", &[]).expect_code(75);
+    let ran = Instance::new(&cp.admin().with_server(&proxy.server()), &namespace).ask("provision", &[]).expect_code(75);
     let error = ran.expect_error("conflict");
-    assert!(
-        !error["state"].as_str().unwrap().contains("may have gone through"),
-        "what became of it is known: {error:#}"
-    );
+    assert!(!error["state"].as_str().unwrap().contains("may have gone through"), "the outcome is known: {error:#}");
     let left = cp.get(&role).unwrap();
     assert_eq!(left["rules"][0]["resources"], json!(["configmaps"]));
     assert_eq!(left["metadata"]["labels"], Value::Null);
 }
 
 #[test]
-fn a_lost_answer_to_an_update_is_looked_into() {
+fn lost_response_to_an_update_is_verified() {
     let cp = control_plane();
     let namespace = cp.namespace("updated");
     let near = Instance::new(cp.admin(), &namespace);
@@ -328,7 +329,7 @@ fn a_lost_answer_to_an_update_is_looked_into() {
         let proxy = InterceptingProxy::start(cp, move |request| {
             if is_apply(request, lost) && !std::mem::replace(&mut met, true) { Verdict::Lose } else { Verdict::Forward }
         });
-        let far = Instance::new(&cp.admin().by_way_of(&proxy.server()), &namespace);
+        let far = Instance::new(&cp.admin().with_server(&proxy.server()), &namespace);
         let ran = far.ask("provision", &[]).expect_code(0);
         assert!(ran.stderr.contains(" had gone through the first time"), "{lost}: {}", ran.stderr);
         let updated = changes(&ran.document()).iter().filter(|(action, _)| action == "update").count();
@@ -338,7 +339,7 @@ fn a_lost_answer_to_an_update_is_looked_into() {
 }
 
 #[rstest]
-fn a_take_over_survives_the_loss_of_any_answer(#[values(Helm::v3(), Helm::v4())] helm: &'static Helm) {
+fn adoption_survives_any_lost_response(#[values(Helm::v3(), Helm::v4())] helm: &'static Helm) {
     let cp = control_plane();
     let mut lost = 0;
     loop {
@@ -350,7 +351,7 @@ fn a_take_over_survives_the_loss_of_any_answer(#[values(Helm::v3(), Helm::v4())]
             writes += usize::from(request.write);
             if request.write && writes == this + 1 { Verdict::Lose } else { Verdict::Forward }
         });
-        let ran = Instance::new(&cp.admin().by_way_of(&proxy.server()), &namespace).ask("provision", &[]);
+        let ran = Instance::new(&cp.admin().with_server(&proxy.server()), &namespace).ask("provision", &[]);
         assert_eq!(ran.code, 0, "write {lost}: {}\n{:#?}", ran.stderr, proxy.requests());
         all_unchanged(&near.ask("provision", &[]).expect_code(0));
         if !ran.stderr.contains("\nretry ") {
@@ -358,11 +359,11 @@ fn a_take_over_survives_the_loss_of_any_answer(#[values(Helm::v3(), Helm::v4())]
         }
         lost += 1;
     }
-    assert!(lost > 8, "{lost} answers to writes were lost: hand-overs, applies, and the release's Secret");
+    assert!(lost > 8, "{lost} responses to writes were lost: transfers of fields, applies, and the release Secret");
 }
 
 #[test]
-fn sigterm_ends_a_pause_at_once() {
+fn sigterm_ends_a_backoff_at_once() {
     let cp = control_plane();
     let namespace = cp.namespace("paused");
     let proxy =
@@ -372,7 +373,7 @@ fn sigterm_ends_a_pause_at_once() {
                 if is_apply(request, "roles") { overloaded(100) } else { Verdict::Forward }
             },
         );
-    let instance = Instance::new(&cp.admin().by_way_of(&proxy.server()), &namespace);
+    let instance = Instance::new(&cp.admin().with_server(&proxy.server()), &namespace);
     let started = Instant::now();
     let mut child = start(&instance, "provision", &[]);
     let mut log = child.stderr.take().unwrap();
@@ -391,14 +392,13 @@ fn sigterm_ends_a_pause_at_once() {
     Instance::new(cp.admin(), &namespace).ask("provision", &[]).expect_code(0);
 }
 
-/// A way to the server that goes wrong once: the first connection is cut, or goes dead, when this many bytes have come
-/// back on it. Speaks what the server speaks, HTTP/2.
-fn way(cp: &ControlPlane, good_for: usize, dead: bool) -> String {
+/// An HTTP/2 relay that fails once: the first connection is cut, or hangs, after this many bytes of responses.
+fn flaky_relay(cp: &ControlPlane, good_for: usize, dead: bool) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let server = format!("https://{}", listener.local_addr().unwrap());
     let target = cp.server().trim_start_matches("https://").to_owned();
     thread::spawn(move || {
-        let mut lost = Vec::new(); // open for ever, and silent
+        let mut lost = Vec::new(); // stays open, and silent
         for (number, client) in listener.incoming().flatten().enumerate() {
             let upstream = TcpStream::connect(&target).unwrap();
             let (mut up, mut from) = (upstream.try_clone().unwrap(), client.try_clone().unwrap());
@@ -421,12 +421,12 @@ fn way(cp: &ControlPlane, good_for: usize, dead: bool) -> String {
 }
 
 #[test]
-fn an_http2_connection_that_is_cut_anywhere_is_opened_again() {
+fn http2_connection_cut_at_any_byte_is_reopened() {
     let cp = control_plane();
     let mut cut = 0;
     for good_for in (2000..16000).step_by(700) {
         let namespace = cp.namespace("cut");
-        let instance = Instance::new(&cp.admin().by_way_of(&way(cp, good_for, false)), &namespace);
+        let instance = Instance::new(&cp.admin().with_server(&flaky_relay(cp, good_for, false)), &namespace);
         let ran = instance.ask("provision", &[]);
         assert_eq!(ran.code, 0, "cut after {good_for}: {}", ran.stderr);
         cut += usize::from(ran.stderr.contains("\nretry "));
@@ -437,28 +437,28 @@ fn an_http2_connection_that_is_cut_anywhere_is_opened_again() {
 }
 
 #[test]
-fn a_connection_that_goes_dead_is_left_for_another() {
+fn dead_connection_is_replaced() {
     let cp = control_plane();
     let namespace = cp.namespace("dead");
-    let instance = Instance::new(&cp.admin().by_way_of(&way(cp, 4000, true)), &namespace);
+    let instance = Instance::new(&cp.admin().with_server(&flaky_relay(cp, 4000, true)), &namespace);
     let ran = instance.ask("provision", &[]).expect_code(0);
     assert!(ran.stderr.contains("\nretry "), "{}", ran.stderr);
 }
 
 #[test]
-fn a_single_hanging_request_is_asked_again_after_its_time() {
+fn hanging_request_is_retried_after_its_timeout() {
     let cp = control_plane();
     let namespace = cp.namespace("hanging");
-    let proxy = moody(cp, 3, Verdict::Hang);
-    let instance = Instance::new(&cp.admin().by_way_of(&proxy.server()), &namespace);
+    let proxy = proxy_with_fault(cp, 3, Verdict::Hang);
+    let instance = Instance::new(&cp.admin().with_server(&proxy.server()), &namespace);
     let ran = instance.ask("provision", &[]).expect_code(0);
     assert!(ran.stderr.contains("no answer within the time for it; again in "), "{}", ran.stderr);
 }
 
 #[rstest]
-#[case::it_answers(Verdict::Answer(201, json!({"status": {"userInfo": {"username": "x", "uid": "y"}}})), 1, "token-still-accepted", "still accepts it")]
-#[case::it_is_silent(Verdict::Hang, 69, "timeout", "no answer within the time for it")]
-fn a_server_that_does_not_refuse_the_token_is_told_from_one_that_says_nothing(
+#[case::still_accepted(Verdict::Answer(201, json!({"status": {"userInfo": {"username": "x", "uid": "y"}}})), 1, "token-still-accepted", "still accepts it")]
+#[case::silent(Verdict::Hang, 69, "timeout", "no answer within the time for it")]
+fn still_accepted_token_differs_from_a_silent_server(
     #[case] verdict: Verdict,
     #[case] exit: i32,
     #[case] code: &str,
@@ -471,15 +471,15 @@ fn a_server_that_does_not_refuse_the_token_is_told_from_one_that_says_nothing(
         let asked = request.path.contains("/selfsubjectreviews");
         if asked { verdict.clone() } else { Verdict::Forward }
     });
-    let instance = Instance::new(&cp.admin().by_way_of(&proxy.server()), &namespace);
+    let instance = Instance::new(&cp.admin().with_server(&proxy.server()), &namespace);
     let ran = instance.ask("decommission", &["--timeout", "8"]).expect_code(exit);
     let error = ran.expect_error(code);
-    says(&error, "cause", cause);
-    says(&error, "state", "its Secret is deleted; whether the token is dead is not proved");
+    expect_text(&error, "cause", cause);
+    expect_text(&error, "state", "its Secret is deleted; whether the token is dead is not proved");
 }
 
 #[test]
-fn an_ordinary_user_gets_through_at_an_overloaded_server() {
+fn ordinary_user_succeeds_on_an_overloaded_server() {
     let cp = ControlPlane::start(&Options { requests_at_once: Some(2), ..Options::default() }).unwrap();
     let parent = cp.persona("ordinary", &[Grant::cluster_role("cluster-admin")]);
     eventually("the server has refused requests", || {
@@ -494,11 +494,11 @@ fn an_ordinary_user_gets_through_at_an_overloaded_server() {
 }
 
 #[test]
-fn a_token_controller_that_changes_its_leader_is_waited_for() {
+fn token_controller_leader_election_is_waited_for() {
     let cp = &*FREEZABLE;
     let namespace = cp.namespace("leader");
     let secret = paths(&namespace)[3].clone();
-    // More failing looks than one request is tried, and then an empty Secret again.
+    // More failing reads than attempts for one request, and then an empty Secret again.
     let (path, mut looks) = (secret.clone(), 0);
     let proxy = InterceptingProxy::start(cp, move |request| {
         let look = request.method == "GET" && request.path == path;
@@ -509,7 +509,7 @@ fn a_token_controller_that_changes_its_leader_is_waited_for() {
             Verdict::Forward
         }
     });
-    let instance = Instance::new(&cp.admin().by_way_of(&proxy.server()), &namespace);
+    let instance = Instance::new(&cp.admin().with_server(&proxy.server()), &namespace);
     cp.freeze_controllers();
     let child = start(&instance, "provision", &[]);
     eventually("the token is awaited", || {
@@ -522,21 +522,21 @@ fn a_token_controller_that_changes_its_leader_is_waited_for() {
 }
 
 #[test]
-fn a_token_controller_that_stays_away_is_named_with_what_is_left_and_what_to_do() {
+fn absent_token_controller_error_states_next_step() {
     let cp = ControlPlane::start(&Options { no_token_controller: true, ..Options::default() }).unwrap();
     let namespace = cp.namespace("absent");
     let instance = Instance::new(cp.admin(), &namespace);
     let ran = instance.ask("provision", &["--timeout", "3"]).expect_code(76);
     let error = ran.expect_error("token-controller-absent");
-    says(&error, "state", "create of Secret");
-    says(&error, "state", "a repeat goes on from there");
-    says(&error, "next", "kube-controller-manager");
+    expect_text(&error, "state", "create of Secret");
+    expect_text(&error, "state", "a repeat goes on from there");
+    expect_text(&error, "next", "kube-controller-manager");
     instance.ask("decommission", &[]).expect_code(0);
 }
 
 const POLICIES: &str = "/apis/admissionregistration.k8s.io/v1";
 
-/// What an admission policy looks at: our objects in one namespace.
+/// The resources that an admission policy matches: the instance's objects in one namespace.
 fn constraints(namespace: &str, resource: &str) -> Value {
     let group = if resource.starts_with("role") { "rbac.authorization.k8s.io" } else { "" };
     json!({
@@ -596,14 +596,14 @@ impl Drop for Policy<'_> {
 }
 
 #[rstest]
-fn what_admission_denies_is_said_in_its_words_and_a_repeat_mends_it(
+fn admission_denial_is_quoted_and_a_repeat_completes(
     #[values("serviceaccounts", "roles", "rolebindings", "secrets")] resource: &str,
 ) {
     let cp = control_plane();
     let namespace = cp.namespace("policed");
     let instance = Instance::new(cp.admin(), &namespace);
     let policy = Policy::validating(cp, &namespace, resource, "Deny", "not here, says the policy");
-    // The plan has the server try what it can, which a binding to a Role that is not there is not.
+    // The plan uses dry runs where possible, which it is not for a binding to a missing Role.
     let probe = json!({"metadata": {"name": "probe"}, "rules": [], "roleRef": {
         "apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "view"}});
     let group = if resource.starts_with("role") { "/apis/rbac.authorization.k8s.io/v1" } else { "/api/v1" };
@@ -613,16 +613,16 @@ fn what_admission_denies_is_said_in_its_words_and_a_repeat_mends_it(
     });
     let ran = instance.ask("provision", &[]).expect_code(1);
     let refused = ran.expect_error("refused");
-    says(&refused, "cause", "not here, says the policy");
-    says(&refused, "next", "change what the server objects to");
+    expect_text(&refused, "cause", "not here, says the policy");
+    expect_text(&refused, "next", "change what the server objects to");
     assert!(!ran.stderr.contains("\nretry "), "{}", ran.stderr);
     drop(policy);
-    eventually("the policy is gone", || Some(instance.ask("provision", &[])).filter(|ran| ran.code == 0));
+    eventually("the policy is deleted", || Some(instance.ask("provision", &[])).filter(|ran| ran.code == 0));
     all_unchanged(&instance.ask("provision", &[]).expect_code(0));
 }
 
 #[test]
-fn what_the_server_warns_of_is_shown_once() {
+fn server_warning_is_reported_once() {
     let cp = control_plane();
     let namespace = cp.namespace("warned");
     let instance = Instance::new(cp.admin(), &namespace);
@@ -641,13 +641,13 @@ fn what_the_server_warns_of_is_shown_once() {
 }
 
 #[test]
-fn the_servers_own_warning_about_a_token_is_shown() {
+fn legacy_token_warning_of_the_server_is_reported() {
     let cp = control_plane();
     let namespace = cp.namespace("autogenerated");
     let instance = Instance::new(cp.admin(), &namespace);
     let first = instance.ask("provision", &[]).expect_code(0);
     assert!(first.findings("server-warning").is_empty(), "{}", first.stderr);
-    // To the server a listed Secret is one that it made itself, as before 1.24.
+    // The server takes a listed Secret for one that it generated itself, as before 1.24.
     cp.merge_patch(&paths(&namespace)[0], &json!({"secrets": [{"name": OBJECT}]}));
     let ran = eventually("the server has noticed", || {
         Some(instance.ask("provision", &[]).expect_code(0)).filter(|ran| !ran.findings("server-warning").is_empty())
@@ -658,7 +658,7 @@ fn the_servers_own_warning_about_a_token_is_shown() {
     all_unchanged(&ran);
 }
 
-/// A policy that puts this over every object of this resource in this namespace.
+/// A MutatingAdmissionPolicy that applies this to every object of this resource in this namespace.
 fn overlay(namespace: &str, resource: &'static str, expression: &str) -> Policy<'static> {
     let mutation = json!({"patchType": "ApplyConfiguration", "applyConfiguration": {"expression": expression}});
     Policy::mutating(control_plane(), namespace, resource, &mutation)
@@ -666,8 +666,8 @@ fn overlay(namespace: &str, resource: &'static str, expression: &str) -> Policy<
 
 const ALL: [&str; 4] = ["serviceaccounts", "roles", "rolebindings", "secrets"];
 
-/// Waits until this label is put on whatever is made there.
-fn in_force(cp: &ControlPlane, namespace: &str, label: &str) {
+/// Waits until this label is added to new objects there.
+fn await_label_in_force(cp: &ControlPlane, namespace: &str, label: &str) {
     for resource in ALL {
         let group = if resource.starts_with("role") { "/apis/rbac.authorization.k8s.io/v1" } else { "/api/v1" };
         let probe = json!({"metadata": {"name": "probe"}, "roleRef": {
@@ -681,13 +681,13 @@ fn in_force(cp: &ControlPlane, namespace: &str, label: &str) {
 }
 
 #[test]
-fn what_admission_adds_is_left_alone() {
+fn fields_added_by_admission_are_kept() {
     let cp = control_plane();
     let namespace = cp.namespace("added");
     let addition =
         "Object{metadata: Object.metadata{labels: {\"cost-centre\": \"42\"}, annotations: {\"seen\": \"yes\"}}}";
     let policies = ALL.map(|resource| overlay(&namespace, resource, addition));
-    in_force(cp, &namespace, "cost-centre");
+    await_label_in_force(cp, &namespace, "cost-centre");
     let parent = cp.persona("added", &[Grant::cluster_role("cluster-admin")]);
     let instance = Instance::new(&parent, &namespace);
     let ran = instance.ask("provision", &[]).expect_code(0);
@@ -708,12 +708,12 @@ fn what_admission_adds_is_left_alone() {
 }
 
 #[test]
-fn what_admission_changes_back_is_said_and_is_no_change_for_ever() {
+fn fields_overwritten_by_admission_are_reported_as_findings() {
     let cp = control_plane();
     let namespace = cp.namespace("undone");
     let change = "Object{metadata: Object.metadata{labels: {\"md-project\": \"theirs\"}}}";
     let policies = ALL.map(|resource| overlay(&namespace, resource, change));
-    in_force(cp, &namespace, "md-project");
+    await_label_in_force(cp, &namespace, "md-project");
     let instance = Instance::new(cp.admin(), &namespace);
     let ran = instance.ask("provision", &[]).expect_code(0);
     assert_eq!(ran.findings("overwritten").len(), 4, "{}", ran.stderr);
@@ -723,10 +723,10 @@ fn what_admission_changes_back_is_said_and_is_no_change_for_ever() {
     let again = instance.ask("provision", &[]).expect_code(0);
     all_unchanged(&again);
     assert_eq!(again.findings("overwritten").len(), 4, "{}", again.stderr);
-    assert_eq!(versions(cp, &namespace), before, "nothing is stored for ever");
+    assert_eq!(versions(cp, &namespace), before, "no endless updates");
     instance.ask("plan", &["--detailed-exitcode"]).expect_code(0);
     drop(policies);
-    eventually("the policies are gone", || {
+    eventually("the policies are deleted", || {
         let ran = instance.ask("provision", &[]).expect_code(0);
         ran.findings("overwritten").is_empty().then_some(())
     });
@@ -735,25 +735,25 @@ fn what_admission_changes_back_is_said_and_is_no_change_for_ever() {
 }
 
 #[test]
-fn what_could_not_be_taken_back_is_not_made() {
+fn objects_whose_ownership_labels_are_stripped_are_refused() {
     let cp = control_plane();
     let namespace = cp.namespace("disowned");
     let label = "app.kubernetes.io/managed-by";
     let change = format!("Object{{metadata: Object.metadata{{labels: {{\"{label}\": \"somebody\"}}}}}}");
     let _policies = ALL.map(|resource| overlay(&namespace, resource, &change));
-    in_force(cp, &namespace, label);
+    await_label_in_force(cp, &namespace, label);
     let instance = Instance::new(cp.admin(), &namespace);
     for action in ["plan", "provision"] {
         let ran = instance.ask(action, &[]).expect_code(1);
         let refused = ran.expect_error("refused");
-        says(&refused, "cause", "an admission policy changes /metadata/labels/app.kubernetes.io~1managed-by");
-        says(&refused, "cause", "it could not be taken back");
+        expect_text(&refused, "cause", "an admission policy changes /metadata/labels/app.kubernetes.io~1managed-by");
+        expect_text(&refused, "cause", "it could not be taken back");
         assert!(versions(cp, &namespace).is_empty(), "{action}");
     }
 }
 
 #[test]
-fn rules_that_admission_changes_are_not_handed_out() {
+fn rules_changed_by_admission_are_not_published() {
     let cp = control_plane();
     let namespace = cp.namespace("weakened");
     let weakened = r#"[JSONPatch{op: "add", path: "/rules", value:
@@ -774,7 +774,9 @@ fn rules_that_admission_changes_are_not_handed_out() {
 }
 
 #[rstest]
-fn a_quota_is_not_now(#[values("serviceaccounts", "secrets", "rolebindings.rbac.authorization.k8s.io")] what: &str) {
+fn exceeded_quota_is_a_temporary_error(
+    #[values("serviceaccounts", "secrets", "rolebindings.rbac.authorization.k8s.io")] what: &str,
+) {
     let cp = control_plane();
     let namespace = cp.namespace("quota");
     let quotas = format!("/api/v1/namespaces/{namespace}/resourcequotas");
@@ -785,19 +787,19 @@ fn a_quota_is_not_now(#[values("serviceaccounts", "secrets", "rolebindings.rbac.
     let instance = Instance::new(cp.admin(), &namespace);
     let ran = instance.ask("provision", &[]).expect_code(75);
     let error = ran.expect_error("quota");
-    says(&error, "next", "raise the quota");
+    expect_text(&error, "next", "raise the quota");
     assert!(!ran.stderr.contains("\nretry "), "{}", ran.stderr);
     cp.delete(&format!("{quotas}/none"));
     instance.ask("provision", &[]).expect_code(0);
 }
 
 #[test]
-fn what_openshift_adds_is_not_ours() {
+fn openshift_additions_are_kept() {
     let cp = control_plane();
     let namespace = cp.namespace("openshift");
     let instance = Instance::new(cp.admin(), &namespace);
     instance.ask("provision", &[]).expect_code(0);
-    // The internal registry's login, and the CA of service certificates, as its controllers write them.
+    // The login of the internal registry, and the CA of service certificates, as OpenShift's controllers write them.
     let [account, _, _, secret] = paths(&namespace);
     let login = format!("{OBJECT}-dockercfg-x7k2p");
     let dockercfg = json!({
@@ -816,7 +818,7 @@ fn what_openshift_adds_is_not_ours() {
     assert_eq!(versions(cp, &namespace), before);
     instance.ask("plan", &["--detailed-exitcode"]).expect_code(0);
 
-    // A write of ours over it keeps what is not ours.
+    // An apply keeps the foreign fields.
     cp.merge_patch(&account, &json!({"metadata": {"labels": {"md-project": "other"}}}));
     instance.ask("provision", &[]).expect_code(0);
     let kept = cp.get(&account).unwrap();
@@ -832,22 +834,22 @@ fn what_openshift_adds_is_not_ours() {
     assert_eq!(secrets(cp, &namespace), [login]);
 }
 
-/// Provisions in a namespace of its own against a platform in a mood, which the closure sets.
-fn published(era: Era, mood: impl FnOnce(&Platform)) -> (Instance, Ran) {
+/// Provisions in a namespace of its own against a platform that the closure prepares.
+fn provision_with_platform(era: Era, fault: impl FnOnce(&Platform)) -> (Instance, Ran) {
     let cp = control_plane();
     let instance = Instance::of_era(cp.admin(), &cp.namespace("platform"), era, Shape::Bare);
-    mood(&instance.platform);
+    fault(&instance.platform);
     let ran = instance.ask("provision", &["--publish"]);
     (instance, ran)
 }
 
-/// The credential of a run whose publication failed: it works, is kept, and a repeat finishes the job.
+/// The credential after a failed publication: it works, is kept, and a repeat publishes it.
 #[track_caller]
-fn kept_and_finished_by_a_repeat(instance: &Instance, ran: &Ran) {
+fn expect_kept_and_completed_by_repeat(instance: &Instance, ran: &Ran) {
     let cp = control_plane();
     let error = ran.document()["error"].clone();
-    says(&error, "state", "the credential is in the cluster, proved and working");
-    says(&error, "next", "deploy again");
+    expect_text(&error, "state", "the credential is in the cluster, proved and working");
+    expect_text(&error, "next", "deploy again");
     let made = ran.document()["token"].clone();
     assert!(made["fingerprint"].is_string());
     let again = instance.ask("provision", &["--publish"]).expect_code(0);
@@ -858,8 +860,8 @@ fn kept_and_finished_by_a_repeat(instance: &Instance, ran: &Ran) {
 }
 
 #[rstest]
-fn a_passing_refusal_of_the_platform_is_waited_out(#[values(408, 429, 500, 502, 503, 504)] status: u16) {
-    let (instance, ran) = published(Era::Dependencies, |platform| {
+fn temporary_platform_error_is_retried(#[values(408, 429, 500, 502, 503, 504)] status: u16) {
+    let (instance, ran) = provision_with_platform(Era::Dependencies, |platform| {
         platform.fail_next(status, "<html>\u{1b}[31mno</html>");
         platform.fail_next_with(status, &[("retry-after", "1")], "");
     });
@@ -882,47 +884,47 @@ fn a_passing_refusal_of_the_platform_is_waited_out(#[values(408, 429, 500, 502, 
     "422: payload is not what we want, nor that"
 )]
 #[case(422, r#"{"payload": {"echo": "of what was sent"}}"#, "422: an answer without an error")]
-fn a_refusal_that_no_repeat_mends_is_said_at_once(#[case] status: u16, #[case] body: &str, #[case] cause: &str) {
-    let (instance, ran) = published(Era::Dependencies, |platform| platform.fail_next(status, body));
+fn permanent_platform_error_is_not_retried(#[case] status: u16, #[case] body: &str, #[case] cause: &str) {
+    let (instance, ran) = provision_with_platform(Era::Dependencies, |platform| platform.fail_next(status, body));
     assert_eq!(ran.code, 69, "{}", ran.stderr);
     let error = ran.expect_error("platform-refused");
-    says(&error, "cause", cause);
+    expect_text(&error, "cause", cause);
     assert!(!error["cause"].as_str().unwrap().contains("tried"), "{error:#}");
     assert_eq!(instance.platform.requests().len(), 1);
-    kept_and_finished_by_a_repeat(&instance, &ran);
+    expect_kept_and_completed_by_repeat(&instance, &ran);
 }
 
 #[rstest]
-fn a_passing_refusal_is_waited_out_by_every_generation(
+fn temporary_error_is_retried_on_every_platform_generation(
     #[values(Era::Artifacts, Era::Resources, Era::Dependencies)] era: Era,
     #[values(408, 429, 500, 502, 503, 504)] status: u16,
 ) {
-    let moody = |platform: &Platform| {
-        platform.fail_next_with(status, &[("retry-after", "1")], r#"{"error": "in a mood"}"#);
+    let faulty = |platform: &Platform| {
+        platform.fail_next_with(status, &[("retry-after", "1")], r#"{"error": "in a fault"}"#);
         platform.fail_next(status, "<html>");
     };
-    let (instance, ran) = published(era, moody);
+    let (instance, ran) = provision_with_platform(era, faulty);
     let told = |ran: &Ran, doing: &str| {
         assert_eq!(ran.code, 0, "{}", ran.stderr);
         let lines: Vec<&str> = ran.stderr.lines().filter(|line| line.starts_with("retry ")).collect();
         assert_eq!(lines.len(), 2, "{lines:?}");
-        for (line, said) in lines.iter().zip(["in a mood", "an HTML page"]) {
+        for (line, said) in lines.iter().zip(["in a fault", "an HTML page"]) {
             assert!(line.contains(&format!("{doing}: {status}: {said}; again in ")), "{line}");
         }
     };
     told(&ran, "publishing the artifact");
     assert!(instance.platform.resource("token").is_some());
     let before = instance.platform.requests().len();
-    moody(&instance.platform);
+    faulty(&instance.platform);
     told(&instance.ask("decommission", &["--publish"]).expect_code(0), "deleting the platform's record");
     assert_eq!(instance.platform.resource("token"), None);
     let asked = instance.platform.requests().split_off(before);
     assert!(asked[1..3].iter().all(|request| (&request.method, &request.path) == (&asked[0].method, &asked[0].path)));
 }
 
-/// What no repeat mends ends a deletion at once too, and the cluster is clean all the same.
+/// A permanent error ends a deletion at once, too, and the cluster is clean all the same.
 #[rstest]
-fn a_record_that_is_refused_is_said_at_once_by_every_generation(
+fn refused_deletion_is_reported_on_every_platform_generation(
     #[values(Era::Artifacts, Era::Resources, Era::Dependencies)] era: Era,
     #[values(
         (400, r#"{"error": "malformed"}"#, "400: malformed"),
@@ -930,11 +932,11 @@ fn a_record_that_is_refused_is_said_at_once_by_every_generation(
         (422, r#"{"errors": {"field": ["is used"]}}"#, "422: field is used"),
         (500, "", "500 Internal Server Error (tried 5 times)")
     )]
-    mood: (u16, &str, &str),
+    fault: (u16, &str, &str),
 ) {
     let cp = control_plane();
-    let (status_of, body, cause) = mood;
-    let (instance, ran) = published(era, |_| {});
+    let (status_of, body, cause) = fault;
+    let (instance, ran) = provision_with_platform(era, |_| {});
     assert_eq!(ran.code, 0, "{}", ran.stderr);
     let token = token_of(&instance.platform.resource("token").unwrap());
     for _ in 0..5 {
@@ -942,24 +944,24 @@ fn a_record_that_is_refused_is_said_at_once_by_every_generation(
     }
     let ran = instance.ask("decommission", &["--publish"]).expect_code(69);
     let error = ran.expect_error("platform-refused");
-    says(&error, "cause", cause);
-    assert_eq!(status(cp, &token, "/api"), 401, "whatever the platform says");
+    expect_text(&error, "cause", cause);
+    assert_eq!(status(cp, &token, "/api"), 401, "independently of the platform");
     assert!(versions(cp, &instance.namespace).is_empty());
 }
 
 #[test]
-fn an_expired_deployment_token_keeps_no_credential_alive() {
+fn expired_deployment_token_does_not_prevent_cluster_cleanup() {
     let cp = control_plane();
-    let (instance, ran) = published(Era::Dependencies, |_| {});
+    let (instance, ran) = provision_with_platform(Era::Dependencies, |_| {});
     assert_eq!(ran.code, 0);
     let token = token_of(&instance.platform.resource("token").unwrap());
     let mut command = instance.command("decommission", &["--publish"]);
     let ran = Ran::of(command.env("MASSDRIVER_TOKEN", "expired")).expect_code(69);
     let refused = ran.expect_error("platform-refused");
-    says(&refused, "cause", "401: Unauthorized; the token of a deployment ends with it");
-    says(&refused, "state", "the cluster is clean; the platform's record is still there");
-    says(&refused, "next", "start another deployment");
-    assert_eq!(status(cp, &token, "/api"), 401, "whatever the platform says");
+    expect_text(&refused, "cause", "401: Unauthorized; the token of a deployment ends with it");
+    expect_text(&refused, "state", "the cluster is clean; the platform's record is still there");
+    expect_text(&refused, "next", "start another deployment");
+    assert_eq!(status(cp, &token, "/api"), 401, "independently of the platform");
     assert!(versions(cp, &instance.namespace).is_empty());
     assert_eq!(
         instance.platform.requests().len(),
@@ -972,10 +974,8 @@ fn an_expired_deployment_token_keeps_no_credential_alive() {
 }
 
 #[rstest]
-fn a_lost_answer_of_the_platform_ends_in_one_record(
-    #[values(Era::Artifacts, Era::Resources, Era::Dependencies)] era: Era,
-) {
-    let (instance, ran) = published(era, |platform| {
+fn lost_platform_response_leaves_one_record(#[values(Era::Artifacts, Era::Resources, Era::Dependencies)] era: Era) {
+    let (instance, ran) = provision_with_platform(era, |platform| {
         if era == Era::Artifacts {
             platform.fail_next(404, r#"{"errors": {"detail": "Not Found"}}"#); // the route of later eras
         }
@@ -994,21 +994,25 @@ fn a_lost_answer_of_the_platform_ends_in_one_record(
 }
 
 #[test]
-fn a_platform_that_stays_away_is_tried_so_often_and_keeps_nothing_alive() {
+fn unreachable_platform_is_tried_five_times() {
     let cp = control_plane();
-    let (instance, ran) = published(Era::Dependencies, Platform::down);
+    let (instance, ran) = provision_with_platform(Era::Dependencies, Platform::down);
     assert_eq!(ran.code, 69, "{}", ran.stderr);
     let away = ran.expect_error("platform-unreachable");
-    says(&away, "cause", "(tried 5 times)");
-    says(&away, "state", "the platform may not have it yet; the request that got no answer may have gone through");
+    expect_text(&away, "cause", "(tried 5 times)");
+    expect_text(
+        &away,
+        "state",
+        "the platform may not have it yet; the request that got no answer may have gone through",
+    );
     assert_eq!(instance.platform.requests().len(), 5);
     instance.platform.up();
-    kept_and_finished_by_a_repeat(&instance, &ran);
+    expect_kept_and_completed_by_repeat(&instance, &ran);
 
     let token = token_of(&instance.platform.resource("token").unwrap());
     instance.platform.down();
     let ran = instance.ask("decommission", &["--publish"]).expect_code(69);
-    says(&ran.expect_error("platform-unreachable"), "state", "the cluster is clean");
+    expect_text(&ran.expect_error("platform-unreachable"), "state", "the cluster is clean");
     assert_eq!(status(cp, &token, "/api"), 401);
     instance.platform.up();
     instance.ask("decommission", &["--publish"]).expect_code(0);
@@ -1016,21 +1020,21 @@ fn a_platform_that_stays_away_is_tried_so_often_and_keeps_nothing_alive() {
 }
 
 #[test]
-fn a_platform_that_nobody_listens_for_is_dialled_again() {
+fn refused_platform_connection_is_retried() {
     let cp = control_plane();
     let instance = Instance::new(cp.admin(), &cp.namespace("nobody"));
     let mut command = instance.command("provision", &["--publish"]);
     let ran = Ran::of(command.env("MASSDRIVER_URL", testbed::RefusedPort.url())).expect_code(69);
     let away = ran.expect_error("platform-unreachable");
-    says(&away, "cause", "(tried 5 times)");
-    says(&away, "state", "the platform does not have it yet");
-    kept_and_finished_by_a_repeat(&instance, &ran);
+    expect_text(&away, "cause", "(tried 5 times)");
+    expect_text(&away, "state", "the platform does not have it yet");
+    expect_kept_and_completed_by_repeat(&instance, &ran);
 }
 
 #[test]
-fn a_silent_platform_holds_nothing_up_for_longer_than_its_time() {
+fn silent_platform_does_not_delay_cluster_cleanup() {
     let cp = control_plane();
-    let (instance, ran) = published(Era::Dependencies, |_| {});
+    let (instance, ran) = provision_with_platform(Era::Dependencies, |_| {});
     assert_eq!(ran.code, 0);
     let token = token_of(&instance.platform.resource("token").unwrap());
     let silent = SilentServer::start().url();
@@ -1038,18 +1042,18 @@ fn a_silent_platform_holds_nothing_up_for_longer_than_its_time() {
     let ran = Ran::of(command.env("MASSDRIVER_URL", silent)).expect_code(69);
     assert!(ran.duration() < Duration::from_secs(25), "{:?}", ran.duration());
     let error = ran.expect_error("platform-unreachable");
-    says(&error, "cause", "no answer within the time for it");
-    says(&error, "state", "the cluster is clean; the platform's record may still be there");
+    expect_text(&error, "cause", "no answer within the time for it");
+    expect_text(&error, "state", "the cluster is clean; the platform's record may still be there");
     assert_eq!(status(cp, &token, "/api"), 401);
 }
 
 #[test]
-fn a_platform_that_falls_silent_once_is_asked_again() {
+fn unanswered_platform_request_is_retried() {
     let cp = control_plane();
     let instance = Instance::new(cp.admin(), &cp.namespace("asleep"));
     instance.platform.answer_after(Duration::from_secs(45));
     let child = start(&instance, "provision", &["--publish"]);
-    eventually("it is asked", || (!instance.platform.requests().is_empty()).then_some(()));
+    eventually("the platform has received a request", || (!instance.platform.requests().is_empty()).then_some(()));
     instance.platform.answer_after(Duration::ZERO);
     let ran = finish(child).expect_code(0);
     assert!(ran.stderr.contains("no answer within the time for it; again in "), "{}", ran.stderr);
@@ -1059,8 +1063,8 @@ fn a_platform_that_falls_silent_once_is_asked_again() {
 #[rstest]
 #[case(307)]
 #[case(308)]
-fn a_redirect_within_the_platform_is_followed_as_it_is(#[case] kind: u16) {
-    let (instance, ran) = published(Era::Dependencies, |platform| {
+fn platform_redirect_307_and_308_is_followed(#[case] kind: u16) {
+    let (instance, ran) = provision_with_platform(Era::Dependencies, |platform| {
         platform.fail_next_with(kind, &[("location", "/v1/resources?again=1")], "");
         platform.fail_next_with(kind, &[("location", &format!("{}/v1/resources", platform.url()))], "");
     });
@@ -1078,31 +1082,31 @@ fn a_redirect_within_the_platform_is_followed_as_it_is(#[case] kind: u16) {
 #[case(303, "/elsewhere", "/elsewhere; only 307 and 308 are followed")]
 #[case(307, "OTHER/v1/resources?token=t0p", "/v1/resources, and the login is for http://127.0.0.1:")]
 #[case(308, "OTHER", ", and the login is for http://127.0.0.1:")]
-fn no_other_redirect_is_followed(#[case] kind: u16, #[case] location: &str, #[case] cause: &str) {
+fn other_platform_redirects_are_refused(#[case] kind: u16, #[case] location: &str, #[case] cause: &str) {
     let other = TcpListener::bind("127.0.0.1:0").unwrap();
     other.set_nonblocking(true).unwrap();
     let location = location.replace("OTHER", &format!("http://{}", other.local_addr().unwrap()));
-    let (instance, ran) = published(Era::Dependencies, |platform| {
+    let (instance, ran) = provision_with_platform(Era::Dependencies, |platform| {
         platform.fail_next_with(kind, &[("location", &location)], "<html>");
     });
     assert_eq!(ran.code, 69, "{}", ran.stderr);
     let error = ran.expect_error("platform-refused");
-    says(&error, "cause", cause);
+    expect_text(&error, "cause", cause);
     assert!(!format!("{}{}", ran.stdout, ran.stderr).contains("t0p"), "a query may be a secret: {}", ran.stderr);
     assert_eq!(instance.platform.requests().len(), 1);
     assert!(other.accept().is_err(), "the deployment's token went to another server");
-    kept_and_finished_by_a_repeat(&instance, &ran);
+    expect_kept_and_completed_by_repeat(&instance, &ran);
 }
 
 #[test]
-fn redirects_in_a_circle_have_an_end() {
-    let (instance, ran) = published(Era::Dependencies, |platform| {
+fn redirect_loop_is_an_error() {
+    let (instance, ran) = provision_with_platform(Era::Dependencies, |platform| {
         for _ in 0..10 {
             platform.fail_next_with(307, &[("location", "/v1/resources")], "");
         }
     });
     assert_eq!(ran.code, 69);
-    says(&ran.expect_error("platform-refused"), "cause", "redirected more than 5 times");
+    expect_text(&ran.expect_error("platform-refused"), "cause", "redirected more than 5 times");
     assert_eq!(instance.platform.requests().len(), 6);
 }
 
@@ -1110,12 +1114,12 @@ fn redirects_in_a_circle_have_an_end() {
 #[case(409, "")]
 #[case(422, r#"{"errors": {"field": ["has already been taken"]}}"#)]
 #[case(422, r#"{"errors": {"identifier": ["must be unique"]}}"#)]
-fn what_is_there_already_is_replaced_under_its_id(
+fn existing_record_is_replaced_under_its_id(
     #[case] status: u16,
     #[case] body: &str,
     #[values(Era::Artifacts, Era::Resources, Era::Dependencies)] era: Era,
 ) {
-    let (instance, ran) = published(era, |_| {});
+    let (instance, ran) = provision_with_platform(era, |_| {});
     assert_eq!(ran.code, 0, "{}", ran.stderr);
     let before = instance.platform.resource("token").unwrap();
     control_plane().delete(&paths(&instance.namespace)[3]); // so that there is another token to publish
@@ -1132,14 +1136,15 @@ fn what_is_there_already_is_replaced_under_its_id(
 }
 
 #[test]
-fn a_conflict_about_something_else_stays_one() {
+fn unrelated_platform_conflict_is_an_error() {
     // Nothing is published yet, so no id is known.
-    let (instance, ran) = published(Era::Dependencies, |platform| platform.fail_next(409, r#"{"error": "busy"}"#));
+    let (instance, ran) =
+        provision_with_platform(Era::Dependencies, |platform| platform.fail_next(409, r#"{"error": "busy"}"#));
     assert_eq!(ran.code, 69);
-    says(&ran.expect_error("platform-refused"), "cause", "409: busy");
+    expect_text(&ran.expect_error("platform-refused"), "cause", "409: busy");
     let tried: Vec<_> = instance.platform.requests().iter().map(|request| request.method.clone()).collect();
     assert_eq!(tried, ["POST", "PUT", "PUT", "PUT"], "each name that it may have");
-    kept_and_finished_by_a_repeat(&instance, &ran);
+    expect_kept_and_completed_by_repeat(&instance, &ran);
 }
 
 #[rstest]
@@ -1147,37 +1152,37 @@ fn a_conflict_about_something_else_stays_one() {
 #[case(201, "created, thanks")]
 #[case(202, "<html>ok</html>")]
 #[case(204, "")]
-fn any_success_is_one_whatever_is_in_it(#[case] status: u16, #[case] body: &str) {
-    let (_, ran) = published(Era::Dependencies, |platform| platform.fail_next(status, body));
+fn any_2xx_platform_response_is_success(#[case] status: u16, #[case] body: &str) {
+    let (_, ran) = provision_with_platform(Era::Dependencies, |platform| platform.fail_next(status, body));
     assert_eq!(ran.code, 0, "{}", ran.stderr);
 }
 
 #[test]
-fn a_url_that_is_not_the_platforms_is_said_to_be_none() {
-    let (instance, ran) = published(Era::Dependencies, |platform| {
+fn wrong_platform_url_is_suggested_as_the_cause() {
+    let (instance, ran) = provision_with_platform(Era::Dependencies, |platform| {
         platform.fail_next(404, "");
         platform.fail_next(405, "");
     });
     assert_eq!(ran.code, 69);
-    says(
+    expect_text(
         &ran.expect_error("platform-refused"),
         "cause",
         "405 Method Not Allowed; MASSDRIVER_URL may not be the platform's",
     );
-    kept_and_finished_by_a_repeat(&instance, &ran);
+    expect_kept_and_completed_by_repeat(&instance, &ran);
 }
 
 #[test]
-fn a_record_that_may_not_be_deleted_is_said_in_the_platforms_words() {
+fn undeletable_record_error_quotes_the_platform() {
     let cp = control_plane();
-    let (instance, ran) = published(Era::Dependencies, |_| {});
+    let (instance, ran) = provision_with_platform(Era::Dependencies, |_| {});
     assert_eq!(ran.code, 0);
     let token = token_of(&instance.platform.resource("token").unwrap());
     instance.platform.fail_next(409, r#"{"errors": {"detail": "it is an environment default"}}"#);
     let ran = instance.ask("decommission", &["--publish"]).expect_code(69);
     let error = ran.expect_error("platform-refused");
-    says(&error, "cause", "409: it is an environment default");
-    says(&error, "state", "the cluster is clean; the platform's record is still there");
+    expect_text(&error, "cause", "409: it is an environment default");
+    expect_text(&error, "state", "the cluster is clean; the platform's record is still there");
     assert_eq!(status(cp, &token, "/api"), 401);
 }
 
@@ -1187,12 +1192,8 @@ fn a_record_that_may_not_be_deleted_is_said_in_the_platforms_words() {
 #[case::an_instance_only(Era::Dependencies, false, &["/v1/resources/INSTANCE-token"])]
 #[case::a_naming_convention(Era::Dependencies, true,
     &["/v1/resources/INSTANCE-token", "/v1/resources/PACKAGE-token", "/v1/resources/INSTANCE.token"])]
-fn a_record_is_deleted_under_the_name_that_the_platform_knows(
-    #[case] era: Era,
-    #[case] convention: bool,
-    #[case] asked: &[&str],
-) {
-    let (instance, ran) = published(era, |platform| {
+fn record_is_deleted_under_the_platforms_name(#[case] era: Era, #[case] convention: bool, #[case] asked: &[&str]) {
+    let (instance, ran) = provision_with_platform(era, |platform| {
         if convention {
             platform.only_dotted_ids();
         }
@@ -1208,7 +1209,7 @@ fn a_record_is_deleted_under_the_name_that_the_platform_knows(
     let expected: Vec<String> =
         asked.iter().map(|path| path.replace("PACKAGE", package).replace("INSTANCE", own)).collect();
     assert_eq!(deletions, expected);
-    // Gone already is done, whatever its name was.
+    // A record that is deleted already is success, whatever its name was.
     let again = instance.ask("decommission", &["--publish"]).expect_code(0);
     assert!(again.stderr.contains("no record left at"), "{}", again.stderr);
 }

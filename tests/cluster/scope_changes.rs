@@ -1,5 +1,5 @@
-//! Moves between scopes, killed at every request: no moment without a right that stays, none with a right that nobody
-//! asked for, nothing that the ServiceAccount does not remember; and the repeat ends clean.
+//! Changes of scope, interrupted by SIGKILL at every request: at no moment is a kept permission missing, an unrequested
+//! one granted, or an object absent from the inventory; the repeat reaches a clean state.
 
 use std::{
     any::Any,
@@ -23,27 +23,28 @@ use crate::support::{Instance, OBJECT, Ran, paths, status};
 
 const RBAC: &str = "/apis/rbac.authorization.k8s.io/v1";
 const PREFIX: &str = "k8s-token.massdriver.cloud";
-/// The ClusterRoles that somebody else keeps: resource and verbs.
+/// Foreign ClusterRoles: resource and verbs.
 const CLUSTER_ROLES: [(&str, &[Allowed]); 2] =
     [("reader", &[("pods", &["get", "list"])]), ("lister", &[("pods", &["list"]), ("configmaps", &["get"])])];
-/// The home namespace, two others, one that never gets anything, and the whole cluster.
+/// The home namespace, two others, one without grants, and the whole cluster.
 const PLACES: [&str; 5] = ["H", "B", "C", "X", "*"];
-/// How many instances of a move are worked on at the same time.
+/// The number of instances of a change that run at the same time.
 const AT_ONCE: usize = 3;
-/// The same where some of them wait ten seconds for the death of a token.
+/// The same where some of them wait ten seconds for the rejection of a token.
 const AT_ONCE_WAITING: usize = 6;
 
 type Allowed = (&'static str, &'static [&'static str]);
 type Where = &'static [&'static str];
 
-/// One of its own: each run looks for instances of its name in the whole cluster, and here are hundreds.
+/// A control plane of its own: each run searches the whole cluster for its instance name, and these tests create
+/// hundreds.
 fn control_plane() -> &'static ControlPlane {
     static OWN: LazyLock<ControlPlane> =
         LazyLock::new(|| ControlPlane::start(&Options::default()).expect("a control plane"));
     &OWN
 }
 
-/// What is asked for: rules on core resources, and ClusterRoles, each with its places.
+/// The requested grants: rules on core resources, and ClusterRoles, each with its scopes.
 #[derive(Clone, Copy, PartialEq)]
 struct Asked {
     rules: &'static [(Allowed, Where)],
@@ -57,7 +58,7 @@ const fn rules(rules: &'static [(Allowed, Where)]) -> Asked {
 }
 
 impl Asked {
-    const fn and(self, cluster_roles: &'static [(&'static str, Where)]) -> Self {
+    const fn and_cluster_roles(self, cluster_roles: &'static [(&'static str, Where)]) -> Self {
         Self { cluster_roles, ..self }
     }
 
@@ -67,24 +68,24 @@ impl Asked {
             allowed.iter().map(move |allowed| (*allowed, *places))
         });
         let all = self.rules.iter().copied().chain(by_role);
-        all.flat_map(|(allowed, places)| places.iter().flat_map(move |place| each(place, allowed))).collect()
+        all.flat_map(|(allowed, places)| places.iter().flat_map(move |place| permissions_at(place, allowed))).collect()
     }
 }
 
-/// One right in one of [`PLACES`]; in all of them when it is held in the whole cluster.
+/// A permission in one of [`PLACES`]; in all of them if it is granted in the whole cluster.
 type Right = (&'static str, String, String);
 type Rights = BTreeSet<Right>;
 
-fn spread(place: &str, resource: &str, verb: &str) -> Vec<Right> {
+fn permissions_everywhere(place: &str, resource: &str, verb: &str) -> Vec<Right> {
     let places = PLACES.iter().filter(|known| place == "*" || **known == place);
     places.map(|place| (*place, resource.to_owned(), verb.to_owned())).collect()
 }
 
-fn each(place: &str, (resource, verbs): Allowed) -> Vec<Right> {
-    verbs.iter().flat_map(|verb| spread(place, resource, verb)).collect()
+fn permissions_at(place: &str, (resource, verbs): Allowed) -> Vec<Right> {
+    verbs.iter().flat_map(|verb| permissions_everywhere(place, resource, verb)).collect()
 }
 
-/// The rights of rules as the API has them. What is not in the core group is named with its group.
+/// The permissions of rules from the API. Resources outside the core group carry their group.
 fn rights_of<'a>(place: &'a str, rules: &'a Value) -> impl Iterator<Item = Right> + 'a {
     let texts = |rule: &Value, key: &str| -> Vec<String> {
         let list = rule[key].as_array().into_iter().flatten();
@@ -96,17 +97,18 @@ fn rights_of<'a>(place: &'a str, rules: &'a Value) -> impl Iterator<Item = Right
         let mut rights = Vec::new();
         for (group, resource) in groups.iter().flat_map(|group| resources.iter().map(move |one| (group, one))) {
             let resource = [group.as_str(), resource, &names].map(str::to_owned).join("/");
-            rights.extend(verbs.iter().flat_map(|verb| spread(place, resource.trim_matches('/'), verb)));
+            rights
+                .extend(verbs.iter().flat_map(|verb| permissions_everywhere(place, resource.trim_matches('/'), verb)));
         }
         rights
     })
 }
 
-/// Where an instance lives: what H, B and C and the ClusterRoles are called there.
+/// The real names of H, B, C and the ClusterRoles for one instance.
 #[derive(Clone)]
 struct Site {
     names: BTreeMap<&'static str, String>,
-    /// How often the server's own word on the rights of the token was compared with what is stored; one for a row.
+    /// How often the server's rules review was compared with the stored objects; one counter for each row.
     asked: Arc<AtomicUsize>,
 }
 
@@ -130,29 +132,29 @@ impl Site {
         &self.names["H"]
     }
 
-    fn real<'a>(&'a self, symbol: &'a str) -> &'a str {
+    fn namespace_of<'a>(&'a self, symbol: &'a str) -> &'a str {
         self.names.get(symbol).map_or(symbol, String::as_str)
     }
 
-    /// One of [`PLACES`]; `?` for a namespace of somebody else.
+    /// One of [`PLACES`]; `?` for a foreign namespace.
     fn place(&self, object: &Value) -> &'static str {
         match object["metadata"]["namespace"].as_str() {
             None => "*",
-            Some(namespace) => PLACES.into_iter().find(|place| self.real(place) == namespace).unwrap_or("?"),
+            Some(namespace) => PLACES.into_iter().find(|place| self.namespace_of(place) == namespace).unwrap_or("?"),
         }
     }
 
     fn params(&self, asked: Asked) -> (Value, Value) {
-        let places = |places: Where| places.iter().map(|place| self.real(place)).collect::<Vec<_>>();
+        let places = |places: Where| places.iter().map(|place| self.namespace_of(place)).collect::<Vec<_>>();
         let rules = asked.rules.iter().map(|((resource, verbs), at)| {
             json!({"apiGroups": [""], "resources": [resource], "verbs": verbs, "namespaces": places(at)})
         });
         let named = asked.cluster_roles.iter();
-        let named = named.map(|(name, at)| json!({"name": self.real(name), "namespaces": places(at)}));
+        let named = named.map(|(name, at)| json!({"name": self.namespace_of(name), "namespaces": places(at)}));
         (rules.collect(), named.collect())
     }
 
-    /// The token Secrets, each with its token if there is one by now.
+    /// The token Secrets, each with its token if it has one.
     fn secrets(&self) -> BTreeMap<String, Option<String>> {
         let list = control_plane().get(&format!("/api/v1/namespaces/{}/secrets", self.home()));
         let items = list.map(|list| list["items"].as_array().unwrap().clone()).unwrap_or_default();
@@ -167,7 +169,7 @@ impl Site {
         self.secrets().into_values().next().flatten()
     }
 
-    /// What stands in the cluster at this moment.
+    /// The stored objects at this moment.
     fn stored(&self) -> Stored {
         let cp = control_plane();
         let mut objects = Vec::new();
@@ -181,35 +183,36 @@ impl Site {
             objects.extend(ours.map(|object| (kind, object.clone())));
         }
         for (kind, object) in &objects {
-            assert_ne!(self.place(object), "?", "{kind} where nobody asked for anything: {object}");
+            assert_ne!(self.place(object), "?", "{kind} in a namespace without grants: {object}");
         }
         Stored { site: self.clone(), account: cp.get(&paths(self.home())[0]), objects }
     }
 
-    /// What the server allows the token, by its own word: all of it, not only what somebody thought of asking for.
+    /// All permissions that the server's rules reviews report for the token.
     fn allowed(&self, token: &str) -> Rights {
         let mut rights = Rights::new();
         for place in PLACES {
-            // In a namespace that is not there only that is allowed which is allowed everywhere.
+            // A missing namespace has only the cluster-wide permissions.
             let namespace = match place {
                 "X" => "nowhere",
                 "*" => "-",
-                place => self.real(place),
+                place => self.namespace_of(place),
             };
             let Some(rules) = rules_of(token, namespace) else { return Rights::new() };
-            rights.extend(rights_of(place, &rules).filter(|right| right.0 == place && !EVERYBODYS.contains(right)));
+            rights
+                .extend(rights_of(place, &rules).filter(|right| right.0 == place && !SERVER_DEFAULTS.contains(right)));
         }
         rights
     }
 }
 
-/// What the server allows every ServiceAccount by its own defaults, everywhere.
-static EVERYBODYS: LazyLock<Rights> = LazyLock::new(|| {
+/// The server's default permissions of every ServiceAccount.
+static SERVER_DEFAULTS: LazyLock<Rights> = LazyLock::new(|| {
     let nobody = control_plane().persona("without-rights", &[]);
-    rights_of("*", &rules_of(&nobody.token, "-").expect("its token is good")).collect()
+    rights_of("*", &rules_of(&nobody.token, "-").expect("its token works")).collect()
 });
 
-/// The server's list of what it allows this token in a namespace; none for a token that it refuses.
+/// The rules review of this token for a namespace; none for a rejected token.
 fn rules_of(token: &str, namespace: &str) -> Option<Value> {
     let question = json!({"spec": {"namespace": namespace}});
     let path = "/apis/authorization.k8s.io/v1/selfsubjectrulesreviews";
@@ -221,7 +224,7 @@ fn rules_of(token: &str, namespace: &str) -> Option<Value> {
     Some(answer.body["status"]["resourceRules"].clone())
 }
 
-/// What of an instance stands in the cluster.
+/// The stored objects of an instance.
 struct Stored {
     site: Site,
     account: Option<Value>,
@@ -233,7 +236,7 @@ fn text<'a>(object: &'a Value, pointer: &str) -> &'a str {
 }
 
 impl Stored {
-    /// Which binding hands out what.
+    /// Permissions by binding.
     fn grants(&self) -> BTreeSet<(String, Right)> {
         let (site, mut grants) = (&self.site, BTreeSet::new());
         let subject = json!({"kind": "ServiceAccount", "name": OBJECT, "namespace": site.home()});
@@ -248,10 +251,13 @@ impl Stored {
                     && text(object, "/metadata/name") == role
                     && (role_kind == "ClusterRole" || site.place(object) == place)
             });
-            let others = CLUSTER_ROLES.iter().find(|(name, _)| role_kind == "ClusterRole" && site.real(name) == role);
+            let others =
+                CLUSTER_ROLES.iter().find(|(name, _)| role_kind == "ClusterRole" && site.namespace_of(name) == role);
             let rights: Vec<Right> = match (ours, others) {
                 (Some((_, role)), _) => rights_of(place, &role["rules"]).collect(),
-                (None, Some((_, allowed))) => allowed.iter().flat_map(|allowed| each(place, *allowed)).collect(),
+                (None, Some((_, allowed))) => {
+                    allowed.iter().flat_map(|allowed| permissions_at(place, *allowed)).collect()
+                }
                 (None, None) => Vec::new(),
             };
             let binding = format!("{kind} {place}/{}", text(binding, "/metadata/name"));
@@ -264,7 +270,7 @@ impl Stored {
         self.grants().into_iter().map(|(_, right)| right).collect()
     }
 
-    /// Whether a binding applies at this place.
+    /// Whether a binding applies in this scope.
     fn is_bound(&self, place: &str) -> bool {
         let bindings = self.objects.iter().filter(|(kind, _)| kind.ends_with("Binding"));
         bindings.map(|(_, binding)| self.site.place(binding)).any(|bound| bound == place || bound == "*")
@@ -276,19 +282,19 @@ impl Stored {
         text.map(|text| serde_json::from_str(text).unwrap()).unwrap_or_default()
     }
 
-    /// Objects that the ServiceAccount does not remember: a run that dies now would leave them for ever.
+    /// Objects that are missing in the inventory: if the run ended now, no later run would find them.
     fn forgotten(&self) -> Vec<String> {
         let (site, inventory) = (&self.site, self.inventory());
         let mut forgotten = Vec::new();
         for (kind, object) in &self.objects {
             let (place, name) = (site.place(object), text(object, "/metadata/name"));
-            // Goes without saying while there is no list.
+            // Implied while there is no inventory.
             if (place, name) == ("H", OBJECT) && inventory.is_null() {
                 continue;
             }
             let lists = |list: &Value| {
                 let scopes = list.as_array().into_iter().flatten();
-                scopes.filter_map(Value::as_str).any(|scope| scope == site.real(place))
+                scopes.filter_map(Value::as_str).any(|scope| scope == site.namespace_of(place))
             };
             let hashes = name.trim_start_matches(OBJECT).matches('-').count();
             let role = text(object, "/roleRef/name");
@@ -304,7 +310,7 @@ impl Stored {
         forgotten
     }
 
-    /// The name of the Secret that the ServiceAccount remembers as the newest.
+    /// The name of the newest Secret in the record of the ServiceAccount.
     fn secret(&self) -> String {
         let annotations = self.account.as_ref().map(|account| &account["metadata"]["annotations"]);
         let generation = annotations.and_then(|annotations| annotations[format!("{PREFIX}/token-generation")].as_str());
@@ -314,15 +320,15 @@ impl Stored {
         }
     }
 
-    /// All that is ours of each object, in words that are the same in every site.
-    fn normalised(&self) -> Vec<String> {
+    /// The managed fields of each object, with names that are the same for every instance.
+    fn normalized(&self) -> Vec<String> {
         let account = self.account.iter().map(|account| ("ServiceAccount", account.clone()));
         let all = account.chain(self.objects.iter().cloned()).map(|(kind, object)| {
             let mut annotations = object["metadata"]["annotations"].clone();
             if kind == "ServiceAccount" {
                 annotations[format!("{PREFIX}/inventory")] = self.inventory();
                 annotations[format!("{PREFIX}/token-generation")].take(); // see `secret`
-                annotations[format!("{PREFIX}/instance")].take(); // each is of an organization of its own
+                annotations[format!("{PREFIX}/instance")].take(); // each belongs to an organization of its own
             }
             let own = json!({
                 "at": [object["metadata"]["namespace"], object["metadata"]["name"]],
@@ -349,18 +355,18 @@ impl Stored {
     }
 }
 
-/// From where a leg starts.
+/// The start of a leg.
 #[derive(Clone, Copy, PartialEq)]
 enum Start {
-    /// Nothing is there, not even the home namespace.
+    /// An empty cluster without the home namespace.
     Scratch,
-    /// What is asked for is there.
+    /// The instance as requested.
     Deployed,
-    /// What shall be is there, but somebody has pointed the bindings at the ClusterRole `lister`.
+    /// The wanted objects exist, but the bindings were changed to the ClusterRole `lister`.
     Drifted,
 }
 
-/// One run that is to be killed.
+/// One run to interrupt.
 #[derive(Clone, Copy)]
 struct Leg {
     name: &'static str,
@@ -378,18 +384,19 @@ impl Leg {
     }
 }
 
-/// What must hold at each moment of a leg: by what is stored, which lags behind nothing, and by the server's word.
-fn judge(site: &Site, leg: &Leg, stored: &Stored) {
+/// The invariants at each moment of a leg: by the stored objects, which are always current, and by the server's
+/// reviews.
+fn check_invariants(site: &Site, leg: &Leg, stored: &Stored) {
     let (from, to, held) = (leg.from.rights(), leg.to.rights(), stored.rights());
     // A binding whose roleRef was changed by hand is deleted before it is created again.
     let replaced = |right: &&Right| leg.start == Start::Drifted && !stored.is_bound(right.0);
     let missing: Vec<&Right> =
         from.intersection(&to).filter(|right| !held.contains(right) && !replaced(right)).collect();
-    assert!(missing.is_empty(), "what stays is missing: {missing:?}");
+    assert!(missing.is_empty(), "kept permissions are missing: {missing:?}");
     let excess: Vec<&Right> = held.iter().filter(|right| !from.contains(right) && !to.contains(right)).collect();
-    assert!(excess.is_empty(), "nobody asked for {excess:?}");
+    assert!(excess.is_empty(), "unrequested permissions: {excess:?}");
     assert_eq!(stored.forgotten(), [""; 0], "not in the inventory {}", stored.inventory());
-    // What the server makes of it, as soon as its caches have heard of the last write; and so of what is not ours.
+    // The server's reviews, as soon as its caches contain the last write; they include foreign bindings.
     let Some(token) = site.token() else { return };
     let (started, mut allowed) = (Instant::now(), site.allowed(&token));
     let mut pause = Duration::from_millis(3);
@@ -400,16 +407,16 @@ fn judge(site: &Site, leg: &Leg, stored: &Stored) {
     }
     site.asked.fetch_add(1, Ordering::SeqCst);
     let differing: Vec<&Right> = allowed.symmetric_difference(&held).collect();
-    assert!(differing.is_empty(), "the server and the objects in it do not agree on {differing:?}");
+    assert!(differing.is_empty(), "the rules review and the stored objects differ: {differing:?}");
     for (place, resource, verb) in from.intersection(&to).filter(|right| held.contains(right)) {
         if verb == "list" && ["H", "B", "C"].contains(place) {
-            let path = format!("/api/v1/namespaces/{}/{resource}", site.real(place));
+            let path = format!("/api/v1/namespaces/{}/{resource}", site.namespace_of(place));
             assert_eq!(status(control_plane(), &token, &path), 200, "{path}");
         }
     }
 }
 
-/// An instance, and what it stands at.
+/// An instance, and its current grants.
 struct Subject {
     site: Site,
     instance: Instance,
@@ -422,7 +429,7 @@ impl Subject {
         Self { instance: Instance::new(control_plane().admin(), site.home()), site, at: None }
     }
 
-    /// Brings it to the start of a leg.
+    /// Brings the instance to the start of a leg.
     fn arrange(&mut self, leg: &Leg) {
         let wanted = match leg.start {
             Start::Scratch => {
@@ -455,7 +462,7 @@ impl Subject {
         ran
     }
 
-    /// Somebody makes the bindings of our Roles again, with another role.
+    /// Creates the bindings of the instance's Roles again, with another role.
     fn drift(&self) {
         let cp = control_plane();
         for (kind, binding) in &self.site.stored().objects {
@@ -470,7 +477,7 @@ impl Subject {
                 .collect::<serde_json::Map<_, _>>()
                 .into();
             again["roleRef"]["kind"] = json!("ClusterRole");
-            again["roleRef"]["name"] = json!(self.site.real("lister"));
+            again["roleRef"]["name"] = json!(self.site.namespace_of("lister"));
             let path = match binding["metadata"]["namespace"].as_str() {
                 Some(namespace) => format!("{RBAC}/namespaces/{namespace}/rolebindings"),
                 None => format!("{RBAC}/clusterrolebindings"),
@@ -480,7 +487,7 @@ impl Subject {
         }
     }
 
-    /// Runs through this proxy until it ends by itself or reaches the cut, where it is killed.
+    /// Runs through this proxy until the run ends by itself or is killed at the cut.
     fn run(&mut self, leg: &Leg, proxy: &InterceptingProxy) -> bool {
         let asked = if leg.action == "decommission" { leg.from } else { leg.to };
         self.ask_for(asked, &proxy.server());
@@ -489,72 +496,74 @@ impl Subject {
         let killed = proxy.kill_at_cut(&mut program);
         let output = program.wait_with_output().unwrap();
         if killed {
-            assert_eq!(output.status.signal(), Some(9), "it is killed and does not end by itself");
+            assert_eq!(output.status.signal(), Some(9), "the run must be killed, not end by itself");
         } else {
             Ran::from(output).expect_code(0);
         }
         killed
     }
 
-    /// What must hold when a leg has come to its end, however many runs that took.
-    fn judge_end(&mut self, leg: &Leg, expected: &[String], token: Option<&String>) {
+    /// The final state of a leg, however many runs it took.
+    fn check_final_state(&mut self, leg: &Leg, expected: &[String], token: Option<&String>) {
         let stored = self.site.stored();
         if leg.to == NOTHING {
-            assert_eq!((stored.normalised(), self.site.secrets()), (Vec::new(), BTreeMap::new()), "something is left");
+            assert_eq!(
+                (stored.normalized(), self.site.secrets()),
+                (Vec::new(), BTreeMap::new()),
+                "objects are left over"
+            );
             return;
         }
-        let normalised = stored.normalised();
+        let normalised = stored.normalized();
         let there: Vec<_> = normalised.iter().filter(|object| !expected.contains(object)).collect();
         let wanted: Vec<_> = expected.iter().filter(|object| !normalised.contains(object)).collect();
-        assert!(
-            normalised == expected,
-            "what is there and should not be:\n{there:#?}\nand the other way:\n{wanted:#?}"
-        );
+        assert!(normalised == expected, "unexpected objects:\n{there:#?}\nmissing objects:\n{wanted:#?}");
         let end = Leg { from: leg.to, ..*leg };
-        judge(&self.site, &end, &stored);
+        check_invariants(&self.site, &end, &stored);
         let secrets = self.site.secrets();
         assert_eq!(secrets.keys().collect::<Vec<_>>(), [&stored.secret()], "one token");
-        // Killed between the ServiceAccount and its first Secret, a run leaves a number that nobody uses any more.
+        // A run killed between the ServiceAccount and its first Secret leaves an unused slot number.
         assert!(leg.start == Start::Scratch || stored.secret() == OBJECT);
-        assert!(token.is_none_or(|token| secrets.into_values().eq([Some(token.clone())])), "it is another token");
+        assert!(token.is_none_or(|token| secrets.into_values().eq([Some(token.clone())])), "the token has changed");
         self.ask_for(leg.to, control_plane().server());
         self.instance.ask("plan", &["--detailed-exitcode"]).expect_code(0);
         self.at = Some(leg.to);
     }
 }
 
-/// What an undisturbed provision of this makes out of nothing.
+/// The objects of an undisturbed first provision.
 fn expected(asked: Asked) -> Vec<String> {
     if asked == NOTHING {
         return Vec::new();
     }
     let mut subject = Subject::new(true, &Arc::default());
     subject.undisturbed("provision", asked);
-    subject.site.stored().normalised()
+    subject.site.stored().normalized()
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The order of a leg that nobody disturbs: what must hold is looked at after every single write. Returns the requests.
-fn in_order(subject: &mut Subject, leg: &Leg, expected: &[String]) -> Vec<Intercepted> {
+/// The order of writes in an undisturbed leg: the invariants are checked after every single write. Returns the
+/// requests.
+fn check_each_write(subject: &mut Subject, leg: &Leg, expected: &[String]) -> Vec<Intercepted> {
     let cp = control_plane();
     subject.arrange(leg);
     let (token, mark) = (subject.site.token(), cp.audit().mark());
-    judge(&subject.site, leg, &subject.site.stored());
-    // The writes that take something away.
+    check_invariants(&subject.site, leg, &subject.site.stored());
+    // The writes that remove permissions.
     let shrinks = Arc::new(Mutex::new(Vec::new()));
     let (site, observed, leg_seen) = (subject.site.clone(), Arc::clone(&shrinks), *leg);
     let mut before = site.stored();
     let observe = move |write: &Intercepted| {
         let now = site.stored();
-        let judged = catch_unwind(AssertUnwindSafe(|| judge(&site, &leg_seen, &now)));
+        let judged = catch_unwind(AssertUnwindSafe(|| check_invariants(&site, &leg_seen, &now)));
         if let Err(cause) = judged {
-            panic!("after {} {}: {}", write.method, write.path, said(cause.as_ref()));
+            panic!("after {} {}: {}", write.method, write.path, panic_message(cause.as_ref()));
         }
         let lost = match leg_seen.start {
-            // A binding to another role was not asked for: it is replaced at once, with what both roles allow.
+            // A binding to another role was not requested: it is replaced at once, with the permissions of both roles.
             Start::Drifted => {
                 let (held, to) = (now.rights(), leg_seen.to.rights());
                 let lost = |right: &Right| to.contains(right) && !held.contains(right) && now.is_bound(right.0);
@@ -572,26 +581,26 @@ fn in_order(subject: &mut Subject, leg: &Leg, expected: &[String]) -> Vec<Interc
     let requests = proxy.requests();
     if leg.action == "provision" {
         let holder = format!("system:serviceaccount:{}:{OBJECT}", subject.site.home());
-        after_the_proof(&requests, &lock(&shrinks), &holder, &cp.audit().since(mark));
+        check_removals_follow_the_proof(&requests, &lock(&shrinks), &holder, &cp.audit().since(mark));
     }
-    subject.judge_end(leg, expected, token.as_ref());
+    subject.check_final_state(leg, expected, token.as_ref());
     requests
 }
 
-/// Writes that take something away come in after the token has been told who it is.
-fn after_the_proof(requests: &[Intercepted], shrinks: &[usize], holder: &str, audit: &[AuditEvent]) {
+/// Writes that remove permissions arrive after the review of the token's identity.
+fn check_removals_follow_the_proof(requests: &[Intercepted], shrinks: &[usize], holder: &str, audit: &[AuditEvent]) {
     let proof = audit.iter().filter(|event| event.user == holder && event.resource == "selfsubjectreviews");
     let proved = proof.filter(|event| event.code == 201).map(|event| event.answered).min().expect("a proof");
     let writes: Vec<&Intercepted> = requests.iter().filter(|request| request.write).collect();
     let mut made: Vec<_> =
         audit.iter().filter(|event| event.is_write() && writes.iter().any(|write| write.path == event.uri)).collect();
     made.sort_by_key(|event| event.received);
-    // They came one at a time, so that the two lists are in the same order.
+    // Writes are serialized, so that both lists are in the same order.
     let paths: Vec<&str> = writes.iter().map(|write| write.path.as_str()).collect();
     assert_eq!(made.iter().map(|event| event.uri.as_str()).collect::<Vec<_>>(), paths);
     for (write, event) in writes.iter().zip(made) {
         let early = shrinks.contains(&write.number) && event.received < proved;
-        assert!(!early, "{} {} takes something away before the proof", write.method, write.path);
+        assert!(!early, "{} {} removes permissions before the test of the token", write.method, write.path);
     }
 }
 
@@ -617,7 +626,7 @@ impl Cut {
         })
     }
 
-    /// The request in question.
+    /// The request at the cut.
     fn of(self, requests: &[Intercepted]) -> String {
         let request = match self {
             Self::Before(number) => requests.get(number),
@@ -627,9 +636,9 @@ impl Cut {
     }
 }
 
-/// The cuts of a leg, by the requests that it has undisturbed: one at its start, and from the first write on each. A
-/// provision ends with one that should come too late; if it does not, because a proof was asked for once more, there
-/// will be another. A decommission ends with its first question about the token's death.
+/// The cuts of a leg, from the requests of an undisturbed run: one at its start, and each request from the first write
+/// on. A provision ends with a cut that should come too late; if it does not, because the token was tested again,
+/// another follows. A decommission ends with the first review of the rejected token.
 fn cuts(leg: &Leg, requests: &[Intercepted]) -> VecDeque<(usize, Cut)> {
     let first = requests.iter().position(|request| request.write).expect("a write");
     let question = requests.iter().position(|request| request.path.contains("/selfsubjectreviews"));
@@ -639,12 +648,12 @@ fn cuts(leg: &Leg, requests: &[Intercepted]) -> VecDeque<(usize, Cut)> {
     before.chain((0..writes).map(Cut::AfterWrite)).enumerate().collect()
 }
 
-fn said(cause: &(dyn Any + Send)) -> &str {
+fn panic_message(cause: &(dyn Any + Send)) -> &str {
     let text = cause.downcast_ref::<String>().map(String::as_str);
     text.or_else(|| cause.downcast_ref::<&str>().copied()).unwrap_or("no words")
 }
 
-/// A leg, what it comes to, and where it is still to be killed.
+/// A leg, its expected result, and its remaining cuts.
 struct Planned {
     leg: Leg,
     expected: Arc<[String]>,
@@ -652,7 +661,7 @@ struct Planned {
     cuts: VecDeque<(usize, Cut)>,
 }
 
-/// What is to be done for a table row, and what came of it.
+/// The work for a table row, and its results.
 #[derive(Default)]
 struct Work {
     legs: Vec<Planned>,
@@ -662,7 +671,7 @@ struct Work {
 }
 
 impl Work {
-    /// The next cut, if possible of a leg that starts where this subject stands.
+    /// The next cut, preferably of a leg that starts in the current state of this subject.
     fn next(&mut self, at: Option<Asked>) -> Option<(usize, usize, Cut)> {
         let fits = |leg: &Leg| Some(if leg.start == Start::Drifted { leg.to } else { leg.from }) == at;
         let left = self.legs.iter_mut().enumerate().filter(|(_, planned)| !planned.cuts.is_empty());
@@ -671,19 +680,19 @@ impl Work {
     }
 }
 
-/// Kills one run and looks; repeats it, or takes the credential back, and looks again. False when it had fewer
-/// requests.
+/// Kills one run and checks the invariants; repeats it, or decommissions the instance, and checks again. False if the
+/// run had fewer requests.
 fn kill(subject: &mut Subject, leg: &Leg, number: usize, cut: Cut, expected: &[String], at: &mut String) -> bool {
     subject.arrange(leg);
     let token = subject.site.token();
     let proxy = cut.proxy();
     let killed = subject.run(leg, &proxy);
     *at = cut.of(&proxy.requests());
-    judge(&subject.site, leg, &subject.site.stored());
+    check_invariants(&subject.site, leg, &subject.site.stored());
     let end =
         if leg.decommissions && number % 3 == 2 { Leg { action: "decommission", to: NOTHING, ..*leg } } else { *leg };
     subject.undisturbed(end.action, if leg.to == NOTHING { leg.from } else { leg.to });
-    subject.judge_end(&end, expected, token.as_ref());
+    subject.check_final_state(&end, expected, token.as_ref());
     killed
 }
 
@@ -714,26 +723,30 @@ fn worker(work: &Mutex<Work>, asked: &Arc<AtomicUsize>) {
             }
             Ok(false) => work.missed += 1,
             Err(cause) => {
-                work.failures.push(format!("{}, cut {number}, {cut:?}, {at}: {}", leg.name, said(cause.as_ref())));
-                subject = None; // whatever it stands at
+                work.failures.push(format!(
+                    "{}, cut {number}, {cut:?}, {at}: {}",
+                    leg.name,
+                    panic_message(cause.as_ref())
+                ));
+                subject = None; // whatever its state is
             }
         }
     }
 }
 
-/// Each leg in order, then killed at each of its requests.
-fn hold(legs: &[Leg], least: usize) {
+/// Each leg undisturbed, then killed at each of its requests.
+fn check_legs(legs: &[Leg], least: usize) {
     let mut work = Work::default();
     let asked = Arc::default();
     let mut subject = Subject::new(true, &asked);
     for leg in legs {
         let expected = expected(leg.to);
-        match catch_unwind(AssertUnwindSafe(|| in_order(&mut subject, leg, &expected))) {
+        match catch_unwind(AssertUnwindSafe(|| check_each_write(&mut subject, leg, &expected))) {
             Ok(requests) => {
                 let cuts = cuts(leg, &requests);
                 work.legs.push(Planned { leg: *leg, expected: expected.into(), requests: requests.len(), cuts });
             }
-            Err(cause) => work.failures.push(format!("{}, undisturbed: {}", leg.name, said(cause.as_ref()))),
+            Err(cause) => work.failures.push(format!("{}, undisturbed: {}", leg.name, panic_message(cause.as_ref()))),
         }
     }
     let waiting = legs.iter().any(|leg| leg.decommissions || leg.action == "decommission");
@@ -750,11 +763,11 @@ fn hold(legs: &[Leg], least: usize) {
     let thread = std::thread::current();
     let row = thread.name().unwrap_or_default();
     assert!(failures.is_empty(), "{row}: {} failures\n{}", failures.len(), failures.join("\n\n"));
-    // Each is looked at twice, but while there is no token.
+    // Each is checked twice, except while there is no token.
     let always = legs.iter().all(|leg| leg.start != Start::Scratch && leg.to != NOTHING && !leg.decommissions);
     let least_asked = if always { 2 * killed } else { killed / 3 };
     let asked = asked.load(Ordering::SeqCst);
-    assert!(asked >= least_asked, "{row}: the server's word was asked only {asked} times for {killed} kills");
+    assert!(asked >= least_asked, "{row}: only {asked} rules reviews for {killed} kills");
     assert!(killed >= least, "{row}: only {killed} of at least {least} runs were killed");
     // The last cut of a leg comes too late.
     let enough = killed + 2 * legs.len() >= planned;
@@ -764,7 +777,7 @@ fn hold(legs: &[Leg], least: usize) {
 const H: Where = &["H"];
 const READ: &[&str] = &["get", "list"];
 
-/// There and back, with at least this number of kills.
+/// The change and its reverse, with at least this number of kills.
 #[rstest]
 #[case::namespaces_and_the_cluster(
     rules(&[(("pods", READ), &["H", "B"])]),
@@ -774,65 +787,71 @@ const READ: &[&str] = &["get", "list"];
 )]
 #[case::one_of_the_rules_and_a_cluster_role_beside_it(
     rules(&[(("pods", READ), H), (("services", READ), H)]),
-    rules(&[(("services", READ), H)]).and(&[("reader", H)]),
+    rules(&[(("services", READ), H)]).and_cluster_roles(&[("reader", H)]),
     true,
     30
 )]
-#[case::one_namespace_more_and_one_less(
+#[case::one_namespace_added_one_removed(
     rules(&[(("pods", READ), &["H", "B"])]),
     rules(&[(("pods", READ), &["H", "B", "C"])]),
     false,
     25
 )]
-#[case::all_other_places_go_and_come(
-    rules(&[(("pods", READ), &["H", "B", "C"]), (("services", READ), &["*"])]).and(&[("lister", &["B"])]),
+#[case::all_other_scopes_removed_and_added(
+    rules(&[(("pods", READ), &["H", "B", "C"]), (("services", READ), &["*"])]).and_cluster_roles(&[("lister", &["B"])]),
     rules(&[(("pods", READ), H)]),
     true,
     40
 )]
-#[case::everything_leaves_home(
-    rules(&[(("pods", READ), H)]).and(&[("lister", H)]),
-    rules(&[(("pods", READ), &["B"])]).and(&[("lister", &["C"])]),
+#[case::home_namespace_loses_all_grants(
+    rules(&[(("pods", READ), H)]).and_cluster_roles(&[("lister", H)]),
+    rules(&[(("pods", READ), &["B"])]).and_cluster_roles(&[("lister", &["C"])]),
     false,
     50
 )]
-#[case::every_role_loses_one_right_gains_one_and_keeps_one(
+#[case::every_role_changes_one_permission(
     rules(&[(("pods", READ), &["H", "B"]), (("services", READ), &["*"])]),
     rules(&[(("pods", &["list", "watch"]), &["H", "B"]), (("services", &["list", "watch"]), &["*"])]),
     false,
     40
 )]
 #[case::another_cluster_role_that_overlaps(
-    rules(&[]).and(&[("reader", &["H", "B"])]),
-    rules(&[]).and(&[("lister", &["H", "B"])]),
+    rules(&[]).and_cluster_roles(&[("reader", &["H", "B"])]),
+    rules(&[]).and_cluster_roles(&[("lister", &["H", "B"])]),
     false,
     40
 )]
-fn a_move(#[case] one: Asked, #[case] other: Asked, #[case] decommissions: bool, #[case] least: usize) {
+fn scope_change_is_safe_at_every_request(
+    #[case] one: Asked,
+    #[case] other: Asked,
+    #[case] decommissions: bool,
+    #[case] least: usize,
+) {
     let there = Leg { decommissions, ..Leg::provision("there", one, other) };
-    hold(&[there, Leg::provision("back", other, one)], least);
+    check_legs(&[there, Leg::provision("back", other, one)], least);
 }
 
 #[rstest]
 #[case::at_home_and_elsewhere(
-    rules(&[]).and(&[("lister", &["H", "B"])]),
+    rules(&[]).and_cluster_roles(&[("lister", &["H", "B"])]),
     rules(&[(("pods", READ), H), (("configmaps", READ), &["B"])]),
     15
 )]
-#[case::in_the_whole_cluster(rules(&[]).and(&[("lister", &["*"])]), rules(&[(("configmaps", READ), &["*"])]), 10)]
-fn bindings_to_another_role_are_replaced(#[case] held: Asked, #[case] asked: Asked, #[case] least: usize) {
-    hold(&[Leg { start: Start::Drifted, ..Leg::provision("drifted", held, asked) }], least);
+#[case::in_the_whole_cluster(rules(&[]).and_cluster_roles(&[("lister", &["*"])]), rules(&[(("configmaps", READ), &["*"])]), 10)]
+fn role_bindings_with_another_role_are_replaced(#[case] held: Asked, #[case] asked: Asked, #[case] least: usize) {
+    check_legs(&[Leg { start: Start::Drifted, ..Leg::provision("drifted", held, asked) }], least);
 }
 
-const ALL: Asked = rules(&[(("pods", READ), &["H", "B"]), (("services", READ), &["*"])]).and(&[("lister", H)]);
+const ALL: Asked =
+    rules(&[(("pods", READ), &["H", "B"]), (("services", READ), &["*"])]).and_cluster_roles(&[("lister", H)]);
 
 #[test]
-fn a_credential_is_made() {
+fn first_provision_is_safe_at_every_request() {
     let first = Leg { start: Start::Scratch, decommissions: true, ..Leg::provision("first", NOTHING, ALL) };
-    hold(&[first], 20);
+    check_legs(&[first], 20);
 }
 
 #[test]
-fn a_credential_is_taken_back() {
-    hold(&[Leg { action: "decommission", ..Leg::provision("last", ALL, NOTHING) }], 16);
+fn decommission_is_safe_at_every_request() {
+    check_legs(&[Leg { action: "decommission", ..Leg::provision("last", ALL, NOTHING) }], 16);
 }

@@ -1,4 +1,4 @@
-//! Scopes: more namespaces, the whole cluster, ClusterRoles that others keep; still one identity, one token.
+//! Scopes: several namespaces, the whole cluster, foreign ClusterRoles; one ServiceAccount and one token.
 
 use std::collections::BTreeSet;
 
@@ -46,8 +46,8 @@ fn rbac_objects(home: &str) -> BTreeSet<String> {
     kinds.iter().flat_map(|kind| of_kind(kind)).collect()
 }
 
-/// The same without names.
-fn shape(home: &str) -> Vec<String> {
+/// Kinds and namespaces of these objects.
+fn rbac_kinds(home: &str) -> Vec<String> {
     rbac_objects(home).iter().map(|object| object.rsplit_once('/').unwrap().0.to_owned()).collect()
 }
 
@@ -58,7 +58,7 @@ fn inventory(namespace: &str) -> Option<Value> {
 }
 
 #[test]
-fn a_rule_applies_where_it_says_and_nowhere_else() {
+fn rule_applies_only_in_its_namespaces() {
     let cp = control_plane();
     let [home, there, elsewhere] = ["home", "there", "elsewhere"].map(|stem| cp.namespace(stem));
     let rules = json!([
@@ -68,7 +68,7 @@ fn a_rule_applies_where_it_says_and_nowhere_else() {
     ]);
     let instance = Instance::new(cp.admin(), &home).rules(&rules);
     let artifact = instance.provision();
-    assert_eq!(artifact["namespace"], home, "the default stays the instance's own");
+    assert_eq!(artifact["namespace"], home, "the default is the instance's own namespace");
     let token = crate::support::token_of(&artifact);
     let core = |namespace: &str, resource: &str| format!("/api/v1/namespaces/{namespace}/{resource}");
     let get = |namespace: &str, resource: &str| status(cp, &token, &core(namespace, resource));
@@ -88,7 +88,7 @@ fn a_rule_applies_where_it_says_and_nowhere_else() {
     let mut expected: Vec<String> =
         [&home, &there].into_iter().flat_map(|ns| [format!("rolebindings {ns}"), format!("roles {ns}")]).collect();
     expected.sort();
-    assert_eq!(shape(&home), expected, "one Role a scope, whatever the number of rules");
+    assert_eq!(rbac_kinds(&home), expected, "one Role for each scope, for any number of rules");
     let mut places = [&home, &there];
     places.sort();
     assert_eq!(inventory(&home), Some(json!({"rules": places})));
@@ -98,7 +98,7 @@ fn a_rule_applies_where_it_says_and_nowhere_else() {
 }
 
 #[test]
-fn a_star_is_the_whole_cluster_and_its_paths() {
+fn star_grants_the_whole_cluster_and_nonresource_urls() {
     let cp = control_plane();
     let home = cp.namespace("star");
     let url = json!({"nonResourceURLs": ["/metrics"], "verbs": ["get"], "namespaces": ["*"]});
@@ -111,7 +111,7 @@ fn a_star_is_the_whole_cluster_and_its_paths() {
     for path in ["/api/v1/secrets", "/metrics/slis", "/debug/pprof/"] {
         assert_eq!(status(cp, &token, path), 403, "{path}");
     }
-    assert_eq!(shape(&home), ["clusterrolebindings ", "clusterroles "], "no Role without rules, at home neither");
+    assert_eq!(rbac_kinds(&home), ["clusterrolebindings ", "clusterroles "], "no Role without rules, at home neither");
     assert_eq!(inventory(&home), Some(json!({"rules": ["*"]})));
     assert_eq!(document["proof"]["allowed"], 3);
     assert_eq!(document["proof"]["excess"], json!([]));
@@ -126,10 +126,10 @@ fn a_star_is_the_whole_cluster_and_its_paths() {
 }
 
 #[rstest]
-#[case::at_home_unless_told_otherwise(None, "home", "rolebindings")]
+#[case::home_namespace_by_default(None, "home", "rolebindings")]
 #[case::in_another_namespace(Some("there"), "there", "rolebindings")]
 #[case::in_the_whole_cluster(Some("*"), "*", "clusterrolebindings")]
-fn an_existing_cluster_role_is_bound_where_it_is_asked_for(
+fn existing_cluster_role_is_bound_in_requested_scope(
     #[case] asked: Option<&str>,
     #[case] granted: &str,
     #[case] kind: &str,
@@ -155,15 +155,15 @@ fn an_existing_cluster_role_is_bound_where_it_is_asked_for(
         assert_eq!(status(cp, &token, &format!("/api/v1/namespaces/{namespace}/secrets")), 403, "{namespace}");
     }
     let scope = if granted == "*" { String::new() } else { place(granted) };
-    assert_eq!(shape(&home), [format!("{kind} {scope}")], "a binding, and no Role of ours");
+    assert_eq!(rbac_kinds(&home), [format!("{kind} {scope}")], "a binding, and no Role of the instance");
     assert_eq!(inventory(&home), Some(json!({"cluster_roles": {"view": [place(granted)]}})));
     instance.act("decommission").expect_code(0);
     assert!(rbac_objects(&home).is_empty());
-    assert!(cp.get(&format!("{RBAC}/clusterroles/view")).is_some(), "it is not ours to delete");
+    assert!(cp.get(&format!("{RBAC}/clusterroles/view")).is_some(), "foreign ClusterRoles are kept");
 }
 
 #[test]
-fn a_cluster_role_may_have_any_name_that_the_server_takes() {
+fn unusual_cluster_role_names_are_accepted() {
     let cp = control_plane();
     let home = cp.namespace("odd");
     let name = format!("{home}: what? #1 & <more>");
@@ -172,13 +172,13 @@ fn a_cluster_role_may_have_any_name_that_the_server_takes() {
     let mut instance = Instance::new(cp.admin(), &home).rules(&json!([]));
     instance.params["cluster_roles"] = json!([{"name": name}, {"name": name, "namespaces": [home]}]);
     assert_eq!(status(cp, &instance.token(), &pods(&home)), 200);
-    assert_eq!(shape(&home).len(), 1, "the same place twice is one place");
+    assert_eq!(rbac_kinds(&home).len(), 1, "a duplicate scope counts once");
     instance.act("decommission").expect_code(0);
     assert!(rbac_objects(&home).is_empty());
 }
 
 #[test]
-fn simple_input_makes_the_four_objects_that_it_always_made() {
+fn simple_params_create_four_objects() {
     let (cp, parent) = (control_plane(), parent("simple"));
     let home = cp.namespace("simple");
     let instance = Instance::new(&parent, &home);
@@ -192,19 +192,19 @@ fn simple_input_makes_the_four_objects_that_it_always_made() {
     let annotations: Vec<&String> = account["metadata"]["annotations"].as_object().unwrap().keys().collect();
     let ours =
         ["instance", "name", "namespace", "token-generation"].map(|key| format!("k8s-token.massdriver.cloud/{key}"));
-    assert_eq!(annotations, ours.iter().collect::<Vec<_>>(), "no inventory: there is nothing to remember");
-    // The same in other words, and of the form that a form sends.
+    assert_eq!(annotations, ours.iter().collect::<Vec<_>>(), "no inventory: the home namespace is implied");
+    // Equivalent rules, in the format that a form sends.
     let mut same = Instance::new(&parent, &home).rules(&json!([scoped(&["pods"], &["get", "list"], &[&home])]));
     same.params["cluster_roles"] = json!([]);
     let document = same.ask("provision", &[]).expect_code(0).document();
     assert!(changes(&document).iter().all(|(action, _)| action == "unchanged"), "{document:#}");
     let lists = cp.audit().of(&parent.user, mark).into_iter().filter(|event| event.verb == "list");
     let searched = lists.filter(|event| event.resource.contains("role"));
-    assert_eq!(searched.count(), 0, "the ServiceAccount says where Roles and bindings are");
+    assert_eq!(searched.count(), 0, "the inventory lists the scopes");
 }
 
 #[rstest]
-fn what_is_asked_for_and_is_not_there_is_named_before_any_write(
+fn missing_namespaces_and_cluster_roles_are_reported(
     #[values("plan", "provision")] action: &str,
     #[values(false, true)] deployed: bool,
 ) {
@@ -239,7 +239,7 @@ fn what_is_asked_for_and_is_not_there_is_named_before_any_write(
 }
 
 #[test]
-fn an_absent_namespace_that_the_parent_may_not_look_at_is_found_before_any_write() {
+fn unreadable_missing_namespace_is_reported_before_writing() {
     let cp = control_plane();
     let (home, absent) = (cp.namespace("hidden"), cp.unused_namespace("hidden"));
     let own = ["get", "create", "patch", "delete"];
@@ -257,7 +257,7 @@ fn an_absent_namespace_that_the_parent_may_not_look_at_is_found_before_any_write
 }
 
 #[test]
-fn a_cluster_role_may_change_and_be_aggregated_and_the_proof_follows() {
+fn proof_follows_changes_of_an_aggregated_cluster_role() {
     let (cp, parent) = (control_plane(), parent("living"));
     let home = cp.namespace("living");
     let (whole, part) = (format!("{home}-whole"), format!("{home}-part"));
@@ -291,14 +291,17 @@ fn a_cluster_role_may_change_and_be_aggregated_and_the_proof_follows() {
     cp.delete(&format!("{RBAC}/clusterroles/{whole}"));
     let third = instance.ask("provision", &[]).expect_code(1).document();
     assert_eq!(third["error"]["code"], "cluster-role-absent");
-    assert!(!cp.audit().of(&parent.user, mark).iter().any(testbed::AuditEvent::is_write), "nothing is made or taken");
+    assert!(
+        !cp.audit().of(&parent.user, mark).iter().any(testbed::AuditEvent::is_write),
+        "nothing is created or deleted"
+    );
     instance.act("decommission").expect_code(0);
     assert!(rbac_objects(&home).is_empty());
     cp.delete(&format!("{RBAC}/clusterroles/{part}"));
 }
 
 #[test]
-fn namesakes_in_two_namespaces_never_meet() {
+fn same_name_in_two_namespaces_is_independent() {
     let cp = control_plane();
     let [one, other, shared] = ["namesake", "namesake", "shared"].map(|stem| cp.namespace(stem));
     let ask = |home: &str, resource: &str| {
@@ -316,7 +319,7 @@ fn namesakes_in_two_namespaces_never_meet() {
     assert_eq!(status(cp, &first_token, "/api/v1/secrets"), 403);
     first.act("decommission").expect_code(0);
     assert!(rbac_objects(&one).is_empty());
-    assert_eq!(rbac_objects(&other), yours, "what is the other's stays");
+    assert_eq!(rbac_objects(&other), yours, "objects of the other instance are kept");
     assert_eq!(status(cp, &second_token, "/api/v1/secrets"), 200);
     assert_eq!(status(cp, &second_token, &pods(&shared)), 200);
     second.act("decommission").expect_code(0);
@@ -324,7 +327,7 @@ fn namesakes_in_two_namespaces_never_meet() {
 }
 
 #[test]
-fn the_longest_name_fits_everywhere_and_stays() {
+fn longest_name_fits_every_object() {
     let cp = control_plane();
     let [home, there] = ["long", "longthere"].map(|stem| cp.namespace(stem));
     let mut instance = Instance::new(cp.admin(), &home).rules(&json!([scoped(&["pods"], &["list"], &[&there])]));
@@ -340,7 +343,7 @@ fn the_longest_name_fits_everywhere_and_stays() {
 }
 
 #[test]
-fn every_object_of_every_scope_says_whose_it_is() {
+fn every_object_carries_ownership_labels() {
     let cp = control_plane();
     let [home, there] = ["whose", "whosethere"].map(|stem| cp.namespace(stem));
     let rules = json!([scoped(&["pods"], &["list"], &[&home, &there]), scoped(&["nodes"], &["list"], &["*"])]);
@@ -381,7 +384,7 @@ fn every_object_of_every_scope_says_whose_it_is() {
 }
 
 #[test]
-fn a_plan_shows_every_scope_in_an_order_that_people_can_read() {
+fn plan_lists_scopes_in_a_readable_order() {
     let parent = parent("order");
     let cp = control_plane();
     let mut namespaces = ["order", "order", "order"].map(|stem| cp.namespace(stem));
@@ -412,7 +415,7 @@ fn a_plan_shows_every_scope_in_an_order_that_people_can_read() {
     ];
     assert_eq!(planned, expected);
     let made = instance.ask("provision", &[]).expect_code(0).document();
-    assert_eq!(places(&made), expected, "a provision tells it in the same order");
+    assert_eq!(places(&made), expected, "provision lists the changes in the same order");
 
     let less = Instance::new(&parent, &home);
     let plan = less.ask("plan", &["--detailed-exitcode"]).expect_code(2);
@@ -432,7 +435,7 @@ fn a_plan_shows_every_scope_in_an_order_that_people_can_read() {
 }
 
 #[test]
-fn from_the_cluster_to_one_namespace_the_rest_is_narrowed_and_the_kept_place_is_in_neither_list() {
+fn narrowing_cluster_scope_to_namespace_reports_removed_permissions() {
     let cp = control_plane();
     let [home, there] = ["narrow", "narrowthere"].map(|stem| cp.namespace(stem));
     let at =
@@ -451,9 +454,7 @@ fn from_the_cluster_to_one_namespace_the_rest_is_narrowed_and_the_kept_place_is_
 }
 
 #[rstest]
-fn a_parent_with_rights_in_some_of_the_namespaces_is_told_what_it_lacks_where(
-    #[values("plan", "provision")] action: &str,
-) {
+fn missing_permissions_are_listed_per_namespace(#[values("plan", "provision")] action: &str) {
     let cp = control_plane();
     let [home, yes, no] = ["some", "someyes", "someno"].map(|stem| cp.namespace(stem));
     let own = ["get", "create", "patch", "delete"];
@@ -471,7 +472,7 @@ fn a_parent_with_rights_in_some_of_the_namespaces_is_told_what_it_lacks_where(
     let document = ask(&[&home, &yes, &no]).ask(action, &[]).expect_code(77).document();
     assert_eq!(document["error"]["code"], "escalation");
     let tuple = |namespace: Value| json!({"verb": "list", "group": "", "resource": "pods", "name": null, "namespace": namespace});
-    assert_eq!(document["missing_permissions"], json!([tuple(json!(no))]), "what is missing, and where");
+    assert_eq!(document["missing_permissions"], json!([tuple(json!(no))]), "the missing permissions, by namespace");
     let document = ask(&["*"]).ask(action, &[]).expect_code(77).document();
     let missing = document["missing_permissions"].as_array().unwrap();
     assert!(missing.iter().all(|tuple| tuple["namespace"].is_null()), "{missing:?}");
@@ -484,13 +485,13 @@ fn a_parent_with_rights_in_some_of_the_namespaces_is_told_what_it_lacks_where(
 }
 
 #[test]
-fn to_bind_a_cluster_role_a_parent_needs_to_see_it_and_to_bind_it_there() {
+fn binding_a_cluster_role_requires_get_and_bind() {
     let cp = control_plane();
     let home = cp.namespace("binder");
     let own = ["get", "create", "patch", "delete"];
     let rbac = "rbac.authorization.k8s.io";
     let named = |verb: &str| json!({"apiGroups": [rbac], "resources": ["clusterroles"], "verbs": [verb], "resourceNames": ["view"]});
-    // No right on Roles: there is none of ours.
+    // No permission on Roles: the instance has none.
     let mut rules = vec![rule(&[""], &["serviceaccounts", "secrets"], &own), rule(&[rbac], &["rolebindings"], &own)];
     let ask = |stem: &str, rules: &[Value], sees: bool| {
         let mut grants = vec![Grant::in_namespace(&home, rules)];
@@ -512,13 +513,13 @@ fn to_bind_a_cluster_role_a_parent_needs_to_see_it_and_to_bind_it_there() {
     binder.ask("plan", &[]).expect_code(0);
     assert_eq!(status(cp, &binder.token(), &pods(&home)), 200);
     let again = binder.ask("provision", &[]).expect_code(0).document();
-    assert_eq!(codes(&again), Vec::<&str>::new(), "no word of a Role that never was");
+    assert_eq!(codes(&again), Vec::<&str>::new(), "no mention of a Role that never existed");
     binder.ask("decommission", &[]).expect_code(0);
     assert!(rbac_objects(&home).is_empty());
 }
 
 #[test]
-fn more_places_than_the_service_account_can_remember_are_refused_before_the_first_packet() {
+fn more_places_than_the_inventory_holds_are_refused() {
     let cp = control_plane();
     let home = cp.namespace("toomany");
     let namespaces: Vec<String> =
@@ -532,7 +533,7 @@ fn more_places_than_the_service_account_can_remember_are_refused_before_the_firs
 }
 
 #[test]
-fn a_place_that_may_not_be_touched_any_more_is_no_dead_end() {
+fn inaccessible_namespace_does_not_block_later_runs() {
     let cp = control_plane();
     let [home, lost] = ["lost", "lostthere"].map(|stem| cp.namespace(stem));
     let own = ["get", "create", "patch", "delete"];
@@ -562,7 +563,7 @@ fn a_place_that_may_not_be_touched_any_more_is_no_dead_end() {
             .unwrap();
         assert_eq!(finding["severity"], "high");
         assert!(finding["message"].as_str().unwrap().contains(&lost), "{finding}");
-        assert_eq!(inventory(&home), both, "it is remembered");
+        assert_eq!(inventory(&home), both, "the inventory keeps it");
         assert_eq!(status(cp, &token, &pods(&lost)), 200);
         let planned = weak.ask("plan", &["--detailed-exitcode"]).expect_code(0).document();
         assert!(changes(&planned).iter().all(|(action, _)| action == "unchanged"), "as a provision: {planned:#}");
@@ -574,9 +575,9 @@ fn a_place_that_may_not_be_touched_any_more_is_no_dead_end() {
             let wrote =
                 cp.audit().of(&parent.user, before).into_iter().filter(|event| event.is_write() && event.code < 300);
             assert_eq!(wrote.count(), 0, "nothing changes from run to run");
-            assert_eq!(again["permissions"]["narrowed"], json!([]), "what is still held is not said to be lost");
-            assert_eq!(again["proof"]["excess"], json!([]), "nor is it somebody else's doing");
-            assert!(again["duration_ms"].as_u64().unwrap() < 4000, "and it is not waited for: {again:#}");
+            assert_eq!(again["permissions"]["narrowed"], json!([]), "held permissions are not reported as removed");
+            assert_eq!(again["proof"]["excess"], json!([]), "and not as excess");
+            assert!(again["duration_ms"].as_u64().unwrap() < 4000, "and the run does not wait for it: {again:#}");
         }
 
         if stem == "lostsome" {
@@ -585,8 +586,8 @@ fn a_place_that_may_not_be_touched_any_more_is_no_dead_end() {
             assert!(!missing.is_empty() && missing.iter().all(|tuple| tuple["namespace"] == lost), "{missing:?}");
             assert!(codes(&document).contains(&"not-searched"), "{document:#}");
             assert_eq!(cp.get(&paths(&home)[3]), None);
-            assert_eq!(status(cp, &token, "/api"), 401, "the token is dead");
-            assert!(cp.get(&paths(&home)[0]).is_some(), "the ServiceAccount remembers the place");
+            assert_eq!(status(cp, &token, "/api"), 401, "the token is rejected");
+            assert!(cp.get(&paths(&home)[0]).is_some(), "the inventory contains the namespace");
             assert_eq!(inventory(&home), both);
             weak.ask("decommission", &[]).expect_code(77);
         }
@@ -597,13 +598,13 @@ fn a_place_that_may_not_be_touched_any_more_is_no_dead_end() {
 }
 
 #[test]
-fn a_namespace_that_is_gone_is_reported_and_forgotten() {
+fn deleted_namespace_is_reported_and_dropped_from_inventory() {
     let cp = control_plane();
     let [home, gone] = ["gone", "gonethere"].map(|stem| cp.namespace(stem));
     let wide = || Instance::new(cp.admin(), &home).rules(&json!([scoped(&["pods"], &["list"], &[&home, &gone])]));
     wide().provision();
     cp.delete(&format!("/api/v1/namespaces/{gone}"));
-    eventually("the namespace is gone", || cp.get(&format!("/api/v1/namespaces/{gone}")).is_none().then_some(()));
+    eventually("the namespace is deleted", || cp.get(&format!("/api/v1/namespaces/{gone}")).is_none().then_some(()));
     let document = wide().ask("provision", &[]).expect_code(1).document();
     assert_eq!(document["error"]["code"], "namespace-absent", "on a deployed instance too");
     let narrow = Instance::new(cp.admin(), &home);
@@ -617,7 +618,7 @@ fn a_namespace_that_is_gone_is_reported_and_forgotten() {
 }
 
 #[test]
-fn what_the_service_account_has_forgotten_is_found_by_its_label() {
+fn objects_missing_from_inventory_are_found_by_label() {
     let cp = control_plane();
     let [home, there] = ["forgot", "forgotthere"].map(|stem| cp.namespace(stem));
     let mut instance = Instance::new(cp.admin(), &home)
@@ -626,7 +627,7 @@ fn what_the_service_account_has_forgotten_is_found_by_its_label() {
     instance.provision();
     cp.delete(&paths(&home)[0]);
     assert_eq!(rbac_objects(&home).len(), 5);
-    // The params do not name them any more either.
+    // The params do not name them any more, either.
     Instance::new(cp.admin(), &home).ask("decommission", &[]).expect_code(0);
     assert!(rbac_objects(&home).is_empty());
 
@@ -635,13 +636,13 @@ fn what_the_service_account_has_forgotten_is_found_by_its_label() {
     cp.merge_patch(&paths(&home)[0], &broken);
     let document = Instance::new(cp.admin(), &home).ask("provision", &[]).expect_code(0).document();
     assert!(codes(&document).contains(&"inventory-unreadable"), "{document:#}");
-    assert_eq!(rbac_objects(&home).len(), 7, "what is not remembered is not found without a search");
+    assert_eq!(rbac_objects(&home).len(), 7, "without a search only the inventory leads to objects");
     Instance::new(cp.admin(), &home).ask("decommission", &[]).expect_code(0);
     assert!(rbac_objects(&home).is_empty());
 }
 
 #[test]
-fn a_role_that_shrinks_beyond_what_the_parent_may_grant_is_refused_and_a_whole_scope_always_goes() {
+fn role_reduction_beyond_parents_permissions_is_refused() {
     let cp = control_plane();
     let [home, there] = ["shrink", "shrinkthere"].map(|stem| cp.namespace(stem));
     let own = ["get", "create", "patch", "delete"];
@@ -655,7 +656,7 @@ fn a_role_that_shrinks_beyond_what_the_parent_may_grant_is_refused_and_a_whole_s
     let pods_and_maps = json!([scoped(&["pods", "configmaps"], &["list"], &[&home, &there])]);
     let token = Instance::new(cp.admin(), &home).rules(&pods_and_maps).token();
     let before = rbac_objects(&home);
-    // It held pods when it granted them, and does not any more.
+    // The parent held pods when it granted them, and does not any more.
     let parent = cp.persona(
         "shrink",
         &[
@@ -686,7 +687,7 @@ fn a_role_that_shrinks_beyond_what_the_parent_may_grant_is_refused_and_a_whole_s
 }
 
 #[test]
-fn a_mixed_change_that_cannot_be_made_in_two_steps_is_made_in_one() {
+fn role_is_replaced_in_one_write_if_necessary() {
     let cp = control_plane();
     let home = cp.namespace("atonce");
     let token =
@@ -697,7 +698,7 @@ fn a_mixed_change_that_cannot_be_made_in_two_steps_is_made_in_one() {
         rule(&["rbac.authorization.k8s.io"], &["roles", "rolebindings"], &own),
         rule(&[""], &["configmaps", "services"], &["list"]),
     ];
-    // It may grant what is wanted, and not what is there: the two together are refused.
+    // The parent may grant the new rules but not the old ones: the union is refused.
     let parent = cp.persona("atonce", &[Grant::in_namespace(&home, &rules)]);
     let instance = Instance::new(&parent, &home).rules(&json!([rule(&[""], &["configmaps", "services"], &["list"])]));
     instance.ask("provision", &[]).expect_code(0);
@@ -708,7 +709,7 @@ fn a_mixed_change_that_cannot_be_made_in_two_steps_is_made_in_one() {
 }
 
 #[test]
-fn a_namespaced_grant_that_is_there_in_the_whole_cluster_is_found_by_the_proof() {
+fn cluster_wide_binding_of_namespaced_rule_is_excess() {
     let cp = control_plane();
     let home = cp.namespace("toowide");
     let name = format!("{home}-toowide");
@@ -722,12 +723,12 @@ fn a_namespaced_grant_that_is_there_in_the_whole_cluster_is_found_by_the_proof()
         let tuple = json!({"verb": verb, "group": "", "resource": "pods", "name": null, "namespace": null});
         assert!(excess.contains(&tuple), "asked for in one namespace, held in all: {excess:?}");
     }
-    assert!(excess.iter().all(|tuple| tuple["namespace"].is_null()), "told once: {excess:?}");
+    assert!(excess.iter().all(|tuple| tuple["namespace"].is_null()), "reported once: {excess:?}");
     cp.delete(&format!("{RBAC}/clusterrolebindings/{name}"));
 }
 
 #[test]
-fn fifty_namespaces_with_two_hundred_rules_are_work_in_parallel_within_the_limits_of_the_server() {
+fn fifty_namespaces_are_provisioned_in_parallel_without_throttling() {
     let (cp, parent) = (control_plane(), parent("fifty"));
     let home = cp.namespace("fifty");
     let namespaces: Vec<String> = (0..50).map(|_| cp.namespace("fifty")).collect();
@@ -740,12 +741,12 @@ fn fifty_namespaces_with_two_hundred_rules_are_work_in_parallel_within_the_limit
     assert_eq!(document["proof"]["allowed"], 50 * 200 * 2);
     assert_eq!(rbac_objects(&home).len(), 100);
     let events = cp.audit().of(&parent.user, mark);
-    assert!(events.iter().all(|event| event.code != 429), "nobody is asked to slow down");
+    assert!(events.iter().all(|event| event.code != 429), "no request is throttled");
     let writes = events.iter().filter(|event| event.is_write()).count();
     assert_eq!(writes, 2 + 100, "each object once");
-    // Of each namespace: is it there, its Role, its binding, our rights in it. Beside that the ServiceAccount, and its
-    // namesakes elsewhere, and who we are.
-    // The namesakes come in pages: how many there are is the doing of other tests.
+    // For each namespace: the Namespace, Role, RoleBinding and the parent's permissions. In addition the
+    // ServiceAccount, ServiceAccounts of the same name elsewhere, and the parent's identity.
+    // The list of ServiceAccounts is paged: the number of pages depends on other tests.
     let counts =
         |event: &&AuditEvent| !event.is_write() && event.resource != "secrets" && !event.uri.contains("continue=");
     let looks = events.iter().filter(counts).count();
@@ -757,7 +758,7 @@ fn fifty_namespaces_with_two_hundred_rules_are_work_in_parallel_within_the_limit
 }
 
 #[test]
-fn the_paths_of_a_cluster_role_are_not_granted_by_a_binding_in_a_namespace() {
+fn role_binding_does_not_grant_nonresource_urls() {
     let cp = control_plane();
     let [home, there] = ["paths", "pathsthere"].map(|stem| cp.namespace(stem));
     let mut instance = Instance::new(cp.admin(), &home).rules(&json!([]));
@@ -776,7 +777,7 @@ fn the_paths_of_a_cluster_role_are_not_granted_by_a_binding_in_a_namespace() {
     instance.act("decommission").expect_code(0);
 }
 
-/// What an instance in `home` needs of its parent, and may grant.
+/// The permissions that the parent of an instance in `home` needs, and may grant.
 fn manage(more: &[Value]) -> Vec<Value> {
     let own = ["get", "create", "patch", "delete"];
     let base = [
@@ -787,7 +788,7 @@ fn manage(more: &[Value]) -> Vec<Value> {
 }
 
 #[test]
-fn where_a_namespace_is_gone_the_rights_in_it_are_not_missed() {
+fn permissions_in_deleted_namespace_are_not_required() {
     let cp = control_plane();
     let [home, gone] = ["goneright", "gonerightthere"].map(|stem| cp.namespace(stem));
     let list = rule(&[""], &["pods"], &["get", "list"]);
@@ -800,7 +801,7 @@ fn where_a_namespace_is_gone_the_rights_in_it_are_not_missed() {
     let wide = || Instance::new(&parent, &home).rules(&json!([scoped(&["pods"], &["list"], &[&home, &gone])]));
     wide().provision();
     cp.delete(&format!("/api/v1/namespaces/{gone}"));
-    eventually("the namespace is gone", || cp.get(&format!("/api/v1/namespaces/{gone}")).is_none().then_some(()));
+    eventually("the namespace is deleted", || cp.get(&format!("/api/v1/namespaces/{gone}")).is_none().then_some(()));
     let document = Instance::new(&parent, &home).ask("provision", &[]).expect_code(0).document();
     assert_eq!(codes(&document), ["namespace-gone"]);
     assert_eq!(inventory(&home), None);
@@ -815,7 +816,7 @@ fn where_a_namespace_is_gone_the_rights_in_it_are_not_missed() {
 }
 
 #[test]
-fn an_object_of_somebody_else_at_a_place_of_ours_is_left_alone() {
+fn foreign_role_binding_in_another_namespace_is_kept() {
     let cp = control_plane();
     let [home, there] = ["theirs", "theirsthere"].map(|stem| cp.namespace(stem));
     let wide = || Instance::new(cp.admin(), &home).rules(&json!([scoped(&["pods"], &["list"], &[&home, &there])]));
@@ -828,7 +829,7 @@ fn an_object_of_somebody_else_at_a_place_of_ours_is_left_alone() {
         let document = wide().ask(action, &[]).expect_code(73).document();
         assert_eq!(document["error"]["object"], format!("RoleBinding {there}/{name}"));
     }
-    // Not asked for any more: it is not ours to delete, and what it grants is not forgotten.
+    // The namespace is not requested any more: the foreign binding is kept, and so is its inventory entry.
     let narrow = Instance::new(cp.admin(), &home);
     for _ in 0..2 {
         let document = narrow.ask("provision", &[]).expect_code(0).document();
@@ -843,7 +844,7 @@ fn an_object_of_somebody_else_at_a_place_of_ours_is_left_alone() {
 }
 
 #[test]
-fn a_namespace_on_its_way_out_is_no_place_for_a_grant_yet() {
+fn terminating_target_namespace_is_a_temporary_error() {
     let cp = control_plane();
     let [home, leaving] = ["stay", "leaving"].map(|stem| cp.namespace(stem));
     let held = json!({"metadata": {"name": "held", "finalizers": ["example.com/held"]}});
@@ -863,7 +864,7 @@ fn a_namespace_on_its_way_out_is_no_place_for_a_grant_yet() {
 }
 
 #[test]
-fn a_policy_that_protects_one_place_keeps_no_token_alive() {
+fn undeletable_role_binding_does_not_keep_token_alive() {
     let cp = control_plane();
     let [home, protected] = ["policy", "policythere"].map(|stem| cp.namespace(stem));
     let admission = "/apis/admissionregistration.k8s.io/v1";
@@ -882,7 +883,7 @@ fn a_policy_that_protects_one_place_keeps_no_token_alive() {
     let throwaway = json!({"metadata": {"name": "try"}, "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "view"}});
     let bindings = format!("{RBAC}/namespaces/{protected}/rolebindings");
     cp.post(&bindings, &throwaway);
-    eventually("the policy counts", || {
+    eventually("the policy is in force", || {
         let tried = cp.request("DELETE", &format!("{bindings}/try?dryRun=All"), Some(&cp.admin().token), None);
         (tried.status == 422 || tried.status == 403).then_some(())
     });
@@ -892,8 +893,8 @@ fn a_policy_that_protects_one_place_keeps_no_token_alive() {
     assert!(document["findings"][0]["message"].as_str().unwrap().contains("bindings stay"), "{document:#}");
     let document = Instance::new(cp.admin(), &home).ask("decommission", &[]).expect_code(1).document();
     assert_eq!(document["error"]["code"], "refused");
-    assert_eq!(status(cp, &token, "/api"), 401, "the token is dead all the same");
-    assert!(cp.get(&paths(&home)[0]).is_some(), "the ServiceAccount remembers the place");
+    assert_eq!(status(cp, &token, "/api"), 401, "the token is rejected all the same");
+    assert!(cp.get(&paths(&home)[0]).is_some(), "the inventory contains the namespace");
     cp.delete(&format!("{admission}/validatingadmissionpolicybindings/{home}"));
     cp.delete(&format!("{admission}/validatingadmissionpolicies/{home}"));
     eventually("a repeat finishes", || {
@@ -903,7 +904,7 @@ fn a_policy_that_protects_one_place_keeps_no_token_alive() {
 }
 
 #[test]
-fn a_list_of_places_that_cannot_be_read_is_no_reason_to_forget_them() {
+fn unreadable_inventory_keeps_the_service_account() {
     let cp = control_plane();
     let [home, there] = ["unread", "unreadthere"].map(|stem| cp.namespace(stem));
     Instance::new(cp.admin(), &home).rules(&json!([scoped(&["pods"], &["list"], &[&home, &there])])).provision();
@@ -918,12 +919,12 @@ fn a_list_of_places_that_cannot_be_read_is_no_reason_to_forget_them() {
 }
 
 #[test]
-fn temporary_bindings_in_an_inventory_are_deleted() {
+fn temporary_bindings_in_inventory_are_deleted() {
     let cp = control_plane();
     for action in ["provision", "decommission"] {
         let home = cp.namespace("temporary");
         let list = rule(&[""], &["pods"], &["list"]);
-        // It may search nowhere: the inventory alone leads to the binding.
+        // The parent cannot search: only the inventory leads to the binding.
         let weak = cp.persona("temporary", &[Grant::in_namespace(&home, &manage(&[list]))]);
         let instance = Instance::new(&weak, &home).rules(&json!([scoped(&["pods"], &["list"], &[&home])]));
         instance.provision();

@@ -1,5 +1,5 @@
-//! What lies around the credential: the form in which people fill in the params, in a real browser, and bundles that use
-//! what was provisioned. Needs Node.js and Chromium, which `.ci/install` installs; `cargo test --workspace` runs it.
+//! Consumers of the bundle and the credential: the form for the params in a real browser, and bundles that use the
+//! credential. Needs Node.js and Chromium, which `.ci/install` installs; `cargo test --workspace` runs it.
 
 #![allow(
     clippy::unwrap_used,

@@ -1,6 +1,6 @@
-//! Bundles that use the credential (examples/downstream): the one of helm is deployed with the artifact of the real
-//! binary, by real helm 3 and 4, within its rights and outside them; the one of OpenTofu is read. What their README
-//! says about rules and messages is held here.
+//! Bundles that use the credential (examples/downstream): the Helm example is deployed with the published credential by
+//! real helm 3 and 4, with sufficient and with insufficient permissions; the OpenTofu example is parsed. Tests hold its
+//! README to the rules and messages that it shows.
 
 use std::{
     collections::BTreeSet,
@@ -21,7 +21,7 @@ use crate::support::{Instance, OBJECT, Shape};
 const EXAMPLES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/downstream");
 const RELEASE: &str = "shop-prod-web-a1b2";
 
-/// With those who make Pods of a Deployment, so that helm has something to wait for.
+/// A control plane with the controllers of Deployments, so that helm has something to wait for.
 fn control_plane() -> &'static ControlPlane {
     static STARTED: OnceLock<ControlPlane> = OnceLock::new();
     STARTED.get_or_init(|| {
@@ -56,8 +56,8 @@ fn recommended() -> Vec<Value> {
     params["rules"].as_array().unwrap().clone()
 }
 
-/// A rule as what it grants, one verb on one resource at a time.
-fn atoms(rules: &[Value]) -> BTreeSet<String> {
+/// The permissions of a rule: one verb on one resource each.
+fn permissions(rules: &[Value]) -> BTreeSet<String> {
     let texts = |rule: &Value, key: &str| -> Vec<String> {
         rule[key].as_array().into_iter().flatten().map(|text| text.as_str().unwrap().to_owned()).collect()
     };
@@ -73,7 +73,7 @@ fn atoms(rules: &[Value]) -> BTreeSet<String> {
     atoms
 }
 
-/// An instance of k8s-token and one of the example that is connected to it.
+/// An instance of k8s-token, and one of the example that is connected to it.
 struct Downstream {
     token: Instance,
     step: HelmStep,
@@ -98,7 +98,7 @@ impl Downstream {
         Self { token, step }
     }
 
-    /// Deploys k8s-token with other rules and hands the artifact on.
+    /// Deploys k8s-token with other rules and passes the credential on.
     fn grant(&mut self, rules: &[Value]) {
         self.token.params["rules"] = json!(rules);
         self.step.connections["kubernetes_cluster"] = self.token.provision();
@@ -108,13 +108,13 @@ impl Downstream {
         crate::support::token_of(&self.step.connections["kubernetes_cluster"])
     }
 
-    /// Whether helm was content, and all it said.
+    /// Whether helm succeeded, and its output.
     fn act(&self, action: &str) -> (bool, String) {
         let mut command = self.step.command(action).unwrap();
         let output = thread::scope(|scope| {
             let helm = scope.spawn(|| command.output().unwrap());
             while !helm.is_finished() {
-                self.play_the_node();
+                self.mark_pods_ready();
                 thread::sleep(Duration::from_millis(20));
             }
             helm.join().unwrap()
@@ -137,15 +137,15 @@ impl Downstream {
         said
     }
 
-    /// The control plane has no nodes: says of each Pod that it is ready, as its node would.
-    fn play_the_node(&self) {
+    /// Marks each Pod as ready, as a node would: the control plane has none.
+    fn mark_pods_ready(&self) {
         let pods = self.path("pods");
         let list = control_plane().get(&pods).unwrap();
         let ready = json!({"status": {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}});
         for pod in list["items"].as_array().unwrap().iter().filter(|pod| pod["status"]["phase"] != "Running") {
             let path = format!("{pods}/{}/status", pod["metadata"]["name"].as_str().unwrap());
             let admin = &control_plane().admin().token;
-            // It may be gone by now.
+            // The Pod may be deleted already.
             let _ = control_plane().request("PATCH", &path, Some(admin), Some(&ready));
         }
     }
@@ -163,7 +163,7 @@ impl Downstream {
     }
 }
 
-/// What the README's lines make of a deployment's log.
+/// The rules that the README's commands derive from a deployment's log.
 fn missing_rules(log: &str) -> Vec<Value> {
     let directory = tempfile::tempdir().unwrap();
     fs::write(directory.path().join("deployment.log"), log).unwrap();
@@ -175,7 +175,7 @@ fn missing_rules(log: &str) -> Vec<Value> {
 }
 
 #[rstest]
-fn the_example_lives_within_the_recommended_rights(#[values(3, 4)] major: u8) {
+fn helm_example_works_with_the_recommended_rules(#[values(3, 4)] major: u8) {
     let mut downstream = Downstream::new(major, &recommended());
     let token = downstream.secret_token();
     downstream.succeed("plan");
@@ -186,7 +186,7 @@ fn the_example_lives_within_the_recommended_rights(#[values(3, 4)] major: u8) {
     assert_eq!(downstream.page().unwrap()["data"]["index.html"], "Hello");
     assert_eq!(downstream.server().unwrap()["status"]["readyReplicas"], 1);
 
-    // The right to create namespaces is for the first install alone.
+    // Only the first install needs to create the namespace.
     let after: Vec<_> = recommended().into_iter().filter(|rule| rule["namespaces"].is_null()).collect();
     assert_eq!(after.len(), recommended().len() - 1);
     downstream.grant(&after);
@@ -209,9 +209,9 @@ fn the_example_lives_within_the_recommended_rights(#[values(3, 4)] major: u8) {
     assert!(downstream.step.releases(control_plane()).is_empty());
 }
 
-/// From the rules that no message asks for to those of the README, by what the messages say and nothing else.
+/// Starts with the rules that no message asks for, and reaches those of the README by the messages alone.
 #[test]
-fn messages_ask_for_exactly_the_recommended_rules() {
+fn error_messages_lead_to_the_recommended_rules() {
     let (asked_for, known): (Vec<_>, Vec<_>) = recommended()
         .into_iter()
         .partition(|rule| rule["resources"] != json!(["secrets"]) && rule["resources"] != json!(["replicasets"]));
@@ -227,26 +227,26 @@ fn messages_ask_for_exactly_the_recommended_rules() {
                 if done {
                     break;
                 }
-                let before = atoms(&rules);
+                let before = permissions(&rules);
                 let missing = missing_rules(&said);
-                named.extend(atoms(&missing));
+                named.extend(permissions(&missing));
                 rules.extend(missing);
-                assert!(atoms(&rules) != before, "helm {major}, {action}: no new rule in {said}");
+                assert!(permissions(&rules) != before, "helm {major}, {action}: no new rule in {said}");
                 downstream.grant(&rules);
             }
         }
         assert!(downstream.page().is_none() && downstream.server().is_none());
     }
-    assert_eq!(named, atoms(&asked_for));
+    assert_eq!(named, permissions(&asked_for));
 }
 
 #[rstest]
-fn outside_the_rights_the_message_names_the_missing_rule(#[values(3, 4)] major: u8) {
+fn missing_permission_is_named_by_the_error_message(#[values(3, 4)] major: u8) {
     let mut downstream = Downstream::new(major, &recommended());
     downstream.succeed("provision");
     let deployed = (downstream.page(), downstream.server());
 
-    // The same chart with a Service, then with a ConfigMap for somebody else's namespace.
+    // The same chart with a Service, then with a ConfigMap for a foreign namespace.
     let elsewhere = control_plane().namespace("elsewhere");
     for (template, group, resource, namespace) in [
         (
@@ -264,7 +264,7 @@ fn outside_the_rights_the_message_names_the_missing_rule(#[values(3, 4)] major: 
     ] {
         let directory = tempfile::tempdir().unwrap();
         let chart = directory.path().join("chart");
-        copy(&downstream.step.chart, &chart);
+        copy_directory(&downstream.step.chart, &chart);
         fs::write(chart.join("templates/more.yaml"), template).unwrap();
         let example = std::mem::replace(&mut downstream.step.chart, chart);
         let said = downstream.fail("provision");
@@ -281,7 +281,7 @@ fn outside_the_rights_the_message_names_the_missing_rule(#[values(3, 4)] major: 
 }
 
 #[test]
-fn the_readme_makes_the_rule_of_its_own_message() {
+fn readme_derives_the_rule_from_its_example_message() {
     let readme = readme();
     let (_, message) = readme.split_once("\nError: ...").unwrap();
     let rules = missing_rules(message.split("```").next().unwrap());
@@ -293,21 +293,21 @@ fn the_readme_makes_the_rule_of_its_own_message() {
     assert_eq!(missing_rules(everywhere), [rule]);
 }
 
-fn copy(from: &Path, to: &Path) {
+fn copy_directory(from: &Path, to: &Path) {
     fs::create_dir(to).unwrap();
     for entry in fs::read_dir(from).unwrap().map(Result::unwrap) {
         let target = to.join(entry.file_name());
         if entry.path().is_dir() {
-            copy(&entry.path(), &target);
+            copy_directory(&entry.path(), &target);
         } else {
             fs::copy(entry.path(), target).unwrap();
         }
     }
 }
 
-/// The README's first case of a message that does not name the rule, and the way out.
+/// The README's first case of a message that does not name the rule, with its solution.
 #[rstest]
-fn helm_that_cannot_finish_a_release_says_only_that_it_began_one(#[values(3, 4)] major: u8) {
+fn unfinished_helm_release_error_names_no_rule(#[values(3, 4)] major: u8) {
     let mut rules = recommended();
     assert_eq!(rules[0]["resources"], json!(["secrets"]));
     rules[0]["verbs"] = json!(["get", "list", "create", "delete"]);
@@ -330,7 +330,7 @@ fn helm_that_cannot_finish_a_release_says_only_that_it_began_one(#[values(3, 4)]
 
 /// The README's second case.
 #[test]
-fn helm_4_waits_in_vain_for_a_deployment_whose_replica_sets_it_may_not_list() {
+fn helm_4_without_replica_set_access_times_out() {
     let rules: Vec<_> = recommended().into_iter().filter(|rule| rule["resources"] != json!(["replicasets"])).collect();
     let mut downstream = Downstream::new(4, &rules);
     downstream.step.config["timeout"] = json!("\"5s\"");
@@ -339,7 +339,7 @@ fn helm_4_waits_in_vain_for_a_deployment_whose_replica_sets_it_may_not_list() {
     assert!(missing_rules(&said).is_empty(), "{said}");
 }
 
-/// What is done for an image that knows only `.data`.
+/// The remedy for an image that reads only `.data`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Remedy {
     Nothing,
@@ -348,7 +348,7 @@ enum Remedy {
 }
 
 #[rstest]
-fn images_that_read_only_data(
+fn images_that_read_only_data_need_a_remedy(
     #[values(Remedy::Nothing, Remedy::LegacyArtifact, Remedy::ReshapedByTheStep)] remedy: Remedy,
 ) {
     let configs: Vec<_> = blocks("yaml").into_iter().filter(|block| block.contains("config:")).collect();
@@ -383,7 +383,7 @@ fn images_that_read_only_data(
     assert_eq!(downstream.page().unwrap()["data"]["index.html"], "Good morning");
 }
 
-/// The files of an OpenTofu step as blocks.
+/// The files of an OpenTofu step, as blocks.
 fn module() -> Vec<hcl::Block> {
     let directory = format!("{EXAMPLES}/opentofu/src");
     let files: Vec<_> = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()).collect();
@@ -404,7 +404,7 @@ fn variables() -> Vec<(String, hcl::Expression)> {
     variables.collect()
 }
 
-/// What OpenTofu would object to when this value is given to a variable of this type.
+/// The type errors that OpenTofu would report for this value of a variable.
 fn objections(type_of: &hcl::Expression, value: &Value, at: &str, found: &mut Vec<String>) {
     use hcl::Expression::{FuncCall, Object, Variable};
     let sound = match type_of {
@@ -444,7 +444,7 @@ fn objections(type_of: &hcl::Expression, value: &Value, at: &str, found: &mut Ve
     }
 }
 
-/// The type of an attribute of an object type, `optional` looked through.
+/// The type of an attribute of an object type; `optional` is unwrapped.
 fn member(type_of: &hcl::Expression, name: &str) -> Option<hcl::Expression> {
     use hcl::Expression::{FuncCall, Object};
     match type_of {
@@ -457,7 +457,7 @@ fn member(type_of: &hcl::Expression, name: &str) -> Option<hcl::Expression> {
     }
 }
 
-/// Every `var.a.b.c` of the module, as its names.
+/// Every `var.a.b.c` of the module, as a list of names.
 fn uses() -> Vec<Vec<String>> {
     let of_name = |letter: char| letter.is_alphanumeric() || matches!(letter, '_' | '-' | '.');
     let mut found = Vec::new();
@@ -471,7 +471,7 @@ fn uses() -> Vec<Vec<String>> {
 }
 
 #[test]
-fn the_opentofu_module_declares_what_its_bundle_says() {
+fn opentofu_module_declares_the_inputs_of_its_bundle() {
     let bundle = yaml(&fs::read_to_string(format!("{EXAMPLES}/opentofu/massdriver.yaml")).unwrap());
     let names = |block: &Value| block.as_object().unwrap().keys().cloned().collect::<BTreeSet<_>>();
     let mut inputs = names(&bundle["params"]["properties"]);
@@ -489,7 +489,7 @@ fn the_opentofu_module_declares_what_its_bundle_says() {
 }
 
 #[rstest]
-fn the_opentofu_module_takes_a_flat_artifact(#[values(Shape::Bare, Shape::Full)] shape: Shape) {
+fn opentofu_module_accepts_a_flat_credential(#[values(Shape::Bare, Shape::Full)] shape: Shape) {
     let namespace = control_plane().namespace("facts");
     let token = Instance::of_era(control_plane().admin(), &namespace, Era::Dependencies, shape);
     let artifact = token.provision();
@@ -502,7 +502,7 @@ fn the_opentofu_module_takes_a_flat_artifact(#[values(Shape::Bare, Shape::Full)]
     objections(&type_of, &token.params["md_metadata"], "md_metadata", &mut found);
     assert_eq!(found, [""; 0]);
 
-    // What it does object to.
+    // Values that are type errors.
     objections(&type_of, &json!({"default_tags": {"md-project": ["ecomm"]}}), "md_metadata", &mut found);
     assert_eq!(found, ["md_metadata.name_prefix is missing", "md_metadata.default_tags.md-project has another type"]);
 }

@@ -1,7 +1,7 @@
-//! The form that people fill in, as the platform shows it, in a real browser; and what it submits, on a real cluster.
-//! What the form accepts, the provisioner accepts, and it means what was filled in. What the one refuses, the other
-//! refuses at the same place and with the same sentence, which is ours. `UPDATE_PICTURE=1 cargo test -p consumers form`
-//! takes the picture in docs/massdriver.md anew.
+//! The form of the params, as the platform shows it, in a real browser; and the submitted params, on a real cluster.
+//! Params that the form accepts are accepted by the provisioner with the same meaning; params that one of them refuses
+//! are refused by the other at the same field with the same message of massdriver.yaml. `UPDATE_PICTURE=1 cargo test -p
+//! consumers form` rewrites the picture in docs/massdriver.md.
 
 mod browser;
 
@@ -21,10 +21,10 @@ use crate::{
     support::{Instance, Ran},
 };
 
-/// What is done with the form, and what has to come of it.
+/// A case: the steps in the form, and the expected result.
 struct Row {
     name: &'static str,
-    /// What the instance has so far.
+    /// The saved params of the instance.
     params: Value,
     /// Steps of tests/consumers/form/drive.js.
     does: Value,
@@ -32,26 +32,26 @@ struct Row {
 }
 
 enum Expect {
-    /// It is submitted, and means the same as these params, written by hand.
+    /// Submitted, with the same meaning as these params.
     Means(Value),
-    /// It is refused at these places, with a sentence of ours beside each field.
+    /// Refused at these fields, with a message of massdriver.yaml beside each.
     Refused(&'static [&'static str]),
-    /// The browser does not even let it through, at these places.
+    /// Refused by the browser itself, at these fields.
     Stopped(&'static [&'static str]),
-    /// It is refused at this place, in the words of a validator: nobody can fill it in, only other programs.
+    /// Refused at this field, with the message of a validator: only other programs can enter it, not the form.
     Mistyped(&'static str),
-    /// It is refused at this place without a word. The platform's form shows no complaint about a single box.
+    /// Refused at this field without a message. The platform's form shows no message for a single box.
     Silent(&'static str),
 }
 
 use Expect::{Means, Mistyped, Refused, Silent, Stopped};
 
-/// A person in front of the form of a new instance.
+/// A case that fills in the form of a new instance.
 fn new(name: &'static str, does: Value, expect: Expect) -> Row {
     Row { name, params: json!({}), does, expect }
 }
 
-/// Params of an instance, opened and saved again.
+/// A case that opens saved params and submits them again.
 fn saved(name: &'static str, params: Value, expect: Expect) -> Row {
     Row { name, params, does: json!([]), expect }
 }
@@ -60,7 +60,7 @@ fn one_rule(rule: &Value) -> Value {
     json!({ "namespace": "default", "rules": [rule] })
 }
 
-/// The rule that a new form has, with changes; null removes a member.
+/// The default rule of a new form, with changes; null removes a field.
 fn rule(changes: &Value) -> Value {
     let mut rule = json!({ "apiGroups": [""], "resources": ["pods"], "verbs": ["get"] });
     for (key, value) in changes.as_object().unwrap() {
@@ -87,7 +87,7 @@ fn preset(name: &str) -> Value {
     params
 }
 
-/// The row that the picture in docs/massdriver.md shows.
+/// The row for the picture in docs/massdriver.md.
 const PICTURED: &str = "a preset in a wrong namespace";
 const PICTURE: &str = "docs/form.png";
 
@@ -175,7 +175,7 @@ fn filled_in() -> Vec<Row> {
     ]
 }
 
-/// Elsewhere than in the own namespace, and beside rules on resources.
+/// Grants outside the home namespace, and grants beside rules on resources.
 fn advanced() -> Vec<Row> {
     vec![
         new(
@@ -244,7 +244,7 @@ fn advanced() -> Vec<Row> {
                 params
             }),
         ),
-        // Nothing was listed, so nothing changed.
+        // The list stayed empty, so nothing changed.
         new(
             "other namespaces, and none listed",
             json!([["choose", "/rules/0/namespaces", OTHER_NAMESPACES]]),
@@ -367,7 +367,7 @@ fn opened_again() -> Vec<Row> {
                 "apiGroups": [], "resources": [], "nonResourceURLs": ["/metrics", "/apis/*"], "verbs": ["get"], "namespaces": ["*"],
             })),
         ),
-        // The form puts in the groups and resources of a new rule, and says that they have to go.
+        // The form adds the groups and resources of a new rule, and reports that they must be removed.
         saved(
             "saved: a rule on URLs as people write it",
             one_rule(&json!({
@@ -375,7 +375,7 @@ fn opened_again() -> Vec<Row> {
             })),
             Refused(&["/rules/0/apiGroups", "/rules/0/resources"]),
         ),
-        // The platform takes it away when it opens the form. The provisioner has refused it before.
+        // The platform removes the field when it opens the form. The provisioner refused it before.
         saved("saved: a misspelt key", rule(&json!({ "resourcesNames": ["a"] })), Means(rule(&json!({})))),
         same(
             "saved: a preset of the original",
@@ -402,8 +402,8 @@ fn opened_again() -> Vec<Row> {
         saved("saved: rules an object", json!({ "namespace": "default", "rules": {} }), Mistyped("/rules")),
         saved("saved: verb *", rule(&json!({ "verbs": ["*"] })), Silent("/rules/0/verbs/0")),
         saved("saved: verb escalate", rule(&json!({ "verbs": ["get", "escalate"] })), Silent("/rules/0/verbs/1")),
-        // When another one was submitted in the same page just before, the form's package misjudges one condition once, and
-        // gives a new instance no rule to begin with. It says so.
+        // If another row was submitted in the same page just before, the form's package evaluates one condition wrongly
+        // once, and a new instance starts without a rule. The form reports it.
         Row {
             does: json!([["save"], ["another", {}]]),
             ..new("saved: another instance before", json!([]), Refused(&["/rules"]))
@@ -411,7 +411,7 @@ fn opened_again() -> Vec<Row> {
     ]
 }
 
-/// All rows in one browser: it takes longer to start than to go through them.
+/// All rows in one browser: its start takes longer than all rows.
 fn outcomes() -> &'static BTreeMap<String, Outcome> {
     static OUTCOMES: OnceLock<BTreeMap<String, Outcome>> = OnceLock::new();
     OUTCOMES.get_or_init(|| {
@@ -438,7 +438,7 @@ fn control_plane() -> &'static ControlPlane {
     cp
 }
 
-/// The plan for these params: what they mean to the provisioner.
+/// The plan for these params, as the provisioner reads them.
 fn plan(params: &Value) -> Ran {
     let mut instance = Instance::new(control_plane().admin(), "default");
     let metadata = instance.params["md_metadata"].take();
@@ -448,7 +448,7 @@ fn plan(params: &Value) -> Ran {
     instance.ask("plan", &[])
 }
 
-/// Every sentence that massdriver.yaml has for people who are mistaken.
+/// Every message of massdriver.yaml.
 fn our_sentences() -> BTreeSet<String> {
     fn collect(schema: &Value, found: &mut BTreeSet<String>) {
         for (key, value) in schema.as_object().into_iter().flatten() {
@@ -465,8 +465,8 @@ fn our_sentences() -> BTreeSet<String> {
     found
 }
 
-/// Where the provisioner finds a mistake, with its sentence. That a field is missing is said of what it is missing from;
-/// in a form the field is there, and empty.
+/// The locations and messages of the provisioner's findings. For a missing field that is the parent object; in a form
+/// the field exists, and is empty.
 fn mistakes(document: &Value) -> Vec<(String, String)> {
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let findings = document["findings"].as_array().expect("findings").iter();
@@ -481,8 +481,8 @@ fn mistakes(document: &Value) -> Vec<(String, String)> {
         .collect()
 }
 
-/// Everything in which form and provisioner do not do what the row says.
-fn judge(row: &Row, outcome: &Outcome, ran: &Ran) -> Vec<String> {
+/// The differences of form and provisioner from the row.
+fn disagreements(row: &Row, outcome: &Outcome, ran: &Ran) -> Vec<String> {
     let wrong = RefCell::new(Vec::new());
     let expect = |holds: bool, what: String| {
         if !holds {
@@ -492,7 +492,7 @@ fn judge(row: &Row, outcome: &Outcome, ran: &Ran) -> Vec<String> {
     let document = ran.document();
     let found = mistakes(&document);
     let ours = our_sentences();
-    // Of the condition of a rule: it stands above the lists that are wrong by it.
+    // The condition of a rule: it is reported above the lists that violate it.
     let of_condition = "A rule is either on resources in API groups, or on URLs of the whole cluster.";
     let told: Vec<_> = outcome.complaints.iter().filter(|complaint| complaint.text != of_condition).collect();
     let accepted = !outcome.submitted.is_null();
@@ -503,7 +503,7 @@ fn judge(row: &Row, outcome: &Outcome, ran: &Ran) -> Vec<String> {
     for complaint in &outcome.complaints {
         expect(complaint.beside, format!("not beside its field: {complaint:?}"));
     }
-    // One place or sentence that only one of them has would leave people alone with it.
+    // A location or message that only one of them reports would not help the user.
     let told_at = |places: &[&str], shown: BTreeSet<&str>| {
         expect(shown == places.iter().copied().collect(), format!("the form complains at {shown:?}, not {places:?}"));
         for place in places {
@@ -546,41 +546,41 @@ fn judge(row: &Row, outcome: &Outcome, ran: &Ran) -> Vec<String> {
 }
 
 #[track_caller]
-fn hold(rows: &[Row]) {
+fn expect_agreement(rows: &[Row]) {
     let wrong: Vec<String> = rows
         .iter()
         .flat_map(|row| {
             let outcome = &outcomes()[row.name];
-            judge(row, outcome, &plan(&outcome.data))
+            disagreements(row, outcome, &plan(&outcome.data))
         })
         .collect();
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
 #[test]
-fn presets_apply() {
-    hold(&presets());
+fn presets_work() {
+    expect_agreement(&presets());
 }
 
 #[test]
-fn what_is_filled_in_is_what_is_granted() {
-    hold(&filled_in());
-    hold(&advanced());
+fn form_input_becomes_the_same_grants() {
+    expect_agreement(&filled_in());
+    expect_agreement(&advanced());
 }
 
 #[test]
-fn mistakes_are_told_beside_the_field_and_the_provisioner_tells_the_same() {
-    hold(&refused());
+fn form_and_provisioner_report_the_same_mistakes() {
+    expect_agreement(&refused());
 }
 
 #[test]
-fn params_of_an_instance_are_judged_alike() {
-    hold(&opened_again());
+fn form_and_provisioner_agree_on_saved_params() {
+    expect_agreement(&opened_again());
 }
 
 #[test]
-fn the_documents_have_a_picture_of_it() {
-    assert!(outcomes().contains_key(PICTURED), "it is taken when the table is gone through");
+fn documents_contain_a_picture_of_the_form() {
+    assert!(outcomes().contains_key(PICTURED), "the picture is taken while the table runs");
     let picture = fs::read(root(PICTURE)).unwrap();
     assert!(picture.starts_with(b"\x89PNG") && picture.len() < 200 << 10, "{} bytes", picture.len());
     let page = fs::read_to_string(root("docs/massdriver.md")).unwrap();

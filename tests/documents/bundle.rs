@@ -1,6 +1,6 @@
-//! The bundle as the platform and its users get it: massdriver.yaml, the schemas made from it, the runbook, what a
-//! publish uploads, and the same for old platforms. `UPDATE_SCHEMAS=1 cargo test --test documents` rewrites what is made of
-//! massdriver.yaml, and `UPDATE_DOCS=1` the runbook's copy of the error and warning codes.
+//! The bundle as the platform and its users see it: massdriver.yaml, the generated schemas, the runbook, the uploaded
+//! files, and the same for old platforms. `UPDATE_SCHEMAS=1 cargo test --test documents` rewrites the files generated
+//! from massdriver.yaml, and `UPDATE_DOCS=1` the runbook's copy of the error and warning codes.
 
 mod examples;
 mod form;
@@ -21,30 +21,30 @@ use mass::Bundle;
 use serde_json::Value;
 
 fn bundle() -> Bundle {
-    up_to_date();
+    regenerate_if_requested();
     Bundle::read(Path::new("massdriver.yaml"))
 }
 
 fn json_file(path: &str) -> Value {
-    up_to_date();
+    regenerate_if_requested();
     let text = fs::read_to_string(path).unwrap_or_else(|error| panic!("{path}: {error}"));
     serde_json::from_str(&text).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
 /// Every generated file: path and content.
-fn made() -> BTreeMap<PathBuf, String> {
+fn generated_files() -> BTreeMap<PathBuf, String> {
     let schemas = Bundle::read(Path::new("massdriver.yaml")).schemas();
     let legacy = legacy::files().into_iter().map(|(name, content)| (Path::new("legacy").join(name), content));
     let runbook = std::iter::once((PathBuf::from("operator.md"), codes::runbook()));
     schemas.into_iter().map(|(name, content)| (name.into(), content)).chain(legacy).chain(runbook).collect()
 }
 
-/// Makes them anew, if that is asked for, before any test looks at one.
-fn up_to_date() {
+/// Rewrites the generated files, if requested, before any test reads one.
+fn regenerate_if_requested() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         if ["UPDATE_SCHEMAS", "UPDATE_DOCS"].iter().any(|name| std::env::var_os(name).is_some()) {
-            for (file, content) in made() {
+            for (file, content) in generated_files() {
                 fs::write(&file, content).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
             }
         }
@@ -57,8 +57,8 @@ fn validator(schema: &Value) -> jsonschema::Validator {
 
 #[test]
 fn generated_files_are_up_to_date() {
-    up_to_date();
-    for (file, content) in made() {
+    regenerate_if_requested();
+    for (file, content) in generated_files() {
         let committed = fs::read_to_string(&file).unwrap_or_default();
         let remedy = "run UPDATE_SCHEMAS=1 UPDATE_DOCS=1 cargo test --test documents";
         assert!(committed == content, "{} is stale: {remedy}", file.display());
@@ -66,7 +66,7 @@ fn generated_files_are_up_to_date() {
 }
 
 #[test]
-fn bundle_and_program_have_the_same_name_and_version() {
+fn bundle_and_program_share_name_and_version() {
     let bundle = bundle();
     assert_eq!(bundle.text("name"), env!("CARGO_PKG_NAME"));
     assert_eq!(bundle.text("version"), env!("CARGO_PKG_VERSION"));
@@ -75,7 +75,7 @@ fn bundle_and_program_have_the_same_name_and_version() {
 }
 
 #[test]
-fn metadata_keeps_the_platforms_limits() {
+fn metadata_respects_the_platforms_limits() {
     let bundle = bundle();
     assert!((10..=1024).contains(&bundle.text("description").chars().count()));
     assert!(bundle.block("ui").is_object());
@@ -87,12 +87,12 @@ fn metadata_keeps_the_platforms_limits() {
 }
 
 #[test]
-fn lint_of_the_cli_has_no_complaint() {
+fn lint_of_the_cli_passes() {
     assert_eq!(bundle().lint(), Vec::<String>::new());
 }
 
 #[test]
-fn the_one_step_is_not_mistaken_for_a_built_in_provisioner() {
+fn step_is_not_a_built_in_provisioner() {
     let bundle = bundle();
     let steps = bundle.block("steps").as_array().expect("steps");
     assert_eq!(steps.len(), 1);
@@ -104,16 +104,16 @@ fn the_one_step_is_not_mistaken_for_a_built_in_provisioner() {
 }
 
 #[test]
-fn slots_are_those_of_the_original() {
+fn slots_match_version_1_0_0() {
     let schemas = bundle().schemas();
     let parse = |file: &str| -> Value { serde_json::from_str(&schemas[file]).expect("JSON") };
     assert_eq!(parse("schema-connections.json")["required"], serde_json::json!(["kubernetes_cluster"]));
     assert_eq!(parse("schema-artifacts.json")["required"], serde_json::json!(["token"]));
 }
 
-/// Shapes that circulate, and what each type makes of them.
+/// Formats of the resource in use, and the types that accept them.
 #[test]
-fn each_resource_type_accepts_its_own_shape_only() {
+fn each_resource_type_accepts_only_its_own_format() {
     let flat_type = json_file("schema-artifacts.json")["properties"]["token"].clone();
     let legacy_type = json_file("src/schema/kubernetes-cluster-legacy.json");
     for (name, payload) in runbook::shapes() {
@@ -123,5 +123,5 @@ fn each_resource_type_accepts_its_own_shape_only() {
     }
     let mut of_no_cloud = runbook::shapes().remove("legacy with cloud").expect("a shape");
     of_no_cloud["data"]["infrastructure"] = serde_json::json!({});
-    assert!(!validator(&legacy_type).is_valid(&of_no_cloud), "an empty infrastructure is of no cloud");
+    assert!(!validator(&legacy_type).is_valid(&of_no_cloud), "an empty infrastructure is not one of a cloud");
 }

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-/// Where the entries are written: page, heading, and the heading of the copy in the runbook.
+/// The locations of the entries: page, heading, and the heading of the copy in the runbook.
 pub const PAGES: [(&str, &str, &str); 3] = [
     ("docs/troubleshooting.md", "## Error codes", "## Error codes"),
     ("docs/warnings.md", "## Input errors", "## Input errors"),
@@ -12,7 +12,7 @@ pub const PAGES: [(&str, &str, &str); 3] = [
 /// Marks an entry that a deployment cannot produce.
 const COMMAND_LINE_ONLY: &str = "Command line only.";
 
-/// What a page says about one code.
+/// The entry of one code on a page.
 pub struct Entry {
     /// The code, which is the heading.
     pub code: String,
@@ -20,12 +20,12 @@ pub struct Entry {
     pub kind: String,
     /// The paragraphs, up to the sample.
     pub text: String,
-    /// Lines of a log, where the page shows any.
+    /// The sample log, if the page shows one.
     pub sample: Option<String>,
 }
 
 impl Entry {
-    /// Whether the runbook needs it.
+    /// Whether the runbook needs the entry.
     pub fn concerns_deployments(&self) -> bool {
         !self.kind.contains(COMMAND_LINE_ONLY)
     }
@@ -44,8 +44,8 @@ pub fn entries(section: &str) -> Vec<Entry> {
 }
 
 fn entry(text: &str) -> Entry {
-    let (code, body) = text.split_once("\n\n").unwrap_or_else(|| panic!("nothing but a heading: {text}"));
-    let (kind, body) = body.split_once("\n\n").unwrap_or_else(|| panic!("{code}: nothing but one line"));
+    let (code, body) = text.split_once("\n\n").unwrap_or_else(|| panic!("only a heading: {text}"));
+    let (kind, body) = body.split_once("\n\n").unwrap_or_else(|| panic!("{code}: only one line"));
     let (text, sample) = match body.split_once("```text\n") {
         Some((text, sample)) => (text, Some(sample.split("```").next().unwrap_or_default().to_owned())),
         None => (body, None),
@@ -53,7 +53,7 @@ fn entry(text: &str) -> Entry {
     Entry { code: code.to_owned(), kind: kind.to_owned(), text: text.trim_end().to_owned(), sample }
 }
 
-/// The runbook with its copies of the entries as they have to be.
+/// The runbook with current copies of the entries.
 pub fn runbook() -> String {
     let mut runbook = fs::read_to_string("operator.md").expect("operator.md");
     for (page, heading, copy) in PAGES {
@@ -68,7 +68,7 @@ pub fn runbook() -> String {
     runbook
 }
 
-/// An entry with the names of the instance in place of the placeholders.
+/// The entry with the names of the instance instead of the placeholders.
 fn of_the_instance(entry: &Entry) -> String {
     let Entry { code, kind, text, .. } = entry;
     let text = text.replace("NAMESPACE", "{{params.namespace}}").replace("NAME", "{{params.md_metadata.name_prefix}}");

@@ -1,16 +1,16 @@
-//! The floors of the source: which way imports go, and what each floor may touch. Paths are read token by token, so that
-//! formatting and comments do not matter.
+//! The floors of the source: the direction of imports, and the side effects of each floor. Paths are read token by
+//! token, so that formatting and comments do not matter.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::source::{Source, sources};
 
-/// What a floor may touch.
+/// The side effects that a floor may have.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
     /// Neither clock, disk, environment, process, network nor a runtime.
     Pure,
-    /// Something of that: [`EFFECTS`] says which.
+    /// Some of these: [`EFFECTS`] lists them.
     Effects,
 }
 use Kind::{Effects, Pure};
@@ -41,7 +41,7 @@ const FLOORS: &[(&str, Kind)] = &[
     ("budget", Effects),
 ];
 
-/// Paths that only these files may name, each by its first segments.
+/// Paths that only these files may name, by their first segments.
 const EFFECTS: &[(&str, &[&str])] = &[
     ("std::fs", &["input/documents/mod.rs", "output_file.rs"]),
     ("std::env", &["env.rs", "input/documents/kubeconfig.rs", "main.rs"]),
@@ -100,7 +100,7 @@ fn floor(source: &Source) -> String {
 }
 
 #[test]
-fn imports_go_downwards() {
+fn imports_point_to_lower_floors() {
     let rank = |floor: &str| FLOORS.iter().position(|(name, _)| *name == floor);
     let mut upwards = Vec::new();
     for source in sources() {
@@ -110,7 +110,7 @@ fn imports_go_downwards() {
             if first != "crate" {
                 continue;
             }
-            // What lib.rs exports again is not a floor.
+            // Re-exports of lib.rs are not a floor.
             let Some(other) = rank(other) else { continue };
             if other < own {
                 upwards.push(format!("src/{}:{line} imports {}", source.file, path.join("::")));
@@ -121,7 +121,7 @@ fn imports_go_downwards() {
 }
 
 #[test]
-fn files_import_each_other_without_circles() {
+fn imports_between_files_are_acyclic() {
     let sources = sources();
     let files: BTreeMap<&[String], usize> = sources
         .iter()
@@ -132,7 +132,7 @@ fn files_import_each_other_without_circles() {
     let mut imports = vec![BTreeSet::<usize>::new(); sources.len()];
     for (at, source) in sources.iter().enumerate() {
         for (_, path) in source.paths.iter().filter(|(_, path)| path[0] == "crate") {
-            // The longest part of the path that is a module is the file that is meant.
+            // The longest prefix that is a module is the imported file.
             let file = (1..path.len()).rev().find_map(|end| files.get(&path[1..=end]));
             imports[at].extend(file.filter(|file| **file != at));
         }
@@ -156,7 +156,7 @@ fn names(path: &[String], what: &str) -> bool {
 }
 
 #[test]
-fn side_effects_are_only_in_their_files() {
+fn side_effects_stay_in_their_files() {
     let sources = sources();
     for (what, allowed) in EFFECTS {
         let found: Vec<&str> = sources
@@ -174,9 +174,9 @@ fn side_effects_are_only_in_their_files() {
     }
 }
 
-/// The bytes of a token are taken out of their type only where they are written to the wire or into the artifact.
+/// The bytes of a token are exposed only where they are sent or written into the credential.
 #[test]
-fn token_bytes_are_exposed_only_where_they_are_sent() {
+fn token_bytes_are_exposed_only_where_sent() {
     const ALLOWED: &[(&str, &[&str])] = &[
         (
             ".expose()",

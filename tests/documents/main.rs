@@ -1,4 +1,4 @@
-//! What is published and what is written about it, held against the program; no control plane is needed.
+//! The published files and the documents, compared with the program; no control plane is needed.
 
 #![allow(
     clippy::unwrap_used,

@@ -1,5 +1,5 @@
-//! The documents held to the program: codes, exit codes, options, params, commands, examples, links. A page is found by
-//! what it contains, so that text can move.
+//! The documents compared with the program: codes, exit codes, options, params, commands, examples, links. A page is
+//! found by its content, so that text can move.
 
 use std::{
     collections::BTreeSet,
@@ -63,7 +63,7 @@ fn blocks(text: &str) -> Vec<(String, String)> {
     parts.map(|(language, block)| (language.to_owned(), block.to_owned())).collect()
 }
 
-/// Code in the running text.
+/// Code in running text.
 fn inline_code(text: &str) -> Vec<String> {
     let prose = text.split("```").step_by(2);
     prose.flat_map(|part| part.split('`').skip(1).step_by(2).map(|code| code.replace('\n', " "))).collect()
@@ -79,7 +79,7 @@ fn k8s_token(arguments: &[&str], stdin: &str, directory: &Path) -> Output {
         .stderr(Stdio::piped())
         .spawn()
         .expect("the program");
-    // A program that does not read its input closes it.
+    // A program that does not read its input closes the pipe.
     let _ = child.stdin.take().expect("a pipe").write_all(stdin.as_bytes());
     child.wait_with_output().expect("an end")
 }
@@ -104,7 +104,7 @@ fn commands() -> Vec<String> {
     commands
 }
 
-/// The sources of the program, without their tests, with each text on one line.
+/// The sources of the program without their tests, with each string on one line.
 fn sources() -> String {
     let mut found = String::new();
     for entry in ignore::WalkBuilder::new("src").build() {
@@ -137,7 +137,7 @@ fn warning_entries() -> Vec<Entry> {
 }
 
 #[test]
-fn each_error_code_has_its_entry() {
+fn each_error_code_is_documented() {
     let listed: Vec<(String, String)> = error_entries().into_iter().map(|entry| (entry.code, entry.kind)).collect();
     let mut known: Vec<(String, String)> =
         Code::ALL.iter().map(|code| (code.as_str().to_owned(), format!("Exit {}.", code.exit() as u8))).collect();
@@ -152,7 +152,7 @@ fn each_error_code_has_its_entry() {
 }
 
 #[test]
-fn each_finding_code_has_its_entry() {
+fn each_finding_code_is_documented() {
     let mut listed: Vec<String> = warning_entries().into_iter().map(|entry| entry.code).collect();
     let sorted = listed.clone();
     listed.sort();
@@ -169,7 +169,7 @@ fn each_finding_code_has_its_entry() {
 }
 
 #[test]
-fn each_warning_has_the_severities_of_the_program() {
+fn documented_severities_match_the_program() {
     for entry in warning_entries() {
         let code = finding::Code::ALL.iter().find(|code| code.as_str() == entry.code).unwrap();
         let words: BTreeSet<&str> = entry.kind.split(|letter: char| !letter.is_ascii_alphabetic()).collect();
@@ -184,7 +184,7 @@ fn each_warning_has_the_severities_of_the_program() {
 }
 
 #[test]
-fn documents_name_known_findings_only() {
+fn documents_name_only_known_findings() {
     let known = finding_codes();
     let mut named = 0;
     for (document, text) in documents() {
@@ -209,20 +209,20 @@ fn each_entry_has_meaning_check_and_fix() {
     }
 }
 
-/// The parts of a sample between its gaps, where the program has them in a text.
-fn quoted<'a>(line: &'a str, sources: &str) -> Vec<&'a str> {
+/// The parts of a sample log between its gaps that do not occur in the program.
+fn missing_quotes<'a>(line: &'a str, sources: &str) -> Vec<&'a str> {
     let parts = line.split('…').map(|part| part.trim_matches([' ', ':', ';', ',', '.']));
     parts.filter(|part| part.len() > 2 && !sources.contains(part)).collect()
 }
 
-/// `UPDATE_DOCS=1` rewrites the first line of a sample, and the next step.
+/// `UPDATE_DOCS=1` rewrites the first line of a sample log, and its `next` line.
 #[test]
 fn sample_logs_of_errors_quote_the_program() {
     if std::env::var_os("UPDATE_DOCS").is_some() {
         let mut page = text(CODES);
         for entry in error_entries() {
             if let Some(sample) = &entry.sample {
-                page = page.replacen(sample, &up_to_date(&entry.code, sample), 1);
+                page = page.replacen(sample, &with_current_error(&entry.code, sample), 1);
             }
         }
         fs::write(CODES, page).expect(CODES);
@@ -232,15 +232,15 @@ fn sample_logs_of_errors_quote_the_program() {
     for Entry { code, sample, .. } in error_entries() {
         let Some(sample) = sample else { continue };
         samples += 1;
-        assert_eq!(sample, up_to_date(&code, &sample), "UPDATE_DOCS=1 cargo test --test documents");
+        assert_eq!(sample, with_current_error(&code, &sample), "UPDATE_DOCS=1 cargo test --test documents");
         for cause in sample.lines().filter_map(|line| line.strip_prefix("  cause")) {
-            assert_eq!(quoted(cause, &sources), Vec::<&str>::new(), "{code}: the program does not say that");
+            assert_eq!(missing_quotes(cause, &sources), Vec::<&str>::new(), "{code}: not a text of the program");
         }
     }
     assert!(samples > 30, "{samples}");
 }
 
-fn up_to_date(code: &str, sample: &str) -> String {
+fn with_current_error(code: &str, sample: &str) -> String {
     let known = Code::ALL.iter().find(|known| known.as_str() == code).unwrap_or_else(|| panic!("{code}"));
     let next = Failure::new(*known, "", "").next;
     let line = |line: &str| match line.split_whitespace().next() {
@@ -260,14 +260,14 @@ fn sample_logs_of_warnings_quote_the_program() {
         samples += 1;
         for line in sample.lines() {
             let said = line.get(12..).unwrap_or_default().trim().trim_end_matches(&format!("[{code}]"));
-            assert_eq!(quoted(said, &sources), Vec::<&str>::new(), "{code}: the program does not say that");
+            assert_eq!(missing_quotes(said, &sources), Vec::<&str>::new(), "{code}: not a text of the program");
         }
     }
     assert!(samples > 15, "{samples}");
 }
 
 #[test]
-fn exit_codes_are_those_of_the_program() {
+fn documented_exit_codes_match_the_program() {
     let known = Code::ALL.iter().map(|code| code.exit()).chain([Exit::Done, Exit::Changes]);
     let known: BTreeSet<String> = known.map(|exit| (exit as u8).to_string()).collect();
     let tables: Vec<Vec<Vec<String>>> = documents()
@@ -283,7 +283,7 @@ fn exit_codes_are_those_of_the_program() {
 }
 
 #[test]
-fn runbook_has_each_code_of_a_deployment() {
+fn runbook_documents_each_deployment_code() {
     let runbook = text("operator.md");
     for entry in error_entries().iter().chain(&warning_entries()) {
         let is_there = runbook.contains(&format!("\n### {}\n", entry.code));
@@ -291,7 +291,7 @@ fn runbook_has_each_code_of_a_deployment() {
     }
 }
 
-/// The words of a line of a shell, without quotes; a word that ends a command is a word of its own.
+/// The words of a shell line, without quotes; an operator that ends a command is a word of its own.
 fn shell_words(line: &str) -> Vec<String> {
     let (mut words, mut word, mut quote) = (Vec::new(), String::new(), None);
     for sign in line.chars() {
@@ -308,7 +308,7 @@ fn shell_words(line: &str) -> Vec<String> {
     words
 }
 
-/// The arguments of each run of the program in a line of a shell, by its name or by that of its image.
+/// The arguments of each invocation of the program in a shell line, by its name or by that of its image.
 fn runs(line: &str, commands: &[String]) -> Vec<Vec<String>> {
     let words = shell_words(line.trim().trim_start_matches("$ "));
     let ends = |word: &String| ["|", ">", "<", ";", "&", "#"].contains(&word.as_str());
@@ -324,7 +324,7 @@ fn runs(line: &str, commands: &[String]) -> Vec<Vec<String>> {
     found
 }
 
-/// Run where there is no file: a command line that is understood ends with another exit code than 64.
+/// Executed in an empty directory: a command line that parses ends with an exit code other than 64.
 #[test]
 fn commands_in_code_blocks_parse() {
     let (empty, commands) = (tempfile::tempdir().expect("a temporary directory"), commands());
@@ -348,7 +348,7 @@ fn commands_in_code_blocks_parse() {
 }
 
 #[test]
-fn runs_in_a_line_are_found() {
+fn command_invocations_in_a_line_are_found() {
     let commands = ["plan", "check"].map(str::to_owned);
     let found = |line: &str| runs(line, &commands).iter().map(|words| words.join(" ")).collect::<Vec<_>>();
     assert_eq!(found("$ k8s-token plan --params p > plan.json"), ["plan --params p"]);
@@ -359,7 +359,7 @@ fn runs_in_a_line_are_found() {
 }
 
 #[test]
-fn commands_in_the_text_exist() {
+fn commands_in_running_text_exist() {
     let commands = commands();
     for (path, text) in documents() {
         for code in inline_code(&text).iter().filter(|code| code.starts_with("k8s-token ") && !code.contains('…')) {
@@ -376,7 +376,7 @@ fn commands_in_the_text_exist() {
 }
 
 #[test]
-fn options_are_those_of_the_program() {
+fn documented_options_match_the_program() {
     let page = text(OPTIONS);
     let listed: BTreeSet<String> =
         rows(&page, "## Options of plan, provision and decommission").into_iter().map(|row| in_code(&row[0])).collect();
@@ -391,7 +391,7 @@ fn options_are_those_of_the_program() {
 }
 
 #[test]
-fn params_are_those_of_the_form() {
+fn documented_params_match_the_form() {
     let schema: Value = serde_json::from_str(&text("schema-params.json")).expect("JSON");
     let mut known = BTreeSet::new();
     for (name, param) in schema["properties"].as_object().expect("params") {
@@ -430,7 +430,7 @@ fn is_valid(schema: &Value, document: &Value) -> Vec<String> {
     validator.iter_errors(document).map(|error| error.to_string()).collect()
 }
 
-/// Params pass `check`, and credentials are of their type.
+/// Params pass `check`, and credentials match their type.
 #[test]
 fn json_examples_are_valid() {
     let flat: Value = serde_json::from_str(&text("schema-artifacts.json")).expect("JSON");
@@ -459,7 +459,7 @@ fn json_examples_are_valid() {
 }
 
 #[test]
-fn yaml_examples_are_yaml() {
+fn yaml_examples_parse() {
     for (path, text) in documents() {
         for (_, block) in blocks(&text).into_iter().filter(|(language, _)| language == "yaml") {
             let parsed: Result<Value, _> = serde_saphyr::from_str(&block);
@@ -468,9 +468,9 @@ fn yaml_examples_are_yaml() {
     }
 }
 
-/// The log that a page shows, against the snapshot that tests hold.
+/// The log on the page, compared with the snapshot.
 #[test]
-fn log_in_the_page_is_that_of_a_deployment() {
+fn documented_log_matches_the_snapshot() {
     let page = text("docs/how-it-works.md");
     let log = blocks(&page).into_iter().find(|(language, _)| language == "text").expect("a log").1;
     let snapshot = text("tests/cluster/snapshots/cluster__provision__provision.snap");
@@ -495,11 +495,11 @@ fn log_in_the_page_is_that_of_a_deployment() {
     let lines: Vec<&str> = snapshot.split("\n---\n").nth(1).expect("a log").lines().collect();
     for line in log.lines() {
         let line = words(line).join(" ");
-        assert!(lines.contains(&line.as_str()), "{line:?} is none of {lines:#?}");
+        assert!(lines.contains(&line.as_str()), "{line:?} is not in {lines:#?}");
     }
 }
 
-/// What a heading is called in a link, as GitHub makes it.
+/// The anchor of a heading, as GitHub generates it.
 fn anchor(heading: &str) -> String {
     let words = heading.trim_start_matches('#').trim().to_lowercase();
     words.chars().filter(|sign| sign.is_alphanumeric() || " -_".contains(*sign)).collect::<String>().replace(' ', "-")
@@ -515,20 +515,20 @@ fn links_resolve() {
                 continue;
             }
             let (file, heading) = link.split_once('#').unwrap_or((link, ""));
-            // A heading of the document itself has no file in front of it.
+            // A link to a heading of the same document has no file.
             let target = if file.is_empty() { Path::new(&document).to_owned() } else { folder.join(file) };
             assert!(target.exists(), "{document}: {link}");
             if !heading.is_empty() {
                 let headings = fs::read_to_string(&target).expect("a document");
                 let anchors: Vec<String> = headings.lines().filter(|line| line.starts_with('#')).map(anchor).collect();
-                assert!(anchors.iter().any(|anchor| anchor == heading), "{document}: {link} is none of {anchors:?}");
+                assert!(anchors.iter().any(|anchor| anchor == heading), "{document}: {link} is not in {anchors:?}");
             }
         }
     }
 }
 
 #[test]
-fn source_map_lists_every_file_and_no_other() {
+fn source_map_lists_exactly_the_source_files() {
     let map = text("src/README.md");
     let is_source = |path: &Path| path.extension().is_some_and(|kind| kind == "rs");
     for name in inline_code(&map).iter().filter(|code| is_source(Path::new(code))) {
@@ -538,7 +538,7 @@ fn source_map_lists_every_file_and_no_other() {
         let path = entry.expect("a readable folder").into_path();
         if is_source(&path) {
             let name = path.strip_prefix("src").expect("below src").display().to_string();
-            assert!(map.contains(&format!("`{name}`")), "src/README.md says nothing of {name}");
+            assert!(map.contains(&format!("`{name}`")), "src/README.md does not list {name}");
         }
     }
 }

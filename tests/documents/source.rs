@@ -1,4 +1,4 @@
-//! The source tree as data: each file with the paths that it names outside of its tests, read token by token, so that
+//! The source tree as data: each file with the paths that it names outside its tests, read token by token, so that
 //! comments, strings and formatting do not matter.
 
 use std::{
@@ -59,7 +59,7 @@ fn module(file: &Path) -> Vec<String> {
     module
 }
 
-/// Collects the paths in these tokens; `prefix` is what stands before the braces of a `use` tree.
+/// Collects the paths in these tokens; `prefix` is the path in front of the braces of a `use` tree.
 fn collect(tokens: TokenStream, module: &[String], prefix: &[String], paths: &mut BTreeSet<(usize, Vec<String>)>) {
     let tokens: Vec<TokenTree> = tokens.into_iter().collect();
     let punct =
@@ -68,7 +68,7 @@ fn collect(tokens: TokenStream, module: &[String], prefix: &[String], paths: &mu
     while at < tokens.len() {
         match &tokens[at] {
             TokenTree::Punct(hash) if hash.as_char() == '#' && is_test(tokens.get(at + 1)) => {
-                // The item that only tests have: up to its braces or its semicolon.
+                // A test-only item: up to its braces or its semicolon.
                 at += 2;
                 while at < tokens.len() {
                     let ends = punct(at, ';')
@@ -116,7 +116,7 @@ fn is_test(attribute: Option<&TokenTree>) -> bool {
     matches!(attribute, Some(TokenTree::Group(group)) if group.stream().to_string().replace(' ', "") == "cfg(test)")
 }
 
-/// A path from `crate`, where it starts at the file's own module or above it.
+/// A path from `crate`, if it starts at the file's own module or above it.
 fn resolve(path: Vec<String>, module: &[String]) -> Vec<String> {
     let mut path = path;
     path.pop_if(|last| last == "self");

@@ -1,4 +1,4 @@
-//! Every input of the fuzz target's corpus, in every test run: the seeds, and whatever a fuzzer ever found.
+//! Every input of the fuzz target's corpus: the seeds, and everything that a fuzzer has found.
 
 #[path = "../../fuzz/harness.rs"]
 mod harness;
@@ -6,7 +6,7 @@ mod harness;
 use std::{fs, path::Path};
 
 #[test]
-fn nothing_in_the_corpus_panics_or_gives_a_secret_away() {
+fn fuzz_corpus_neither_panics_nor_leaks_secrets() {
     let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus/inputs");
     let (mut files, mut secrets) = (0, 0);
     for entry in fs::read_dir(corpus).unwrap().flatten() {

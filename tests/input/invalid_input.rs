@@ -1,5 +1,5 @@
-//! Odd input: what is refused, is refused at its place and before the first packet; what is let pass, works on the real
-//! server; and what is odd where it does not matter keeps no token alive.
+//! Unusual input: refused input is located before the first packet, accepted input works on the real server, and
+//! decommission ignores invalid input that is irrelevant to it.
 
 use std::{
     io::Write as _,
@@ -19,13 +19,13 @@ fn control_plane() -> &'static ControlPlane {
     ControlPlane::shared()
 }
 
-/// An instance that nobody has made anything of.
+/// An instance that was never provisioned.
 fn instance(stem: &str) -> Instance {
     Instance::new(control_plane().admin(), &control_plane().namespace(stem))
 }
 
-/// Puts a value into a document of the instance: `/params/namespace`.
-fn put(instance: &mut Instance, place: &str, value: Value) {
+/// Sets a value in a document of the instance: `/params/namespace`.
+fn set(instance: &mut Instance, place: &str, value: Value) {
     let mut all = json!({"params": instance.params, "connection": instance.connection, "config": instance.config});
     let (parent, key) = place.rsplit_once('/').unwrap();
     match all.pointer_mut(parent).unwrap_or_else(|| panic!("no {parent}")) {
@@ -36,7 +36,7 @@ fn put(instance: &mut Instance, place: &str, value: Value) {
     (instance.params, instance.connection, instance.config) = (take("params"), take("connection"), take("config"));
 }
 
-/// Runs with the bytes of one document, or whatever else stands at its place.
+/// Runs with other bytes as one document, or with something else at its path.
 fn with_file(instance: &Instance, action: &str, names: &[&str], make: impl Fn(&std::path::Path)) -> Ran {
     let mut command = instance.command(action, &[]);
     for name in names {
@@ -49,15 +49,15 @@ fn with_file(instance: &Instance, action: &str, names: &[&str], make: impl Fn(&s
 
 const CONNECTION: [&str; 2] = ["dependencies.json", "connections.json"];
 
-/// One finding of the document, or none.
+/// A finding of the document, if there is one.
 fn finding<'a>(document: &'a Value, code: &str, pointer: Option<&str>) -> Option<&'a Value> {
     let findings = document["findings"].as_array().unwrap();
     findings.iter().find(|finding| finding["code"] == code && finding["pointer"].as_str() == pointer)
 }
 
-/// Refused for this, before the first packet.
+/// Checks that the run was refused for this reason, before the first packet.
 #[track_caller]
-fn refused(ran: &Ran, code: &str, pointer: Option<&str>, message: &str) {
+fn expect_refused(ran: &Ran, code: &str, pointer: Option<&str>, message: &str) {
     assert_eq!(ran.code, 65, "{ran:#?}");
     let document = ran.document();
     assert_eq!((&document["error"]["code"], &document["requests"]), (&json!("input-refused"), &json!(0)));
@@ -81,7 +81,7 @@ fn utf_16(text: &str) -> Vec<u8> {
 #[case::nan(br#"{"a": NaN}"#, "is not JSON: line 1, column 7")]
 #[case::huge_number(br#"{"a": 1e999}"#, "holds a number that is too large")]
 #[case::latin_1(b"{\"a\": \"S3CRET\xe4\"}", "is not UTF-8 text: byte 13")]
-fn what_is_no_document_is_told_with_its_name_and_without_a_word_of_it(#[case] bytes: &[u8], #[case] sentence: &str) {
+fn invalid_json_is_reported_by_name_without_content(#[case] bytes: &[u8], #[case] sentence: &str) {
     let instance = instance("nodocument");
     let write = |path: &std::path::Path| std::fs::write(path, bytes).unwrap();
     for (names, told) in [(&["params.json"][..], "params.json"), (&CONNECTION, "dependencies.json")] {
@@ -90,44 +90,44 @@ fn what_is_no_document_is_told_with_its_name_and_without_a_word_of_it(#[case] by
             if blank && told == CONNECTION[0] { "there is neither".to_owned() } else { format!("{told} {sentence}") };
         for action in ["plan", "decommission"] {
             let ran = with_file(&instance, action, names, write);
-            refused(&ran, "schema", Some(""), &told);
+            expect_refused(&ran, "schema", Some(""), &told);
             assert!(!format!("{ran:?}").contains("S3CRET"), "{ran:?}");
         }
     }
-    // config.json may be empty; where it says something that cannot be read, it may say that the instance is elsewhere.
+    // config.json may be empty; if it cannot be read, it may contain another namespace.
     let ran = with_file(&instance, "decommission", &["config.json"], write);
     if bytes.iter().all(u8::is_ascii_whitespace) {
         ran.expect_code(0);
     } else {
-        refused(&ran, "schema", Some(""), &format!("config.json {sentence}"));
+        expect_refused(&ran, "schema", Some(""), &format!("config.json {sentence}"));
     }
 }
 
 #[test]
-fn other_things_than_files_are_no_documents() {
+fn directories_devices_and_oversized_files_are_refused() {
     let instance = instance("nofile");
     for names in [&["params.json"][..], &CONNECTION, &["config.json"]] {
         let ran = with_file(&instance, "plan", names, |path| std::fs::create_dir(path).unwrap());
-        refused(&ran, "schema", Some(""), &format!("{}: Is a directory", names[0]));
+        expect_refused(&ran, "schema", Some(""), &format!("{}: Is a directory", names[0]));
         for name in names {
             std::fs::remove_dir(instance.path(name)).unwrap();
         }
         let ran = with_file(&instance, "plan", names, |path| symlink("/dev/zero", path).unwrap());
-        refused(&ran, "schema", Some(""), &format!("{}: larger than 8 MiB", names[0]));
+        expect_refused(&ran, "schema", Some(""), &format!("{}: larger than 8 MiB", names[0]));
         let ran = with_file(&instance, "plan", names, |path| std::fs::write(path, utf_16("{}")).unwrap());
-        refused(&ran, "schema", Some(""), &format!("{} is UTF-16: save it as UTF-8", names[0]));
+        expect_refused(&ran, "schema", Some(""), &format!("{} is UTF-16: save it as UTF-8", names[0]));
         let deep = "[".repeat(100_000);
         let ran = with_file(&instance, "plan", names, |path| std::fs::write(path, &deep).unwrap());
-        refused(&ran, "schema", Some(""), &format!("{} is nested deeper than 127 levels", names[0]));
+        expect_refused(&ran, "schema", Some(""), &format!("{} is nested deeper than 127 levels", names[0]));
     }
     let ran = with_file(&instance, "plan", &["params.json"], |_| ());
-    refused(&ran, "schema", Some(""), "params.json: No such file");
+    expect_refused(&ran, "schema", Some(""), "params.json: No such file");
     let ran = with_file(&instance, "plan", &CONNECTION, |_| ());
-    refused(&ran, "schema", Some(""), "there is neither");
+    expect_refused(&ran, "schema", Some(""), "there is neither");
 }
 
 #[test]
-fn a_byte_order_mark_is_passed_over_and_a_missing_config_is_an_empty_one() {
+fn byte_order_mark_and_missing_config_are_accepted() {
     let instance = instance("mark");
     let marked = |path: &std::path::Path| {
         let document = match path.file_name().and_then(|name| name.to_str()) {
@@ -143,13 +143,13 @@ fn a_byte_order_mark_is_passed_over_and_a_missing_config_is_an_empty_one() {
         let write = |path: &std::path::Path| content.into_iter().for_each(|text| std::fs::write(path, text).unwrap());
         with_file(&instance, "plan", &["config.json"], write).expect_code(0);
     }
-    // The platform writes both, and one of them may say nothing.
+    // The platform writes both, and one of them may be empty.
     with_file(&instance, "plan", &["dependencies.json"], |path| std::fs::write(path, "null").unwrap()).expect_code(0);
     with_file(&instance, "plan", &["connections.json"], |_| ()).expect_code(0);
 }
 
 #[test]
-fn a_pipe_is_as_good_as_a_file_and_waiting_for_one_can_be_stopped() {
+fn named_pipe_is_read_and_can_be_interrupted() {
     let instance = instance("pipe");
     let (params, connection) = (instance.path("mine.json"), instance.path("theirs.json"));
     std::fs::write(&connection, instance.connection.to_string()).unwrap();
@@ -160,38 +160,38 @@ fn a_pipe_is_as_good_as_a_file_and_waiting_for_one_can_be_stopped() {
         command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
     };
     let child = start();
-    std::fs::write(&params, instance.params.to_string()).unwrap(); // returns when it is read
+    std::fs::write(&params, instance.params.to_string()).unwrap(); // returns when the pipe is read
     Ran::from(child.wait_with_output().unwrap()).expect_code(0);
     let mut child = start();
     assert!(child.try_wait().unwrap().is_none());
     let kill = std::process::Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap();
     assert!(kill.success());
-    assert_eq!(child.wait().unwrap().signal(), Some(15), "nothing was done, so nothing is to be told");
+    assert_eq!(child.wait().unwrap().signal(), Some(15), "no changes, so no state is reported");
 
     let mut command = binary();
     command.args(["plan", "--json", "--name", NAME, "--params", "-", "--connection"]).arg(&connection);
     let ran = Ran::of(command.stdin(std::fs::File::open("/dev/zero").unwrap()));
-    refused(&ran, "schema", Some(""), "cannot read stdin: larger than 8 MiB");
+    expect_refused(&ran, "schema", Some(""), "cannot read stdin: larger than 8 MiB");
 }
 
 const SERVER: &str = "/kubernetes_cluster/authentication/cluster/server";
 const CA: &str = "/kubernetes_cluster/authentication/cluster/certificate-authority-data";
 const TOKEN: &str = "/kubernetes_cluster/authentication/user/token";
 
-/// Place, value, code, pointer, and part of the sentence that says what would be right.
+/// Location, value, code, pointer, and part of the message.
 type Row = (&'static str, Value, &'static str, &'static str, &'static str);
 
 #[track_caller]
-fn all_refused(rows: Vec<Row>) {
+fn expect_all_refused(rows: Vec<Row>) {
     for (place, value, code, pointer, message) in rows {
         let mut instance = Instance::new(control_plane().admin(), "default");
         instance.config = json!({"kubernetes_cluster": {"authentication": {"cluster": {}, "user": {}}}});
         let row = format!("{place} = {}", value.to_string().chars().take(80).collect::<String>());
-        put(&mut instance, place, value);
+        set(&mut instance, place, value);
         for action in ["plan", "provision"] {
             let ran = instance.ask(action, &[]);
             let pointer = Some(pointer).filter(|pointer| *pointer != "-");
-            let check = std::panic::catch_unwind(|| refused(&ran, code, pointer, message));
+            let check = std::panic::catch_unwind(|| expect_refused(&ran, code, pointer, message));
             assert!(check.is_ok(), "{row}");
             assert!(!ran.stdout.contains("S3CRET") && !ran.stderr.contains("S3CRET"), "{row}: {ran:?}");
         }
@@ -199,7 +199,7 @@ fn all_refused(rows: Vec<Row>) {
 }
 
 #[test]
-fn params_of_the_wrong_form_are_refused_at_their_place() {
+fn invalid_params_are_located() {
     const NO_OBJECT: &str = "the params must be of type object (type)";
     const MISSING: &str = "the field `namespace` is missing (required)";
     let rule = |key: &str, value: Value| {
@@ -208,7 +208,7 @@ fn params_of_the_wrong_form_are_refused_at_their_place() {
         rule
     };
     let long = "S3CRET".repeat(10);
-    all_refused(vec![
+    expect_all_refused(vec![
         ("/params", json!(null), "schema", "", NO_OBJECT),
         ("/params", json!([]), "schema", "", NO_OBJECT),
         ("/params", json!("S3CRET"), "schema", "", NO_OBJECT),
@@ -270,7 +270,7 @@ fn params_of_the_wrong_form_are_refused_at_their_place() {
 }
 
 #[test]
-fn a_name_of_a_naming_convention_is_a_dns_subdomain_or_is_refused() {
+fn name_must_be_a_dns_subdomain() {
     const AT: &str = "/md_metadata/name_prefix";
     const FORM: &str = "lower-case letters, digits, hyphens and dots";
     let bad = [
@@ -305,14 +305,14 @@ fn a_name_of_a_naming_convention_is_a_dns_subdomain_or_is_refused() {
         ("/params/md_metadata", json!(null), "name", "/md_metadata", "must be of type object"),
         ("/params/md_metadata", json!("S3CRET"), "name", "/md_metadata", "must be of type object"),
     ]);
-    all_refused(rows);
+    expect_all_refused(rows);
 }
 
 #[test]
-fn a_connection_of_the_wrong_form_is_refused_at_its_place() {
+fn invalid_connection_is_located() {
     const AUTHENTICATION: &str = "/kubernetes_cluster/authentication";
     const NO_SLOT: &str = "no cluster is connected (required)";
-    all_refused(vec![
+    expect_all_refused(vec![
         ("/connection", json!(null), "schema", "/kubernetes_cluster", "lacks the field `authentication`"),
         ("/connection", json!([]), "schema", "/kubernetes_cluster", "an object (type)"),
         ("/connection", json!("S3CRET"), "schema", "/kubernetes_cluster", "an object (type)"),
@@ -357,22 +357,22 @@ fn a_connection_of_the_wrong_form_is_refused_at_its_place() {
         ("/connection/authentication/user/token", json!({"S3CRET": 1}), "schema", TOKEN, "must be of type string"),
         ("/connection/authentication/cluster/server", json!(6443), "schema", SERVER, "must be of type string"),
     ]);
-    // Without anything of config.json to stand in for it.
+    // Without an override in config.json.
     let mut instance = instance("noslot");
     instance.connection = Value::Null;
     for action in ["plan", "provision", "decommission"] {
-        refused(&instance.ask(action, &[]), "schema", Some(""), NO_SLOT);
+        expect_refused(&instance.ask(action, &[]), "schema", Some(""), NO_SLOT);
     }
     let ran = with_file(&instance, "plan", &CONNECTION, |path| std::fs::write(path, r#"{"other": {}}"#).unwrap());
-    refused(&ran, "schema", Some(""), NO_SLOT);
+    expect_refused(&ran, "schema", Some(""), NO_SLOT);
     let ran = with_file(&instance, "plan", &CONNECTION, |path| std::fs::write(path, r#"["S3CRET"]"#).unwrap());
-    refused(&ran, "schema", Some(""), "the connection must be a kubernetes-cluster document");
+    expect_refused(&ran, "schema", Some(""), "the connection must be a kubernetes-cluster document");
 }
 
 #[test]
-fn what_is_no_token_says_why() {
+fn invalid_parent_token_is_explained() {
     let at = "/connection/authentication/user/token";
-    all_refused(vec![
+    expect_all_refused(vec![
         (at, json!(""), "connection", TOKEN, "token is empty"),
         (
             at,
@@ -391,7 +391,7 @@ fn what_is_no_token_says_why() {
 }
 
 #[test]
-fn what_is_no_url_of_a_server_says_why() {
+fn invalid_server_url_is_explained() {
     const AT: &str = "/connection/authentication/cluster/server";
     const FORM: &str = "server is not the URL of a server: https://host";
     const USER: &str = "server holds a user name: only a token logs in";
@@ -435,13 +435,13 @@ fn what_is_no_url_of_a_server_says_why() {
         ("https://S3CRET\\@127.0.0.1", USER),
         ("https://S3CRET,https://b", PORT),
     ];
-    all_refused(rows.into_iter().map(|(url, why)| (AT, json!(url), "connection", SERVER, why)).collect());
+    expect_all_refused(rows.into_iter().map(|(url, why)| (AT, json!(url), "connection", SERVER, why)).collect());
     let long = format!("https://127.0.0.1:1/{}", "S3CRET".repeat(20_000));
-    all_refused(vec![(AT, json!(long), "connection", SERVER, FORM)]);
+    expect_all_refused(vec![(AT, json!(long), "connection", SERVER, FORM)]);
 }
 
 #[test]
-fn what_is_no_ca_says_what_would_be_right() {
+fn invalid_ca_is_explained() {
     const NONE: &str = "holds no certificate in PEM";
     let at = "/connection/authentication/cluster/certificate-authority-data";
     let pem = WrongCa::new().pem().to_owned();
@@ -468,15 +468,15 @@ fn what_is_no_ca_says_what_would_be_right() {
             "holds no certificate that can be read",
         ),
     ];
-    all_refused(rows.into_iter().map(|(ca, why)| (at, json!(ca), "connection", CA, why)).collect());
+    expect_all_refused(rows.into_iter().map(|(ca, why)| (at, json!(ca), "connection", CA, why)).collect());
 }
 
 #[test]
-fn a_config_of_the_wrong_form_is_refused_at_its_place() {
+fn invalid_config_is_located() {
     const AT: &str = "/kubernetes_cluster/authentication";
     let cluster = "/kubernetes_cluster/authentication/cluster";
     let user = "/kubernetes_cluster/authentication/user";
-    all_refused(vec![
+    expect_all_refused(vec![
         ("/config", json!([]), "schema", "-", "config.json must be of type object"),
         ("/config", json!("S3CRET"), "schema", "-", "config.json must be of type object"),
         ("/config/namespace", json!(7), "schema", "/namespace", "namespace of config.json: must be of type string"),
@@ -528,7 +528,7 @@ fn a_config_of_the_wrong_form_is_refused_at_its_place() {
             TOKEN,
             "token of config.json ends in a line break",
         ),
-        // One that is misspelt would leave the credential in another cluster than the one that was meant.
+        // A misspelt override would leave the credential in another cluster.
         (
             "/config/kubernetes_cluster/authentication/cluster/sever",
             json!("S3CRET"),
@@ -568,7 +568,7 @@ fn a_config_of_the_wrong_form_is_refused_at_its_place() {
 }
 
 #[test]
-fn every_double_key_is_refused_where_it_stands() {
+fn duplicate_keys_are_located() {
     let instance = instance("double");
     let (params, connection) =
         (instance.params.to_string(), json!({"kubernetes_cluster": instance.connection}).to_string());
@@ -583,14 +583,14 @@ fn every_double_key_is_refused_where_it_stands() {
         (&["config.json"], r#"{"namespace":"S3CRET","namespace":"a"}"#.to_owned(), "/namespace"),
     ] {
         let ran = with_file(&instance, "plan", names, |path| std::fs::write(path, &text).unwrap());
-        refused(&ran, "duplicate-key", Some(pointer), &format!("{} has a key twice", names[0]));
+        expect_refused(&ran, "duplicate-key", Some(pointer), &format!("{} has a key twice", names[0]));
         assert!(!format!("{ran:?}").contains("S3CRET"), "{ran:?}");
     }
 }
 
-/// A server that nobody may talk to before the input is known to be good.
+/// The server must not be contacted before the input has been validated.
 #[test]
-fn everything_that_is_wrong_is_told_at_once_and_nothing_is_sent() {
+fn all_input_errors_are_reported_without_a_packet() {
     let mut instance = instance("atonce");
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     listener.set_nonblocking(true).unwrap();
@@ -640,14 +640,14 @@ fn everything_that_is_wrong_is_told_at_once_and_nothing_is_sent() {
 }
 
 #[test]
-fn a_thousand_problems_of_a_kind_do_not_drown_the_others() {
+fn repeated_findings_are_limited_per_code() {
     let mut instance = instance("drown");
     instance.params["rules"] = json!(vec!["S3CRET"; 10_000]);
     instance.params["md_metadata"]["default_tags"] =
         (0..1000).map(|tag| (format!("no label {tag}"), json!(1))).collect();
     instance.connection["authentication"]["user"]["token"] = json!("S3CRET\n");
     let ran = instance.ask("plan", &[]);
-    refused(&ran, "connection", Some(TOKEN), "ends in a line break");
+    expect_refused(&ran, "connection", Some(TOKEN), "ends in a line break");
     let document = ran.document();
     let findings = document["findings"].as_array().unwrap();
     let of = |code: &str| findings.iter().filter(|finding| finding["code"] == code).collect::<Vec<_>>();
@@ -656,8 +656,8 @@ fn a_thousand_problems_of_a_kind_do_not_drown_the_others() {
     assert!(ran.stderr.lines().count() < 200, "{}", ran.stderr);
 }
 
-/// All at once: a decommission waits until the server has forgotten a token that was used just now.
-fn each<T: Sync>(rows: &[T], check: impl Fn(&T) + Sync) {
+/// All at once: a decommission waits until the server rejects a token that was used just before.
+fn for_each_at_once<T: Sync>(rows: &[T], check: impl Fn(&T) + Sync) {
     std::thread::scope(|scope| {
         let checks: Vec<_> = rows.iter().map(|row| scope.spawn(|| check(row))).collect();
         assert!(checks.into_iter().map(std::thread::ScopedJoinHandle::join).all(|check| check.is_ok()), "see above");
@@ -665,8 +665,8 @@ fn each<T: Sync>(rows: &[T], check: impl Fn(&T) + Sync) {
 }
 
 #[test]
-fn a_name_of_any_length_is_provisioned_and_taken_back() {
-    each(&[1, 2, 36, 37, 53, 54, 57, 58, 62, 63, 64, 67, 100, 127, 128, 199, 200, 236], |length| {
+fn names_of_any_length_work() {
+    for_each_at_once(&[1, 2, 36, 37, 53, 54, 57, 58, 62, 63, 64, 67, 100, 127, 128, 199, 200, 236], |length| {
         let cp = control_plane();
         let mut instance = instance("names");
         let cycle = "a-long.name0.of-some1-convention--x.".chars().cycle();
@@ -675,7 +675,7 @@ fn a_name_of_any_length_is_provisioned_and_taken_back() {
         assert_eq!(name.len(), *length);
         instance.params["md_metadata"]["name_prefix"] = json!(name);
         instance.params["rules"][0]["namespaces"] = json!(["*"]);
-        // `view` is changed by another test at the same time.
+        // Another test changes `view` at the same time.
         instance.params["cluster_roles"] = json!([{"name": "system:kube-dns"}]);
         let token = instance.token();
         let again = instance.ask("provision", &[]).expect_code(0).document();
@@ -689,7 +689,7 @@ fn a_name_of_any_length_is_provisioned_and_taken_back() {
 }
 
 #[test]
-fn tags_that_are_no_labels_are_left_out_and_the_others_are_on_every_object() {
+fn tags_that_are_invalid_labels_are_dropped() {
     let cp = control_plane();
     let mut instance = instance("tags");
     let long = "k".repeat(64);
@@ -709,7 +709,7 @@ fn tags_that_are_no_labels_are_left_out_and_the_others_are_on_every_object() {
     });
     for path in paths(&instance.namespace) {
         let mut labels = cp.get(&path).unwrap()["metadata"]["labels"].clone();
-        // The server's own, on a Secret whose token was used.
+        // A label of the server itself, on a Secret whose token was used.
         labels.as_object_mut().unwrap().remove("kubernetes.io/legacy-token-last-used");
         assert_eq!(labels, expected, "{path}");
     }
@@ -733,7 +733,7 @@ fn tags_that_are_no_labels_are_left_out_and_the_others_are_on_every_object() {
 }
 
 #[test]
-fn a_tag_never_changes_what_anybody_may_do() {
+fn tags_cannot_change_permissions() {
     let cp = control_plane();
     let mut instance = instance("aggregate");
     instance.params["rules"] =
@@ -750,8 +750,12 @@ fn a_tag_never_changes_what_anybody_may_do() {
         assert_eq!(document["findings"].as_array().unwrap().iter().filter(about).count(), 2, "{tag}: {document:#}");
     }
     let token = token_of(&instance.platform.resource("token").unwrap());
-    assert_eq!(status(cp, &token, "/apis/example.com/v1/gadgets"), 404, "allowed, and the proof holds: there are none");
-    // The aggregation controller answers within the second when there is something to aggregate.
+    assert_eq!(
+        status(cp, &token, "/apis/example.com/v1/gadgets"),
+        404,
+        "allowed, and the test of the token passes: the resource does not exist"
+    );
+    // The aggregation controller reacts within a second if there is something to aggregate.
     let marker = json!({"metadata": {"name": format!("marker-{}", instance.namespace), "labels": {"rbac.authorization.k8s.io/aggregate-to-view": "true"}},
         "rules": [{"apiGroups": ["marker.example.com"], "resources": ["markers"], "verbs": ["get"]}]});
     let roles = "/apis/rbac.authorization.k8s.io/v1/clusterroles";
@@ -760,12 +764,12 @@ fn a_tag_never_changes_what_anybody_may_do() {
         let view = cp.get(&format!("{roles}/view"))?.to_string();
         view.contains("marker.example.com").then_some(view)
     });
-    assert!(!view.contains("gadgets"), "the rules of the instance were handed on to all viewers");
+    assert!(!view.contains("gadgets"), "the rules of the instance were aggregated to the ClusterRole view");
     cp.delete(&format!("{roles}/marker-{}", instance.namespace));
 }
 
 #[test]
-fn the_ca_may_be_one_of_several_and_is_handed_on_as_it_came() {
+fn ca_bundle_is_accepted_and_published_unchanged() {
     let cp = control_plane();
     let mut instance = instance("bundle");
     let (other, own) = (WrongCa::new().pem().to_owned(), cp.ca_pem());
@@ -775,10 +779,10 @@ fn the_ca_may_be_one_of_several_and_is_handed_on_as_it_came() {
         encoded.as_bytes().chunks(76).map(|line| std::str::from_utf8(line).unwrap()).collect::<Vec<_>>().join("\r\n")
     };
     for ca in [STANDARD.encode(format!("{other}{own}")), wrapped(&commented), format!("{}\n", STANDARD.encode(own))] {
-        put(&mut instance, "/connection/authentication/cluster/certificate-authority-data", json!(ca));
+        set(&mut instance, "/connection/authentication/cluster/certificate-authority-data", json!(ca));
         let artifact = instance.provision();
         assert_eq!(artifact["authentication"]["cluster"]["certificate-authority-data"], ca);
-        // What others make of it: a kubeconfig for kubectl.
+        // Read by another program: a kubeconfig for kubectl.
         let file = instance.path("artifact.json");
         std::fs::write(&file, artifact.to_string()).unwrap();
         let config = instance.path("kubeconfig");
@@ -786,11 +790,11 @@ fn the_ca_may_be_one_of_several_and_is_handed_on_as_it_came() {
         let ran = cp.kubectl(&config, &["get", "pods"]);
         assert!(ran.status.success(), "{ran:?}");
     }
-    put(&mut instance, "/connection/authentication/cluster/certificate-authority-data", json!(STANDARD.encode(other)));
+    set(&mut instance, "/connection/authentication/cluster/certificate-authority-data", json!(STANDARD.encode(other)));
     assert_eq!(instance.ask("plan", &[]).expect_code(69).document()["error"]["code"], "tls-unknown-issuer");
 }
 
-/// The server behind another address of this machine.
+/// The server behind another loopback address.
 fn relay_on_ipv6(server: &str) -> String {
     let upstream = server.strip_prefix("https://").unwrap().to_owned();
     let listener = TcpListener::bind("[::1]:0").unwrap();
@@ -810,7 +814,7 @@ fn relay_on_ipv6(server: &str) -> String {
 }
 
 #[test]
-fn the_url_of_a_server_is_used_and_handed_on_as_it_came() {
+fn server_url_is_published_unchanged() {
     let cp = control_plane();
     let port = cp.server().rsplit(':').next().unwrap();
     let v6 = relay_on_ipv6(cp.server());
@@ -824,7 +828,7 @@ fn the_url_of_a_server_is_used_and_handed_on_as_it_came() {
         format!("{v6}/"),
     ] {
         let mut instance = instance("url");
-        put(&mut instance, "/connection/authentication/cluster/server", json!(server));
+        set(&mut instance, "/connection/authentication/cluster/server", json!(server));
         let document = instance.ask("provision", &["--publish"]).expect_code(0).document();
         assert_eq!(document["server"], server);
         let artifact = instance.platform.resource("token").unwrap();
@@ -834,7 +838,7 @@ fn the_url_of_a_server_is_used_and_handed_on_as_it_came() {
 }
 
 #[rstest]
-fn a_cluster_may_be_beneath_a_path(#[values("", "/")] end: &str) {
+fn server_url_may_have_a_path(#[values("", "/")] end: &str) {
     const PREFIX: &str = "/k8s/clusters/c-m-x7k2";
     let cp = control_plane();
     let proxy = InterceptingProxy::start(cp, |request| match request.path.strip_prefix(PREFIX) {
@@ -842,7 +846,7 @@ fn a_cluster_may_be_beneath_a_path(#[values("", "/")] end: &str) {
         _ => Verdict::refusal(404, "NotFound", "the server could not find the requested resource"),
     });
     let server = format!("{}{PREFIX}{end}", proxy.server());
-    let instance = Instance::new(&cp.admin().by_way_of(&server), &cp.namespace("beneath"));
+    let instance = Instance::new(&cp.admin().with_server(&server), &cp.namespace("beneath"));
     let artifact = instance.provision();
     assert_eq!(artifact["authentication"]["cluster"]["server"], server);
     assert_eq!(instance.act("provision").expect_code(0).code, 0);
@@ -853,7 +857,7 @@ fn a_cluster_may_be_beneath_a_path(#[values("", "/")] end: &str) {
 }
 
 #[rstest]
-fn another_login_beside_the_token_is_told_and_goes_nowhere(#[values(Shape::Bare, Shape::Legacy)] shape: Shape) {
+fn other_login_fields_are_ignored_and_not_published(#[values(Shape::Bare, Shape::Legacy)] shape: Shape) {
     let cp = control_plane();
     let mut instance = Instance::of_era(cp.admin(), &cp.namespace("logins"), Era::Dependencies, shape);
     let at = if shape == Shape::Legacy { "/data/authentication" } else { "/authentication" };
@@ -904,11 +908,11 @@ fn another_login_beside_the_token_is_told_and_goes_nowhere(#[values(Shape::Bare,
     }
 }
 
-/// The three texts, and documents of the connection in which they are wrong or not there.
+/// The three fields, and connections in which they are wrong or absent.
 #[rstest]
 #[case::wrong(Shape::Bare, |authentication: Value| json!({"authentication": authentication}))]
 #[case::legacy(Shape::Legacy, |authentication: Value| json!({"data": {"authentication": authentication}, "specs": {}}))]
-fn config_overrides_each_field_by_itself(#[case] shape: Shape, #[case] document: fn(Value) -> Value) {
+fn config_overrides_each_connection_field_separately(#[case] shape: Shape, #[case] document: fn(Value) -> Value) {
     let cp = control_plane();
     let good = cp.admin().connection()["authentication"].clone();
     let wrong = json!({
@@ -928,9 +932,9 @@ fn config_overrides_each_field_by_itself(#[case] shape: Shape, #[case] document:
         instance.config = json!({"kubernetes_cluster": {"authentication": {section: {field: good[section][field]}}}});
         let artifact = instance.provision();
         let inner = if shape == Shape::Legacy { &artifact["data"] } else { &artifact };
-        assert_eq!(inner["authentication"]["cluster"], good["cluster"], "the artifact says what was proved");
+        assert_eq!(inner["authentication"]["cluster"], good["cluster"], "the credential contains the tested URL");
     }
-    // A wrong override is as wrong as a wrong connection.
+    // A wrong override fails like a wrong connection.
     for (section, field) in fields {
         let mut instance = instance("override");
         instance.connection = document(good.clone());
@@ -943,7 +947,7 @@ fn config_overrides_each_field_by_itself(#[case] shape: Shape, #[case] document:
 #[case::foreign(json!({"authentication": {"endpoint": "https://x", "cluster_ca_certificate": "x", "token": "x"}}))]
 #[case::empty(json!({}))]
 #[case::null(Value::Null)]
-fn config_may_say_all_that_a_connection_of_another_form_does_not(#[case] connection: Value) {
+fn config_completes_a_connection_of_another_format(#[case] connection: Value) {
     let cp = control_plane();
     let mut instance = instance("remapped");
     instance.connection = connection;
@@ -956,7 +960,7 @@ fn config_may_say_all_that_a_connection_of_another_form_does_not(#[case] connect
 }
 
 #[test]
-fn a_connection_is_read_where_it_is_and_null_is_nothing() {
+fn null_fields_of_a_connection_are_absent() {
     let cp = control_plane();
     let authentication = cp.admin().connection()["authentication"].clone();
     for (connection, flat) in [
@@ -981,7 +985,7 @@ fn a_connection_is_read_where_it_is_and_null_is_nothing() {
 }
 
 #[test]
-fn the_other_options_of_config_do_what_they_say() {
+fn config_options_take_effect() {
     let cp = control_plane();
     let mut instance = instance("options");
     let artifact = |instance: &Instance| {
@@ -996,7 +1000,7 @@ fn the_other_options_of_config_do_what_they_say() {
             assert_eq!(artifact(&instance), (legacy, says && !legacy), "{}", instance.config);
         }
     }
-    // config.namespace wins, and says so.
+    // config.namespace wins, and a finding reports it.
     let home = instance.namespace.clone();
     instance.act("decommission").expect_code(0);
     for theirs in [json!("elsewhere"), json!("Not A Name"), Value::Null] {
@@ -1009,7 +1013,7 @@ fn the_other_options_of_config_do_what_they_say() {
     }
     assert!(versions(cp, &home).is_empty());
     // The command line wins over both.
-    put(&mut instance, "/connection/authentication/cluster/server", json!(SilentServer::start().server()));
+    set(&mut instance, "/connection/authentication/cluster/server", json!(SilentServer::start().server()));
     instance.config = json!({"namespace": home, "timeout_seconds": 1});
     assert_eq!(instance.ask("plan", &[]).expect_code(69).document()["error"]["code"], "timeout");
     instance.config = json!({"namespace": home, "timeout_seconds": 80_000});
@@ -1017,7 +1021,7 @@ fn the_other_options_of_config_do_what_they_say() {
 }
 
 #[test]
-fn unknown_members_are_passed_over_where_others_may_add_some() {
+fn unknown_fields_of_platform_documents_are_ignored() {
     let mut instance = instance("unknown");
     let odd = json!({"S3CRET": ["S3CRET", null, {}]});
     for place in [
@@ -1030,16 +1034,16 @@ fn unknown_members_are_passed_over_where_others_may_add_some() {
         "/connection/authentication/cluster/new",
         "/connection/authentication/user/new",
     ] {
-        put(&mut instance, place, odd.clone());
+        set(&mut instance, place, odd.clone());
     }
-    assert!(crate::support::told(&instance.ask("plan", &[]).expect_code(0).document()).is_empty());
+    assert!(crate::support::unusual_findings(&instance.ask("plan", &[]).expect_code(0).document()).is_empty());
     let long = "S3CRET".repeat(10);
     for place in ["/params/new", "/params/Rules", "/config/output_shap", "/config/release_name"] {
-        put(&mut instance, place, odd.clone());
+        set(&mut instance, place, odd.clone());
     }
-    put(&mut instance, "/config/kubernetes_cluster", json!({"specs": odd}));
-    put(&mut instance, &format!("/params/{long}"), json!(1));
-    put(&mut instance, "/params/line\nfailed   [2J", json!(1));
+    set(&mut instance, "/config/kubernetes_cluster", json!({"specs": odd}));
+    set(&mut instance, &format!("/params/{long}"), json!(1));
+    set(&mut instance, "/params/line\nfailed   [2J", json!(1));
     for action in ["plan", "provision", "provision", "decommission"] {
         let ran = instance.ask(action, &[]).expect_code(0);
         let document = ran.document();
@@ -1062,9 +1066,9 @@ fn unknown_members_are_passed_over_where_others_may_add_some() {
     }
 }
 
-/// It would clean another cluster than the one that was meant.
+/// The decommission would delete from a cluster other than the intended one.
 #[test]
-fn decommission_refuses_misspelt_override_of_server() {
+fn decommission_refuses_misspelt_server_override() {
     let mut instance = instance("misspelt");
     let token = instance.token();
     let server = json!({"cluster": {"server": "https://127.0.0.1:1"}});
@@ -1077,9 +1081,9 @@ fn decommission_refuses_misspelt_override_of_server() {
     assert_eq!(status(control_plane(), &token, "/api"), 200);
 }
 
-/// Only what is needed to find the instance counts; this a provision refuses, or passes over.
+/// Only input that locates the instance counts; provision refuses or ignores the rest.
 #[test]
-fn what_is_odd_where_it_does_not_matter_keeps_no_token_alive() {
+fn decommission_ignores_irrelevant_invalid_input() {
     let places: Vec<String> = (0..3000).map(|number| format!("a-namespace-of-forty-characters-{number:08}")).collect();
     let rows = [
         ("/params/rules", json!(null)),
@@ -1087,7 +1091,7 @@ fn what_is_odd_where_it_does_not_matter_keeps_no_token_alive() {
         ("/params/rules", json!({})),
         ("/params/rules", json!([null, 7, "x", [], {}, {"verbs": 7}, {"verbs": ["*"], "namespaces": "x"}])),
         ("/params/rules/0/namespaces", json!(["A B", "../x", "*", "c", 7])),
-        ("/params/rules/0/namespaces", json!(places)), // more than anybody was ever granted
+        ("/params/rules/0/namespaces", json!(places)), // more than any instance can have
         ("/params/cluster_roles", json!([{"name": "a/b"}, {"name": 7}, 7, {"name": "view", "namespaces": 7}])),
         ("/params/cluster_roles", json!("view")),
         ("/params/md_metadata/default_tags", json!({"a b": {}, "c": "d e"})),
@@ -1106,22 +1110,22 @@ fn what_is_odd_where_it_does_not_matter_keeps_no_token_alive() {
         ("/connection/namespace", json!(7)),
         ("/connection/authentication/user/exec", json!(7)),
     ];
-    each(&rows, |(place, value)| {
+    for_each_at_once(&rows, |(place, value)| {
         let cp = control_plane();
         let mut instance = instance("lenient");
         let token = instance.token();
-        put(&mut instance, place, value.clone());
+        set(&mut instance, place, value.clone());
         instance.act("decommission").expect_code(0);
         assert_eq!(cp.get(&paths(&instance.namespace)[0]), None, "{place}: {value}");
         assert_eq!(status(cp, &token, "/api"), 401, "{place}: {value}");
     });
 }
 
-/// A document, and what becomes of its text.
+/// A document, and an alteration of its text.
 type Odd = (&'static str, fn(&str) -> String);
 
 #[test]
-fn a_document_that_is_odd_where_it_does_not_matter_keeps_no_token_alive() {
+fn decommission_ignores_irrelevant_invalid_documents() {
     let rows: [Odd; 8] = [
         ("params.json", |text| text.replacen("\"verbs\":", "\"verbs\":[],\"verbs\":", 1)),
         ("params.json", |text| text.replacen("\"default_tags\":", "\"default_tags\":{},\"default_tags\":", 1)),
@@ -1132,7 +1136,7 @@ fn a_document_that_is_odd_where_it_does_not_matter_keeps_no_token_alive() {
         ("bundle/schema-artifacts.json", |_| "{\"properties\": {\"token\": false}}".to_owned()),
         ("bundle/massdriver.yaml", |_| "\t: [".to_owned()),
     ];
-    each(&rows, |(name, odd)| {
+    for_each_at_once(&rows, |(name, odd)| {
         let cp = control_plane();
         let instance = instance("lenientfile");
         let token = instance.token();
@@ -1145,7 +1149,7 @@ fn a_document_that_is_odd_where_it_does_not_matter_keeps_no_token_alive() {
 }
 
 #[test]
-fn what_says_where_the_instance_is_must_be_sound_for_a_decommission_too() {
+fn decommission_requires_valid_instance_location() {
     let rows: [Odd; 6] = [
         ("params.json", |text| text.replacen('{', "{\"namespace\":\"elsewhere\",", 1)),
         ("params.json", |text| text.replacen("\"name_prefix\":", "\"name_prefix\":\"other\",\"name_prefix\":", 1)),
@@ -1167,7 +1171,7 @@ fn what_says_where_the_instance_is_must_be_sound_for_a_decommission_too() {
 }
 
 #[test]
-fn what_the_server_takes_no_more_of_is_told_as_such() {
+fn objects_too_large_for_the_server_are_refused() {
     let cp = control_plane();
     let mut instance = instance("big");
     let long = "gadgets".repeat(34);
@@ -1180,16 +1184,16 @@ fn what_the_server_takes_no_more_of_is_told_as_such() {
     }
     instance.act("decommission").expect_code(0);
     assert!(versions(cp, &instance.namespace).is_empty());
-    // As long as a token may be: the server has the last word.
+    // The longest token that is accepted: the server decides.
     instance.params["rules"] = json!([rule(0)]);
-    put(&mut instance, "/connection/authentication/user/token", json!("t".repeat(64 << 10)));
+    set(&mut instance, "/connection/authentication/user/token", json!("t".repeat(64 << 10)));
     let ran = instance.ask("plan", &[]);
     assert_eq!(ran.document()["error"]["code"], "unauthorized", "{}", ran.stderr);
     assert_eq!(OBJECT, format!("{NAME}-token"));
 }
 
 #[test]
-fn what_others_wrote_into_the_cluster_forges_no_line_of_the_log() {
+fn foreign_annotations_cannot_forge_log_lines() {
     let cp = control_plane();
     let instance = instance("forged");
     let accounts = format!("/api/v1/namespaces/{}/serviceaccounts", instance.namespace);

@@ -1,4 +1,4 @@
-//! Documents of every sort: invalid, unusual, random, and whatever a fuzzer has found.
+//! Input documents: invalid, unusual, random, and those that a fuzzer has found.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "helpers of tests fail as tests do")]
 

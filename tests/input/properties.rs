@@ -1,5 +1,5 @@
-//! Any input: no panic, one of the documented ends, and no secret in anything that is printed or made. Thousands of
-//! cases go in through `fuzzing::evaluate`, some dozens of the same through the real binary, which must say the same.
+//! Properties for any input: no panic, a documented exit code, and no secret in the output or in objects. Thousands of
+//! cases run through `fuzzing::evaluate`, some dozens of them through the real binary, which must agree.
 
 use std::sync::LazyLock;
 
@@ -18,20 +18,20 @@ use testbed::WrongCa;
 
 use crate::support::{Ran, binary};
 
-/// Secrets: no key that is shown is as long, and no name, namespace, label or resource has such letters.
+/// Secrets: longer than any key that is shown, and with letters that no name, namespace, label or resource contains.
 const SECRETS: [&str; 3] = [
     "Tk1.parent_S3cret+token/of=the~connection!",
     "Pw2:a_Pass%word&that*stands(elsewhere)",
     "Ky3^a_key<that>was_pasted{somewhere}else",
 ];
 
-/// A part of a secret is as bad.
+/// A part of a secret counts as a leak.
 const PART: usize = 12;
 
 static CA: LazyLock<String> = LazyLock::new(|| WrongCa::new().base64());
 
-/// The documents of an instance that is sound, but for the server: nobody is there.
-fn sound() -> [Value; 3] {
+/// The documents of a valid instance whose server does not exist.
+fn valid_documents() -> [Value; 3] {
     let authentication = json!({
         "cluster": {"server": "https://127.0.0.1:1", "certificate-authority-data": *CA},
         "user": {"token": SECRETS[0]},
@@ -59,7 +59,7 @@ fn sound() -> [Value; 3] {
     ]
 }
 
-/// A secret as it stands, or where people have put one.
+/// A secret verbatim, or inside other text.
 fn secret() -> impl Strategy<Value = String> {
     let forms: [fn(&str) -> String; 9] = [
         str::to_owned,
@@ -143,7 +143,7 @@ fn anything() -> impl Strategy<Value = Value> {
     })
 }
 
-/// A change of a document: at a place that is picked by number, something else, one member more, or nothing.
+/// A change to a document at a numbered location: another value, one more field, or a removal.
 #[derive(Clone, Debug)]
 enum Change {
     Replace(Value),
@@ -198,11 +198,11 @@ fn changed(documents: &mut [Value; 3], changes: Vec<(prop::sample::Index, prop::
     }
 }
 
-/// Documents that are sound but for some changes, or nothing of the kind.
+/// Valid documents with some changes, or arbitrary ones.
 fn documents() -> impl Strategy<Value = [Value; 3]> {
     prop_oneof![
         8 => prop::collection::vec(change(), 0..5).prop_map(|changes| {
-            let mut documents = sound();
+            let mut documents = valid_documents();
             changed(&mut documents, changes);
             documents
         }),
@@ -214,7 +214,7 @@ fn texts(documents: &[Value; 3]) -> [String; 3] {
     documents.each_ref().map(Value::to_string)
 }
 
-fn judged(action: &str, [params, connection, config]: &[String; 3]) -> Evaluation {
+fn evaluated(action: &str, [params, connection, config]: &[String; 3]) -> Evaluation {
     let config = Some(config.as_bytes());
     evaluate(
         action,
@@ -232,7 +232,7 @@ fn leak(text: &str, secrets: &[&str]) -> Option<String> {
 
 fn printed(stdout: &str, stderr: &str) -> String {
     let mut document: Value = serde_json::from_str(stdout).unwrap();
-    document["server"].take(); // is told, path included
+    document["server"].take(); // is printed, path included
     format!("{document}\n{stderr}")
 }
 
@@ -240,13 +240,13 @@ proptest! {
     #![proptest_config(Config::with_cases(2000))]
 
     #[test]
-    fn no_input_panics_or_gives_a_secret_away(documents in documents(), action in prop::sample::select(&ACTIONS)) {
-        let verdict = judged(action, &texts(&documents));
+    fn no_input_panics_or_leaks_secrets(documents in documents(), action in prop::sample::select(&ACTIONS)) {
+        let verdict = evaluated(action, &texts(&documents));
         prop_assert!(matches!(verdict.exit, Exit::Done | Exit::Input), "{:?}", verdict.exit);
         let told = printed(&verdict.stdout, &verdict.stderr);
         prop_assert_eq!(leak(&told, &SECRETS), None, "in {}", told);
         prop_assert!(!verdict.stderr.contains(|char: char| char.is_control() && char != '\n'), "{:?}", verdict.stderr);
-        // What the params say may be in the cluster, what the connection says may be in the artifact; its token in neither.
+        // The params may be in the cluster and the connection in the credential; the parent's token in neither.
         let made = format!("{:?} {:?}", verdict.objects, verdict.artifact);
         prop_assert_eq!(leak(&made, &SECRETS[..1]), None, "in {}", made);
         for (pointer, rule) in &verdict.requested {
@@ -267,8 +267,8 @@ proptest! {
     #![proptest_config(Config::with_cases(200))]
 
     #[test]
-    fn no_bytes_panic(params in prop::collection::vec(any::<u8>(), 0..200), at in any::<prop::sample::Index>(), byte in any::<u8>()) {
-        let [sound, connection, config] = texts(&sound());
+    fn random_bytes_do_not_panic(params in prop::collection::vec(any::<u8>(), 0..200), at in any::<prop::sample::Index>(), byte in any::<u8>()) {
+        let [sound, connection, config] = texts(&valid_documents());
         let mut broken = sound.into_bytes();
         *at.get_mut(&mut broken) = byte;
         for params in [&params, &broken] {
@@ -280,10 +280,10 @@ proptest! {
 }
 
 #[test]
-fn sound_documents_are_accepted_and_the_secrets_are_found_where_they_are() {
-    let texts = texts(&sound());
+fn valid_documents_are_accepted_and_leaks_are_detectable() {
+    let texts = texts(&valid_documents());
     for action in ACTIONS {
-        assert_eq!(judged(action, &texts).exit, Exit::Done, "or the properties would prove nothing: {action}");
+        assert_eq!(evaluated(action, &texts).exit, Exit::Done, "otherwise the properties would test nothing: {action}");
     }
     for secret in SECRETS {
         for text in [secret.to_owned(), STANDARD.encode(secret), secret[20..].to_owned()] {
@@ -293,14 +293,14 @@ fn sound_documents_are_accepted_and_the_secrets_are_found_where_they_are() {
 }
 
 #[test]
-fn the_binary_says_the_same() {
+fn binary_agrees_with_the_library() {
     let documents = documents();
     let mut runner = TestRunner::deterministic();
     let (mut refused, mut accepted) = (0, 0);
     for number in 0..60 {
         let action = ACTIONS[number % ACTIONS.len()];
         let texts = texts(&documents.new_tree(&mut runner).unwrap().current());
-        let verdict = judged(action, &texts);
+        let verdict = evaluated(action, &texts);
         let directory = tempfile::tempdir().unwrap();
         for (name, text) in ["params.json", "dependencies.json", "config.json"].iter().zip(&texts) {
             std::fs::write(directory.path().join(name), text).unwrap();
@@ -323,7 +323,7 @@ fn the_binary_says_the_same() {
             assert_eq!(place(findings(&ran.stdout)), place(findings(&verdict.stdout)), "{texts:#?}");
             refused += 1;
         } else {
-            assert_eq!(ran.code, 69, "nobody is there: {texts:#?}\n{told}");
+            assert_eq!(ran.code, 69, "no server exists there: {texts:#?}\n{told}");
             accepted += 1;
         }
     }

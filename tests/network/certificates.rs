@@ -1,5 +1,5 @@
-//! Keys and certificates: what kubectl takes is taken, and what it refuses is refused. Each row of three tables goes to a
-//! real TLS server before the real API server, and to the real kubectl beside it; the tables as they come out are
+//! Keys and certificates: accepted and refused as kubectl does. Each row of three tables is tried by the program
+//! against a real TLS server in front of the real API server, and by the real kubectl; the resulting tables are
 //! `docs/certificates.md` (`UPDATE_DOCS=1` writes it).
 
 mod client;

@@ -1,5 +1,4 @@
-//! A person's command line: kubeconfigs as kubectl reads them, proxies, certificates, the terminal, and what the
-//! program says of itself.
+//! The command line: kubeconfigs as kubectl reads them, proxies, certificates, the terminal, and the help.
 
 mod kubeconfig;
 mod lines;

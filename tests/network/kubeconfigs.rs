@@ -1,6 +1,6 @@
-//! Kubeconfigs, judged like kubectl does: hundreds of files, made from good ones by one change each, go to the program
-//! and to kubectl. What one takes, the other takes, and both are the same user at the same server; every difference
-//! stands in docs/kubeconfigs.md.
+//! Kubeconfigs are accepted and refused as by kubectl: hundreds of files, each made from a valid one by one change, are
+//! read by the program and by kubectl. Both accept the same files, and log in as the same user at the same server;
+//! docs/kubeconfigs.md lists every difference.
 
 #![allow(clippy::too_many_lines, reason = "a table is as long as it is")]
 
@@ -22,10 +22,10 @@ use crate::support::{NAME, Ran, binary};
 
 /// One kubeconfig, or a list of them.
 struct Case {
-    /// What was changed.
+    /// The change.
     name: String,
     files: Vec<(&'static str, Vec<u8>)>,
-    /// KUBECONFIG instead of `--kubeconfig`; `@` stands for the directory.
+    /// KUBECONFIG instead of `--kubeconfig`; `@` is replaced by the directory.
     list: Option<&'static str>,
 }
 
@@ -35,10 +35,10 @@ impl Case {
     }
 }
 
-/// What came of a case: why it was refused, or who it was.
+/// The result of a case: why it was refused, or the user.
 type Outcome = Result<String, String>;
 
-/// A directory with the files that logins name.
+/// A directory with the files that logins refer to.
 struct Desk {
     directory: tempfile::TempDir,
     namespace: String,
@@ -71,7 +71,7 @@ impl Desk {
         fs::write(path, bytes).unwrap();
     }
 
-    fn dress(&self, command: &mut Command, case: &Case) {
+    fn set_environment(&self, command: &mut Command, case: &Case) {
         command.env_clear().env("PATH", "/usr/bin:/bin").env("HOME", self.path("nowhere")).stdin(Stdio::null());
         match case.list {
             Some(list) => command.env("KUBECONFIG", list.replace('@', self.directory.path().to_str().unwrap())),
@@ -79,13 +79,13 @@ impl Desk {
         };
     }
 
-    /// Both programs.
+    /// Runs both programs.
     fn run(&self, cp: &ControlPlane, case: &Case) -> (Outcome, Outcome, Ran) {
         for (name, bytes) in &case.files {
             self.put(name, bytes);
         }
         let mut kubectl = Command::new(cp.kubectl_path());
-        self.dress(&mut kubectl, case);
+        self.set_environment(&mut kubectl, case);
         kubectl.args(["auth", "whoami", "-o", "jsonpath={.status.userInfo.username}"]);
         let output = kubectl.output().unwrap();
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
@@ -94,7 +94,7 @@ impl Desk {
         let mut command = binary();
         command.args(["plan", "--json", "--name", NAME, "--params"]).arg(self.path("params.json"));
         let mark = fs::metadata(cp.audit().path()).unwrap().len();
-        self.dress(&mut command, case);
+        self.set_environment(&mut command, case);
         let ran = Ran::of(&mut command);
         let ours = if ran.code == 0 {
             let document = ran.document();
@@ -111,8 +111,8 @@ impl Desk {
     }
 }
 
-/// Who asked for something in this namespace, by the audit log from this place on. It is written to at the same time:
-/// what is no whole line there is passed over.
+/// The user of a request in this namespace, by the audit log from this offset on. The log is written at the same time:
+/// an incomplete line is ignored.
 fn user_in(namespace: &str, cp: &ControlPlane, from: u64) -> Option<String> {
     let mut file = fs::File::open(cp.audit().path()).unwrap();
     file.seek(SeekFrom::Start(from)).unwrap();
@@ -125,7 +125,7 @@ fn user_in(namespace: &str, cp: &ControlPlane, from: u64) -> Option<String> {
     })
 }
 
-/// Logins that work.
+/// Valid logins.
 fn logins(cp: &ControlPlane) -> Vec<(&'static str, Value)> {
     let alice = cp.client_certificate("alice", &["system:masters"]);
     let exec = json!({"apiVersion": "client.authentication.k8s.io/v1", "command": "./login", "interactiveMode": "Never",
@@ -141,7 +141,7 @@ fn logins(cp: &ControlPlane) -> Vec<(&'static str, Value)> {
     ]
 }
 
-/// A kubeconfig with the context that is chosen and another one.
+/// A kubeconfig with the current context and another one.
 fn good(cp: &ControlPlane, user: &Value) -> Value {
     json!({
         "apiVersion": "v1", "kind": "Config", "current-context": "here", "preferences": {"colors": true}, "extensions": [],
@@ -164,7 +164,7 @@ fn good(cp: &ControlPlane, user: &Value) -> Value {
     })
 }
 
-/// Where one change each is made.
+/// The locations of single changes.
 fn pointers(document: &Value, at: &str, found: &mut Vec<String>) {
     match document {
         Value::Object(map) => {
@@ -183,7 +183,7 @@ fn pointers(document: &Value, at: &str, found: &mut Vec<String>) {
     }
 }
 
-/// The document with another value at a place; without it, if there is none.
+/// The document with another value at this location; without the field, if there is none.
 fn changed(document: &Value, pointer: &str, value: Option<Value>) -> Value {
     let mut document = document.clone();
     let (parent, key) = pointer.rsplit_once('/').unwrap();
@@ -212,7 +212,7 @@ fn mutations(cp: &ControlPlane, cases: &mut Vec<Case>) {
         pointers(&document, "", &mut places);
         for place in places {
             let is_unused = ["/contexts/1", "/clusters/1", "/users/1"].iter().any(|entry| place.starts_with(entry));
-            // What is the same for every login is changed for one of them.
+            // Fields that all logins share are changed for one of them.
             if index != 0 && !place.starts_with("/users/0/user/") {
                 continue;
             }
@@ -228,7 +228,7 @@ fn mutations(cp: &ControlPlane, cases: &mut Vec<Case>) {
                     format!("{login}: {place} is absent"),
                     changed(&document, &place, None).to_string(),
                 ));
-                // The same member once more after it, of another value: the later one counts.
+                // The same field again with another value: the later one counts.
                 let key = place.rsplit('/').next().unwrap();
                 let marker = format!("{key}\u{1}");
                 let parent = &place[..place.len() - key.len()];
@@ -241,7 +241,7 @@ fn mutations(cp: &ControlPlane, cases: &mut Vec<Case>) {
     }
 }
 
-/// Members of the user who is chosen that do not stand in a login already.
+/// Fields of the selected user that a login does not have already.
 fn users(cp: &ControlPlane, cases: &mut Vec<Case>) {
     let token = cp.admin().token.clone();
     let v1 = "client.authentication.k8s.io/v1";
@@ -576,7 +576,7 @@ fn lists(cp: &ControlPlane, cases: &mut Vec<Case>) {
     });
 }
 
-/// The differences that stay, as the page lists them: what was changed, and why the two differ.
+/// The remaining differences, as the page lists them: the change, and why the programs differ.
 fn differences() -> BTreeMap<String, String> {
     let page = fs::read_to_string("docs/kubeconfigs.md").unwrap();
     let rows = page.lines().filter_map(|line| line.strip_prefix("| `")).filter_map(|row| row.split_once("` | "));
@@ -591,7 +591,7 @@ fn is_of(name: &str, pattern: &str) -> bool {
 }
 
 #[test]
-fn kubeconfigs_are_judged_as_kubectl_judges_them() {
+fn kubeconfigs_are_accepted_and_refused_like_kubectl() {
     let cp = ControlPlane::shared();
     let mut cases = Vec::new();
     mutations(cp, &mut cases);
@@ -635,19 +635,19 @@ fn kubeconfigs_are_judged_as_kubectl_judges_them() {
             (false, Some(pattern)) => unmet.retain(|other| *other != pattern),
             (false, None) => problems.push(format!("{name}\n  kubectl: {theirs:?}\n  k8s-token: {ours:?}")),
         }
-        // A file is judged before the first packet, but for what only the server knows.
+        // A file is refused before the first packet, except for what only the server can check.
         if let Err(problem) = ours {
             assert!(problem.starts_with("65") || problem.starts_with("69"), "{name}: {problem}");
         }
     }
     problems.sort();
     assert!(problems.is_empty(), "{} of {count} differ:\n{}", problems.len(), problems.join("\n"));
-    assert!(unmet.is_empty(), "docs/kubeconfigs.md lists what does not differ: {unmet:?}");
+    assert!(unmet.is_empty(), "docs/kubeconfigs.md lists differences that do not exist: {unmet:?}");
     assert!(accepted > 100 && count - accepted > 100, "{accepted} of {count} were accepted");
 }
 
 #[test]
-fn kubeconfigs_of_two_instances_merge_and_both_are_reachable() {
+fn kubeconfigs_of_two_instances_can_be_merged() {
     let cp = ControlPlane::shared();
     let directory = tempfile::tempdir().unwrap();
     let personas = [cp.persona("one", &[]), cp.persona("two", &[])];

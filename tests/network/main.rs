@@ -1,5 +1,5 @@
-//! The way to a server: kubeconfigs and login commands as kubectl reads them, proxies, certificates, and the command
-//! line of a person. Nearly every test runs kubectl beside the real binary.
+//! Connections: kubeconfigs and exec plugins as kubectl reads them, proxies, certificates, and the command line. Nearly
+//! every test runs kubectl beside the real binary.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "helpers of tests fail as tests do")]
 

@@ -1,4 +1,4 @@
-//! A directory with params and kubeconfigs, and the two programs that read these: ours and kubectl.
+//! A directory with params and kubeconfigs for this program and for kubectl.
 
 use std::{
     fs,
@@ -37,7 +37,7 @@ impl Desk {
         path
     }
 
-    /// A script that can be started.
+    /// An executable script.
     pub fn script(&self, name: &str, text: &str) -> PathBuf {
         let path = self.put(name, &format!("#!/bin/sh\n{text}\n"));
         fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
@@ -55,7 +55,7 @@ impl Desk {
         self.put(name, &document.to_string())
     }
 
-    /// Our program, with no more of an environment than a PATH.
+    /// This program, with no environment but a PATH.
     pub fn command(&self, action: &str, more: &[&str]) -> Command {
         let mut command = binary();
         command
@@ -66,12 +66,12 @@ impl Desk {
         command
     }
 
-    /// Our program with a kubeconfig.
+    /// This program with a kubeconfig.
     pub fn ask(&self, action: &str, kubeconfig: &str, more: &[&str]) -> Ran {
         Ran::of(self.command(action, more).arg("--kubeconfig").arg(self.path(kubeconfig)))
     }
 
-    /// kubectl with the same kubeconfig; the user that the server takes it for.
+    /// kubectl with the same kubeconfig; prints the user as the server sees it.
     pub fn kubectl(&self, cp: &ControlPlane, kubeconfig: &str, more: &[&str]) -> Output {
         let mut command = Command::new(cp.kubectl_path());
         command.env_clear().env("PATH", "/usr/bin:/bin").env("HOME", self.path("nowhere")).stdin(Stdio::null());
@@ -85,7 +85,7 @@ pub fn cluster(cp: &ControlPlane) -> Value {
     json!({"server": cp.server(), "certificate-authority-data": cp.ca_base64()})
 }
 
-/// The user of a kubeconfig who has the admin's token.
+/// The user entry of a kubeconfig with the admin's token.
 pub fn admin(cp: &ControlPlane) -> Value {
     json!({"token": cp.admin().token})
 }
@@ -94,7 +94,7 @@ pub fn code(ran: &Ran) -> String {
     ran.document()["error"]["code"].as_str().unwrap_or_default().to_owned()
 }
 
-/// Codes and pointers of what refused the input.
+/// Codes and pointers of the findings that refused the input.
 pub fn refusals(ran: &Ran) -> Vec<(String, String)> {
     let text = |value: &Value| value.as_str().unwrap_or("-").to_owned();
     let document = ran.document();

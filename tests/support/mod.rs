@@ -1,5 +1,5 @@
-//! What every test that drives the real binary needs: an instance as the platform lays it out, the binary, and what
-//! came of it.
+//! Fixtures for tests that run the real binary: an instance in the platform's layout, the binary, and the result of a
+//! run.
 
 #![allow(dead_code, reason = "each test binary uses its part")]
 #![allow(clippy::expect_used, clippy::panic, reason = "helpers of tests fail as tests do")]
@@ -18,12 +18,12 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use testbed::{ControlPlane, Era, Persona, Platform};
 
-/// The name of every instance: tests have a namespace each.
+/// The name of every instance; each test has a namespace of its own.
 pub const NAME: &str = "ecomm-prod-demo-x7k2";
 /// The name of its objects.
 pub const OBJECT: &str = "ecomm-prod-demo-x7k2-token";
 
-/// The connection shapes of the platform's eras.
+/// The formats of a connection in the platform's eras.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Shape {
     /// Everything under `data`.
@@ -38,7 +38,7 @@ pub enum Shape {
 pub struct Instance {
     pub directory: TempDir,
     pub namespace: String,
-    /// Where it was made: what its organization is called after.
+    /// The first namespace, which names its organization.
     pub home: String,
     pub params: Value,
     pub connection: Value,
@@ -47,7 +47,7 @@ pub struct Instance {
 }
 
 impl Instance {
-    /// In this namespace, with the rights of this parent, allowed to read pods.
+    /// An instance in this namespace that may read pods, with this parent.
     pub fn new(parent: &Persona, namespace: &str) -> Self {
         Self::of_era(parent, namespace, Era::Dependencies, Shape::Bare)
     }
@@ -116,7 +116,7 @@ impl Instance {
         Ran::of(command.env("MASSDRIVER_DEPLOYMENT_ACTION", action))
     }
 
-    /// Runs as a command that answers with one document.
+    /// Runs as a command with `--json`.
     pub fn ask(&self, action: &str, more: &[&str]) -> Ran {
         Ran::of(&mut self.command(action, more))
     }
@@ -130,21 +130,21 @@ impl Instance {
         command
     }
 
-    /// The environment of a step. Every instance has one name, and so an organization of its own: one that is found in
-    /// two namespaces has moved.
+    /// The environment of a step. All instances have the same name, so each has an organization of its own: an instance
+    /// found in two namespaces counts as moved.
     pub fn environment(&self) -> Vec<(&'static str, String)> {
         let mut environment = self.platform.env();
         environment.push(("MASSDRIVER_ORGANIZATION_ID", format!("acme-{}", self.home)));
         environment
     }
 
-    /// Provisions, and returns the artifact that reached the platform.
+    /// Provisions, and returns the published credential.
     pub fn provision(&self) -> Value {
         self.act("provision").expect_code(0);
         self.platform.resource("token").expect("a published artifact")
     }
 
-    /// Provisions, and returns the token that reached the platform.
+    /// Provisions, and returns the published token.
     pub fn token(&self) -> String {
         token_of(&self.provision())
     }
@@ -154,24 +154,24 @@ impl Instance {
     }
 }
 
-/// The token in an artifact of either form.
+/// The token in a credential of either format.
 pub fn token_of(artifact: &Value) -> String {
     let token =
         artifact.pointer("/authentication/user/token").or_else(|| artifact.pointer("/data/authentication/user/token"));
     token.and_then(Value::as_str).expect("a token in the artifact").to_owned()
 }
 
-/// Starts an action of [`Instance::command`], with its output kept.
+/// Starts an action of [`Instance::command`], and captures its output.
 pub fn start(instance: &Instance, action: &str, more: &[&str]) -> Child {
     spawn(&mut instance.command(action, more))
 }
 
-/// Starts a command, with its output kept.
+/// Starts a command, and captures its output.
 pub fn spawn(command: &mut Command) -> Child {
     command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the binary runs")
 }
 
-/// Waits for it to end.
+/// Waits for the end of a run.
 pub fn finish(child: Child) -> Ran {
     Ran::from(child.wait_with_output().expect("the binary ends"))
 }
@@ -183,14 +183,14 @@ pub const PROGRAM: &str =
         (None, None) => panic!("not a test of this workspace"),
     };
 
-/// The real binary, with nothing of this process's environment.
+/// The real binary, without the environment of this process.
 pub fn binary() -> Command {
     let mut command = Command::new(PROGRAM);
     command.env_clear().stdin(Stdio::null());
     command
 }
 
-/// What came of a run.
+/// The result of a run.
 #[derive(Debug)]
 pub struct Ran {
     pub code: i32,
@@ -209,7 +209,7 @@ impl Ran {
         self
     }
 
-    /// The one document on stdout, of the form that is published.
+    /// The document on stdout, validated against the published schema.
     #[track_caller]
     pub fn document(&self) -> Value {
         static FORM: LazyLock<jsonschema::Validator> =
@@ -217,17 +217,17 @@ impl Ran {
         let document = serde_json::from_str(&self.stdout).unwrap_or_else(|_| panic!("no document: {self:?}"));
         let problems: Vec<String> =
             FORM.iter_errors(&document).map(|error| format!("{}: {error}", error.instance_path())).collect();
-        assert!(problems.is_empty(), "not of the form of docs/output.schema.json: {problems:#?}");
+        assert!(problems.is_empty(), "invalid by docs/output.schema.json: {problems:#?}");
         document
     }
 
-    /// The code of the error that it ended with.
+    /// The error code of the run.
     #[track_caller]
     pub fn error_code(&self) -> String {
         self.document()["error"]["code"].as_str().unwrap_or_default().to_owned()
     }
 
-    /// The error of a run that failed with this code, with everything that a person needs.
+    /// The error of a failed run with this code, with all fields.
     #[track_caller]
     pub fn expect_error(&self, code: &str) -> Value {
         let document = self.document();
@@ -249,7 +249,7 @@ impl Ran {
         findings
     }
 
-    /// How long the run took by its own clock: starting it and reading its output on a busy machine is not in it.
+    /// The duration by the run's own clock, without its start and the reading of its output on a busy machine.
     #[track_caller]
     pub fn duration(&self) -> Duration {
         Duration::from_millis(self.document()["duration_ms"].as_u64().expect("a duration"))
@@ -263,7 +263,7 @@ impl From<Output> for Ran {
     }
 }
 
-/// The published form of the document; closed, it lets no key pass that it does not list.
+/// The published schema of the document; closed, it accepts only the listed keys.
 pub fn schema(closed: bool) -> Value {
     fn close(schema: &mut Value) {
         match schema {
@@ -296,26 +296,26 @@ pub fn paths(namespace: &str) -> [String; 4] {
     ]
 }
 
-/// uid and resourceVersion of each of the four objects that is there.
+/// uid and resourceVersion of each existing object of the four.
 pub fn versions(control_plane: &ControlPlane, namespace: &str) -> Vec<(String, String)> {
     let objects = paths(namespace).into_iter().filter_map(|path| control_plane.get(&path));
     let field = |object: &Value, name: &str| object["metadata"][name].as_str().unwrap_or_default().to_owned();
     objects.map(|object| (field(&object, "uid"), field(&object, "resourceVersion"))).collect()
 }
 
-/// What a token gets for reading something: 200, 401, 403, 404.
+/// The status of a read with this token: 200, 401, 403, 404.
 pub fn status(control_plane: &ControlPlane, token: &str, path: &str) -> u16 {
     control_plane.request("GET", path, Some(token), None).status
 }
 
-/// The findings of a document, but for those that every run has whose cluster and platform are on loopback.
-pub fn told(document: &Value) -> Vec<Value> {
+/// The findings of a document, without those of every run whose cluster and platform are on loopback.
+pub fn unusual_findings(document: &Value) -> Vec<Value> {
     let mut findings = document["findings"].as_array().expect("findings").clone();
     findings.retain(|finding| finding["code"] != "local-address" && finding["code"] != "clear-text");
     findings
 }
 
-/// A change of the document, as `(action, kind)`.
+/// The changes of the document, as `(action, kind)`.
 pub fn changes(document: &Value) -> Vec<(String, String)> {
     let text = |change: &Value, key: &str| change[key].as_str().unwrap_or_default().to_owned();
     let changes = document["changes"].as_array().expect("changes");

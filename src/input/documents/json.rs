@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn every_double_key_is_found_with_its_place_and_told_once() {
+    fn duplicate_keys_are_located_once() {
         let text = br#"{"rules":[{"verbs":["get"],"verbs":["list"]}],"a/b":1,"a/b":2,"a/b":3}"#;
         let (value, duplicates) = parse(text).unwrap();
         assert_eq!(told(duplicates), [("/a~1b".to_owned(), true), ("/rules/0/verbs".to_owned(), true)]);
@@ -190,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_that_could_be_a_secret_is_told_by_its_place() {
+    fn secret_like_keys_are_reported_by_location() {
         let key = "k".repeat(40);
         let text = format!(r#"{{"a":{{"{key}":[{{"b":1,"b":2}}]}},"c":{{"{key}":1,"{key}":2}}}}"#);
         assert_eq!(told(parse(text.as_bytes()).unwrap().1), [("/a".to_owned(), false), ("/c".to_owned(), false)]);
@@ -213,12 +213,12 @@ mod tests {
     #[case(b"{\0}\0", "is UTF-16: save it as UTF-8")]
     #[case(b"\0{\0}", "is UTF-16: save it as UTF-8")]
     #[case(b"\0\0\0\0", "is not JSON: line 1, column 1")]
-    fn what_is_no_json_is_refused_without_quoting_it(#[case] bad: &[u8], #[case] sentence: &str) {
+    fn invalid_json_is_refused_without_quoting(#[case] bad: &[u8], #[case] sentence: &str) {
         assert_eq!(parse(bad).unwrap_err(), sentence);
     }
 
     #[test]
-    fn the_depth_of_a_document_has_an_end() {
+    fn deep_nesting_is_refused() {
         let nested = |depth: usize| format!("{}{}", "[".repeat(depth), "]".repeat(depth));
         assert!(parse(nested(127).as_bytes()).is_ok());
         let error = parse(nested(100_000).as_bytes()).unwrap_err();
@@ -226,20 +226,20 @@ mod tests {
     }
 
     #[test]
-    fn a_byte_order_mark_is_passed_over() {
+    fn byte_order_mark_is_ignored() {
         assert_eq!(parse(b"\xef\xbb\xbf{\"a\":1}").unwrap().0["a"], 1);
     }
 
     /// The place of every key is known, and nothing is written out for it: this would be gigabytes.
     #[test]
-    fn long_keys_in_deep_nesting_cost_no_more_than_the_document() {
+    fn long_nested_keys_need_no_extra_memory() {
         let key = "k".repeat(60_000);
         let text = format!("{}1{}", format!("{{\"{key}\":").repeat(120), "}".repeat(120));
         assert!(parse(text.as_bytes()).unwrap().1.is_empty());
     }
 
     #[test]
-    fn numbers_and_nulls_stay_what_they_are() {
+    fn numbers_and_nulls_are_unchanged() {
         let text = r#"{"a":[1,-2,0.5,true,null,""]}"#;
         let (value, _) = parse(text.as_bytes()).unwrap();
         assert_eq!(value.to_string(), text);

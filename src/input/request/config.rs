@@ -153,7 +153,7 @@ mod tests {
     #[case::misspelt(json!({"kubernetes_cluster": {"auth": 1}}), &[("schema", "/kubernetes_cluster/auth", true)])]
     #[case::legacy(json!({"kubernetes_cluster": {"data": {}}}), &[("schema", "/kubernetes_cluster/data", true)])]
     #[case::no_object(json!({"kubernetes_cluster": "x"}), &[("schema", "/kubernetes_cluster", true)])]
-    fn unknown_members_are_refused_only_beside_server(
+    fn unknown_fields_are_refused_only_beside_server(
         #[case] config: Value,
         #[case] expected: &[(&'static str, &str, bool)],
     ) {
@@ -172,7 +172,7 @@ mod tests {
     #[case(json!({"timeout_seconds": 0}), None, 180, false)]
     #[case(json!({"timeout_seconds": 86_401}), Some(9), 9, false)]
     #[case(json!({"timeout_seconds": "7"}), None, 180, false)]
-    fn timeout_of_command_line_wins_and_bad_one_is_refused(
+    fn command_line_timeout_wins_invalid_one_is_refused(
         #[case] config: Value,
         #[case] asked: Option<u64>,
         #[case] seconds: u64,

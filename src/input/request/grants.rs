@@ -95,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn rules_of_one_scope_share_a_role_and_home_comes_first() {
+    fn rules_of_one_scope_share_a_role() {
         let rule = |resource: &str, namespaces: Value| json!({"apiGroups": [""], "resources": [resource], "verbs": ["get"], "namespaces": namespaces});
         let params = json!({
             "rules": [
@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn a_scope_without_rules_has_nothing_the_home_namespace_included() {
+    fn scope_without_rules_gets_no_role() {
         assert_eq!(
             parsed(&json!({"cluster_roles": [{"name": "view", "namespaces": ["b"]}]})),
             expected(&[("b view", &[])])
@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn a_decommission_reads_what_it_can() {
+    fn decommission_reads_valid_grants_of_invalid_params() {
         let params =
             json!({"rules": [1, {"verbs": "get"}, null], "cluster_roles": [{"name": "a/b"}, {"name": "view"}, {}]});
         assert_eq!(parsed(&params), expected(&[("team-m view", &[])]));

@@ -186,7 +186,7 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn an_instance_is_known_by_its_organization_and_its_own_name() {
+    fn instance_is_identified_by_organization_and_name() {
         let input = |organization: &str, instance: Option<&str>, package: Option<&str>| PlatformInput {
             organization_id: Some(organization.to_owned()),
             instance_id: instance.map(str::to_owned),
@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn the_type_is_the_bundles_without_version_and_with_the_organization() {
+    fn resource_type_gets_organization_and_loses_version() {
         let new = json!({"resources": {"token": {"resource_type": "kubernetes-cluster@~1"}}});
         let old = json!({"artifacts": {"properties": {"token": {"$ref": "acme/kubernetes-cluster"}}}});
         assert_eq!(resource_type(Some(&new), Some("acme")), "acme/kubernetes-cluster");
@@ -211,7 +211,7 @@ mod tests {
 
     /// A copy of it is not even parsed.
     #[test]
-    fn embedded_bundle_declares_nothing_but_the_defaults() {
+    fn embedded_bundle_declares_only_defaults() {
         let embedded: Value = serde_saphyr::from_str(crate::schema::BUNDLE).unwrap();
         for organization in [None, Some("acme")] {
             assert_eq!(resource_type(Some(&embedded), organization), resource_type(None, organization));

@@ -201,7 +201,7 @@ mod tests {
     #[case::tls_1_3(CertificateRequired)]
     #[case::go_and_tls_1_2(BadCertificate)]
     #[case::openssl_and_tls_1_2(HandshakeFailure)]
-    fn an_alert_after_the_server_asked_for_a_certificate_is_about_that(#[case] alert: AlertDescription) {
+    fn alert_after_certificate_request_concerns_the_client_certificate(#[case] alert: AlertDescription) {
         let fault = Fault::of(&Error::AlertReceived(alert));
         assert_eq!(fault.clone().when_asked(false).kind, Kind::WantsCertificate);
         let refused = fault.when_asked(true);
@@ -211,10 +211,7 @@ mod tests {
     #[rstest]
     #[case(UnknownCA, "its CA is unknown there")]
     #[case(CertificateExpired, "it has expired")]
-    fn a_client_certificate_that_is_refused_is_told_with_the_reason(
-        #[case] alert: AlertDescription,
-        #[case] why: &str,
-    ) {
+    fn rejected_client_certificate_states_the_reason(#[case] alert: AlertDescription, #[case] why: &str) {
         let fault = Fault::of(&Error::AlertReceived(alert)).when_asked(true);
         assert!(fault.cause.ends_with(why), "{}", fault.cause);
     }

@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn recorded_ca_is_of_the_last_server() {
+    fn recorded_ca_verified_the_last_server() {
         let cas = ["one", "other"].map(|name| Forged::self_signed(&Spec::ca(name), Key::p256()));
         let roots = cas.iter().map(|ca| ca.der.clone()).collect();
         let verifier = Verifier::of(roots, &rustls::crypto::aws_lc_rs::default_provider());

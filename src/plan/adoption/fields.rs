@@ -88,7 +88,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_helm_wrote_becomes_ours_and_what_it_holds_besides_stays() {
+    fn fields_of_helm_are_transferred_and_others_kept() {
         let fields = json!({
             "f:metadata": {"f:labels": {".": {}, "f:md-project": {}}, "f:annotations": {"f:meta.helm.sh/release-name": {}},
                            "f:finalizers": {"v:\"x\"": {}}},
@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn fields_join_those_that_are_ours_already() {
+    fn transferred_fields_merge_with_own_fields() {
         let ours = json!({"manager": MANAGER, "operation": "Apply", "apiVersion": "v1", "fieldsV1": {"f:metadata": {"f:labels": {"f:a": {}}}}});
         let helm = json!({"manager": "helm", "operation": "Update", "apiVersion": "v1", "fieldsV1": {"f:metadata": {"f:labels": {"f:b": {}}}}});
         let after = handed_over(&[ours, helm]).unwrap();

@@ -72,7 +72,7 @@ mod tests {
     use crate::k8s::helm_release::CHART;
 
     #[test]
-    fn a_revision_is_one_of_exactly_this_release() {
+    fn revision_secrets_are_matched_by_exact_release_name() {
         for (secret, is) in [
             ("sh.helm.release.v1.demo.v1", Some(1)),
             ("sh.helm.release.v1.demo.v12", Some(12)),
@@ -89,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn a_revision_tells_its_chart_and_whether_a_token_is_in_it() {
+    fn revision_yields_chart_and_token_exposure() {
         use std::io::Write as _;
 
         let packed = |text: &str| {

@@ -1,4 +1,4 @@
-//! What says no in a namespace, put there and taken away.
+//! Policies, webhooks and quotas that refuse requests in a namespace, created and removed.
 
 use serde_json::{Value, json};
 use testbed::{ControlPlane, Intercepted, Persona, Verdict, eventually};
@@ -7,12 +7,12 @@ use crate::support::OBJECT;
 
 const REGISTRATION: &str = "/apis/admissionregistration.k8s.io/v1";
 
-/// The API group of one of our resources.
+/// The API group of a resource.
 pub fn group(resource: &str) -> &'static str {
     if resource.starts_with("role") { "rbac.authorization.k8s.io" } else { "" }
 }
 
-/// Where the objects of a resource are.
+/// The collection path of a resource.
 pub fn collection(namespace: &str, resource: &str) -> String {
     match group(resource) {
         "" => format!("/api/v1/namespaces/{namespace}/{resource}"),
@@ -20,18 +20,18 @@ pub fn collection(namespace: &str, resource: &str) -> String {
     }
 }
 
-/// The path of our object.
+/// The path of the instance's object.
 pub fn path(namespace: &str, resource: &str) -> String {
     format!("{}/{OBJECT}", collection(namespace, resource))
 }
 
-/// True for a request that would change our object, or tries what that would come to.
+/// Whether a request changes the instance's object, dry runs included.
 pub fn changes(request: &Intercepted, namespace: &str, resource: &str) -> bool {
     let at = request.path.split('?').next().unwrap_or_default();
     ["PATCH", "DELETE"].contains(&request.method.as_str()) && at == path(namespace, resource)
 }
 
-/// Objects of the admission API; gone when it is dropped.
+/// Objects of the admission API, deleted on drop.
 #[derive(Default)]
 pub struct Admission<'a> {
     cp: Option<&'a ControlPlane>,
@@ -46,7 +46,7 @@ impl<'a> Admission<'a> {
         self.made.push(format!("{collection}/{}", object["metadata"]["name"].as_str().unwrap()));
     }
 
-    /// A policy on this resource in this namespace, with its binding.
+    /// A ValidatingAdmissionPolicy for this resource in this namespace, with its binding.
     pub fn policy(cp: &'a ControlPlane, namespace: &str, resource: &str, spec: &Value, actions: &Value) -> Self {
         let mut this = Self::default();
         let mutating = spec.get("mutations").is_some();
@@ -70,7 +70,7 @@ impl<'a> Admission<'a> {
         this
     }
 
-    /// A webhook on this resource in this namespace.
+    /// A webhook for this resource in this namespace.
     pub fn webhook(cp: &'a ControlPlane, namespace: &str, resource: &str, kind: &str, url: &str, more: &Value) -> Self {
         let mut this = Self::default();
         let mut webhook = json!({
@@ -100,8 +100,8 @@ impl Drop for Admission<'_> {
     }
 }
 
-/// Waits until a dry run of what will be asked is refused.
-pub fn in_force(cp: &ControlPlane, parent: &Persona, namespace: &str, resource: &str, deleting: bool) {
+/// Waits until a dry run is refused.
+pub fn await_in_force(cp: &ControlPlane, parent: &Persona, namespace: &str, resource: &str, deleting: bool) {
     let probe = json!({"metadata": {"name": "probe", "namespace": namespace}, "roleRef": {
         "apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "view"}});
     eventually("the denial is in force", || {
@@ -111,13 +111,13 @@ pub fn in_force(cp: &ControlPlane, parent: &Persona, namespace: &str, resource: 
             ("POST", collection(namespace, resource), Some(&probe))
         };
         let ask = || cp.request(method, &format!("{path}?dryRun=All"), Some(&parent.token), body).status;
-        // A connection that breaks is a refusal, too.
+        // A broken connection counts as a refusal, too.
         std::panic::catch_unwind(std::panic::AssertUnwindSafe(ask)).map_or(true, |status| status >= 300).then_some(())
     });
 }
 
-/// Waits until the audit log says of a dry run that a policy has failed it.
-pub fn in_the_audit_log(cp: &ControlPlane, namespace: &str, resource: &str) {
+/// Waits until the audit log reports a dry run that failed the policy.
+pub fn await_in_audit_log(cp: &ControlPlane, namespace: &str, resource: &str) {
     let probe = json!({"metadata": {"name": OBJECT, "namespace": namespace}});
     eventually("the policy is in force", || {
         let ask = || {
@@ -134,7 +134,7 @@ pub fn in_the_audit_log(cp: &ControlPlane, namespace: &str, resource: &str) {
     });
 }
 
-/// An answer of what is in front of the server.
+/// A response of the gateway in front of the server.
 pub fn page(status: u16) -> Verdict {
     let headers = vec![("content-type", "text/html".to_owned())];
     Verdict::Reply(status, headers, "<!DOCTYPE html><html><h1>Access denied</h1></html>".to_owned())

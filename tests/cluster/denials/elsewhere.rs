@@ -1,4 +1,4 @@
-//! The rows that need a control plane of their own: another authorizer, and no storage.
+//! Rows that need a control plane of their own: another authorizer, and missing storage.
 
 use std::{
     fs,
@@ -18,7 +18,7 @@ use crate::{
 /// A verb, and a resource or a path.
 type Request = (&'static str, &'static str);
 
-/// The users that the authorizer knows, and what it forbids them.
+/// The users of the authorizer, and the requests it denies them.
 static FORBIDDEN: Mutex<Vec<(String, Vec<Request>)>> = Mutex::new(Vec::new());
 
 struct Cloud {
@@ -27,7 +27,7 @@ struct Cloud {
     _directory: TempDir,
 }
 
-/// Allows a user that it knows all but what is forbidden, and says why.
+/// Allows the known users everything except the denied requests, and gives a reason.
 fn authorize(review: &Value) -> WebhookAnswer {
     let spec = &review["spec"];
     let (about, verb) = match &spec["resourceAttributes"] {
@@ -58,21 +58,21 @@ static CLOUD: LazyLock<Cloud> = LazyLock::new(|| {
     fs::write(&config, document.to_string()).unwrap();
     let options = Options {
         api_server_arguments: vec![
-            "--authorization-mode=Webhook".to_owned(), // adds to the testbed's own
+            "--authorization-mode=Webhook".to_owned(), // in addition to the testbed's own
             "--authorization-webhook-version=v1".to_owned(),
             format!("--authorization-webhook-config-file={}", config.display()),
         ],
         ..Options::default()
     };
     let cp = ControlPlane::start(&options).unwrap();
-    // So that the authorizer is asked about what RBAC allows everybody.
+    // Removes the permissions that RBAC grants every user, so that the authorizer is asked.
     for binding in ["system:basic-user", "system:discovery", "system:public-info-viewer"] {
         cp.delete(&format!("/apis/rbac.authorization.k8s.io/v1/clusterrolebindings/{binding}"));
     }
     Cloud { cp, _authorizer: authorizer, _directory: directory }
 });
 
-/// Compares what came of an action with the row.
+/// Compares the result of an action with the row.
 #[track_caller]
 fn compare(cp: &ControlPlane, row: &Row, ran: &Ran, namespace: &str, expected: End) {
     let document = ran.document();
@@ -85,17 +85,17 @@ fn compare(cp: &ControlPlane, row: &Row, ran: &Ran, namespace: &str, expected: E
     }
 }
 
-/// A user whose rights are all the authorizer's.
+/// A user whose permissions all come from the authorizer.
 fn user_without(cp: &ControlPlane, forbidden: &[Request]) -> Persona {
     let persona = cp.persona("clouded", &[]);
     FORBIDDEN.lock().unwrap().push((persona.user.clone(), forbidden.to_vec()));
     persona
 }
 
-fn acts(cp: &ControlPlane, row: &Row, parent: &Persona) {
+fn run_every_action(cp: &ControlPlane, row: &Row, parent: &Persona) {
     for (actions, made) in [(&["plan", "provision"][..], false), (&["decommission"][..], true)] {
         let namespace = cp.namespace("cloud");
-        // Every token asks what it may do.
+        // Every token sends access reviews.
         let account = format!("system:serviceaccount:{namespace}:{}", crate::support::OBJECT);
         FORBIDDEN.lock().unwrap().push((account, Vec::new()));
         if made {
@@ -104,7 +104,7 @@ fn acts(cp: &ControlPlane, row: &Row, parent: &Persona) {
         }
         for action in actions {
             let proxy = InterceptingProxy::start(cp, |_| Verdict::Forward);
-            let ran = Instance::new(&parent.by_way_of(&proxy.server()), &namespace).ask(action, &[]);
+            let ran = Instance::new(&parent.with_server(&proxy.server()), &namespace).ask(action, &[]);
             let expected = match *action {
                 "plan" => row.plan,
                 "provision" => row.provision,
@@ -119,14 +119,14 @@ fn acts(cp: &ControlPlane, row: &Row, parent: &Persona) {
 }
 
 #[test]
-fn another_authorizer_is_quoted() {
+fn denial_of_webhook_authorizer_is_quoted() {
     let cp = &CLOUD.cp;
     let parent = user_without(cp, &[("patch", "serviceaccounts"), ("delete", "serviceaccounts")]);
-    acts(cp, &named(AUTHORIZER), &parent);
+    run_every_action(cp, &named(AUTHORIZER), &parent);
 }
 
 #[test]
-fn who_may_not_ask_for_what_is_only_told_gets_through() {
+fn denied_informational_requests_only_warn() {
     let cp = &CLOUD.cp;
     let forbidden = [
         ("create", "selfsubjectrulesreviews"),
@@ -134,11 +134,11 @@ fn who_may_not_ask_for_what_is_only_told_gets_through() {
         ("get", "/version"),
         ("list", "serviceaccounts"),
     ];
-    acts(cp, &named(NO_QUESTIONS), &user_without(cp, &forbidden));
+    run_every_action(cp, &named(NO_QUESTIONS), &user_without(cp, &forbidden));
 }
 
 #[test]
-fn a_user_who_may_not_act_as_another_lacks_that_very_permission() {
+fn denied_impersonation_is_a_missing_permission() {
     let cp = super::control_plane();
     let row = named(IMPERSONATION);
     let namespace = cp.namespace("as");
@@ -167,7 +167,7 @@ fn a_user_who_may_not_act_as_another_lacks_that_very_permission() {
 }
 
 #[test]
-fn a_namespace_that_a_webhook_denies_is_not_made_by_another() {
+fn namespace_denied_with_409_is_not_a_conflict() {
     let cp = super::control_plane();
     let namespace = cp.unused_namespace("denied");
     let status = json!({"code": 409, "reason": "AlreadyExists", "message": "namespaces are made by the platform team"});
@@ -187,13 +187,13 @@ fn a_namespace_that_a_webhook_denies_is_not_made_by_another() {
 }
 
 #[test]
-fn a_denial_with_401_does_not_log_in_again() {
+fn webhook_denial_with_401_does_not_repeat_login() {
     let cp = super::control_plane();
     let namespace = cp.namespace("login");
     let url = super::answering(&namespace, WebhookAnswer::denial(&json!({"code": 401, "reason": "Unauthorized"})));
     let kind = "validatingwebhookconfigurations";
     let _webhook = Admission::webhook(cp, &namespace, "serviceaccounts", kind, &url, &Value::Null);
-    arrange::in_force(cp, cp.admin(), &namespace, "serviceaccounts", false);
+    arrange::await_in_force(cp, cp.admin(), &namespace, "serviceaccounts", false);
     let desk = tempfile::tempdir().unwrap();
     let (path, runs) = (cp.admin().kubeconfig(desk.path()), desk.path().join("runs"));
     let mut document: Value = serde_json::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
@@ -219,7 +219,7 @@ fn a_denial_with_401_does_not_log_in_again() {
 }
 
 #[test]
-fn a_server_without_its_storage_is_away_for_as_long_as_that() {
+fn server_without_etcd_is_reported_unavailable() {
     let cp = ControlPlane::start(&Options::default()).unwrap();
     let row = named(NO_STORAGE);
     let (fresh, made) = (cp.namespace("fresh"), cp.namespace("made"));

@@ -1,4 +1,4 @@
-//! docs/who-said-no.md, made from the table.
+//! docs/who-said-no.md, generated from the table.
 
 use std::fmt::Write as _;
 
@@ -45,7 +45,7 @@ fn line(row: &Row) -> String {
 }
 
 #[test]
-fn the_page_is_the_table() {
+fn page_matches_the_table() {
     let mut page = HEAD.to_owned();
     for row in table() {
         writeln!(page, "{}", line(&row)).unwrap();
@@ -54,5 +54,5 @@ fn the_page_is_the_table() {
         std::fs::write(PAGE, &page).unwrap();
     }
     let there = std::fs::read_to_string(PAGE).unwrap_or_default();
-    assert!(there == page, "{PAGE} is not what the table makes of it: UPDATE_DOCS=1 cargo test --test cluster denials");
+    assert!(there == page, "{PAGE} is out of date: UPDATE_DOCS=1 cargo test --test cluster denials");
 }

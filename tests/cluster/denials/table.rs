@@ -1,19 +1,18 @@
-//! Everything that can refuse a request on an API server, and what comes of it: the table that the tests hold and
-//! docs/who-said-no.md shows.
+//! The table of all refusals of an API server and their results, for the tests and docs/who-said-no.md.
 
 use serde_json::{Value, json};
 use testbed::{ControlPlane, Grant, Intercepted, Persona, Verdict, WebhookAnswer, rule};
 
 use super::arrange::{self, Admission};
 
-/// How one action ends.
+/// The result of one action.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct End {
     /// The error code, or `ok`.
     pub code: &'static str,
-    /// How often the request that is refused is sent.
+    /// How often the refused request is sent.
     pub asked: usize,
-    /// Which of the four objects are there afterwards.
+    /// The objects that exist afterwards, of four.
     pub left: &'static str,
 }
 
@@ -34,13 +33,13 @@ pub struct Scene<'a> {
     pub variant: usize,
 }
 
-/// What stands between a run and its end.
+/// The arrangement that refuses requests.
 #[derive(Default)]
 pub struct Denier<'a> {
     pub admission: Admission<'a>,
-    /// Another parent credential than the one that may do everything.
+    /// A parent credential other than the administrator.
     pub parent: Option<Persona>,
-    /// What the gateway in front of the server does.
+    /// The behaviour of the gateway in front of the server.
     pub verdict: Option<Gateway>,
     /// Paths of objects to delete at the end.
     pub made: Vec<String>,
@@ -51,19 +50,19 @@ pub type Gateway = Box<dyn FnMut(&Intercepted) -> Verdict + Send>;
 
 type Arrange = Box<dyn for<'a> Fn(&Scene<'a>) -> Denier<'a> + Send + Sync>;
 
-/// One refusal.
+/// One kind of refusal.
 pub struct Row {
-    /// Who refuses, and how.
+    /// The component that refuses, and how.
     pub who: &'static str,
-    /// What changes are refused.
+    /// The resources whose changes are refused.
     pub on: &'static str,
-    /// How often it is arranged, each time in another way.
+    /// The number of variants, each arranged in another way.
     pub variants: usize,
     pub arrange: Arrange,
     pub plan: End,
     pub provision: End,
     pub decommission: End,
-    /// What the log says of it, whichever action fails.
+    /// Texts in the log of whichever action fails.
     pub says: &'static [&'static str],
 }
 
@@ -77,12 +76,12 @@ impl Row {
         Self { plan, provision, decommission, says, ..self }
     }
 
-    /// A denial of changes to the ServiceAccount, which comes first and goes last.
+    /// A denial of changes to the ServiceAccount, which is created first and deleted last.
     fn denied(self, says: &'static [&'static str]) -> Self {
         self.ends(end("refused", 1, NOTHING), end("refused", 1, "Role"), end("refused", 1, ACCOUNT), says)
     }
 
-    /// A fault of the server or of what it has to ask, waited out at five tries.
+    /// A temporary error of the server or of a component it calls: five attempts.
     fn fault(self, says: &'static [&'static str]) -> Self {
         self.ends(
             end("server-error", 5, NOTHING),
@@ -92,8 +91,8 @@ impl Row {
         )
     }
 
-    /// True for what only warns: every action gets through, and the log says it.
-    pub fn is_only_told(&self) -> bool {
+    /// Whether the refusal only causes a warning: every action succeeds, and the log mentions it.
+    pub fn only_warns(&self) -> bool {
         !self.says.is_empty() && [self.plan, self.provision, self.decommission].iter().all(|end| end.code == "ok")
     }
 
@@ -102,8 +101,8 @@ impl Row {
     }
 }
 
-/// Words that are those of another refusal.
-const DISGUISES: [&str; 6] = [
+/// Texts that belong to other refusals.
+const IMITATIONS: [&str; 6] = [
     "tokens cannot be kept in a resource of this type",
     "exceeded quota: none",
     "attempting to grant RBAC permissions not currently held",
@@ -114,7 +113,7 @@ const DISGUISES: [&str; 6] = [
 
 fn policy(reason: &'static str) -> Arrange {
     Box::new(move |scene| {
-        let message = format!("{} (the rules of this house)", DISGUISES[scene.variant]);
+        let message = format!("{} (the rules of this house)", IMITATIONS[scene.variant]);
         let spec = json!({"validations": [{"expression": "false", "message": message, "reason": reason}]});
         Denier {
             admission: Admission::policy(scene.cp, scene.namespace, scene.on, &spec, &json!(["Deny"])),
@@ -188,7 +187,7 @@ fn quota(counted: bool) -> Arrange {
     })
 }
 
-/// Another client, which is faster each time.
+/// A concurrent client that always writes first.
 fn racer() -> Arrange {
     Box::new(|scene| {
         let (namespace, on) = (scene.namespace.to_owned(), scene.on);
@@ -205,7 +204,7 @@ fn racer() -> Arrange {
     })
 }
 
-/// A level of priority and fairness that has no seat left.
+/// A priority level without a free seat.
 fn no_seat() -> Arrange {
     Box::new(|scene| {
         let persona = scene.cp.persona("seatless", &[Grant::cluster_role("cluster-admin")]);
@@ -229,7 +228,7 @@ fn no_seat() -> Arrange {
             scene.cp.post(&format!("{api}/{kind}"), &json!({"metadata": {"name": name}, "spec": spec}));
             format!("{api}/{kind}/{name}")
         });
-        // A level of no share still has a seat for one request: here is one that keeps it.
+        // A level with no shares still has one seat: this request occupies it.
         let url = super::answering(&format!("{name}-seat"), WebhookAnswer::Silence);
         let slow = json!({"timeoutSeconds": 30});
         let admission = Admission::webhook(scene.cp, name, "configmaps", VALIDATING, &url, &slow);
@@ -249,7 +248,7 @@ fn no_seat() -> Arrange {
     })
 }
 
-/// A gateway that takes the login off: the server's own words to a request without one.
+/// A gateway that removes the Authorization header: the server answers an anonymous request.
 fn loses_the_login() -> Arrange {
     Box::new(|scene| {
         let (namespace, on) = (scene.namespace.to_owned(), scene.on);
@@ -297,7 +296,7 @@ pub fn table() -> Vec<Row> {
             "Forbidden" => "ValidatingAdmissionPolicy, reason Forbidden (403), in any words",
             _ => "ValidatingAdmissionPolicy, reason RequestEntityTooLarge (413), in any words",
         };
-        rows.push(row(who, "serviceaccounts", policy(reason)).variants(DISGUISES.len()).denied(says_house));
+        rows.push(row(who, "serviceaccounts", policy(reason)).variants(IMITATIONS.len()).denied(says_house));
     }
     let ends = |made: &'static str, kept: &'static str| {
         (end("refused", 1, NOTHING), end("refused", 1, made), end("refused", 1, kept))
@@ -387,7 +386,7 @@ pub fn table() -> Vec<Row> {
     );
     let loud =
         json!({"code": 429, "reason": "TooManyRequests", "message": "again", "details": {"retryAfterSeconds": 120}});
-    let disguised = DISGUISES.map(|words| json!({"code": 403, "reason": "Forbidden", "message": words}));
+    let disguised = IMITATIONS.map(|words| json!({"code": 403, "reason": "Forbidden", "message": words}));
     let plain: Vec<Value> = [json!({}), Value::Null, loud].into_iter().chain(disguised).collect();
     let count = plain.len();
     rows.push(
@@ -632,17 +631,17 @@ pub fn table() -> Vec<Row> {
         row("gateway with a rate limit", "serviceaccounts", gateway(vec![limited]))
             .fault(&["429: the server is overloaded: rate limit of this gateway"]),
     );
-    rows.extend(elsewhere());
+    rows.extend(rows_with_own_control_plane());
     rows
 }
 
-/// The row of what needs a control plane of its own: `elsewhere.rs` arranges it.
+/// The row of a refusal that `elsewhere.rs` arranges on a control plane of its own.
 #[track_caller]
 pub fn named(who: &str) -> Row {
     table().into_iter().find(|row| row.who == who).expect("a row of this name")
 }
 
-fn elsewhere() -> Vec<Row> {
+fn rows_with_own_control_plane() -> Vec<Row> {
     let row = |who| row(who, "serviceaccounts", Box::new(|_| Denier::default())).variants(0);
     vec![
         row(AUTHORIZER).ends(

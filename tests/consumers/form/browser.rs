@@ -1,4 +1,4 @@
-//! The browser with the form in it. What it needs, `.ci/install` installs: a test never does.
+//! The browser that shows the form. `.ci/install` installs what it needs; a test never does.
 
 use std::{
     collections::BTreeMap,
@@ -13,16 +13,16 @@ use serde_json::{Value, json};
 
 use crate::root;
 
-/// What came of a case when Save was pressed.
+/// The result of a case after Save was pressed.
 #[derive(Debug, Deserialize)]
 pub struct Outcome {
-    /// What stood in the form.
+    /// The content of the form.
     pub data: Value,
-    /// What the platform would have received; null when the form refused.
+    /// The params that the platform would receive; null if the form refused them.
     pub submitted: Value,
-    /// Sentences that are shown.
+    /// The messages that are shown.
     pub complaints: Vec<Complaint>,
-    /// Fields that the browser itself does not let through, with its own sentence.
+    /// The fields that the browser itself refuses, with its message.
     pub stopped: Vec<Complaint>,
 }
 
@@ -30,7 +30,7 @@ pub struct Outcome {
 pub struct Complaint {
     pub pointer: String,
     pub text: String,
-    /// Whether it can be seen, and in the very field it is about.
+    /// Whether the message is visible, and beside its field.
     #[serde(default)]
     pub beside: bool,
 }
@@ -41,7 +41,7 @@ struct Answer {
     problems: Vec<String>,
 }
 
-/// Goes through the cases: name, params to begin with, steps, and a file for a picture if there is to be one.
+/// Runs the cases: name, initial params, steps, and optionally a file for a picture.
 pub fn fill_in(cases: &[Value]) -> BTreeMap<String, Outcome> {
     let schema = |name: &str| -> Value { serde_json::from_str(&fs::read_to_string(root(name)).unwrap()).unwrap() };
     let task = json!({
@@ -60,12 +60,12 @@ pub fn fill_in(cases: &[Value]) -> BTreeMap<String, Outcome> {
     node.stdin.take().unwrap().write_all(task.to_string().as_bytes()).unwrap();
     let output = node.wait_with_output().unwrap();
     assert!(output.status.success(), "drive.js failed; its messages are above");
-    let answer: Answer = serde_json::from_slice(&output.stdout).expect("an answer of drive.js");
+    let answer: Answer = serde_json::from_slice(&output.stdout).expect("a result of drive.js");
     assert_eq!(answer.problems, Vec::<String>::new());
     answer.outcomes
 }
 
-/// The packages of the lock file, in the versions that it names.
+/// The packages of the lock file, in its versions.
 fn modules() -> PathBuf {
     let packages = |file: &str| -> Value {
         let text = fs::read_to_string(here(file)).unwrap_or_else(|_| panic!("{file} is missing: run .ci/install"));
@@ -73,7 +73,7 @@ fn modules() -> PathBuf {
     };
     let (wanted, installed) = (packages("package-lock.json"), packages("node_modules/.package-lock.json"));
     for (name, package) in wanted.as_object().expect("packages") {
-        // The lock file itself, and what is only for other platforms.
+        // Except for the lock file itself, and packages of other platforms.
         if !name.is_empty() && package["optional"] != true {
             assert_eq!(installed[name]["version"], package["version"], "{name} is out of date: run .ci/install");
         }
@@ -85,7 +85,7 @@ fn here(file: &str) -> PathBuf {
     root("tests/consumers/form").join(file)
 }
 
-/// Debian's Chromium, or the name of it elsewhere.
+/// Chromium, under Debian's name or another one.
 fn chromium() -> PathBuf {
     program(&[
         "chromium",

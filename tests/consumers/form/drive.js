@@ -1,5 +1,5 @@
-// Fills in the form as people do, case by case, in a headless browser. Reads one JSON document on stdin and answers with
-// one on stdout; tests/consumers/form.rs says what is in them, and judges.
+// Fills in the form like a user, case by case, in a headless browser. Reads one JSON document from stdin and writes one to
+// stdout; tests/consumers/form.rs describes both, and checks the results.
 import { readFileSync } from 'node:fs'
 import { createRequire } from 'node:module'
 import { fileURLToPath } from 'node:url'
@@ -43,7 +43,7 @@ const open = async params => {
   return page
 }
 
-// A change is drawn with the next frame, and what the form does about it comes after that.
+// A change is drawn in the next frame, and the form reacts after that.
 const settled = page =>
   page.evaluate(() => new Promise(done => requestAnimationFrame(() => requestIdleCallback(done, { timeout: 1000 }))))
 
@@ -77,7 +77,7 @@ const steps = {
   another: (page, params) => page.evaluate(which => window.openForm(...which), [schema, uiSchema, params]),
 }
 
-// In the platform's font, which a machine for tests does not have.
+// With Roboto, the platform's font, which test machines do not have.
 const take = async (page, picture) => {
   const face = weight => {
     const file = installed.resolve(`@fontsource/roboto/files/roboto-latin-${weight}-normal.woff2`)

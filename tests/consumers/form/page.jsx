@@ -1,6 +1,6 @@
-// The form of an instance, as the platform shows it: its own package, the schemas as they are published, and its menu of
-// presets. A preset takes the place of all that was filled in, its name included, as the platform's own does. From params
-// that are there already it takes away what the schema forbids, before anybody sees them.
+// The form of an instance, as the platform shows it: with the platform's package, the published schemas, and a menu of
+// presets. A preset replaces all fields, its name included, as on the platform. Fields of saved params that the schema
+// forbids are removed before the form is shown.
 import Ajv from 'ajv'
 import React, { useState } from 'react'
 import ReactDOM from 'react-dom'
@@ -52,7 +52,7 @@ window.openForm = (schema, uiSchema, given) => {
   ReactDOM.render(<Page schema={schema} uiSchema={uiSchema} params={params} happened={window.happened} />, root)
 }
 
-// As a JSON pointer: root::rules::0::verbs -> /rules/0/verbs. What follows is of one part of the field.
+// A JSON pointer: root::rules::0::verbs -> /rules/0/verbs. The rest of the id names a part of the field.
 const pointer = id => id.replace(/(__[a-z_]+|-label|-\d+)$/, '').split('::').slice(1).map(name => `/${name}`).join('')
 
 const placesIn = field =>

@@ -1,4 +1,4 @@
-//! The bundles of examples/downstream: in the form that the platform reads, and of one piece with their steps.
+//! The bundles of examples/downstream: valid for the platform, and consistent with their steps.
 
 use std::{fs, path::Path};
 
@@ -13,7 +13,7 @@ fn example(name: &str) -> (Bundle, String) {
 }
 
 #[rstest]
-fn each_example_keeps_the_rules_of_the_platform(#[values("helm", "opentofu")] name: &str) {
+fn examples_follow_the_rules_of_the_platform(#[values("helm", "opentofu")] name: &str) {
     let (bundle, folder) = example(name);
     let matches = |pattern: &str, text: &str| validator(&json!({"pattern": pattern})).is_valid(&json!(text));
     assert!(matches("^[a-z][a-z0-9-]+[a-z0-9]$", bundle.text("name")) && bundle.text("name").len() <= 53);
@@ -22,7 +22,7 @@ fn each_example_keeps_the_rules_of_the_platform(#[values("helm", "opentofu")] na
     assert!(bundle.block("ui").is_object() && bundle.block("resources") == &json!({}));
     assert_eq!(bundle.lint(), Vec::<String>::new());
 
-    // The same slot that the cluster itself would go into.
+    // The slot that the cluster itself would be connected to.
     let slots = json!({"kubernetes_cluster": {"resource_type": "kubernetes-cluster", "required": true}});
     assert_eq!(bundle.block("dependencies"), &slots);
 
@@ -40,9 +40,9 @@ fn each_example_keeps_the_rules_of_the_platform(#[values("helm", "opentofu")] na
     assert!(!params.is_valid(&json!({})));
 }
 
-/// `mass bundle lint` compares them too.
+/// `mass bundle lint` compares them, too.
 #[test]
-fn the_chart_has_a_value_for_each_param_and_no_other() {
+fn chart_values_match_the_params() {
     let (bundle, folder) = example("helm");
     let values = fs::read_to_string(format!("{folder}/chart/values.yaml")).expect("values");
     let values: Value = serde_saphyr::from_str(&values).expect("YAML");

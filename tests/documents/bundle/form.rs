@@ -1,11 +1,11 @@
-//! The params: what the form accepts, what it refuses and where, and that it speaks to people.
+//! The params of massdriver.yaml: the values that the form accepts and refuses, and the texts that it shows.
 
 use rstest::rstest;
 use serde_json::{Value, json};
 
 use super::{bundle, json_file, validator};
 
-/// Params with one rule that is sound but for `changes`, a merge of members; null removes one.
+/// Valid params with one rule, and `changes` merged into it; null removes a field.
 fn with_rule(changes: &Value) -> Value {
     let mut rule = json!({ "apiGroups": [""], "resources": ["pods"], "verbs": ["get"] });
     merge(&mut rule, changes);
@@ -34,7 +34,7 @@ fn one_rule(rule: &Value) -> Value {
     json!({ "namespace": "default", "rules": [rule] })
 }
 
-/// Params with one ClusterRole that is sound but for `changes`, and no rule.
+/// Valid params with one ClusterRole and no rule, and `changes` merged into it.
 fn with_cluster_role(changes: &Value) -> Value {
     let mut role = json!({ "name": "view" });
     merge(&mut role, changes);
@@ -56,7 +56,7 @@ fn violations(params: &Value) -> Vec<(String, String)> {
 #[case::group_of_digits(with_rule(&json!({ "apiGroups": ["3scale.net"] })))]
 #[case::subresources(with_rule(&json!({ "resources": ["pods/log", "deployments/scale", "*/scale"] })))]
 #[case::names_of_metrics(with_rule(&json!({ "apiGroups": ["custom.metrics.k8s.io"], "resources": ["pods/http_requests"] })))]
-#[case::dead_but_judged_later(with_rule(&json!({ "resources": ["pods/*", "*/*", "deployments.apps", "pod"] })))]
+#[case::matching_nothing(with_rule(&json!({ "resources": ["pods/*", "*/*", "deployments.apps", "pod"] })))]
 #[case::external_metric(with_rule(&json!({ "apiGroups": ["external.metrics.k8s.io"], "resources": ["datadogmetric@shop:queue", "s1-kafka-topicName", "AWS_SQS_Messages", "a|b=c", "über", "-"] })))]
 #[case::virtual_resource(with_rule(&json!({ "resources": ["userextras/acme.com%2fproject", "users/Alice"] })))]
 #[case::all_verbs(with_rule(&json!({ "verbs": ["get", "list", "watch", "create", "update", "patch", "delete", "deletecollection"] })))]
@@ -87,7 +87,7 @@ fn violations(params: &Value) -> Vec<(String, String)> {
 #[case::cluster_role_beside_rules(json!({
     "namespace": "default", "rules": with_rule(&json!({}))["rules"], "cluster_roles": [{ "name": "view" }]
 }))]
-#[case::all_that_a_form_sends_for_nothing(json!({
+#[case::empty_values_of_a_form(json!({
     "namespace": "default", "cluster_roles": [], "rules": [{
         "apiGroups": [""], "resources": ["pods"], "verbs": ["get"],
         "resourceNames": [], "namespaces": null, "nonResourceURLs": []
@@ -95,13 +95,13 @@ fn violations(params: &Value) -> Vec<(String, String)> {
 }))]
 #[case::longest_namespace(json!({ "namespace": "n".repeat(63), "rules": with_rule(&json!({}))["rules"] }))]
 #[case::namespace_of_one_digit(json!({ "namespace": "1", "rules": with_rule(&json!({}))["rules"] }))]
-#[case::what_the_platform_adds(json!({
+#[case::fields_of_the_platform(json!({
     "namespace": "default", "rules": with_rule(&json!({}))["rules"], "md_metadata": { "name_prefix": "a" }, "later": 1
 }))]
-#[case::what_the_original_called_debugging(with_rule(&json!({
+#[case::debugging_preset_of_version_1(with_rule(&json!({
     "apiGroups": ["*"], "resources": ["pods", "pods/log", "pods/portforward"], "verbs": ["get", "list", "create"]
 })))]
-fn sound_params_are_accepted(#[case] params: Value) {
+fn valid_params_are_accepted(#[case] params: Value) {
     assert_eq!(violations(&params), vec![]);
 }
 
@@ -203,7 +203,7 @@ fn sound_params_are_accepted(#[case] params: Value) {
     with_rule(&json!({ "apiGroups": ["apps/v1"], "resources": ["Pod"], "verbs": ["*"] })),
     &[("/rules/0/apiGroups/0", "pattern"), ("/rules/0/resources/0", "pattern"), ("/rules/0/verbs/0", "enum")]
 )]
-fn bad_params_are_refused_where_they_are_bad(#[case] params: Value, #[case] expected: &[(&str, &str)]) {
+fn invalid_params_are_located(#[case] params: Value, #[case] expected: &[(&str, &str)]) {
     let mut found = violations(&params);
     found.sort();
     let expected: Vec<_> = expected.iter().map(|(at, keyword)| ((*at).to_owned(), (*keyword).to_owned())).collect();
@@ -232,7 +232,7 @@ fn texts(list: &Value) -> Vec<&str> {
 }
 
 #[test]
-fn presets_have_the_names_of_the_original_and_are_accepted() {
+fn presets_keep_their_names_and_are_valid() {
     let presets = presets();
     let names: Vec<_> = presets.iter().map(|(name, _)| name.as_str()).collect();
     assert_eq!(names, ["Admin", "Read-only", "Debugging"]);
@@ -242,7 +242,7 @@ fn presets_have_the_names_of_the_original_and_are_accepted() {
 }
 
 #[test]
-fn presets_but_admin_reveal_no_secret_and_change_nothing() {
+fn presets_except_admin_are_read_only_without_secrets() {
     for (name, params) in presets().into_iter().skip(1) {
         for rule in params["rules"].as_array().expect("rules") {
             let resources = texts(&rule["resources"]);
@@ -257,9 +257,9 @@ fn presets_but_admin_reveal_no_secret_and_change_nothing() {
     }
 }
 
-/// A subresource is never listed or watched, so a rule for both kinds would be partly dead.
+/// A subresource is never listed or watched: such verbs in its rule would match nothing.
 #[test]
-fn presets_grant_subresources_only_the_verbs_they_have() {
+fn presets_grant_subresources_only_verbs_they_support() {
     for (name, params) in presets() {
         for rule in params["rules"].as_array().expect("rules") {
             let resources = texts(&rule["resources"]);
@@ -275,7 +275,7 @@ fn presets_grant_subresources_only_the_verbs_they_have() {
     }
 }
 
-/// Calls `visit` with the place and each schema below this one: of a member, an item, an alternative, a condition.
+/// Calls `visit` with the path and each schema below this one: of a property, an item, an alternative, a condition.
 fn each_schema(place: &str, schema: &Value, visit: &mut dyn FnMut(&str, &Value)) {
     let members = schema["properties"].as_object().into_iter().flatten();
     let alternatives = schema["anyOf"].as_array().into_iter().flatten().enumerate();
@@ -292,10 +292,10 @@ fn each_schema(place: &str, schema: &Value, visit: &mut dyn FnMut(&str, &Value))
 }
 
 #[test]
-fn every_field_of_the_form_has_a_title_and_a_description() {
+fn every_form_field_has_title_and_description() {
     let mut fields = 0;
     each_schema("", bundle().block("params"), &mut |place, schema| {
-        // A condition changes fields that stand elsewhere, and an alternative is only a line in a menu.
+        // A condition changes fields that are declared elsewhere, and an alternative is only a line in a menu.
         if place.contains("/then") || place.contains("/else") {
             return;
         }
@@ -308,9 +308,9 @@ fn every_field_of_the_form_has_a_title_and_a_description() {
     assert_eq!(fields, 22);
 }
 
-/// What the simple case does without stands last, and says so.
+/// Advanced fields are last, and their titles say so.
 #[test]
-fn what_is_advanced_is_named_so_and_comes_last() {
+fn advanced_fields_are_labelled_and_come_last() {
     let bundle = bundle();
     let (params, ui) = (bundle.block("params"), bundle.block("ui"));
     let rule = (&params["properties"]["rules"]["items"], &ui["rules"]["items"]);
@@ -323,10 +323,10 @@ fn what_is_advanced_is_named_so_and_comes_last() {
     }
 }
 
-/// A regular expression is no explanation, and of the others a form knows only that they failed. A message for a keyword
-/// that is not there would never be shown.
+/// A regular expression explains nothing, and for the other keywords a form only reports a failure. A message for a
+/// keyword that is absent would never be shown.
 #[test]
-fn every_pattern_has_a_message_and_every_message_a_keyword() {
+fn patterns_and_messages_belong_together() {
     let bundle = bundle();
     let params = bundle.block("params");
     each_schema("", params, &mut |place, schema| {
@@ -336,7 +336,7 @@ fn every_pattern_has_a_message_and_every_message_a_keyword() {
                 "{place} has no message for {keyword}"
             );
         }
-        // A form folds the condition at the top into the params, and looks for its sentences there.
+        // A form merges the condition at the top into the params, and reads the messages there.
         let folded = params.pointer(&format!("/then/properties{place}"));
         for (keyword, message) in schema["message"].as_object().into_iter().flatten() {
             let told = folded.is_some_and(|folded| folded["message"][keyword] == *message);
@@ -349,7 +349,7 @@ fn every_pattern_has_a_message_and_every_message_a_keyword() {
 }
 
 #[test]
-fn defaults_of_the_form_are_legal_values() {
+fn form_defaults_are_valid() {
     each_schema("", bundle().block("params"), &mut |place, schema| {
         if let Some(default) = schema.get("default") {
             assert!(validator(schema).is_valid(default), "{place}: {default}");
@@ -358,7 +358,7 @@ fn defaults_of_the_form_are_legal_values() {
 }
 
 #[test]
-fn namespace_cannot_change_after_the_first_deployment_and_defaults_to_default() {
+fn namespace_is_immutable_and_defaults_to_default() {
     let bundle = bundle();
     let namespace = &bundle.block("params")["properties"]["namespace"];
     assert_eq!(namespace["$md.immutable"], true);
@@ -366,10 +366,10 @@ fn namespace_cannot_change_after_the_first_deployment_and_defaults_to_default() 
     assert_eq!(bundle.block("params")["required"], json!(["namespace"]));
 }
 
-/// A form fills an optional list with [], which would be a mistake here, and an alternative of type null only when it is
-/// shown, in an older one at the cost of what was added meanwhile. It does neither where null is there from the start.
+/// A form fills an optional list with [], which would be an error here. It fills an alternative of type null only when
+/// it is shown, and older forms then lose other input. If null is the default from the start, it does neither.
 #[test]
-fn a_form_sends_no_namespaces_unless_they_are_asked_for() {
+fn form_omits_namespaces_by_default() {
     let bundle = bundle();
     let params = &bundle.block("params")["properties"];
     let namespaces = |list: &str| params[list]["items"]["properties"]["namespaces"].clone();
@@ -380,10 +380,10 @@ fn a_form_sends_no_namespaces_unless_they_are_asked_for() {
     assert_eq!(namespaces("rules"), namespaces("cluster_roles"));
 }
 
-/// A form drops what nobody typed, unless told that the empty text is a value, and a browser does not send a list
-/// with an empty text in it, unless null is allowed too (react-jsonschema-form, `isItemRequired`).
+/// A form drops a value that was not typed, unless the empty string is declared as a value; and a browser does not
+/// submit a list that contains an empty string, unless null is allowed, too (react-jsonschema-form, `isItemRequired`).
 #[test]
-fn a_form_can_submit_the_core_group() {
+fn form_can_submit_the_core_group() {
     let bundle = bundle();
     let groups = &bundle.block("ui")["rules"]["items"]["apiGroups"];
     assert_eq!(groups["items"]["ui:emptyValue"], "");
@@ -395,9 +395,9 @@ fn a_form_can_submit_the_core_group() {
     assert!(!validator(items).is_valid(&json!(null)));
 }
 
-/// The UI schema has the shape of the params: below an array comes `items`, below an object its members.
+/// The UI schema has the structure of the params: `items` below an array, and the properties below an object.
 #[test]
-fn every_key_of_the_ui_reaches_a_field() {
+fn every_ui_key_refers_to_a_field() {
     fn check(path: &str, ui: &Value, schema: &Value) {
         for (key, below) in ui.as_object().into_iter().flatten() {
             let path = format!("{path}/{key}");
@@ -408,7 +408,7 @@ fn every_key_of_the_ui_reaches_a_field() {
             } else if !key.starts_with("ui:") {
                 let list = schema.get("items").is_some();
                 let reached = if list { schema.get(key) } else { schema["properties"].get(key) };
-                check(&path, below, reached.unwrap_or_else(|| panic!("{path} reaches no field")));
+                check(&path, below, reached.unwrap_or_else(|| panic!("{path} refers to no field")));
             }
         }
     }

@@ -1,5 +1,5 @@
-//! The folder `legacy`: the same bundle for a CLI from before Massdriver 2.5, which knows only `connections` and
-//! `artifacts`. It is made from the main one, file by file.
+//! The folder `legacy`: the same bundle for a CLI before Massdriver 2.5, which knows only `connections` and
+//! `artifacts`. It is generated from the main bundle, file by file.
 
 use std::{collections::BTreeMap, fs, path::Path};
 
@@ -8,15 +8,15 @@ use serde_json::{Value, json};
 use super::{
     bundle, json_file,
     mass::{Blocks, Bundle},
-    up_to_date,
+    regenerate_if_requested,
 };
 use crate::codes;
 
-/// Copied as they are.
-const SAME: [&str; 3] = [".mdignore", "CHANGELOG.md", "icon.svg"];
+/// Copied unchanged.
+const COPIED: [&str; 3] = [".mdignore", "CHANGELOG.md", "icon.svg"];
 
-/// Written by hand: who takes which folder, and a file so that the step's directory is not empty.
-const OF_ITS_OWN: [&str; 2] = ["README.md", "src/README.md"];
+/// Written by hand: which folder is for which CLI, and a file so that the step's directory is not empty.
+const HAND_WRITTEN: [&str; 2] = ["README.md", "src/README.md"];
 
 const HEAD: &str = "\
 # The bundle for a `mass` CLI and a Massdriver from before 2.5, which know connections and artifacts only. Made from
@@ -30,8 +30,8 @@ fn text(path: impl AsRef<Path>) -> String {
     fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-/// The main massdriver.yaml with its two blocks in the old form, and what old CLIs want at the top. The rest is taken over
-/// letter by letter, comments included.
+/// The main massdriver.yaml with its two blocks in the old format, and the keys that old CLIs require at the top. The
+/// rest is copied verbatim, comments included.
 fn massdriver_yaml(main: &str) -> String {
     let mut old = HEAD.to_owned();
     let is_comment = |line: &str| line.starts_with('#');
@@ -54,7 +54,7 @@ fn massdriver_yaml(main: &str) -> String {
     old
 }
 
-/// Slots as a block of the old form. A type has no version there.
+/// Slots as a block of the old format, in which a type has no version.
 fn references(block: &str, slots: &Value) -> String {
     let slots = slots.as_object().expect("slots");
     let required: Vec<&str> =
@@ -68,25 +68,25 @@ fn references(block: &str, slots: &Value) -> String {
 }
 
 fn legacy() -> Bundle {
-    up_to_date();
+    regenerate_if_requested();
     Bundle::read(Path::new("legacy/massdriver.yaml"))
 }
 
-/// Every file of the folder that is not written by hand, as it has to be.
+/// Every generated file of the folder, with its expected content.
 pub fn files() -> BTreeMap<String, String> {
     let yaml = massdriver_yaml(&text("massdriver.yaml"));
     let mut files = Bundle::parse(&yaml).schemas();
     files.insert("massdriver.yaml".to_owned(), yaml);
-    files.extend(SAME.map(|name| (name.to_owned(), text(name))));
+    files.extend(COPIED.map(|name| (name.to_owned(), text(name))));
     files.insert("operator.md".to_owned(), codes::runbook());
     files
 }
 
 #[test]
-fn nothing_else_is_in_the_folder() {
-    up_to_date();
+fn legacy_folder_contains_only_known_files() {
+    regenerate_if_requested();
     let mut there: Vec<String> = files().into_keys().collect();
-    there.extend(OF_ITS_OWN.map(str::to_owned));
+    there.extend(HAND_WRITTEN.map(str::to_owned));
     there.sort();
     let mut found: Vec<String> = ignore::WalkBuilder::new("legacy")
         .standard_filters(false)
@@ -99,9 +99,9 @@ fn nothing_else_is_in_the_folder() {
     assert_eq!(found, there);
 }
 
-/// Not by letters, as above, but by what a CLI reads.
+/// Compared as parsed by a CLI, not as text.
 #[test]
-fn it_differs_in_the_blocks_for_inputs_and_outputs_only() {
+fn legacy_bundle_differs_only_in_inputs_and_outputs() {
     let (main, legacy) = (bundle(), legacy());
     let shared = |bundle: &Bundle| -> Vec<(String, Value)> {
         let of_one: [&str; 6] = ["schema", "type", "dependencies", "resources", "connections", "artifacts"];
@@ -126,9 +126,9 @@ fn it_differs_in_the_blocks_for_inputs_and_outputs_only() {
     }
 }
 
-/// The trap: each CLI takes a folder that is not for it badly, the older one without a word.
+/// The folders are easily confused: each CLI mishandles the other folder, the older one without an error.
 #[test]
-fn each_folder_is_for_its_own_cli() {
+fn each_folder_works_with_its_own_cli() {
     let (main, legacy) = (bundle(), legacy());
     assert_eq!((main.blocks(), legacy.blocks()), (Blocks::New, Blocks::Old));
     assert_eq!(main.refusals(Blocks::New), Vec::<String>::new());
@@ -141,7 +141,7 @@ fn each_folder_is_for_its_own_cli() {
 }
 
 #[test]
-fn its_schemas_have_the_type_of_that_time_inlined() {
+fn legacy_schemas_inline_the_legacy_type() {
     let of_type = json_file("src/schema/kubernetes-cluster-legacy.json");
     let (inputs, outputs) = (json_file("legacy/schema-connections.json"), json_file("legacy/schema-artifacts.json"));
     assert_eq!(inputs["properties"], json!({ "kubernetes_cluster": of_type }));

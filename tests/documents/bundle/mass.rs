@@ -1,6 +1,6 @@
-//! What the `mass` CLI makes of a massdriver.yaml, in the order in which it does it: read, give every boolean a default,
-//! turn slots into references, resolve the references, write the schemas. Also its lint rules that need no platform.
-//! There are two generations of it: one knows `dependencies` and `resources`, the older one `connections` and
+//! The `mass` CLI as a model, in its order of operations: parse massdriver.yaml, give every boolean a default, turn
+//! slots into references, resolve the references, write the schemas. Also its lint rules that need no platform. There
+//! are two generations of the CLI: one knows `dependencies` and `resources`, the older one `connections` and
 //! `artifacts`.
 
 use std::{
@@ -11,14 +11,14 @@ use std::{
 
 use serde_json::{Map, Value, json};
 
-/// Words that make `mass` take a step's provisioner for one of its own and read its inputs from files of that tool.
+/// Words by which `mass` takes a step's provisioner for a built-in one, and reads its inputs from files of that tool.
 pub const BUILT_IN_PROVISIONERS: [&str; 4] = ["opentofu", "terraform", "helm", "bicep"];
 
-/// What a CLI from before Massdriver 2.5 asks of a massdriver.yaml; those that came later only warn of some.
+/// Keys that a CLI before Massdriver 2.5 requires; later ones only warn about some.
 const REQUIRED_OF_OLD: [&str; 8] =
     ["artifacts", "connections", "description", "name", "params", "schema", "type", "ui"];
 
-/// Which CLI a massdriver.yaml is written for.
+/// The generation of the CLI that a massdriver.yaml is written for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Blocks {
     /// `dependencies` and `resources`.
@@ -61,7 +61,7 @@ impl Bundle {
         if self.root.contains_key("connections") { Blocks::Old } else { Blocks::New }
     }
 
-    /// What goes in, as a schema with references.
+    /// The input slots, as a schema with references.
     fn inputs(&self) -> Value {
         match self.blocks() {
             Blocks::New => slots(self.block("dependencies")),
@@ -69,7 +69,7 @@ impl Bundle {
         }
     }
 
-    /// What comes out, likewise.
+    /// The output slots, likewise.
     fn outputs(&self) -> Value {
         match self.blocks() {
             Blocks::New => slots(self.block("resources")),
@@ -108,7 +108,7 @@ impl Bundle {
         schema["description"] = json!(self.text("description"));
     }
 
-    /// What `mass bundle lint` would object to, as far as it can be told offline.
+    /// The complaints of `mass bundle lint`, as far as it works offline.
     pub fn lint(&self) -> Vec<String> {
         let mut complaints = name_collisions(self.block("params"), &self.inputs());
         required_matches("params", self.block("params"), &mut complaints);
@@ -118,12 +118,12 @@ impl Bundle {
         complaints
     }
 
-    /// Why a CLI of this generation would not publish it, or not as what it is.
+    /// Why a CLI of this generation would refuse the bundle, or misread it.
     pub fn refusals(&self, cli: Blocks) -> Vec<String> {
         let mut refusals = Vec::new();
         match cli {
             Blocks::New => {
-                // At 0.0.0 it only warns.
+                // For version 0.0.0 it only warns.
                 for old in ["connections", "artifacts"] {
                     if self.root.contains_key(old) && self.text("version") != "0.0.0" {
                         refusals.push(format!("{old} is no block of a released version any more"));
@@ -134,7 +134,7 @@ impl Bundle {
                 for key in REQUIRED_OF_OLD.iter().filter(|key| !self.root.contains_key(**key)) {
                     refusals.push(format!("{key} is required"));
                 }
-                // It looks at the params themselves only, and wants one type of each.
+                // It reads only the top level of the params, and expects one type for each.
                 for (name, param) in self.block("params")["properties"].as_object().into_iter().flatten() {
                     if param.get("type").is_some_and(|kind| !kind.is_string()) {
                         refusals.push(format!("params.{name}: type is not a string"));
@@ -157,7 +157,7 @@ impl Bundle {
     }
 }
 
-/// A form takes a boolean without default for absent. Arrays are not looked into.
+/// A form treats a boolean without a default as absent. Arrays are not searched.
 fn give_booleans_a_default(schema: &mut Value) {
     let Some(map) = schema.as_object_mut() else {
         return;
@@ -178,7 +178,7 @@ fn slots(block: &Value) -> Value {
     json!({ "properties": properties, "required": required })
 }
 
-/// A referenced type becomes the base, and the keys beside the reference override it.
+/// A referenced type is the base, and the keys beside the reference override it.
 fn dereference(schema: &Value, blocks: Blocks, strip_id: bool) -> Value {
     match schema {
         Value::Array(items) => items.iter().map(|item| dereference(item, blocks, strip_id)).collect(),
@@ -206,8 +206,8 @@ fn dereference(schema: &Value, blocks: Blocks, strip_id: bool) -> Value {
     }
 }
 
-/// `[organisation/]name[@version]`, one of the organisation's resource types. The file is what the platform would answer
-/// for the newest version, one of that time.
+/// `[organisation/]name[@version]`, a resource type of the organisation. The file is the platform's response for the
+/// newest version at that time.
 fn resource_type(reference: &str, blocks: Blocks) -> Map<String, Value> {
     let unversioned = reference.split('@').next().unwrap_or_default();
     let name = unversioned.rsplit('/').next().unwrap_or_default();
@@ -219,7 +219,8 @@ fn resource_type(reference: &str, blocks: Blocks) -> Map<String, Value> {
     serde_json::from_str(&text).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
-/// As Go's `json.MarshalIndent` with four spaces: keys in byte order, and what could end a script element escaped.
+/// Go's `json.MarshalIndent` with four spaces: keys in byte order, and characters that could end a script element
+/// escaped.
 fn marshal(mut schema: Value) -> String {
     schema.sort_all_objects();
     let mut bytes = Vec::new();
@@ -227,7 +228,7 @@ fn marshal(mut schema: Value) -> String {
     let mut serializer = serde_json::Serializer::with_formatter(&mut bytes, formatter);
     serde::Serialize::serialize(&schema, &mut serializer).expect("JSON into memory");
     let text = String::from_utf8(bytes).expect("JSON is UTF-8");
-    // Outside of strings these characters do not occur in JSON, so no parsing is needed.
+    // Outside of strings these characters do not occur in JSON, so no parser is needed.
     let escapes =
         [('<', r"\u003c"), ('>', r"\u003e"), ('&', r"\u0026"), ('\u{2028}', r"\u2028"), ('\u{2029}', r"\u2029")];
     escapes.iter().fold(text, |text, (raw, escape)| text.replace(*raw, escape)) + "\n"
@@ -259,9 +260,9 @@ fn required_matches(path: &str, schema: &Value, complaints: &mut Vec<String>) {
     }
 }
 
-/// What the CLI of mid-2026 cannot read: its rule `required-match` decodes the params into a struct that has one type
-/// for each keyword (github.com/massdriver-cloud/airlock, pkg/schema/types.go), and takes any other type for an error of
-/// the bundle. It passes over keywords that are not in the struct, and over what is in `dependencies`.
+/// Keywords that the CLI of mid-2026 cannot read: its rule `required-match` decodes the params into a struct with one
+/// type for each keyword (github.com/massdriver-cloud/airlock, pkg/schema/types.go), and reports any other type as an
+/// error of the bundle. It ignores keywords that are not in the struct, and everything in `dependencies`.
 fn unreadable_keywords(path: &str, schema: &Value, complaints: &mut Vec<String>) {
     let Some(keywords) = schema.as_object() else {
         complaints.push(format!("required-match: {path} is not a mapping"));
@@ -318,7 +319,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn text_is_escaped_and_keys_are_sorted_as_go_does_it() {
+    fn marshal_escapes_and_sorts_like_go() {
         let schema = json!({ "b": { "z": [], "$id": "<a&b>\u{2028}" }, "B": {}, "a": true });
         let expected = "{\n    \"B\": {},\n    \"a\": true,\n    \"b\": {\n        \
                         \"$id\": \"\\u003ca\\u0026b\\u003e\\u2028\",\n        \"z\": []\n    }\n}\n";
@@ -326,7 +327,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_beside_a_reference_override_the_type_whatever_their_order() {
+    fn keys_beside_a_reference_override_the_type() {
         let schema = json!({ "$ref": "massdriver/kubernetes-cluster@~1", "$comment": "first", "title": "mine" });
         let resolved = dereference(&schema, Blocks::New, false);
         assert_eq!(resolved["title"], "mine");
@@ -336,7 +337,7 @@ mod tests {
     }
 
     #[test]
-    fn a_boolean_without_default_is_false_but_not_inside_of_arrays() {
+    fn booleans_outside_arrays_default_to_false() {
         let mut schema = json!({
             "properties": { "on": { "type": "boolean" }, "kept": { "type": "boolean", "default": true } },
             "oneOf": [{ "type": "boolean" }],
@@ -348,7 +349,7 @@ mod tests {
     }
 
     #[test]
-    fn lint_finds_a_collision_and_a_required_name_that_is_no_property() {
+    fn lint_finds_collisions_and_undeclared_required_names() {
         let bundle = Bundle::parse(
             "ui: {}\nparams:\n  required: [missing]\n  properties:\n    cluster:\n      required: [deep]\n      properties: {}\n\
              dependencies:\n  cluster: { resource_type: kubernetes-cluster, required: true }\n",
@@ -361,7 +362,7 @@ mod tests {
     }
 
     #[test]
-    fn lint_names_each_keyword_of_another_type_than_the_cli_reads() {
+    fn lint_finds_keywords_of_an_unreadable_type() {
         let complaints = |schema: Value| {
             let mut complaints = Vec::new();
             unreadable_keywords("params", &schema, &mut complaints);

@@ -8,7 +8,7 @@ use ignore::{
 };
 use rstest::rstest;
 
-/// What Massdriver reads, in both folders.
+/// The files that Massdriver reads, in both folders.
 const UPLOADED: [&str; 10] = [
     "CHANGELOG.md",
     "README.md",
@@ -23,7 +23,7 @@ const UPLOADED: [&str; 10] = [
 ];
 
 /// Build output, secrets of a local run, state of other tools, hidden files, files of the same name in subfolders.
-const LYING_ABOUT: [&str; 12] = [
+const UNPUBLISHED: [&str; 12] = [
     "README.md",
     "target/debug/k8s-token",
     "target/README.md",
@@ -38,7 +38,7 @@ const LYING_ABOUT: [&str; 12] = [
     "src/terraform.tfstate",
 ];
 
-/// The same files as in this folder, all empty, and those above.
+/// A copy of this folder with empty files, and the files above.
 fn checkout(folder: &str) -> tempfile::TempDir {
     let copy = tempfile::tempdir().expect("a temporary directory");
     let touch = |path: &Path| {
@@ -57,7 +57,7 @@ fn checkout(folder: &str) -> tempfile::TempDir {
             touch(entry.path().strip_prefix(folder).expect("below the folder"));
         }
     }
-    for path in LYING_ABOUT {
+    for path in UNPUBLISHED {
         touch(Path::new(path));
     }
     fs::copy(Path::new(folder).join(".mdignore"), copy.path().join(".mdignore")).expect(".mdignore");
@@ -72,7 +72,7 @@ fn files(walk: &mut WalkBuilder, root: &Path) -> BTreeSet<String> {
         .collect()
 }
 
-/// With the main folder go the documents that its README.md links to.
+/// The documents that the README.md of the main folder links to are uploaded with it.
 fn uploaded(folder: &str) -> BTreeSet<String> {
     let mut files: BTreeSet<String> = UPLOADED.map(str::to_owned).into();
     if folder == "." {
@@ -106,19 +106,19 @@ fn uploaded_documents_link_to_uploaded_files(#[values(".", "legacy")] folder: &s
     assert_eq!(links > 0, folder == ".", "{links} links");
 }
 
-/// With the rules of git: files below an ignored directory are not considered.
+/// The rules of git: files below an ignored directory are not considered.
 #[rstest]
-fn publish_uploads_the_listed_files_only(#[values(".", "legacy")] folder: &str) {
+fn publish_uploads_only_the_listed_files(#[values(".", "legacy")] folder: &str) {
     let checkout = checkout(folder);
     let mut walk = WalkBuilder::new(checkout.path());
     walk.standard_filters(false).add_custom_ignore_filename(".mdignore");
     assert_eq!(files(&mut walk, checkout.path()), uploaded(folder));
 }
 
-/// With the rules of the library of `mass`: each line covers all that is below its matches, and the last line that
-/// matches wins, also below an ignored directory.
+/// The rules of the library of `mass`: each line covers everything below its matches, and the last matching line wins,
+/// also below an ignored directory.
 #[rstest]
-fn publish_with_last_match_rules_uploads_the_same(#[values(".", "legacy")] folder: &str) {
+fn publish_uploads_the_same_with_last_match_rules(#[values(".", "legacy")] folder: &str) {
     let checkout = checkout(folder);
     let text = fs::read_to_string(checkout.path().join(".mdignore")).expect(".mdignore");
     let lines: Vec<Gitignore> = text

@@ -1,4 +1,4 @@
-//! operator.md as operators see it: rendered by a Mustache engine with the context of each version of the platform.
+//! operator.md as operators see it, rendered by a Mustache engine with the context of each version of the platform.
 
 use std::{collections::BTreeMap, fs};
 
@@ -78,12 +78,12 @@ fn template() -> String {
 }
 
 fn render(context: &Value) -> String {
-    let template = mustache::compile_str(&template()).expect("a sound template");
+    let template = mustache::compile_str(&template()).expect("a valid template");
     template.render_to_string(context).expect("a rendered runbook")
 }
 
-/// Rendering mistakes: a gap in place of a value, or a tag that the engine did not understand.
-fn blanks(text: &str) -> Vec<String> {
+/// Rendering errors: an empty value, or a tag that the engine did not understand.
+fn unrendered_parts(text: &str) -> Vec<String> {
     let mut found = Vec::new();
     let mut in_block = false;
     for line in text.lines() {
@@ -104,7 +104,7 @@ fn blanks(text: &str) -> Vec<String> {
         }
         let words = if in_block { line.trim_start() } else { line };
         if !in_block {
-            // Every second part between back quotes is code.
+            // Every second part between backticks is code.
             let parts: Vec<&str> = line.split('`').collect();
             if parts.len().is_multiple_of(2) || parts.iter().skip(1).step_by(2).any(|code| code.trim().is_empty()) {
                 complain("empty code");
@@ -133,9 +133,9 @@ fn runbook_has_no_blanks_on_any_platform(
     #[values(Names::New, Names::Both, Names::Old, Names::OldSpecsOnly)] names: Names,
 ) {
     let text = render(&context(names, &shapes()[shape]));
-    assert_eq!(blanks(&text), Vec::<String>::new(), "{text}");
+    assert_eq!(unrendered_parts(&text), Vec::<String>::new(), "{text}");
     let knows_the_credential = !matches!(names, Names::OldSpecsOnly);
-    assert_eq!(text.matches(SERVER).count(), usize::from(knows_the_credential), "the server, as it is written, once");
+    assert_eq!(text.matches(SERVER).count(), usize::from(knows_the_credential), "the unescaped server URL, once");
     let knows_its_namespace = knows_the_credential && shape == "flat with namespace";
     assert_eq!(text.contains("set-context"), !knows_its_namespace, "only where the kubeconfig has no namespace");
     assert!(!text.contains("[SENSITIVE]"));
@@ -146,29 +146,29 @@ fn runbook_has_no_blanks_before_the_first_deployment() {
     let mut before = context(Names::New, &shapes()["flat"]);
     before["resources"] = json!({});
     let text = render(&before);
-    assert_eq!(blanks(&text), Vec::<String>::new(), "{text}");
+    assert_eq!(unrendered_parts(&text), Vec::<String>::new(), "{text}");
 }
 
-/// Template engines differ in how they render the line of a tag that is alone on it.
+/// Template engines differ in how they render a line that contains only a tag.
 #[test]
-fn no_tag_is_alone_on_its_line() {
+fn no_template_tag_is_alone_on_its_line() {
     let alone: Vec<_> =
         template().lines().filter(|line| line.starts_with("{{") && line.ends_with("}}")).map(str::to_owned).collect();
     assert_eq!(alone, Vec::<String>::new());
 }
 
 #[test]
-fn blanks_are_found() {
+fn unrendered_parts_are_detected() {
     for bad in
         ["a `` b", "Server: .", "use {{x}} now", "in  , b", "kubectl --namespace", "https:&#x2F;&#x2F;a", "(see ())"]
     {
-        assert!(!blanks(bad).is_empty(), "{bad}");
+        assert!(!unrendered_parts(bad).is_empty(), "{bad}");
     }
-    assert_eq!(blanks("The `\"\"` group: `a`, `b`."), Vec::<String>::new());
+    assert_eq!(unrendered_parts("The `\"\"` group: `a`, `b`."), Vec::<String>::new());
 }
 
 #[test]
-fn runbook_lists_the_rules_as_they_are() {
+fn runbook_lists_the_rules() {
     let text = render(&context(Names::New, &shapes()["flat"]));
     for line in [
         "- on `pods` `*/scale` in API group `\"\"` `\"apps\"`, verbs `get` `list`",
@@ -182,7 +182,7 @@ fn runbook_lists_the_rules_as_they_are() {
 #[test]
 fn runbook_lists_namespaces_and_cluster_roles() {
     let mut scoped = context(Names::New, &shapes()["flat"]);
-    // As written by hand, and as a form fills it in. A rule without resources must not render those of the platform.
+    // As written by hand, and as submitted by a form. A rule without resources must not render those of the platform.
     scoped["params"]["rules"] = json!([
         { "apiGroups": [""], "resources": ["pods"], "verbs": ["get"], "namespaces": ["team-b", "team-c"] },
         { "nonResourceURLs": ["/metrics", "/apis/*"], "verbs": ["get"], "namespaces": ["*"] },
@@ -195,7 +195,7 @@ fn runbook_lists_namespaces_and_cluster_roles() {
         { "name": "edit", "namespaces": null },
     ]);
     let text = render(&scoped);
-    assert_eq!(blanks(&text), Vec::<String>::new(), "{text}");
+    assert_eq!(unrendered_parts(&text), Vec::<String>::new(), "{text}");
     let list = [
         "- on `pods` in API group `\"\"`, verbs `get`, namespace `team-b`, namespace `team-c`",
         "- on URL `/metrics` URL `/apis/*`, verbs `get`, namespace `*`",
@@ -215,13 +215,13 @@ fn runbook_of_cluster_roles_alone_has_no_blanks() {
         context["params"]["rules"] = rules;
         context["params"]["cluster_roles"] = json!([{ "name": "view", "namespaces": ["*"] }]);
         let text = render(&context);
-        assert_eq!(blanks(&text), Vec::<String>::new(), "{text}");
+        assert_eq!(unrendered_parts(&text), Vec::<String>::new(), "{text}");
         assert!(text.contains("\n- all that the ClusterRole `view` allows, namespace `*`\n\n"), "{text}");
     }
 }
 
 /// The whole text, to be reviewed when it changes.
 #[test]
-fn runbook_of_a_legacy_instance() {
+fn runbook_of_a_legacy_instance_matches_snapshot() {
     insta::assert_snapshot!(render(&context(Names::New, &shapes()["legacy with cloud"])));
 }

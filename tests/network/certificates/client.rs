@@ -1,4 +1,4 @@
-//! What a client shows: certificates and keys in every form, at the API server itself.
+//! Client certificates and keys in every format, tried at the API server itself.
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde_json::{Value, json};
@@ -86,7 +86,7 @@ pub fn rows(cp: &ControlPlane) -> Vec<Row> {
     );
     add("SEC 1 that calls itself `PRIVATE KEY`", user(&certificate, &key.replace("EC PRIVATE", "PRIVATE")));
 
-    // What is refused.
+    // Refused.
     let mut refuse = |what, user, code, words, differs| {
         let refused = Some((code, words));
         rows.push(Row { what, cluster: cluster(cp), user, system: None, refused, differs, front: None });

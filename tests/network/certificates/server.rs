@@ -1,4 +1,4 @@
-//! What a server shows, and what it is held against.
+//! Server certificates, and the CAs that they are verified against.
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde_json::{Value, json};
@@ -9,7 +9,7 @@ use crate::{certificates::table::Row, desk::admin};
 const EXPIRED: (&str, &str) = ("20200101000000Z", "20210101000000Z");
 const FUTURE: (&str, &str) = ("20980101000000Z", "20991231235959Z");
 
-/// A server that is tried.
+/// A server to try.
 struct Case<'a> {
     what: &'static str,
     chain: Vec<&'a Forged>,
@@ -77,7 +77,7 @@ fn named(names: Vec<u8>) -> Spec {
     Spec::new("localhost").with(names)
 }
 
-/// Every CA and server of these rows; what is borrowed has to live as long as the servers are started.
+/// Every CA and server of these rows; borrowed values must live until the servers are started.
 #[allow(clippy::too_many_lines, reason = "a table")]
 pub fn given(cp: &ControlPlane) -> Vec<Row> {
     let mut rows = Vec::new();
@@ -135,7 +135,7 @@ pub fn given(cp: &ControlPlane) -> Vec<Row> {
     add(Case::new("server of X.509 version 1", &[&server(&ca, &old("127.0.0.1"))], ca.pem())
         .refused("tls", "no alternative names, and its common name \"127.0.0.1\" does not count"));
 
-    // Who signed.
+    // Issuers.
     let own = Forged::self_signed(&Spec::ca("localhost").with(extension::names(&[], &[&[127, 0, 0, 1]])), Key::p256());
     add(Case::new("self-signed, a CA (`openssl req -x509`), given as the CA", &[&own], own.pem()));
     add(Case::new("self-signed, a CA, not given", &[&own], ca.pem()).refused("tls-unknown-issuer", "self-signed"));
@@ -185,7 +185,7 @@ pub fn given(cp: &ControlPlane) -> Vec<Row> {
     add(Case::new("cross-signed, the new root is given", &[&leaf_twin, &crossed], root_twin.pem()));
     add(Case::new("cross-signed, the old root is given", &[&leaf_twin, &crossed], other.pem()));
 
-    // What may sign.
+    // Authority to sign.
     let no_ca = Forged::self_signed(&Spec::new("CA").with(extension::basic(false, None)), Key::p256());
     add(Case::new("CA that is none by its basic constraints", &[&server(&no_ca, &good)], no_ca.pem())
         .refused("tls", "the CA \"CA\" may not sign certificates"));
@@ -293,7 +293,7 @@ pub fn given(cp: &ControlPlane) -> Vec<Row> {
         add(refused.into_iter().fold(case, |case, words| case.refused("tls", words)));
     }
 
-    // Odd ones.
+    // Unusual ones.
     let odd = |critical| good.clone().with(extension::other("1.3.6.1.4.1.99999.2", critical, &[5, 0]));
     add(Case::new("unknown extension", &[&server(&ca, &odd(false))], ca.pem()));
     add(Case::new("unknown critical extension", &[&server(&ca, &odd(true))], ca.pem())
@@ -309,7 +309,7 @@ pub fn given(cp: &ControlPlane) -> Vec<Row> {
     let twice = good.clone().with(extension::names(&["localhost"], &[]));
     add(Case::new("an extension twice", &[&server(&ca, &twice)], ca.pem()).refused("tls", "an extension twice"));
 
-    // The file of the CA.
+    // The CA file.
     let junk = "-----BEGIN CERTIFICATE-----\naGVsbG8=\n-----END CERTIFICATE-----\n";
     add(Case::new("CA beside one that cannot be read", &[&leaf], junk.to_owned() + &ca.pem()));
     add(Case::new("CA with text around it", &[&leaf], format!("subject=CN = CA\n{}\nend\n", ca.pem())));
@@ -318,7 +318,7 @@ pub fn given(cp: &ControlPlane) -> Vec<Row> {
     rows
 }
 
-/// Without a CA in the kubeconfig.
+/// Rows without a CA in the kubeconfig.
 pub fn system(cp: &ControlPlane) -> Vec<Row> {
     let mut rows = Vec::new();
     let mut add = |case: Case<'_>| rows.push(case.row(cp, true));

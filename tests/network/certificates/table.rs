@@ -1,4 +1,4 @@
-//! Rows of a table, tried by both programs, and the page that is made of them.
+//! Rows of a table, tried by both programs, and the page made of them.
 
 use std::{
     fmt::Write as _,
@@ -20,24 +20,24 @@ use crate::{
     support::Ran,
 };
 
-/// One row: a kubeconfig, and what comes of it.
+/// One row: a kubeconfig, and the expected result.
 pub struct Row {
     pub what: &'static str,
     pub cluster: Value,
     pub user: Value,
-    /// The CAs of the system, as PEM.
+    /// The system trust store, as PEM.
     pub system: Option<String>,
-    /// The code of the error, and a part of what is said; none where it is taken.
+    /// The error code, and a part of the message; none if the row is accepted.
     pub refused: Option<(&'static str, &'static str)>,
-    /// Why kubectl takes what is refused here.
+    /// Why kubectl accepts what is refused here.
     pub differs: Option<&'static str>,
-    /// Kept running while the row is tried.
+    /// Server that runs while the row is tried.
     #[allow(dead_code, reason = "it ends when it is dropped")]
     pub front: Option<testbed::TlsFront>,
 }
 
-/// Tries all rows, and returns the lines of a table.
-pub fn tried(cp: &ControlPlane, stem: &str, rows: &[Row]) -> String {
+/// Tries all rows, and returns the lines of the table.
+pub fn try_rows(cp: &ControlPlane, stem: &str, rows: &[Row]) -> String {
     let next = AtomicUsize::new(0);
     let problems = Mutex::new(Vec::new());
     thread::scope(|scope| {
@@ -121,7 +121,7 @@ Where the two differ, the note gives the reason; else it quotes the message of k
 ";
 
 #[test]
-fn certificates_are_taken_and_refused_as_by_kubectl() {
+fn certificates_are_accepted_and_refused_like_kubectl() {
     let cp = ControlPlane::shared();
     let (servers, systems, clients) = (server::given(cp), server::system(cp), client::rows(cp));
     let mut page = HEAD.to_owned();
@@ -130,12 +130,12 @@ fn certificates_are_taken_and_refused_as_by_kubectl() {
         ("The CAs of the system, where none is given", "systems", systems),
         ("The client certificate and its key", "clients", clients),
     ] {
-        let _ = write!(page, "\n## {title}\n\n{}", tried(cp, stem, &rows));
+        let _ = write!(page, "\n## {title}\n\n{}", try_rows(cp, stem, &rows));
     }
     let path = "docs/certificates.md";
     if std::env::var_os("UPDATE_DOCS").is_some() {
         fs::write(path, &page).unwrap();
     }
     let kept = fs::read_to_string(path).unwrap_or_default();
-    assert!(kept == page, "{path} is not what came out: UPDATE_DOCS=1 cargo test --test network certificates");
+    assert!(kept == page, "{path} is out of date: UPDATE_DOCS=1 cargo test --test network certificates");
 }

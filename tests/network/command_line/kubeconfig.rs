@@ -1,4 +1,4 @@
-//! The same kubeconfig works with kubectl and with us, or is refused for a reason that is said.
+//! Kubeconfigs that work with kubectl work here, or are refused with a reason.
 
 use rstest::rstest;
 use serde_json::{Value, json};
@@ -14,12 +14,12 @@ fn whoami(output: std::process::Output) -> String {
 }
 
 #[test]
-fn a_list_of_files_is_merged_and_what_stands_first_counts() {
+fn kubeconfig_list_is_merged_first_value_wins() {
     let cp = ControlPlane::shared();
     let desk = Desk::new(cp, "merged");
     desk.put("one/pki/ca.pem", cp.ca_pem());
     desk.put("two/token", &format!("{}\n", cp.admin().token));
-    // Relative to the file that names it; the empty current-context is what kubectl writes where there is none.
+    // Relative to the file that contains it; kubectl writes an empty current-context if there is none.
     let one = json!({
         "apiVersion": "v1", "kind": "Config", "current-context": "",
         "contexts": [],
@@ -54,13 +54,13 @@ fn a_list_of_files_is_merged_and_what_stands_first_counts() {
     let mark = cp.audit().mark();
     Ran::of(desk.command("provision", &[]).env("KUBECONFIG", &list)).expect_code(0);
     assert!(!cp.audit().of(&cp.admin().user, mark).is_empty());
-    // Named alone, a file stands for itself.
+    // A single file is used alone.
     let ran = desk.ask("plan", "three/config", &[]).expect_code(65);
     assert!(refusals(&ran)[0].1.contains("has no context `there`"), "{}", ran.stderr);
 }
 
 #[test]
-fn what_is_found_in_the_home_directory_counts_when_nothing_is_named() {
+fn kubeconfig_defaults_to_the_home_directory() {
     let cp = ControlPlane::shared();
     let desk = Desk::new(cp, "home");
     desk.kubeconfig(".kube/config", &cluster(cp), &admin(cp));
@@ -85,7 +85,7 @@ fn what_is_found_in_the_home_directory_counts_when_nothing_is_named() {
 #[case::another_kind("kind: s3cret-s3cret", "has another kind than Config: line 1")]
 #[case::binary("\u{0}\u{1}s3cret-s3cret", "is not a kubeconfig")]
 #[case::empty("", "has no current context")]
-fn a_file_that_is_none_is_named_and_not_quoted(#[case] text: &str, #[case] problem: &str) {
+fn invalid_kubeconfig_is_named_without_content(#[case] text: &str, #[case] problem: &str) {
     let cp = ControlPlane::shared();
     let desk = Desk::new(cp, "broken");
     let good = desk.kubeconfig("good", &cluster(cp), &admin(cp));
@@ -93,7 +93,7 @@ fn a_file_that_is_none_is_named_and_not_quoted(#[case] text: &str, #[case] probl
     let ran = desk.ask("plan", "broken", &[]).expect_code(65);
     assert!(refusals(&ran)[0].1.contains(problem), "{}", ran.stderr);
     assert!(!format!("{}{}", ran.stdout, ran.stderr).contains("s3cret"));
-    // One broken file in a list is one too many, as for kubectl; one whose fields are not needed is not.
+    // One invalid file in a list fails the run, as for kubectl; a file whose fields are not needed does not.
     let list = format!("{}:{}", good.display(), broken.display());
     let ran = Ran::of(desk.command("plan", &[]).env("KUBECONFIG", list));
     assert_eq!(ran.code, if problem.contains("current") { 0 } else { 65 }, "{}", ran.stderr);
@@ -103,7 +103,7 @@ fn a_file_that_is_none_is_named_and_not_quoted(#[case] text: &str, #[case] probl
 }
 
 #[test]
-fn what_is_not_there_is_said_to_be_missing() {
+fn missing_files_are_reported() {
     let cp = ControlPlane::shared();
     let desk = Desk::new(cp, "missing");
     for (kubeconfig, problem) in [("nothing", "cannot read"), ("", "cannot read")] {
@@ -123,7 +123,7 @@ fn what_is_not_there_is_said_to_be_missing() {
 }
 
 #[test]
-fn contexts_are_chosen_as_kubectl_chooses_them() {
+fn context_is_selected_like_kubectl() {
     let cp = ControlPlane::shared();
     let desk = Desk::new(cp, "contexts");
     let document = json!({
@@ -150,7 +150,7 @@ fn contexts_are_chosen_as_kubectl_chooses_them() {
 }
 
 #[test]
-fn who_logs_in_is_who_kubectl_logs_in_as() {
+fn login_uses_the_same_user_as_kubectl() {
     let cp = ControlPlane::shared();
     let desk = Desk::new(cp, "who");
     let alice = cp.client_certificate("alice", &["system:masters"]);
@@ -171,7 +171,7 @@ fn who_logs_in_is_who_kubectl_logs_in_as() {
             json!({"client-certificate-data": base64(&alice.certificate), "client-key-data": base64(&alice.key)}),
             "alice",
         ),
-        // The server looks at the certificate first.
+        // The server checks the certificate first.
         (json!({"client-certificate": "alice.crt", "client-key": "alice.key", "token": cp.admin().token}), "alice"),
         (json!({"token": cp.admin().token, "exec": exec}), cp.admin().user.as_str()),
         (json!({"token": cp.admin().token, "as": "carol", "as-groups": ["system:masters"]}), "carol"),
@@ -184,11 +184,11 @@ fn who_logs_in_is_who_kubectl_logs_in_as() {
         let seen = cp.audit().of(if acting { &cp.admin().user } else { name }, mark);
         assert!(!seen.is_empty(), "{name} was seen by the server");
     }
-    assert!(!desk.path("never.ran").exists(), "a command is for those who have nothing else");
+    assert!(!desk.path("never.ran").exists(), "an exec plugin runs only without another login");
 }
 
 #[test]
-fn acting_as_somebody_else_is_not_forgotten() {
+fn impersonation_is_applied() {
     let cp = ControlPlane::shared();
     let desk = Desk::new(cp, "acting");
     desk.kubeconfig("config", &cluster(cp), &json!({"token": cp.admin().token, "as": "nobody-at-all"}));
@@ -202,7 +202,7 @@ fn acting_as_somebody_else_is_not_forgotten() {
 #[case::nothing(json!({}), "/user", "has no login that is supported")]
 #[case::empty(json!({"token": ""}), "/user", "has no login that is supported")]
 #[case::token(json!({"token": "s3cret s3cret"}), "/user/token", "holds blanks")]
-#[case::acting(json!({"token": "abc", "as": "s3cret\ns3cret"}), "/user/as", "no header")]
+#[case::impersonation(json!({"token": "abc", "as": "s3cret\ns3cret"}), "/user/as", "no header")]
 #[case::no_key(json!({"client-certificate-data": "aGVsbG8="}), "/user/client-certificate", "has no client-key")]
 #[case::no_pem(json!({"client-certificate-data": "aGVsbG8=", "client-key-data": "aGVsbG8="}), "/user/client-certificate", "not the PEM of a certificate")]
 #[case::no_base64(json!({"client-certificate-data": "s3cret!", "client-key-data": "s3cret!"}), "/user/client-certificate", "base64")]
@@ -210,11 +210,7 @@ fn acting_as_somebody_else_is_not_forgotten() {
 #[case::no_command(json!({"exec": {"apiVersion": "client.authentication.k8s.io/v1", "interactiveMode": "Never"}}), "/user/exec/command", "is missing")]
 #[case::no_terminal(json!({"exec": {"apiVersion": "client.authentication.k8s.io/v1", "command": "x", "interactiveMode": "Always"}}),
     "/user/exec/interactiveMode", "no terminal")]
-fn a_login_that_is_not_supported_is_refused_at_its_place(
-    #[case] user: Value,
-    #[case] pointer: &str,
-    #[case] problem: &str,
-) {
+fn unsupported_login_is_located(#[case] user: Value, #[case] pointer: &str, #[case] problem: &str) {
     let cp = ControlPlane::shared();
     let desk = Desk::new(cp, "refused");
     desk.kubeconfig("config", &cluster(cp), &user);
@@ -225,7 +221,7 @@ fn a_login_that_is_not_supported_is_refused_at_its_place(
 }
 
 #[test]
-fn a_certificate_goes_with_its_own_key() {
+fn client_certificate_must_match_its_key() {
     let cp = ControlPlane::shared();
     let desk = Desk::new(cp, "pair");
     desk.put("one.crt", &cp.client_certificate("one", &[]).certificate);
@@ -234,8 +230,8 @@ fn a_certificate_goes_with_its_own_key() {
     let ran = desk.ask("plan", "config", &[]).expect_code(65);
     assert!(refusals(&ran)[0].1.contains("belongs to another certificate"), "{}", ran.stderr);
     assert!(!desk.kubectl(cp, "config", &[]).status.success());
-    // Sound, and of nobody whom the server knows.
-    let stranger = ClientCertificate::of_a_stranger("alice");
+    // Valid, but signed by a CA that the server does not know.
+    let stranger = ClientCertificate::with_unknown_ca("alice");
     desk.put("alice.crt", &stranger.certificate);
     desk.put("alice.key", &stranger.key);
     desk.kubeconfig("config", &cluster(cp), &json!({"client-certificate": "alice.crt", "client-key": "alice.key"}));
@@ -249,11 +245,7 @@ fn a_certificate_goes_with_its_own_key() {
 #[case::ca("certificate-authority-data", json!("s3cret!"), "is not base64")]
 #[case::server("server", json!("http://127.0.0.1"), "a token is never sent in clear")]
 #[case::no_server("server", json!(""), "is missing")]
-fn a_cluster_that_cannot_be_used_is_refused_at_its_place(
-    #[case] field: &str,
-    #[case] value: Value,
-    #[case] problem: &str,
-) {
+fn unusable_cluster_entry_is_located(#[case] field: &str, #[case] value: Value, #[case] problem: &str) {
     let cp = ControlPlane::shared();
     let desk = Desk::new(cp, "refused");
     let mut cluster = cluster(cp);
@@ -266,7 +258,7 @@ fn a_cluster_that_cannot_be_used_is_refused_at_its_place(
 }
 
 #[test]
-fn the_platform_never_reads_a_persons_configuration() {
+fn platform_mode_ignores_kubeconfig_of_the_environment() {
     let cp = ControlPlane::shared();
     let desk = Desk::new(cp, "platform");
     let kubeconfig = desk.kubeconfig(".kube/config", &cluster(cp), &admin(cp));
@@ -276,7 +268,7 @@ fn the_platform_never_reads_a_persons_configuration() {
     assert!(ran.stderr.contains("neither ./dependencies.json nor ./connections.json"), "{}", ran.stderr);
 }
 
-/// A kubeconfig in YAML, one field a line, with this last field of its user.
+/// A kubeconfig in YAML, one field per line, that ends with this field of its user.
 fn lines(cp: &ControlPlane, user: &str) -> String {
     format!(
         "kind: Config\ncurrent-context: here\ncontexts:\n- name: here\n  context: {{cluster: here, user: me}}\n\
@@ -316,11 +308,7 @@ fn lines(cp: &ControlPlane, user: &str) -> String {
     "/user/exec/env/0",
     "has no name"
 )]
-fn a_broken_user_is_refused_with_entry_field_and_line(
-    #[case] user: &str,
-    #[case] pointer: &str,
-    #[case] problem: &str,
-) {
+fn invalid_user_is_reported_with_field_and_line(#[case] user: &str, #[case] pointer: &str, #[case] problem: &str) {
     let cp = ControlPlane::shared();
     let desk = Desk::new(cp, "broken-user");
     desk.put("config", &lines(cp, user));
@@ -328,7 +316,7 @@ fn a_broken_user_is_refused_with_entry_field_and_line(
     let found = refusals(&ran);
     assert!(found.iter().any(|(at, text)| at == pointer && text.contains(problem)), "{found:?}");
     assert!(found.iter().all(|(_, text)| text.contains("user `me`, line 14 of ")), "{found:?}");
-    // verify reads kubeconfigs in the same way.
+    // verify reads kubeconfigs the same way.
     let mut command = crate::support::binary();
     let ran = Ran::of(command.args(["verify", "--json"]).arg(desk.path("config"))).expect_code(65);
     assert_eq!(refusals(&ran).iter().filter(|(at, _)| at == pointer).count(), 1, "{}", ran.stderr);
@@ -336,7 +324,7 @@ fn a_broken_user_is_refused_with_entry_field_and_line(
 }
 
 #[test]
-fn two_kubeconfigs_in_one_file_are_told() {
+fn two_kubeconfigs_in_one_file_are_a_finding() {
     let cp = ControlPlane::shared();
     let desk = Desk::new(cp, "pasted");
     let good = lines(cp, &format!("token: {}", cp.admin().token));
@@ -359,7 +347,7 @@ fn two_kubeconfigs_in_one_file_are_told() {
 }
 
 #[test]
-fn a_connection_that_was_printed_without_raw_is_told_so() {
+fn redacted_kubectl_output_is_recognized() {
     let cp = ControlPlane::shared();
     let desk = Desk::new(cp, "masked");
     let cluster = json!({"server": cp.server(), "certificate-authority-data": "DATA+OMITTED"});
@@ -374,7 +362,7 @@ fn a_connection_that_was_printed_without_raw_is_told_so() {
 }
 
 #[test]
-fn a_pod_without_a_kubeconfig_is_told_what_to_pass() {
+fn pod_without_kubeconfig_gets_a_hint() {
     let cp = ControlPlane::shared();
     let desk = Desk::new(cp, "pod");
     for variable in [("HOME", "/nowhere"), ("KUBECONFIG", "/nowhere/config"), ("KUBECONFIG", "")] {
@@ -390,7 +378,7 @@ fn a_pod_without_a_kubeconfig_is_told_what_to_pass() {
 }
 
 #[test]
-fn contexts_that_are_many_are_not_all_listed() {
+fn long_context_list_is_truncated() {
     let cp = ControlPlane::shared();
     let desk = Desk::new(cp, "many");
     let names = (10..40).map(|number| json!({"name": format!("c{number}\u{1b}[31m")}));

@@ -1,4 +1,4 @@
-//! Command lines of all sorts: what makes no sense is 64, what cannot be read is 65, and neither sends a packet.
+//! Invalid command lines: usage errors exit with 64, unreadable input with 65, and neither sends a packet.
 
 use std::{
     io::Write as _,
@@ -33,7 +33,7 @@ const TOKEN: &str = "eyJhbGciOiJSUzI1NiIsImtpZCI6IjEyMzQ1Njc4OTAifQ.e30.c2ln";
 #[case::no_shell(&["completions"], "<SHELL>")]
 #[case::unknown_shell(&["completions", "csh"], "possible values")]
 #[case::help_of_nothing(&["help"], "unrecognized subcommand")]
-fn what_makes_no_sense_is_64(#[case] arguments: &[&str], #[case] text: &str) {
+fn usage_errors_exit_with_64(#[case] arguments: &[&str], #[case] text: &str) {
     let ran = Ran::of(binary().args(arguments)).expect_code(64);
     assert!(ran.stderr.contains(text), "{}", ran.stderr);
     assert_eq!(ran.stdout, "");
@@ -58,12 +58,12 @@ fn usage_error_with_json_prints_document(#[case] arguments: &[&str], #[case] act
 }
 
 #[test]
-fn usage_names_required_options_only() {
+fn usage_names_only_required_options() {
     let ran = Ran::of(binary().args(["plan"])).expect_code(64);
     assert!(ran.stderr.contains("k8s-token plan --params <FILE> [--name <NAME>] [OPTIONS]"), "{}", ran.stderr);
 }
 
-/// An argument in the wrong place is quoted, and it may be a token.
+/// A misplaced argument is quoted, and may be a token.
 #[rstest]
 #[case::word(&["kubeconfig", "a", TOKEN], "unexpected argument '[REDACTED]'")]
 #[case::command(&[TOKEN], "unrecognized subcommand '[REDACTED]'")]
@@ -71,27 +71,27 @@ fn usage_names_required_options_only() {
 #[case::value_of_an_option(&["plan", "--params", "p", "--timeout=eyJhbGciOiJSUzI1NiIsImtpZCI6IjEyMzQ1Njc4OTAifQ.e30.c2ln"], "invalid value '[REDACTED]'")]
 #[case::unknown_option(&["plan", "--token=eyJhbGciOiJSUzI1NiIsImtpZCI6IjEyMzQ1Njc4OTAifQ.e30.c2ln"], "unexpected argument '--token'")]
 #[case::cursor(&["kubeconfig", "a", "b\u{1b}[2J\nc"], "unexpected argument 'b [2J")]
-fn usage_error_quotes_no_argument_that_may_be_a_token(#[case] arguments: &[&str], #[case] text: &str) {
+fn usage_error_redacts_arguments_that_look_like_tokens(#[case] arguments: &[&str], #[case] text: &str) {
     let ran = Ran::of(binary().args(arguments)).expect_code(64);
     assert!(ran.stderr.contains(text), "{}", ran.stderr);
     assert!(!ran.stderr.contains(&TOKEN[..12]) && !ran.stderr.contains('\u{1b}'), "{}", ran.stderr);
 }
 
-/// A token in the place of a file or a context stands in the message that there is no such thing.
+/// A token in the place of a file name appears in the message that the file does not exist.
 #[rstest]
 #[case::artifact(&["verify", TOKEN])]
 #[case::artifact_as_a_kubeconfig(&["kubeconfig", TOKEN])]
 #[case::params(&["check", "--params", TOKEN])]
 #[case::kubeconfig(&["plan", "--params", "p", "--name", "n", "--kubeconfig", TOKEN])]
 #[case::of_openshift(&["verify", "sha256~Zm9vYmFyYmF6cXV4Zm9vYmFyYmF6cXV4Zm9vYmFyYmF6"])]
-fn token_given_as_a_file_is_in_no_message(#[case] arguments: &[&str]) {
+fn token_given_as_a_file_name_is_redacted(#[case] arguments: &[&str]) {
     let ran = Ran::of(binary().args(arguments)).expect_code(65);
     assert!(ran.stderr.contains("[REDACTED]"), "{}", ran.stderr);
     assert!(!ran.stderr.contains(&TOKEN[..12]) && !ran.stderr.contains("Zm9vYmFy"), "{}", ran.stderr);
 }
 
 #[test]
-fn usage_error_quotes_no_token_of_the_environment() {
+fn usage_error_redacts_tokens_of_the_environment() {
     let mut command = binary();
     let ran = Ran::of(command.args(["kubeconfig", "a", "short-token"]).env("MASSDRIVER_TOKEN", "short-token"));
     let ran = ran.expect_code(64);
@@ -99,7 +99,7 @@ fn usage_error_quotes_no_token_of_the_environment() {
 }
 
 #[test]
-fn params_come_from_stdin_too() {
+fn params_are_read_from_stdin() {
     let cp = ControlPlane::shared();
     let desk = Desk::new(cp, "stdin");
     let kubeconfig = desk.kubeconfig("config", &cluster(cp), &admin(cp));
@@ -118,7 +118,7 @@ fn params_come_from_stdin_too() {
 }
 
 #[test]
-fn a_directory_is_no_document() {
+fn directory_is_not_a_document() {
     let cp = ControlPlane::shared();
     let desk = Desk::new(cp, "directory");
     desk.kubeconfig("config", &cluster(cp), &admin(cp));
@@ -142,7 +142,7 @@ fn a_directory_is_no_document() {
 }
 
 #[test]
-fn where_the_output_cannot_be_written_nothing_is_sent() {
+fn unwritable_output_is_refused_before_the_first_packet() {
     let cp = ControlPlane::shared();
     let desk = Desk::new(cp, "output");
     desk.kubeconfig("config", &cluster(cp), &admin(cp));
@@ -162,7 +162,7 @@ fn where_the_output_cannot_be_written_nothing_is_sent() {
 }
 
 #[test]
-fn a_link_stays_one_and_a_failed_run_leaves_the_old_file() {
+fn output_symlink_survives_success_and_failure() {
     let cp = ControlPlane::shared();
     let desk = Desk::new(cp, "link");
     desk.kubeconfig("config", &cluster(cp), &admin(cp));
@@ -183,9 +183,9 @@ fn a_link_stays_one_and_a_failed_run_leaves_the_old_file() {
     assert!(!names.iter().any(|name| name.to_string_lossy().starts_with(".target")), "{names:?}");
 }
 
-/// `--namespace`, the artifact, the claims of the token: the first of them counts.
+/// Order of precedence: `--namespace`, the credential file, the claims of the token.
 #[test]
-fn the_namespace_of_a_kubeconfig_comes_from_the_first_that_says_one() {
+fn kubeconfig_namespace_follows_the_order_of_precedence() {
     let cp = ControlPlane::shared();
     let desk = Desk::new(cp, "order");
     desk.kubeconfig("config", &cluster(cp), &admin(cp));

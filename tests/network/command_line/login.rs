@@ -1,4 +1,4 @@
-//! Login commands: client.authentication.k8s.io.
+//! Exec plugins of a kubeconfig (client.authentication.k8s.io).
 
 use std::{fs, process::Stdio, time::Instant};
 
@@ -25,7 +25,7 @@ fn credential(version: &str, status: &Value) -> String {
     json!({"apiVersion": version, "kind": "ExecCredential", "status": status}).to_string()
 }
 
-/// A command that notes each run, and prints the n-th of these at its n-th run.
+/// A command that records each run, and prints the n-th of these answers at its n-th run.
 fn login(desk: &Desk, answers: &[String]) {
     for (number, answer) in answers.iter().enumerate() {
         desk.put(&format!("answer-{}", number + 1), answer);
@@ -51,7 +51,7 @@ fn runs(desk: &Desk) -> usize {
 #[rstest]
 #[case::v1(V1)]
 #[case::v1beta1("client.authentication.k8s.io/v1beta1")]
-fn the_command_runs_once_and_is_told_what_kubectl_tells_it(#[case] version: &str) {
+fn exec_plugin_runs_once_with_kubectls_environment(#[case] version: &str) {
     let cp = ControlPlane::shared();
     let desk = Desk::new(cp, "exec");
     let alice = cp.client_certificate("alice", &["system:masters"]);
@@ -76,21 +76,21 @@ fn the_command_runs_once_and_is_told_what_kubectl_tells_it(#[case] version: &str
         let mark = cp.audit().mark();
         let ran = desk.ask("provision", "config", &[]).expect_code(0);
         for secret in [cp.admin().token.as_str(), alice.key.lines().nth(1).unwrap()] {
-            assert!(!format!("{}{}", ran.stdout, ran.stderr).contains(secret), "what it prints is a secret");
+            assert!(!format!("{}{}", ran.stdout, ran.stderr).contains(secret), "the output of the plugin is a secret");
         }
-        assert_eq!(runs(&desk), 1, "a person who has to touch a key touches it once");
+        assert_eq!(runs(&desk), 1, "the plugin runs once");
         assert_eq!(said, read("said"));
-        assert_eq!(told, serde_json::from_str::<Value>(&read("told")).unwrap(), "what kubectl says of the cluster");
+        assert_eq!(told, serde_json::from_str::<Value>(&read("told")).unwrap(), "kubectl's description of the cluster");
         assert!(!cp.audit().of(user, mark).is_empty(), "{user} was seen by the server");
     }
 }
 
-/// `./login` is beside the kubeconfig, however that is named, and never a program of that name on the PATH.
+/// `./login` is beside the kubeconfig, by whatever path that is given, and never a program of that name on the PATH.
 #[rstest]
 #[case::bare("config")]
 #[case::here("./config")]
 #[case::below("below/../config")]
-fn command_of_a_kubeconfig_with_a_relative_name_is_found_beside_it(#[case] config: &str) {
+fn relative_exec_command_is_resolved_beside_the_kubeconfig(#[case] config: &str) {
     let cp = ControlPlane::shared();
     let desk = Desk::new(cp, "beside");
     desk.put("below/file", "");
@@ -109,7 +109,7 @@ fn command_of_a_kubeconfig_with_a_relative_name_is_found_beside_it(#[case] confi
 }
 
 #[test]
-fn a_401_runs_the_command_once_more() {
+fn exec_plugin_runs_again_after_401() {
     let cp = ControlPlane::shared();
     let desk = Desk::new(cp, "again");
     desk.kubeconfig("config", &cluster(cp), &exec(V1, &json!({})));
@@ -118,10 +118,10 @@ fn a_401_runs_the_command_once_more() {
     let certificate = |it: &ClientCertificate| {
         credential(V1, &json!({"clientCertificateData": it.certificate, "clientKeyData": it.key}))
     };
-    let stranger = certificate(&ClientCertificate::of_a_stranger("alice"));
+    let stranger = certificate(&ClientCertificate::with_unknown_ca("alice"));
     let alice = certificate(&cp.client_certificate("alice", &["system:masters"]));
-    // Many requests are under way when the first of them is refused, and each is repeated as the new user: over a
-    // connection of the old one it would be nobody's. More than once, because that is a matter of moments.
+    // Many requests are pending when the first of them is rejected, and each is repeated as the new user: on a
+    // connection of the old user it would be rejected again. Repeated several times, because it depends on timing.
     let pairs = [[&stale, &good], [&stranger, &alice], [&stale, &alice], [&stranger, &good]];
     for answers in pairs.into_iter().cycle().take(3 * pairs.len()) {
         login(&desk, &answers.map(Clone::clone));
@@ -155,7 +155,7 @@ fn a_401_runs_the_command_once_more() {
     r#"{"apiVersion":"client.authentication.k8s.io/v1","kind":"ExecCredential","status":{"token":"s3cret s3cret"}}"#,
     "a token that holds blanks"
 )]
-fn what_is_no_credential_is_not_quoted(#[case] answer: &str, #[case] problem: &str) {
+fn invalid_exec_credential_is_not_quoted(#[case] answer: &str, #[case] problem: &str) {
     let cp = ControlPlane::shared();
     let desk = Desk::new(cp, "answers");
     login(&desk, &[answer.to_owned()]);
@@ -167,7 +167,7 @@ fn what_is_no_credential_is_not_quoted(#[case] answer: &str, #[case] problem: &s
 }
 
 #[test]
-fn yaml_will_do_as_it_does_for_kubectl() {
+fn exec_credential_may_be_yaml() {
     let cp = ControlPlane::shared();
     let desk = Desk::new(cp, "yaml");
     let yaml = format!("apiVersion: {V1}\nkind: ExecCredential\nstatus:\n  token: {}\n", cp.admin().token);
@@ -178,7 +178,7 @@ fn yaml_will_do_as_it_does_for_kubectl() {
 }
 
 #[test]
-fn a_command_that_is_not_there_comes_with_its_hint() {
+fn missing_exec_command_shows_its_install_hint() {
     let cp = ControlPlane::shared();
     let desk = Desk::new(cp, "hint");
     let more = json!({"command": "no-such-login", "installHint": "get it at example.com\u{1b}[31m"});
@@ -192,7 +192,7 @@ fn a_command_that_is_not_there_comes_with_its_hint() {
 }
 
 #[test]
-fn a_stop_ends_the_command_too() {
+fn sigterm_ends_the_exec_plugin() {
     let cp = ControlPlane::shared();
     let desk = Desk::new(cp, "stop");
     desk.script("login", "echo $$ > \"$(dirname \"$0\")/pid\"; exec sleep 600");
@@ -205,8 +205,8 @@ fn a_stop_ends_the_command_too() {
         fs::read_to_string(desk.path("pid")).ok().filter(|pid| pid.ends_with('\n'))
     });
     expect_terminated(child, started, "a login");
-    // Killed, and perhaps not reaped by whoever inherits it.
-    testbed::eventually("the command is gone", || {
+    // Killed, and perhaps not reaped yet by its new parent.
+    testbed::eventually("the command has ended", || {
         let state = fs::read_to_string(format!("/proc/{}/stat", pid.trim())).unwrap_or_default();
         (state.is_empty() || state.contains(") Z ")).then_some(())
     });

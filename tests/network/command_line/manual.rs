@@ -1,4 +1,4 @@
-//! What the program says of itself: help, manual page, completions, all of one definition.
+//! Help, manual page and completions, generated from one definition.
 
 use std::{
     collections::BTreeSet,
@@ -14,15 +14,15 @@ use crate::support::{Ran, binary};
 const COMMANDS: [&str; 9] =
     ["plan", "provision", "decommission", "permissions", "check", "verify", "kubeconfig", "completions", "man"];
 
-fn said(arguments: &[&str]) -> String {
+fn stdout_of(arguments: &[&str]) -> String {
     let ran = Ran::of(binary().args(arguments)).expect_code(0);
     assert_eq!(ran.stderr, "");
     ran.stdout
 }
 
-/// Every flag that the help of some command lists.
+/// Every flag in the help of the commands.
 fn flags() -> BTreeSet<String> {
-    let helps = COMMANDS.map(|command| said(&[command, "--help"]));
+    let helps = COMMANDS.map(|command| stdout_of(&[command, "--help"]));
     let words = helps.iter().flat_map(|help| help.split_whitespace());
     let flags = words
         .filter_map(|word| word.strip_prefix("--"))
@@ -31,8 +31,8 @@ fn flags() -> BTreeSet<String> {
 }
 
 #[test]
-fn the_help_lists_every_exit_status() {
-    let help = said(&["--help"]);
+fn help_lists_every_exit_status() {
+    let help = stdout_of(&["--help"]);
     let listed: BTreeSet<String> = help
         .lines()
         .skip_while(|line| *line != "Exit status:")
@@ -42,12 +42,12 @@ fn the_help_lists_every_exit_status() {
         .collect();
     let known = Code::ALL.iter().map(|code| code.exit()).chain([Exit::Done, Exit::Changes]);
     assert_eq!(listed, known.map(|exit| (exit as u8).to_string()).collect());
-    assert_eq!(said(&["--version"]), format!("k8s-token {}\n", env!("CARGO_PKG_VERSION")));
+    assert_eq!(stdout_of(&["--version"]), format!("k8s-token {}\n", env!("CARGO_PKG_VERSION")));
 }
 
 #[test]
-fn the_manual_page_tells_all_that_the_help_tells() {
-    let page = said(&["man"]);
+fn manual_page_covers_the_help() {
+    let page = stdout_of(&["man"]);
     assert!(page.contains(".TH k8s-token 1"), "{page}");
     for command in COMMANDS {
         assert!(page.contains(&format!(".SH \"K8S-TOKEN {}\"", command.to_uppercase())), "{command}");
@@ -69,18 +69,18 @@ fn the_manual_page_tells_all_that_the_help_tells() {
 #[case("powershell", "Register-ArgumentCompleter")]
 #[case("elvish", "edit:completion")]
 fn each_shell_completes_every_command_and_flag(#[case] shell: &str, #[case] text: &str) {
-    let script = said(&["completions", shell]);
+    let script = stdout_of(&["completions", shell]);
     assert!(script.contains(text), "{script}");
     for word in COMMANDS.into_iter().map(str::to_owned).chain(flags()) {
         assert!(script.contains(&word), "{word}");
     }
 }
 
-/// A shell that loads it completes by it.
+/// A shell that loads the script uses it.
 #[test]
-fn bash_completes() {
-    let script = said(&["completions", "bash"]);
-    // As the shell itself does it: by the function that is set for the program.
+fn bash_completion_works() {
+    let script = stdout_of(&["completions", "bash"]);
+    // As the shell does it: by the function that is registered for the program.
     let ask = r#"
         function=$(complete -p k8s-token | sed 's/.*-F \([^ ]*\).*/\1/')
         for line in "k8s-token provision --tls" "k8s-token dec" "k8s-token completions z"; do

@@ -1,4 +1,4 @@
-//! Proxies: which way is taken is what kubectl would take, and what goes wrong on it has its name.
+//! Proxies: the same route as kubectl, and an error code for each failure.
 
 use std::process::Command;
 
@@ -11,22 +11,22 @@ use crate::{
     support::{Instance, Ran, binary},
 };
 
-/// An address that is in the server's certificate, is not of this machine, and is reached by proxy only.
-const FAR: &str = "10.0.0.1:6443";
+/// An address that is in the server's certificate, not on this machine, and reachable only by proxy.
+const PROXIED: &str = "10.0.0.1:6443";
 const PASSWORD: &str = "open-s3same";
 
 fn port(server: &str) -> &str {
     server.rsplit(':').next().unwrap()
 }
 
-/// A kubeconfig for the server as it is called on the other side of a proxy.
-fn far(cp: &ControlPlane, desk: &Desk) {
+/// A kubeconfig with the server's address behind the proxy.
+fn kubeconfig_behind_proxy(cp: &ControlPlane, desk: &Desk) {
     let mut cluster = cluster(cp);
-    cluster["server"] = json!(format!("https://{FAR}"));
+    cluster["server"] = json!(format!("https://{PROXIED}"));
     desk.kubeconfig("config", &cluster, &admin(cp));
 }
 
-fn silent_about(ran: &Ran, secret: &str) {
+fn expect_no_secret(ran: &Ran, secret: &str) {
     assert!(!format!("{}{}", ran.stdout, ran.stderr).contains(secret), "{}{}", ran.stdout, ran.stderr);
 }
 
@@ -38,13 +38,13 @@ fn silent_about(ran: &Ran, secret: &str) {
 #[case::with_a_login("HTTPS_PROXY", "http://me:open-s3same@")]
 #[case::socks_with_a_login("HTTPS_PROXY", "socks5://me:open-s3same@")]
 #[case::over_tls_with_a_login("HTTPS_PROXY", "https://me:open-s3same@")]
-fn the_proxy_of_the_environment_leads_to_the_cluster(#[case] variable: &str, #[case] start: &str) {
+fn proxy_of_the_environment_is_used(#[case] variable: &str, #[case] start: &str) {
     let cp = ControlPlane::shared();
     let desk = Desk::new(cp, "proxied");
-    let options = ProxyOptions::default().way(FAR, cp.server());
+    let options = ProxyOptions::default().way(PROXIED, cp.server());
     let options = if start.contains('@') { options.login("me", PASSWORD) } else { options };
     let proxy = ProxyServer::start(cp, options);
-    far(cp, &desk);
+    kubeconfig_behind_proxy(cp, &desk);
     let ca = desk.put("ca.pem", cp.ca_pem());
     let url = format!("{start}{}", proxy.address());
     let set = |command: &mut Command| {
@@ -54,20 +54,24 @@ fn the_proxy_of_the_environment_leads_to_the_cluster(#[case] variable: &str, #[c
     set(command.arg("--kubeconfig").arg(desk.path("config")));
     let ran = Ran::of(&mut command).expect_code(0);
     let asked = proxy.asked();
-    let wanted = format!("{} {FAR}", if start.starts_with("socks") { "SOCKS" } else { "CONNECT" });
+    let wanted = format!("{} {PROXIED}", if start.starts_with("socks") { "SOCKS" } else { "CONNECT" });
     assert!(!asked.is_empty() && asked.iter().all(|asked| *asked == wanted), "{asked:?}");
-    assert!(ran.stderr.contains(&format!("{} for https://{FAR}, by {variable}", proxy.address())), "{}", ran.stderr);
+    assert!(
+        ran.stderr.contains(&format!("{} for https://{PROXIED}, by {variable}", proxy.address())),
+        "{}",
+        ran.stderr
+    );
     assert!(ran.stderr.contains("(HTTP/2)"), "{}", ran.stderr);
-    silent_about(&ran, PASSWORD);
+    expect_no_secret(&ran, PASSWORD);
 
     let mut kubectl = Command::new(cp.kubectl_path());
     set(kubectl.env_clear().arg("--kubeconfig").arg(desk.path("config")).args(["get", "--raw", "/version"]));
     let theirs = kubectl.output().unwrap();
-    assert!(theirs.status.success(), "kubectl takes the same way: {}", String::from_utf8_lossy(&theirs.stderr));
+    assert!(theirs.status.success(), "kubectl uses the same route: {}", String::from_utf8_lossy(&theirs.stderr));
     assert_eq!(proxy.asked().last(), Some(&wanted));
 }
 
-/// 0.0.0.0 is this machine, and yet no loopback address to Go: what NO_PROXY excepts gets there without DNS.
+/// 0.0.0.0 is this machine, but no loopback address to Go: NO_PROXY applies, and no DNS is needed.
 #[rstest]
 #[case("", true)]
 #[case("*", false)]
@@ -78,7 +82,7 @@ fn the_proxy_of_the_environment_leads_to_the_cluster(#[case] variable: &str, #[c
 #[case("0.0.0.0:PORT", false)]
 #[case("0.0.0.0:1", true)]
 #[case(".0.0.0", true)]
-fn no_proxy_excepts_what_it_excepts_for_kubectl(#[case] list: &str, #[case] proxied: bool) {
+fn no_proxy_is_matched_like_kubectl(#[case] list: &str, #[case] proxied: bool) {
     let cp = ControlPlane::shared();
     let desk = Desk::new(cp, "excepted");
     let near = format!("0.0.0.0:{}", port(cp.server()));
@@ -106,7 +110,7 @@ fn no_proxy_excepts_what_it_excepts_for_kubectl(#[case] list: &str, #[case] prox
 }
 
 #[test]
-fn the_proxy_of_the_kubeconfig_wins_and_nothing_is_excepted_from_it() {
+fn proxy_of_the_kubeconfig_overrides_the_environment() {
     let cp = ControlPlane::shared();
     let desk = Desk::new(cp, "proxyurl");
     let near = cp.server().trim_start_matches("https://");
@@ -120,12 +124,12 @@ fn the_proxy_of_the_kubeconfig_wins_and_nothing_is_excepted_from_it() {
     let ran = Ran::of(&mut command).expect_code(0);
     assert!(proxy.asked().contains(&format!("CONNECT {near}")), "{:?}", proxy.asked());
     assert!(ran.stderr.contains("by proxy-url"), "{}", ran.stderr);
-    silent_about(&ran, PASSWORD);
+    expect_no_secret(&ran, PASSWORD);
     assert!(desk.kubectl(cp, "config", &[]).status.success());
 }
 
 #[test]
-fn this_machine_is_never_asked_of_a_proxy() {
+fn loopback_is_never_proxied() {
     let cp = ControlPlane::shared();
     let desk = Desk::new(cp, "loopback");
     desk.kubeconfig("config", &cluster(cp), &admin(cp));
@@ -135,15 +139,16 @@ fn this_machine_is_never_asked_of_a_proxy() {
     assert!(!ran.stderr.contains("proxy"), "{}", ran.stderr);
 }
 
-/// Section 1 of the interface: nothing of a person's, but proxies are honoured, and logged.
+/// In platform mode the environment of a user is ignored, except for proxies, which are logged.
 #[test]
-fn the_platform_mode_honours_proxies_on_both_ways() {
+fn platform_mode_uses_proxies_for_cluster_and_platform() {
     let cp = ControlPlane::shared();
     let namespace = cp.namespace("bothways");
     let mut instance = Instance::new(cp.admin(), &namespace);
-    instance.connection["authentication"]["cluster"]["server"] = json!(format!("https://{FAR}"));
+    instance.connection["authentication"]["cluster"]["server"] = json!(format!("https://{PROXIED}"));
     let platform = instance.platform.env().into_iter().find(|(name, _)| *name == "MASSDRIVER_URL").unwrap().1;
-    let options = ProxyOptions::default().way(FAR, cp.server()).way("platform.svc", &platform).login("me", PASSWORD);
+    let options =
+        ProxyOptions::default().way(PROXIED, cp.server()).way("platform.svc", &platform).login("me", PASSWORD);
     let proxy = ProxyServer::start(cp, options);
     let url = format!("http://me:{PASSWORD}@{}", proxy.address());
     for action in ["provision", "decommission"] {
@@ -154,18 +159,18 @@ fn the_platform_mode_honours_proxies_on_both_ways() {
         let ran = Ran::of(command.env("HTTPS_PROXY", &url).env("HTTP_PROXY", &url)).expect_code(0);
         let address = format!("http://{}", proxy.address());
         for told in [
-            format!("{address} for https://{FAR}, by HTTPS_PROXY"),
+            format!("{address} for https://{PROXIED}, by HTTPS_PROXY"),
             format!("{address} for http://platform.svc, by HTTP_PROXY"),
         ] {
             assert!(ran.stderr.contains(&told), "{told} in {}", ran.stderr);
         }
-        silent_about(&ran, PASSWORD);
+        expect_no_secret(&ran, PASSWORD);
         assert_eq!(instance.platform.resource("token").is_some(), action == "provision");
     }
     let asked = proxy.asked();
     assert!(asked.contains(&"POST http://platform.svc/v1/resources".to_owned()), "{asked:?}");
-    assert!(asked.contains(&format!("CONNECT {FAR}")), "{asked:?}");
-    // What NO_PROXY excepts is said too; straight ahead nobody is there.
+    assert!(asked.contains(&format!("CONNECT {PROXIED}")), "{asked:?}");
+    // An exception of NO_PROXY is logged, too; no server listens at the direct address.
     let far =
         std::mem::replace(&mut instance.connection["authentication"]["cluster"]["server"], json!("https://0.0.0.0:1"));
     let _ = instance.command("plan", &[]);
@@ -174,7 +179,7 @@ fn the_platform_mode_honours_proxies_on_both_ways() {
     let ran = Ran::of(command.env("MASSDRIVER_DEPLOYMENT_ACTION", "plan").env("NO_PROXY", "0.0.0.0")).expect_code(69);
     assert!(ran.stderr.contains("none for https://0.0.0.0:1, by NO_PROXY"), "{}", ran.stderr);
     instance.connection["authentication"]["cluster"]["server"] = far;
-    // A platform with TLS is reached by CONNECT; a double has none, and the handshake fails behind the proxy.
+    // A platform with TLS is reached by CONNECT; the fake platform has none, so the handshake fails behind the proxy.
     let mut command = instance.command("provision", &["--publish"]);
     command.env("HTTPS_PROXY", &url).env("MASSDRIVER_URL", "https://platform.test");
     let ca = instance.path("ca.pem");
@@ -183,14 +188,14 @@ fn the_platform_mode_honours_proxies_on_both_ways() {
     assert!(proxy.asked().contains(&"CONNECT platform.test:443".to_owned()), "{:?}", proxy.asked());
 }
 
-/// Old gateways behind proxies: HTTP/1.1 all the way, and answers that get lost on it.
+/// Old gateways behind proxies: HTTP/1.1 everywhere, and lost responses.
 #[rstest]
-fn http_1_is_enough_behind_a_proxy_and_for_another_try(#[values("http", "https", "socks5")] scheme: &str) {
+fn http1_behind_a_proxy_works_with_retries(#[values("http", "https", "socks5")] scheme: &str) {
     let cp = ControlPlane::shared();
     let mut instance = Instance::new(cp.admin(), &cp.namespace("gateway"));
     let ca = instance.path("ca.pem");
     std::fs::write(&ca, cp.ca_pem()).unwrap();
-    instance.connection["authentication"]["cluster"]["server"] = json!(format!("https://{FAR}"));
+    instance.connection["authentication"]["cluster"]["server"] = json!(format!("https://{PROXIED}"));
     for action in ["provision", "decommission"] {
         let gateway = InterceptingProxy::start(cp, |request| match request.number {
             2 => Verdict::Lose,
@@ -198,7 +203,8 @@ fn http_1_is_enough_behind_a_proxy_and_for_another_try(#[values("http", "https",
             14 => Verdict::Drop,
             _ => Verdict::Forward,
         });
-        let proxy = ProxyServer::start(cp, ProxyOptions::default().way(FAR, &gateway.server()).login("me", PASSWORD));
+        let proxy =
+            ProxyServer::start(cp, ProxyOptions::default().way(PROXIED, &gateway.server()).login("me", PASSWORD));
         let url = format!("{scheme}://me:{PASSWORD}@{}", proxy.address());
         let _ = instance.command(action, &[]); // writes the documents
         let mut command = binary();
@@ -208,18 +214,18 @@ fn http_1_is_enough_behind_a_proxy_and_for_another_try(#[values("http", "https",
         assert_eq!(ran.stdout, "");
         assert!(ran.stderr.contains("(HTTP/1.1)") && ran.stderr.contains("by HTTPS_PROXY"), "{}", ran.stderr);
         assert!(ran.stderr.matches("\nretry ").count() >= 3, "{}", ran.stderr);
-        silent_about(&ran, PASSWORD);
+        expect_no_secret(&ran, PASSWORD);
         assert!(!proxy.asked().is_empty());
     }
 }
 
 #[test]
-fn what_goes_wrong_at_a_proxy_is_said_without_its_login() {
+fn proxy_errors_do_not_show_the_login() {
     let cp = ControlPlane::shared();
     let desk = Desk::new(cp, "wrong");
-    far(cp, &desk);
+    kubeconfig_behind_proxy(cp, &desk);
     let silent = SilentServer::start();
-    let wants = ProxyServer::start(cp, ProxyOptions::default().way(FAR, cp.server()).login("me", "another-one"));
+    let wants = ProxyServer::start(cp, ProxyOptions::default().way(PROXIED, cp.server()).login("me", "another-one"));
     let forbids = ProxyServer::start(cp, ProxyOptions { status: Some(403), ..ProxyOptions::default() });
     let lost = ProxyServer::start(cp, ProxyOptions::default());
     let (wants, forbids, lost) = (wants.address(), forbids.address(), lost.address());
@@ -250,23 +256,23 @@ fn what_goes_wrong_at_a_proxy_is_said_without_its_login() {
         let wanted = if url.starts_with("https") { "tls" } else { "proxy" };
         assert_eq!((code(&ran).as_str(), &error["exit"]), (wanted, &json!(69)), "{error}");
         assert!(ran.stderr.contains(url.rsplit('@').next().unwrap().split("://").last().unwrap()), "{}", ran.stderr);
-        silent_about(&ran, PASSWORD);
+        expect_no_secret(&ran, PASSWORD);
     }
 }
 
 #[test]
-fn what_is_no_proxy_is_refused_before_the_first_packet() {
+fn invalid_proxy_url_is_refused_before_connecting() {
     let cp = ControlPlane::shared();
     let desk = Desk::new(cp, "noproxy");
-    far(cp, &desk);
+    kubeconfig_behind_proxy(cp, &desk);
     for url in ["ftp://s3cret@proxy", "http://", "socks4://s3cret@proxy", "a s3cret"] {
         let mut command = desk.command("plan", &[]);
         command.arg("--kubeconfig").arg(desk.path("config")).env("https_proxy", url);
         let ran = Ran::of(&mut command).expect_code(65);
         assert!(refusals(&ran)[0].1.starts_with("https_proxy is not the URL of a proxy"), "{}", ran.stderr);
-        silent_about(&ran, "s3cret");
+        expect_no_secret(&ran, "s3cret");
     }
-    // The platform's way counts where there is something to publish.
+    // The proxy for the platform counts if there is something to publish.
     let instance = Instance::new(cp.admin(), &desk.namespace);
     let mut command = instance.command("provision", &["--publish"]);
     command.env("MASSDRIVER_URL", "http://platform.svc").env("HTTP_PROXY", "ftp://s3cret@proxy");

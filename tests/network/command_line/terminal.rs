@@ -1,4 +1,4 @@
-//! What only a terminal gets: colours, and a last line that says what is being waited for.
+//! Output that only a terminal gets: colours, and a last line that shows what the run waits for.
 
 use std::{
     fs::File,
@@ -16,17 +16,17 @@ use crate::{
     support::{Instance, Ran, binary},
 };
 
-/// Runs a command with its stderr on a terminal; what the terminal gets, and how it ended.
+/// Runs a command with its stderr on a terminal; returns the output and the exit code.
 fn on_a_terminal(command: &mut Command) -> (String, i32) {
     let pair = nix::pty::openpty(None, None).unwrap();
     let theirs: OwnedFd = pair.slave;
     let child = command.stderr(Stdio::from(theirs)).stdout(Stdio::null()).spawn();
-    // The last copy of the other end is the program's own: it closes when that ends.
+    // The program owns the last copy of the other end, which closes when the program ends.
     command.stderr(Stdio::null());
     let mut ours = File::from(pair.master);
     let reader = thread::spawn(move || {
         let (mut text, mut chunk) = (Vec::new(), [0; 4096]);
-        // The end of a terminal is an error to who reads it.
+        // Reading from a closed terminal is an error.
         while let Ok(read) = ours.read(&mut chunk) {
             if read == 0 {
                 break;
@@ -39,8 +39,8 @@ fn on_a_terminal(command: &mut Command) -> (String, i32) {
     (reader.join().unwrap(), code)
 }
 
-/// Nobody makes tokens there: a run waits as long as it may.
-fn waiting(instance: &Instance, kind: Option<&str>, more: &[(&str, &str)]) -> String {
+/// A run without a token controller waits until its timeout.
+fn provision_without_token_controller(instance: &Instance, kind: Option<&str>, more: &[(&str, &str)]) -> String {
     let mut command = instance.command("provision", &["--timeout", "3"]);
     command.envs(more.iter().copied());
     if let Some(kind) = kind {
@@ -55,28 +55,28 @@ fn waiting(instance: &Instance, kind: Option<&str>, more: &[(&str, &str)]) -> St
 const WAIT: &str = "waiting for the token, ";
 
 #[test]
-fn a_wait_is_told_on_a_terminal_and_nowhere_else() {
+fn wait_progress_is_shown_only_on_a_terminal() {
     let options = Options { no_token_controller: true, ..Options::default() };
     let cp = ControlPlane::start(&options).unwrap();
     let instance = Instance::new(cp.admin(), &cp.namespace("waiting"));
-    let text = waiting(&instance, Some("xterm"), &[]);
+    let text = provision_without_token_controller(&instance, Some("xterm"), &[]);
     assert!(text.contains(&format!("\r\x1b[K...          {WAIT}1 s")), "{text:?}");
     assert!(text.contains("\x1b[31mfailed\x1b[0m"), "{text:?}");
     let drawn = text.matches(WAIT).count();
-    assert!(text.matches("\r\x1b[K").count() > drawn, "each is taken away again: {text:?}");
-    // Whatever is told for good stands on a line of its own.
+    assert!(text.matches("\r\x1b[K").count() > drawn, "each is erased again: {text:?}");
+    // A final message has a line of its own.
     let lines: Vec<&str> = text.split("\r\n").filter(|line| line.contains("failed")).collect();
     assert!(
         lines.iter().all(|line| !line.contains(WAIT) || line.rsplit('\r').next().unwrap().contains("failed")),
         "{lines:?}"
     );
 
-    let text = waiting(&instance, Some("xterm"), &[("NO_COLOR", "1")]);
+    let text = provision_without_token_controller(&instance, Some("xterm"), &[("NO_COLOR", "1")]);
     assert!(text.contains(WAIT) && !text.contains("\x1b[3"), "{text:?}");
-    let text = waiting(&instance, Some("xterm"), &[("NO_COLOR", "")]);
-    assert!(text.contains("\x1b[31m"), "empty is not set: {text:?}");
+    let text = provision_without_token_controller(&instance, Some("xterm"), &[("NO_COLOR", "")]);
+    assert!(text.contains("\x1b[31m"), "an empty variable counts as unset: {text:?}");
     for kind in [Some("dumb"), None] {
-        let text = waiting(&instance, kind, &[]);
+        let text = provision_without_token_controller(&instance, kind, &[]);
         assert!(!text.contains(WAIT) && !text.contains('\x1b'), "{text:?}");
     }
     let mut command = instance.command("provision", &["--timeout", "3"]);
@@ -85,7 +85,7 @@ fn a_wait_is_told_on_a_terminal_and_nowhere_else() {
 }
 
 #[test]
-fn the_wait_for_the_end_of_a_token_is_told_too() {
+fn wait_for_token_rejection_is_shown() {
     let cp = ControlPlane::shared();
     let instance = Instance::new(cp.admin(), &cp.namespace("dying"));
     instance.ask("provision", &[]).expect_code(0);
@@ -96,14 +96,14 @@ fn the_wait_for_the_end_of_a_token_is_told_too() {
 }
 
 #[test]
-fn the_help_has_no_colours_anywhere() {
+fn help_has_no_colours() {
     let (text, _) = on_a_terminal(binary().env("TERM", "xterm"));
     assert!(text.contains("Usage:") && !text.contains('\x1b'), "{text:?}");
 }
 
-/// A login that asks somebody has the terminal for itself; one that may not does not get it.
+/// An interactive exec plugin gets the terminal; one that must not ask does not.
 #[test]
-fn a_login_command_talks_to_a_person_at_a_terminal() {
+fn interactive_exec_plugin_uses_the_terminal() {
     let cp = ControlPlane::shared();
     let desk = Desk::new(cp, "person");
     let version = "client.authentication.k8s.io/v1";
@@ -121,7 +121,7 @@ fn a_login_command_talks_to_a_person_at_a_terminal() {
         let ran = Ran::of(&mut command).expect_code(code);
         assert_eq!(ran.stderr.contains("Touch your key"), code == 0, "{mode}: {}", ran.stderr);
     }
-    // Who has given standard input away has none to be asked at.
+    // With stdin in use, the plugin has no terminal to ask at.
     let exec = json!({"apiVersion": version, "command": login, "interactiveMode": "Always"});
     desk.kubeconfig("config", &crate::desk::cluster(cp), &json!({ "exec": exec }));
     let mut command = binary();

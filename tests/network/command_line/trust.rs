@@ -1,4 +1,4 @@
-//! Whom a kubeconfig trusts, and what the artifact then carries.
+//! The CAs that a kubeconfig trusts, and those in the published credential.
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde_json::{Value, json};
@@ -18,11 +18,11 @@ fn der(pem: &[u8]) -> Vec<Vec<u8>> {
 }
 
 #[test]
-fn without_a_ca_the_systems_count_and_the_one_that_did_goes_out() {
+fn system_ca_is_used_and_published() {
     let cp = ControlPlane::shared();
     let desk = Desk::new(cp, "system");
     desk.kubeconfig("config", &server(cp), &admin(cp));
-    // As a system has it: many in one file, or many files in a directory, some of which are of no use.
+    // A realistic trust store: many CAs in one file, or many files in a directory, some of them irrelevant.
     let many = format!("{}\n# ours\n{}{}", WrongCa::new().pem(), cp.ca_pem(), WrongCa::new().pem());
     let file = desk.put("certs.pem", &many);
     desk.put("certs/0a0a0a0a.0", WrongCa::new().pem());
@@ -31,7 +31,7 @@ fn without_a_ca_the_systems_count_and_the_one_that_did_goes_out() {
     let directory = desk.path("certs");
     for (variable, value) in [("SSL_CERT_FILE", &file), ("SSL_CERT_DIR", &directory)] {
         if variable == "SSL_CERT_DIR" {
-            // Empty is as good as absent, to kubectl too.
+            // An empty value counts as absent, for kubectl, too.
             let mut empty = server(cp);
             empty["certificate-authority-data"] = json!("");
             desk.kubeconfig("config", &empty, &admin(cp));
@@ -49,9 +49,9 @@ fn without_a_ca_the_systems_count_and_the_one_that_did_goes_out() {
         }
         let artifact: Value = serde_json::from_str(&std::fs::read_to_string(&artifact).unwrap()).unwrap();
         let ca = artifact["authentication"]["cluster"]["certificate-authority-data"].as_str().unwrap();
-        assert_eq!(der(&STANDARD.decode(ca).unwrap()), der(cp.ca_pem().as_bytes()), "that one, and no other");
+        assert_eq!(der(&STANDARD.decode(ca).unwrap()), der(cp.ca_pem().as_bytes()), "only that CA");
         assert_eq!(status(cp, &token_of(&artifact), &format!("/api/v1/namespaces/{}/pods/x", desk.namespace)), 404);
-        // It stands for itself: nothing of the system is needed any more.
+        // The credential contains the CA: the system trust store is not needed any more.
         let text = Ran::of(binary().arg("kubeconfig").arg(desk.path("artifact.json"))).expect_code(0).stdout;
         desk.put("theirs", &text);
         let whoami = desk.kubectl(cp, "theirs", &[]);
@@ -61,7 +61,7 @@ fn without_a_ca_the_systems_count_and_the_one_that_did_goes_out() {
 }
 
 #[test]
-fn a_system_that_does_not_know_the_server_does_not_trust_it() {
+fn issuer_unknown_to_system_trust_store_is_refused() {
     let cp = ControlPlane::shared();
     let desk = Desk::new(cp, "strange");
     desk.kubeconfig("config", &server(cp), &admin(cp));
@@ -77,7 +77,7 @@ fn a_system_that_does_not_know_the_server_does_not_trust_it() {
         assert_eq!(code(&ran), wanted);
         assert!(ran.stderr.contains(cause) && ran.stderr.contains("nothing was changed"), "{}", ran.stderr);
     }
-    // A CA that is given counts alone.
+    // A given CA is the only one that counts.
     let mut wrong = cluster(cp);
     wrong["certificate-authority-data"] = json!(WrongCa::new().base64());
     desk.kubeconfig("config", &wrong, &admin(cp));
@@ -88,7 +88,7 @@ fn a_system_that_does_not_know_the_server_does_not_trust_it() {
 }
 
 #[test]
-fn a_connection_without_a_ca_is_refused_whatever_the_system_trusts() {
+fn connection_without_ca_is_refused() {
     let cp = ControlPlane::shared();
     let mut instance = Instance::new(cp.admin(), "default");
     let path = instance.path("ca.pem");
@@ -98,70 +98,70 @@ fn a_connection_without_a_ca_is_refused_whatever_the_system_trusts() {
     assert!(refusals(&ran)[0].1.contains("lacks the field `certificate-authority-data`"), "{}", ran.stderr);
 }
 
-/// 0.0.0.0 leads to the server, and no certificate of it says so.
-fn nameless(cp: &ControlPlane) -> Value {
+/// 0.0.0.0 leads to the server, but its certificate does not contain it.
+fn cluster_with_uncertified_name(cp: &ControlPlane) -> Value {
     let mut cluster = cluster(cp);
     cluster["server"] = json!(cp.server().replace("127.0.0.1", "0.0.0.0"));
     cluster
 }
 
-fn told(ran: &Ran) -> bool {
+fn has_server_name_finding(ran: &Ran) -> bool {
     let document = ran.document();
     let findings = document["findings"].as_array().unwrap();
     findings.iter().filter(|finding| finding["code"] == "tls-server-name").count() == 1
 }
 
 #[test]
-fn another_name_of_the_server_is_used_as_kubectl_uses_it_and_its_absence_in_the_artifact_is_told() {
+fn tls_server_name_is_used_and_reported() {
     let cp = ControlPlane::shared();
     let desk = Desk::new(cp, "name");
-    desk.kubeconfig("config", &nameless(cp), &admin(cp));
+    desk.kubeconfig("config", &cluster_with_uncertified_name(cp), &admin(cp));
     assert!(!desk.kubectl(cp, "config", &[]).status.success());
     assert_eq!(code(&desk.ask("provision", "config", &[]).expect_code(69)), "tls");
     let name = ["--tls-server-name", "localhost"];
     assert!(desk.kubectl(cp, "config", &name).status.success());
     for action in ["plan", "provision", "provision", "decommission"] {
         let ran = desk.ask(action, "config", &name).expect_code(0);
-        assert_eq!(told(&ran), action != "decommission", "{}", ran.stderr);
+        assert_eq!(has_server_name_finding(&ran), action != "decommission", "{}", ran.stderr);
     }
     assert_eq!(code(&desk.ask("plan", "config", &["--tls-server-name", "elsewhere"]).expect_code(69)), "tls");
     let ran = desk.ask("plan", "config", &["--tls-server-name", "no name"]).expect_code(65);
     assert!(refusals(&ran)[0].1.starts_with("--tls-server-name is not a name"), "{}", ran.stderr);
 
-    // The kubeconfig's own; the flag wins over it, for both.
-    let mut named = nameless(cp);
+    // The field of the kubeconfig; the flag overrides it, for both programs.
+    let mut named = cluster_with_uncertified_name(cp);
     named["tls-server-name"] = json!("elsewhere");
     desk.kubeconfig("config", &named, &admin(cp));
     assert!(!desk.kubectl(cp, "config", &[]).status.success());
     assert_eq!(code(&desk.ask("plan", "config", &[]).expect_code(69)), "tls");
     assert!(desk.kubectl(cp, "config", &name).status.success());
-    assert!(told(&desk.ask("provision", "config", &name).expect_code(0)));
+    assert!(has_server_name_finding(&desk.ask("provision", "config", &name).expect_code(0)));
     named["tls-server-name"] = json!("localhost");
     desk.kubeconfig("config", &named, &admin(cp));
-    assert!(told(&desk.ask("provision", "config", &[]).expect_code(0)));
-    // Whoever gets the artifact from a platform could not be told.
+    assert!(has_server_name_finding(&desk.ask("provision", "config", &[]).expect_code(0)));
+    // A holder who gets the credential from a platform could not be informed.
     let ran = desk.ask("provision", "config", &["--publish"]).expect_code(65);
     assert!(ran.stderr.contains("cannot say a tls-server-name"), "{}", ran.stderr);
 }
 
 #[test]
-fn a_name_that_is_not_needed_leaves_nothing_to_tell() {
+fn unneeded_tls_server_name_is_not_reported() {
     let cp = ControlPlane::shared();
     let desk = Desk::new(cp, "unneeded");
     desk.kubeconfig("config", &cluster(cp), &admin(cp));
     for name in ["localhost", "127.0.0.1"] {
         let ran = desk.ask("provision", "config", &["--tls-server-name", name]).expect_code(0);
-        assert!(!told(&ran), "{}", ran.stderr);
+        assert!(!has_server_name_finding(&ran), "{}", ran.stderr);
     }
 }
 
 #[test]
-fn a_connection_takes_another_name_too() {
+fn connection_accepts_tls_server_name() {
     let cp = ControlPlane::shared();
     let desk = Desk::new(cp, "connection");
     let mut connection = cp.admin().connection();
-    connection["authentication"]["cluster"]["server"] = nameless(cp)["server"].clone();
+    connection["authentication"]["cluster"]["server"] = cluster_with_uncertified_name(cp)["server"].clone();
     let file = desk.put("connection.json", &connection.to_string());
     let mut command = desk.command("provision", &["--tls-server-name", "localhost"]);
-    assert!(told(&Ran::of(command.arg("--connection").arg(file)).expect_code(0)));
+    assert!(has_server_name_finding(&Ran::of(command.arg("--connection").arg(file)).expect_code(0)));
 }

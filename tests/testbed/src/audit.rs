@@ -1,6 +1,5 @@
-//! What the API server was asked, by whom and when: the policy it logs by, and a reader of the log.
-//! The server writes a line before it sends the answer, so once a program has ended, everything it
-//! did is in here.
+//! The audit log of the API server: its policy, and a reader. The server writes a line before it sends the response, so
+//! the log contains every request of a program that has ended.
 
 use std::fs::File;
 use std::io::{self, ErrorKind, Read, Seek, SeekFrom};
@@ -10,8 +9,7 @@ use serde_json::Value;
 
 use crate::error::OrFail;
 
-/// Never the content of a Secret or a token; roles and bindings in full; none of the noise that
-/// controllers make.
+/// No content of Secrets and tokens; Roles and bindings in full; no requests of controllers.
 pub(crate) const POLICY: &str = r#"apiVersion: audit.k8s.io/v1
 kind: Policy
 omitStages: [RequestReceived]
@@ -52,38 +50,38 @@ pub struct Audit {
     path: PathBuf,
 }
 
-/// A place in the log; see [`Audit::since`].
+/// An offset in the log; see [`Audit::since`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Mark(u64);
 
 /// One answered request.
 #[derive(Clone, Debug)]
 pub struct AuditEvent {
-    /// `get`, `list`, `create`, `patch`, ...; for paths that are not resources the HTTP method.
+    /// `get`, `list`, `create`, `patch`, ...; the HTTP method for non-resource URLs.
     pub verb: String,
     /// Path and query as they were sent.
     pub uri: String,
-    /// Who, after authentication.
+    /// The authenticated user.
     pub user: String,
-    /// What the client calls itself.
+    /// The User-Agent header.
     pub user_agent: String,
-    /// Empty for cluster-scoped resources and other paths.
+    /// Empty for cluster-scoped resources and non-resource URLs.
     pub namespace: String,
     /// API group, empty for the core group.
     pub group: String,
-    /// As `secrets`; empty for paths that are not resources.
+    /// Plural, as `secrets`; empty for non-resource URLs.
     pub resource: String,
-    /// As `token`; mostly empty.
+    /// As `token`; empty for most requests.
     pub subresource: String,
-    /// Of the object; empty for lists and where the server makes the name.
+    /// Name of the object; empty for lists, and if the server generates the name.
     pub name: String,
-    /// HTTP status of the answer.
+    /// HTTP status of the response.
     pub code: u16,
-    /// Whether nothing was to be stored.
+    /// Whether it was a dry run.
     pub dry_run: bool,
-    /// When the request came in.
+    /// When the request arrived.
     pub received: jiff::Timestamp,
-    /// When the answer was ready (for a watch: when it ended).
+    /// When the response was ready (for a watch: when it ended).
     pub answered: jiff::Timestamp,
     /// The whole event.
     pub raw: Value,
@@ -94,13 +92,13 @@ impl Audit {
         Self { path }
     }
 
-    /// The file itself, one JSON document a line.
+    /// The log file, one JSON document per line.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// The end of the last whole line: the server may be writing the next one at this moment.
+    /// The end of the last complete line: the server may be writing the next one at this moment.
     #[must_use]
     pub fn mark(&self) -> Mark {
         let end = match File::open(&self.path) {
@@ -111,13 +109,13 @@ impl Audit {
         Mark(end.or_fail("reading the audit log"))
     }
 
-    /// Everything that was answered after `mark`, of everybody.
+    /// All requests after `mark`, of every user.
     #[must_use]
     pub fn since(&self, mark: Mark) -> Vec<AuditEvent> {
         let mut text = String::new();
         let mut log = File::open(&self.path).or_fail("opening the audit log");
         log.seek(SeekFrom::Start(mark.0)).and_then(|_| log.read_to_string(&mut text)).or_fail("reading the audit log");
-        // Without its end the last line is not an event yet.
+        // Without its line break the last line is incomplete.
         let whole = text.rfind('\n').map_or("", |end| &text[..end]);
         whole
             .lines()
@@ -126,7 +124,7 @@ impl Audit {
             .collect()
     }
 
-    /// What one user was answered after `mark`: tests of one binary share a control plane.
+    /// The requests of one user after `mark`: tests of one binary share a control plane.
     #[must_use]
     pub fn of(&self, user: &str, mark: Mark) -> Vec<AuditEvent> {
         let mut events = self.since(mark);
@@ -135,7 +133,7 @@ impl Audit {
     }
 }
 
-/// The offset behind the last line break, found from the end because a log grows large.
+/// The offset after the last line break, searched from the end because the log grows large.
 fn end_of_last_line(mut log: impl Read + Seek) -> io::Result<u64> {
     const CHUNK: u64 = 16 << 10;
     let mut end = log.seek(SeekFrom::End(0))?;
@@ -181,8 +179,8 @@ impl AuditEvent {
         }
     }
 
-    /// Whether it was meant to change something: no dry run and no question such as
-    /// `selfsubjectaccessreviews`. A TokenRequest counts: it makes a credential.
+    /// Whether the request changes something: no dry run, and no review such as `selfsubjectaccessreviews`. A
+    /// TokenRequest counts: it creates a credential.
     #[must_use]
     pub fn is_write(&self) -> bool {
         let writes = ["create", "update", "patch", "delete", "deletecollection"];
@@ -197,7 +195,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn mark_while_a_line_is_being_written_is_the_end_of_the_line_before() {
+    fn mark_ignores_an_incomplete_last_line() {
         let long = "x".repeat(40_000);
         for (log, expected) in [
             (String::new(), 0),

@@ -1,5 +1,5 @@
-//! A webhook authorizer in clear text on loopback, which gives one answer to every question, as the authorizer of a cloud
-//! does for users that are not its own.
+//! A webhook authorizer without TLS on loopback that gives one response to every review, as the authorizer of a cloud
+//! does for users that it does not know.
 
 use std::fs;
 use std::io::{Read as _, Write as _};
@@ -11,8 +11,8 @@ use serde_json::{Value, json};
 
 use crate::error::OrFail as _;
 
-/// Starts one that answers every question with this status, as `{"allowed": false}`. Returns the arguments by which an
-/// API server asks it; the file that these name is written into the directory and has to outlive the server.
+/// Starts an authorizer that answers every review with this status, as `{"allowed": false}`. Returns the arguments for
+/// the API server; the file that they name is written into the directory, and must outlive the server.
 #[must_use]
 pub fn authorizer(directory: &Path, status: &Value) -> Vec<String> {
     let listener = TcpListener::bind("127.0.0.1:0").or_fail("listening");
@@ -52,7 +52,7 @@ fn serve(mut stream: TcpStream, answer: &str) -> Option<()> {
     }
 }
 
-/// Whether this is a head, a blank line and as many bytes as the head says.
+/// Whether these bytes are a complete request: a head, a blank line, and a body of the announced length.
 fn is_whole(bytes: &[u8]) -> bool {
     let text = String::from_utf8_lossy(bytes).to_ascii_lowercase();
     let length = |head: &str| head.split("content-length: ").nth(1)?.split("\r\n").next()?.parse::<usize>().ok();

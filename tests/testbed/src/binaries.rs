@@ -1,12 +1,10 @@
-//! Where etcd, kube-apiserver, kube-controller-manager and kubectl come from, and helm for who asks for
-//! it: built once from the Go modules in `versions/` into a cache outside the repository. The control
-//! plane may also be taken ready-made from `KUBEBUILDER_ASSETS`. Touches the cache, runs `go`, reports
-//! progress on stderr.
+//! The binaries of etcd, kube-apiserver, kube-controller-manager and kubectl, and of helm if requested: built once from
+//! the Go modules in `versions/` into a cache outside the repository. The control plane may also come from
+//! `KUBEBUILDER_ASSETS`. Uses the cache, runs `go`, reports progress on stderr.
 //!
-//! A finished set is found without Go: its folder is keyed by everything that decides what is built
-//! (go.mod with its `go` and `toolchain` lines, go.sum, flags, operating system, processor). The Go
-//! release that really built it is not part of the key but stands in `built-with.txt` beside the
-//! binaries; to build with another one, delete the folder.
+//! A finished set is found without Go: its folder is keyed by everything that determines the binaries (go.mod with its
+//! `go` and `toolchain` lines, go.sum, flags, operating system, processor). The Go release that built it is not part of
+//! the key, but recorded in `built-with.txt` beside the binaries; to build with another one, delete the folder.
 
 use std::ffi::OsString;
 use std::fmt::Write as _;
@@ -20,9 +18,9 @@ use std::time::{Duration, Instant};
 use crate::error::{Doing, Error};
 use crate::random;
 
-/// The folder of `versions/` (without `k8s-`) that is used when nobody asks for another.
+/// The default folder of `versions/` (without `k8s-`).
 const DEFAULT_VERSION: &str = "1.37";
-/// Where the Go modules are. Tests run where they were built, so the source tree is there.
+/// The folder of the Go modules. Tests run where they were built, so the source tree exists.
 const VERSIONS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/versions");
 const HEARTBEAT: Duration = Duration::from_secs(10);
 
@@ -35,7 +33,7 @@ pub(crate) struct Binaries {
     pub(crate) kubectl: PathBuf,
 }
 
-/// One program to build: import path, and how long it takes on two idle cores with a cold cache.
+/// One program to build: import path, and the build time on two idle cores with a cold cache.
 struct Target {
     name: &'static str,
     package: &'static str,
@@ -54,10 +52,10 @@ const KUBERNETES: &[Target] = &[
     Target { name: "kubectl", package: "k8s.io/kubernetes/cmd/kubectl", takes: "30 s" },
 ];
 
-/// Its base name is what it writes into managedFields.
+/// Its base name becomes the field manager in managedFields.
 const HELM: &str = "helm";
 
-/// By major version: nothing is built from the one that nobody asks for.
+/// By major version: an unused one is not built.
 const fn helm_targets(major: u8) -> &'static [Target] {
     match major {
         3 => &[Target { name: HELM, package: "helm.sh/helm/v3/cmd/helm", takes: "2 min" }],
@@ -89,8 +87,8 @@ struct Module {
 }
 
 impl Binaries {
-    /// Finds or builds the four programs. `version` names a folder `versions/k8s-<version>`; without
-    /// it, `K8S_TOKEN_TESTBED_VERSION` and then the default decide, and `KUBEBUILDER_ASSETS` counts.
+    /// Finds or builds the four programs. `version` names a folder `versions/k8s-<version>`; without it,
+    /// `K8S_TOKEN_TESTBED_VERSION` and then the default decide, and `KUBEBUILDER_ASSETS` is used if set.
     pub(crate) fn find_or_build(version: Option<&str>) -> Result<Self, Error> {
         let asked = version
             .map(str::to_owned)
@@ -166,7 +164,7 @@ impl Module {
         cache.join(format!("{}-{key}", self.folder))
     }
 
-    /// Builds what is missing. Only ever called under the lock.
+    /// Builds what is missing. Called only under the lock.
     fn build(&self, cache: &Path) -> Result<(), Error> {
         let finished = self.finished(cache);
         fs::create_dir_all(&finished).doing(format_args!("making {}", finished.display()))?;
@@ -175,7 +173,7 @@ impl Module {
             if path.is_file() {
                 continue;
             }
-            // A name of our own: a build whose owner was killed may still be writing. Its leftovers go.
+            // A unique name: a build whose owner was killed may still be writing. Its files are removed.
             let stem = format!(".{}.unfinished-", target.name);
             for leftover in fs::read_dir(&finished).into_iter().flatten().flatten() {
                 if leftover.file_name().to_string_lossy().starts_with(&stem) {
@@ -227,7 +225,7 @@ impl Module {
         Ok(())
     }
 
-    /// The release of Go that would build this module, or what to do without one.
+    /// The release of Go that would build this module, or an error that says how to install it.
     fn go(&self, name: &str) -> Result<String, Error> {
         let needed = fs::read_to_string(self.directory.join("go.mod"))
             .unwrap_or_default()
@@ -262,7 +260,7 @@ impl Module {
     }
 }
 
-/// `go`, without anything of the caller's environment that would change the result.
+/// `go`, without environment variables that would change the result.
 fn go_command() -> Command {
     let mut go = Command::new("go");
     go.env("CGO_ENABLED", "0").env("GOWORK", "off");
@@ -272,7 +270,7 @@ fn go_command() -> Command {
     go
 }
 
-/// Without the version flags `/version` would say v0.0.0-master, and helm would know only its minor version.
+/// Without version flags `/version` would report v0.0.0-master, and helm only its minor version.
 fn flags(of: &str, release: &str) -> Vec<String> {
     let mut linker = "-s -w".to_owned();
     let mut flags = Vec::new();
@@ -298,7 +296,7 @@ fn flags(of: &str, release: &str) -> Vec<String> {
     flags
 }
 
-/// The folder that outlives a checkout.
+/// The cache folder, which outlives a checkout.
 fn cache() -> Result<PathBuf, Error> {
     let cache = variable("K8S_TOKEN_TESTBED_CACHE")
         .map(PathBuf::from)
@@ -312,7 +310,8 @@ fn cache() -> Result<PathBuf, Error> {
     Ok(cache)
 }
 
-/// One builder at a time, over all processes. Released when the file is closed, so also when we die.
+/// A lock for one builder at a time, across processes. Released when the file is closed, also if this process is
+/// killed.
 fn lock(cache: &Path) -> Result<File, Error> {
     let path = cache.join("lock");
     let lock = File::create(&path).doing(format_args!("making {}", path.display()))?;
@@ -351,8 +350,8 @@ pub(crate) fn tail(log: &Path) -> String {
     lines[lines.len().saturating_sub(25)..].join("\n")
 }
 
-/// A line for the person who waits. Written to stderr itself, because what goes through the print
-/// macros is held back by the test harness until the test has failed.
+/// A progress line for the user, written directly to stderr: the test harness captures the output of the print macros
+/// until the test has failed.
 fn say(line: &str) {
     let _ = writeln!(std::io::stderr().lock(), "testbed: {line}");
 }

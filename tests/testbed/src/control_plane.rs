@@ -1,6 +1,6 @@
-//! One real control plane: etcd, kube-apiserver and kube-controller-manager on loopback, with RBAC,
-//! RS256 tokens and an audit log, and everything a test needs to arrange and to assert. Touches the
-//! processes it starts, a temporary directory and loopback.
+//! A real control plane: etcd, kube-apiserver and kube-controller-manager on loopback, with RBAC, RS256 tokens and an
+//! audit log, and the functions with which tests arrange and assert. Uses child processes, a temporary directory and
+//! loopback.
 
 use std::fs;
 use std::net::TcpListener;
@@ -27,32 +27,32 @@ use crate::rest::{Client, Response};
 use crate::rsa;
 use crate::wait::{PATIENCE, poll};
 
-/// Where personas are ServiceAccounts.
+/// The namespace of the personas' ServiceAccounts.
 const PERSONAS: &str = "testbed-personas";
-/// Another program can take the port between our asking and the server's binding.
+/// Attempts to start on a free port: another program can take it in between.
 const PORT_TRIES: usize = 5;
 
-/// What differs from the ordinary control plane.
+/// Differences from the default control plane.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
     /// A folder `versions/k8s-<version>`, as `1.34`. Without it: `K8S_TOKEN_TESTBED_VERSION`, else the default.
     pub version: Option<String>,
-    /// Nobody fills token Secrets.
+    /// No token controller: token Secrets stay empty.
     pub no_token_controller: bool,
-    /// ServiceAccount tokens are signed with EC P-256, whose signatures differ every time, not with RSA.
+    /// ServiceAccount tokens are signed with EC P-256, whose signatures differ every time, instead of RSA.
     pub ec_key: bool,
-    /// How many requests the API server works on at the same time, reads and writes apart; one more is answered by
-    /// 429. Without it the server's own limits, far above what tests do.
+    /// The limit of concurrent requests of the API server, for reads and writes each; further ones are answered with
+    /// 429. The default is far above what tests need.
     pub requests_at_once: Option<u32>,
-    /// What decides who may do what, as `--authorization-mode` has it. Without it `Node,RBAC`.
+    /// The value of `--authorization-mode`. Default: `Node,RBAC`.
     pub authorization_mode: Option<String>,
-    /// More arguments for kube-apiserver; the last one of a name counts.
+    /// More arguments for kube-apiserver; they override those of the same name.
     pub api_server_arguments: Vec<String>,
     /// More arguments for kube-controller-manager.
     pub controller_arguments: Vec<String>,
 }
 
-/// A running control plane. Gone, with all its files, when it is dropped or this process ends.
+/// A running control plane. It and its files are removed on drop, and when this process ends.
 pub struct ControlPlane {
     // Dropped in this order: components, then the group and the directory.
     controllers: Mutex<Component>,
@@ -73,7 +73,7 @@ pub struct ControlPlane {
     ready_after: Duration,
 }
 
-/// What is written before anything starts.
+/// Files that are written before the first start.
 struct Files {
     authority: Authority,
     ca_pem: String,
@@ -82,7 +82,7 @@ struct Files {
 }
 
 impl ControlPlane {
-    /// The control plane of this test binary, started on first use. Ends the test when it cannot start.
+    /// The control plane of this test binary, started on first use. Panics if it cannot start.
     #[must_use]
     pub fn shared() -> &'static Self {
         static SHARED: OnceLock<Result<ControlPlane, Error>> = OnceLock::new();
@@ -92,10 +92,10 @@ impl ControlPlane {
         }
     }
 
-    /// A control plane of one's own.
+    /// A separate control plane.
     ///
     /// # Errors
-    /// When there are no binaries and they cannot be built, or when a component does not come up.
+    /// If there are no binaries and they cannot be built, or if a component does not start.
     pub fn start(options: &Options) -> Result<Self, Error> {
         let binaries = Binaries::find_or_build(options.version.as_deref())?;
         let start = Instant::now();
@@ -139,7 +139,7 @@ impl ControlPlane {
         Ok(control_plane)
     }
 
-    /// The first objects, and the proof that the controllers work.
+    /// Creates the first objects, and waits until the controllers work.
     fn settle(&mut self, token_controller: bool) -> Result<(), Error> {
         let version = self.expect("GET", "/version", None)?;
         let version = version["gitVersion"].as_str().unwrap_or_default();
@@ -200,37 +200,37 @@ impl ControlPlane {
         &self.admin.ca
     }
 
-    /// What the server says it is, as `v1.37.2`.
+    /// The version that the server reports, as `v1.37.2`.
     #[must_use]
     pub fn version(&self) -> &str {
         &self.version
     }
 
-    /// How long the start took, without the building of binaries.
+    /// The duration of the start, without building binaries.
     #[must_use]
     pub fn ready_after(&self) -> Duration {
         self.ready_after
     }
 
-    /// A user bound to ClusterRole `cluster-admin`: all rights, but by RBAC, unlike `system:masters`.
+    /// A user bound to ClusterRole `cluster-admin`: all permissions, but by RBAC, unlike `system:masters`.
     #[must_use]
     pub fn admin(&self) -> &Persona {
         &self.admin
     }
 
-    /// A name that nobody else in this control plane is given.
+    /// A name that is unique in this control plane.
     pub(crate) fn unique(&self, stem: &str) -> String {
         let number = self.counter.fetch_add(1, Ordering::Relaxed);
         format!("{stem}-{number}")
     }
 
-    /// A fresh namespace, with the objects that controllers put into it.
+    /// A new namespace, with the objects that controllers create in it.
     #[must_use]
     pub fn namespace(&self, stem: &str) -> String {
         let name = self.unique(stem);
         self.post("/api/v1/namespaces", &json!({"metadata": {"name": name}}));
-        // So that a test that compares before with after sees no late arrivals. Not for ever: the
-        // controllers may be frozen or dead.
+        // A test that compares two states must not see late objects. Limited, because the controllers may be frozen or
+        // killed.
         for arrival in ["serviceaccounts/default", "configmaps/kube-root-ca.crt"] {
             let path = format!("/api/v1/namespaces/{name}/{arrival}");
             let _ = poll(Duration::from_secs(1), || Ok(self.get(&path)));
@@ -244,8 +244,8 @@ impl ControlPlane {
         self.unique(stem)
     }
 
-    /// A fresh user with exactly these rights (and what everybody has: discovery and questions about
-    /// oneself). Returns when the server has noticed them.
+    /// A new user with exactly these permissions (and those of every user: discovery and reviews of itself). Returns
+    /// when the server's caches contain them.
     #[must_use]
     pub fn persona(&self, stem: &str, grants: &[Grant]) -> Persona {
         let name = self.unique(stem);
@@ -295,7 +295,7 @@ impl ControlPlane {
         let stored = match &grant.rights {
             Rights::Rules(rules) => rules.clone(),
             Rights::ClusterRole(existing) => {
-                // A server that has no RBAC among its authorizers makes none of the usual roles.
+                // A server without RBAC does not create the default roles.
                 let role = self.masters.send("GET", &format!("{api}/clusterroles/{existing}"), None, None)?;
                 role.body["rules"].as_array().cloned().unwrap_or_default()
             }
@@ -303,7 +303,7 @@ impl ControlPlane {
         self.await_right(persona, grant.namespace.as_deref(), &stored)
     }
 
-    /// The server's RBAC looks at a cache that lags behind by some milliseconds.
+    /// The server's RBAC authorizer uses a cache that is some milliseconds behind.
     fn await_right(&self, persona: &Persona, namespace: Option<&str>, rules: &[Value]) -> Result<(), Error> {
         let Some(rule) = rules.iter().find(|rule| rule["resources"].is_array()) else {
             return Ok(());
@@ -337,7 +337,7 @@ impl ControlPlane {
         self.authority.server()
     }
 
-    /// The cluster's CA, for certificates that are made by hand: its own certificate, and what it signs with.
+    /// The cluster's CA for forged certificates: its own certificate, and its signing key.
     pub(crate) fn authority(&self) -> &Authority {
         &self.authority
     }
@@ -348,7 +348,7 @@ impl ControlPlane {
         self.authority.client(user, groups).or_fail("making a client certificate")
     }
 
-    /// The object at a path, `None` when there is none. As `system:masters`, like all that follow.
+    /// The object at a path, `None` if there is none. As `system:masters`, like the following methods.
     #[must_use]
     #[track_caller]
     pub fn get(&self, path: &str) -> Option<Value> {
@@ -378,7 +378,7 @@ impl ControlPlane {
         self.expect("PATCH", path, Some(body)).or_fail("patching")
     }
 
-    /// Deletes an object; returns the answer, `None` when there was nothing.
+    /// Deletes an object; returns the response, `None` if there was none.
     #[track_caller]
     pub fn delete(&self, path: &str) -> Option<Value> {
         let answer = self.masters.send("DELETE", path, None, None);
@@ -390,8 +390,8 @@ impl ControlPlane {
         }
     }
 
-    /// Any request as anybody (without a token: anonymous); every status is an answer. For example
-    /// whether an issued token still works.
+    /// Any request with any token (none: anonymous); every status is returned. For example to test whether an issued
+    /// token still works.
     #[must_use]
     #[track_caller]
     pub fn request(&self, method: &str, path: &str, bearer_token: Option<&str>, body: Option<&Value>) -> Response {
@@ -407,7 +407,7 @@ impl ControlPlane {
         Err(Error::new(format!("{method} {path}: {status} {text}")))
     }
 
-    /// Runs the real kubectl with a kubeconfig and nothing of the caller's environment.
+    /// Runs the real kubectl with a kubeconfig, without the caller's environment.
     #[must_use]
     pub fn kubectl(&self, kubeconfig: &Path, arguments: &[&str]) -> Output {
         Command::new(self.kubectl_path())
@@ -420,7 +420,7 @@ impl ControlPlane {
             .or_fail("running kubectl")
     }
 
-    /// The kubectl of the same release.
+    /// The kubectl binary of the same release.
     #[must_use]
     pub fn kubectl_path(&self) -> &Path {
         &self.binaries.kubectl
@@ -432,7 +432,7 @@ impl ControlPlane {
         &self.audit
     }
 
-    /// The temporary directory everything of this control plane is in.
+    /// The temporary directory of this control plane.
     #[must_use]
     pub fn directory(&self) -> &Path {
         self.processes.directory()
@@ -456,23 +456,22 @@ impl ControlPlane {
         [&*etcd, &self.api_server, &controllers].map(|component| (component.name(), component.id())).to_vec()
     }
 
-    /// Stops etcd in its tracks (SIGSTOP): the API server has no storage any more. Everybody who shares this control
-    /// plane feels it.
+    /// Stops etcd (SIGSTOP): the API server has no storage. This affects every test that shares this control plane.
     pub fn freeze_storage(&self) {
         self.etcd().signal("STOP").or_fail("freezing etcd");
     }
 
-    /// Lets frozen etcd go on.
+    /// Resumes etcd.
     pub fn thaw_storage(&self) {
         self.etcd().signal("CONT").or_fail("thawing etcd");
     }
 
-    /// Stops the controllers in their tracks (SIGSTOP). Everybody who shares this control plane feels it.
+    /// Stops the controllers (SIGSTOP). This affects every test that shares this control plane.
     pub fn freeze_controllers(&self) {
         self.controllers().signal("STOP").or_fail("freezing");
     }
 
-    /// Lets frozen controllers go on.
+    /// Resumes the controllers.
     pub fn thaw_controllers(&self) {
         self.controllers().signal("CONT").or_fail("thawing");
     }
@@ -492,15 +491,14 @@ impl ControlPlane {
             .or_fail("starting the controllers again");
     }
 
-    /// Every object of every resource that can be listed, as text: JSON as the server gives it, and
-    /// the values of Secrets a second time in the clear, those of Helm releases unpacked as well. What is
-    /// compressed or encoded otherwise inside a Secret stays so.
+    /// Every object of every listable resource, as text: the JSON of the server, and in addition the decoded values of
+    /// Secrets, with those of Helm releases unpacked. Other compressed or encoded content of a Secret stays as it is.
     #[must_use]
     pub fn dump_everything(&self) -> String {
         let mut dump = String::new();
         for (api, resource) in self.listable() {
             let path = format!("{api}/{resource}");
-            // Not every resource can really be listed (a 405 of an aggregated API, say).
+            // Some resources cannot be listed in spite of discovery (a 405 of an aggregated API, for example).
             let Some(list) = self.masters.send("GET", &path, None, None).ok() else {
                 continue;
             };
@@ -578,9 +576,9 @@ fn start_etcd(processes: &Processes, binaries: &Binaries) -> Result<Component, E
         "--initial-cluster=testbed=http://127.0.0.1:0".to_owned(),
         "--initial-advertise-peer-urls=http://127.0.0.1:0".to_owned(),
         format!("--data-dir={directory}/etcd"),
-        // A socket in our own directory needs no port that somebody else could take.
+        // A socket in the temporary directory needs no port that another program could take.
         format!("--listen-client-urls=unix://{directory}/etcd.sock"),
-        "--advertise-client-urls=http://127.0.0.1:1".to_owned(), // must look like one, nobody reads it
+        "--advertise-client-urls=http://127.0.0.1:1".to_owned(), // required, but never contacted
         "--listen-peer-urls=http://127.0.0.1:0".to_owned(),
         "--unsafe-no-fsync".to_owned(),
         "--log-level=warn".to_owned(),
@@ -639,8 +637,8 @@ fn api_server_arguments(directory: &Path, port: u16, options: &Options) -> Vec<S
     let mut arguments = vec![
         format!("--etcd-servers=unix://{directory}/etcd.sock"),
         "--bind-address=127.0.0.1".to_owned(),
-        // Without it a machine without a default route has no address to advertise; and an
-        // advertised loopback address is refused by every other reconciler.
+        // Without it a machine without a default route has no address to advertise; and the other reconcilers refuse an
+        // advertised loopback address.
         "--advertise-address=127.0.0.1".to_owned(),
         "--endpoint-reconciler-type=none".to_owned(),
         format!("--secure-port={port}"),
@@ -654,12 +652,12 @@ fn api_server_arguments(directory: &Path, port: u16, options: &Options) -> Vec<S
         format!("--service-account-signing-key-file={directory}/sa.key"),
         format!("--audit-policy-file={directory}/audit.yaml"),
         format!("--audit-log-path={directory}/audit.log"),
-        "--audit-log-mode=blocking".to_owned(), // on disk before the answer is sent
-        "--audit-log-maxsize=100000".to_owned(), // MB; a mark would not survive the change to a new file
+        "--audit-log-mode=blocking".to_owned(), // written before the response is sent
+        "--audit-log-maxsize=100000".to_owned(), // MB; an offset would be invalid after a rotation
         "--profiling=false".to_owned(),
     ];
     if let Some(most) = options.requests_at_once {
-        // Priority and fairness would queue them for a while instead.
+        // API priority and fairness would queue the requests instead.
         arguments.push("--enable-priority-and-fairness=false".to_owned());
         arguments.push(format!("--max-requests-inflight={most}"));
         arguments.push(format!("--max-mutating-requests-inflight={most}"));
@@ -670,21 +668,21 @@ fn api_server_arguments(directory: &Path, port: u16, options: &Options) -> Vec<S
 
 fn controller_arguments(directory: &Path, options: &Options) -> Vec<String> {
     let directory = directory.display();
-    // The names from before 1.28, which later releases accept as well.
+    // The names from before 1.28, which later releases accept, too.
     let mut controllers = "serviceaccount,namespace,root-ca-cert-publisher,clusterrole-aggregation,\
                            legacy-service-account-token-cleaner,garbagecollector"
         .to_owned();
     let mut arguments = vec![
         format!("--kubeconfig={directory}/controllers.kubeconfig"),
-        "--use-service-account-credentials=true".to_owned(), // RBAC for each, as in most clusters
+        "--use-service-account-credentials=true".to_owned(), // separate RBAC permissions for each controller, as in most clusters
         format!("--root-ca-file={directory}/ca.crt"),
         "--leader-elect=false".to_owned(),
         "--secure-port=0".to_owned(),
-        "--kube-api-qps=200".to_owned(), // the default of 20 would make tests wait for each other
+        "--kube-api-qps=200".to_owned(), // with the default of 20, tests would wait for each other
         "--kube-api-burst=400".to_owned(),
     ];
     if !options.no_token_controller {
-        // With this file 1.36 and later start the tokens controller whatever the list says.
+        // With this file, Kubernetes 1.36 and later start the token controller whatever the list says.
         controllers.push_str(",serviceaccount-token");
         arguments.push(format!("--service-account-private-key-file={directory}/sa.key"));
     }

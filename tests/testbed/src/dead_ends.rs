@@ -1,18 +1,18 @@
-//! Servers that are none: one that never answers, one that is not there.
+//! Servers that cannot be reached: one that never answers, one that does not exist.
 
 use std::net::{SocketAddr, TcpListener};
 use std::thread;
 
 use crate::error::OrFail;
 
-/// Accepts connections and never says a word. Open until this process ends.
+/// Accepts connections and never sends a byte. Open until this process ends.
 #[derive(Debug)]
 pub struct SilentServer {
     address: SocketAddr,
 }
 
 impl SilentServer {
-    /// On a port of its own.
+    /// Starts on a free port.
     #[must_use]
     pub fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").or_fail("opening a silent server");
@@ -29,26 +29,25 @@ impl SilentServer {
         format!("https://{}", self.address)
     }
 
-    /// `http://127.0.0.1:<port>`, for a platform.
+    /// `http://127.0.0.1:<port>`, for a platform URL.
     #[must_use]
     pub fn url(&self) -> String {
         format!("http://{}", self.address)
     }
 }
 
-/// A port that nobody listens on.
+/// A port without a listener.
 #[derive(Clone, Copy, Debug)]
 pub struct RefusedPort;
 
 impl RefusedPort {
-    /// `https://127.0.0.1:1`: a port below 1024 that no system serves today, so that no other test can
-    /// be given it by accident.
+    /// `https://127.0.0.1:1`: a port below 1024 that no system uses today, so that no other test gets it by accident.
     #[must_use]
     pub fn server(self) -> &'static str {
         "https://127.0.0.1:1"
     }
 
-    /// The same for a platform.
+    /// The same for a platform URL.
     #[must_use]
     pub fn url(self) -> &'static str {
         "http://127.0.0.1:1"

@@ -1,8 +1,8 @@
-//! What can go wrong before a control plane is up, and how everything after that fails: loudly.
+//! Errors of the start of a control plane, and panics for everything after that.
 
 use std::fmt;
 
-/// Why a control plane could not be started, in words for the person who started it.
+/// Why a control plane could not be started, for the user who started it.
 pub struct Error(String);
 
 impl Error {
@@ -17,7 +17,7 @@ impl fmt::Display for Error {
     }
 }
 
-/// The same words: this is what `unwrap` and a failing `main` show, and logs have many lines.
+/// The same text as `Display`: `unwrap` and a failing `main` show this one, and logs have many lines.
 impl fmt::Debug for Error {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, formatter)
@@ -26,7 +26,7 @@ impl fmt::Debug for Error {
 
 impl std::error::Error for Error {}
 
-/// Puts "what we were doing" in front of the cause.
+/// Puts the failed operation in front of the cause.
 pub(crate) trait Doing<T> {
     fn doing(self, what: impl fmt::Display) -> Result<T, Error>;
 }
@@ -37,14 +37,14 @@ impl<T, E: fmt::Display> Doing<T> for Result<T, E> {
     }
 }
 
-/// Ends the test that asked for something the testbed could not do.
+/// Panics: the test asked for something that the testbed could not do.
 #[expect(clippy::panic, reason = "a test support library fails loudly, in one place")]
 #[track_caller]
 pub(crate) fn fail(message: impl fmt::Display) -> ! {
     panic!("testbed: {message}")
 }
 
-/// The value, or the end of the test.
+/// The value, or a panic.
 pub(crate) trait OrFail<T> {
     fn or_fail(self, what: impl fmt::Display) -> T;
 }

@@ -1,5 +1,5 @@
-//! The least that a credential costs: its bare requests one after the other on one open connection, without a look at
-//! what is there, without validation, proof or publishing. What a real program takes is measured against it.
+//! The minimum duration of issuing a credential: its requests in sequence on one open connection, without reads,
+//! validation, test of the token or publication. The program is measured against it.
 
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -14,36 +14,36 @@ use crate::persona::Persona;
 use crate::rest::Client;
 use crate::wait::PATIENCE;
 
-/// Between two looks at the Secret; short, because a floor must not lie too high.
+/// Pause between two reads of the Secret; short, because a minimum must not be too high.
 const PAUSE: Duration = Duration::from_millis(1);
 
-/// A client that is logged in as one persona, with its connection open.
+/// A client with the token of one persona, and an open connection.
 #[derive(Debug)]
 pub struct Floor {
     client: Client,
     parent: String,
 }
 
-/// How one credential went.
+/// Measurement of one credential.
 #[derive(Clone, Copy, Debug)]
 pub struct Lap {
-    /// From the first request to the last answer.
+    /// From the first request to the last response.
     pub took: Duration,
-    /// How many there were: 5 and three a namespace, and one more each time the token was not there yet, or not known
-    /// yet.
+    /// The number of requests: 5, three for each namespace, and one more each time the token did not exist yet, or was
+    /// not accepted yet.
     pub requests: u32,
 }
 
 impl Floor {
-    /// A client of this control plane, as this persona.
+    /// A client of this control plane with the token of this persona.
     #[must_use]
     pub fn new(control_plane: &ControlPlane, parent: &Persona) -> Self {
         let client = Client::new(control_plane.server(), control_plane.ca_pem(), None).or_fail("making a client");
         Self { client, parent: parent.token.clone() }
     }
 
-    /// Makes ServiceAccount and Secret at home, Role and RoleBinding in each of the namespaces, waits for the token,
-    /// and asks with it who it is, what it may do in each of them, and whether it may do one thing.
+    /// Creates ServiceAccount and Secret in the home namespace, Role and RoleBinding in each of the namespaces, waits
+    /// for the token, and sends its reviews: identity, rules in each namespace, and one access review.
     #[must_use]
     pub fn credential(&self, home: &str, name: &str, namespaces: &[String], rules: &[Value]) -> Lap {
         let core = format!("/api/v1/namespaces/{home}");
@@ -58,7 +58,7 @@ impl Floor {
             "metadata": {"name": name, "annotations": {"kubernetes.io/service-account.name": name}},
             "type": "kubernetes.io/service-account-token",
         });
-        // A connection that was idle for long is opened again here, not on the clock.
+        // A connection that was idle for long is opened again here, before the measurement starts.
         self.send("GET", "/version", &self.parent, None);
 
         let start = Instant::now();
@@ -89,7 +89,7 @@ impl Floor {
         Lap { took: start.elapsed(), requests: requests + looks + questions }
     }
 
-    /// The token that the controller puts into a Secret, and how often that was looked for.
+    /// The token in a Secret, and the number of reads until the controller had written it.
     fn token(&self, secret: &str) -> (String, u32) {
         let start = Instant::now();
         let mut looks = 0;
@@ -105,8 +105,8 @@ impl Floor {
         fail(format_args!("no token in {secret}"))
     }
 
-    /// Asks who the token is until the server knows it: it can be in the Secret some milliseconds before that. How
-    /// often that was asked.
+    /// Reviews the identity of the token until the server accepts it, which can be some milliseconds after it is in the
+    /// Secret. Returns the number of requests.
     fn identity(&self, token: &str) -> u32 {
         let start = Instant::now();
         let mut questions = 0;
@@ -120,7 +120,7 @@ impl Floor {
                 status => fail(format_args!("POST {path}: {status} {}", answer.text)),
             }
         }
-        fail("the server does not get to know the token")
+        fail("the server does not accept the token")
     }
 
     fn send(&self, method: &str, path: &str, token: &str, body: Option<&Value>) -> Value {

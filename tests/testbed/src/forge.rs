@@ -1,5 +1,5 @@
-//! Certificates made by hand, byte by byte: of any version, with any extension, signed with what no library of today
-//! signs with. For tests of those who have to tell the good from the bad. Pure.
+//! Forged certificates, encoded byte by byte: any version, any extension, and signature algorithms that current
+//! libraries do not offer. For tests of certificate verification. Pure.
 
 use aws_lc_rs::digest::{self, SHA1_FOR_LEGACY_USE_ONLY, SHA256, SHA384, SHA512};
 use base64::Engine as _;
@@ -19,7 +19,7 @@ const RSA: &str = "1.2.840.113549.1.1.1";
 pub enum Key {
     /// RSA.
     Rsa(Box<RsaPair>),
-    /// All others.
+    /// All other algorithms.
     Other(Box<KeyPair>),
 }
 
@@ -27,22 +27,22 @@ pub enum Key {
 #[derive(Debug)]
 pub struct RsaPair(RsaKey);
 
-/// How RSA signs; other keys sign with the hash that goes with them.
+/// The hash of RSA signatures; other keys have a hash of their own.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Sign {
-    /// Broken, and refused by Go.
+    /// SHA-1: broken, and refused by Go.
     Sha1,
-    /// Usual.
+    /// SHA-256.
     #[default]
     Sha256,
-    /// Longer.
+    /// SHA-384.
     Sha384,
-    /// Longest.
+    /// SHA-512.
     Sha512,
 }
 
 impl Key {
-    /// RSA of this size.
+    /// An RSA key of this size.
     #[must_use]
     pub fn rsa(bits: usize) -> Self {
         Self::Rsa(Box::new(RsaPair(rsa::key(bits))))
@@ -72,7 +72,7 @@ impl Key {
         Self::of(&rcgen::PKCS_ED25519)
     }
 
-    /// The same key once more, for two certificates of it.
+    /// A copy of the key, for two certificates.
     #[must_use]
     pub fn again(&self) -> Self {
         match self {
@@ -88,7 +88,7 @@ impl Key {
         Self::Other(Box::new(KeyPair::generate_for(algorithm).or_fail("making a key")))
     }
 
-    /// In PKCS#8.
+    /// PKCS#8, as DER.
     #[must_use]
     pub fn pkcs8(&self) -> Vec<u8> {
         match self {
@@ -100,13 +100,14 @@ impl Key {
         }
     }
 
-    /// In PKCS#8, as PEM.
+    /// PKCS#8, as PEM.
     #[must_use]
     pub fn pem(&self) -> String {
         pki::pem("PRIVATE KEY", &self.pkcs8())
     }
 
-    /// In the form of its own kind, as PEM: PKCS#1 or SEC 1. `with_public_key` is for SEC 1 alone, where it is optional.
+    /// The traditional format as PEM: PKCS#1 or SEC 1. `with_public_key` is for SEC 1 only, where the public key is
+    /// optional.
     #[must_use]
     pub fn traditional_pem(&self, with_public_key: bool) -> String {
         match self {
@@ -116,7 +117,7 @@ impl Key {
                     it if *it == rcgen::PKCS_ECDSA_P256_SHA256 => ("1.2.840.10045.3.1.7", 32),
                     it if *it == rcgen::PKCS_ECDSA_P384_SHA384 => ("1.3.132.0.34", 48),
                     it if *it == rcgen::PKCS_ECDSA_P521_SHA512 => ("1.3.132.0.35", 66),
-                    _ => fail("Ed25519 has no form of its own"),
+                    _ => fail("Ed25519 has no traditional format"),
                 };
                 // PKCS#8 holds it as `04 L 30 .. 02 01 01 04 length scalar`.
                 let whole = key.serialize_der();
@@ -189,27 +190,27 @@ impl Sign {
     }
 }
 
-/// What a certificate says.
+/// The fields of a certificate.
 #[derive(Clone, Debug)]
 pub struct Spec {
-    /// 1, 2 or 3.
+    /// Version: 1, 2 or 3.
     pub version: u8,
     /// Serial number, as the bytes of an INTEGER.
     pub serial: Vec<u8>,
     /// Common name.
     pub name: String,
-    /// Organizations: to an API server the groups of a user.
+    /// Organizations; an API server reads them as groups.
     pub groups: Vec<String>,
-    /// From and until, as `YYYYMMDDHHMMSSZ`.
+    /// Start and end of the validity, as `YYYYMMDDHHMMSSZ`.
     pub valid: (&'static str, &'static str),
-    /// Of version 3.
+    /// Extensions of version 3.
     pub extensions: Vec<Vec<u8>>,
-    /// How RSA signs it.
+    /// The hash of an RSA signature on it.
     pub sign: Sign,
 }
 
 impl Spec {
-    /// Of this name, for as long as anybody will care, without an extension.
+    /// A certificate with this common name, a long validity and no extensions.
     #[must_use]
     pub fn new(name: &str) -> Self {
         Self {
@@ -223,20 +224,20 @@ impl Spec {
         }
     }
 
-    /// With one more extension.
+    /// Adds an extension.
     #[must_use]
     pub fn with(mut self, extension: Vec<u8>) -> Self {
         self.extensions.push(extension);
         self
     }
 
-    /// A CA as it ought to be.
+    /// A valid CA.
     #[must_use]
     pub fn ca(name: &str) -> Self {
         Self::new(name).with(extension::basic(true, None)).with(extension::key_usage(true))
     }
 
-    /// A server as it ought to be, on loopback.
+    /// A valid server certificate for loopback.
     #[must_use]
     pub fn server() -> Self {
         Self::new("kube-apiserver")
@@ -288,7 +289,7 @@ pub struct Forged {
 }
 
 impl Forged {
-    /// Signed with its own key.
+    /// A self-signed certificate.
     #[must_use]
     pub fn self_signed(spec: &Spec, key: Key) -> Self {
         let algorithm = key.algorithm(spec.sign);
@@ -297,7 +298,7 @@ impl Forged {
         Self { der: finished(&body, &algorithm, &signature), key, subject: spec.subject() }
     }
 
-    /// Signed by this certificate's key, with the hash that the specification names.
+    /// A certificate signed by the issuer's key, with the hash in the specification.
     #[must_use]
     pub fn signed_by(issuer: &impl Issuer, spec: &Spec, key: Key) -> Self {
         let algorithm = issuer.algorithm(spec.sign);
@@ -312,7 +313,7 @@ impl Forged {
         pki::pem("CERTIFICATE", &self.der)
     }
 
-    /// Base64 of that, as `certificate-authority-data` has it.
+    /// Base64 of the PEM, as in `certificate-authority-data`.
     #[must_use]
     pub fn base64(&self) -> String {
         STANDARD.encode(self.pem())
@@ -323,7 +324,7 @@ fn finished(body: &[u8], algorithm: &[u8], signature: &[u8]) -> Vec<u8> {
     sequence(&[body.to_vec(), algorithm.to_vec(), tagged(3, &[&[0], signature].concat())])
 }
 
-/// Who signs.
+/// A signer of certificates.
 pub trait Issuer {
     /// Its name, as DER.
     fn subject(&self) -> Vec<u8>;
@@ -373,7 +374,7 @@ pub mod extension {
     /// For anything.
     pub const ANY: &str = "2.5.29.37.0";
 
-    /// Any one.
+    /// An extension with any id and value.
     #[must_use]
     pub fn other(id: &str, critical: bool, value: &[u8]) -> Vec<u8> {
         let mut parts = vec![oid(id)];
@@ -407,7 +408,7 @@ pub mod extension {
         other("2.5.29.37", false, &sequence(&ids.iter().map(|id| oid(id)).collect::<Vec<_>>()))
     }
 
-    /// Alternative names of the subject.
+    /// Subject alternative names.
     #[must_use]
     pub fn names(dns: &[&str], addresses: &[&[u8]]) -> Vec<u8> {
         let dns = dns.iter().map(|name| tagged(0x82, name.as_bytes()));
@@ -415,7 +416,7 @@ pub mod extension {
         other("2.5.29.17", false, &sequence(&dns.chain(addresses).collect::<Vec<_>>()))
     }
 
-    /// Name constraints: permitted and excluded, each with the tag of its kind (0x82 DNS, 0x87 addresses).
+    /// Name constraints: permitted and excluded subtrees, each with the tag of its kind (0x82 DNS, 0x87 addresses).
     #[must_use]
     pub fn constraints(permitted: &[(u8, &[u8])], excluded: &[(u8, &[u8])]) -> Vec<u8> {
         let list = |tag: u8, some: &[(u8, &[u8])]| {

@@ -1,4 +1,4 @@
-//! Real helm, built when the first test asks for it, and what it keeps of its releases in a cluster.
+//! Real helm, built when the first test asks for it, and the release Secrets that it stores in a cluster.
 
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
@@ -22,7 +22,7 @@ pub struct Helm {
 }
 
 impl Helm {
-    /// Helm 3. Ends the test when it is not there and cannot be built.
+    /// Helm 3. Panics if it is missing and cannot be built.
     #[must_use]
     #[track_caller]
     pub fn v3() -> &'static Self {
@@ -30,7 +30,7 @@ impl Helm {
         Self::once(&V3, 3)
     }
 
-    /// Helm 4. Ends the test when it is not there and cannot be built.
+    /// Helm 4. Panics if it is missing and cannot be built.
     #[must_use]
     #[track_caller]
     pub fn v4() -> &'static Self {
@@ -46,19 +46,19 @@ impl Helm {
         }
     }
 
-    /// 3 or 4.
+    /// The major version: 3 or 4.
     #[must_use]
     pub fn major(&self) -> u8 {
         self.major
     }
 
-    /// Where the program is.
+    /// The path of the program.
     #[must_use]
     pub fn program(&self) -> &Path {
         &self.program
     }
 
-    /// Helm with nothing of the caller's environment; what it writes for itself goes into `home`.
+    /// Helm without the caller's environment; it writes its own files into `home`.
     #[must_use]
     pub fn command(&self, home: &Path) -> Command {
         let mut command = Command::new(&self.program);
@@ -67,21 +67,21 @@ impl Helm {
     }
 }
 
-/// One revision of a release, as its Secret holds it.
+/// One revision of a release, from its Secret.
 #[derive(Clone, Debug)]
 pub struct HelmRelease {
-    /// Counts from 1.
+    /// Revision, counted from 1.
     pub revision: u64,
-    /// `deployed`, `superseded`, `failed`, `pending-install`, `pending-upgrade`, ... as the label says.
+    /// `deployed`, `superseded`, `failed`, `pending-install`, `pending-upgrade`, ..., from the label.
     pub status: String,
-    /// The Secret.
+    /// The name of the Secret.
     pub secret: Value,
-    /// What is inside: chart, values (with all that was given to helm), manifest.
+    /// The release document: chart, values (all that helm was given), manifest.
     pub document: Value,
 }
 
 impl HelmRelease {
-    /// All that there is of a release in a namespace, oldest first.
+    /// All revisions of a release in a namespace, oldest first.
     #[must_use]
     #[track_caller]
     pub fn all(control_plane: &ControlPlane, namespace: &str, name: &str) -> Vec<Self> {
@@ -104,7 +104,7 @@ impl HelmRelease {
     }
 }
 
-/// What a release Secret holds: gzip in base64, in the base64 of every Secret.
+/// The content of a release Secret: gzip in base64, inside the base64 of every Secret.
 pub(crate) fn release_document(secret: &Value) -> Result<Vec<u8>, Error> {
     let encoded = STANDARD.decode(secret["data"]["release"].as_str().unwrap_or_default()).doing("decoding a Secret")?;
     let packed = STANDARD.decode(encoded).doing("decoding a release")?;

@@ -1,5 +1,5 @@
-//! A step of a bundle that the platform's own helm provisioner carries out, with real helm: what it reads of an
-//! instance's documents, and the command line that it makes of them.
+//! A bundle step run by the platform's helm provisioner, with real helm: the input it reads, and the command line it
+//! builds.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -13,26 +13,26 @@ use crate::control_plane::ControlPlane;
 use crate::error::{OrFail, fail};
 use crate::helm::{Helm, HelmRelease};
 
-/// A helm step of one instance. All of it may be changed between two runs.
+/// A helm step of one instance. All fields may be changed between two runs.
 #[derive(Clone, Debug)]
 pub struct HelmStep {
-    /// Which helm the provisioner's image has.
+    /// The helm version in the provisioner's image.
     pub helm: &'static Helm,
     /// The step's directory: a chart.
     pub chart: PathBuf,
-    /// As the platform hands them over, with `md_metadata`.
+    /// The params from the platform, with `md_metadata`.
     pub params: Value,
-    /// What each slot is connected to.
+    /// The resource that each slot is connected to.
     pub connections: Value,
-    /// The step's `config` with jq programs, as massdriver.yaml has it.
+    /// The step's `config` with jq programs, as in massdriver.yaml.
     pub config: Value,
-    /// The image is from before the end of May 2026 and looks for the cluster below `data` alone.
+    /// The image is older than the end of May 2026, and reads the cluster only below `data`.
     pub only_data: bool,
     directory: PathBuf,
 }
 
 impl HelmStep {
-    /// A step that knows both forms of a connection. Nothing happens yet.
+    /// A step that reads both formats of a connection. Nothing is executed yet.
     #[must_use]
     pub fn new(
         control_plane: &ControlPlane,
@@ -54,10 +54,10 @@ impl HelmStep {
         }
     }
 
-    /// Helm as this action (`plan`, `provision`, `decommission`) runs it, ready to start.
+    /// The helm command of this action (`plan`, `provision`, `decommission`), not started.
     ///
     /// # Errors
-    /// The step ends before it starts helm when the connection lacks something: with these words.
+    /// If the connection lacks a field, the step ends before it starts helm, with this message.
     pub fn command(&self, action: &str) -> Result<Command, String> {
         let cluster = self.cluster()?;
         let config = self.evaluated_config();
@@ -93,7 +93,7 @@ impl HelmStep {
         Ok(helm)
     }
 
-    /// What is kept of the step's release, oldest revision first.
+    /// The revisions of the step's release, oldest first.
     #[must_use]
     #[track_caller]
     pub fn releases(&self, control_plane: &ControlPlane) -> Vec<HelmRelease> {
@@ -106,7 +106,7 @@ impl HelmStep {
         self.params["md_metadata"]["name_prefix"].as_str().unwrap_or_default()
     }
 
-    /// The platform does this before the step is started.
+    /// The platform evaluates the config before it starts the step.
     fn evaluated_config(&self) -> Value {
         let inputs = json!({"params": self.params, "dependencies": self.connections, "connections": self.connections});
         evaluate_config(&self.config, &inputs)
@@ -116,7 +116,7 @@ impl HelmStep {
         let configured = &self.evaluated_config()["kubernetes_cluster"];
         let payload = &self.connections["kubernetes_cluster"];
         let mut authentication = match (payload.get("authentication"), configured.is_null()) {
-            // What is configured counts instead of the connection.
+            // The config overrides the connection.
             (_, false) if self.only_data => configured["data"]["authentication"].clone(),
             (Some(flat), _) if !self.only_data => flat.clone(),
             _ => payload["data"]["authentication"].clone(),
@@ -135,7 +135,7 @@ impl HelmStep {
         Ok(Cluster { server, token, ca: STANDARD.decode(ca).or_fail("decoding the CA") })
     }
 
-    /// One file of values for each document, made by the chart's jq program for it where there is one.
+    /// One values file for each document, made by the chart's jq program if it has one.
     fn values(&self) -> [PathBuf; 4] {
         [
             ("connections", self.connections.clone(), self.connections.clone()),
@@ -163,7 +163,7 @@ struct Cluster {
     ca: Vec<u8>,
 }
 
-/// `config` of a step as the platform hands it over: each text in it is a jq program on the instance's documents.
+/// The `config` of a step as the platform evaluates it: each string is a jq program on the instance's documents.
 #[must_use]
 #[track_caller]
 pub fn evaluate_config(config: &Value, inputs: &Value) -> Value {
@@ -174,7 +174,7 @@ pub fn evaluate_config(config: &Value, inputs: &Value) -> Value {
     }
 }
 
-/// Single fields over what is there.
+/// Merges single fields over a document.
 fn merge(target: &mut Value, over: &Value) {
     match (target, over) {
         (Value::Object(target), Value::Object(over)) => {
@@ -187,8 +187,7 @@ fn merge(target: &mut Value, over: &Value) {
     }
 }
 
-/// As much of jq as bundles here use: a constant that is JSON, or a path of plain names. Ends the test at any other
-/// program.
+/// The subset of jq that these bundles use: a JSON constant, or a path of plain names. Panics at any other program.
 fn evaluate(program: &str, input: &Value) -> Value {
     let lines = program.lines().filter(|line| !line.trim_start().starts_with('#'));
     let program = lines.collect::<Vec<_>>().join("\n");

@@ -1,6 +1,6 @@
-//! A proxy in front of the API server that ends TLS and sees every single request. A test decides about
-//! each one: let it through, answer it itself, or take this for the moment at which the program dies, and
-//! look at the cluster as it is then.
+//! A proxy in front of the API server that terminates TLS and intercepts every request. A test decides for each one:
+//! forward it, answer it, or treat it as the moment at which the program is killed, and inspect the cluster in that
+//! state.
 
 use std::fmt;
 use std::net::{SocketAddr, TcpListener};
@@ -28,55 +28,54 @@ use crate::control_plane::ControlPlane;
 use crate::error::{Doing, Error, OrFail, fail};
 use crate::wait::PATIENCE;
 
-/// How often a program that is to be killed is asked whether it has ended by itself.
+/// Interval at which a program to be killed is checked for having ended by itself.
 const STEP: Duration = Duration::from_millis(5);
 
-/// One request as it came in, and how it was answered.
+/// An intercepted request, and its response.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Intercepted {
-    /// Counts from 0 in order of arrival.
+    /// Index in order of arrival, from 0.
     pub number: usize,
     /// HTTP method.
     pub method: String,
     /// Path and query.
     pub path: String,
-    /// Whether it is meant to change something, as [`AuditEvent::is_write`](crate::AuditEvent::is_write)
-    /// has it: no dry run and no review.
+    /// Whether the request changes something, as [`AuditEvent::is_write`](crate::AuditEvent::is_write): no dry run and
+    /// no review.
     pub write: bool,
-    /// HTTP status of the answer: the server's, or the one injected instead. `None` before there is one, and for
-    /// ever when the request was not let through or the server did not answer. An answer that came after
-    /// a cut has its status here although the client never heard of it.
+    /// HTTP status of the response: the server's, or the injected one. `None` until there is one; it stays `None` if
+    /// the request was not forwarded or the server did not answer. A response after a cut has its status here, although
+    /// the client never received it.
     pub status: Option<u16>,
 }
 
-/// What becomes of a request.
+/// The decision about a request.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Verdict {
-    /// It reaches the server, and the client gets the server's answer.
+    /// Forwards the request, and returns the server's response.
     Forward,
-    /// The same under this path and query instead: what a proxy does that has clusters beneath paths of its own.
+    /// Forwards it with this path and query instead, as a proxy does that serves clusters below paths of its own.
     ForwardAs(String),
-    /// The client gets this status with this JSON document, and the server never hears of the request.
+    /// Answers with this status and JSON document, without forwarding the request.
     Answer(u16, Value),
-    /// The same with these headers and any text, as load balancers and gateways answer. A header of the name
-    /// `content-type` replaces `text/plain`.
+    /// Answers with this status, these headers and any text, as load balancers and gateways do. A header `content-type`
+    /// replaces `text/plain`.
     Reply(u16, Vec<(&'static str, String)>, String),
-    /// The connection breaks, and the server never hears of the request.
+    /// Closes the connection without forwarding the request.
     Drop,
-    /// The server does what the request asks for; the connection breaks before the answer.
+    /// Forwards the request, and closes the connection before the response.
     Lose,
-    /// Neither an answer nor an end, and the server never hears of the request. Later ones get through.
+    /// Leaves the request without a response, and does not forward it. Later requests are processed.
     Hang,
-    /// The program dies before this request: neither this one nor a later one reaches the server.
+    /// Simulates a kill before this request: neither this request nor a later one reaches the server.
     CutBefore,
-    /// The program dies before the answer: the server does what the request asks for, but no answer is
-    /// given back, and no later request reaches the server.
+    /// Simulates a kill before the response: the server executes the request, but the response is dropped, and no later
+    /// request reaches the server.
     CutAfter,
 }
 
 impl Verdict {
-    /// An answer as the API server refuses: a `Status` with this code, reason (`Forbidden`, `Conflict`)
-    /// and message.
+    /// A refusal of the API server: a `Status` with this code, reason (`Forbidden`, `Conflict`) and message.
     #[must_use]
     pub fn refusal(code: u16, reason: &str, message: &str) -> Self {
         let status = json!({
@@ -92,13 +91,13 @@ impl Verdict {
     }
 }
 
-/// A running proxy. It speaks HTTP/1.1 with a certificate that the cluster's CA has signed, and hands on
-/// what it is told, bearer token included, over verified TLS; answers come back as they were. Watches and
-/// client certificates do not get through. Gone when it is dropped.
+/// A running proxy. It speaks HTTP/1.1 with a certificate signed by the cluster's CA, and forwards requests, bearer
+/// token included, over verified TLS; responses are unchanged. Watches and client certificates are not supported. Stops
+/// on drop.
 ///
-/// After a cut the program is as good as dead, whether it has been killed yet or not: connections stay open,
-/// but nothing it sends reaches the server any more and nothing is answered. What had been let through by
-/// then is carried out, as it would be for a program that was killed; [`Self::settled`] waits for that.
+/// After a cut the program counts as dead, whether it has been killed yet or not: connections stay open, but none of
+/// its requests reaches the server any more, and none is answered. Requests forwarded before the cut are executed, as
+/// for a program that was killed; [`Self::settled`] waits for that.
 pub struct InterceptingProxy {
     address: SocketAddr,
     shared: Arc<Shared>,
@@ -109,8 +108,8 @@ struct Shared {
     server: String,
     client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
     handlers: Mutex<Handlers>,
-    /// Held while a request is decided about, so that those before it are on their way and those after it are
-    /// not; and during the whole of a write when these go one at a time. First come, first served.
+    /// Held while a request is being decided, so that earlier requests are already forwarded and later ones wait; and
+    /// during each write if writes are serialized. First come, first served.
     gate: tokio::sync::Mutex<()>,
     state: Mutex<State>,
     changed: Condvar,
@@ -120,21 +119,21 @@ type Handler<T> = Box<dyn FnMut(&Intercepted) -> T + Send>;
 
 struct Handlers {
     decide: Handler<Verdict>,
-    /// Called after each write, which then go one at a time.
+    /// Called after each write; writes are then serialized.
     observe: Option<Handler<()>>,
 }
 
 struct State {
     phase: Phase,
     requests: Vec<Intercepted>,
-    /// Requests that have arrived whole and are not answered, held or given up yet.
+    /// Requests that have arrived completely and are not answered, held or abandoned yet.
     busy: usize,
 }
 
 #[derive(PartialEq)]
 enum Phase {
     Open,
-    /// Decided; the request that stays without an answer is still with the server.
+    /// Decided; the last request is still being processed by the server.
     Cutting,
     Cut,
     /// A handler panicked.
@@ -142,30 +141,30 @@ enum Phase {
     Stopped,
 }
 
-/// What the client notices.
+/// The outcome for the client.
 enum Outcome {
     Answered(Response<Full<Bytes>>),
-    /// Nothing, for ever.
+    /// No response, ever.
     Held,
     /// The connection is closed.
     Closed,
 }
 
 impl InterceptingProxy {
-    /// In front of this control plane. `decide` is called for each request before anything is done about
-    /// it, in order of arrival and for one at a time, on a thread where it may block; requests that were
-    /// let through are at the server at the same time. Once there was a cut it is not called again.
+    /// Starts a proxy in front of this control plane. `decide` is called for each request before it is processed, in
+    /// order of arrival and one at a time, on a thread where it may block; forwarded requests are processed
+    /// concurrently. After a cut it is not called any more.
     ///
-    /// When `decide` panics, all connections are closed and the test fails at its next question to the proxy.
+    /// If `decide` panics, all connections are closed, and the next call of a method of the proxy panics.
     #[must_use]
     pub fn start(control_plane: &ControlPlane, decide: impl FnMut(&Intercepted) -> Verdict + Send + 'static) -> Self {
         Self::with(control_plane, Handlers { decide: Box::new(decide), observe: None })
     }
 
-    /// The same, but while a write is at the server nothing else is let through. `observe` is called after each
-    /// write, with its status, before its answer is given back and before anything else is decided about:
-    /// what it and `decide` see of the cluster is what stands between two writes (and what controllers
-    /// make of it). Both may ask the control plane itself, not this proxy.
+    /// The same with serialized writes: while the server processes one, no other request is forwarded. `observe` is
+    /// called after each write, with its status, before its response is returned and before another request is decided:
+    /// the state that it and `decide` see is the state between two writes (and what controllers made of it). Both may
+    /// use the control plane directly, not this proxy.
     #[must_use]
     pub fn one_write_at_a_time(
         control_plane: &ControlPlane,
@@ -192,7 +191,7 @@ impl InterceptingProxy {
         let listener = TcpListener::bind("127.0.0.1:0").doing("listening")?;
         let address = listener.local_addr().doing("listening")?;
         listener.set_nonblocking(true).doing("listening")?;
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().doing("making a runtime")?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().doing("creating a runtime")?;
         let (stop, stopped) = oneshot::channel::<()>();
         let serving = Arc::clone(&shared);
         thread::spawn(move || {
@@ -206,29 +205,29 @@ impl InterceptingProxy {
         Ok(Self { address, shared, _stop: stop })
     }
 
-    /// The server, as seen through the proxy: `https://127.0.0.1:<port>`.
+    /// The URL of the proxy: `https://127.0.0.1:<port>`.
     #[must_use]
     pub fn server(&self) -> String {
         format!("https://{}", self.address)
     }
 
-    /// Every request so far, in order of arrival; those that came after a cut as well.
+    /// Every request so far, in order of arrival, also those after a cut.
     #[must_use]
     #[track_caller]
     pub fn requests(&self) -> Vec<Intercepted> {
         self.healthy().requests.clone()
     }
 
-    /// Waits until the program has reached the cut: for [`Verdict::CutBefore`] the decision, for
-    /// [`Verdict::CutAfter`] the server's answer. False when that was not so in time.
+    /// Waits until the program has reached the cut: the decision for [`Verdict::CutBefore`], the server's response for
+    /// [`Verdict::CutAfter`]. False at the timeout.
     #[must_use]
     #[track_caller]
     pub fn wait_for_cut(&self, timeout: Duration) -> bool {
         self.wait(timeout, |state| matches!(state.phase, Phase::Open | Phase::Cutting))
     }
 
-    /// Waits until nothing that was let through is with the server any more: after a cut the program can
-    /// change nothing from here on. Ends the test when it takes longer than a minute.
+    /// Waits until the server has processed all forwarded requests: after a cut the program can change nothing any
+    /// more. Panics after a minute.
     #[track_caller]
     pub fn settled(&self) {
         if !self.wait(PATIENCE, |state| state.busy > 0) {
@@ -236,22 +235,22 @@ impl InterceptingProxy {
         }
     }
 
-    /// `kill -9` for a program that works through this proxy, at the cut; returns when the program is gone
-    /// and all it had sent is settled. False when the program ended by itself without reaching the cut.
-    /// Ends the test when neither happens for a minute.
+    /// Sends SIGKILL to a program that uses this proxy, at the cut; returns when the program has ended and its
+    /// forwarded requests are processed. False if the program ended by itself before the cut. Panics if neither happens
+    /// within a minute.
     #[must_use]
     #[track_caller]
     pub fn kill_at_cut(&self, program: &mut Child) -> bool {
         let start = Instant::now();
         let mut reached = self.wait_for_cut(STEP);
         while !reached && start.elapsed() < PATIENCE {
-            let ended = program.try_wait().or_fail("looking after a program").is_some();
+            let ended = program.try_wait().or_fail("checking a program").is_some();
             reached = self.wait_for_cut(STEP);
             if ended {
                 break;
             }
         }
-        // One that has ended is neither killed nor waited for a second time.
+        // A process that has ended is neither killed nor awaited a second time.
         program.kill().and_then(|()| program.wait()).or_fail("killing a program");
         if !reached && start.elapsed() >= PATIENCE {
             fail(format_args!("the program neither ended nor reached the cut in {PATIENCE:?}"));
@@ -260,7 +259,7 @@ impl InterceptingProxy {
         reached
     }
 
-    /// Whether a state is over in time.
+    /// Whether a state ends in time.
     #[track_caller]
     fn wait(&self, timeout: Duration, lasts: impl Fn(&State) -> bool) -> bool {
         let mut state = self.healthy();
@@ -277,7 +276,7 @@ impl InterceptingProxy {
         true
     }
 
-    /// The state, or the end of a test whose handler panicked.
+    /// The state; panics if the handler of the test has panicked.
     #[track_caller]
     fn healthy(&self) -> MutexGuard<'_, State> {
         let state = self.shared.state();
@@ -298,7 +297,7 @@ impl fmt::Debug for InterceptingProxy {
 
 impl Drop for InterceptingProxy {
     fn drop(&mut self) {
-        // An assertion in a handler that nobody asked about must not be lost.
+        // A failed assertion in a handler must not be lost.
         if !thread::panicking() {
             drop(self.healthy());
         }
@@ -306,7 +305,7 @@ impl Drop for InterceptingProxy {
     }
 }
 
-/// A server of this control plane's CA, for loopback.
+/// A TLS acceptor with a certificate of this control plane's CA, for loopback.
 pub(crate) fn acceptor(control_plane: &ControlPlane) -> Result<TlsAcceptor, Error> {
     let identity = control_plane.server_certificate()?;
     let certificate = CertificateDer::from_pem_slice(identity.certificate.as_bytes()).doing("reading a certificate")?;
@@ -346,7 +345,7 @@ async fn serve(listener: TcpListener, acceptor: TlsAcceptor, shared: Arc<Shared>
             let _ = stream.set_nodelay(true);
             let Ok(stream) = acceptor.accept(stream).await else { return };
             let service = hyper::service::service_fn(|request| handle(Arc::clone(&shared), request));
-            // A client that hangs up is its own business.
+            // A closed connection of a client is no error.
             let _ = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
         });
     }
@@ -357,7 +356,7 @@ async fn handle(shared: Arc<Shared>, request: Request<Incoming>) -> Result<Respo
     let (head, body) = request.into_parts();
     let body = body.collect().await.map_err(|_| "the client went away")?.to_bytes();
     let busy = Busy::new(shared);
-    // In a task of its own, which goes on when the client is killed: what has arrived has arrived.
+    // A task of its own, which continues if the client is killed: a received request is executed.
     let outcome = tokio::spawn(async move { busy.0.pass(head, body).await });
     match outcome.await {
         Ok(Outcome::Answered(answer)) => Ok(answer),
@@ -366,7 +365,7 @@ async fn handle(shared: Arc<Shared>, request: Request<Incoming>) -> Result<Respo
     }
 }
 
-/// A request between its arrival and whatever becomes of it.
+/// A request from its arrival to its outcome.
 struct Busy(Arc<Shared>);
 
 impl Busy {
@@ -395,7 +394,7 @@ impl Shared {
         let Some(verdict) = self.call(move |handlers| (handlers.decide)(&subject)).await else {
             return Outcome::Closed;
         };
-        // The proxy may have been dropped while the handler was at work.
+        // The proxy may have been dropped while the handler was running.
         if let Some(end) = self.end() {
             return end;
         }
@@ -460,7 +459,7 @@ impl Shared {
         }
     }
 
-    /// What becomes of all requests when it is over.
+    /// The outcome of all requests after the end.
     fn end(&self) -> Option<Outcome> {
         match self.state().phase {
             Phase::Open => None,
@@ -469,7 +468,7 @@ impl Shared {
         }
     }
 
-    /// Later phases stay: nothing comes after a failure.
+    /// Later phases are final: nothing follows a failure.
     fn enter(&self, phase: Phase) {
         let mut state = self.state();
         if !matches!(state.phase, Phase::Failed(_) | Phase::Stopped) {
@@ -478,7 +477,7 @@ impl Shared {
         self.changed.notify_all();
     }
 
-    /// Runs a handler of the test, on a thread where it may block. `None` when it panicked.
+    /// Runs a handler of the test on a thread where it may block. `None` if it panicked.
     async fn call<T: Send + 'static>(
         self: &Arc<Self>,
         handler: impl FnOnce(&mut Handlers) -> T + Send + 'static,
@@ -488,7 +487,7 @@ impl Shared {
         called.map_err(|failure| self.enter(Phase::Failed(failure.to_string()))).ok()
     }
 
-    /// `None` when there is no answer.
+    /// `None` if there is no response.
     async fn forward(&self, mut head: Parts, body: Bytes) -> Option<Response<Full<Bytes>>> {
         let path = head.uri.path_and_query().map_or("/", |path| path.as_str());
         head.uri = format!("{}{path}", self.server).parse().ok()?;
@@ -518,8 +517,8 @@ fn injected(status: u16, headers: &[(&'static str, String)], text: String) -> Op
     answer.body(Full::new(Bytes::from(text))).ok()
 }
 
-/// Not by method alone: reviews are created without being stored, and a dry run stands in the query or, for a
-/// deletion, in the body.
+/// The method alone does not tell: reviews are created without being stored, and a dry run is a query parameter or, for
+/// a deletion, a field of the body.
 fn is_write(method: &Method, path: &str, body: &[u8]) -> bool {
     let (resource, query) = path.split_once('?').unwrap_or((path, ""));
     let options = || serde_json::from_slice::<Value>(body).unwrap_or_default();

@@ -1,8 +1,7 @@
-//! A real Kubernetes control plane, real helm, and a double of the platform, for tests and the quickstart.
-//! Never shipped.
+//! A real Kubernetes control plane, real helm, and a fake of the platform's API, for tests and the quickstart. Not part
+//! of the product.
 //!
-//! Everything here is blocking, lives on loopback, and fails by ending the test with a message that
-//! says what was being done.
+//! All functions are blocking, use only loopback, and panic on failure with a message that names the operation.
 
 mod audit;
 mod authorizer;

@@ -1,5 +1,5 @@
-//! `cargo run -p testbed`: keeps one control plane and one platform double up for playing with, until
-//! Ctrl-C. Nothing of them is left afterwards, however this program ends.
+//! `cargo run -p testbed`: runs a control plane and a fake platform until Ctrl-C, for experiments. Both are removed
+//! afterwards, however this program ends.
 
 #![allow(clippy::print_stdout, reason = "telling a person where things are is all this program does")]
 

@@ -1,6 +1,5 @@
-//! Instances of the original bundle: what its helm step does, with real helm and a chart that was written
-//! for the tests (`charts/k8s-token`) and leaves the same objects. The original's second step only reads
-//! the Secret and changes nothing in the cluster.
+//! Instances of version 1.0.0: its helm step, with real helm and a chart written for the tests (`charts/k8s-token`)
+//! that creates the same objects. Its second step only reads the Secret, and changes nothing in the cluster.
 
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
@@ -15,14 +14,14 @@ use crate::intercepting_proxy::{InterceptingProxy, Verdict};
 
 const CHART: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/charts/k8s-token");
 
-/// An instance of the original bundle. `params`, `connection` and `helm` may be changed between two runs.
+/// An instance of version 1.0.0. `params`, `connection` and `helm` may be changed between two runs.
 #[derive(Clone)]
 pub struct Original<'a> {
-    /// As the platform hands them over, with `md_metadata`.
+    /// The params from the platform, with `md_metadata`.
     pub params: Value,
-    /// The kubernetes-cluster document that it is connected to, flat or under `data`.
+    /// The kubernetes-cluster document of its connection, flat or under `data`.
     pub connection: Value,
-    /// Which helm the step's image has.
+    /// The helm version in the step's image.
     pub helm: &'static Helm,
     control_plane: &'a ControlPlane,
     step: HelmStep,
@@ -30,28 +29,28 @@ pub struct Original<'a> {
 
 #[expect(clippy::must_use_candidate, reason = "most runs are for what they do, not for what they print")]
 impl<'a> Original<'a> {
-    /// Nothing happens yet.
+    /// An instance that is not deployed yet.
     #[must_use]
     pub fn new(control_plane: &'a ControlPlane, helm: &'static Helm, params: &Value, connection: &Value) -> Self {
         let step = HelmStep::new(control_plane, helm, Path::new(CHART), params, &Value::Null);
         Self { params: params.clone(), connection: connection.clone(), helm, control_plane, step }
     }
 
-    /// Installs or upgrades, which has to work. Returns what helm printed.
+    /// Installs or upgrades; panics on failure. Returns helm's output.
     #[track_caller]
     pub fn provision(&self) -> String {
         expect(true, &self.try_provision())
     }
 
-    /// Installs or upgrades, however that ends.
+    /// Installs or upgrades, and returns the result.
     #[must_use]
     #[track_caller]
     pub fn try_provision(&self) -> Output {
         self.run("provision")
     }
 
-    /// An install or upgrade that the API server refuses, as it happens in real life: one of the tags of
-    /// the instance is not a label. Returns what helm printed.
+    /// An install or upgrade that the API server refuses, because a tag of the instance is not a valid label. Returns
+    /// helm's output.
     #[track_caller]
     pub fn failed_provision(&self) -> String {
         let mut odd = self.clone();
@@ -59,9 +58,8 @@ impl<'a> Original<'a> {
         expect(false, &odd.try_provision())
     }
 
-    /// An install or upgrade whose container is killed before it changes the first object of the chart.
-    /// The release is recorded as pending by then, and helm refuses to touch it from now on. A tag that
-    /// is new makes sure that there is something to change.
+    /// An install or upgrade that is killed before it changes the first object of the chart. The release is then
+    /// recorded as pending, and helm refuses to change it from now on. A new tag makes sure that there is a change.
     #[track_caller]
     pub fn killed_provision(&self) {
         let proxy = InterceptingProxy::start(self.control_plane, |request| {
@@ -82,20 +80,20 @@ impl<'a> Original<'a> {
         }
     }
 
-    /// A dry run, as the step's plan is. Returns what helm printed.
+    /// A dry run, as the step does for plan. Returns helm's output.
     #[track_caller]
     pub fn plan(&self) -> String {
         expect(true, &self.run("plan"))
     }
 
-    /// Uninstalls, however that ends.
+    /// Uninstalls, and returns the result.
     #[must_use]
     #[track_caller]
     pub fn decommission(&self) -> Output {
         self.run("decommission")
     }
 
-    /// The release's revisions that are in the namespace, oldest first.
+    /// The revisions of the release in the namespace, oldest first.
     #[must_use]
     #[track_caller]
     pub fn releases(&self) -> Vec<HelmRelease> {
@@ -108,7 +106,7 @@ impl<'a> Original<'a> {
         self.params["md_metadata"]["name_prefix"].as_str().unwrap_or_default()
     }
 
-    /// Where the objects are.
+    /// The namespace of the objects.
     #[must_use]
     pub fn namespace(&self) -> &str {
         self.params["namespace"].as_str().unwrap_or("default")
@@ -119,8 +117,8 @@ impl<'a> Original<'a> {
         self.command(action).output().or_fail("running helm")
     }
 
-    /// All documents are values, the connection with its token among them: the original's chart has no
-    /// connections.jq, and that is how the token gets into the release.
+    /// All documents are values, including the connection with its token: the chart of version 1.0.0 has no
+    /// connections.jq, and so the token gets into the release.
     #[track_caller]
     fn command(&self, action: &str) -> Command {
         let mut step = self.step.clone();
@@ -131,7 +129,7 @@ impl<'a> Original<'a> {
     }
 }
 
-/// What helm printed, or the end of a test that expected another end.
+/// Helm's output; panics if the result is not the expected one.
 #[track_caller]
 fn expect(success: bool, output: &Output) -> String {
     let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));

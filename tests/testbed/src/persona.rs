@@ -1,5 +1,5 @@
-//! Ordinary users of the control plane: who they are, what they may do, and the two forms a program
-//! is given them in (a connection of the platform, a kubeconfig).
+//! Users of the control plane: their identity, their permissions, and the two documents for a program (a connection of
+//! the platform, a kubeconfig).
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,14 +8,14 @@ use serde_json::{Value, json};
 
 use crate::error::OrFail;
 
-/// A user with a bearer token and exactly the rights it was granted.
+/// A user with a bearer token and exactly the granted permissions.
 #[derive(Clone, Debug)]
 pub struct Persona {
-    /// The name the API server knows it by (`system:serviceaccount:...`).
+    /// Its user name in the API server (`system:serviceaccount:...`).
     pub user: String,
     /// Its bearer token, valid for a day.
     pub token: String,
-    /// Where the token is good for.
+    /// The URL of the API server.
     pub(crate) server: String,
     /// Base64 of the CA's PEM.
     pub(crate) ca: String,
@@ -42,9 +42,9 @@ impl Persona {
         path
     }
 
-    /// The same user seen through another address, for example that of a relay.
+    /// The same user at another address, for example that of a relay.
     #[must_use]
-    pub fn by_way_of(&self, server: &str) -> Self {
+    pub fn with_server(&self, server: &str) -> Self {
         Self { server: server.to_owned(), ..self.clone() }
     }
 }
@@ -61,10 +61,10 @@ pub(crate) fn kubeconfig(server: &str, ca_base64: &str, user: &Value) -> Value {
     })
 }
 
-/// Rights for a persona.
+/// Permissions of a persona.
 #[derive(Clone, Debug)]
 pub struct Grant {
-    /// `None` is everywhere.
+    /// `None` for the whole cluster.
     pub(crate) namespace: Option<String>,
     pub(crate) rights: Rights,
 }
@@ -76,13 +76,13 @@ pub(crate) enum Rights {
 }
 
 impl Grant {
-    /// These rules in one namespace, by a Role and a RoleBinding there.
+    /// These rules in one namespace, by a Role and a RoleBinding.
     #[must_use]
     pub fn in_namespace(namespace: &str, rules: &[Value]) -> Self {
         Self { namespace: Some(namespace.to_owned()), rights: Rights::Rules(rules.to_vec()) }
     }
 
-    /// These rules everywhere, by a ClusterRole and a ClusterRoleBinding.
+    /// These rules in the whole cluster, by a ClusterRole and a ClusterRoleBinding.
     #[must_use]
     pub fn everywhere(rules: &[Value]) -> Self {
         Self { namespace: None, rights: Rights::Rules(rules.to_vec()) }
@@ -94,7 +94,7 @@ impl Grant {
         Self { namespace: Some(namespace.to_owned()), rights: Rights::ClusterRole(name.to_owned()) }
     }
 
-    /// An existing ClusterRole such as `cluster-admin`, bound everywhere.
+    /// An existing ClusterRole such as `cluster-admin`, bound in the whole cluster.
     #[must_use]
     pub fn cluster_role(name: &str) -> Self {
         Self { namespace: None, rights: Rights::ClusterRole(name.to_owned()) }

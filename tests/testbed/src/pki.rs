@@ -1,5 +1,5 @@
-//! The certificates of one control plane, and throw-away ones for tests that need the wrong ones.
-//! Pure: keys and certificates come out as PEM text, nothing is written.
+//! The certificates of a control plane, and wrong ones for tests. Pure: keys and certificates are PEM text, no file is
+//! written.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -22,9 +22,9 @@ pub struct ClientCertificate {
 }
 
 impl ClientCertificate {
-    /// For a user, signed by a CA that no control plane knows.
+    /// A certificate for a user, signed by an unknown CA.
     #[must_use]
-    pub fn of_a_stranger(user: &str) -> Self {
+    pub fn with_unknown_ca(user: &str) -> Self {
         let signed = Authority::new("somebody-else").and_then(|authority| authority.client(user, &[]));
         crate::error::OrFail::or_fail(signed, "making a stranger's certificate")
     }
@@ -46,7 +46,7 @@ impl Authority {
         Ok(Self { name: name.to_owned(), issuer })
     }
 
-    /// Its common name, which is all of its name.
+    /// Its common name, its only name attribute.
     pub(crate) fn name(&self) -> &str {
         &self.name
     }
@@ -60,7 +60,7 @@ impl Authority {
         self.issuer.pem()
     }
 
-    /// For an API server on loopback, under every name it may be called by.
+    /// A certificate for an API server on loopback, with every name that clients use.
     pub(crate) fn server(&self) -> Result<ClientCertificate, Error> {
         let mut params = params("kube-apiserver");
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
@@ -73,7 +73,7 @@ impl Authority {
         self.sign(&params)
     }
 
-    /// For a user (common name) in groups (organizations), as the API server reads certificates.
+    /// A certificate for a user (common name) in groups (organizations), as the API server reads it.
     pub(crate) fn client(&self, user: &str, groups: &[&str]) -> Result<ClientCertificate, Error> {
         let mut params = params(user);
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
@@ -95,14 +95,14 @@ impl Authority {
     }
 }
 
-/// A certificate authority that has signed nothing: what a connection with the wrong CA carries.
+/// A certificate authority that has signed nothing: the wrong CA for a connection.
 #[derive(Clone, Debug)]
 pub struct WrongCa {
     pem: String,
 }
 
 impl WrongCa {
-    /// A fresh one.
+    /// A new one.
     #[must_use]
     pub fn new() -> Self {
         let authority = Authority::new("somebody-else");
@@ -115,7 +115,7 @@ impl WrongCa {
         &self.pem
     }
 
-    /// Base64 of the PEM, as `certificate-authority-data` has it.
+    /// Base64 of the PEM, as in `certificate-authority-data`.
     #[must_use]
     pub fn base64(&self) -> String {
         STANDARD.encode(&self.pem)
@@ -128,8 +128,8 @@ impl Default for WrongCa {
     }
 }
 
-/// An EC P-256 key: the ServiceAccount signing key of a cluster whose tokens differ every time. The public
-/// half is added because the API server finds it by itself only in RSA keys and in SEC 1.
+/// An EC P-256 key: the ServiceAccount signing key of a cluster whose token signatures differ every time. The public
+/// half is added because the API server derives it only from RSA keys and SEC 1.
 pub(crate) fn ec_key() -> Result<String, Error> {
     let key = KeyPair::generate().doing("making a key")?;
     Ok(key.serialize_pem() + &key.public_key_pem())

@@ -1,6 +1,6 @@
-//! A double of the platform's REST surface on loopback: the routes, the authentication, the rules for
-//! bodies and the answers of three eras of it. It keeps what is published in memory and remembers every
-//! request. It is stricter than the platform where a client could get away with something by luck.
+//! A fake of the platform's REST API on loopback: the routes, the authentication, the validation of bodies and the
+//! responses of three eras. It keeps published resources in memory and records every request. It is stricter than the
+//! platform where a client could succeed by luck.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::{SocketAddr, TcpListener};
@@ -22,26 +22,26 @@ use crate::error::OrFail;
 use crate::random;
 
 const INSTANCE: &str = "ecomm-prod-demo";
-/// The instance with a random suffix, as the platform makes it.
+/// The instance with a random suffix, as the platform generates it.
 const PACKAGE: &str = "ecomm-prod-demo-x7k2";
 const ORGANIZATION: &str = "acme";
 const TYPE: &str = "kubernetes-cluster";
 
-/// Which platform to be.
+/// The era of the platform.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Era {
-    /// Until 2025: only `/v1/artifacts`, `type` and `field` needed, deletion with a body and answered by
-    /// exactly 200, ids `<package>-<field>`, no instance id in the environment.
+    /// Until 2025: only `/v1/artifacts`, `type` and `field` required, deletion with a body and answered with exactly
+    /// 200, ids `<package>-<field>`, no instance id in the environment.
     Artifacts,
-    /// Mid 2026: `/v1/resources` with `/v1/artifacts` as another name of it, `type` optional beside `field`,
-    /// ids `<package>-<field>` and `<instance>-<field>`.
+    /// Mid 2026: `/v1/resources` with `/v1/artifacts` as an alias, `type` optional beside `field`, ids
+    /// `<package>-<field>` and `<instance>-<field>`.
     Resources,
-    /// Late 2026: `/v1/resources` takes exactly `field`, `name` and `payload`; deletion is answered by 204;
-    /// ids `<instance>-<field>` and `<instance>.<field>`.
+    /// Late 2026: `/v1/resources` accepts exactly `field`, `name` and `payload`; deletion is answered with 204; ids
+    /// `<instance>-<field>` and `<instance>.<field>`.
     Dependencies,
 }
 
-/// A running double. Gone when it is dropped.
+/// A running fake. Stops on drop.
 #[derive(Debug)]
 pub struct Platform {
     era: Era,
@@ -50,20 +50,20 @@ pub struct Platform {
     _stop: oneshot::Sender<()>,
 }
 
-/// A request as it came in, and how it was answered.
+/// A recorded request, and its response.
 #[derive(Clone, Debug)]
 pub struct Recorded {
     /// HTTP method.
     pub method: String,
     /// Path and query.
     pub path: String,
-    /// The body as JSON; `null` when there was none or it is not JSON.
+    /// The body as JSON; `null` if there was none or it is not JSON.
     pub body: Value,
-    /// What the client calls itself.
+    /// The User-Agent header.
     pub user_agent: String,
-    /// Whether it carried the deployment's credential.
+    /// Whether it had the deployment's credential.
     pub authorized: bool,
-    /// HTTP status of the answer; 0 when the connection was closed without one.
+    /// HTTP status of the response; 0 if the connection was closed without one.
     pub status: u16,
 }
 
@@ -89,19 +89,19 @@ struct State {
     hold: Hold,
 }
 
-/// A request that is never answered.
+/// A request that is held without a response.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Hold {
     #[default]
     Nothing,
-    /// So many others come before it; whether it is carried out.
+    /// The number of requests before it, and whether it is executed.
     After(usize, bool),
-    /// It has come.
+    /// It has arrived.
     Held,
 }
 
 impl Hold {
-    /// Counts a request; whether it is the one, and if so, whether it is carried out.
+    /// Counts a request; returns for the held one whether it is executed.
     fn count(&mut self) -> Option<bool> {
         match *self {
             Self::After(0, done) => {
@@ -127,13 +127,13 @@ struct Resource {
 
 #[derive(Debug)]
 enum Failure {
-    /// Answered instead of doing anything.
+    /// A response without an effect.
     Answer(Answer),
-    /// Done, but the answer never arrives.
+    /// Executed, but the response is lost.
     Lost,
 }
 
-/// What is sent back.
+/// A response.
 #[derive(Debug)]
 struct Answer {
     status: u16,
@@ -156,12 +156,12 @@ impl Answer {
 }
 
 impl Platform {
-    /// Starts one with a deployment of its own.
+    /// Starts a fake with a deployment of its own.
     #[must_use]
     pub fn start(era: Era) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").or_fail("opening the platform double");
-        let address = listener.local_addr().or_fail("opening the platform double");
-        listener.set_nonblocking(true).or_fail("opening the platform double");
+        let listener = TcpListener::bind("127.0.0.1:0").or_fail("starting the fake platform");
+        let address = listener.local_addr().or_fail("starting the fake platform");
+        listener.set_nonblocking(true).or_fail("starting the fake platform");
         let shared = Arc::new(Shared {
             era,
             deployment: uuid(),
@@ -171,7 +171,7 @@ impl Platform {
         let (stop, stopped) = oneshot::channel::<()>();
         let serving = Arc::clone(&shared);
         let runtime =
-            tokio::runtime::Builder::new_current_thread().enable_all().build().or_fail("opening the platform double");
+            tokio::runtime::Builder::new_current_thread().enable_all().build().or_fail("starting the fake platform");
         thread::spawn(move || {
             runtime.block_on(async {
                 tokio::select! {
@@ -183,7 +183,7 @@ impl Platform {
         Self { era, address, shared, _stop: stop }
     }
 
-    /// What it is.
+    /// Its era.
     #[must_use]
     pub fn era(&self) -> Era {
         self.era
@@ -213,13 +213,13 @@ impl Platform {
         INSTANCE
     }
 
-    /// The instance with its suffix, which is also what `name_prefix` is.
+    /// The instance with its suffix, also used as `name_prefix`.
     #[must_use]
     pub fn package_name(&self) -> &'static str {
         PACKAGE
     }
 
-    /// The environment a step is run with in this era, all but the action.
+    /// The environment of a step in this era, without the action.
     #[must_use]
     pub fn env(&self) -> Vec<(&'static str, String)> {
         let mut env = vec![
@@ -229,7 +229,7 @@ impl Platform {
             ("MASSDRIVER_ORGANIZATION_ID", ORGANIZATION.to_owned()),
             ("MASSDRIVER_BUNDLE_NAME", "k8s-token".to_owned()),
             ("MASSDRIVER_STEP_PATH", "token".to_owned()),
-            // Deprecated in the later eras, and set in all of them.
+            // Deprecated in the later eras, but set in all of them.
             ("MASSDRIVER_BUNDLE_ID", uuid()),
             ("MASSDRIVER_BUNDLE_TYPE", "infrastructure".to_owned()),
             ("MASSDRIVER_MANIFEST_ID", uuid()),
@@ -253,22 +253,21 @@ impl Platform {
         self.shared.state().requests.clone()
     }
 
-    /// The payload that is published under a field.
+    /// The published payload of a field.
     #[must_use]
     pub fn resource(&self, field: &str) -> Option<Value> {
         let state = self.shared.state();
         state.resources.get(field).map(|resource| resource.payload.clone())
     }
 
-    /// The name that is shown for the resource of a field.
+    /// The display name of the resource of a field.
     #[must_use]
     pub fn resource_name(&self, field: &str) -> Option<String> {
         let state = self.shared.state();
         state.resources.get(field)?.name.as_str().map(str::to_owned)
     }
 
-    /// Answers the next authorized request with this instead of doing anything. Calls add up: each
-    /// stands for one request.
+    /// Answers the next authorized request with this, without an effect. Calls accumulate: one for each request.
     pub fn fail_next(&self, status: u16, body: &str) {
         self.fail_next_with(status, &[], body);
     }
@@ -280,12 +279,12 @@ impl Platform {
         self.shared.state().failures.push_back(Failure::Answer(answer));
     }
 
-    /// Does what the next authorized request asks for, then closes the connection without an answer.
+    /// Executes the next authorized request, and closes the connection without a response.
     pub fn lose_next_answer(&self) {
         self.shared.state().failures.push_back(Failure::Lost);
     }
 
-    /// Closes every connection without an answer until [`Self::up`].
+    /// Closes every connection without a response until [`Self::up`].
     pub fn down(&self) {
         self.shared.state().down = true;
     }
@@ -295,17 +294,17 @@ impl Platform {
         self.shared.state().down = false;
     }
 
-    /// Answers every deletion with this status instead of doing anything, until it is 0.
+    /// Answers every deletion with this status, without an effect, until it is 0.
     pub fn refuse_deletions(&self, status: u16) {
         self.shared.state().refused_deletions = status;
     }
 
-    /// Loses the record of a field, as when somebody has deleted it by hand.
+    /// Removes the record of a field, as if it was deleted by hand.
     pub fn lose(&self, field: &str) {
         self.shared.state().resources.remove(field);
     }
 
-    /// Moves the record of a field to another one, as when the bundle has called it otherwise before.
+    /// Moves the record of a field to another one, as if the bundle had named the field differently before.
     pub fn rename_field(&self, field: &str, other: &str) {
         let mut state = self.shared.state();
         if let Some(resource) = state.resources.remove(field) {
@@ -313,30 +312,31 @@ impl Platform {
         }
     }
 
-    /// Waits this long before each answer.
+    /// Delays each response.
     pub fn answer_after(&self, delay: Duration) {
         self.shared.state().delay = delay;
     }
 
-    /// Leaves one request without an answer and its connection open: that which comes after so many others from now
-    /// on. `done` is whether the platform does what it asks for.
+    /// Holds one request without a response, on an open connection: the one after this many others. `done` is whether
+    /// the request is executed.
     pub fn hold_after(&self, others: usize, done: bool) {
         self.shared.state().hold = Hold::After(others, done);
     }
 
-    /// Whether that request has come.
+    /// Whether that request has arrived.
     #[must_use]
     pub fn holds(&self) -> bool {
         self.shared.state().hold == Hold::Held
     }
 
-    /// Only `<instance>.<field>` is an id, as in organizations with a naming convention of their own.
+    /// Only `<instance>.<field>` is an id, as in organizations with a naming convention.
     pub fn only_dotted_ids(&self) {
         self.shared.state().only_dotted_ids = true;
     }
 
-    /// What is published again was made a day before; without this all happens at one time. Only the last era says when.
-    pub fn tell_age(&self) {
+    /// Records published again count as a day old; otherwise all timestamps are equal. Only the last era reports
+    /// timestamps.
+    pub fn report_record_ages(&self) {
         self.shared.state().tells_age = true;
     }
 }
@@ -347,7 +347,7 @@ async fn serve(listener: TcpListener, shared: Arc<Shared>) {
         let shared = Arc::clone(&shared);
         tokio::spawn(async move {
             let service = hyper::service::service_fn(|request| handle(&shared, request));
-            // A client that hangs up is its own business.
+            // A closed connection of a client is no error.
             let _ = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
         });
     }
@@ -419,7 +419,7 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Why a request is not let in: only this deployment's Basic credential is.
+    /// Why a request is not authorized: only this deployment's Basic credential is accepted.
     fn refusal(&self, authorization: &str) -> Option<Answer> {
         let refused = |status, why: &str| Some(Answer::json(status, &json!({"error": why})));
         let credential = authorization
@@ -439,7 +439,7 @@ impl Shared {
         let known = match (version, collection) {
             (Some("v1"), Some("artifacts")) => true,
             (Some("v1"), Some("resources")) => self.era != Era::Artifacts,
-            // Not a step's business, but the platform has it; a test can see that it was called.
+            // Steps do not call this route, but the platform has it; a test can detect the call.
             (Some("v1"), Some("deployments")) if request.method == "PATCH" => return Answer::json(200, &json!({})),
             _ => false,
         };
@@ -463,7 +463,7 @@ impl Shared {
         }
     }
 
-    /// Creates or replaces: there is one resource for a field of the instance.
+    /// Creates or replaces the resource: there is one for each field of the instance.
     fn publish(&self, state: &mut State, body: &Value, status: u16) -> Answer {
         let Some(body) = body.as_object() else { return Answer::invalid(json!({"body": ["must be an object"]})) };
         let errors = self.complaints(body);
@@ -480,7 +480,7 @@ impl Shared {
         Answer::json(status, &self.shown(state, &field))
     }
 
-    /// What is wrong with a body, by key.
+    /// Validation errors of a body, by key.
     fn complaints(&self, body: &Map<String, Value>) -> Map<String, Value> {
         let (texts, others): (&[&str], &[&str]) = match self.era {
             Era::Artifacts => (&["field", "name", "type"], &["id", "payload", "data", "specs"]),
@@ -518,7 +518,7 @@ impl Shared {
         }
     }
 
-    /// The ids of a field's resource, the one that is shown first.
+    /// The ids of a field's resource, the displayed one first.
     fn ids(&self, state: &State, field: &str) -> Vec<String> {
         if state.only_dotted_ids {
             return vec![format!("{INSTANCE}.{field}")];

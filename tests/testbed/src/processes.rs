@@ -1,10 +1,10 @@
-//! The processes of one control plane and the directory they live in, bound to the life of this
-//! process: whatever ends it (drop, exit, `kill -9`), they are killed and the directory is removed.
+//! The processes of a control plane and their directory, bound to the lifetime of this process: however it ends (drop,
+//! exit, `kill -9`), they are killed and the directory is removed.
 //!
-//! How, without unsafe code and the same on Linux and macOS: every component joins a process group
-//! that is led by a `cat` on a pipe that only we hold, so a component is in the group from its
-//! first instruction. A shell outside the group waits on a second such pipe; when we are gone the
-//! kernel closes both, and the shell kills the group and removes the directory.
+//! Without unsafe code, and identical on Linux and macOS: every component joins a process group led by a `cat` on a
+//! pipe that only this process holds, so that a component is in the group from its first instruction. A shell outside
+//! the group waits on a second such pipe; when this process ends, the kernel closes both, and the shell kills the group
+//! and removes the directory.
 
 use std::fs::{DirBuilder, File};
 use std::os::unix::fs::DirBuilderExt as _;
@@ -16,8 +16,8 @@ use crate::binaries::tail;
 use crate::error::{Doing, Error};
 use crate::random;
 
-/// `$1` is the group, `$2` the directory. `-s KILL`, because dash does not know `kill -9 --`. Removing is repeated because a dying process may still
-/// be writing.
+/// `$1` is the group, `$2` the directory. `-s KILL`, because dash does not know `kill -9 --`. The removal is repeated,
+/// because a dying process may still be writing.
 const WATCHDOG: &str = r#"
 cat >/dev/null
 kill -s KILL -- "-$1"
@@ -44,7 +44,7 @@ pub(crate) struct Component {
 }
 
 impl Processes {
-    /// An empty group and an empty directory that only we may read.
+    /// An empty group, and an empty directory with access for this user only.
     pub(crate) fn new() -> Result<Self, Error> {
         // Short, because a Unix socket in it may have 103 characters on macOS.
         let name = format!("testbed-{}", random::hex(&random::bytes::<6>()));
@@ -59,7 +59,7 @@ impl Processes {
             .process_group(0)
             .spawn()
             .doing("starting sh")?;
-        // Only now, when there is somebody who will remove it.
+        // Created only now, when the watchdog exists that removes it.
         DirBuilder::new().mode(0o700).create(&directory).doing(format_args!("making {}", directory.display()))?;
         Ok(Self { directory, group, leader, watchdog })
     }
@@ -68,7 +68,7 @@ impl Processes {
         &self.directory
     }
 
-    /// Starts a component; what it prints goes to `<name>.log`.
+    /// Starts a component; its output is written to `<name>.log`.
     pub(crate) fn start(&self, name: &'static str, program: &Path, arguments: &[String]) -> Result<Component, Error> {
         let log = self.directory.join(format!("{name}.log"));
         let out = File::create(&log).doing(format_args!("making {}", log.display()))?;
@@ -98,7 +98,7 @@ impl Drop for Processes {
 }
 
 impl Component {
-    /// An error with the end of the log when the component has ended by itself.
+    /// An error with the end of the log if the component has ended by itself.
     pub(crate) fn check(&mut self) -> Result<(), Error> {
         match self.child.try_wait() {
             Ok(None) => Ok(()),
@@ -107,7 +107,7 @@ impl Component {
         }
     }
 
-    /// "It is not ready" with the end of the log.
+    /// A timeout error with the end of the log.
     pub(crate) fn late(&self, waited_for: &str) -> Error {
         Error::new(format!(
             "{waited_for} did not happen in time; the log of {} ends with:\n{}",
@@ -130,8 +130,8 @@ impl Component {
 
     /// Sends a signal by name, as `STOP`.
     pub(crate) fn signal(&mut self, name: &str) -> Result<(), Error> {
-        self.check()?; // the id of an ended process may be another's by now
-        // The shell's own kill: small systems have no program of that name.
+        self.check()?; // the id of an ended process may belong to another one
+        // The kill of the shell: small systems have no program of that name.
         let sent = Command::new("sh")
             .args(["-c", r#"kill -s "$1" "$2""#, "testbed-signal", name])
             .arg(self.id().to_string())
@@ -152,7 +152,7 @@ impl Drop for Component {
     }
 }
 
-/// A helper that prints nothing and lives as long as its stdin is open.
+/// A helper process without output that lives as long as its stdin is open.
 fn quiet(program: &str) -> Command {
     let mut command = Command::new(program);
     command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());

@@ -1,6 +1,5 @@
-//! A proxy as companies have one in front of everything: it opens ways by CONNECT or SOCKS 5 and passes plain requests
-//! on, all on one port, with or without TLS, with or without a login. Names lead where it is told, so that a
-//! test needs no DNS.
+//! A proxy as in company networks: CONNECT, SOCKS 5 and plain requests on one port, with or without TLS, with or
+//! without a login. Targets are configured by name, so that tests need no DNS.
 
 use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -17,18 +16,18 @@ use crate::control_plane::ControlPlane;
 use crate::error::OrFail;
 use crate::intercepting_proxy::acceptor;
 
-/// How a proxy behaves.
+/// The behaviour of a proxy.
 #[derive(Clone, Debug, Default)]
 pub struct ProxyOptions {
-    /// Where each `host:port` leads; anything else is out of its reach (502).
+    /// The target of each `host:port`; any other is unreachable (502).
     pub ways: Vec<(String, SocketAddr)>,
-    /// User and password that it wants.
+    /// The required user and password.
     pub login: Option<(String, String)>,
     /// Answers every CONNECT with this status instead.
     pub status: Option<u16>,
 }
 
-/// A running proxy. Gone when it is dropped.
+/// A running proxy. Stops on drop.
 pub struct ProxyServer {
     address: SocketAddr,
     shared: Arc<Shared>,
@@ -42,7 +41,7 @@ struct Shared {
 }
 
 impl ProxyOptions {
-    /// One more way: `host:port` is at the server of this URL (`https://127.0.0.1:<port>`).
+    /// Adds a target: `host:port` leads to the server of this URL (`https://127.0.0.1:<port>`).
     #[must_use]
     pub fn way(mut self, name: &str, server: &str) -> Self {
         let address = server.rsplit('/').next().unwrap_or_default().parse().or_fail("reading an address");
@@ -50,7 +49,7 @@ impl ProxyOptions {
         self
     }
 
-    /// It wants this login.
+    /// Requires this login.
     #[must_use]
     pub fn login(mut self, user: &str, password: &str) -> Self {
         self.login = Some((user.to_owned(), password.to_owned()));
@@ -59,7 +58,7 @@ impl ProxyOptions {
 }
 
 impl ProxyServer {
-    /// On a port of its own; its certificate is of this control plane's CA.
+    /// Starts on a free port; its certificate is signed by this control plane's CA.
     #[must_use]
     pub fn start(control_plane: &ControlPlane, options: ProxyOptions) -> Self {
         let acceptor = acceptor(control_plane).or_fail("making a proxy's certificate");
@@ -67,7 +66,7 @@ impl ProxyServer {
         let listener = TcpListener::bind("127.0.0.1:0").or_fail("opening a proxy");
         let address = listener.local_addr().or_fail("opening a proxy");
         listener.set_nonblocking(true).or_fail("opening a proxy");
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().or_fail("making a runtime");
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().or_fail("creating a runtime");
         let (stop, stopped) = oneshot::channel::<()>();
         let serving = Arc::clone(&shared);
         thread::spawn(move || {
@@ -87,7 +86,7 @@ impl ProxyServer {
         self.address.to_string()
     }
 
-    /// What it was asked for so far: `CONNECT host:port`, `SOCKS host:port`, `GET http://..`.
+    /// The requests so far: `CONNECT host:port`, `SOCKS host:port`, `GET http://..`.
     #[must_use]
     pub fn asked(&self) -> Vec<String> {
         self.shared.asked().clone()
@@ -101,7 +100,7 @@ async fn serve(listener: TcpListener, shared: Arc<Shared>) {
         tokio::spawn(async move {
             let _ = stream.set_nodelay(true);
             let mut first = [0];
-            // What a client says first tells what it speaks. One that hangs up is its own business.
+            // The first byte of a client tells the protocol. A closed connection is no error.
             let _ = match stream.peek(&mut first).await.map(|_| first[0]) {
                 Ok(5) => shared.socks(stream).await,
                 Ok(22) => match shared.acceptor.accept(stream).await {
@@ -154,8 +153,8 @@ impl Shared {
         let mut server = TcpStream::connect(address).await.ok()?;
         match plain {
             None => client.write_all(b"HTTP/1.1 200 Connection established\r\n\r\n").await.ok()?,
-            // Without its own line, which is nobody else's business; what comes after it on this connection
-            // would go through unseen, so it is the last one.
+            // Without the Proxy-Authorization header, which is for the proxy only. Further requests on this connection
+            // would pass unseen, so it is the last one.
             Some(rest) => {
                 let path = rest.find('/').map_or("/", |at| &rest[at..]);
                 let (_, headers) = head.split_once("\r\n")?;
@@ -171,7 +170,7 @@ impl Shared {
         tokio::io::copy_bidirectional(&mut client, &mut server).await.ok().map(drop)
     }
 
-    /// RFC 1928 and 1929, as much as a client of ours says.
+    /// RFC 1928 and 1929, as far as the tests need them.
     async fn socks(&self, mut client: TcpStream) -> Option<()> {
         let _version = client.read_u8().await.ok()?;
         let mut methods = vec![0; usize::from(client.read_u8().await.ok()?)];
@@ -208,7 +207,7 @@ impl Shared {
     }
 }
 
-/// A length and as many bytes.
+/// A length, and a string of that many bytes.
 async fn text(client: &mut TcpStream) -> Option<String> {
     let mut bytes = vec![0; usize::from(client.read_u8().await.ok()?)];
     client.read_exact(&mut bytes).await.ok()?;

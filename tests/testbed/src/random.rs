@@ -1,4 +1,4 @@
-//! Random bytes, and bytes as text.
+//! Random bytes, and their hexadecimal text.
 
 use std::fmt::Write as _;
 
@@ -6,7 +6,7 @@ use aws_lc_rs::rand::{SecureRandom as _, SystemRandom};
 
 use crate::error::fail;
 
-/// Fresh random bytes.
+/// New random bytes.
 pub(crate) fn bytes<const N: usize>() -> [u8; N] {
     let mut bytes = [0; N];
     if SystemRandom::new().fill(&mut bytes).is_err() {

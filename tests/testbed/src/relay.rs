@@ -1,5 +1,5 @@
-//! TCP relays in front of a server. TLS passes through untouched, so what they show is the whole
-//! conversation, handshakes included. One counts round trips, the other makes the server far away.
+//! TCP relays in front of a server. TLS is passed through, so that they see the whole conversation, handshakes
+//! included. One counts round trips, the other delays every byte.
 
 use std::io::{Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -11,15 +11,14 @@ use std::time::{Duration, Instant};
 
 use crate::error::{OrFail, fail};
 
-/// How long nothing must move before held bytes are let through. Longer than any pause of a program
-/// that still has something to send, and than the server needs for one of several answers.
+/// The silence after which held bytes are released. Longer than any pause of a program that still has something to
+/// send, and than the server needs for one of several responses.
 const SILENCE: Duration = Duration::from_millis(50);
 
-/// Counts the round trips of a program: everything a server says is held back until both sides have
-/// been silent for a while, then all of it is let through at once, over all connections, and that
-/// is one round trip. Requests that were sent at the same time thus count once, requests that wait for
-/// each other's answers count each. A TLS handshake counts; the opening of a TCP connection does not
-/// (see [`RoundTripGate::connections`]).
+/// Counts the round trips of a program: everything a server sends is held until both sides have been silent for a
+/// while, then all of it is released at once, over all connections, as one round trip. Concurrent requests thus count
+/// once, sequential ones count each. A TLS handshake counts; the opening of a TCP connection does not (see
+/// [`RoundTripGate::connections`]).
 #[derive(Debug)]
 pub struct RoundTripGate {
     listener: Listener,
@@ -39,7 +38,7 @@ struct Gate {
 struct Held(Arc<TcpStream>, Vec<u8>);
 
 impl RoundTripGate {
-    /// Listens on a port of its own and relays to `server` (`https://127.0.0.1:<port>`).
+    /// Listens on a free port, and relays to `server` (`https://127.0.0.1:<port>`).
     #[must_use]
     pub fn in_front_of(server: &str) -> Self {
         let state =
@@ -60,7 +59,7 @@ impl RoundTripGate {
         Self { listener, state }
     }
 
-    /// The server, as seen through the gate: `https://127.0.0.1:<port>`.
+    /// The URL of the gate: `https://127.0.0.1:<port>`.
     #[must_use]
     pub fn server(&self) -> String {
         self.listener.server()
@@ -79,7 +78,7 @@ impl RoundTripGate {
     }
 }
 
-/// Both directions of one connection: up at once, down into the hold.
+/// Both directions of one connection: requests at once, responses into the hold.
 fn gate_one(state: &Arc<Mutex<Gate>>, client: &Arc<TcpStream>, upstream: TcpStream) {
     let Ok(up) = upstream.try_clone() else { return };
     let (shared, from) = (Arc::clone(state), Arc::clone(client));
@@ -108,7 +107,7 @@ fn release(gate: &mut Gate) {
         return;
     }
     let held = std::mem::take(&mut gate.held);
-    // A server that only hangs up, after everything was said, has not been waited for.
+    // A server that only closes the connection, after the last response, is no round trip.
     gate.round_trips += usize::from(held.iter().any(|Held(_, bytes)| !bytes.is_empty()));
     gate.moved = Instant::now();
     for Held(client, bytes) in held {
@@ -116,22 +115,21 @@ fn release(gate: &mut Gate) {
     }
 }
 
-/// A server at a distance: every byte arrives half a round trip later than it was sent, and a
-/// connection is open after a whole one.
+/// A distant server: every byte arrives half a round trip later, and a connection is open after a whole one.
 #[derive(Debug)]
 pub struct DistantServer {
     listener: Listener,
 }
 
 impl DistantServer {
-    /// Listens on a port of its own and relays to `server` with this round trip time.
+    /// Listens on a free port, and relays to `server` with this round trip time.
     #[must_use]
     pub fn in_front_of(server: &str, round_trip: Duration) -> Self {
         let listener = Listener::start(server, move |client, upstream| {
             let (Ok(down), Ok(up)) = (client.try_clone(), upstream.try_clone()) else { return };
             let half = round_trip / 2;
-            // The kernel has already told the client that it is connected; what it says first leaves
-            // a round trip later instead.
+            // The kernel has already accepted the connection; the client's first bytes are delayed by a round trip
+            // instead.
             let open = Instant::now() + round_trip;
             thread::spawn(move || delay(&client, &up, half, open));
             thread::spawn(move || delay(&upstream, &down, half, open));
@@ -139,7 +137,7 @@ impl DistantServer {
         Self { listener }
     }
 
-    /// The server, as seen from a distance: `https://127.0.0.1:<port>`.
+    /// The URL of the relay: `https://127.0.0.1:<port>`.
     #[must_use]
     pub fn server(&self) -> String {
         self.listener.server()
@@ -163,7 +161,7 @@ fn delay(from: &TcpStream, mut to: &TcpStream, by: Duration, open: Instant) {
     });
 }
 
-/// Hands on what a stream says until it ends or `to` has had enough.
+/// Passes on the bytes of a stream until it ends or `to` returns false.
 fn pump(from: &TcpStream, mut to: impl FnMut(&[u8]) -> bool) {
     let mut from = from;
     let mut buffer = [0_u8; 16 * 1024];
@@ -174,7 +172,7 @@ fn pump(from: &TcpStream, mut to: impl FnMut(&[u8]) -> bool) {
     }
 }
 
-/// A listening port that opens a connection to the server for each it accepts.
+/// A listening port that opens a connection to the server for each accepted one.
 #[derive(Debug)]
 struct Listener {
     address: SocketAddr,
@@ -193,7 +191,7 @@ impl Listener {
                 if stop.load(Ordering::Relaxed) {
                     break;
                 }
-                // A client that cannot be served sees its connection closed, as it would without us.
+                // If a client cannot be served, its connection is closed, as the server itself would do.
                 let (Ok(client), Ok(upstream)) = (client, TcpStream::connect(&server)) else { continue };
                 let _ = (client.set_nodelay(true), upstream.set_nodelay(true));
                 serve(client, upstream);

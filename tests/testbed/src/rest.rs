@@ -1,5 +1,5 @@
-//! Plain HTTPS to the API server, as whoever the caller says: the client all arranging and asserting
-//! goes through. Blocking, no retries, every status is an answer.
+//! An HTTPS client of the API server for arranging and asserting, with any credential. Blocking, without retries; every
+//! status is returned.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,14 +12,14 @@ use ureq::tls::{Certificate, ClientCert, PrivateKey, RootCerts, TlsConfig};
 use crate::error::{Doing, Error};
 use crate::pki::ClientCertificate;
 
-/// What a server answered.
+/// A response of the server.
 #[derive(Clone, Debug)]
 pub struct Response {
     /// HTTP status.
     pub status: u16,
-    /// The body as it came.
+    /// The body as received.
     pub text: String,
-    /// The body as JSON, `null` when it is none.
+    /// The body as JSON, `null` if it is not JSON.
     pub body: Value,
 }
 

@@ -1,6 +1,5 @@
 //! RSA keys of any size, and signatures with any hash: most clusters sign ServiceAccount tokens with RS256, and tests
-//! need keys that no library of today makes. Good enough for a cluster that lives for minutes on loopback, and for
-//! nothing else.
+//! need keys that current libraries do not generate. Sufficient only for a cluster on loopback that lives for minutes.
 
 use std::thread;
 
@@ -8,9 +7,9 @@ use num_bigint::BigUint;
 
 use crate::{pki, random};
 
-/// Of the key that signs tokens.
+/// Size of the key that signs tokens.
 const BITS: usize = 2048;
-/// Enough for random candidates of this size (FIPS 186-5, table B.1 asks for 5).
+/// Rounds that are enough for random candidates of this size (FIPS 186-5, table B.1 asks for 5).
 const ROUNDS: usize = 5;
 const EXPONENT: u32 = 65_537;
 
@@ -19,22 +18,22 @@ const EXPONENT: u32 = 65_537;
 pub(crate) struct RsaKey {
     modulus: BigUint,
     private_exponent: BigUint,
-    /// As PKCS#1 has it.
+    /// PKCS#1, as DER.
     pub(crate) der: Vec<u8>,
 }
 
-/// A fresh key as a PKCS#1 PEM document.
+/// A new key as a PKCS#1 PEM document.
 #[must_use]
 pub fn generate() -> String {
     pki::pem("RSA PRIVATE KEY", &key(BITS).der)
 }
 
-/// A fresh key of this size, which is a multiple of 16.
+/// A new key of this size, a multiple of 16.
 pub(crate) fn key(bits: usize) -> RsaKey {
     let e = BigUint::from(EXPONENT);
     let one = BigUint::from(1_u8);
     loop {
-        // The two searches take as long as everything else in here a thousand times over.
+        // The two searches take a thousand times as long as everything else here.
         let (p, q) = thread::scope(|scope| {
             let other = scope.spawn(|| prime(bits / 2));
             let p = prime(bits / 2);
@@ -56,12 +55,12 @@ pub(crate) fn key(bits: usize) -> RsaKey {
 }
 
 impl RsaKey {
-    /// The public half, as PKCS#1 has it.
+    /// The public half in PKCS#1.
     pub(crate) fn public(&self) -> Vec<u8> {
         tagged(0x30, &[integer(&self.modulus), integer(&BigUint::from(EXPONENT))].concat())
     }
 
-    /// A signature of PKCS#1 1.5 over a DigestInfo.
+    /// A PKCS#1 1.5 signature over a DigestInfo.
     pub(crate) fn sign(&self, digest_info: &[u8]) -> Vec<u8> {
         let length = usize::try_from(self.modulus.bits().div_ceil(8)).unwrap_or_default();
         let mut padded = vec![0xff; length - digest_info.len()];
@@ -84,7 +83,7 @@ fn prime(bits: usize) -> BigUint {
         for bit in [bits - 1, bits - 2, 0] {
             start.set_bit(u64::try_from(bit).unwrap_or_default(), true);
         }
-        // Walk upwards from a random start; remainders are updated, not computed again.
+        // Search upwards from a random start; remainders are updated, not computed again.
         let mut rests: Vec<u32> = small.iter().map(|p| rest(&start, *p)).collect();
         for step in 0..1000_u32 {
             if rests.iter().all(|rest| *rest != 0) {
@@ -114,7 +113,7 @@ fn small_primes() -> Vec<u32> {
     primes
 }
 
-/// Miller and Rabin's test with random bases.
+/// The Miller-Rabin test with random bases.
 fn is_probable_prime(n: &BigUint) -> bool {
     let one = BigUint::from(1_u8);
     let n1 = n - &one;
@@ -166,9 +165,9 @@ pub(crate) fn tagged(tag: u8, value: &[u8]) -> Vec<u8> {
 mod tests {
     use super::*;
 
-    /// ring reads the key, which checks every field against every other.
+    /// aws-lc reads the key, and checks its fields against each other.
     #[test]
-    fn the_key_is_one_that_others_accept() {
+    fn generated_key_is_accepted_by_aws_lc() {
         let start = std::time::Instant::now();
         let pem = generate();
         let body: String = pem.lines().filter(|line| !line.starts_with('-')).collect();

@@ -1,5 +1,5 @@
-//! A server that ends TLS before the API server, with any certificate, and passes on every byte: what a load balancer or
-//! a front door does. Touches loopback.
+//! A server that terminates TLS in front of the API server, with any certificate, and passes on every byte, as a load
+//! balancer or front proxy does. Uses loopback.
 
 use std::fmt;
 use std::net::{SocketAddr, TcpListener};
@@ -19,23 +19,23 @@ use crate::control_plane::ControlPlane;
 use crate::error::{Doing, Error, OrFail};
 use crate::forge::Forged;
 
-/// What nginx answers to a client without a certificate.
+/// The response of nginx to a client without a certificate.
 const PAGE: &str = "<html><head><title>400 No required SSL certificate was sent</title></head></html>\r\n";
 
-/// What differs from a plain one, which speaks TLS 1.2 and 1.3 and HTTP/1.1, and asks for no client certificate.
+/// Differences from the default: TLS 1.2 and 1.3, HTTP/1.1, no client certificate requested.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct FrontOptions<'a> {
-    /// The CA whose client certificates it wants.
+    /// The CA of the required client certificates.
     pub client_ca: Option<&'a Forged>,
-    /// It says in HTTP that the client certificate is missing.
-    pub says_so_in_http: bool,
+    /// A missing client certificate is reported by HTTP instead of a TLS alert.
+    pub reports_in_http: bool,
     /// TLS 1.2 only.
     pub tls_1_2: bool,
     /// HTTP/2 as well.
     pub http2: bool,
 }
 
-/// A running one. Gone when it is dropped.
+/// A running front proxy. Stops on drop.
 pub struct TlsFront {
     address: SocketAddr,
     _stop: oneshot::Sender<()>,
@@ -48,7 +48,7 @@ impl fmt::Debug for TlsFront {
 }
 
 impl TlsFront {
-    /// In front of this control plane, with this chain, the server's own certificate first.
+    /// Starts it in front of this control plane, with this chain, the server's own certificate first.
     #[must_use]
     #[track_caller]
     pub fn start(control_plane: &ControlPlane, chain: &[&Forged], options: FrontOptions<'_>) -> Self {
@@ -60,7 +60,7 @@ impl TlsFront {
         let listener = TcpListener::bind("127.0.0.1:0").doing("listening")?;
         let address = listener.local_addr().doing("listening")?;
         listener.set_nonblocking(true).doing("listening")?;
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().doing("making a runtime")?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().doing("creating a runtime")?;
         let (stop, stopped) = oneshot::channel::<()>();
         thread::spawn(move || {
             runtime.block_on(async {
@@ -73,7 +73,7 @@ impl TlsFront {
         Ok(Self { address, _stop: stop })
     }
 
-    /// `https://<host>:<port>`: the host is one that leads to loopback.
+    /// `https://<host>:<port>`; the host must lead to loopback.
     #[must_use]
     pub fn server(&self, host: &str) -> String {
         format!("https://{host}:{}", self.address.port())
@@ -85,10 +85,10 @@ struct Front {
     /// Over HTTP/1.1, and over HTTP/2.
     connectors: [TlsConnector; 2],
     server: String,
-    says_so_in_http: bool,
+    reports_in_http: bool,
 }
 
-/// Shows one certificate, whatever it is.
+/// Presents one certificate for every name.
 #[derive(Debug)]
 struct Shown(Arc<CertifiedKey>);
 
@@ -116,7 +116,7 @@ impl Front {
                 let mut roots = RootCertStore::empty();
                 roots.add(ca.der.clone().into()).doing("reading the CA of clients")?;
                 let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider));
-                let verifier = if options.says_so_in_http { verifier.allow_unauthenticated() } else { verifier };
+                let verifier = if options.reports_in_http { verifier.allow_unauthenticated() } else { verifier };
                 builder.with_client_cert_verifier(verifier.build().doing("asking for certificates")?)
             }
         };
@@ -141,7 +141,7 @@ impl Front {
             acceptor: TlsAcceptor::from(Arc::new(config)),
             connectors: [connector(b"http/1.1"), connector(b"h2")],
             server: control_plane.server().trim_start_matches("https://").to_owned(),
-            says_so_in_http: options.says_so_in_http,
+            reports_in_http: options.reports_in_http,
         })
     }
 
@@ -151,7 +151,7 @@ impl Front {
             let front = Arc::clone(&self);
             tokio::spawn(async move {
                 let _ = stream.set_nodelay(true);
-                let _ = front.pass(stream).await; // a client that is refused, or hangs up
+                let _ = front.pass(stream).await; // a client that was refused, or closed the connection
             });
         }
     }
@@ -159,7 +159,7 @@ impl Front {
     async fn pass(&self, stream: tokio::net::TcpStream) -> std::io::Result<()> {
         let mut client = self.acceptor.accept(stream).await?;
         let session = client.get_ref().1;
-        if self.says_so_in_http && session.peer_certificates().is_none() {
+        if self.reports_in_http && session.peer_certificates().is_none() {
             let _ = client.read(&mut [0; 4096]).await?;
             let head = "HTTP/1.1 400 Bad Request\r\nContent-Type: text/html\r\nConnection: close\r\nContent-Length:";
             client.write_all(format!("{head} {}\r\n\r\n{PAGE}", PAGE.len()).as_bytes()).await?;

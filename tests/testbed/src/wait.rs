@@ -1,4 +1,4 @@
-//! Waiting for what happens elsewhere.
+//! Polling for events elsewhere.
 
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -8,11 +8,11 @@ use crate::error::{Error, fail};
 /// Generous: a machine that builds something else at the same time is slow.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 const FIRST_PAUSE: Duration = Duration::from_millis(5);
-/// Many wait at the same time for what takes seconds, as the death of a token: asking more often would keep the API
-/// server from everything else.
+/// Many tests wait at the same time for what takes seconds, such as the rejection of a token: polling more often would
+/// slow down the API server.
 const LONGEST_PAUSE: Duration = Duration::from_millis(200);
 
-/// Asks again and again until there is something or an error; `None` when `patience` is over.
+/// Polls until there is a value or an error; `None` after `patience`.
 pub(crate) fn poll<T>(
     patience: Duration,
     mut ask: impl FnMut() -> Result<Option<T>, Error>,
@@ -29,7 +29,7 @@ pub(crate) fn poll<T>(
     }
 }
 
-/// Asks again and again until there is something. Ends the test when it takes longer than a minute.
+/// Polls until there is a value. Panics after a minute.
 #[track_caller]
 pub fn eventually<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
     match poll(PATIENCE, || Ok(ask())) {

@@ -1,4 +1,4 @@
-//! An admission webhook, or an authorizer's: a server that the API server asks and a test answers for. Loopback only.
+//! An admission or authorization webhook: the API server calls it, and a test answers. Loopback only.
 
 use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -17,16 +17,16 @@ use crate::control_plane::ControlPlane;
 use crate::error::{Doing, Error, OrFail};
 use crate::intercepting_proxy::acceptor;
 
-/// What a webhook answers.
+/// A response of a webhook.
 #[derive(Clone, Debug, PartialEq)]
 pub enum WebhookAnswer {
-    /// The `response` of an `AdmissionReview`; its `uid` is that of the request unless it has one.
+    /// The `response` of an `AdmissionReview`; its `uid` defaults to that of the request.
     Admission(Value),
     /// The `status` of a `SubjectAccessReview`.
     Access(Value),
     /// Any status and text.
     Reply(u16, String),
-    /// Nothing, for ever.
+    /// No response, ever.
     Silence,
 }
 
@@ -38,7 +38,7 @@ impl WebhookAnswer {
     }
 }
 
-/// A running server. Gone when it is dropped.
+/// A running server. Stops on drop.
 pub struct WebhookServer {
     scheme: &'static str,
     address: SocketAddr,
@@ -54,8 +54,7 @@ struct Shared {
 }
 
 impl WebhookServer {
-    /// Over TLS, with a certificate that the cluster's CA has signed. `answer` gets the path that was asked and the
-    /// review.
+    /// With TLS, and a certificate signed by the cluster's CA. `answer` gets the requested path and the review.
     #[must_use]
     pub fn start(
         control_plane: &ControlPlane,
@@ -65,7 +64,7 @@ impl WebhookServer {
         opened.or_fail("opening a webhook server")
     }
 
-    /// In the clear: for an API server that is configured before it has a CA.
+    /// Without TLS: for an API server that is configured before it has a CA.
     #[must_use]
     pub fn in_the_clear(answer: impl Fn(&str, &Value) -> WebhookAnswer + Send + Sync + 'static) -> Self {
         Self::open(None, Box::new(answer)).or_fail("opening a webhook server")
@@ -75,7 +74,7 @@ impl WebhookServer {
         let listener = TcpListener::bind("127.0.0.1:0").doing("listening")?;
         let address = listener.local_addr().doing("listening")?;
         listener.set_nonblocking(true).doing("listening")?;
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().doing("making a runtime")?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().doing("creating a runtime")?;
         let (stop, stopped) = oneshot::channel::<()>();
         let asked = Arc::new(Mutex::new(Vec::new()));
         let shared = Arc::new(Shared { answer, asked: Arc::clone(&asked) });
@@ -91,13 +90,13 @@ impl WebhookServer {
         Ok(Self { scheme, address, asked, _stop: stop })
     }
 
-    /// Where a path of it is.
+    /// The URL of a path.
     #[must_use]
     pub fn url(&self, path: &str) -> String {
         format!("{}://{}/{path}", self.scheme, self.address)
     }
 
-    /// How often a path was asked.
+    /// How often a path was requested.
     #[must_use]
     pub fn asked(&self, path: &str) -> usize {
         let asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
@@ -112,7 +111,7 @@ async fn serve(listener: TcpListener, acceptor: Option<TlsAcceptor>, shared: Arc
         tokio::spawn(async move {
             let service = hyper::service::service_fn(|request| answer(Arc::clone(&shared), request));
             let http = hyper::server::conn::http1::Builder::new();
-            // A server that hangs up is its own business.
+            // A closed connection of the API server is no error.
             match acceptor {
                 Some(acceptor) => {
                     let Ok(stream) = acceptor.accept(stream).await else { return };

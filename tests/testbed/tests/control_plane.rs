@@ -1,5 +1,4 @@
-//! The control plane is a real one: quick, with RBAC, a token controller and an audit log that keeps
-//! secrets to itself.
+//! The test control plane: fast start, RBAC, a token controller, and an audit log without secrets.
 
 #![allow(clippy::unwrap_used, reason = "what fails here fails a test")]
 
@@ -11,7 +10,7 @@ use serde_json::{Value, json};
 use testbed::{ControlPlane, Grant, Options, RoundTripGate, eventually, rule};
 
 #[test]
-fn it_is_ready_soon() {
+fn control_plane_starts_within_30_seconds() {
     let control_plane = ControlPlane::shared();
     assert!(control_plane.version().starts_with("v1."), "{}", control_plane.version());
     // 3 to 4 s on two idle cores; machines are not always idle.
@@ -21,7 +20,7 @@ fn it_is_ready_soon() {
 }
 
 #[test]
-fn rights_are_exactly_those_granted() {
+fn personas_have_exactly_the_granted_permissions() {
     let control_plane = ControlPlane::shared();
     let (here, elsewhere) = (control_plane.namespace("rights"), control_plane.namespace("rights"));
     let reader = [rule(&[""], &["configmaps"], &["get", "list"])];
@@ -59,7 +58,7 @@ fn rights_are_exactly_those_granted() {
 }
 
 #[test]
-fn raw_requests_cover_the_life_of_an_object() {
+fn raw_requests_create_replace_patch_and_delete() {
     let control_plane = ControlPlane::shared();
     let namespace = control_plane.namespace("raw");
     let maps = format!("/api/v1/namespaces/{namespace}/configmaps");
@@ -94,14 +93,14 @@ fn client_certificates_carry_user_and_groups() {
 }
 
 #[test]
-fn token_secrets_are_filled_and_never_logged() {
+fn token_secrets_are_filled_and_not_logged() {
     let control_plane = ControlPlane::shared();
     let namespace = control_plane.namespace("tokens");
     let mark = control_plane.audit().mark();
     let secret = token_secret(control_plane, &namespace);
     let token = eventually("a filled Secret", || token_in(control_plane, &secret));
     let answer = control_plane.request("GET", "/api/v1/nodes", Some(&token), None);
-    assert_eq!(answer.status, 403, "a valid token without rights");
+    assert_eq!(answer.status, 403, "a valid token without permissions");
 
     let log = std::fs::read_to_string(control_plane.audit().path()).unwrap();
     let (signature, canary) = (token.rsplit('.').next().unwrap(), "c2FpbG9y");
@@ -120,7 +119,7 @@ fn token_secrets_are_filled_and_never_logged() {
 }
 
 #[test]
-fn the_audit_log_tells_writes_from_questions() {
+fn audit_log_distinguishes_writes_from_reviews() {
     let control_plane = ControlPlane::shared();
     let namespace = control_plane.namespace("audit");
     let persona = control_plane.persona("writer", &[Grant::cluster_role_in(&namespace, "admin")]);
@@ -146,11 +145,11 @@ fn the_audit_log_tells_writes_from_questions() {
 }
 
 #[test]
-fn round_trips_are_counted_through_tls() {
+fn round_trips_are_counted_over_tls() {
     let control_plane = ControlPlane::shared();
     let gate = RoundTripGate::in_front_of(control_plane.server());
     let directory = tempfile::tempdir().unwrap();
-    let kubeconfig = control_plane.admin().by_way_of(&gate.server()).kubeconfig(directory.path());
+    let kubeconfig = control_plane.admin().with_server(&gate.server()).kubeconfig(directory.path());
     let answer = control_plane.kubectl(&kubeconfig, &["get", "--raw", "/version"]);
     assert!(answer.status.success(), "{}", String::from_utf8_lossy(&answer.stderr));
     // One for the handshake, one for the request.

@@ -1,5 +1,5 @@
-//! What the original bundle leaves in a cluster, by real helm 3 and 4: its objects, who owns their fields, and the
-//! releases with the parent credential in them. This is what a take-over finds.
+//! What version 1.0.0 leaves in a cluster, by real helm 3 and 4: its objects, the owners of their fields, and the
+//! releases with the parent credential in them. This is the starting point of an adoption.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "what fails here fails a test")]
 
@@ -9,7 +9,7 @@ use testbed::{ControlPlane, Helm, Original, Persona, eventually, rule};
 const NAME: &str = "ecomm-prod-demo-x7k2";
 const OBJECT: &str = "ecomm-prod-demo-x7k2-token";
 
-/// An instance in a namespace that is not there yet, and its parent credential.
+/// An instance in a namespace that does not exist yet, and its parent credential.
 fn original(helm: &'static Helm) -> (Original<'static>, &'static Persona) {
     let control_plane = ControlPlane::shared();
     let params = json!({
@@ -39,14 +39,14 @@ fn objects(original: &Original<'_>) -> [Option<Value>; 4] {
 }
 
 /// The four objects, with a token in the Secret.
-fn settled(original: &Original<'_>) -> [Value; 4] {
+fn await_objects(original: &Original<'_>) -> [Value; 4] {
     eventually("the objects and the token", || {
         let [Some(account), Some(role), Some(binding), Some(secret)] = objects(original) else { return None };
         secret["data"]["token"].is_string().then_some([account, role, binding, secret])
     })
 }
 
-/// Who owns what: `(manager, operation, the parts of the object below metadata, spec, ...)`.
+/// Field owners: `(manager, operation, the parts of the object below metadata, spec, ...)`.
 fn owners(object: &Value) -> Vec<(String, String, Vec<String>)> {
     let text = |value: &Value| value.as_str().unwrap().to_owned();
     let fields = object["metadata"]["managedFields"].as_array().unwrap().iter();
@@ -62,7 +62,7 @@ fn owners(object: &Value) -> Vec<(String, String, Vec<String>)> {
 fn leaves(fields: &Value, at: &str, found: &mut Vec<String>) {
     for (key, below) in fields.as_object().unwrap() {
         let Some(key) = key.strip_prefix("f:") else { continue };
-        // Keys of maps hold dots and slashes: the annotations and labels are named as they are.
+        // Map keys contain dots and slashes: annotations and labels are listed by name.
         let path = if at.is_empty() { key.to_owned() } else { format!("{at}/{key}") };
         if below.as_object().unwrap().is_empty() {
             found.push(path);
@@ -72,16 +72,16 @@ fn leaves(fields: &Value, at: &str, found: &mut Vec<String>) {
     }
 }
 
-/// `(revision, status)` of all that is kept of the release.
+/// `(revision, status)` of all stored revisions of the release.
 fn history(original: &Original<'_>) -> Vec<(u64, String)> {
     original.releases().into_iter().map(|release| (release.revision, release.status)).collect()
 }
 
-fn is(history: &[(u64, String)], expected: &[(u64, &str)]) -> bool {
+fn matches(history: &[(u64, String)], expected: &[(u64, &str)]) -> bool {
     history.iter().map(|(revision, status)| (*revision, status.as_str())).eq(expected.iter().copied())
 }
 
-/// Every revision's Secret is as helm makes it, and holds the parent's token.
+/// The Secret of every revision has helm's format, and contains the parent's token.
 #[track_caller]
 fn assert_leaks(original: &Original<'_>, parent: &Persona) {
     let releases = original.releases();
@@ -111,7 +111,7 @@ fn assert_leaks(original: &Original<'_>, parent: &Persona) {
             "the parent's token in revision {}",
             release.revision
         );
-        // Compressed, hence not to be found by looking for the token in what the server lists.
+        // Compressed: the token cannot be found by searching the server's lists.
         assert!(!secret.to_string().contains(&parent.token));
     }
 }
@@ -132,7 +132,7 @@ fn assert_objects(original: &Original<'_>, operation: &str) {
         "metadata/labels/managed-by",
         "metadata/labels/md-project",
     ];
-    let [account, role, binding, secret] = settled(original);
+    let [account, role, binding, secret] = await_objects(original);
     for object in [&account, &role, &binding] {
         assert_eq!(
             object["metadata"]["labels"],
@@ -183,47 +183,47 @@ fn assert_objects(original: &Original<'_>, operation: &str) {
     assert_eq!(owners(&secret), [helm(&of_secret), controller]);
 }
 
-/// Install, the same again, a change, a refused change, a killed one, uninstall.
-fn through_its_life(helm: &'static Helm, operation: &str) {
+/// Install, a repeat, a change, a refused change, a killed change, uninstall.
+fn expect_lifecycle(helm: &'static Helm, operation: &str) {
     let control_plane = ControlPlane::shared();
     let (mut original, parent) = original(helm);
     let preview = original.plan();
     assert!(preview.contains("kind: RoleBinding") && preview.contains(&parent.token), "{preview}");
     assert!(control_plane.get(&format!("/api/v1/namespaces/{}", original.namespace())).is_none());
 
-    // The step runs helm with --debug, which prints all values: the parent's token is in the log of the deployment.
+    // The step runs helm with --debug, which prints all values: the log of the deployment contains the parent's token.
     assert!(original.provision().contains(&parent.token));
     assert_objects(&original, operation);
     assert_leaks(&original, parent);
-    assert!(is(&history(&original), &[(1, "deployed")]), "{:?}", history(&original));
+    assert!(matches(&history(&original), &[(1, "deployed")]), "{:?}", history(&original));
     let namespace = control_plane.get(&format!("/api/v1/namespaces/{}", original.namespace())).unwrap();
     assert_eq!(namespace["metadata"]["labels"]["name"], original.namespace());
     let versions = |objects: [Value; 4]| objects.map(|object| object["metadata"]["resourceVersion"].clone());
-    let before = versions(settled(&original));
+    let before = versions(await_objects(&original));
 
-    // The same again changes no object and is a revision all the same.
+    // A repeat changes no object, but creates a revision.
     original.provision();
-    assert_eq!(versions(settled(&original)), before);
-    assert!(is(&history(&original), &[(1, "superseded"), (2, "deployed")]), "{:?}", history(&original));
+    assert_eq!(versions(await_objects(&original)), before);
+    assert!(matches(&history(&original), &[(1, "superseded"), (2, "deployed")]), "{:?}", history(&original));
 
     original.params["rules"] = json!([rule(&[""], &["configmaps"], &["get"])]);
     original.provision();
     assert_objects(&original, operation);
 
-    let before = settled(&original);
+    let before = await_objects(&original);
     let said = original.failed_provision();
     assert!(said.contains("somebody@example.com"), "{said}");
-    assert_eq!(settled(&original), before);
+    assert_eq!(await_objects(&original), before);
     let so_far = [(1, "superseded"), (2, "superseded"), (3, "deployed"), (4, "failed")];
-    assert!(is(&history(&original), &so_far), "{:?}", history(&original));
+    assert!(matches(&history(&original), &so_far), "{:?}", history(&original));
 
     original.killed_provision();
-    assert_eq!(settled(&original), before);
+    assert_eq!(await_objects(&original), before);
     let so_far = [&so_far[..], &[(5, "pending-upgrade")]].concat();
-    assert!(is(&history(&original), &so_far), "{:?}", history(&original));
+    assert!(matches(&history(&original), &so_far), "{:?}", history(&original));
     assert_leaks(&original, parent);
 
-    // A dead end for the original: it can only be uninstalled.
+    // Version 1.0.0 cannot recover: it can only be uninstalled.
     let refused = original.try_provision();
     assert!(!refused.status.success());
     assert!(String::from_utf8_lossy(&refused.stderr).contains("another operation"), "{refused:?}");
@@ -234,43 +234,43 @@ fn through_its_life(helm: &'static Helm, operation: &str) {
 }
 
 /// A first install that is refused or killed.
-fn never_installed(helm: &'static Helm) {
+fn expect_failed_first_install(helm: &'static Helm) {
     let (original, parent) = original(helm);
     original.failed_provision();
-    assert!(is(&history(&original), &[(1, "failed")]), "{:?}", history(&original));
+    assert!(matches(&history(&original), &[(1, "failed")]), "{:?}", history(&original));
     assert_leaks(&original, parent);
-    // Only the Secret was made, and the token controller takes it away: it has no ServiceAccount.
+    // Only the Secret was created, and the token controller deletes it, because it has no ServiceAccount.
     eventually("no object", || objects(&original).iter().all(Option::is_none).then_some(()));
     original.provision();
-    assert!(is(&history(&original), &[(1, "superseded"), (2, "deployed")]), "{:?}", history(&original));
+    assert!(matches(&history(&original), &[(1, "superseded"), (2, "deployed")]), "{:?}", history(&original));
 
     let (original, parent) = self::original(helm);
     original.killed_provision();
-    assert!(is(&history(&original), &[(1, "pending-install")]), "{:?}", history(&original));
+    assert!(matches(&history(&original), &[(1, "pending-install")]), "{:?}", history(&original));
     assert_eq!(objects(&original), [const { None }; 4]);
     assert_leaks(&original, parent);
 }
 
 #[test]
 fn helm_3_owns_fields_by_update() {
-    through_its_life(Helm::v3(), "Update");
+    expect_lifecycle(Helm::v3(), "Update");
 }
 
 #[test]
 fn helm_4_owns_fields_by_apply() {
-    through_its_life(Helm::v4(), "Apply");
+    expect_lifecycle(Helm::v4(), "Apply");
 }
 
 #[test]
-fn a_refused_or_killed_first_install_leaves_only_the_release() {
+fn failed_first_install_leaves_only_the_release() {
     for helm in [Helm::v3(), Helm::v4()] {
-        never_installed(helm);
+        expect_failed_first_install(helm);
     }
 }
 
-/// What helm 3 has made stays helm 3's way when helm 4 upgrades it.
+/// Objects that helm 3 has created keep its update method when helm 4 upgrades them.
 #[test]
-fn helm_4_goes_on_as_helm_3_began() {
+fn helm_4_upgrades_helm_3_releases_by_update() {
     let (mut original, parent) = original(Helm::v3());
     original.provision();
     original.helm = Helm::v4();
@@ -283,7 +283,7 @@ fn helm_4_goes_on_as_helm_3_began() {
 }
 
 #[test]
-fn ten_revisions_are_kept() {
+fn helm_keeps_ten_revisions() {
     let (original, parent) = original(Helm::v3());
     for _ in 0..12 {
         original.provision();
@@ -293,9 +293,9 @@ fn ten_revisions_are_kept() {
     assert_leaks(&original, parent);
 }
 
-/// The legacy form of the connection is logged in with, and leaks, the same way.
+/// The legacy format of the connection works, and leaks the token in the same way.
 #[test]
-fn a_legacy_connection_works() {
+fn legacy_connection_is_stored_in_the_release() {
     let (mut original, parent) = original(Helm::v3());
     original.connection = json!({"data": original.connection, "specs": {}});
     original.provision();
@@ -304,9 +304,9 @@ fn a_legacy_connection_works() {
     assert_eq!(values["data"]["authentication"]["user"]["token"], parent.token);
 }
 
-/// The dump in which tests look for tokens sees what is packed in a release.
+/// The dump in which tests search for tokens contains the unpacked releases.
 #[test]
-fn the_dump_unpacks_releases() {
+fn dump_unpacks_helm_releases() {
     let control_plane = ControlPlane::shared();
     let (mut original, _) = original(Helm::v3());
     let parent = control_plane.persona("dumped", &[testbed::Grant::cluster_role("cluster-admin")]);

@@ -1,4 +1,4 @@
-//! The intercepting proxy changes nothing it is not told to, and after a cut nothing gets through.
+//! The intercepting proxy changes only what the test decides, and forwards nothing after a cut.
 
 #![allow(clippy::unwrap_used, reason = "what fails here fails a test")]
 
@@ -15,12 +15,12 @@ use ureq::http::{HeaderMap, Request};
 use ureq::tls::{Certificate, RootCerts, TlsConfig};
 
 const APPLY: &str = "application/apply-patch+yaml";
-/// Longer than any answer takes that comes at all.
+/// Longer than any response takes.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// For answers that should not come: long enough to send a request on a busy machine.
-const MOMENT: Duration = Duration::from_secs(1);
+/// For responses that must not arrive: long enough to send a request on a busy machine.
+const SHORT: Duration = Duration::from_secs(1);
 
-/// A user at the server it names, over connections of its own.
+/// A user at this server, with connections of its own.
 struct Client {
     persona: Persona,
     server: String,
@@ -34,7 +34,7 @@ struct Answer {
 }
 
 impl Client {
-    /// The administrator at this server, with as much patience for each answer.
+    /// The administrator at this server, with this timeout for each response.
     fn new(server: &str, patience: Duration) -> Self {
         let control_plane = ControlPlane::shared();
         let ca = Certificate::from_pem(control_plane.ca_pem().as_bytes()).unwrap();
@@ -66,7 +66,7 @@ impl Client {
         Some(Answer { status: answer.status().as_u16(), headers: answer.headers().clone(), text })
     }
 
-    /// The status, `None` without an answer.
+    /// The status, `None` without a response.
     fn get(&self, path: &str) -> Option<u16> {
         self.ask("GET", path, "", &Value::Null).map(|answer| answer.status)
     }
@@ -85,12 +85,12 @@ fn document(name: &str) -> Value {
     json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": {"a": "1"}})
 }
 
-/// Whether each ConfigMap is there.
+/// Whether each ConfigMap exists.
 fn there<const N: usize>(namespace: &str, names: [&str; N]) -> [bool; N] {
     names.map(|name| ControlPlane::shared().get(&map(namespace, name)).is_some())
 }
 
-/// Does this at a write of the ConfigMap with this name, and nothing at all other requests.
+/// Gives this verdict for a write of the ConfigMap with this name, and forwards all other requests.
 fn at(name: &'static str, verdict: Verdict) -> impl FnMut(&Intercepted) -> Verdict + Send + 'static {
     move |request| {
         let is_it = request.write && request.path.contains(&format!("/configmaps/{name}"));
@@ -105,7 +105,7 @@ fn seen(proxy: &InterceptingProxy) -> Vec<(String, Option<u16>)> {
 }
 
 #[test]
-fn it_hands_on_faithfully() {
+fn forwarded_requests_are_unchanged() {
     let control_plane = ControlPlane::shared();
     let namespace = control_plane.namespace("faithful");
     let proxy = InterceptingProxy::start(control_plane, |_| Verdict::Forward);
@@ -123,7 +123,7 @@ fn it_hands_on_faithfully() {
     assert!(applied.uri.ends_with("/configmaps/x?fieldManager=tests"), "{}", applied.uri);
     assert!(applied.user_agent.starts_with("ureq/"), "{}", applied.user_agent);
 
-    // Also what is large, compressed, or refused.
+    // Also large, compressed and refused responses.
     for path in [&path, "/openapi/v2", "/apis/nothing", "/readyz?verbose"] {
         let (mine, other) = (near.ask("GET", path, "", &none).unwrap(), through.ask("GET", path, "", &none).unwrap());
         assert_eq!((mine.status, &mine.text), (other.status, &other.text), "{path}");
@@ -149,7 +149,7 @@ fn it_hands_on_faithfully() {
 }
 
 #[test]
-fn writes_are_told_from_questions() {
+fn writes_are_distinguished_from_reviews() {
     let control_plane = ControlPlane::shared();
     let namespace = control_plane.namespace("kinds");
     let proxy = InterceptingProxy::start(control_plane, |_| Verdict::Forward);
@@ -178,12 +178,12 @@ fn writes_are_told_from_questions() {
     let mut events = control_plane.audit().since(mark);
     events.retain(|event| event.namespace == namespace || event.resource.ends_with("rulesreviews"));
     events.retain(|event| event.user == client.persona.user);
-    // Of a deletion the audit log keeps no options at this level.
+    // The audit log contains no options of a deletion at this level.
     assert_eq!(writes[..4], events.iter().map(testbed::AuditEvent::is_write).collect::<Vec<_>>()[..4]);
 }
 
 #[test]
-fn a_cut_before_a_request_leaves_no_trace_of_it_or_of_anything_later() {
+fn cut_before_a_request_prevents_later_ones_too() {
     let control_plane = ControlPlane::shared();
     let namespace = control_plane.namespace("before");
     let (asked, mut decide) = (Arc::new(AtomicUsize::new(0)), at("b", Verdict::CutBefore));
@@ -194,29 +194,33 @@ fn a_cut_before_a_request_leaves_no_trace_of_it_or_of_anything_later() {
     });
     assert_eq!(Client::new(&proxy.server(), PATIENCE).apply(&namespace, "a"), Some(201));
     assert!(!proxy.wait_for_cut(Duration::ZERO), "not yet");
-    let client = Client::new(&proxy.server(), MOMENT);
+    let client = Client::new(&proxy.server(), SHORT);
     let start = Instant::now();
     assert_eq!(client.apply(&namespace, "b"), None, "no answer");
-    assert!(start.elapsed() >= MOMENT, "and no end of the connection");
+    assert!(start.elapsed() >= SHORT, "and no end of the connection");
     assert!(proxy.wait_for_cut(PATIENCE));
-    assert_eq!((client.apply(&namespace, "c"), client.get("/version")), (None, None), "dead");
+    assert_eq!(
+        (client.apply(&namespace, "c"), client.get("/version")),
+        (None, None),
+        "requests after the cut have no response"
+    );
     proxy.settled();
-    assert_eq!(asked.load(Ordering::Relaxed), 2, "nothing is decided about what the dead send");
+    assert_eq!(asked.load(Ordering::Relaxed), 2, "no decision about requests after the cut");
     assert_eq!(there(&namespace, ["a", "b", "c"]), [true, false, false]);
     let expected = [("PATCH", Some(201)), ("PATCH", None), ("PATCH", None), ("GET", None)];
     assert_eq!(seen(&proxy), expected.map(|(method, status)| (method.to_owned(), status)));
 }
 
 #[test]
-fn a_cut_after_a_request_leaves_its_effect_and_no_answer() {
+fn cut_after_a_request_applies_it_without_response() {
     let control_plane = ControlPlane::shared();
     let namespace = control_plane.namespace("after");
     let proxy = InterceptingProxy::start(control_plane, at("b", Verdict::CutAfter));
     assert_eq!(Client::new(&proxy.server(), PATIENCE).apply(&namespace, "a"), Some(201));
-    let client = Client::new(&proxy.server(), MOMENT);
+    let client = Client::new(&proxy.server(), SHORT);
     assert_eq!(client.apply(&namespace, "b"), None, "no answer");
     assert!(proxy.wait_for_cut(PATIENCE));
-    assert_eq!(client.apply(&namespace, "c"), None, "dead");
+    assert_eq!(client.apply(&namespace, "c"), None, "requests after the cut have no response");
     proxy.settled();
     assert_eq!(there(&namespace, ["a", "b", "c"]), [true, true, false]);
     let statuses: Vec<_> = proxy.requests().iter().map(|request| request.status).collect();
@@ -224,7 +228,7 @@ fn a_cut_after_a_request_leaves_its_effect_and_no_answer() {
 }
 
 #[test]
-fn of_requests_at_the_same_time_those_before_the_cut_are_carried_out_and_no_other() {
+fn only_concurrent_requests_before_the_cut_are_executed() {
     let control_plane = ControlPlane::shared();
     let namespace = control_plane.namespace("together");
     let proxy = InterceptingProxy::start(control_plane, |request| match request.number {
@@ -245,35 +249,35 @@ fn of_requests_at_the_same_time_those_before_the_cut_are_carried_out_and_no_othe
         assert!(requests[..7].iter().all(|request| request.status == Some(201)), "{requests:?}");
         assert!(requests[7..].iter().all(|request| request.status.is_none()), "{requests:?}");
         drop(proxy); // and with it all connections
-        thread::sleep(MOMENT);
-        assert_eq!(made(), 7, "what is held is not let go in the end");
+        thread::sleep(SHORT);
+        assert_eq!(made(), 7, "held requests are not released at the end");
     });
 }
 
 #[test]
-fn what_is_with_the_server_at_the_cut_ends_there_and_is_not_heard_of() {
+fn pending_request_at_the_cut_completes_without_response() {
     let control_plane = ControlPlane::shared();
     let namespace = control_plane.namespace("slow");
     let proxy = InterceptingProxy::start(control_plane, at("b", Verdict::CutBefore));
-    // A watch that the server ends is a request that takes its time.
+    // A watch that the server ends is a request that takes long.
     let slow = format!("/api/v1/namespaces/{namespace}/secrets?watch=true&timeoutSeconds=3");
     thread::scope(|scope| {
         let server = proxy.server();
         let waiting = scope.spawn(move || Client::new(&server, PATIENCE).get(&slow));
-        eventually("it is on its way", || proxy.requests().pop());
-        assert_eq!(Client::new(&proxy.server(), MOMENT).apply(&namespace, "b"), None);
+        eventually("the request has arrived", || proxy.requests().pop());
+        assert_eq!(Client::new(&proxy.server(), SHORT).apply(&namespace, "b"), None);
         assert!(proxy.wait_for_cut(PATIENCE));
         assert_eq!(proxy.requests()[0].status, None, "still there");
         proxy.settled();
         assert_eq!(proxy.requests()[0].status, Some(200));
-        thread::sleep(MOMENT);
+        thread::sleep(SHORT);
         drop(proxy); // and with it all connections
         assert_eq!(waiting.join().unwrap(), None);
     });
 }
 
 #[test]
-fn what_has_arrived_is_carried_out_although_the_client_is_gone() {
+fn received_request_is_executed_after_client_disconnects() {
     let control_plane = ControlPlane::shared();
     let namespace = control_plane.namespace("gone");
     let (gone, client_is_gone) = mpsc::channel();
@@ -281,7 +285,7 @@ fn what_has_arrived_is_carried_out_although_the_client_is_gone() {
         client_is_gone.recv().unwrap();
         Verdict::Forward
     });
-    assert_eq!(Client::new(&proxy.server(), MOMENT).apply(&namespace, "x"), None);
+    assert_eq!(Client::new(&proxy.server(), SHORT).apply(&namespace, "x"), None);
     assert_eq!(there(&namespace, ["x"]), [false], "not yet");
     gone.send(()).unwrap();
     proxy.settled();
@@ -289,10 +293,10 @@ fn what_has_arrived_is_carried_out_although_the_client_is_gone() {
 }
 
 #[test]
-fn an_injected_answer_reaches_the_client_and_nothing_the_server() {
+fn injected_response_does_not_reach_the_server() {
     let control_plane = ControlPlane::shared();
     let namespace = control_plane.namespace("injected");
-    let refusal = Verdict::refusal(409, "Conflict", "somebody was faster");
+    let refusal = Verdict::refusal(409, "Conflict", "another client was faster");
     let proxy = InterceptingProxy::start(control_plane, at("b", refusal));
     let client = Client::new(&proxy.server(), PATIENCE);
     let answer = client.ask("PATCH", &map(&namespace, "b"), APPLY, &document("b")).unwrap();
@@ -302,13 +306,13 @@ fn an_injected_answer_reaches_the_client_and_nothing_the_server() {
         (&status["kind"], answer.headers["content-type"].to_str().unwrap()),
         (&json!("Status"), "application/json")
     );
-    assert_eq!(client.apply(&namespace, "c"), Some(201), "and life goes on");
+    assert_eq!(client.apply(&namespace, "c"), Some(201), "and later requests are processed");
     assert_eq!(there(&namespace, ["b", "c"]), [false, true]);
     assert_eq!(proxy.requests()[0].status, Some(409));
 }
 
 #[test]
-fn it_answers_as_a_gateway_does() {
+fn reply_sends_status_headers_and_text() {
     let control_plane = ControlPlane::shared();
     let namespace = control_plane.namespace("gateway");
     let headers = vec![("retry-after", "7".to_owned())];
@@ -324,12 +328,12 @@ fn it_answers_as_a_gateway_does() {
 }
 
 #[test]
-fn a_request_that_is_dropped_lost_or_left_hanging_has_no_answer_and_life_goes_on() {
+fn dropped_lost_or_hanging_request_affects_only_itself() {
     let control_plane = ControlPlane::shared();
     for (verdict, made) in [(Verdict::Drop, false), (Verdict::Lose, true), (Verdict::Hang, false)] {
         let namespace = control_plane.namespace("silent");
         let proxy = InterceptingProxy::start(control_plane, at("a", verdict.clone()));
-        let patience = if verdict == Verdict::Hang { MOMENT } else { PATIENCE };
+        let patience = if verdict == Verdict::Hang { SHORT } else { PATIENCE };
         assert_eq!(Client::new(&proxy.server(), patience).apply(&namespace, "a"), None, "{verdict:?}");
         assert_eq!(there(&namespace, ["a"]), [made], "{verdict:?}");
         assert_eq!(Client::new(&proxy.server(), PATIENCE).apply(&namespace, "b"), Some(201), "{verdict:?}");
@@ -338,7 +342,7 @@ fn a_request_that_is_dropped_lost_or_left_hanging_has_no_answer_and_life_goes_on
 }
 
 #[test]
-fn between_writes_that_go_one_at_a_time_the_cluster_stands_still() {
+fn cluster_is_unchanged_between_serialized_writes() {
     let control_plane = ControlPlane::shared();
     let namespace = control_plane.namespace("between");
     let names = ["a", "b", "c", "d", "e", "f"];
@@ -364,7 +368,7 @@ fn between_writes_that_go_one_at_a_time_the_cluster_stands_still() {
             let (namespace, server) = (&namespace, proxy.server());
             scope.spawn(move || {
                 let client = Client::new(&server, PATIENCE);
-                assert_eq!(client.get("/version"), Some(200), "questions are neither seen as writes nor observed");
+                assert_eq!(client.get("/version"), Some(200), "reviews and dry runs do not count as writes");
                 assert_eq!(client.apply(namespace, name), Some(201));
             });
         }
@@ -375,7 +379,7 @@ fn between_writes_that_go_one_at_a_time_the_cluster_stands_still() {
 }
 
 #[test]
-fn kubectl_is_killed_at_each_of_its_requests() {
+fn kubectl_can_be_killed_at_each_request() {
     let control_plane = ControlPlane::shared();
     let directory = tempfile::tempdir().unwrap();
     let mut reached = 0;
@@ -384,11 +388,11 @@ fn kubectl_is_killed_at_each_of_its_requests() {
         let proxy = InterceptingProxy::start(control_plane, move |request| {
             if request.number == reached { Verdict::CutBefore } else { Verdict::Forward }
         });
-        let kubeconfig = control_plane.admin().by_way_of(&proxy.server()).kubeconfig(directory.path());
+        let kubeconfig = control_plane.admin().with_server(&proxy.server()).kubeconfig(directory.path());
         let mut kubectl = Command::new(control_plane.kubectl_path())
             .args(["create", "configmap", "x", "--validate=false", "--namespace", &namespace])
             .env_clear()
-            .env("HOME", directory.path().join(reached.to_string())) // a cache would save it requests
+            .env("HOME", directory.path().join(reached.to_string())) // a cache would save requests
             .env("KUBECONFIG", kubeconfig)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -404,12 +408,12 @@ fn kubectl_is_killed_at_each_of_its_requests() {
         }
         reached += 1;
     }
-    assert!(reached > 0, "kubectl asked nothing");
+    assert!(reached > 0, "kubectl sent no request");
 }
 
 #[test]
 #[should_panic(expected = "a wrong assertion")]
-fn what_a_handler_asserts_fails_the_test() {
+fn panicking_handler_fails_the_test() {
     let control_plane = ControlPlane::shared();
     let proxy = InterceptingProxy::start(control_plane, |_| panic!("a wrong assertion"));
     assert_eq!(Client::new(&proxy.server(), PATIENCE).get("/version"), None);

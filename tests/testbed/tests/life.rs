@@ -1,5 +1,5 @@
-//! How control planes begin and end: with or without Go, ready-made or waiting for another process, and
-//! without leaving anything behind however their owner dies.
+//! Start and end of control planes: with or without Go, from ready-made binaries, or waiting for another process; and
+//! nothing is left behind, however their owner ends.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "what fails here fails a test")]
 
@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use testbed::{ControlPlane, Options, eventually};
 
-/// The testbed binary with what it says about itself.
+/// The testbed binary, and its output.
 struct Running {
     child: Child,
     directory: PathBuf,
@@ -26,8 +26,8 @@ fn testbed() -> Command {
     command
 }
 
-/// Reads until it is up; ends the test with its stderr when it never is.
-fn up(mut child: Child) -> Running {
+/// Reads the output until the control plane is running; panics with its stderr otherwise.
+fn await_running(mut child: Child) -> Running {
     let (mut directory, mut processes) = (None, Vec::new());
     for line in BufReader::new(child.stdout.as_mut().unwrap()).lines() {
         let line = line.unwrap();
@@ -41,14 +41,14 @@ fn up(mut child: Child) -> Running {
     let Some(directory) = directory else {
         let mut said = String::new();
         child.stderr.unwrap().read_to_string(&mut said).unwrap();
-        panic!("it did not come up: {said}");
+        panic!("the testbed did not start: {said}");
     };
     assert_eq!(processes.len(), 3);
     Running { child, directory, processes }
 }
 
-fn alive(id: &str) -> bool {
-    // A zombie is dead; who has to bury it is not our business.
+fn is_alive(id: &str) -> bool {
+    // A zombie counts as ended; another process reaps it.
     let state = Command::new("ps").args(["-o", "stat=", "-p", id]).output().unwrap();
     let state = String::from_utf8_lossy(&state.stdout).trim().to_owned();
     !state.is_empty() && !state.starts_with('Z')
@@ -56,22 +56,22 @@ fn alive(id: &str) -> bool {
 
 fn assert_gone(running: &Running) {
     eventually("the end of everything", || {
-        let gone = !running.directory.exists() && !running.processes.iter().any(|id| alive(id));
+        let gone = !running.directory.exists() && !running.processes.iter().any(|id| is_alive(id));
         gone.then_some(())
     });
 }
 
 #[test]
-fn nothing_survives_a_killed_owner() {
-    let mut running = up(testbed().spawn().unwrap());
-    assert!(running.processes.iter().all(|id| alive(id)) && running.directory.is_dir());
+fn processes_end_with_a_killed_owner() {
+    let mut running = await_running(testbed().spawn().unwrap());
+    assert!(running.processes.iter().all(|id| is_alive(id)) && running.directory.is_dir());
     running.child.kill().unwrap(); // SIGKILL
     running.child.wait().unwrap();
     assert_gone(&running);
 }
 
 #[test]
-fn nothing_survives_an_owner_killed_while_it_starts() {
+fn processes_end_with_owner_killed_during_start() {
     let _ = ControlPlane::shared(); // so that nothing is built below
     for after in [10, 30, 100, 300, 1000, 2000] {
         let directory = tempfile::tempdir().unwrap();
@@ -89,27 +89,27 @@ fn nothing_survives_an_owner_killed_while_it_starts() {
 }
 
 #[test]
-fn nothing_survives_ctrl_c() {
-    let mut running = up(testbed().spawn().unwrap());
+fn processes_end_on_ctrl_c() {
+    let mut running = await_running(testbed().spawn().unwrap());
     let id = running.child.id().to_string();
     Command::new("sh").args(["-c", "kill -s INT $0", &id]).status().unwrap();
     assert!(running.child.wait().unwrap().success());
-    // Ctrl-C is answered when everything is gone, not before.
+    // Ctrl-C returns after everything has been removed, not before.
     assert!(!running.directory.exists());
     assert_gone(&running);
 }
 
 #[test]
-fn nothing_survives_a_drop() {
+fn processes_end_on_drop() {
     let control_plane = ControlPlane::start(&Options::default()).unwrap();
     let directory = control_plane.directory().to_owned();
     let ids: Vec<_> = control_plane.process_ids().iter().map(|(_, id)| id.to_string()).collect();
     drop(control_plane);
     assert!(!directory.exists());
-    assert!(!ids.iter().any(|id| alive(id)));
+    assert!(!ids.iter().any(|id| is_alive(id)));
 }
 
-/// A PATH that has what the watchdog needs and no Go.
+/// A PATH with the programs that the watchdog needs, and without Go.
 fn path_without_go(directory: &Path) -> PathBuf {
     let bin = directory.join("bin");
     fs::create_dir(&bin).unwrap();
@@ -123,18 +123,18 @@ fn path_without_go(directory: &Path) -> PathBuf {
 }
 
 #[test]
-fn a_filled_cache_needs_no_go() {
+fn filled_cache_needs_no_go() {
     let _ = ControlPlane::shared(); // fills it
     let directory = tempfile::tempdir().unwrap();
     let path = path_without_go(directory.path());
-    let mut running = up(testbed().env("PATH", path).spawn().unwrap());
+    let mut running = await_running(testbed().env("PATH", path).spawn().unwrap());
     running.child.kill().unwrap();
     running.child.wait().unwrap();
     assert_gone(&running);
 }
 
 #[test]
-fn a_ready_made_set_is_used() {
+fn kubebuilder_assets_are_used() {
     let kubectl = ControlPlane::shared().kubectl_path();
     let (set, cache) = (kubectl.parent().unwrap(), kubectl.ancestors().nth(2).unwrap());
     let directory = tempfile::tempdir().unwrap();
@@ -148,12 +148,12 @@ fn a_ready_made_set_is_used() {
     let mut start = testbed();
     start.env("PATH", path_without_go(directory.path()));
     start.env("K8S_TOKEN_TESTBED_CACHE", directory.path().join("empty")).env_remove("K8S_TOKEN_TESTBED_VERSION");
-    let mut running = up(start.env("KUBEBUILDER_ASSETS", &assets).spawn().unwrap());
+    let mut running = await_running(start.env("KUBEBUILDER_ASSETS", &assets).spawn().unwrap());
     running.child.kill().unwrap();
     running.child.wait().unwrap();
     assert_gone(&running);
 
-    // Without the controllers it is no set.
+    // Without the controllers the set is incomplete.
     fs::remove_file(assets.join("kube-controller-manager")).unwrap();
     let said = start.output().unwrap();
     let said = String::from_utf8_lossy(&said.stderr).into_owned();
@@ -162,7 +162,7 @@ fn a_ready_made_set_is_used() {
 }
 
 #[test]
-fn who_must_wait_or_has_no_go_is_told() {
+fn waiting_and_missing_go_are_reported() {
     let directory = tempfile::tempdir().unwrap();
     let cache = directory.path().join("cache");
     fs::create_dir(&cache).unwrap();

@@ -1,4 +1,4 @@
-//! Servers that are far away, silent, absent or somebody else's.
+//! Distant, silent and absent servers, and wrong CAs.
 
 #![allow(clippy::unwrap_used, reason = "what fails here fails a test")]
 
@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 use testbed::{ControlPlane, DistantServer, RefusedPort, RoundTripGate, SilentServer, WrongCa};
 
-/// Answers every byte with a byte.
+/// A server that answers every byte with a byte.
 fn echo() -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
@@ -26,17 +26,17 @@ fn connect(server: &str) -> TcpStream {
     TcpStream::connect(server.strip_prefix("https://").unwrap()).unwrap()
 }
 
-fn say_and_hear(stream: &mut TcpStream) {
+fn send_and_receive(stream: &mut TcpStream) {
     stream.write_all(b"x").unwrap();
     stream.read_exact(&mut [0]).unwrap();
 }
 
 #[test]
-fn requests_at_the_same_time_are_one_round_trip() {
+fn concurrent_requests_count_as_one_round_trip() {
     let gate = RoundTripGate::in_front_of(&echo());
     let (mut one, mut two) = (connect(&gate.server()), connect(&gate.server()));
-    say_and_hear(&mut one);
-    say_and_hear(&mut one);
+    send_and_receive(&mut one);
+    send_and_receive(&mut one);
     assert_eq!(gate.round_trips(), 2, "one after the other");
     one.write_all(b"x").unwrap();
     two.write_all(b"xy").unwrap();
@@ -45,15 +45,15 @@ fn requests_at_the_same_time_are_one_round_trip() {
     assert_eq!(gate.round_trips(), 3, "at once, over two connections");
     drop((one, two));
     thread::sleep(Duration::from_millis(200));
-    assert_eq!((gate.round_trips(), gate.connections()), (3, 2), "hanging up is none");
+    assert_eq!((gate.round_trips(), gate.connections()), (3, 2), "closing the connection is no round trip");
 }
 
 #[test]
-fn distance_is_felt_once_for_each_round_trip() {
+fn delay_applies_once_per_round_trip() {
     let distant = DistantServer::in_front_of(&echo(), Duration::from_millis(300));
     let start = Instant::now();
     let mut stream = connect(&distant.server());
-    say_and_hear(&mut stream);
+    send_and_receive(&mut stream);
     let first = start.elapsed();
     assert!((600..900).contains(&first.as_millis()), "the connection and a round trip: {first:?}");
     let start = Instant::now();
@@ -64,7 +64,7 @@ fn distance_is_felt_once_for_each_round_trip() {
 }
 
 #[test]
-fn dead_ends_are_dead() {
+fn silent_server_and_refused_port_never_answer() {
     let mut stream = connect(&SilentServer::start().server());
     stream.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
     stream.write_all(b"hello?").unwrap();
@@ -73,7 +73,7 @@ fn dead_ends_are_dead() {
 }
 
 #[test]
-fn another_ca_does_not_vouch_for_the_server() {
+fn wrong_ca_is_rejected_by_kubectl() {
     let control_plane = ControlPlane::shared();
     let directory = tempfile::tempdir().unwrap();
     let kubeconfig = control_plane.admin().kubeconfig(directory.path());

@@ -1,4 +1,4 @@
-//! The platform double keeps the rules of each era.
+//! The fake platform follows the rules of each era.
 
 #![allow(clippy::unwrap_used, reason = "what fails here fails a test")]
 
@@ -7,7 +7,7 @@ use std::{sync::Arc, thread};
 use serde_json::{Value, json};
 use testbed::{Era, Platform, eventually};
 
-/// A request with the deployment's credential; a status and a body, 0 when there was no answer.
+/// A request with the deployment's credential; returns status and body, 0 if there was no response.
 fn ask(platform: &Platform, method: &str, path: &str, body: Option<&Value>) -> (u16, Value) {
     let credential = format!("{}:{}", platform.deployment_id(), platform.token());
     let credential = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, credential);
@@ -36,11 +36,11 @@ fn credential() -> Value {
 }
 
 #[test]
-fn artifacts() {
+fn artifacts_era_follows_its_rules() {
     let platform = Platform::start(Era::Artifacts);
     let ask = |method: &str, path: &str, body: Option<&Value>| ask(&platform, method, path, body);
     let new = json!({"field": "token", "name": "n", "payload": credential()});
-    assert_eq!(ask("POST", "/v1/resources", Some(&new)).0, 404, "not invented yet");
+    assert_eq!(ask("POST", "/v1/resources", Some(&new)).0, 404, "the route does not exist yet");
     let (status, body) = ask("POST", "/v1/artifacts", Some(&new));
     assert_eq!((status, &body["errors"]["type"][0]), (422, &json!("can't be blank")));
 
@@ -49,7 +49,7 @@ fn artifacts() {
     assert_eq!(platform.resource("token"), Some(json!({"data": {"a": 1}, "specs": {}})));
     let id = format!("/v1/artifacts/{}-token", platform.package_name());
     assert_eq!(ask("GET", &id, None).0, 200);
-    assert_eq!(ask("DELETE", &id, None).0, 422, "the field must be said");
+    assert_eq!(ask("DELETE", &id, None).0, 422, "the field is required");
     assert_eq!(ask("DELETE", &id, Some(&json!({"field": "token"}))).0, 200);
     assert_eq!(ask("DELETE", &id, Some(&json!({"field": "token"}))).0, 404);
     assert_eq!(platform.resource("token"), None);
@@ -57,7 +57,7 @@ fn artifacts() {
 }
 
 #[test]
-fn resources() {
+fn resources_era_follows_its_rules() {
     let platform = Platform::start(Era::Resources);
     let ask = |method: &str, path: &str, body: Option<&Value>| ask(&platform, method, path, body);
     let body = json!({"field": "token", "type": "kubernetes-cluster", "name": "n", "payload": credential()});
@@ -77,7 +77,7 @@ fn resources() {
 }
 
 #[test]
-fn dependencies() {
+fn dependencies_era_follows_its_rules() {
     let platform = Platform::start(Era::Dependencies);
     let ask = |method: &str, path: &str, body: Option<&Value>| ask(&platform, method, path, body);
     let mut body = json!({"field": "token", "name": "n", "payload": credential(), "type": "kubernetes-cluster"});
@@ -102,7 +102,7 @@ fn dependencies() {
 }
 
 #[test]
-fn only_the_deployment_is_let_in() {
+fn only_the_deployment_is_authorized() {
     let platform = Platform::start(Era::Dependencies);
     let encode = |text: String| base64::Engine::encode(&base64::engine::general_purpose::STANDARD, text);
     let wrong_token = format!("Basic {}", encode(format!("{}:x", platform.deployment_id())));
@@ -117,7 +117,7 @@ fn only_the_deployment_is_let_in() {
 }
 
 #[test]
-fn trouble_on_request() {
+fn injected_failures_are_returned() {
     let platform = Platform::start(Era::Dependencies);
     let body = json!({"field": "token", "name": "n", "payload": {}});
     let publish = || ask(&platform, "POST", "/v1/resources", Some(&body)).0;
@@ -137,7 +137,7 @@ fn trouble_on_request() {
 }
 
 #[test]
-fn a_request_that_is_held() {
+fn held_request_blocks_only_itself() {
     for done in [false, true] {
         let platform = Arc::new(Platform::start(Era::Dependencies));
         let body = json!({"field": "token", "name": "n", "payload": {}});
@@ -146,7 +146,7 @@ fn a_request_that_is_held() {
         assert!(!platform.holds());
         let (held, ours) = (Arc::clone(&platform), body.clone());
         thread::spawn(move || ask(&held, "POST", "/v1/resources", Some(&ours)));
-        eventually("it is held", || platform.holds().then_some(()));
+        eventually("the request is held", || platform.holds().then_some(()));
         assert_eq!(platform.resource("token").is_some(), done);
         assert_eq!(ask(&platform, "POST", "/v1/resources", Some(&body)).0, 201, "only the one");
     }

@@ -405,7 +405,7 @@ mod tests {
     }
 
     #[rstest]
-    #[case::truth("[yes, No, on, y, true, 'yes']", r#"[true,false,true,true,true,"yes"]"#)]
+    #[case::booleans("[yes, No, on, y, true, 'yes']", r#"[true,false,true,true,true,"yes"]"#)]
     #[case::nothing("[~, null, '', \"\"]", r#"[null,null,"",""]"#)]
     #[case::numbers("[1, 1.5, 1e3, '1']", r#"[1,1.5,1000.0,"1"]"#)]
     #[case::no_numbers("[1.2.3.4, 0xzz, 1-2, 2026-11-28, 1_a]", r#"["1.2.3.4","0xzz","1-2","2026-11-28","1_a"]"#)]
@@ -420,9 +420,9 @@ mod tests {
     #[case::empty("", "null")]
     #[case::comments("# nothing\n", "null")]
     #[case::unfinished("a: [", "is no YAML: line 1, column 4")]
-    #[case::itself("&a [*a]", "has an anchor whose value contains itself: line 1")]
+    #[case::recursive_alias("&a [*a]", "has an anchor whose value contains itself: line 1")]
     #[case::no_merge("a: {<<: 1}", "has a merge key (<<) without a mapping: line 1")]
-    fn a_document_is_read_as_kubectl_reads_it(#[case] text: &str, #[case] expected: &str) {
+    fn yaml_is_read_like_kubectl(#[case] text: &str, #[case] expected: &str) {
         assert_eq!(shown(text), expected);
     }
 
@@ -430,7 +430,7 @@ mod tests {
     #[case::le(b"\xff\xfea\0:\0 \0b\0".as_slice())]
     #[case::be(b"\xfe\xff\0a\0:\0 \0b".as_slice())]
     #[case::mark(b"\xef\xbb\xbfa: b".as_slice())]
-    fn a_byte_order_mark_says_the_encoding(#[case] bytes: &[u8]) {
+    fn byte_order_mark_selects_the_encoding(#[case] bytes: &[u8]) {
         assert_eq!(parse(bytes).unwrap().root.json().unwrap().to_string(), r#"{"a":"b"}"#);
     }
 
@@ -438,12 +438,12 @@ mod tests {
     #[case::latin(b"a: b\nc: \xe9".as_slice(), "line 2 holds a byte")]
     #[case::nul(b"a: b\nc: \0".as_slice(), "control character, which no YAML does: line 2")]
     #[case::half(b"\xff\xfea".as_slice(), "no whole UTF-16")]
-    fn what_is_no_text_is_refused_with_its_line(#[case] bytes: &[u8], #[case] problem: &str) {
+    fn invalid_encoding_is_refused_with_its_line(#[case] bytes: &[u8], #[case] problem: &str) {
         assert!(parse(bytes).unwrap_err().contains(problem));
     }
 
     #[test]
-    fn a_repeated_key_is_remembered_with_its_line() {
+    fn repeated_key_keeps_its_line() {
         let document = parse(b"kind: a\nusers: []\nkind: b\n---\nc: d").unwrap();
         let Value::Map(map) = &document.root.value else { panic!("a mapping") };
         assert_eq!(map.repeated, [("kind".to_owned(), 3)]);
@@ -451,7 +451,7 @@ mod tests {
     }
 
     #[test]
-    fn a_few_lines_that_stand_for_millions_are_not_written_out() {
+    fn exponential_aliases_are_not_expanded() {
         let mut text = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n".to_owned();
         for level in 1..10 {
             let alias = format!("*a{}, ", level - 1).repeat(10);

@@ -1,4 +1,4 @@
-{{- /* The name of all four objects. Helm refuses release names longer than 53, so nothing is ever cut off. */ -}}
+{{- /* The name of all four objects. Helm refuses release names longer than 53, so the name is never truncated. */ -}}
 {{- define "object" -}}
 {{ trimSuffix "-" (trunc 63 .Release.Name) }}-token
 {{- end -}}

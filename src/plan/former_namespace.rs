@@ -99,3 +99,51 @@ impl FormerNamespace {
         Finding::remark(finding::Code::NotTakenBack, text).help("mend that and run again: it is found again")
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::k8s::{
+        name::InstanceName,
+        object::{Kind, MANAGED_BY, MANAGER},
+        ownership::{NAME, NAMESPACE},
+    };
+
+    fn map(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+        pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
+    }
+
+    /// Columns: namespace, labels, annotations, whether it is a former namespace of `org/demo`.
+    #[rstest::rstest]
+    #[case::same_instance("old", &[(MANAGED_BY, MANAGER)], &[(NAME, "demo"), (NAMESPACE, "old"), (ID, "org/demo")], true)]
+    #[case::another_instance("old", &[(MANAGED_BY, MANAGER)], &[(NAME, "demo"), (NAMESPACE, "old"), (ID, "org/other")], false)]
+    #[case::made_by_hand("old", &[(MANAGED_BY, MANAGER)], &[(NAME, "demo"), (NAMESPACE, "old")], false)]
+    #[case::copied_there("copy", &[(MANAGED_BY, MANAGER)], &[(NAME, "demo"), (NAMESPACE, "old"), (ID, "org/demo")], false)]
+    #[case::home_namespace("home", &[(MANAGED_BY, MANAGER)], &[(NAME, "demo"), (NAMESPACE, "home"), (ID, "org/demo")], false)]
+    #[case::version_1_with_its_tag("old", &[("md-package", "demo"), CHART, HELM], &RELEASE, true)]
+    #[case::version_1_with_another_tag("old", &[("md-package", "other"), CHART, HELM], &RELEASE, false)]
+    #[case::version_1_without_tag("old", &[CHART, HELM], &RELEASE, false)]
+    #[case::foreign("old", &[], &[(ID, "org/demo")], false)]
+    fn former_namespace_has_an_account_of_the_same_instance(
+        #[case] namespace: &str,
+        #[case] labels: &[(&str, &str)],
+        #[case] annotations: &[(&str, &str)],
+        #[case] is_former: bool,
+    ) {
+        let names = Names::of(&InstanceName::parse("demo").unwrap(), &Namespace::parse("home").unwrap());
+        let live = Live { labels: map(labels), annotations: map(annotations), ..Live::default() };
+        let account = (Reference::new(Kind::ServiceAccount, namespace, "demo-token"), live);
+        let tags = map(&[("md-package", "demo")]);
+        let found = former_namespaces(&names, PlatformInstance { id: "org/demo", tags: &tags }, &[account]);
+        assert_eq!(
+            found.iter().map(Namespace::as_str).collect::<Vec<_>>(),
+            if is_former { vec![namespace] } else { vec![] }
+        );
+    }
+
+    const ID: &str = "k8s-token.massdriver.cloud/instance";
+    const CHART: (&str, &str) = ("helm.sh/chart", "k8s-token-0.1.0");
+    const HELM: (&str, &str) = (MANAGED_BY, helm_release::HELM);
+    const RELEASE: [(&str, &str); 2] =
+        [("meta.helm.sh/release-name", "demo"), ("meta.helm.sh/release-namespace", "old")];
+}

@@ -42,3 +42,71 @@ pub fn record(names: &Names, observed: &Observed) -> Option<AdoptionRecord> {
     let record = observed.record.adoption.clone().filter(|record| record.release == names.instance());
     record.filter(|_| observed.service_account.as_ref().is_some_and(is_own))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::k8s::{
+        name::{InstanceName, Namespace},
+        object::{MANAGED_BY, MANAGER},
+        ownership::{NAME, NAMESPACE},
+        record::AccountRecord,
+    };
+
+    const CHART: (&str, &str) = ("helm.sh/chart", "k8s-token-0.1.0");
+    const RELEASE: [(&str, &str); 2] =
+        [("meta.helm.sh/release-name", "demo"), ("meta.helm.sh/release-namespace", "home")];
+    const OURS: [(&str, &str); 2] = [(NAME, "demo"), (NAMESPACE, "home")];
+
+    fn names() -> Names {
+        Names::of(&InstanceName::parse("demo").unwrap(), &Namespace::parse("home").unwrap())
+    }
+
+    fn live(labels: &[(&str, &str)], annotations: &[(&str, &str)]) -> Live {
+        let map = |pairs: &[(&str, &str)]| -> BTreeMap<String, String> {
+            pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
+        };
+        Live { labels: map(labels), annotations: map(annotations), ..Live::default() }
+    }
+
+    fn of_version_1() -> Live {
+        live(&[(MANAGED_BY, helm_release::HELM), CHART], &RELEASE)
+    }
+
+    #[test]
+    fn release_is_evident_from_an_account_role_or_binding_of_its_chart() {
+        let is_evident = |account: Option<Live>, found: Option<Found>| {
+            is_evident(&names(), &Observed { service_account: account, ..Observed::default() }, found.as_ref())
+        };
+        let role = |role| Some(Found { role: Some(role), ..Found::default() });
+        let binding = |binding| Some(Found { binding: Some(binding), ..Found::default() });
+        assert!(is_evident(Some(of_version_1()), None));
+        assert!(is_evident(None, role(of_version_1())));
+        assert!(is_evident(None, binding(of_version_1())));
+        assert!(!is_evident(None, None));
+        assert!(!is_evident(Some(live(&[(MANAGED_BY, MANAGER), CHART], &OURS)), None), "adopted already");
+        assert!(!is_evident(Some(live(&[(MANAGED_BY, helm_release::HELM)], &RELEASE)), None), "of an unknown chart");
+    }
+
+    #[rstest::rstest]
+    #[case::pending(MANAGER, "demo", true, true)]
+    #[case::done(MANAGER, "demo", false, false)]
+    #[case::of_another_release(MANAGER, "other", true, false)]
+    #[case::of_a_foreign_account("argocd", "demo", true, false)]
+    fn adoption_that_was_interrupted_is_evident_from_the_record(
+        #[case] manager: &str,
+        #[case] release: &str,
+        #[case] pending: bool,
+        #[case] evident: bool,
+    ) {
+        let adoption = AdoptionRecord { release: release.to_owned(), exposed: None, pending };
+        let observed = Observed {
+            service_account: Some(live(&[(MANAGED_BY, manager)], &OURS)),
+            record: AccountRecord { adoption: Some(adoption), ..AccountRecord::default() },
+            ..Observed::default()
+        };
+        assert_eq!(is_evident(&names(), &observed, None), evident);
+    }
+}

@@ -14,7 +14,7 @@
 //! | [`secret`]: `Token` | its doctests, which prove that it cannot be printed; fingerprints in tests and the quickstart |
 //! | `fuzzing` | property tests and the fuzz target |
 
-#![warn(clippy::disallowed_methods)]
+#![warn(clippy::disallowed_methods, clippy::disallowed_types)]
 
 mod budget;
 mod cli;

@@ -1,5 +1,5 @@
-//! k8s-token: turns a namespace, rules and a cluster connection into a proved Kubernetes credential, and takes it
-//! back.
+//! k8s-token: provisions a Kubernetes ServiceAccount with given permissions, tests its token, publishes it, and
+//! decommissions it.
 //!
 //! `src/README.md` is the map of the files, floor by floor.
 //!

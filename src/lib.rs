@@ -1,5 +1,4 @@
-//! k8s-token: provisions a Kubernetes ServiceAccount with given permissions, tests its token, publishes it, and
-//! decommissions it.
+//! k8s-token: creates, tests and deletes a narrowly scoped Kubernetes credential.
 //!
 //! `src/README.md` is the map of the files, floor by floor.
 //!

@@ -9,7 +9,6 @@
 //! with `[ok]` has been checked: where one is not true, this ends with an error.
 
 #![allow(clippy::print_stdout, reason = "telling a person what happens is what this program is for")]
-#![allow(clippy::disallowed_methods, reason = "the layout of src/ does not bind an example")]
 
 #[path = "quickstart/cost.rs"]
 mod cost;

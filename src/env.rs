@@ -44,7 +44,6 @@ pub struct Environment(HashMap<&'static str, String>);
 impl Environment {
     /// The variables of this process.
     #[must_use]
-    #[expect(clippy::disallowed_methods, reason = "the one reader of the environment")]
     pub fn read() -> Self {
         let platform = [ACTION, DEPLOYMENT_ID, TOKEN, URL, INSTANCE_ID, PACKAGE_NAME, ORGANIZATION_ID];
         let proxies = [HTTPS_PROXY, HTTP_PROXY, NO_PROXY].into_iter().flatten();

@@ -1,9 +1,19 @@
-//! k8s-token: turns a namespace, rules and a cluster connection into a proved Kubernetes credential, and takes it
-//! back.
+//! k8s-token: creates, tests and deletes a narrowly scoped Kubernetes credential.
 //!
 //! `src/README.md` is the map of the files, floor by floor.
+//!
+//! The program is what is released. The library has a public surface for the binary and the tests only, and makes no
+//! promise of stability:
+//!
+//! | item | who uses it |
+//! |---|---|
+//! | [`main`] | `src/main.rs` |
+//! | [`error`]: `Exit`, `Code` | `src/main.rs`; tests that hold documents, manual page and output schema to the codes |
+//! | [`finding`]: `Severity`, `Code` | the same tests |
+//! | [`secret`]: `Token` | its doctests, which prove that it cannot be printed; fingerprints in tests and the quickstart |
+//! | `fuzzing` | property tests and the fuzz target |
 
-#![warn(clippy::disallowed_methods)]
+#![warn(clippy::disallowed_methods, clippy::disallowed_types)]
 
 mod budget;
 mod cli;
@@ -21,7 +31,7 @@ mod net;
 mod output_file;
 mod plan;
 mod platform;
-pub mod rbac;
+mod rbac;
 mod report;
 mod run;
 mod schema;

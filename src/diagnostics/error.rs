@@ -140,6 +140,14 @@ codes! {
     Terminated = "terminated", Terminated;
 }
 
+impl Code {
+    /// The next step that a failure of this code names unless it knows a more precise one.
+    #[must_use]
+    pub const fn next_step(self) -> &'static str {
+        usual_next_step(self)
+    }
+}
+
 impl Serialize for Code {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(self.as_str())
@@ -178,7 +186,7 @@ impl Failure {
             object: None,
             cause: cause.into(),
             state: None,
-            next: usual_next_step(code).to_owned(),
+            next: code.next_step().to_owned(),
             unsettled: false,
             missing: Vec::new(),
             findings: Vec::new(),

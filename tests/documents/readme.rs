@@ -10,7 +10,7 @@ use std::{
 };
 
 use k8s_token::{
-    error::{Code, Exit, Failure},
+    error::{Code, Exit},
     finding,
 };
 use serde_json::Value;
@@ -242,7 +242,7 @@ fn sample_logs_of_errors_quote_the_program() {
 
 fn with_current_error(code: &str, sample: &str) -> String {
     let known = Code::ALL.iter().find(|known| known.as_str() == code).unwrap_or_else(|| panic!("{code}"));
-    let next = Failure::new(*known, "", "").next;
+    let next = known.next_step();
     let line = |line: &str| match line.split_whitespace().next() {
         Some("failed") => format!("{:<12} {code} (exit {})\n", "failed", known.exit() as u8),
         Some("next") => format!("{:<12} {next}\n", "  next"),

@@ -20,7 +20,7 @@ use crate::{
         text::shown,
     },
     env::{self, Environment},
-    input::documents::read_file,
+    input::documents::{absolute, exists, read_file},
 };
 pub use entry::{Place, Problems};
 use yaml::{Mapping, Node, Value};
@@ -392,11 +392,6 @@ fn directory_of(path: &Path) -> PathBuf {
     absolute(path).parent().map_or_else(PathBuf::new, Path::to_owned)
 }
 
-fn absolute(path: &Path) -> PathBuf {
-    let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
-    std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
-}
-
 /// KUBECONFIG, a list of files of which some may be missing, else the one in the home directory; and whether it has to
 /// be there.
 fn found(environment: &Environment) -> Result<(Vec<PathBuf>, bool), Vec<Finding>> {
@@ -410,7 +405,7 @@ fn found(environment: &Environment) -> Result<(Vec<PathBuf>, bool), Vec<Finding>
         return Err(refused(nothing("neither --connection, --kubeconfig, KUBECONFIG nor HOME is set", environment)));
     };
     let file = Path::new(home).join(".kube/config");
-    if !file.exists() {
+    if !exists(&file) {
         return Err(refused(nothing(&format!("{} does not exist", file.display()), environment)));
     }
     Ok((vec![file], true))

@@ -6,7 +6,7 @@ pub mod kubeconfig;
 
 use std::{
     io::{IsTerminal as _, Read as _},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use serde_json::Value;
@@ -383,7 +383,18 @@ fn named(path: &Path) -> String {
     if path.as_os_str() == "-" { "stdin".to_owned() } else { path.display().to_string() }
 }
 
-#[expect(clippy::disallowed_methods, reason = "the one reader of files")]
+#[expect(clippy::disallowed_methods, reason = "the one reader of the disk")]
+fn exists(path: &Path) -> bool {
+    path.exists()
+}
+
+/// The path from the root, as far as the working directory is known.
+#[expect(clippy::disallowed_methods, reason = "the one reader of the disk")]
+fn absolute(path: &Path) -> PathBuf {
+    let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
+}
+
 fn read_file(path: &Path) -> std::io::Result<Vec<u8>> {
     limited(std::fs::File::open(path)?)
 }

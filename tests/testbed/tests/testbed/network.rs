@@ -1,7 +1,5 @@
 //! Distant, silent and absent servers, and wrong CAs.
 
-#![allow(clippy::unwrap_used, reason = "what fails here fails a test")]
-
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::thread;

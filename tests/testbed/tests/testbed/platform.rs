@@ -1,7 +1,5 @@
 //! The fake platform follows the rules of each era.
 
-#![allow(clippy::unwrap_used, reason = "what fails here fails a test")]
-
 use std::{sync::Arc, thread};
 
 use serde_json::{Value, json};

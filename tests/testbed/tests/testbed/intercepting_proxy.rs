@@ -1,7 +1,5 @@
 //! The intercepting proxy changes only what the test decides, and forwards nothing after a cut.
 
-#![allow(clippy::unwrap_used, reason = "what fails here fails a test")]
-
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, mpsc};

@@ -1,7 +1,5 @@
 //! The test control plane: fast start, RBAC, a token controller, and an audit log without secrets.
 
-#![allow(clippy::unwrap_used, reason = "what fails here fails a test")]
-
 use std::io::Write as _;
 use std::thread::sleep;
 use std::time::Duration;

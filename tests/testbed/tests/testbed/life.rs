@@ -1,8 +1,6 @@
 //! Start and end of control planes: with or without Go, from ready-made binaries, or waiting for another process; and
 //! nothing is left behind, however their owner ends.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "what fails here fails a test")]
-
 use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::os::unix::fs::symlink;

@@ -1,8 +1,6 @@
 //! What version 1.0.0 leaves in a cluster, by real helm 3 and 4: its objects, the owners of their fields, and the
 //! releases with the parent credential in them. This is the starting point of an adoption.
 
-#![allow(clippy::unwrap_used, clippy::panic, reason = "what fails here fails a test")]
-
 use serde_json::{Value, json};
 use testbed::{ControlPlane, Helm, Original, Persona, eventually, rule};
 

@@ -23,7 +23,7 @@ impl OutputFile {
         // A link stays one, with its target replaced; a device or a pipe must not become a file.
         let target = fs::canonicalize(target).unwrap_or_else(|_| target.to_owned());
         if fs::symlink_metadata(&target).is_ok_and(|found| !found.is_file()) {
-            return Err(Error::other("exists and is not a regular file; - is standard output"));
+            return Err(Error::other("exists and is not a regular file (- means stdout)"));
         }
         let file = Self { target };
         file.draft()?.close()?;
@@ -45,7 +45,7 @@ impl OutputFile {
     /// A new file beside its place that nobody else can read. Its name is unpredictable: in containers on one volume
     /// all processes have the same number.
     fn draft(&self) -> Result<NamedTempFile, Error> {
-        let name = self.target.file_name().ok_or_else(|| Error::other("not the path of a file"))?;
+        let name = self.target.file_name().ok_or_else(|| Error::other("is not the path of a file"))?;
         let mut prefix = std::ffi::OsString::from(".");
         prefix.push(name);
         prefix.push(".");

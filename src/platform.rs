@@ -66,7 +66,7 @@ impl<'a> Publisher<'a> {
         context: RetryContext<'a>,
         mut dialled: Option<Result<transport::Http, TransportError>>,
     ) -> Result<Self, Failure> {
-        const DOING: &str = "connecting to the platform";
+        const DOING: &str = "connecting to Massdriver";
 
         let open = async || match dialled.take() {
             Some(opened) => opened,
@@ -85,7 +85,7 @@ impl<'a> Publisher<'a> {
     /// # Errors
     /// The platform's refusal, without a word of the artifact.
     pub async fn publish(&self, title: &str, artifact: &Artifact) -> Result<bool, Failure> {
-        const DOING: &str = "publishing the artifact";
+        const DOING: &str = "publishing the credential";
 
         let payload = artifact.document();
         let mut body = json!({ "field": FIELD, "name": title, "payload": payload });
@@ -119,7 +119,7 @@ impl<'a> Publisher<'a> {
     /// # Errors
     /// The platform's refusal.
     pub async fn retract(&self) -> Result<bool, Failure> {
-        const DOING: &str = "deleting the platform's record";
+        const DOING: &str = "deleting Massdriver's record";
 
         let field = json!({ "field": FIELD });
         for (collection, body) in [(RESOURCES, None), (ARTIFACTS, Some(&field))] {
@@ -141,7 +141,7 @@ impl<'a> Publisher<'a> {
         let mut hops = 0;
         loop {
             let Some(target) = &uri else {
-                let cause = "its address makes no URL";
+                let cause = "its address is not a valid URL";
                 return Err(self.failure(Code::PlatformRefused, doing, cause, &RetryState::default()));
             };
             let send = async || self.once(&method, target, body).await;
@@ -220,13 +220,13 @@ impl<'a> Publisher<'a> {
         let message = answer.message();
         let message = if message.is_empty() { answer.status.to_string() } else { format!("{status}: {message}") };
         let why = match status {
-            401 | 403 => "; the token of a deployment ends with it, or when it is aborted",
-            404 | 405 => "; MASSDRIVER_URL may not be the platform's",
+            401 | 403 => "; the token of a deployment expires when the deployment ends or is aborted",
+            404 | 405 => "; MASSDRIVER_URL may be wrong",
             _ => "",
         };
         let failure = self.failure(Code::PlatformRefused, doing, format!("{message}{why}"), &answer.attempts);
         Err(match status {
-            401 | 403 => failure.next("start another deployment, which gets a token of its own"),
+            401 | 403 => failure.next("start a new deployment, which gets a token of its own"),
             _ => failure,
         })
     }
@@ -264,13 +264,15 @@ fn redirect(from: &Uri, answer: &Answer) -> Result<PathAndQuery, String> {
     let status = answer.status.as_u16();
     let location = answer.headers.get(header::LOCATION).and_then(|location| location.to_str().ok());
     let Some(to) = location.and_then(|location| resolve(from, location)) else {
-        return Err(format!("{status}: a redirect that leads nowhere"));
+        return Err(format!("{status} with a missing or invalid Location header"));
     };
     let place = format!("{}{}", origin(&to), shown(to.path(), 200));
     match (status, to.path_and_query()) {
         (307 | 308, Some(path)) if origin(from) == origin(&to) => Ok(path.clone()),
-        (307 | 308, _) => Err(format!("{status}: it points to {place}, and the login is for {} only", origin(from))),
-        _ => Err(format!("{status}: it points to {place}; only 307 and 308 are followed, which keep the request")),
+        (307 | 308, _) => Err(format!("{status}: redirect to {place}, but the login is for {} only", origin(from))),
+        _ => {
+            Err(format!("{status}: redirect to {place}; only 307 and 308 are followed, because they keep the request"))
+        }
     }
 }
 
@@ -351,7 +353,7 @@ impl Answer {
         match serde_json::from_str::<Value>(&self.text) {
             Ok(Value::Object(document)) => {
                 let said = ["error", "errors", "message"].iter().find_map(|key| document.get(*key));
-                said.map_or_else(|| "an answer without an error".to_owned(), |said| shown(&words(said), 300))
+                said.map_or_else(|| "an answer without an error message".to_owned(), |said| shown(&words(said), 300))
             }
             Ok(Value::String(text)) => shown(&text, 300),
             Ok(_) => String::new(),
@@ -401,7 +403,7 @@ mod tests {
     #[case::turns_a_post_into_a_get(302, "/v2/resources?a=b", Err("https://p.example:443/v2/resources;"))]
     #[case::moved(301, "https://p.example/x", Err("only 307 and 308"))]
     #[case::not_modified(304, "", Err("only 307 and 308"))]
-    #[case::nonsense(307, "http://[", Err("leads nowhere"))]
+    #[case::nonsense(307, "http://[", Err("missing or invalid Location"))]
     fn the_login_stays_where_it_belongs(
         #[case] status: u16,
         #[case] location: &str,
@@ -421,7 +423,7 @@ mod tests {
     #[test]
     fn a_redirect_without_a_place_leads_nowhere() {
         let from = "https://p.example/v1/resources".parse().unwrap();
-        assert!(redirect(&from, &answer(308, None, "")).unwrap_err().contains("leads nowhere"));
+        assert!(redirect(&from, &answer(308, None, "")).unwrap_err().contains("missing or invalid Location"));
     }
 
     #[rstest]
@@ -431,7 +433,7 @@ mod tests {
     #[case(r#"{"errors": {"payload": {"authentication": ["is missing"]}}}"#, "payload authentication is missing")]
     #[case(r#"{"errors": ["one", {"message": "two"}]}"#, "one, two")]
     #[case(r#"{"error": {"message": "m"}}"#, "m")]
-    #[case(r#"{"payload": {"authentication": "echo"}}"#, "an answer without an error")]
+    #[case(r#"{"payload": {"authentication": "echo"}}"#, "an answer without an error message")]
     #[case(r#""text""#, "text")]
     #[case("[1]", "")]
     #[case("no upstream", "no upstream")]

@@ -308,11 +308,11 @@ impl Report {
             done => {
                 let (first, more) = done.split_at(done.len().min(LISTED));
                 let more = if more.is_empty() { String::new() } else { format!(" and {} more", more.len()) };
-                format!("done so far: {}{more}; a repeat goes on from there", first.join(", "))
+                format!("done so far: {}{more}; running again continues from there", first.join(", "))
             }
         });
         let state = if failure.unsettled {
-            format!("{state}; the request that got no answer may have gone through, a repeat finds out")
+            format!("{state}; a request got no answer and may have succeeded; running again will check")
         } else {
             state
         };
@@ -358,7 +358,7 @@ impl Report {
             object: None,
             cause: cause.to_owned(),
             state: NOTHING_CHANGED.to_owned(),
-            next: "see --help, and correct the command line".to_owned(),
+            next: "run k8s-token --help, and correct the command line".to_owned(),
         });
     }
 
@@ -366,7 +366,7 @@ impl Report {
     pub fn done(&self, what: &str) {
         let requests = self.budget.borrow().as_ref().map_or(0, Budget::requests);
         let milliseconds = self.started.elapsed().as_millis();
-        self.step("done", &format!("{what} in {milliseconds} ms with {requests} requests"), None);
+        self.step("done", &format!("{what} ({milliseconds} ms, {requests} requests)"), None);
     }
 
     /// Prints the document of `--json`.
@@ -461,11 +461,13 @@ impl Observer for Report {
         match self.pausing.get() {
             pausing if pausing < LISTED => {
                 let seconds = pause.as_secs_f64();
-                let text =
-                    format!("{what}: {}; again in {seconds:.1} s (try {next} of at most {last})", transient.what);
+                let text = format!(
+                    "{what}: {}; retrying in {seconds:.1} s (attempt {next} of at most {last})",
+                    transient.what
+                );
                 self.step("retry", &text, None);
             }
-            LISTED => self.step("retry", "and more requests with these", None),
+            LISTED => self.step("retry", "more requests are retried at the same time", None),
             _ => {}
         }
         self.pausing.set(self.pausing.get() + 1);
@@ -477,7 +479,7 @@ impl Observer for Report {
     }
 
     fn had_succeeded(&self, what: &dyn Display) {
-        self.step("", &format!("{what} had gone through the first time"), None);
+        self.step("", &format!("{what}: the first attempt had succeeded"), None);
     }
 
     fn redactor(&self) -> Redactor {

@@ -34,7 +34,7 @@ impl Schema {
             .with_draft(jsonschema::Draft::Draft7)
             .offline()
             .build(&document)
-            .map_err(|error| format!("not a JSON Schema that can be used: at {}", error.schema_path()))?;
+            .map_err(|error| format!("not a usable JSON Schema: at {}", error.schema_path()))?;
         Ok(Self { document, validator })
     }
 
@@ -84,7 +84,7 @@ impl Schema {
                 vec![match (kind, self.message(error)) {
                     // A regular expression explains nothing beside a sentence that does.
                     (ValidationErrorKind::Pattern { .. }, Some(message)) => {
-                        one("does not have the required form".to_owned()).help(message)
+                        one("has an invalid format".to_owned()).help(message)
                     }
                     (kind, Some(message)) => one(describe(kind)).help(message),
                     (kind, None) => one(describe(kind)),
@@ -124,17 +124,15 @@ fn describe(kind: &ValidationErrorKind) -> String {
         ValidationErrorKind::MinItems { limit } => format!("must have at least {limit} {}", plural(*limit, "item")),
         ValidationErrorKind::MaxItems { limit: 0 } => "must be empty".to_owned(),
         ValidationErrorKind::MaxItems { limit } => format!("must have at most {limit} {}", plural(*limit, "item")),
-        ValidationErrorKind::UniqueItems => "holds an item twice".to_owned(),
+        ValidationErrorKind::UniqueItems => "contains an item twice".to_owned(),
         ValidationErrorKind::MinLength { limit: 1 } => "must not be empty".to_owned(),
         ValidationErrorKind::MinLength { limit } => format!("must have at least {limit} characters"),
         ValidationErrorKind::MaxLength { limit } => format!("must have at most {limit} characters"),
         ValidationErrorKind::Pattern { pattern } => format!("does not match the pattern {pattern}"),
         ValidationErrorKind::OneOfNotValid { .. } | ValidationErrorKind::AnyOf { .. } => {
-            "fits none of the forms that are allowed here".to_owned()
+            "matches none of the allowed forms".to_owned()
         }
-        ValidationErrorKind::OneOfMultipleValid { .. } => {
-            "fits more than one of the forms of which one is allowed here".to_owned()
-        }
+        ValidationErrorKind::OneOfMultipleValid { .. } => "matches more than one of the allowed forms".to_owned(),
         _ => "is not allowed here".to_owned(),
     }
 }
@@ -235,8 +233,8 @@ mod tests {
         let rule = json!({"apiGroups": ["apps/v1"], "resources": ["Pod"], "verbs": ["get"]});
         let told = told(&json!({"namespace": "a", "rules": [rule]}));
         let expected = [
-            ("/rules/0/apiGroups/0", "does not have the required form (pattern). An API group is written"),
-            ("/rules/0/resources/0", "does not have the required form (pattern). A resource is a lower-case plural"),
+            ("/rules/0/apiGroups/0", "has an invalid format (pattern). An API group is written"),
+            ("/rules/0/resources/0", "has an invalid format (pattern). A resource is a lower-case plural"),
         ];
         tells(&told, &expected);
         assert!(!told.iter().any(|(_, text)| text.contains('^')), "{told:?}");

@@ -34,8 +34,10 @@ pub fn page(mut command: Command) -> String {
         let body = rendered(|out| {
             man.render_synopsis_section(out)?;
             man.render_description_section(out)?;
-            man.render_options_section(out)
+            man.render_options_section(out)?;
+            man.render_extra_section(out)
         });
+        let body = body.replace(".SH EXTRA\nExamples:\n", ".SH EXAMPLES\n");
         page = format!("{page}.SH \"{}\"\n{}", name.to_uppercase(), body.replace(".SH ", ".SS "));
     }
     page

@@ -115,7 +115,7 @@ pub struct Line<'a> {
 }
 
 const CONNECTING: &str = "connecting to the cluster";
-const KNOCKING: &str = "connecting to the cluster as the holder of a token";
+const KNOCKING: &str = "connecting to the cluster with the token";
 
 impl<'a> Line<'a> {
     /// Opens a connection that needs no client certificate.
@@ -250,7 +250,7 @@ impl<'a> Cluster<'a> {
     /// Any fault but a denial: a parent that is limited to a namespace may not look at it.
     pub async fn presence(&self, namespace: &Namespace) -> Result<Presence, ApiError> {
         let reference = Reference::namespace(namespace.as_str());
-        let attempt = self.attempt("looking for", "get", Some(&reference));
+        let attempt = self.attempt("reading", "get", Some(&reference));
         match self.find(&attempt, &reference).await {
             Ok(None) => Ok(Presence::Absent),
             Ok(Some(found)) if text(&found, "/status/phase") == "Terminating" => Ok(Presence::Terminating),
@@ -268,7 +268,7 @@ impl<'a> Cluster<'a> {
         const PATH: &str = "/version";
 
         let attempt =
-            Attempt { target: Some(Target::Url(PATH)), ..self.attempt("asking for the server's version", "get", None) };
+            Attempt { target: Some(Target::Url(PATH)), ..self.attempt("reading the server's version", "get", None) };
         let request = http::Request::get(PATH).body(Vec::new()).map_err(Unbuilt::BuildRequest);
         Ok(text(&self.exchange(&attempt, request).await?, "/gitVersion"))
     }
@@ -278,7 +278,7 @@ impl<'a> Cluster<'a> {
     /// # Errors
     /// Why that could not be asked.
     pub async fn signing_keys(&self) -> Result<Vec<String>, ApiError> {
-        let attempt = self.attempt("asking for the server's signing keys", "get", None);
+        let attempt = self.attempt("reading the server's signing keys", "get", None);
         let request = http::Request::get("/openid/v1/jwks").body(Vec::new()).map_err(Unbuilt::BuildRequest);
         let answer = self.exchange(&attempt, request).await?;
         Ok(list(&answer, "/keys").iter().map(|key| shown(&text(key, "/kid"), 80)).collect())
@@ -289,7 +289,7 @@ impl<'a> Cluster<'a> {
     /// # Errors
     /// Why it could not be looked for.
     pub async fn get(&self, reference: &Reference) -> Result<Option<FetchedObject>, ApiError> {
-        let attempt = self.attempt("looking for", "get", Some(reference));
+        let attempt = self.attempt("reading", "get", Some(reference));
         Ok(self.find(&attempt, reference).await?.as_ref().map(FetchedObject::of))
     }
 
@@ -331,7 +331,7 @@ impl<'a> Cluster<'a> {
         revision: &Reference,
         parent: Option<&Token>,
     ) -> Result<Option<helm_release::Revision>, ApiError> {
-        let attempt = self.attempt("looking for", "get", Some(revision));
+        let attempt = self.attempt("reading", "get", Some(revision));
         let found = self.find(&attempt, revision).await?;
         let packed = found.and_then(|secret| STANDARD.decode(text(&secret, "/data/release")).ok());
         Ok(packed.and_then(|packed| helm_release::read(&packed, parent.map(Token::expose))))
@@ -382,7 +382,7 @@ impl<'a> Cluster<'a> {
 
     async fn post_namespace(&self, namespace: &Namespace, dry_run: bool) -> Result<(), ApiError> {
         let reference = Reference::namespace(namespace.as_str());
-        let doing = if dry_run { "trying to create" } else { "creating" };
+        let doing = if dry_run { "dry run: creating" } else { "creating" };
         let attempt = Attempt { stores: !dry_run, ..self.attempt(doing, "create", Some(&reference)) };
         let body = json!({
             "apiVersion": reference.kind.api_version(), "kind": reference.kind, "metadata": {"name": reference.name},
@@ -419,7 +419,7 @@ impl<'a> Cluster<'a> {
     /// # Errors
     /// Why it would be refused.
     pub async fn dry_run(&self, manifest: &Manifest, live: Option<&Live>) -> Result<Option<Live>, ApiError> {
-        let attempt = self.attempt("trying to apply", "patch", Some(&manifest.reference));
+        let attempt = self.attempt("dry run: applying", "patch", Some(&manifest.reference));
         match self.exchange(&attempt, patch(manifest, live, PatchParams::apply(MANAGER).dry_run())).await {
             Ok(object) => Ok(Some(FetchedObject::of(&object).live)),
             Err(ApiError { kind: ApiErrorKind::DryRunUnsupported(_), .. }) => Ok(None),
@@ -432,7 +432,8 @@ impl<'a> Cluster<'a> {
     /// # Errors
     /// Why not.
     pub async fn hand_over(&self, reference: &Reference, live: &Live, fields: Vec<Value>) -> Result<Live, ApiError> {
-        let attempt = Attempt { stores: true, ..self.attempt("taking over the fields of", "patch", Some(reference)) };
+        let attempt =
+            Attempt { stores: true, ..self.attempt("taking over the managed fields of", "patch", Some(reference)) };
         let replace = |path: &str, value: Value| json!({"op": "replace", "path": path, "value": value});
         let version = replace("/metadata/resourceVersion", json!(live.resource_version));
         let body = json!([replace("/metadata/managedFields", json!(fields)), version]).to_string();
@@ -542,7 +543,7 @@ impl<'a> Cluster<'a> {
     /// # Errors
     /// Why that could not be asked; 401 when it is nobody, `too-old-server` when no one can ask.
     pub async fn identity(&self) -> Result<Identity, ApiError> {
-        const DOING: &str = "asking the server who the token is";
+        const DOING: &str = "asking the server whose token this is";
 
         let review = self.review(DOING, "authentication.k8s.io", "SelfSubjectReview", json!({})).await?;
         let user = |field: &str| text(&review, &format!("/status/userInfo/{field}"));
@@ -554,7 +555,7 @@ impl<'a> Cluster<'a> {
     /// # Errors
     /// Why that could not be asked.
     pub async fn rules(&self, namespace: Option<&str>) -> Result<Review, ApiError> {
-        const DOING: &str = "asking the server for the permissions held";
+        const DOING: &str = "listing the permissions of a credential";
 
         let question = json!({"spec": {"namespace": namespace.unwrap_or(NOWHERE)}});
         let review = self.review(DOING, "authorization.k8s.io", "SelfSubjectRulesReview", question).await?;
@@ -583,7 +584,7 @@ impl<'a> Cluster<'a> {
     }
 
     async fn verdict(&self, atom: Atom<'_>, account: Option<&Reference>) -> Result<Verdict, ApiError> {
-        const DOING: &str = "asking the server for one permission";
+        const DOING: &str = "checking a single permission";
 
         let verb = atom.verb;
         let mut spec = match atom.target {

@@ -653,7 +653,7 @@ mod tests {
         let failure = judge(&status);
         assert_eq!((failure.code, failure.unsettled), (Code::ServerError, false));
         assert!(
-            failure.cause.contains("webhook w.example.com and cannot: failed to call webhook: Post"),
+            failure.cause.contains("webhook w.example.com, which is required: failed to call webhook: Post"),
             "{}",
             failure.cause
         );

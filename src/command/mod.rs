@@ -174,5 +174,5 @@ pub fn finish(report: &Report, json: bool, result: Result<(), Failure>) -> Exit 
 /// The failure to print what standard output is for.
 fn not_printed(doing: &str, cause: &std::io::Error) -> Failure {
     Failure::new(Code::OutputFailed, doing, cause.to_string())
-        .next("redirect standard output to a file or a pipe that takes it, then run again")
+        .next("redirect stdout to a file or a pipe that can be written, then run again")
 }

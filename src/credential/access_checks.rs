@@ -55,12 +55,12 @@ pub fn check_identity(identity: &Identity, expected: &Account<'_>) -> Result<(),
         return Ok(());
     }
     let cause = format!(
-        "the server says it is {} with uid {}, not {username} with uid {}",
+        "the server identifies the token as {} with uid {}, not {username} with uid {}",
         crate::diagnostics::text::shown(&identity.username, 300),
         crate::diagnostics::text::shown(&identity.uid, 80),
         expected.uid
     );
-    Err(Failure::new(Code::WrongIdentity, "asking the server who the token is", cause))
+    Err(Failure::new(Code::WrongIdentity, "asking the server whose token this is", cause))
 }
 
 /// The request as questions: what must be allowed, what lies next to it and must not be, and one example of each

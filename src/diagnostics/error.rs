@@ -252,49 +252,52 @@ impl Failure {
 const fn usual_next_step(code: Code) -> &'static str {
     match code {
         Code::Usage => "run k8s-token --help",
-        Code::InputRefused => "mend the input where the findings point, then run again",
+        Code::InputRefused => "fix the problems listed above, then run again",
         Code::OutputNotWritable | Code::OutputFailed => "choose another --output, then run again",
-        Code::Dns => "check the host in the connection's server, and the DNS of the place this runs in",
-        Code::ConnectionFailed => "check the server's address and port, and the network from the place this runs in",
-        Code::Proxy => "check the proxy's address, login and rules; if HTTPS_PROXY names it, NO_PROXY makes exceptions",
+        Code::Dns => "check the host name in the connection's server, and DNS resolution where k8s-token runs",
+        Code::ConnectionFailed => "check the server's address and port, and the network where k8s-token runs",
+        Code::Proxy => {
+            "check the proxy's address, login and rules, or add the server to NO_PROXY if HTTPS_PROXY names the proxy"
+        }
         Code::TlsUnknownIssuer => {
-            "take certificate-authority-data from the CA that signed the server's certificate, then run again"
+            "set certificate-authority-data to the CA that signed the server's certificate, then run again"
         }
         Code::ClientCertificateRequired => {
-            "put an address into the connection that lets in who has nothing but a token, then run again"
+            "put a server address into the connection that accepts clients without a client certificate, then run again"
         }
         Code::Tls => "check that the server's certificate is valid for the host in the connection",
         Code::Timeout | Code::ConnectionLost | Code::ServerError => {
-            "check the health of the server, then run again: it goes on where it stopped"
+            "check the health of the server, then run again: the next run continues where this one stopped"
         }
-        Code::Unauthorized => {
-            "put a current token into the connection, or log in to the kubeconfig again, then run again"
-        }
-        Code::NotKubernetes => "check that the connection's server is the URL of a Kubernetes API, path included",
-        Code::LoginFailed => "log in with the command of the kubeconfig by hand, then run again",
+        Code::Unauthorized => "put a valid token into the connection, or log in to the cluster again, then run again",
+        Code::NotKubernetes => "check that the connection's server is the URL of a Kubernetes API, including its path",
+        Code::LoginFailed => "run the login command of the kubeconfig by hand to see why it fails, then run again",
         Code::PlatformUnreachable | Code::PlatformRefused => {
-            "run again when the platform answers: what is done in the cluster is kept"
+            "run again when Massdriver answers: what was done in the cluster is kept"
         }
-        Code::ForeignObject => "choose another name, or delete that object if nobody needs it",
+        Code::ForeignObject => "choose another name, or delete that object if no one needs it",
         Code::NamespaceTerminating => "wait until the namespace is gone, then run again",
         Code::BeingDeleted => "find out what the finalizers wait for, or remove them, then run again",
-        Code::NamespaceAbsent => "create the namespace, or take it out of the params, then run again",
-        Code::ClusterRoleAbsent => "create the ClusterRole, or take it out of the params, then run again",
+        Code::NamespaceAbsent => "create the namespace, or remove it from the params, then run again",
+        Code::ClusterRoleAbsent => "create the ClusterRole, or remove it from the params, then run again",
         Code::Quota => "raise the quota or delete what is not needed, then run again",
         Code::TokenControllerAbsent => "check the token controller of kube-controller-manager, then run again",
-        Code::TokenSecretVanished => "find out who deletes Secrets in this namespace, then run again",
-        Code::WrongIdentity | Code::RulesNotAllowed => "run again; if it stays, look for who changes these objects",
-        Code::TokenRefused => "provision again, and hand out the new artifact",
-        Code::AnotherCluster => "check that the connection's server and CA are those of one cluster",
-        Code::MissingPermission => "have the listed permissions granted to the parent credential, then run again",
-        Code::Escalation => {
-            "have the listed permissions, or escalate and bind on roles, granted to the parent credential, or ask for less"
+        Code::TokenSecretVanished => "find out what deletes Secrets in this namespace, then run again",
+        Code::WrongIdentity | Code::RulesNotAllowed => {
+            "run again; if the error persists, find out what changes these objects"
         }
-        Code::TooOldServer => "upgrade the cluster to Kubernetes 1.28 or later, or switch that API on, then run again",
+        Code::TokenRefused => "provision again, and distribute the new credential file",
+        Code::AnotherCluster => "check that the connection's server and CA belong to one cluster",
+        Code::MissingPermission => "grant the listed permissions to the parent credential, then run again",
+        Code::Escalation => {
+            "grant the parent credential the listed permissions, or escalate and bind on Roles, or request fewer \
+             permissions; then run again"
+        }
+        Code::TooOldServer => "upgrade the cluster to Kubernetes 1.28 or later, or enable that API, then run again",
         Code::Refused => "change what the server objects to, then run again",
         Code::Conflict => "run again",
-        Code::TokenStillAccepted => "look for a proxy or another cluster that answers for the API server",
+        Code::TokenStillAccepted => "look for a proxy or another cluster that answers in place of the API server",
         Code::ArtifactInvalid => "compare bundle/schema-artifacts.json with the connection, or set output_shape",
-        Code::Terminated => "run the same action again: it repairs what was left",
+        Code::Terminated => "run the same action again: the next run continues from the state this one left",
     }
 }

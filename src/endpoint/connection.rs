@@ -31,45 +31,44 @@ impl Server {
     /// # Errors
     /// What would be right, without the value.
     pub fn parse(text: &str) -> Result<Self, &'static str> {
-        const FORM: &str = "is not the URL of a server: https://host, with port and path if it has any, an IPv6 \
-                            address in brackets";
+        const FORM: &str = "is not the URL of a server (expected https://host, with port and path if needed, and an \
+                            IPv6 address in brackets)";
         if text.is_empty() {
             return Err("is empty");
         }
         if text.contains(|char: char| char.is_whitespace() || char.is_control()) {
-            return Err("holds a blank or a line break: a URL has none");
+            return Err("contains whitespace or a control character");
         }
         if !text.is_ascii() {
             return Err(
-                "holds letters beyond ASCII: a host has another form there, in Punycode (xn--...), and a path \
-                        has them percent-encoded",
+                "contains non-ASCII characters: write the host in Punycode (xn--...), and percent-encode the path",
             );
         }
         let (scheme, rest) = text.split_once("://").ok_or(FORM)?;
         match scheme.to_ascii_lowercase().as_str() {
             "https" => {}
-            "http" => return Err("is http: a token is never sent in clear, use the https URL"),
+            "http" => return Err("is http: a token is never sent unencrypted, use the https URL"),
             _ => return Err(FORM),
         }
         if rest.split(['/', '?', '#']).next().is_some_and(|authority| authority.contains('@')) {
-            return Err("holds a user name: only a token logs in");
+            return Err("contains a user name: remove it, because the login is the token");
         }
         if rest.contains(['?', '#']) {
-            return Err("holds a query or a fragment: it ends with the path");
+            return Err("contains a query or a fragment (expected the path at the end)");
         }
         let uri: http::Uri = text.parse().map_err(|_| FORM)?;
         let authority = uri.authority().ok_or(FORM)?;
         // A port that is none would silently become the usual one.
         let port = authority.as_str().strip_prefix(authority.host()).ok_or(FORM)?;
         if !port.is_empty() && authority.port_u16().is_none_or(|port| port == 0) {
-            return Err("has a port that is none: it is a number from 1 to 65535");
+            return Err("has an invalid port (expected 1-65535)");
         }
         let can_be_named = match authority.host().strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
             Some(address) => address.parse::<std::net::Ipv6Addr>().is_ok(),
             None => ServerName::try_from(authority.host()).is_ok(),
         };
         if !can_be_named {
-            return Err("has a host that no certificate can name: a DNS name, or a whole IP address");
+            return Err("has an invalid host (expected a DNS name or a complete IP address)");
         }
         Ok(Self { text: text.to_owned(), uri })
     }
@@ -101,7 +100,7 @@ impl CaBundle {
     /// What is wrong with it, and what would be right.
     pub fn parse(text: &str) -> Result<Self, &'static str> {
         if text.contains("-----BEGIN") {
-            return Err("is PEM as it stands: it must be the base64 of that");
+            return Err("is plain PEM (expected the base64 encoding of PEM)");
         }
         let compact: String = text.split_ascii_whitespace().collect();
         if compact.is_empty() {
@@ -109,10 +108,10 @@ impl CaBundle {
         }
         let pem = STANDARD.decode(&compact).map_err(|_| "is not base64")?;
         if pem.starts_with(b"LS0tLS1CRUdJTi") {
-            return Err("is base64 twice: decode it once");
+            return Err("is base64-encoded twice: decode it once");
         }
         if pem.starts_with(b"\x30\x82") {
-            return Err("is the base64 of DER: it must be that of PEM");
+            return Err("is the base64 encoding of DER (expected that of PEM)");
         }
         Self::from_pem(&pem, text.to_owned())
     }
@@ -132,11 +131,11 @@ impl CaBundle {
     }
 
     fn from_pem(pem: &[u8], base64: String) -> Result<Self, &'static str> {
-        const NONE: &str = "holds no certificate in PEM";
+        const NONE: &str = "contains no certificate in PEM format";
         const BEGIN: &[u8] = b"-----BEGIN CERTIFICATE-----";
         let blocks = blocks(pem);
         if blocks.iter().any(Block::is_private_key) {
-            return Err("holds a private key: only certificates belong there");
+            return Err("contains a private key (expected certificates only)");
         }
         let found: Vec<Vec<u8>> = blocks.into_iter().filter(Block::is_ca).map(|block| block.der).collect();
         // As kubectl does, what cannot be read is passed over, as long as something is left.
@@ -148,9 +147,9 @@ impl CaBundle {
         let begins = pem.windows(BEGIN.len()).filter(|window| *window == BEGIN).count();
         let lines = pem.split(|byte| *byte == b'\n').filter(|line| line.starts_with(BEGIN)).count();
         Err(match (unreadable.is_empty(), begins == lines) {
-            (false, _) => "holds no certificate that can be read: what stands in its PEM is not X.509",
+            (false, _) => "contains no readable certificate: the content of its PEM blocks is not X.509",
             (true, false) => {
-                "holds a certificate that is not read everywhere: its BEGIN has to be at the start of a line"
+                "contains a certificate whose BEGIN marker is not at the start of a line; some tools would skip it"
             }
             (true, true) => NONE,
         })
@@ -285,19 +284,20 @@ impl Connection {
         let host = self.server.uri().host().unwrap_or_default();
         if host::is_relative(host) {
             let text = format!(
-                "the server's address {} leads every machine to itself: the credential works on this one only",
+                "the server's address {} means the local machine: the credential only works on this one",
                 self.server.as_str()
             );
-            let help = "for others, give the cluster an address that they can reach, and that its certificate names";
+            let help =
+                "use a server address that other machines can reach, and that the server's certificate is valid for";
             findings.push(Finding::remark(finding::Code::LocalAddress, text).help(help));
         }
         if let Some(proxy) = self.route.proxy().filter(|proxy| proxy.source == PROXY_URL) {
             let text = format!(
-                "the cluster is reached through {} (proxy-url of the kubeconfig), and an artifact cannot say that: \
-                 whoever uses it has to be told",
+                "the cluster is reached through {} (proxy-url of the kubeconfig), and the credential document has no \
+                 field for that: its users must set the proxy themselves",
                 proxy.address()
             );
-            let help = "set HTTPS_PROXY where it is used, or add proxy-url to the kubeconfig that is made of it";
+            let help = "set HTTPS_PROXY where the credential is used, or add proxy-url to its kubeconfig";
             findings.push(Finding::remark(finding::Code::ProxyNeeded, text).help(help));
         }
         findings
@@ -313,5 +313,5 @@ pub const PROXY_URL: &str = "proxy-url";
 /// What would be right.
 pub fn server_name(name: &str) -> Result<ServerName<'static>, &'static str> {
     ServerName::try_from(name.to_owned())
-        .map_err(|_| "is not a name that a certificate can have: a DNS name, or an IP address")
+        .map_err(|_| "is not a valid server name (expected a DNS name or an IP address)")
 }

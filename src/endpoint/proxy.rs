@@ -51,8 +51,8 @@ impl Route {
     pub fn told(&self, target: &str) -> Option<String> {
         match self {
             Self::Direct => None,
-            Self::Excepted => Some(format!("none for {target}, by NO_PROXY")),
-            Self::Proxied(proxy) => Some(format!("{} for {target}, by {}", proxy.address(), proxy.source)),
+            Self::Excepted => Some(format!("none for {target}, because of NO_PROXY")),
+            Self::Proxied(proxy) => Some(format!("{} for {target}, from {}", proxy.address(), proxy.source)),
         }
     }
 }
@@ -63,7 +63,7 @@ impl Proxy {
     /// # Errors
     /// What would be right, without the value: it may hold a password.
     pub fn parse(text: &str, source: &'static str) -> Result<Self, &'static str> {
-        const FORM: &str = "is not the URL of a proxy: http://, https:// or socks5://host:port";
+        const FORM: &str = "is not the URL of a proxy (expected http://, https:// or socks5://host:port)";
 
         let uri: Uri = text.parse().map_err(|_| FORM)?;
         let port = match uri.scheme_str() {

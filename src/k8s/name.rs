@@ -16,7 +16,8 @@ impl Namespace {
         if text.len() <= 63 && is_label(text) {
             Ok(Self(text.to_owned()))
         } else {
-            Err("a namespace has 1 to 63 lower-case letters, digits and hyphens, a letter or digit at both ends")
+            Err("a namespace must have 1 to 63 lower-case letters, digits and hyphens, with a letter or digit at both \
+                 ends")
         }
     }
 
@@ -51,12 +52,14 @@ impl InstanceName {
         }
         let length = text.chars().count();
         if length > Self::MAX {
-            return Err(format!("a name has at most {} characters, this one {length}", Self::MAX));
+            return Err(format!("a name must have at most {} characters, and this one has {length}", Self::MAX));
         }
         if !text.split('.').all(is_label) {
-            return Err("a name has lower-case letters, digits, hyphens and dots, a letter or digit at both ends of \
-                        each part"
-                .to_owned());
+            return Err(
+                "a name must consist of lower-case letters, digits, hyphens and dots, with a letter or digit at \
+                        both ends of each part"
+                    .to_owned(),
+            );
         }
         Ok(Self(text.to_owned()))
     }
@@ -89,7 +92,7 @@ impl ClusterRoleName {
     pub fn parse(text: &str) -> Result<Self, &'static str> {
         let bad = text.is_empty() || text == "." || text == ".." || text.contains(['/', '%']);
         if bad || text.chars().count() > LONGEST || text.chars().any(char::is_control) {
-            Err("a ClusterRole's name has 1 to 253 characters, and neither /, % nor control characters among them")
+            Err("a ClusterRole's name must have 1 to 253 characters, without /, % and control characters")
         } else {
             Ok(Self(text.to_owned()))
         }
@@ -115,23 +118,24 @@ pub fn label(key: &str, value: &serde_json::Value) -> Result<String, &'static st
     let (prefix, name) = key.split_once('/').map_or((None, key), |(prefix, name)| (Some(prefix), name));
     let prefix_ok = prefix.is_none_or(|prefix| prefix.len() <= 253 && prefix.split('.').all(is_label));
     if name.is_empty() || !prefix_ok || !is_label_text(name) {
-        return Err("its key is not the key of a label");
+        return Err("its key is not a valid label key");
     }
     // On a ClusterRole, `aggregate-to-view` would hand the rules on to all who may view anything; on a Secret,
     // `legacy-token-invalid-since` would kill the token in it.
     if prefix == Some("rbac.authorization.k8s.io") || key.starts_with("kubernetes.io/legacy-token-") {
-        return Err("its key has a meaning for the server, which would change what the credential may do");
+        return Err("Kubernetes gives its key a meaning, which would change what the credential may do");
     }
     let value = match value {
         serde_json::Value::String(text) => text.clone(),
         serde_json::Value::Number(number) => number.to_string(),
         serde_json::Value::Bool(flag) => flag.to_string(),
-        _ => return Err("its value is neither text, number nor boolean"),
+        _ => return Err("its value is not a string, a number or a boolean"),
     };
     if is_label_text(&value) {
         Ok(value)
     } else {
-        Err("a label has at most 63 letters, digits, dots, hyphens and underscores, a letter or digit at both ends")
+        Err("a label must have at most 63 letters, digits, dots, hyphens and underscores, with a letter or digit at \
+             both ends")
     }
 }
 

@@ -33,7 +33,8 @@ impl Command {
     /// What went wrong, without a word of what it printed.
     pub async fn run(&self, within: Duration) -> Result<Credentials, TransportError> {
         let name = Path::new(&self.program).file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let login = |cause: String, hint| TransportError::Login { cause: format!("its command {name} {cause}"), hint };
+        let login =
+            |cause: String, hint| TransportError::Login { cause: format!("the login command `{name}` {cause}"), hint };
         let failed = |cause: String| login(cause, None);
         let theirs = || if self.interactive { Stdio::inherit() } else { Stdio::null() };
         let mut command = tokio::process::Command::new(&self.program);
@@ -46,13 +47,13 @@ impl Command {
             .stdout(Stdio::piped())
             .kill_on_drop(true);
         let child = command.spawn().map_err(|error| match error.kind() {
-            std::io::ErrorKind::NotFound => login("is not there".to_owned(), self.hint.clone()),
-            kind => failed(format!("cannot be started: {kind}")),
+            std::io::ErrorKind::NotFound => login("was not found".to_owned(), self.hint.clone()),
+            kind => failed(format!("could not be started: {kind}")),
         })?;
         let output = tokio::time::timeout(within, child.wait_with_output())
             .await
-            .map_err(|_| failed("did not end in time".to_owned()))?
-            .map_err(|error| failed(format!("cannot be waited for: {}", error.kind())))?;
+            .map_err(|_| failed("did not end within the time limit".to_owned()))?
+            .map_err(|error| failed(format!("could not be waited for: {}", error.kind())))?;
         if !output.status.success() {
             return Err(failed(format!("ended with {}", output.status)));
         }
@@ -68,7 +69,7 @@ impl Command {
             return Err("did not print an ExecCredential".to_owned());
         }
         if text("/apiVersion") != self.told["apiVersion"].as_str() {
-            return Err(format!("answered in another version than {}", self.told["apiVersion"]));
+            return Err(format!("printed an ExecCredential of another version than {}", self.told["apiVersion"]));
         }
         let certificate = (text("/status/clientCertificateData"), text("/status/clientKeyData"));
         let identity = match certificate {
@@ -77,7 +78,7 @@ impl Command {
                 Some(identity.map_err(|problem| format!("printed a client certificate that {problem}"))?)
             }
             (None, None) => None,
-            _ => return Err("printed a client certificate or a key, and not both".to_owned()),
+            _ => return Err("printed only one of client certificate and key".to_owned()),
         };
         let token = text("/status/token").map(Token::parse).transpose();
         let token = token.map_err(|problem| format!("printed a token that {problem}"))?;

@@ -97,7 +97,9 @@ async fn open(proxy: &Proxy, connector: HttpsConnector<HttpConnector>, target: U
             socks = socks.with_auth(user.to_owned(), password.to_owned());
         }
         let stream = socks.oneshot(target).await;
-        return stream.map(Stream::new).map_err(|error| format!("opens no way: {}", shown(&error.to_string(), 200)));
+        return stream
+            .map(Stream::new)
+            .map_err(|error| format!("could not connect to the server: {}", shown(&error.to_string(), 200)));
     }
     if target.scheme() == Some(&http::uri::Scheme::HTTP) {
         // Requests name their server then, and log in one by one.
@@ -127,7 +129,7 @@ async fn connect<S>(proxy: &Proxy, stream: S, target: &Uri) -> Result<Stream, St
 where
     S: Read + Write + Send + Unpin + 'static,
 {
-    let broke = |error: hyper::Error| format!("broke off: {}", TransportError::of(&error));
+    let broke = |error: hyper::Error| format!("failed: {}", TransportError::of(&error));
     let (mut sender, connection) = hyper::client::conn::http1::handshake(stream).await.map_err(broke)?;
     tokio::spawn(connection.with_upgrades());
     let address = format!("{}:{}", target.host().unwrap_or_default(), target.port_u16().unwrap_or(443));
@@ -143,12 +145,12 @@ where
     match answer.status() {
         status if status.is_success() => hyper::upgrade::on(answer).await.map(Stream::new).map_err(broke),
         StatusCode::PROXY_AUTHENTICATION_REQUIRED if login.is_some() => {
-            Err("does not accept the user and password of its URL (407)".to_owned())
+            Err("does not accept the user and password in its URL (407)".to_owned())
         }
         StatusCode::PROXY_AUTHENTICATION_REQUIRED => {
-            Err("wants a login (407): its URL takes one, as http://user:password@host:port".to_owned())
+            Err("requires a login (407): add one to its URL, as in http://user:password@host:port".to_owned())
         }
-        status => Err(format!("opens no way to {address}: it answered {}", status.as_u16())),
+        status => Err(format!("did not connect to {address}: its answer was {}", status.as_u16())),
     }
 }
 

@@ -131,7 +131,7 @@ impl RetryState {
         }
         if let Some(after) = self.too_long {
             failure.cause = format!(
-                "{}; it asks to be left alone for {} s, which is more than is left",
+                "{}; the server asks for a pause of {} s, longer than the time left for this run",
                 failure.cause,
                 after.as_secs()
             );
@@ -231,7 +231,10 @@ mod tests {
         let mut attempts = RetryState::default();
         assert_eq!(attempts.pause(&transient(Outcome::NotSent, Some(3600)), AGES, 0.5), None);
         let described = attempts.describe(Failure::new(Code::ServerError, "x", "429: busy"));
-        assert_eq!(described.cause, "429: busy; it asks to be left alone for 3600 s, which is more than is left");
+        assert_eq!(
+            described.cause,
+            "429: busy; the server asks for a pause of 3600 s, longer than the time left for this run"
+        );
     }
 
     #[test]

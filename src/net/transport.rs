@@ -127,9 +127,10 @@ pub async fn open(target: &Target<'_>, tls: &Tls, within: Duration) -> Result<(H
     let stream = tokio::time::timeout(CONNECT.min(within), connecting)
         .await
         .map_err(|_| match target.proxy {
-            Some(proxy) => {
-                TransportError::Proxy(format!("the proxy {} opened no way within the time for it", proxy.address()))
-            }
+            Some(proxy) => TransportError::Proxy(format!(
+                "the proxy {} did not connect to the server within the time limit",
+                proxy.address()
+            )),
             None => TransportError::Timeout("no connection"),
         })?
         .map_err(|error| explained(TransportError::of(&*error), &tls.witness))?;

@@ -33,15 +33,14 @@ pub fn rights_elsewhere(names: &Names, sight: &Sight, found: &[(Reference, Live)
         .filter(|(object, live)| is_binding(object) && names.owner(live) == Owner::Ours && !known.contains(object));
     let finding = |(object, live): &(Reference, Live)| {
         let origin = if is_copy(names, object, live) {
-            "another controller has copied it there"
+            "another controller copied it there"
         } else {
-            "an earlier deployment has left it there"
+            "an earlier deployment left it there"
         };
         let account = names.service_account();
-        let text =
-            format!("{object} also grants rights to {account}, and the request does not name that place: {origin}");
+        let text = format!("{object} also grants permissions to {account}, where the params grant nothing: {origin}");
         Finding::remark(finding::Code::RightsElsewhere, text)
-            .help("except the objects of this instance from what that controller copies, and delete the binding")
+            .help("exclude the objects of this instance from what that controller copies, and delete the binding")
     };
     elsewhere.map(finding).collect()
 }
@@ -52,14 +51,18 @@ pub fn left(names: &Names, object: &Reference, why: &str, account_is_gone: bool)
     let account = names.service_account();
     let meaning = match (is_binding(object), account_is_gone) {
         (true, true) => format!(
-            "it binds {account}, which no longer exists: it grants nothing, until a ServiceAccount of that name is made again"
+            "it binds {account}, which no longer exists: it grants nothing, until a ServiceAccount of that name is \
+             created again"
         ),
-        (true, false) => format!("it binds {account}, which is still there"),
+        (true, false) => format!("it binds {account}, which still exists"),
         (false, _) => "it grants nothing without a binding".to_owned(),
     };
-    let text = format!("{object} is a copy that another controller has made of ours, and it stays ({why}): {meaning}");
+    let text = format!(
+        "{object} is a copy that another controller made of an object of this instance, and was not deleted ({why}): \
+         {meaning}"
+    );
     Finding::remark(finding::Code::RightsElsewhere, text)
-        .help("have that controller remove its copy, now that the original is gone, or delete it by hand")
+        .help("make that controller remove its copy, now that the original is deleted, or delete the copy by hand")
 }
 
 const fn is_binding(object: &Reference) -> bool {

@@ -79,12 +79,13 @@ pub fn with_ways_out(request: &Request, sight: &Sight, places: &[&Place], failur
 }
 
 /// To the server a Role with fewer rules is a grant of those that stay.
-const WAYS_TO_SHRINK: &str = "have the listed permissions, or escalate on the Role, granted to the parent credential; \
-                              or drop the scope as a whole, which needs no such right; or decommission";
+const WAYS_TO_SHRINK: &str = "grant the parent credential the listed permissions, or escalate on the Role; or remove \
+                              everything for that namespace (or for the whole cluster), which does not need that \
+                              permission; or decommission";
 
 /// Whoever may bind a role need not hold what it allows.
-const WAYS_TO_BIND: &str = "have the listed permissions, or bind on the ClusterRole in that scope, granted to the parent \
-                            credential; or ask for less";
+const WAYS_TO_BIND: &str = "grant the parent credential the listed permissions, or bind on the ClusterRole there; or \
+                            request fewer permissions; then run again";
 
 /// True when the Role at this place loses something and gains nothing.
 fn only_shrinks(request: &Request, sight: &Sight, place: &Place) -> bool {

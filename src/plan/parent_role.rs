@@ -64,17 +64,18 @@ pub fn render(wanted: Option<&Params>, name: Option<&InstanceName>) -> String {
 }
 
 const HEAD: &str = "\
-# What the parent credential of k8s-token needs. Bind each Role in its namespace, a ClusterRole in the whole cluster.
-# The namespaces are taken to be there; to make the first one, it also needs get and create on namespaces.
+# The permissions that the parent credential of k8s-token needs. Bind each Role with a RoleBinding in its namespace, and
+# a ClusterRole with a ClusterRoleBinding. The namespaces must exist; to create the one of the instance, the parent
+# credential also needs get and create on namespaces.
 ";
 
 const ANY: &str = "\
-# For any rules, in the one namespace that this is applied to: escalate lets the parent grant what it does not hold.
-# With --params it is limited to what these grant.
+# For any rules, in the one namespace that this is applied to: escalate and bind let the parent credential grant
+# permissions it does not hold. With --params, only the permissions for these params are printed.
 ";
 
 const NAMED: &str = "\
-# A token Secret that is made again gets the next name: for five of them.
+# A replaced token Secret gets a numbered name; five names are covered.
 ";
 
 /// A rule of the list, each field a JSON list: that is YAML as well, and no value can leave its place.

@@ -25,7 +25,7 @@ use crate::{
     },
 };
 
-const DOING: &str = "looking at";
+const DOING: &str = "checking";
 
 /// What must be there, and what that changes.
 #[must_use]
@@ -68,7 +68,7 @@ fn kept<'a>(request: &'a Request, sight: &'a Sight) -> impl Iterator<Item = (&'a
         let (object, live) = binding?;
         match request.instance.owner(live) {
             Owner::Foreign(whose) => {
-                Some((place, not_cleared(place, &format!("{object} is not ours any more: {whose}"))))
+                Some((place, not_cleared(place, &format!("{object} no longer belongs to this instance: {whose}"))))
             }
             Owner::Ours | Owner::Original => None,
         }
@@ -93,12 +93,14 @@ fn drifted(request: &Request, sight: &Sight, drift: &Drift) -> Finding {
     let unusable = sight.observed.slots.current().and_then(|slot| Some((slot.number, slot.unusable.as_ref()?)));
     let text = match unusable {
         Some((slot, Unusable { why, .. })) if *reference == request.instance.names.token_secret(slot) => {
-            format!("{reference} is of no use any more ({fields}): {why}; another one takes its place")
+            format!(
+                "{reference} can no longer be used ({fields}): {why}; it is replaced by a new Secret with a new token"
+            )
         }
         _ => {
             let by: Vec<&str> = by.iter().map(String::as_str).collect();
-            let by = if by.is_empty() { "somebody else".to_owned() } else { by.join(", ") };
-            format!("{reference} was altered by {by}: {fields}; it is put right")
+            let by = if by.is_empty() { "someone else".to_owned() } else { by.join(", ") };
+            format!("{reference} was changed by {by}: {fields}; it is restored")
         }
     };
     Finding::remark(finding::Code::Drift, text).severity(severity)
@@ -112,7 +114,7 @@ pub fn gone(observed: &Observed, counts: impl Fn(&Place) -> bool) -> impl Iterat
         places.any(|place| place.scope.namespace() == Some(namespace.as_str()))
     });
     left.map(|(namespace, _)| {
-        let text = format!("namespace {namespace} is gone, and with it all that was granted there");
+        let text = format!("namespace {namespace} no longer exists, and with it everything that was granted there");
         Finding::remark(finding::Code::NamespaceGone, text)
     })
 }
@@ -120,9 +122,9 @@ pub fn gone(observed: &Observed, counts: impl Fn(&Place) -> bool) -> impl Iterat
 /// A place of an earlier request that stays, and why.
 #[must_use]
 pub fn not_cleared(place: &Place, why: &str) -> Finding {
-    let text = format!("what an earlier request granted {} may still be held: {why}", place.words());
+    let text = format!("permissions granted earlier {} may still be in effect: {why}", place.words());
     Finding::remark(finding::Code::NotTakenBack, text)
-        .help("mend that and run again: the place is remembered until it is seen empty")
+        .help("fix this and run again: the place stays on the list until a run finds it empty")
 }
 
 /// What is known to stand in the way before anything is tried.
@@ -149,7 +151,7 @@ fn obstacles(request: &Request, sight: &Sight, desired: &Desired, plan: &Plan) -
         code: Code::ForeignObject,
         finding: finding::Code::ForeignObject,
         object: foreign.reference.to_string(),
-        cause: format!("it exists and is not ours: {}", foreign.whose),
+        cause: format!("an object with this name exists and belongs to someone else: {}", foreign.whose),
     });
     let others = |presence: Presence| {
         let mut scopes: Vec<&Scope> = request.grants.iter().map(|grant| &grant.place.scope).collect();
@@ -173,7 +175,7 @@ fn obstacles(request: &Request, sight: &Sight, desired: &Desired, plan: &Plan) -
     let absent = others(Presence::Absent).map(of(
         Code::NamespaceAbsent,
         finding::Code::NamespaceAbsent,
-        "it is not there, and only the instance's own namespace is created",
+        "the namespace does not exist, and only the instance's own namespace is created",
     ));
     let missing = sight.observed.cluster_roles.iter().filter(|(name, rules)| {
         rules.is_none() && request.grants.iter().any(|grant| grant.place.authority.cluster_role() == Some(name))
@@ -182,7 +184,7 @@ fn obstacles(request: &Request, sight: &Sight, desired: &Desired, plan: &Plan) -
         code: Code::ClusterRoleAbsent,
         finding: finding::Code::ClusterRoleAbsent,
         object: format!("ClusterRole {}", name.as_str()),
-        cause: "it is not there".to_owned(),
+        cause: "the ClusterRole does not exist".to_owned(),
     });
     let home = (sight.observed.presence(&request.instance.namespace) == Presence::Terminating)
         .then_some(&request.instance.namespace);

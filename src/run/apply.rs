@@ -236,12 +236,13 @@ impl<'a> Converge<'a> {
             return Ok(inventory);
         }
         let cause = format!(
-            "the places of this request and those still to be cleared take {length} bytes, and there is room for {}",
+            "the list of places, with those that are still to be removed, takes {length} bytes, and the ServiceAccount \
+             has room for {}",
             Inventory::LONGEST_ON_THE_WAY
         );
-        Err(Failure::new(Code::Refused, "writing the places down", cause)
+        Err(Failure::new(Code::Refused, "recording the list of places", cause)
             .on(request.instance.names.service_account().to_string())
-            .next("provision with a shorter list of namespaces first, then with the whole one"))
+            .next("provision with a shorter list of namespaces first, then with the complete one"))
     }
 
     async fn make_namespace(&self) -> Result<(), Failure> {
@@ -273,7 +274,7 @@ impl<'a> Converge<'a> {
             (true, None) => self.run.report.change(&whole, None),
             (false, Some(_)) if whole.action == Action::Unchanged => {}
             (false, Some(_)) => {
-                self.note(whole.action, &manifest.reference, "first with what has to be remembered on the way");
+                self.note(whole.action, &manifest.reference, "(interim: records what this run will touch)");
             }
             (false, None) => {}
         }
@@ -299,7 +300,7 @@ impl<'a> Converge<'a> {
                 let between = desired::role(request, &granted.place.scope, &rules);
                 match self.apply(&between, Some(live)).await {
                     Ok(live) => {
-                        self.note(Action::Update, &role.reference, "with what is there and what is wanted");
+                        self.note(Action::Update, &role.reference, "(interim: old and new rules together)");
                         Ok(Step::Shrinks(role, Box::new(live)))
                     }
                     // The parent may not grant the union, or it is larger than an object may be.
@@ -324,7 +325,7 @@ impl<'a> Converge<'a> {
             let Some(live) = self.sight.observed.binding(&granted.place) else { return Ok(()) };
             let started = Instant::now();
             self.cluster.delete(reference, live).await?;
-            self.note(Action::Delete, reference, "which refers to another role; it is created again");
+            self.note(Action::Delete, reference, "(refers to another role, and is created again)");
             self.applied(&granted.binding, None).await?;
             if let Some(planned) = self.plan.change(reference) {
                 self.record(planned, started.elapsed());
@@ -363,10 +364,10 @@ impl<'a> Converge<'a> {
         let kept = change(manifest, Some(&made));
         if kept.action != Action::Unchanged {
             let fields = kept.fields.join(" ");
-            let text = format!("{}: an admission policy makes something else of {fields}", kept.reference);
+            let text = format!("{}: an admission policy changes {fields}", kept.reference);
             self.run.report.finding_once(
                 Finding::remark(finding::Code::Overwritten, text)
-                    .help("what the policy makes of it is what counts; exempt the object if that is not meant"),
+                    .help("the policy's version is kept; exempt the object in the policy if that is not intended"),
             );
         }
         Ok(made)
@@ -414,11 +415,11 @@ impl<'a> Converge<'a> {
         let failure = Failure::from(error);
         let namespace = &instance.namespace;
         if self.sight.observed.presence(namespace) != Presence::Unknown {
-            return failure.next("find out who deletes the namespace, then run again");
+            return failure.next("find out what deletes the namespace, then run again");
         }
         let home = Reference::namespace(namespace.as_str());
         let lacking = denied(&failure.doing, vec![needed("get", &home), needed("create", &home)]);
-        let cause = format!("the namespace is not there, and {}", lacking.cause);
+        let cause = format!("the namespace does not exist, and {}", lacking.cause);
         Failure { cause, object: failure.object, ..lacking }
     }
 

@@ -44,7 +44,7 @@ pub async fn decommission(
     let (cluster, platform) = tokio::join!(cluster, platform_side(platform, context, report));
     match (cluster, platform) {
         (Err(failure), Err(other)) => {
-            let text = format!("the platform's record is not deleted either: {}", other.cause);
+            let text = format!("Massdriver's record is not deleted either: {}", other.cause);
             report.finding(Finding::remark(finding::Code::PlatformRecord, text));
             Err(failure)
         }
@@ -52,8 +52,8 @@ pub async fn decommission(
         (Ok(deleted), platform) => match platform {
             Ok(retracted) => Ok(deleted || retracted),
             Err(failure) => {
-                let there = if failure.unsettled { "may still be there" } else { "is still there" };
-                Err(failure.state(format!("the cluster is clean; the platform's record {there}")))
+                let there = if failure.unsettled { "may still exist" } else { "still exists" };
+                Err(failure.state(format!("everything in the cluster is deleted; Massdriver's record {there}")))
             }
         },
     }
@@ -69,7 +69,7 @@ async fn platform_side(
     let started = Instant::now();
     let publisher = Publisher::connect(platform, context.within(platform::TIME), None).await?;
     let found = publisher.retract().await?;
-    let what = if found { "record deleted" } else { "no record left" };
+    let what = if found { "record deleted" } else { "no record found" };
     report.step("platform", &format!("{what} at {}", platform.address()), Some(started.elapsed()));
     Ok(found)
 }
@@ -87,7 +87,7 @@ async fn cluster_side(request: &Request, is_published: bool, budget: Budget, rep
     let unsearched: Vec<Tuple> = sight.unsearched.iter().chain(&swept.unsearched).cloned().collect();
     if !unsearched.is_empty() {
         let text = format!(
-            "not searched for what the ServiceAccount may have forgotten: the parent credential lacks {}",
+            "could not search for objects missing from the ServiceAccount's list: the parent credential lacks {}",
             summary(&unsearched)
         );
         run.report.finding(Finding::remark(finding::Code::NotSearched, text));
@@ -96,7 +96,7 @@ async fn cluster_side(request: &Request, is_published: bool, budget: Budget, rep
         run.report.finding(remark);
     }
     for home in &former {
-        for remark in home.remarks(request, Severity::Info, "what is left there goes, too") {
+        for remark in home.remarks(request, Severity::Info, "they are deleted, too") {
             run.report.finding(remark);
         }
     }
@@ -113,7 +113,7 @@ async fn cluster_side(request: &Request, is_published: bool, budget: Budget, rep
     for (names, sight) in &homes {
         let mut left = Left::of(names, sight, &swept.found);
         for (object, whose) in std::mem::take(&mut left.foreign) {
-            let text = format!("{object} is left alone: {whose}");
+            let text = format!("{object} is not deleted: {whose}");
             run.report.finding(Finding::remark(finding::Code::ForeignObject, text).severity(Severity::Info));
         }
         outcome.missing.append(&mut left.unseen);
@@ -144,11 +144,11 @@ fn nothing_found(request: &Request, sight: &Sight) -> Finding {
     let (home, connection) = (&request.instance.namespace, &request.connection);
     let context = connection.context.as_ref().map(|context| format!(" (context {context})")).unwrap_or_default();
     let namespace = match sight.observed.presence(home) {
-        Presence::Absent => ", and the namespace is not there either",
+        Presence::Absent => ", and the namespace does not exist either",
         Presence::Active | Presence::Terminating | Presence::Unknown => "",
     };
     let text = format!(
-        "no object of the instance {} is in namespace {home}, or known elsewhere, on {}{context}{namespace}",
+        "no object of the instance {} was found in namespace {home} or elsewhere on {}{context}{namespace}",
         request.instance.name,
         connection.server.as_str()
     );

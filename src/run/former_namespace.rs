@@ -47,7 +47,7 @@ pub async fn look(run: &Run<'_>, cluster: &Cluster<'_>, sight: &Sight) -> Result
 /// What could not be finished for another reason than a denial or a finalizer; a repeat goes on from there.
 pub async fn clear(run: &Run<'_>, cluster: &Cluster<'_>, sight: &Sight) -> Result<(), Failure> {
     for home in look(run, cluster, sight).await? {
-        let then = "they are taken back now that the new credential is handed out";
+        let then = "they are deleted now that the new credential is delivered";
         for remark in home.remarks(run.request, Severity::High, then) {
             run.report.finding(remark);
         }
@@ -67,7 +67,7 @@ impl FormerHome {
     #[must_use]
     pub fn remarks(&self, request: &Request, severity: Severity, then: &str) -> Vec<Finding> {
         let home = self.names.namespace();
-        let text = format!("this instance was in namespace {home} before, and its objects are still there: {then}");
+        let text = format!("this instance was in namespace {home} before, and its objects there still exist: {then}");
         let exposed = adoption::exposure(request, &self.names, &self.sight);
         [Finding::remark(finding::Code::Moved, text).severity(severity)].into_iter().chain(exposed).collect()
     }
@@ -89,7 +89,7 @@ impl FormerHome {
         // It stays, because nothing else leads to what is not found now.
         let account = self.names.service_account();
         left.ours.remove(&account);
-        let why = format!("the annotation {INVENTORY} of {account} cannot be read, and not every place is known");
+        let why = format!("the annotation {INVENTORY} of {account} cannot be read, so not every place is known");
         (left, Some(left_behind(home, &why)))
     }
 
@@ -109,13 +109,15 @@ impl FormerHome {
         }
         remove::prove_all_dead(run, &self.names, &self.sight, &outcome).await?;
         outcome.failed.take().map_or(Ok(()), |failure| {
-            Err(failure.state(format!("the new credential is handed out; the one of namespace {home} is not gone yet")))
+            Err(failure
+                .state(format!("the new credential is delivered; the one of namespace {home} is not deleted yet")))
         })
     }
 }
 
 /// A former home in which something stays, and why.
 fn left_behind(home: &Namespace, why: &str) -> Finding {
-    let text = format!("what this instance was granted in its former namespace {home} may still be held: {why}");
-    Finding::remark(finding::Code::NotTakenBack, text).help("mend that and run again: it is found again")
+    let text = format!("permissions of this instance in its previous namespace {home} may still be in effect: {why}");
+    Finding::remark(finding::Code::NotTakenBack, text)
+        .help("fix this and run again: each run looks there until nothing is left")
 }

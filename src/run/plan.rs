@@ -56,7 +56,7 @@ pub async fn plan(run: &Run<'_>) -> Result<bool, Failure> {
         run.report.finding(remark);
     }
     for home in former? {
-        let then = "a provision takes them back when the new credential is handed out";
+        let then = "a provision deletes them once the new credential is delivered";
         for remark in home.remarks(run.request, Severity::High, then) {
             run.report.finding(remark);
         }
@@ -131,7 +131,7 @@ pub async fn tried<'a>(
     let outcomes =
         join_all(trials.into_iter().map(async |trial| match cluster.dry_run(trial.manifest, trial.live).await {
             Ok(Some(outcome)) if !run.request.instance.owns(&outcome) => {
-                Err(disowned("trying to apply", trial.manifest, &outcome))
+                Err(disowned("dry run: applying", trial.manifest, &outcome))
             }
             Ok(outcome) => Ok((trial, outcome)),
             Err(error) => Err(match (trial.place, &error.kind) {
@@ -149,6 +149,9 @@ pub async fn tried<'a>(
 #[must_use]
 pub fn disowned(doing: &str, manifest: &Manifest, made: &Live) -> Failure {
     let fields = change(manifest, Some(made)).fields.join(" ");
-    let cause = format!("an admission policy changes {fields}, by which we know our own: it could not be taken back");
+    let cause = format!(
+        "an admission policy changes {fields}, by which k8s-token recognises its objects; it could not delete the \
+         object later"
+    );
     Failure::new(Code::Refused, doing, cause).on(manifest.reference.to_string())
 }

@@ -26,7 +26,7 @@ use crate::{
 };
 
 /// The operation that a proof is reported as.
-pub const DOING: &str = "proving the credential";
+pub const DOING: &str = "testing the credential";
 /// How long a grant may take to reach the server that is asked: milliseconds on one API server, a few seconds behind
 /// a load balancer under stress.
 const PROPAGATION: Duration = Duration::from_secs(5);
@@ -79,16 +79,16 @@ impl From<ProofError> for Failure {
     fn from(error: ProofError) -> Self {
         match error {
             ProofError::Unauthorized => {
-                let cause =
-                    "401: the server of the artifact does not know the token that its own cluster has just made";
+                let cause = "401: the server rejects the token that its own cluster has just issued";
                 Self::new(Code::AnotherCluster, DOING, cause)
             }
             ProofError::NotConfirmed(missing) => {
-                let cause = format!("the server does not confirm that it may {}", summary(&missing));
+                let cause = format!("the server does not confirm that the credential may {}", summary(&missing));
                 Self::new(Code::RulesNotAllowed, DOING, cause)
             }
             ProofError::MayNotAsk => {
-                let cause = "the server does not let the token ask what it may do, as every authenticated user may";
+                let cause =
+                    "the server does not let the token read its own permissions, as every authenticated user may";
                 Self::new(Code::RulesNotAllowed, DOING, cause)
             }
             ProofError::ReviewUnsupported(error) => error.into(),
@@ -124,7 +124,7 @@ pub async fn prove_wanted(run: &Run<'_>, holder: &Cluster<'_>, claim: &Claim<'_>
     let started = Instant::now();
     let proof = ask_until(run, holder, claim, &BTreeSet::new(), |_| true).await?;
     let name = claim.expected.name;
-    let what = format!("{name}: {} allowed; what is not wanted any more can go", proof.allowed);
+    let what = format!("{name}: {} permissions allowed; removing old ones", proof.allowed);
     run.report.step("prove", &what, Some(started.elapsed()));
     Ok(())
 }
@@ -150,7 +150,7 @@ pub async fn prove(
     proof.excess.retain(|tuple| !taken.kept.covers(tuple.atom()));
     let excess = beyond_defaults(&defaults, Some(parent), &mut proof).await;
     let name = claim.expected.name;
-    let what = format!("{name}: {} allowed, {} neighbours denied", proof.allowed, proof.denied);
+    let what = format!("{name}: {} permissions allowed, {} adjacent denied", proof.allowed, proof.denied);
     run.report.step("prove", &what, Some(started.elapsed()));
     tell_excess(run.report, &proof, &excess);
     let exceeds = proof.excess.iter().any(|tuple| tuple.atom().namespace.is_some());
@@ -180,29 +180,30 @@ pub fn tell_excess(report: &Report, proof: &Proof, excess: &Excess) {
         return;
     }
     if !excess.certain.is_empty() {
-        let text = format!("other bindings in the cluster also allow it to {}", summary(&excess.certain));
+        let text = format!("other bindings in the cluster also allow the credential to {}", summary(&excess.certain));
         let help = match &excess.altered[..] {
-            [] => "look for bindings of this ServiceAccount or of the groups of all ServiceAccounts".to_owned(),
-            altered => format!("a default of the server was altered: {}", altered.join("; ")),
+            [] => "look for bindings to this ServiceAccount or to the groups of ServiceAccounts \
+                   (system:serviceaccounts, system:serviceaccounts:NAMESPACE)"
+                .to_owned(),
+            altered => format!("a default of the server was changed: {}", altered.join("; ")),
         };
         report.finding(Finding::remark(finding::Code::Excess, text).help(help));
     }
     if !excess.perhaps.is_empty() {
         let text = format!(
-            "bindings that are not this credential's also allow it to {}; that may be a default of this version of \
-             Kubernetes",
+            "bindings of others also allow the credential to {}; that may be a default of this version of Kubernetes",
             summary(&excess.perhaps)
         );
-        let help = "a parent credential that may list clusterrolebindings and get clusterroles tells them apart";
+        let help = "let the parent credential list clusterrolebindings and get clusterroles to tell defaults from \
+                    other bindings";
         report.finding(Finding::remark(finding::Code::Excess, text).severity(Severity::Low).help(help));
     }
 }
 
 /// That an authorizer allows this identity everything.
 pub fn unlimited(whom: &str) -> Finding {
-    let text = format!(
-        "an authorizer of the API server other than RBAC allows {whom} everything: no Role limits anything there"
-    );
+    let text =
+        format!("an authorizer of the API server other than RBAC allows {whom} everything: Roles limit nothing there");
     Finding::remark(finding::Code::Unlimited, text).help(
         "look at --authorization-mode and --authorization-config of kube-apiserver, and at the policy of its webhook",
     )
@@ -217,7 +218,7 @@ async fn ask_until(
     enough: impl Fn(&Proof) -> bool,
 ) -> Result<Proof, ProofError> {
     let started = Instant::now();
-    let _waiting = run.report.waiting("proving the credential");
+    let _waiting = run.report.waiting("testing the credential");
     let questions = Questions::new(&claim.granted);
     // The home namespace whatever is granted there, and (by none) what is allowed in the whole cluster.
     let mut scopes = BTreeSet::from([None, Some(run.request.instance.namespace.as_str())]);

@@ -74,8 +74,9 @@ impl Outcome {
             self.missing.sort();
             self.missing.dedup();
             let mut failure = denied("deleting the objects", self.missing).next(format!(
-                "have the listed permissions granted to the parent credential, then run again; {account}, if it is \
-                 there, stays until then, because it remembers the places: where one is gone for good, delete it by hand"
+                "grant the listed permissions to the parent credential, then run again; {account} is kept until then, \
+                 because it stores the list of places; if one of them no longer exists for good, delete the \
+                 ServiceAccount by hand"
             ));
             for reason in self.reasons {
                 failure.cause = format!("{}; {reason}", failure.cause);
@@ -90,7 +91,7 @@ impl Outcome {
         let findings = findings.collect();
         match self.held.into_iter().next() {
             Some(failure) => Err(Failure { findings, ..failure }.state(
-                "all that can go is gone, and no token is left; a repeat finishes when nothing is held any more",
+                "everything else is deleted, and no token is left; running again finishes once the finalizers are done",
             )),
             None => Ok(!self.deleted.is_empty()),
         }
@@ -170,8 +171,11 @@ pub async fn prove_all_dead(run: &Run<'_>, names: &Names, sight: &Sight, outcome
         {
             prove_dead(run, token).await.map_err(|failure| {
                 failure
-                    .state("its Secret is deleted; whether the token is dead is not proved, and a repeat cannot ask")
-                    .next("use the old token by hand: it must be answered by 401")
+                    .state(
+                        "its Secret is deleted; whether its token is rejected is not confirmed, and running again \
+                            cannot test it",
+                    )
+                    .next("try the old token by hand: the server must answer 401")
             })?;
         }
     }
@@ -180,10 +184,10 @@ pub async fn prove_all_dead(run: &Run<'_>, names: &Names, sight: &Sight, outcome
 
 /// Uses the token until the server refuses it.
 async fn prove_dead(run: &Run<'_>, token: &Token) -> Result<(), Failure> {
-    const DOING: &str = "proving that the token is dead";
+    const DOING: &str = "testing that the token is rejected";
 
     let started = Instant::now();
-    let _waiting = run.report.waiting("waiting for the token to die");
+    let _waiting = run.report.waiting("waiting until the token is rejected");
     tokio::time::sleep(HEARSAY).await;
     let cluster = run.session.connect_as(&Login::Token(token.clone())).await?;
     let limit = run.session.budget.at_most(MEMORY);
@@ -204,18 +208,18 @@ async fn prove_dead(run: &Run<'_>, token: &Token) -> Result<(), Failure> {
                 return Err(error.into());
             }
             Ok(()) | Err(_) if started.elapsed() >= limit => {
-                let cause = format!("the server still accepts it after {} s", started.elapsed().as_secs());
+                let cause = format!("the server still accepts the token after {} s", started.elapsed().as_secs());
                 return Err(Failure::new(Code::TokenStillAccepted, DOING, cause));
             }
             Ok(()) | Err(_) => {
                 if pause == FIRST_PAUSE {
-                    run.report.step("wait", "the server remembers tokens in use for up to 10 s", None);
+                    run.report.step("wait", "the API server caches a used token for up to 10 s", None);
                 }
                 tokio::time::sleep(pause.min(limit.saturating_sub(started.elapsed()))).await;
                 pause = (pause * 2).min(Duration::from_secs(1));
             }
         }
     }
-    run.report.step("prove", "the token is refused with 401", Some(started.elapsed()));
+    run.report.step("prove", "the token is rejected with 401", Some(started.elapsed()));
     Ok(())
 }

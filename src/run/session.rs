@@ -52,7 +52,7 @@ impl<'a> Session<'a> {
         let what = format!("{} ({})", connection.server.as_str(), cluster.protocol);
         report.step("connect", &what, Some(started.elapsed()));
         let ca = given.or(cluster.verified_by.as_ref()).cloned().ok_or_else(|| {
-            let cause = "the CA of the system that the server was verified against is not known";
+            let cause = "the system CA that verified the server is not known";
             Failure::new(Code::Tls, "connecting to the cluster", cause).on(connection.server.as_str())
         })?;
         Ok(Self { connection, cluster, budget, report, ca, name_is_reported: Cell::new(false) })
@@ -105,9 +105,9 @@ impl<'a> Session<'a> {
 /// The finding that an artifact cannot hold the name that the server's certificate is for.
 fn name_is_lost(name: &str) -> Finding {
     let text = format!(
-        "the server's certificate is for {name} and not for the host of its URL, and an artifact cannot say that: \
-         whoever uses it has to be told"
+        "the server's certificate is for {name} and not for the host of its URL, and the credential document has no \
+         field for that: its users must set the name themselves"
     );
-    let help = format!("kubectl --tls-server-name {name}, or a server URL that the certificate is for");
+    let help = format!("use kubectl --tls-server-name {name}, or a server URL that the certificate is valid for");
     Finding::remark(finding::Code::TlsServerName, text).help(help)
 }

@@ -85,7 +85,7 @@ fn a_check_reads_one_document_and_says_what_it_is_about() {
     let sound = json!({"namespace": "team-a", "rules": [pods()]}).to_string();
     let ran = fed(binary().arg("check"), &sound).expect_code(0);
     assert_eq!(ran.stdout, "", "the log goes to stderr");
-    assert!(ran.stderr.contains("team-a") && ran.stderr.contains("the params are sound"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("team-a") && ran.stderr.contains("the params are valid"), "{}", ran.stderr);
     let named = json!({"namespace": "team-a", "rules": [pods()], "md_metadata": {"name_prefix": NAME}});
     assert_eq!(check(&sound).document()["name"], Value::Null);
     assert_eq!(check(&named.to_string()).document()["name"], NAME);
@@ -93,7 +93,7 @@ fn a_check_reads_one_document_and_says_what_it_is_about() {
     for (text, problem) in [
         ("", "stdin is empty"),
         ("{", "stdin"),
-        (r#"{"namespace": "a", "namespace": "b", "rules": []}"#, "stdin has a key twice"),
+        (r#"{"namespace": "a", "namespace": "b", "rules": []}"#, "stdin contains a key twice"),
     ] {
         let ran = fed(binary().arg("check"), text).expect_code(65);
         assert!(ran.stderr.contains(problem), "{}", ran.stderr);
@@ -267,7 +267,7 @@ fn what_cannot_be_verified_is_told_from_what_does_not_work() {
         }}],
     });
     let ran = verify(&kubeconfig, &[]).expect_code(65);
-    assert!(ran.stderr.contains("does not log in with a token alone"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("does not log in with a token only"), "{}", ran.stderr);
     for text in ["", "{}", "kind: Config", "just: yaml"] {
         fed(binary().args(["verify", "-"]), text).expect_code(65);
     }

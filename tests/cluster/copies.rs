@@ -169,7 +169,7 @@ fn a_copy_in_a_namespace_of_the_request_is_named_by_the_provision_whose_proof_fi
 
 #[rstest]
 #[case::name(&["--name", "mistyped"], "")]
-#[case::namespace(&["--namespace", "mistyped"], "the namespace is not there")]
+#[case::namespace(&["--namespace", "mistyped"], "the namespace does not exist")]
 fn a_decommission_by_hand_that_finds_nothing_says_what_it_looked_for(#[case] mistyped: &[&str], #[case] more: &str) {
     let cp = ControlPlane::shared();
     let namespace = cp.namespace("byhand");

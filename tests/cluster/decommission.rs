@@ -16,7 +16,7 @@ fn nothing_is_left_and_twice_is_fine(#[values(Era::Artifacts, Era::Resources, Er
     let instance = Instance::of_era(cp.admin(), &namespace, era, Shape::Full);
     let token = instance.token();
     let ran = instance.act("decommission").expect_code(0);
-    assert!(ran.stderr.contains("refused with 401"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("rejected with 401"), "{}", ran.stderr);
     for path in paths(&namespace) {
         assert_eq!(cp.get(&path), None);
     }
@@ -118,7 +118,7 @@ fn each_side_is_finished_whatever_the_other_says() {
     instance.platform.fail_next(422, "<html>oops</html>");
     let document = instance.ask("decommission", &["--publish"]).expect_code(69).document();
     assert_eq!(document["error"]["code"], "platform-refused");
-    assert_eq!(cp.get(&paths(&namespace)[0]), None, "the cluster is clean");
+    assert_eq!(cp.get(&paths(&namespace)[0]), None, "everything in the cluster is deleted");
     assert!(instance.platform.resource("token").is_some());
 
     let mut broken = Instance::new(cp.admin(), &namespace);

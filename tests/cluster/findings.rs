@@ -394,7 +394,7 @@ fn a_platform_in_clear_text_over_a_network_is_refused_before_the_first_packet(
     let mut as_provisioner = binary();
     as_provisioner.current_dir(instance.directory.path()).envs(instance.environment());
     as_provisioner.env("MASSDRIVER_URL", url).env("MASSDRIVER_DEPLOYMENT_ACTION", action);
-    assert!(Ran::of(&mut as_provisioner).expect_code(65).stderr.contains("in clear text"));
+    assert!(Ran::of(&mut as_provisioner).expect_code(65).stderr.contains("unencrypted"));
 }
 
 #[test]
@@ -450,6 +450,6 @@ fn a_record_of_a_credential_that_is_not_in_this_cluster_is_told(#[case] era: Era
     };
     let ran = provision();
     expect(&ran, &if tells { vec![usual[0], ("cluster-changed", "medium"), usual[1]] } else { usual.to_vec() });
-    assert_eq!(said(&ran, "cluster-changed").contains("decommission it there by hand"), tells);
+    assert_eq!(said(&ran, "cluster-changed").contains("decommission the earlier credential by hand"), tells);
     expect(&provision(), &usual);
 }

@@ -161,7 +161,7 @@ fn taken_over(helm: &'static Helm, history: &str, make: History, count: usize) {
 
     let ran = instance.act("provision").expect_code(0);
     assert!(ran.stderr.contains("parent-exposed"), "{history}: {}", ran.stderr);
-    assert!(ran.stderr.contains("make a new credential for the connection"), "{history}: {}", ran.stderr);
+    assert!(ran.stderr.contains("create a new credential for the connection"), "{history}: {}", ran.stderr);
     let artifact = instance.platform.resource("token").unwrap();
     let token = token_of(&artifact);
     assert_eq!(status(cp, &token, &format!("/api/v1/namespaces/{namespace}/pods")), 200, "{history}");

@@ -326,7 +326,7 @@ fn config_json_overrides_the_connection_the_namespace_and_the_form() {
         "emit_namespace": true,
     });
     let ran = instance.act("provision").expect_code(0);
-    assert!(ran.stderr.contains("config.json names another namespace"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("config.json sets another namespace"), "{}", ran.stderr);
     let artifact = instance.platform.resource("token").unwrap();
     assert_eq!(artifact["namespace"], config);
     assert_eq!(artifact["authentication"]["cluster"], real["cluster"]);
@@ -494,6 +494,7 @@ fn story(log: &str, namespace: &str) -> String {
         let words = line.split(' ').filter(|word| !word.is_empty()).map(|word| match word {
             word if word.starts_with("sha256:") => "sha256:#".to_owned(),
             word if word.parse::<u64>().is_ok_and(|_| !line.contains("allowed")) => "#".to_owned(),
+            word if word.strip_prefix('(').is_some_and(|word| word.parse::<u64>().is_ok()) => "(#".to_owned(),
             word if word.contains("127.0.0.1") => "URL".to_owned(),
             word if word == cp_version => "v#".to_owned(),
             word => word.replace(namespace, "team-a"),

@@ -128,7 +128,7 @@ fn a_namespace_that_may_not_be_looked_at_and_is_not_there_is_told_as_such() {
     let document =
         error(&Instance::new(&parent, &namespace).ask("provision", &[]).expect_code(77), "missing-permission");
     assert_eq!(missing(&document), ["create namespaces -".to_owned(), format!("get namespaces {namespace}")]);
-    assert!(document["error"]["cause"].as_str().unwrap().contains("the namespace is not there"));
+    assert!(document["error"]["cause"].as_str().unwrap().contains("the namespace does not exist"));
 }
 
 #[test]
@@ -449,7 +449,7 @@ fn sigterm_stops_within_its_time_while_a_request_hangs_and_a_repeat_repairs() {
     testbed::eventually("the ServiceAccount is made", || cp.get(&paths(&namespace)[0]));
     let ran = expect_terminated(child, started, "its answer is half a second away");
     let document = error(&ran, "terminated");
-    assert!(document["error"]["state"].as_str().unwrap().contains("may have gone through"), "{document:#}");
+    assert!(document["error"]["state"].as_str().unwrap().contains("may have succeeded"), "{document:#}");
     Instance::new(cp.admin(), &namespace).ask("provision", &[]).expect_code(0);
 }
 

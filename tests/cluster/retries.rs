@@ -229,10 +229,10 @@ fn after_the_last_try_the_error_says_how_often_it_was_tried() {
     let error = ran.expect_error("server-error");
     says(&error, "cause", "503: not now (tried 5 times)");
     says(&error, "state", "create of ServiceAccount");
-    says(&error, "state", "may have gone through");
+    says(&error, "state", "may have succeeded");
     let tried = proxy.requests().iter().filter(|request| is_apply(request, "roles")).count();
     assert_eq!(tried, 5);
-    let line = format!("retry        applying Role {namespace}/{OBJECT}: 503: not now; again in ");
+    let line = format!("retry        applying Role {namespace}/{OBJECT}: 503: not now; retrying in ");
     let lines: Vec<&str> = ran.stderr.lines().filter(|text| text.starts_with(&line)).collect();
     assert_eq!(lines.len(), 4, "{}", ran.stderr);
     assert!(lines[0].ends_with("(try 2 of at most 5)") && lines[3].ends_with("(try 5 of at most 5)"), "{lines:#?}");
@@ -270,7 +270,11 @@ fn a_pause_that_would_outlast_the_run_is_not_begun() {
             },
         );
     let ran = Instance::new(&cp.admin().by_way_of(&proxy.server()), &namespace).ask("provision", &[]).expect_code(69);
-    says(&ran.expect_error("server-error"), "cause", "asks to be left alone for 3600 s, which is more than is left");
+    says(
+        &ran.expect_error("server-error"),
+        "cause",
+        "asks for a pause of 3600 s, longer than the time left for this run",
+    );
 }
 
 #[test]
@@ -306,10 +310,7 @@ fn a_lost_answer_does_not_make_somebody_elses_object_ours() {
     });
     let ran = Instance::new(&cp.admin().by_way_of(&proxy.server()), &namespace).ask("provision", &[]).expect_code(75);
     let error = ran.expect_error("conflict");
-    assert!(
-        !error["state"].as_str().unwrap().contains("may have gone through"),
-        "what became of it is known: {error:#}"
-    );
+    assert!(!error["state"].as_str().unwrap().contains("may have succeeded"), "what became of it is known: {error:#}");
     let left = cp.get(&role).unwrap();
     assert_eq!(left["rules"][0]["resources"], json!(["configmaps"]));
     assert_eq!(left["metadata"]["labels"], Value::Null);
@@ -330,7 +331,7 @@ fn a_lost_answer_to_an_update_is_looked_into() {
         });
         let far = Instance::new(&cp.admin().by_way_of(&proxy.server()), &namespace);
         let ran = far.ask("provision", &[]).expect_code(0);
-        assert!(ran.stderr.contains(" had gone through the first time"), "{lost}: {}", ran.stderr);
+        assert!(ran.stderr.contains(": the first attempt had succeeded"), "{lost}: {}", ran.stderr);
         let updated = changes(&ran.document()).iter().filter(|(action, _)| action == "update").count();
         assert_eq!(updated, 2, "{lost}");
         all_unchanged(&near.ask("provision", &[]).expect_code(0));
@@ -452,12 +453,12 @@ fn a_single_hanging_request_is_asked_again_after_its_time() {
     let proxy = moody(cp, 3, Verdict::Hang);
     let instance = Instance::new(&cp.admin().by_way_of(&proxy.server()), &namespace);
     let ran = instance.ask("provision", &[]).expect_code(0);
-    assert!(ran.stderr.contains("no answer within the time for it; again in "), "{}", ran.stderr);
+    assert!(ran.stderr.contains("no answer within the time limit; retrying in "), "{}", ran.stderr);
 }
 
 #[rstest]
-#[case::it_answers(Verdict::Answer(201, json!({"status": {"userInfo": {"username": "x", "uid": "y"}}})), 1, "token-still-accepted", "still accepts it")]
-#[case::it_is_silent(Verdict::Hang, 69, "timeout", "no answer within the time for it")]
+#[case::it_answers(Verdict::Answer(201, json!({"status": {"userInfo": {"username": "x", "uid": "y"}}})), 1, "token-still-accepted", "still accepts the token")]
+#[case::it_is_silent(Verdict::Hang, 69, "timeout", "no answer within the time limit")]
 fn a_server_that_does_not_refuse_the_token_is_told_from_one_that_says_nothing(
     #[case] verdict: Verdict,
     #[case] exit: i32,
@@ -475,7 +476,7 @@ fn a_server_that_does_not_refuse_the_token_is_told_from_one_that_says_nothing(
     let ran = instance.ask("decommission", &["--timeout", "8"]).expect_code(exit);
     let error = ran.expect_error(code);
     says(&error, "cause", cause);
-    says(&error, "state", "its Secret is deleted; whether the token is dead is not proved");
+    says(&error, "state", "its Secret is deleted; whether its token is rejected is not confirmed");
 }
 
 #[test]
@@ -529,7 +530,7 @@ fn a_token_controller_that_stays_away_is_named_with_what_is_left_and_what_to_do(
     let ran = instance.ask("provision", &["--timeout", "3"]).expect_code(76);
     let error = ran.expect_error("token-controller-absent");
     says(&error, "state", "create of Secret");
-    says(&error, "state", "a repeat goes on from there");
+    says(&error, "state", "running again continues from there");
     says(&error, "next", "kube-controller-manager");
     instance.ask("decommission", &[]).expect_code(0);
 }
@@ -747,7 +748,7 @@ fn what_could_not_be_taken_back_is_not_made() {
         let ran = instance.ask(action, &[]).expect_code(1);
         let refused = ran.expect_error("refused");
         says(&refused, "cause", "an admission policy changes /metadata/labels/app.kubernetes.io~1managed-by");
-        says(&refused, "cause", "it could not be taken back");
+        says(&refused, "cause", "it could not delete the object later");
         assert!(versions(cp, &namespace).is_empty(), "{action}");
     }
 }
@@ -846,7 +847,7 @@ fn published(era: Era, mood: impl FnOnce(&Platform)) -> (Instance, Ran) {
 fn kept_and_finished_by_a_repeat(instance: &Instance, ran: &Ran) {
     let cp = control_plane();
     let error = ran.document()["error"].clone();
-    says(&error, "state", "the credential is in the cluster, proved and working");
+    says(&error, "state", "the credential is in the cluster, tested and working");
     says(&error, "next", "deploy again");
     let made = ran.document()["token"].clone();
     assert!(made["fingerprint"].is_string());
@@ -864,7 +865,7 @@ fn a_passing_refusal_of_the_platform_is_waited_out(#[values(408, 429, 500, 502, 
         platform.fail_next_with(status, &[("retry-after", "1")], "");
     });
     assert_eq!(ran.code, 0, "{}", ran.stderr);
-    let line = format!("retry        publishing the artifact: {status}: an HTML page; again in ");
+    let line = format!("retry        publishing the credential: {status}: an HTML page; retrying in ");
     assert!(ran.stderr.contains(&line) && !ran.stderr.contains("<html>"), "{}", ran.stderr);
     let requests = instance.platform.requests();
     assert_eq!(requests.iter().map(|request| request.status).collect::<Vec<_>>(), [status, status, 201]);
@@ -874,7 +875,7 @@ fn a_passing_refusal_of_the_platform_is_waited_out(#[values(408, 429, 500, 502, 
 #[rstest]
 #[case(400, r#"{"error": "malformed"}"#, "400: malformed")]
 #[case(401, r#"{"error": "Unauthorized"}"#, "401: Unauthorized; the token of a deployment ends with it")]
-#[case(403, "", "403 Forbidden; the token of a deployment ends with it, or when it is aborted")]
+#[case(403, "", "403 Forbidden; the token of a deployment expires when the deployment ends or is aborted")]
 #[case(410, "<!doctype html><p>gone", "410: an HTML page")]
 #[case(
     422,
@@ -907,14 +908,14 @@ fn a_passing_refusal_is_waited_out_by_every_generation(
         let lines: Vec<&str> = ran.stderr.lines().filter(|line| line.starts_with("retry ")).collect();
         assert_eq!(lines.len(), 2, "{lines:?}");
         for (line, said) in lines.iter().zip(["in a mood", "an HTML page"]) {
-            assert!(line.contains(&format!("{doing}: {status}: {said}; again in ")), "{line}");
+            assert!(line.contains(&format!("{doing}: {status}: {said}; retrying in ")), "{line}");
         }
     };
-    told(&ran, "publishing the artifact");
+    told(&ran, "publishing the credential");
     assert!(instance.platform.resource("token").is_some());
     let before = instance.platform.requests().len();
     moody(&instance.platform);
-    told(&instance.ask("decommission", &["--publish"]).expect_code(0), "deleting the platform's record");
+    told(&instance.ask("decommission", &["--publish"]).expect_code(0), "deleting Massdriver's record");
     assert_eq!(instance.platform.resource("token"), None);
     let asked = instance.platform.requests().split_off(before);
     assert!(asked[1..3].iter().all(|request| (&request.method, &request.path) == (&asked[0].method, &asked[0].path)));
@@ -957,8 +958,8 @@ fn an_expired_deployment_token_keeps_no_credential_alive() {
     let ran = Ran::of(command.env("MASSDRIVER_TOKEN", "expired")).expect_code(69);
     let refused = ran.expect_error("platform-refused");
     says(&refused, "cause", "401: Unauthorized; the token of a deployment ends with it");
-    says(&refused, "state", "the cluster is clean; the platform's record is still there");
-    says(&refused, "next", "start another deployment");
+    says(&refused, "state", "everything in the cluster is deleted; Massdriver's record still exists");
+    says(&refused, "next", "start a new deployment");
     assert_eq!(status(cp, &token, "/api"), 401, "whatever the platform says");
     assert!(versions(cp, &instance.namespace).is_empty());
     assert_eq!(
@@ -985,11 +986,7 @@ fn a_lost_answer_of_the_platform_ends_in_one_record(
     assert!(instance.platform.resource("token").is_some());
     instance.platform.lose_next_answer();
     let ran = instance.ask("decommission", &["--publish"]).expect_code(0);
-    assert!(
-        ran.stderr.contains("\nretry        deleting the platform's record: the connection broke"),
-        "{}",
-        ran.stderr
-    );
+    assert!(ran.stderr.contains("\nretry        deleting Massdriver's record: the connection broke"), "{}", ran.stderr);
     assert_eq!(instance.platform.resource("token"), None);
 }
 
@@ -1000,7 +997,7 @@ fn a_platform_that_stays_away_is_tried_so_often_and_keeps_nothing_alive() {
     assert_eq!(ran.code, 69, "{}", ran.stderr);
     let away = ran.expect_error("platform-unreachable");
     says(&away, "cause", "(tried 5 times)");
-    says(&away, "state", "the platform may not have it yet; the request that got no answer may have gone through");
+    says(&away, "state", "the platform may not have it yet; the request that got no answer may have succeeded");
     assert_eq!(instance.platform.requests().len(), 5);
     instance.platform.up();
     kept_and_finished_by_a_repeat(&instance, &ran);
@@ -1008,7 +1005,7 @@ fn a_platform_that_stays_away_is_tried_so_often_and_keeps_nothing_alive() {
     let token = token_of(&instance.platform.resource("token").unwrap());
     instance.platform.down();
     let ran = instance.ask("decommission", &["--publish"]).expect_code(69);
-    says(&ran.expect_error("platform-unreachable"), "state", "the cluster is clean");
+    says(&ran.expect_error("platform-unreachable"), "state", "everything in the cluster is deleted");
     assert_eq!(status(cp, &token, "/api"), 401);
     instance.platform.up();
     instance.ask("decommission", &["--publish"]).expect_code(0);
@@ -1038,8 +1035,8 @@ fn a_silent_platform_holds_nothing_up_for_longer_than_its_time() {
     let ran = Ran::of(command.env("MASSDRIVER_URL", silent)).expect_code(69);
     assert!(ran.duration() < Duration::from_secs(25), "{:?}", ran.duration());
     let error = ran.expect_error("platform-unreachable");
-    says(&error, "cause", "no answer within the time for it");
-    says(&error, "state", "the cluster is clean; the platform's record may still be there");
+    says(&error, "cause", "no answer within the time limit");
+    says(&error, "state", "everything in the cluster is deleted; Massdriver's record may still exist");
     assert_eq!(status(cp, &token, "/api"), 401);
 }
 
@@ -1052,7 +1049,7 @@ fn a_platform_that_falls_silent_once_is_asked_again() {
     eventually("it is asked", || (!instance.platform.requests().is_empty()).then_some(()));
     instance.platform.answer_after(Duration::ZERO);
     let ran = finish(child).expect_code(0);
-    assert!(ran.stderr.contains("no answer within the time for it; again in "), "{}", ran.stderr);
+    assert!(ran.stderr.contains("no answer within the time limit; retrying in "), "{}", ran.stderr);
     assert!(instance.platform.resource("token").is_some());
 }
 
@@ -1076,8 +1073,8 @@ fn a_redirect_within_the_platform_is_followed_as_it_is(#[case] kind: u16) {
 #[case(301, "/v1/resources/?token=t0p", "it points to http://127.0.0.1:")]
 #[case(302, "/login?token=t0p", "/login; only 307 and 308 are followed")]
 #[case(303, "/elsewhere", "/elsewhere; only 307 and 308 are followed")]
-#[case(307, "OTHER/v1/resources?token=t0p", "/v1/resources, and the login is for http://127.0.0.1:")]
-#[case(308, "OTHER", ", and the login is for http://127.0.0.1:")]
+#[case(307, "OTHER/v1/resources?token=t0p", "/v1/resources, but the login is for http://127.0.0.1:")]
+#[case(308, "OTHER", ", but the login is for http://127.0.0.1:")]
 fn no_other_redirect_is_followed(#[case] kind: u16, #[case] location: &str, #[case] cause: &str) {
     let other = TcpListener::bind("127.0.0.1:0").unwrap();
     other.set_nonblocking(true).unwrap();
@@ -1159,11 +1156,7 @@ fn a_url_that_is_not_the_platforms_is_said_to_be_none() {
         platform.fail_next(405, "");
     });
     assert_eq!(ran.code, 69);
-    says(
-        &ran.expect_error("platform-refused"),
-        "cause",
-        "405 Method Not Allowed; MASSDRIVER_URL may not be the platform's",
-    );
+    says(&ran.expect_error("platform-refused"), "cause", "405 Method Not Allowed; MASSDRIVER_URL may be wrong");
     kept_and_finished_by_a_repeat(&instance, &ran);
 }
 
@@ -1177,7 +1170,7 @@ fn a_record_that_may_not_be_deleted_is_said_in_the_platforms_words() {
     let ran = instance.ask("decommission", &["--publish"]).expect_code(69);
     let error = ran.expect_error("platform-refused");
     says(&error, "cause", "409: it is an environment default");
-    says(&error, "state", "the cluster is clean; the platform's record is still there");
+    says(&error, "state", "everything in the cluster is deleted; Massdriver's record still exists");
     assert_eq!(status(cp, &token, "/api"), 401);
 }
 
@@ -1210,5 +1203,5 @@ fn a_record_is_deleted_under_the_name_that_the_platform_knows(
     assert_eq!(deletions, expected);
     // Gone already is done, whatever its name was.
     let again = instance.ask("decommission", &["--publish"]).expect_code(0);
-    assert!(again.stderr.contains("no record left at"), "{}", again.stderr);
+    assert!(again.stderr.contains("no record found at"), "{}", again.stderr);
 }

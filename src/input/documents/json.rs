@@ -30,7 +30,7 @@ pub fn parse(bytes: &[u8]) -> Result<(Value, BTreeSet<Duplicate>), String> {
         return Err("is UTF-16: save it as UTF-8".to_owned());
     }
     let text = std::str::from_utf8(unmarked(bytes))
-        .map_err(|error| format!("is not UTF-8 text: byte {} is none of it", error.valid_up_to()))?;
+        .map_err(|error| format!("is not valid UTF-8 (at byte {})", error.valid_up_to()))?;
     if is_blank(bytes) {
         return Err("is empty".to_owned());
     }
@@ -59,11 +59,11 @@ fn fault(error: &serde_json::Error) -> &'static str {
     if text.starts_with("recursion limit") {
         "is nested deeper than 127 levels"
     } else if text.starts_with("number out of range") {
-        "holds a number that is too large"
+        "contains a number that is too large"
     } else if error.is_eof() {
-        "is not JSON, it ends too early"
+        "is incomplete JSON"
     } else {
-        "is not JSON"
+        "is not valid JSON"
     }
 }
 
@@ -197,22 +197,22 @@ mod tests {
     }
 
     #[rstest::rstest]
-    #[case(b"s3cret", "is not JSON: line 1, column 1")]
-    #[case(b"{\"a\": s3cret}", "is not JSON: line 1, column 7")]
-    #[case(b"{} s3cret", "is not JSON: line 1, column 4")]
-    #[case(b"[[1]", "is not JSON, it ends too early: line 1, column 4")]
-    #[case(b"[NaN]", "is not JSON: line 1, column 2")]
-    #[case(b"[1e999]", "holds a number that is too large: line 1, column 6")]
-    #[case(b"[\"\\ud800\"]", "is not JSON: line 1, column 9")]
+    #[case(b"s3cret", "is not valid JSON: line 1, column 1")]
+    #[case(b"{\"a\": s3cret}", "is not valid JSON: line 1, column 7")]
+    #[case(b"{} s3cret", "is not valid JSON: line 1, column 4")]
+    #[case(b"[[1]", "is incomplete JSON: line 1, column 4")]
+    #[case(b"[NaN]", "is not valid JSON: line 1, column 2")]
+    #[case(b"[1e999]", "contains a number that is too large: line 1, column 6")]
+    #[case(b"[\"\\ud800\"]", "is not valid JSON: line 1, column 9")]
     #[case(b"", "is empty")]
     #[case(b" \r\n\t", "is empty")]
     #[case(b"\xef\xbb\xbf", "is empty")]
-    #[case(b"[\"\xff\"]", "is not UTF-8 text: byte 2 is none of it")]
+    #[case(b"[\"\xff\"]", "is not valid UTF-8 (at byte 2)")]
     #[case(b"\xff\xfe{\0}\0", "is UTF-16: save it as UTF-8")]
     #[case(b"\xfe\xff\0{\0}", "is UTF-16: save it as UTF-8")]
     #[case(b"{\0}\0", "is UTF-16: save it as UTF-8")]
     #[case(b"\0{\0}", "is UTF-16: save it as UTF-8")]
-    #[case(b"\0\0\0\0", "is not JSON: line 1, column 1")]
+    #[case(b"\0\0\0\0", "is not valid JSON: line 1, column 1")]
     fn what_is_no_json_is_refused_without_quoting_it(#[case] bad: &[u8], #[case] sentence: &str) {
         assert_eq!(parse(bad).unwrap_err(), sentence);
     }

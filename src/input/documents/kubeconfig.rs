@@ -119,20 +119,20 @@ impl File {
         let document = yaml::parse(bytes).map_err(|problem| refusal(&problem))?;
         let file = Self { name: name.to_owned(), directory, root: document.root, next: document.next };
         if !matches!(file.root.value, Value::Null | Value::Map(_)) {
-            return Err(refusal(&format!("is {}: line {}", file.root.kind(), file.root.line)));
+            return Err(refusal(&format!("is {} (line {})", file.root.kind(), file.root.line)));
         }
         if file.member("clusters").is_none() && ["authentication", "data"].iter().any(|key| file.member(key).is_some())
         {
-            return Err(refusal("is a kubernetes-cluster document: name it with --connection"));
+            return Err(refusal("is a kubernetes-cluster document: pass it with --connection"));
         }
         if let Some(line) = file.map().and_then(|map| map.odd_key) {
-            return Err(refusal(&format!("has a key that is no text: line {line}")));
+            return Err(refusal(&format!("has a key that is not a string (line {line})")));
         }
         for (key, right) in [("kind", "Config"), ("apiVersion", "v1")] {
             match file.member(key) {
                 None => {}
                 Some(node) if matches!(&node.value, Value::Text(text) if text == right || text.is_empty()) => {}
-                Some(node) => return Err(refusal(&format!("has another {key} than {right}: line {}", node.line))),
+                Some(node) => return Err(refusal(&format!("has a {key} other than {right} (line {})", node.line))),
             }
         }
         Ok(file)
@@ -147,7 +147,7 @@ impl File {
     }
 
     fn wrong(&self, key: &str, wanted: &str, node: &Node) -> String {
-        format!("{key} must be {wanted}, and it is {} (line {} of {})", node.kind(), node.line, self.name)
+        format!("{key} must be {wanted}, but is {} (line {} of {})", node.kind(), node.line, self.name)
     }
 
     /// The entries of a list, each with its name.
@@ -176,13 +176,14 @@ impl File {
         let text = if let Some(line) = lines.first() {
             let keys: Vec<&str> = keys.into_iter().collect();
             format!(
-                "{} stand more than once, again from line {line}: the last one counts, as for kubectl",
+                "{} occur more than once, again at line {line}: the last one is used, as in kubectl",
                 keys.join(", ")
             )
         } else {
-            format!("another document begins at line {}: only the first one is read, as by kubectl", self.next?)
+            format!("another document begins at line {}: only the first one is used, as in kubectl", self.next?)
         };
-        let help = "make it one kubeconfig: `KUBECONFIG=one:two kubectl config view --flatten --raw` merges two";
+        let help = "merge the parts into one kubeconfig: `KUBECONFIG=one:two kubectl config view --flatten --raw` \
+                    merges two files";
         Some(Finding::remark(finding::Code::KubeconfigInParts, format!("{}: {text}", self.name)).help(help))
     }
 }
@@ -201,7 +202,7 @@ fn find<'a>(files: &'a [File], list: &str, kind: &'static str, name: &str) -> Re
         let mut named = file.entries(list)?.filter(|(candidate, _)| *candidate == name).map(|(_, map)| map);
         let Some(map) = named.next() else { continue };
         if named.next().is_some() {
-            return Err(format!("{} has the {kind} `{}` twice: which one is meant?", file.name, shown(name, 80)));
+            return Err(format!("{} has the {kind} `{}` twice: remove one of them", file.name, shown(name, 80)));
         }
         let node = map.get(field);
         let place = Place::new(
@@ -241,14 +242,14 @@ fn choose(files: &[File], context: Option<&str>) -> Result<Context, Vec<Finding>
     let (cluster, user) = match (clusters, users) {
         (Ok(Some(cluster)), Ok(Some(user))) => (cluster, user),
         _ if found.is_none() && named.cluster.is_empty() => {
-            let text = format!("the kubeconfig has no current context: name one with --context; {}", known(files));
+            let text = format!("the kubeconfig has no current context: choose one with --context; {}", known(files));
             return Err(refused(text));
         }
         (clusters, users) => {
             let of = found.as_ref().map(|found| format!(" {}", found.place.of("/context"))).unwrap_or_default();
             let missing = |found: Result<Option<Found<'_>>, String>, kind: &str, name: &str| match found {
                 Ok(Some(_)) => None,
-                Ok(None) if name.is_empty() => Some(format!("the context names no {kind}{of}")),
+                Ok(None) if name.is_empty() => Some(format!("the context has no {kind}{of}")),
                 Ok(None) => {
                     Some(format!("the kubeconfig has no {kind} `{}`, which its context names{of}", shown(name, 80)))
                 }
@@ -273,7 +274,7 @@ fn current(files: &[File]) -> Result<&str, String> {
             None => {}
             Some((Value::Text(name), _)) if name.is_empty() => {}
             Some((Value::Text(name), _)) => return Ok(name),
-            Some((_, node)) => return Err(file.wrong("current-context", "a text", node)),
+            Some((_, node)) => return Err(file.wrong("current-context", "a string", node)),
         }
     }
     Ok("")
@@ -285,12 +286,12 @@ fn known(files: &[File]) -> String {
     let entries = files.iter().flat_map(|file| file.entries("contexts").into_iter().flatten());
     let names: BTreeSet<&str> = entries.map(|(name, _)| name).filter(|name| !name.is_empty()).collect();
     if names.is_empty() {
-        return "it has none".to_owned();
+        return "it has no contexts".to_owned();
     }
     let told: Vec<String> = names.iter().take(SHOWN).map(|name| shown(name, 80)).collect();
     match names.len() - told.len() {
-        0 => format!("it has {}", told.join(", ")),
-        more => format!("it has {} and {more} more", told.join(", ")),
+        0 => format!("it has the contexts {}", told.join(", ")),
+        more => format!("it has the contexts {} and {more} more", told.join(", ")),
     }
 }
 
@@ -300,7 +301,7 @@ fn contents(name: &str, cluster_entry: &Found<'_>, user_entry: &Found<'_>, mut p
     let mut user = entry::user(user_entry.node, &user_entry.place, &mut problems);
     let authority = match (&cluster.certificate_authority_data, &cluster.certificate_authority) {
         (Some(_), Some(_)) => {
-            let problem = "and certificate-authority-data are both set, which kubectl refuses: keep one of them";
+            let problem = "and certificate-authority-data are both set, which kubectl rejects: keep one of them";
             problems.note(&cluster_entry.place, "/cluster/certificate-authority", problem);
             None
         }
@@ -308,7 +309,7 @@ fn contents(name: &str, cluster_entry: &Found<'_>, user_entry: &Found<'_>, mut p
     };
     let mut part = |field: &str, data: bool, file: &Option<String>| match file {
         Some(_) if data => {
-            let problem = format!("and {field}-data are both set, which kubectl refuses: keep one of them");
+            let problem = format!("and {field}-data are both set, which kubectl rejects: keep one of them");
             problems.note(&user_entry.place, &format!("/user/{field}"), &problem);
             None
         }
@@ -420,11 +421,11 @@ fn found(environment: &Environment) -> Result<(Vec<PathBuf>, bool), Vec<Finding>
 fn nothing(cause: &str, environment: &Environment) -> String {
     if !environment.is_in_a_pod() {
         return format!(
-            "{cause}: name a kubeconfig with --kubeconfig, or a kubernetes-cluster document with --connection"
+            "{cause}: pass a kubeconfig with --kubeconfig, or a kubernetes-cluster document with --connection"
         );
     }
     format!(
-        "{cause}, and this is a pod, whose own ServiceAccount is never used unasked: pass --kubeconfig FILE, or \
-         --connection FILE with the server, the CA and the token of the one that may grant the permissions"
+        "{cause}, and k8s-token runs in a pod, whose own ServiceAccount is not used by default: pass --kubeconfig \
+         FILE, or --connection FILE with the server, the CA and the token of the parent credential"
     )
 }

@@ -173,7 +173,7 @@ impl Documents {
         let document = reader.optional(&self.dependencies).or_else(|| reader.optional(&self.connections));
         inputs.cluster = document.map_or(ClusterInput::Missing, ClusterInput::Document);
         if matches!(inputs.cluster, ClusterInput::Missing) && reader.findings.len() == known {
-            let text = format!("there is neither {} nor {}", self.dependencies.name, self.connections.name);
+            let text = format!("neither {} nor {} exists", self.dependencies.name, self.connections.name);
             reader.findings.push(Finding::blocking(finding::Code::Schema, "", text));
         }
         inputs.config = reader.optional(&self.config).unwrap_or_default();
@@ -365,8 +365,8 @@ impl Reader {
                 let is_strict = self.strictness == Strictness::Strict;
                 let counts = |key: &Duplicate| is_strict || key.exact && locates(&key.pointer);
                 let found = duplicates.into_iter().filter(counts).map(|key| {
-                    Finding::blocking(finding::Code::DuplicateKey, key.pointer, format!("{name} has a key twice"))
-                        .help("keep one of them: which one counts differs from reader to reader")
+                    Finding::blocking(finding::Code::DuplicateKey, key.pointer, format!("{name} contains a key twice"))
+                        .help("keep one of them: JSON readers disagree on which one is used")
                 });
                 self.findings.extend(found);
                 Some(value)

@@ -59,7 +59,7 @@ pub fn parse(document: &Value, overrides: Option<&Value>) -> Result<(Connection,
         slot.or_else(anywhere).ok_or_else(|| {
             let text = format!("the field `{SLOT}` is missing: no cluster is connected (required)");
             let help = if document.get("clusters").is_some() {
-                "this is a kubeconfig: name it with --kubeconfig"
+                "this is a kubeconfig: pass it with --kubeconfig"
             } else {
                 "a kubernetes-cluster document has `authentication`, at its top or under `data`"
             };
@@ -242,7 +242,7 @@ impl Reader<'_> {
             let others = OTHERS_OF_USER.iter().filter(|key| user.and_then(|user| user.get(*key)).is_some());
             let others = others.copied().collect::<Vec<_>>().join(", ");
             if !others.is_empty() {
-                let text = format!("{source} has more to log in with than the token ({others}): it is not used");
+                let text = format!("{source} contains other login fields ({others}); they are ignored");
                 let at = format!("{base}/authentication/user");
                 self.findings.push(Finding::remark(finding::Code::LoginIgnored, text).at(at));
             }

@@ -44,7 +44,7 @@ pub fn parse(context: &Context) -> Result<Connection, Vec<Finding>> {
         (None, None) => Some(Trust::System),
     };
     if cluster.insecure_skip_tls_verify == Some(true) {
-        let text = "is not accepted: the server could be anybody";
+        let text = "is not supported: without verification any server could receive the credential";
         problems.keep::<()>("/cluster/insecure-skip-tls-verify", Err(text));
     }
     let name = cluster.tls_server_name.as_deref();
@@ -132,8 +132,8 @@ fn login(context: &Context, problems: &mut Problems<'_>) -> Option<Login> {
     };
     // Beside a client certificate the server does not look at a password.
     if has_password && (token.is_some() || identity.is_none()) {
-        let text = "and password are not supported, since no API server takes them: a token, a client certificate or a \
-                    command (exec) logs in";
+        let text = "and password are not supported, because no API server accepts them (expected a token, a client \
+                    certificate or a login command in exec)";
         return problems.keep("/user/username", Err(text));
     }
     let acting = problems.keep("/user/as", acting(user))?;
@@ -148,14 +148,16 @@ fn login(context: &Context, problems: &mut Problems<'_>) -> Option<Login> {
         // The one that kubectl still knows stands back behind any other login.
         let stands_back = provider.name == "oidc" && has("idp-issuer-url") && has("client-id") && command.is_none();
         if !stands_back || runs {
-            let text =
-                "is not supported, and kubectl has dropped all but one of them: use a command (exec) such as kubelogin";
+            let text = "is not supported: use a login command (exec) such as kubelogin, as current versions of kubectl \
+                        require";
             return problems.keep("/user/auth-provider", Err(text));
         }
     }
     match (token, identity, command.filter(|_| runs)) {
-        (None, None, None) => problems
-            .keep("/user", Err("has no login that is supported: a token, a client certificate or a command (exec)")),
+        (None, None, None) => problems.keep(
+            "/user",
+            Err("has no supported login (expected a token, a client certificate or a login command in exec)"),
+        ),
         (Some(token), None, None) if acting.impersonate.is_none() => Some(Login::Token(token)),
         (token, identity, command) => {
             let credentials = Credentials { token, identity };
@@ -167,7 +169,7 @@ fn login(context: &Context, problems: &mut Problems<'_>) -> Option<Login> {
 /// The client certificate with its key, each from data before a file.
 fn identity(context: &Context) -> Option<Result<Identity, String>> {
     let part = |data: Option<&str>, file: &Option<Vec<u8>>| match data.filter(|data| !data.is_empty()) {
-        Some(data) => Some(base64_of(data).ok_or("or its key is not the base64 of PEM")),
+        Some(data) => Some(base64_of(data).ok_or("or its key is not the base64 encoding of PEM")),
         None => file.clone().map(Ok),
     };
     let certificate = part(context.user.client_certificate_data.as_deref(), &context.certificate);
@@ -189,13 +191,13 @@ fn acting(user: &AuthInfo) -> Result<AuthInfo, &'static str> {
         return if alone {
             Ok(AuthInfo::default())
         } else {
-            Err("is missing: as-uid, as-groups and as-user-extra need the name of the user to act as")
+            Err("is missing, but as-uid, as-groups and as-user-extra require it")
         };
     };
     let extra = extras().flat_map(|(_, values)| values);
     let mut sent = [name].into_iter().chain(&user.impersonate_uid).chain(groups()).chain(extra);
     if !sent.all(|text| HeaderValue::from_str(text).is_ok()) {
-        return Err("holds what no header can hold");
+        return Err("contains characters that are not allowed in an HTTP header");
     }
     Ok(AuthInfo {
         impersonate: Some(name.clone()),
@@ -210,14 +212,15 @@ fn acting(user: &AuthInfo) -> Result<AuthInfo, &'static str> {
 fn command(exec: &ExecConfig, runs: bool, context: &Context, problems: &mut Problems<'_>) -> Option<Command> {
     let version = exec.api_version.as_deref().unwrap_or_default();
     if !["client.authentication.k8s.io/v1", "client.authentication.k8s.io/v1beta1"].contains(&version) {
-        let text = "must be client.authentication.k8s.io/v1 or v1beta1: renew the kubeconfig with its vendor's tool";
+        let text =
+            "must be client.authentication.k8s.io/v1 or v1beta1: create the kubeconfig again with its vendor's tool";
         return problems.keep("/user/exec/apiVersion", Err(text));
     }
     let program = problems.keep("/user/exec/command", exec.command.clone().ok_or("is missing"))?;
     let interactive = match exec.interactive_mode {
         Some(ExecInteractiveMode::Never) => false,
         Some(ExecInteractiveMode::Always) if runs && !context.terminal => {
-            let text = "is Always, and standard input is no terminal that the command could ask at";
+            let text = "is Always, but standard input is not a terminal";
             return problems.keep("/user/exec/interactiveMode", Err(text));
         }
         _ => context.terminal,

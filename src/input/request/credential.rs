@@ -37,8 +37,7 @@ pub fn parse(inputs: &Inputs, has_params: bool, mut findings: Vec<Finding>) -> P
     let token = connection.as_ref().and_then(|connection| match &connection.login {
         Login::Token(token) => Some(token.clone()),
         Login::Kubeconfig(_) => {
-            let text =
-                "the kubeconfig does not log in with a token alone: what is verified is that of a ServiceAccount";
+            let text = "the kubeconfig does not log in with a token only (expected the token of a ServiceAccount)";
             findings.push(Finding::blocking(finding::Code::Connection, "/user", text));
             None
         }

@@ -28,7 +28,7 @@ pub fn parse(
     let (source, document, is_bundles) = match bundle_type(schema).filter(|document| shape_of(document) == Some(shape))
     {
         Some(document) => ("bundle/schema-artifacts.json", document, true),
-        None => ("the type of the artifact", artifact::embedded_type(shape), false),
+        None => ("the type kubernetes-cluster", artifact::embedded_type(shape), false),
     };
     let declares_namespace = is_bundles && document.pointer("/properties/namespace").is_some();
     let has_namespace =
@@ -67,7 +67,7 @@ fn try_example(form: &Form, source: &str, connection: &Connection, names: &Names
     };
     let token = artifact::example_token(names.namespace().as_str(), names.object()).ok_or_else(Vec::new)?;
     let unfit = |problem: Finding| Finding {
-        message: format!("the artifact would not fit {source}: {}", problem.message),
+        message: format!("the credential document would not match {source}: {}", problem.message),
         ..problem
     };
     let artifact =
@@ -78,7 +78,7 @@ fn try_example(form: &Form, source: &str, connection: &Connection, names: &Names
         None => Ok(()),
         Some(place) => {
             let text = format!(
-                "the connection's token stands in {} as well, and would be handed on with the artifact",
+                "the connection's own token is also in {}, and would be published with the credential",
                 pointer_shown(&place)
             );
             Err(vec![Finding::refusal(finding::Code::Connection, text)])

@@ -58,7 +58,7 @@ fn role(entry: &Value, home: &Place) -> Result<(ClusterRoleName, Vec<Scope>), &'
     Ok((ClusterRoleName::parse(&entry.name)?, scopes))
 }
 
-const UNREADABLE: &str = "is not of the form that it should have";
+const UNREADABLE: &str = "has an invalid structure";
 
 fn entries<'a>(params: &'a Value, key: &'static str) -> impl Iterator<Item = (String, &'a Value)> {
     let list = params.get(key).and_then(Value::as_array).into_iter().flatten();

@@ -119,8 +119,8 @@ pub fn provision(
     let wanted = instance_and_grants(inputs, strictness, &mut findings);
     let connection = connection(inputs, inputs.config.get(SLOT), &mut findings);
     if publish != Publishing::Never && connection.as_ref().is_some_and(|it| it.tls_server_name.is_some()) {
-        let text = "the artifact cannot say a tls-server-name, and whoever gets it from the platform could not be told: \
-                    publish with a server whose certificate is for its host";
+        let text = "a tls-server-name cannot be published, because the credential document has no field for it \
+                    (expected a server whose certificate is valid for the host of its URL)";
         findings.push(Finding::refusal(finding::Code::Connection, text));
     }
     let platform = platform(inputs, publish, wanted.as_ref().map(|(instance, _)| instance), &mut findings);

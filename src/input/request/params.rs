@@ -85,7 +85,7 @@ pub fn parse(inputs: &Inputs, strictness: Strictness, findings: &mut Vec<Finding
     if let (Some(Value::String(effective)), Some(Value::String(other))) = (overriding, document.get("namespace"))
         && effective != other
     {
-        let text = "config.json names another namespace than the params, and wins";
+        let text = "config.json sets another namespace than the params, and is used";
         findings.push(Finding::remark(finding::Code::NamespaceOverridden, text).at("/namespace"));
     }
     // Of the form that the schema has just proved.
@@ -110,8 +110,8 @@ fn grants_of(document: &Value, home: &Namespace, strictness: Strictness, finding
             findings.append(&mut unread);
             if is_too_long {
                 let text = format!(
-                    "too many places: the list of them takes {length} bytes, and the ServiceAccount has room for {}; \
-                     use several instances, or `*`",
+                    "too many namespaces: their list takes {length} bytes, and the ServiceAccount has room for {}; use \
+                     several instances, or `*`",
                     Inventory::LONGEST
                 );
                 findings.push(Finding::blocking(finding::Code::Schema, "", text));
@@ -179,12 +179,12 @@ pub fn name(inputs: &Inputs, findings: &mut Vec<Finding>) -> Option<InstanceName
         None if inputs.params.get("md_metadata").is_some_and(|metadata| !metadata.is_object()) => Finding::blocking(
             finding::Code::Name,
             "/md_metadata",
-            "md_metadata must be of type object: the name is in it",
+            "md_metadata must be of type object, because it contains the name",
         ),
         None => {
             // What is missing is reported where it would stand, by name.
             let at = if inputs.params.get("md_metadata").is_some() { "/md_metadata" } else { "" };
-            let text = "the instance has no name: --name, or the field `name_prefix` of md_metadata in the params";
+            let text = "no name given: pass --name, or set name_prefix of md_metadata in the params";
             Finding::blocking(finding::Code::Name, at, text)
         }
     };
@@ -196,7 +196,7 @@ pub fn name(inputs: &Inputs, findings: &mut Vec<Finding>) -> Option<InstanceName
 pub fn labels(params: &Value, findings: &mut Vec<Finding>) -> BTreeMap<String, String> {
     let tags = params.pointer("/md_metadata/default_tags").filter(|tags| !tags.is_null());
     if tags.is_some_and(|tags| !tags.is_object()) {
-        let text = "the tags are no labels of the objects: they are not an object";
+        let text = "the tags are not used as labels: they are not an object";
         findings.push(Finding::remark(finding::Code::LabelDropped, text).at("/md_metadata/default_tags"));
     }
     let tags = tags.and_then(Value::as_object);
@@ -207,7 +207,7 @@ pub fn labels(params: &Value, findings: &mut Vec<Finding>) -> BTreeMap<String, S
                 labels.insert(key.clone(), value);
             }
             Err(problem) => {
-                let text = format!("the tag {} is no label of the objects: {problem}", key_shown(key));
+                let text = format!("the tag {} is not used as a label: {problem}", key_shown(key));
                 let at = pointer("/md_metadata/default_tags", key);
                 findings.push(Finding::remark(finding::Code::LabelDropped, text).at(at));
             }

@@ -49,11 +49,11 @@ impl Platform {
     #[must_use]
     pub fn clear_text(&self) -> Option<Finding> {
         let text = format!(
-            "{} is http: the deployment's token and the credential go to {} in clear text",
+            "{} is http: the deployment's token and the credential are sent to {} unencrypted",
             env::URL,
             self.address()
         );
-        let help = "use an https URL, where the platform has one";
+        let help = "use an https URL for Massdriver";
         self.is_plain().then(|| Finding::remark(finding::Code::ClearText, text).help(help))
     }
 
@@ -79,7 +79,7 @@ pub fn parse(
     let mut findings = Vec::new();
     let mut required = |name: &str, value: &Option<String>| {
         if value.is_none() {
-            let text = format!("{name} is not set: the platform could not be told, so nothing is done");
+            let text = format!("{name} is not set: the result could not be published, so nothing was done");
             findings.push(Finding::refusal(finding::Code::EnvironmentMissing, text));
         }
         value.clone()
@@ -94,10 +94,10 @@ pub fn parse(
         }
     });
     if publish == Publishing::Asked && input.url.is_none() {
-        let text = format!("{} is not set: --publish has to be given the platform by it", env::URL);
+        let text = format!("{} is not set, but required by --publish", env::URL);
         findings.push(
             Finding::refusal(finding::Code::EnvironmentMissing, text)
-                .help("https://api.massdriver.cloud is the hosted one"),
+                .help("the URL of the hosted service is https://api.massdriver.cloud"),
         );
     }
     let url = input.url.as_deref().unwrap_or(DEFAULT_URL).trim_end_matches('/').parse::<http::Uri>();
@@ -105,7 +105,7 @@ pub fn parse(
     let plain = |url: &http::Uri| url.authority().is_some_and(|authority| !authority.as_str().contains('@'));
     let url = url.ok().filter(|url| plain(url) && matches!(url.scheme_str(), Some("http" | "https")));
     if url.is_none() {
-        let text = format!("{} is not the URL of the platform: https://host, without a user", env::URL);
+        let text = format!("{} is not the URL of Massdriver (expected https://host, without a user)", env::URL);
         findings.push(Finding::refusal(finding::Code::Connection, text));
     }
     let url = url.filter(|url| {
@@ -114,11 +114,11 @@ pub fn parse(
         let is_safe = url.scheme_str() == Some("https") || is_private;
         if !is_safe {
             let text = format!(
-                "{} is http: the deployment's token and the credential would go over the network in clear text",
+                "{} is http: the deployment's token and the credential would be sent over the network unencrypted",
                 env::URL
             );
-            let help = "use the https URL; http is taken for loopback and for a name inside the cluster: .svc, \
-                        .cluster.local, or without a dot";
+            let help = "use the https URL; http is only accepted for this machine and for names inside the cluster \
+                        (.svc, .cluster.local, or without a dot)";
             findings.push(Finding::refusal(finding::Code::Connection, text).help(help));
         }
         is_safe

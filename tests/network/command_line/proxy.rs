@@ -56,7 +56,7 @@ fn the_proxy_of_the_environment_leads_to_the_cluster(#[case] variable: &str, #[c
     let asked = proxy.asked();
     let wanted = format!("{} {FAR}", if start.starts_with("socks") { "SOCKS" } else { "CONNECT" });
     assert!(!asked.is_empty() && asked.iter().all(|asked| *asked == wanted), "{asked:?}");
-    assert!(ran.stderr.contains(&format!("{} for https://{FAR}, by {variable}", proxy.address())), "{}", ran.stderr);
+    assert!(ran.stderr.contains(&format!("{} for https://{FAR}, from {variable}", proxy.address())), "{}", ran.stderr);
     assert!(ran.stderr.contains("(HTTP/2)"), "{}", ran.stderr);
     silent_about(&ran, PASSWORD);
 
@@ -96,7 +96,12 @@ fn no_proxy_excepts_what_it_excepts_for_kubectl(#[case] list: &str, #[case] prox
     let ran = Ran::of(&mut command).expect_code(0);
     let ours = proxy.asked().len();
     assert_eq!(ours > 0, proxied, "{}", ran.stderr);
-    assert_eq!(ran.stderr.contains(&format!("none for https://{near}, by NO_PROXY")), !proxied, "{}", ran.stderr);
+    assert_eq!(
+        ran.stderr.contains(&format!("none for https://{near}, because of NO_PROXY")),
+        !proxied,
+        "{}",
+        ran.stderr
+    );
 
     let mut kubectl = Command::new(cp.kubectl_path());
     set(kubectl.env_clear().arg("--kubeconfig").arg(desk.path("config")).args(["get", "--raw", "/version"]));
@@ -119,7 +124,7 @@ fn the_proxy_of_the_kubeconfig_wins_and_nothing_is_excepted_from_it() {
     command.env("HTTPS_PROXY", RefusedPort.url()).env("NO_PROXY", "*");
     let ran = Ran::of(&mut command).expect_code(0);
     assert!(proxy.asked().contains(&format!("CONNECT {near}")), "{:?}", proxy.asked());
-    assert!(ran.stderr.contains("by proxy-url"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("from proxy-url"), "{}", ran.stderr);
     silent_about(&ran, PASSWORD);
     assert!(desk.kubectl(cp, "config", &[]).status.success());
 }
@@ -154,8 +159,8 @@ fn the_platform_mode_honours_proxies_on_both_ways() {
         let ran = Ran::of(command.env("HTTPS_PROXY", &url).env("HTTP_PROXY", &url)).expect_code(0);
         let address = format!("http://{}", proxy.address());
         for told in [
-            format!("{address} for https://{FAR}, by HTTPS_PROXY"),
-            format!("{address} for http://platform.svc, by HTTP_PROXY"),
+            format!("{address} for https://{FAR}, from HTTPS_PROXY"),
+            format!("{address} for http://platform.svc, from HTTP_PROXY"),
         ] {
             assert!(ran.stderr.contains(&told), "{told} in {}", ran.stderr);
         }
@@ -172,7 +177,7 @@ fn the_platform_mode_honours_proxies_on_both_ways() {
     let mut command = binary();
     command.current_dir(instance.directory.path()).envs(instance.platform.env()).env("HTTPS_PROXY", &url);
     let ran = Ran::of(command.env("MASSDRIVER_DEPLOYMENT_ACTION", "plan").env("NO_PROXY", "0.0.0.0")).expect_code(69);
-    assert!(ran.stderr.contains("none for https://0.0.0.0:1, by NO_PROXY"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("none for https://0.0.0.0:1, because of NO_PROXY"), "{}", ran.stderr);
     instance.connection["authentication"]["cluster"]["server"] = far;
     // A platform with TLS is reached by CONNECT; a double has none, and the handshake fails behind the proxy.
     let mut command = instance.command("provision", &["--publish"]);
@@ -206,7 +211,7 @@ fn http_1_is_enough_behind_a_proxy_and_for_another_try(#[values("http", "https",
         command.env("NO_PROXY", "127.0.0.1,example.com").env("SSL_CERT_FILE", &ca);
         let ran = Ran::of(command.env("MASSDRIVER_DEPLOYMENT_ACTION", action)).expect_code(0);
         assert_eq!(ran.stdout, "");
-        assert!(ran.stderr.contains("(HTTP/1.1)") && ran.stderr.contains("by HTTPS_PROXY"), "{}", ran.stderr);
+        assert!(ran.stderr.contains("(HTTP/1.1)") && ran.stderr.contains("from HTTPS_PROXY"), "{}", ran.stderr);
         assert!(ran.stderr.matches("\nretry ").count() >= 3, "{}", ran.stderr);
         silent_about(&ran, PASSWORD);
         assert!(!proxy.asked().is_empty());
@@ -226,18 +231,18 @@ fn what_goes_wrong_at_a_proxy_is_said_without_its_login() {
     let silent = silent.url().replace("http://", "");
     for (url, cause) in [
         (format!("http://me:{PASSWORD}@127.0.0.1:1"), "the proxy http://127.0.0.1:1 cannot be used: cannot connect"),
-        (format!("http://{wants}"), "wants a login (407)"),
+        (format!("http://{wants}"), "requires a login (407)"),
         (format!("http://me:{PASSWORD}@{wants}"), "does not accept the user and password"),
-        (format!("socks5://me:{PASSWORD}@{wants}"), "opens no way: SOCKS error"),
-        (format!("socks5://{wants}"), "opens no way: SOCKS error"),
+        (format!("socks5://me:{PASSWORD}@{wants}"), "could not connect to the server: SOCKS error"),
+        (format!("socks5://{wants}"), "could not connect to the server: SOCKS error"),
         (
             format!("socks5://me:{PASSWORD}@127.0.0.1:1"),
             "the proxy socks5://127.0.0.1:1 cannot be used: cannot connect",
         ),
-        (format!("http://me:{PASSWORD}@{forbids}"), "it answered 403"),
-        (format!("http://{lost}"), "it answered 502"),
-        (format!("socks5://{lost}"), "opens no way"),
-        (format!("http://me:{PASSWORD}@{silent}"), "opened no way within the time"),
+        (format!("http://me:{PASSWORD}@{forbids}"), "its answer was 403"),
+        (format!("http://{lost}"), "its answer was 502"),
+        (format!("socks5://{lost}"), "did not connect to"),
+        (format!("http://me:{PASSWORD}@{silent}"), "did not connect to the server within the time limit"),
         (format!("http://me:{PASSWORD}@proxy.invalid:3128"), "unknown to DNS"),
         (format!("https://me:{PASSWORD}@{wants}"), "the system has none"),
     ] {

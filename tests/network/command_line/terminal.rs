@@ -91,7 +91,7 @@ fn the_wait_for_the_end_of_a_token_is_told_too() {
     instance.ask("provision", &[]).expect_code(0);
     let (text, code) = on_a_terminal(instance.command("decommission", &[]).env("TERM", "xterm"));
     assert_eq!(code, 0, "{text}");
-    assert!(text.contains("waiting for the token to die, "), "{text:?}");
+    assert!(text.contains("waiting until the token is rejected, "), "{text:?}");
     assert!(text.contains("\x1b[32mdone\x1b[0m"), "{text:?}");
 }
 
@@ -127,5 +127,5 @@ fn a_login_command_talks_to_a_person_at_a_terminal() {
     let mut command = binary();
     command.args(["plan", "--json", "--name", "demo", "--params", "-", "--kubeconfig"]).arg(desk.path("config"));
     let ran = Ran::of(command.stdin(File::open(desk.path("params.json")).unwrap())).expect_code(65);
-    assert!(ran.stderr.contains("standard input is no terminal"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("standard input is not a terminal"), "{}", ran.stderr);
 }

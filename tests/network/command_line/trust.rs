@@ -69,7 +69,7 @@ fn a_system_that_does_not_know_the_server_does_not_trust_it() {
     let nobody = desk.put("nobody.pem", "nothing");
     for (file, wanted, cause) in [
         (&strange, "tls-unknown-issuer", "none of the system's CAs signed the server's certificate"),
-        (&nobody, "tls", "no CA is given, and the system has none"),
+        (&nobody, "tls", "no CA was given, and the system has none"),
     ] {
         let mut command = desk.command("provision", &[]);
         command.arg("--kubeconfig").arg(desk.path("config")).env("SSL_CERT_FILE", file);
@@ -141,7 +141,7 @@ fn another_name_of_the_server_is_used_as_kubectl_uses_it_and_its_absence_in_the_
     assert!(told(&desk.ask("provision", "config", &[]).expect_code(0)));
     // Whoever gets the artifact from a platform could not be told.
     let ran = desk.ask("provision", "config", &["--publish"]).expect_code(65);
-    assert!(ran.stderr.contains("cannot say a tls-server-name"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("a tls-server-name cannot be published"), "{}", ran.stderr);
 }
 
 #[test]

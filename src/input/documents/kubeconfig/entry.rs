@@ -96,12 +96,12 @@ impl<'a> Fields<'a> {
             None | Some(Value::Null) => None,
             Some(_) => {
                 let kind = node.map_or("nothing", |node| node.kind());
-                problems.note(place, &at, &format!("must be a mapping, and it is {kind}"));
+                problems.note(place, &at, &format!("must be a mapping, but is {kind}"));
                 None
             }
         };
         if map.is_some_and(|map| map.odd_key.is_some()) {
-            problems.note(place, &at, "has a key that is no text");
+            problems.note(place, &at, "has a key that is not a string");
         }
         Self { place, at, map, problems }
     }
@@ -115,7 +115,7 @@ impl<'a> Fields<'a> {
     }
 
     fn wrong(&mut self, key: &str, wanted: &str, node: &Node) {
-        let problem = format!("must be {wanted}, and it is {}", node.kind());
+        let problem = format!("must be {wanted}, but is {}", node.kind());
         self.problems.note(self.place, &self.pointer(key), &problem);
     }
 
@@ -125,7 +125,7 @@ impl<'a> Fields<'a> {
         if let Value::Text(text) = &node.value {
             return Some(text.clone()).filter(|text| !text.is_empty());
         }
-        self.wrong(key, "a text", node);
+        self.wrong(key, "a string", node);
         None
     }
 
@@ -164,7 +164,8 @@ impl<'a> Fields<'a> {
                 Value::Text(text) => texts.push(text.clone()),
                 Value::Null => texts.push(String::new()),
                 _ => {
-                    self.wrong(key, "a list of texts, and one of them is none", item);
+                    let problem = format!("must be a list of strings, but one item is {}", item.kind());
+                    self.problems.note(self.place, &self.pointer(key), &problem);
                     return None;
                 }
             }
@@ -297,8 +298,8 @@ fn exec(mut fields: Fields<'_>) -> ExecConfig {
             Some(ExecInteractiveMode::IfAvailable)
         }
         said => {
-            let problem = if said.is_some() { "is none that there is" } else { "is missing, and v1 asks for it" };
-            let problem = format!("{problem}: it is Never, IfAvailable or Always");
+            let problem = if said.is_some() { "is invalid" } else { "is missing, but required by v1" };
+            let problem = format!("{problem} (expected Never, IfAvailable or Always)");
             fields.problems.note(fields.place, &fields.pointer("interactiveMode"), &problem);
             None
         }

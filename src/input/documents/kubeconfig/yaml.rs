@@ -88,12 +88,12 @@ impl Node {
     pub const fn kind(&self) -> &'static str {
         match self.value {
             Value::Null => "nothing",
-            Value::Bool(_) => "a truth value (quote it, if it is a text)",
-            Value::Number(_) => "a number (quote it, if it is a text)",
-            Value::Text(_) => "a text",
+            Value::Bool(_) => "a boolean (quote it if a string is meant)",
+            Value::Number(_) => "a number (quote it if a string is meant)",
+            Value::Text(_) => "a string",
             Value::List(_) => "a list",
             Value::Map(_) => "a mapping",
-            Value::Mistagged => "not what its tag says",
+            Value::Mistagged => "a value that does not match its tag",
         }
     }
 
@@ -136,7 +136,7 @@ pub fn parse(bytes: &[u8]) -> Result<Document, String> {
     let text = text_of(bytes)?;
     if let Some((place, _)) = text.char_indices().find(|(_, char)| !is_allowed(*char)) {
         let line = text[..place].matches('\n').count() + 1;
-        return Err(format!("holds a control character, which no YAML does: line {line}"));
+        return Err(format!("contains a control character, which YAML does not allow (line {line})"));
     }
     let mut options = granit_parser::options! {
         flow_nesting_limit: DEPTH,
@@ -153,7 +153,7 @@ pub fn parse(bytes: &[u8]) -> Result<Document, String> {
             Err(_) if composer.ended => break,
             Err(error) => {
                 let mark = error.marker();
-                return Err(format!("is no YAML: line {}, column {}", mark.line(), mark.col() + 1));
+                return Err(format!("is not valid YAML (line {}, column {})", mark.line(), mark.col() + 1));
             }
         };
         line = span.start.line();
@@ -161,7 +161,7 @@ pub fn parse(bytes: &[u8]) -> Result<Document, String> {
             next = matches!(event, Event::DocumentStart(..)).then_some(line);
             break;
         }
-        composer.take(event, line).map_err(|problem| format!("{problem}: line {line}"))?;
+        composer.take(event, line).map_err(|problem| format!("{problem} (line {line})"))?;
     }
     let root = composer.root.unwrap_or_else(|| Rc::new(Node { line, value: Value::Null }));
     Ok(Document { root, next })
@@ -174,7 +174,7 @@ fn text_of(bytes: &[u8]) -> Result<Cow<'_, str>, String> {
         let whole = pairs.remainder().is_empty();
         let units = pairs.map(|pair| unit([pair[0], pair[1]]));
         let text: Result<String, _> = char::decode_utf16(units).collect();
-        text.ok().filter(|_| whole).map(Cow::Owned).ok_or_else(|| "is no whole UTF-16: save it as UTF-8".to_owned())
+        text.ok().filter(|_| whole).map(Cow::Owned).ok_or_else(|| "is incomplete UTF-16: save it as UTF-8".to_owned())
     };
     match bytes {
         [0xff, 0xfe, rest @ ..] => wide(rest, u16::from_le_bytes),
@@ -184,7 +184,7 @@ fn text_of(bytes: &[u8]) -> Result<Cow<'_, str>, String> {
             let text = std::str::from_utf8(bytes);
             text.map(Cow::Borrowed).map_err(|error| {
                 let line = bytes[..error.valid_up_to()].split(|byte| *byte == b'\n').count();
-                format!("is not UTF-8 text: line {line} holds a byte that is none of it")
+                format!("is not valid UTF-8 (line {line})")
             })
         }
     }
@@ -243,7 +243,7 @@ impl Composer {
             },
             Event::Alias(anchor) => match self.anchors.get(&anchor) {
                 Some(node) => self.attach(node.clone(), false),
-                None => Err("has an anchor whose value contains itself"),
+                None => Err("has an anchor that contains itself"),
             },
             Event::DocumentEnd => {
                 self.ended = true;
@@ -419,9 +419,9 @@ mod tests {
     #[case::keys("{1: a, yes: b}", r#"{"1":"a","true":"b"}"#)]
     #[case::empty("", "null")]
     #[case::comments("# nothing\n", "null")]
-    #[case::unfinished("a: [", "is no YAML: line 1, column 4")]
-    #[case::itself("&a [*a]", "has an anchor whose value contains itself: line 1")]
-    #[case::no_merge("a: {<<: 1}", "has a merge key (<<) without a mapping: line 1")]
+    #[case::unfinished("a: [", "is not valid YAML (line 1, column 4)")]
+    #[case::itself("&a [*a]", "has an anchor that contains itself (line 1)")]
+    #[case::no_merge("a: {<<: 1}", "has a merge key (<<) without a mapping (line 1)")]
     fn a_document_is_read_as_kubectl_reads_it(#[case] text: &str, #[case] expected: &str) {
         assert_eq!(shown(text), expected);
     }
@@ -435,9 +435,9 @@ mod tests {
     }
 
     #[rstest]
-    #[case::latin(b"a: b\nc: \xe9".as_slice(), "line 2 holds a byte")]
-    #[case::nul(b"a: b\nc: \0".as_slice(), "control character, which no YAML does: line 2")]
-    #[case::half(b"\xff\xfea".as_slice(), "no whole UTF-16")]
+    #[case::latin(b"a: b\nc: \xe9".as_slice(), "valid UTF-8 (line 2)")]
+    #[case::nul(b"a: b\nc: \0".as_slice(), "control character, which YAML does not allow (line 2)")]
+    #[case::half(b"\xff\xfea".as_slice(), "incomplete UTF-16")]
     fn what_is_no_text_is_refused_with_its_line(#[case] bytes: &[u8], #[case] problem: &str) {
         assert!(parse(bytes).unwrap_err().contains(problem));
     }

@@ -1,4 +1,4 @@
-//! The words of an API error: [`ApiError`] -> [`Failure`], the only place where one becomes the other. Pure.
+//! The message of an API error: [`ApiError`] -> [`Failure`]. The only place where an API error becomes text. Pure.
 
 use crate::{
     cluster::error::{ApiError, ApiErrorKind},
@@ -137,7 +137,7 @@ impl ApiError {
         }
     }
 
-    /// A text after the HTTP status, where there is one.
+    /// A text after the HTTP status, if there is one.
     fn stated(&self, text: &str) -> String {
         match self.status {
             Some(status) => stated(status, text),
@@ -151,7 +151,7 @@ pub(super) fn stated(status: u16, text: &str) -> String {
     if text.is_empty() { status.to_string() } else { format!("{status}: {text}") }
 }
 
-/// The reason that an authorizer gives for a denial, as it is shown.
+/// The authorizer's reason for a denial, as it is printed.
 #[must_use]
 pub fn authorizer_says(reason: &str) -> String {
     format!("the authorizer says: {reason}")

@@ -47,7 +47,7 @@ impl fmt::Display for ProxyError {
 impl Error for ProxyError {}
 
 impl TransportError {
-    /// The root cause in an error chain: the outer layers say no more than "client error".
+    /// The root cause in an error chain: the outer errors only say "client error".
     #[must_use]
     pub fn of(error: &(dyn Error + 'static)) -> Self {
         let mut layer = Some(error);

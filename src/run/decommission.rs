@@ -1,5 +1,5 @@
-//! decommission: the cluster and the platform at once, each whatever the other says; then the proof that the token is
-//! dead. The namespace stays.
+//! decommission: deletes the objects in the cluster and the record at the platform at the same time, independently;
+//! then tests that the token is rejected. The namespace is kept.
 
 use std::time::Instant;
 
@@ -29,10 +29,10 @@ use crate::{
     },
 };
 
-/// Takes the credential back; false when nothing of it was left.
+/// Deletes the credential; false if nothing of it existed.
 ///
 /// # Errors
-/// What could not be finished, the cluster's side first. The other side is finished all the same.
+/// What could not be finished, the cluster first. The other side is completed nevertheless.
 pub async fn decommission(
     request: &Request,
     platform: Option<&Platform>,
@@ -82,7 +82,7 @@ async fn cluster_side(request: &Request, is_published: bool, budget: Budget, rep
     let sight = sight?;
     let (former, unseen) = match former_namespace::look(run, cluster, &sight).await {
         Ok(former) => (former, None),
-        Err(failure) => (Vec::new(), Some(failure)), // what is at home goes all the same
+        Err(failure) => (Vec::new(), Some(failure)), // objects in the home namespace are deleted nevertheless
     };
     let unsearched: Vec<Tuple> = sight.unsearched.iter().chain(&swept.unsearched).cloned().collect();
     if !unsearched.is_empty() {
@@ -105,7 +105,7 @@ async fn cluster_side(request: &Request, is_published: bool, budget: Budget, rep
     let mut outcome = Outcome { failed, ..Outcome::default() };
     let known = former.iter().map(|home| &home.sight).chain([&sight]).all(|sight| sight.inventory_is_whole);
     if !(swept.unsearched.is_empty() || known) {
-        outcome.missing.extend(swept.unsearched.iter().cloned()); // nothing else finds what it does not say
+        outcome.missing.extend(swept.unsearched.iter().cloned()); // only a search finds objects that the inventory lacks
     }
     let homes = former.iter().map(|home| (&home.names, &home.sight));
     let homes: Vec<_> = [(&request.instance.names, &sight)].into_iter().chain(homes).collect();
@@ -138,8 +138,8 @@ async fn cluster_side(request: &Request, is_published: bool, budget: Budget, rep
     Ok(found)
 }
 
-/// A decommission by hand that found nothing: a repeat, or a name that was mistyped. The platform knows what it has
-/// deployed: there it is a repeat.
+/// The finding of a decommission on the command line that found nothing: a repeat, or a mistyped name. At the platform
+/// it can only be a repeat.
 fn nothing_found(request: &Request, sight: &Sight) -> Finding {
     let (home, connection) = (&request.instance.namespace, &request.connection);
     let context = connection.context.as_ref().map(|context| format!(" (context {context})")).unwrap_or_default();
@@ -156,18 +156,18 @@ fn nothing_found(request: &Request, sight: &Sight) -> Finding {
         .help("if it was not decommissioned before, check the name, the namespace and the cluster")
 }
 
-/// What a search by label finds, of whatever instance, and what could not be searched.
+/// The result of a search by label, for any instance.
 #[derive(Default)]
 struct Swept {
     found: Vec<(Reference, Live)>,
-    /// What the parent lacks to search everywhere.
+    /// The permissions that the parent credential lacks for a complete search.
     unsearched: Vec<Tuple>,
-    /// Why else a search failed: what is known goes all the same.
+    /// Any other reason for which a search failed. Known objects are deleted nevertheless.
     failed: Option<ApiError>,
 }
 
 impl Swept {
-    /// Takes an answer; true when it was a denial.
+    /// Adds the result of a list; true if it was a denial.
     fn take(&mut self, answer: Result<Vec<(Reference, Live)>, ApiError>) -> bool {
         match answer {
             Ok(found) => self.found.extend(found),
@@ -181,8 +181,8 @@ impl Swept {
     }
 }
 
-/// Searches the whole cluster for what carries our label, as far as the parent credential may list; where it may not,
-/// the home namespace.
+/// Searches the whole cluster for objects with the label of k8s-token, as far as the parent credential may list;
+/// otherwise the home namespace.
 async fn sweep(cluster: &Cluster<'_>, home: &Namespace) -> Swept {
     let everywhere =
         [Kind::RoleBinding, Kind::Role, Kind::ClusterRoleBinding, Kind::ClusterRole].map(|kind| (kind, None));

@@ -1,4 +1,4 @@
-//! verify: a credential that somebody holds is used as they would use it, once, with nothing of the parent.
+//! verify: the test of an existing credential, with nothing but the credential itself.
 
 use std::{collections::BTreeSet, time::Instant};
 
@@ -29,11 +29,11 @@ use crate::{
     },
 };
 
-/// Proves that the credential works: it is of the ServiceAccount that it says, and of the one that was named, and may
-/// do what the params say. Without params, what it may do is only told.
+/// Tests that the credential works: that it belongs to the ServiceAccount it claims and to the named instance, and has
+/// the permissions of the params. Without params, its permissions are only listed.
 ///
 /// # Errors
-/// What does not hold.
+/// The check that failed.
 pub async fn verify(credential: &Credential, budget: Budget, report: &Report) -> Result<(), Failure> {
     let Credential { connection, token, .. } = credential;
     let claims = Claims::of(token).filter(|claims| claims.account().is_some());
@@ -63,7 +63,7 @@ pub async fn verify(credential: &Credential, budget: Budget, report: &Report) ->
     let waiting = report.waiting("testing the credential");
     let (version, proof) = tokio::join!(holder.version(), proof::prove_at_once(holder, &claim, &scopes));
     drop(waiting);
-    // What knows no such page, and no version either, is no Kubernetes API at all.
+    // A server without this review and without a version is not a Kubernetes API.
     let proof = match (&version, proof) {
         (Err(other @ ApiError { kind: ApiErrorKind::NotKubernetes(_), .. }), Err(ProofError::ReviewUnsupported(_))) => {
             return Err(other.clone().into());
@@ -81,7 +81,8 @@ pub async fn verify(credential: &Credential, budget: Budget, report: &Report) ->
     let mut proof = proof.map_err(not_proved)?;
     let defaults = Defaults::of(version.as_deref());
     if credential.params.is_some() {
-        // What a ClusterRole allows is not for its holder to read: there nothing can be told from excess.
+        // The credential may not read its ClusterRoles: in their scopes, additional permissions cannot be told from
+        // granted ones.
         let others =
             || grants.iter().filter_map(|grant| Some((grant.place.authority.cluster_role()?, &grant.place.scope)));
         let names: BTreeSet<&str> = others().map(|(role, _)| role.as_str()).collect();
@@ -111,7 +112,7 @@ pub async fn verify(credential: &Credential, budget: Budget, report: &Report) ->
     Ok(())
 }
 
-/// The failure of a proof for the holder of a credential.
+/// The failure of a test, with the next step for a user of the credential.
 fn not_proved(error: ProofError) -> Failure {
     match error {
         ProofError::Unauthorized => {
@@ -126,7 +127,7 @@ fn not_proved(error: ProofError) -> Failure {
     }
 }
 
-/// Holds what the token says of itself against what it was said to be.
+/// Compares the claims of the token with the expected instance and namespace.
 fn check_wanted(credential: &Credential, account: &Account<'_>) -> Result<(), Failure> {
     if let Some(Params { namespace, .. }) = &credential.params
         && namespace.as_str() != account.namespace

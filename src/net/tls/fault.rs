@@ -105,7 +105,7 @@ impl Fault {
         }
     }
 
-    /// The failure of a connection that is known to end because no client certificate was sent.
+    /// The failure of a connection that fails because no client certificate was sent.
     #[must_use]
     pub fn without_certificate() -> Self {
         Self::wants_certificate(None)

@@ -42,7 +42,7 @@ impl Verifier {
     /// The store is empty.
     pub fn of_the_system(provider: &CryptoProvider) -> Result<Self, Error> {
         let roots = rustls_native_certs::load_native_certs().certs;
-        // System trust stores also contain certificates that cannot be used any more.
+        // System trust stores also contain unusable certificates.
         let roots: Vec<_> =
             roots.iter().map(|root| root.to_vec()).filter(|root| Certificate::parse(root).is_ok()).collect();
         if roots.is_empty() {

@@ -1,5 +1,5 @@
-//! A kubeconfig as kubectl reads it: finds the files, the context, its cluster and its user, and reads what these name.
-//! What the context does not name is not looked at.
+//! A kubeconfig as kubectl reads it: finds the files, the context, its cluster and its user, and reads the files that
+//! these name. Other entries are not read.
 
 mod entry;
 mod yaml;
@@ -31,27 +31,27 @@ pub struct Context {
     pub name: String,
     /// The server and its CA.
     pub cluster: Cluster,
-    /// Where that stands.
+    /// Where that entry is.
     pub cluster_place: Place,
     /// The login.
     pub user: AuthInfo,
-    /// Where that stands.
+    /// Where that entry is.
     pub user_place: Place,
-    /// Content of `certificate-authority`, when it is a file.
+    /// The content of the file `certificate-authority`, if set.
     pub authority: Option<Vec<u8>>,
-    /// Content of `client-certificate`, likewise.
+    /// The content of the file `client-certificate`, if set.
     pub certificate: Option<Vec<u8>>,
-    /// Content of `client-key`, likewise.
+    /// The content of the file `client-key`, if set.
     pub key: Option<Vec<u8>>,
-    /// Whether a login command can ask somebody at a terminal; not before whoever reads standard input has said so.
+    /// Whether a login command can prompt at a terminal; false until the reader of standard input has set it.
     pub terminal: bool,
-    /// What is wrong with the three entries as they stand there.
+    /// Problems of the three entries.
     pub problems: Vec<Finding>,
-    /// What there is to say beside that.
+    /// Findings that do not block.
     pub remarks: Vec<Finding>,
 }
 
-/// Reads the context's parts.
+/// Reads the context, its cluster and its user.
 ///
 /// # Errors
 /// What is missing, quoting no secret.
@@ -65,7 +65,7 @@ pub fn read(path: Option<&Path>, context: Option<&str>, environment: &Environmen
         let name = path.display().to_string();
         let file = match read_file(&path) {
             Ok(bytes) => File::parse(&bytes, &name, directory_of(&path)),
-            // A list names files that may be there; the others are passed over, as kubectl does.
+            // Files of a list may be missing: they are ignored, as in kubectl.
             Err(cause) if cause.kind() == ErrorKind::NotFound && !wanted => continue,
             Err(cause) => Err(format!("cannot read {name}: {cause}")),
         };
@@ -83,7 +83,7 @@ pub fn read(path: Option<&Path>, context: Option<&str>, environment: &Environmen
     choose(&files, context)
 }
 
-/// True for a text that is meant as a kubeconfig, in YAML or JSON.
+/// Whether a text is meant as a kubeconfig, in YAML or JSON.
 #[must_use]
 pub fn recognized(bytes: &[u8]) -> bool {
     let Ok(document) = yaml::parse(bytes) else { return false };
@@ -92,7 +92,7 @@ pub fn recognized(bytes: &[u8]) -> bool {
     root.member("clusters").is_some() || root.member("kind").is_some_and(is_config)
 }
 
-/// Reads the parts of the current context of one kubeconfig; what it names is relative to this directory.
+/// Reads the current context of one kubeconfig; its paths are relative to this directory.
 ///
 /// # Errors
 /// What is missing, quoting no secret.
@@ -105,7 +105,7 @@ fn refused(problem: String) -> Vec<Finding> {
     vec![Finding::refusal(finding::Code::Connection, problem)]
 }
 
-/// One file, of which nothing is taken yet.
+/// One parsed kubeconfig file.
 struct File {
     name: String,
     directory: PathBuf,
@@ -167,7 +167,7 @@ impl File {
         }))
     }
 
-    /// What kubectl reads of a file that was put together from two, and what it passes over.
+    /// The finding about a file that was pasted together from two: which of its parts kubectl uses.
     fn in_parts(&self) -> Option<Finding> {
         const OWN: [&str; 6] = ["apiVersion", "kind", "clusters", "contexts", "users", "current-context"];
         let repeated = self.map().into_iter().flat_map(|map| &map.repeated);
@@ -195,7 +195,7 @@ struct Found<'a> {
     place: Place,
 }
 
-/// Finds an entry by its name: in the first file that has one.
+/// Finds an entry by its name, in the first file that contains one.
 fn find<'a>(files: &'a [File], list: &str, kind: &'static str, name: &str) -> Result<Option<Found<'a>>, String> {
     let field = kind;
     for file in files {
@@ -216,12 +216,12 @@ fn find<'a>(files: &'a [File], list: &str, kind: &'static str, name: &str) -> Re
     Ok(None)
 }
 
-/// The first line of a mapping that has none of its own.
+/// The first line of a mapping's members, for a mapping without a line of its own.
 fn line_of(map: &Mapping) -> usize {
     map.iter().map(|(_, node)| node.line).min().unwrap_or(1)
 }
 
-/// Reads the context that is named, or the current one.
+/// Reads the named context, or the current one.
 fn choose(files: &[File], context: Option<&str>) -> Result<Context, Vec<Finding>> {
     let name = match context {
         Some(name) => name,
@@ -231,7 +231,7 @@ fn choose(files: &[File], context: Option<&str>) -> Result<Context, Vec<Finding>
     if found.is_none() && (context.is_some() || !name.is_empty()) {
         return Err(refused(format!("the kubeconfig has no context `{}`; {}", shown(name, 80), known(files))));
     }
-    // Where none is named, kubectl takes what has no name.
+    // Without a context name, kubectl uses the entries without a name.
     let mut problems = Problems::default();
     let named = match &found {
         Some(found) => entry::context(found.node, &found.place, &mut problems),
@@ -267,7 +267,7 @@ fn choose(files: &[File], context: Option<&str>) -> Result<Context, Vec<Finding>
     Ok(Context { remarks, ..contents(name, &cluster, &user, problems) })
 }
 
-/// The current context: of the first file that says one.
+/// The current context: that of the first file that sets one.
 fn current(files: &[File]) -> Result<&str, String> {
     for file in files {
         match file.member("current-context").map(|node| (&node.value, node)) {
@@ -280,7 +280,7 @@ fn current(files: &[File]) -> Result<&str, String> {
     Ok("")
 }
 
-/// The contexts that there are, in a sentence.
+/// The existing contexts, as the end of a sentence.
 fn known(files: &[File]) -> String {
     const SHOWN: usize = 10;
     let entries = files.iter().flat_map(|file| file.entries("contexts").into_iter().flatten());
@@ -295,7 +295,7 @@ fn known(files: &[File]) -> String {
     }
 }
 
-/// Reads the cluster and the user of a context, and the files that they name.
+/// Reads the cluster and the user of a context, and the files that they refer to.
 fn contents(name: &str, cluster_entry: &Found<'_>, user_entry: &Found<'_>, mut problems: Problems) -> Context {
     let cluster = entry::cluster(cluster_entry.node, &cluster_entry.place, &mut problems);
     let mut user = entry::user(user_entry.node, &user_entry.place, &mut problems);
@@ -316,12 +316,12 @@ fn contents(name: &str, cluster_entry: &Found<'_>, user_entry: &Found<'_>, mut p
         file => user_entry.content(field, file.as_deref(), &mut problems),
     };
     let (mut certificate, mut key) = (None, None);
-    // A key without its certificate is passed over, as by kubectl.
+    // A key without its certificate is ignored, as by kubectl.
     if user.client_certificate.is_some() || user.client_certificate_data.is_some() {
         certificate = part("client-certificate", user.client_certificate_data.is_some(), &user.client_certificate);
         key = part("client-key", user.client_key_data.is_some(), &user.client_key);
     }
-    // kubectl prefers the file, as something else may renew it, and drops the line break that such files end in.
+    // kubectl prefers the file, because it may be renewed, and trims the line break at its end.
     let token = user.token_file.as_ref().map(|file| read_file(&user_entry.path(file)));
     let token = match token {
         Some(Err(cause)) if user.token.is_none() => {
@@ -334,7 +334,7 @@ fn contents(name: &str, cluster_entry: &Found<'_>, user_entry: &Found<'_>, mut p
     };
     let token = token.as_deref().map(str::trim).filter(|token| !token.is_empty());
     user.token = token.map(SecretString::from).or(user.token);
-    // A command is looked up on the PATH, unless it is a path.
+    // A command is searched in PATH, unless it is a path.
     if let Some(command) = user.exec.as_mut().and_then(|exec| exec.command.as_mut())
         && command.contains('/')
     {
@@ -356,7 +356,8 @@ fn contents(name: &str, cluster_entry: &Found<'_>, user_entry: &Found<'_>, mut p
 }
 
 impl Found<'_> {
-    /// Where a file is that the entry names: relative to the kubeconfig, without a look at links on the way, as in Go.
+    /// The path of a file that the entry refers to: relative to the kubeconfig, without resolving symbolic links, as in
+    /// Go.
     fn path(&self, file: &str) -> PathBuf {
         if Path::new(file).is_absolute() {
             return PathBuf::from(file);
@@ -388,7 +389,7 @@ fn unreadable(file: &Path, cause: &std::io::Error) -> String {
     format!("cannot be read: {}: {cause}", shown(&file.display().to_string(), 300))
 }
 
-/// The directory of a kubeconfig, absolute: a command that is named relative to it must not be looked up on the PATH.
+/// The directory of a kubeconfig, as an absolute path: a command relative to it must not be searched in PATH.
 fn directory_of(path: &Path) -> PathBuf {
     absolute(path).parent().map_or_else(PathBuf::new, Path::to_owned)
 }
@@ -398,8 +399,8 @@ fn absolute(path: &Path) -> PathBuf {
     std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
 }
 
-/// KUBECONFIG, a list of files of which some may be missing, else the one in the home directory; and whether it has to
-/// be there.
+/// The files of KUBECONFIG, some of which may be missing, else the one in the home directory; and whether it must
+/// exist.
 fn found(environment: &Environment) -> Result<(Vec<PathBuf>, bool), Vec<Finding>> {
     if let Some(list) = environment.get(env::KUBECONFIG) {
         let (mut files, mut seen) = (Vec::new(), BTreeSet::new());
@@ -417,7 +418,7 @@ fn found(environment: &Environment) -> Result<(Vec<PathBuf>, bool), Vec<Finding>
     Ok((vec![file], true))
 }
 
-/// Why there is no kubeconfig, and what to pass where nobody has one.
+/// The message that there is no kubeconfig, with the options that help.
 fn nothing(cause: &str, environment: &Environment) -> String {
     if !environment.is_in_a_pod() {
         return format!(

@@ -65,7 +65,7 @@ fn entries<'a>(params: &'a Value, key: &'static str) -> impl Iterator<Item = (St
     list.enumerate().map(move |(index, entry)| (format!("/{key}/{index}"), entry))
 }
 
-/// Where an entry applies: in the home namespace, unless it says otherwise.
+/// The scopes of an entry: the home namespace, unless it lists others.
 fn scopes(namespaces: Option<&[String]>, home: &Place) -> Result<Vec<Scope>, &'static str> {
     match namespaces {
         None => Ok(vec![home.scope.clone()]),

@@ -1,5 +1,5 @@
-//! The definition of the command line, and what was asked by it or, without arguments, by the platform's environment.
-//! Out: an [`Invocation`], which names the documents that `inputs/` reads. Pure.
+//! The command line: the definition of all commands, and its parsed form, an [`Invocation`]. Without arguments the
+//! environment of the platform is parsed. Pure.
 
 pub mod manual;
 
@@ -227,19 +227,19 @@ struct InputArgs {
     json: bool,
 }
 
-/// What is done with the credential.
+/// The operation of a run against a cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
     /// Show what would change.
     Plan,
-    /// Make it.
+    /// Create or update the credential.
     Provision,
-    /// Take it back.
+    /// Delete the credential.
     Decommission,
 }
 
 impl Action {
-    /// As it is printed.
+    /// Its name in the log and on the command line.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -250,14 +250,14 @@ impl Action {
     }
 }
 
-/// Whether the platform is told.
+/// Whether the result is published.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Publishing {
     /// No.
     Never,
-    /// Yes, because it has started this run: where it does not say its address, it is the hosted one.
+    /// Yes, because the platform started this run: the default URL is the hosted service.
     AsProvisioner,
-    /// Yes, because a command line asks for it: then the address has to be given.
+    /// Yes, by `--publish`: the URL is required.
     Asked,
 }
 
@@ -267,39 +267,39 @@ impl Publishing {
     }
 }
 
-/// Where the documents are.
+/// The source of the input.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Source {
-    /// A directory as the platform lays it out.
+    /// A directory in Massdriver's layout.
     Instance(PathBuf),
     /// Files named on the command line.
     Files {
         /// The params, `-` for stdin.
         params: PathBuf,
-        /// Stands for `md_metadata.name_prefix`.
+        /// The name, instead of `md_metadata.name_prefix`.
         name: Option<String>,
-        /// The cluster.
+        /// The cluster connection.
         cluster: ClusterSource,
-        /// The name of its certificate, if given.
+        /// The server name to expect in its certificate, if given.
         tls_server_name: Option<String>,
     },
 }
 
-/// Where the cluster connection is.
+/// The source of the cluster connection.
 #[derive(Debug, PartialEq, Eq)]
 pub enum ClusterSource {
-    /// A document.
+    /// A kubernetes-cluster or dependencies document.
     Document(PathBuf),
     /// A kubeconfig.
     Kubeconfig {
-        /// The file; none means as kubectl finds it.
+        /// The file; none means the one that kubectl would use.
         path: Option<PathBuf>,
         /// The context; none means the current one.
         context: Option<String>,
     },
 }
 
-/// Where the artifact goes, besides the platform.
+/// The destination of the credential file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Target {
     /// Standard output.
@@ -311,110 +311,110 @@ pub enum Target {
 /// A run against a cluster.
 #[derive(Debug, PartialEq, Eq)]
 pub struct RunOptions {
-    /// What to do.
+    /// The operation.
     pub action: Action,
-    /// Where the input is.
+    /// The source of the input.
     pub source: Source,
-    /// Whether the platform is told.
+    /// Whether the result is published.
     pub publish: Publishing,
-    /// Where the artifact goes.
+    /// The destination of the credential file, if any.
     pub output: Option<Target>,
-    /// One document on stdout.
+    /// Whether to print one JSON document on stdout.
     pub json: bool,
-    /// `plan` ends with 2 when there are changes.
+    /// Whether `plan` exits with 2 if there are changes.
     pub detailed_exitcode: bool,
-    /// Bound on the whole run in seconds, if given on the command line.
+    /// The time limit of the run in seconds, if given on the command line.
     pub timeout_seconds: Option<u64>,
 }
 
-/// Where it is said what a credential is expected to be.
+/// The source of the properties that a credential has to have.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Expected {
     /// On the command line.
     Files {
-        /// Params that it has to fit, `-` for stdin.
+        /// Params that it has to match, `-` for stdin.
         params: Option<PathBuf>,
-        /// The instance that it has to be of.
+        /// The instance that it has to belong to.
         name: Option<String>,
     },
-    /// In a directory as the platform lays it out: params and name.
+    /// Params and name in a directory in Massdriver's layout.
     Instance(PathBuf),
 }
 
 impl Expected {
-    /// True when there are params that the credential has to fit.
+    /// Whether there are params that the credential has to match.
     #[must_use]
     pub const fn has_params(&self) -> bool {
         matches!(self, Self::Instance(_) | Self::Files { params: Some(_), .. })
     }
 }
 
-/// The verification of a credential.
+/// The options of verify.
 #[derive(Debug, PartialEq, Eq)]
 pub struct VerifyOptions {
-    /// The artifact or kubeconfig, `-` for stdin.
+    /// The credential file or kubeconfig, `-` for stdin.
     pub artifact: PathBuf,
-    /// What it is expected to be.
+    /// Its expected properties.
     pub expected: Expected,
-    /// Bound on the whole run in seconds.
+    /// The time limit of the run in seconds.
     pub timeout_seconds: Option<u64>,
-    /// One document on stdout.
+    /// Whether to print one JSON document on stdout.
     pub json: bool,
 }
 
-/// What this process is asked to do.
+/// A parsed command line.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Invocation {
     /// plan, provision, decommission.
     Run(RunOptions),
     /// permissions.
     Permissions {
-        /// The params, `-` for stdin; none for any.
+        /// The params, `-` for stdin; none means any rules.
         params: Option<PathBuf>,
-        /// The instance, if it is to be limited to one.
+        /// The instance, if the Roles are limited to one.
         name: Option<String>,
     },
     /// check.
     Check {
         /// The params, `-` for stdin.
         params: PathBuf,
-        /// One document on stdout.
+        /// Whether to print one JSON document on stdout.
         json: bool,
     },
     /// verify.
     Verify(VerifyOptions),
     /// kubeconfig.
     Kubeconfig {
-        /// The artifact, `-` for stdin.
+        /// The credential file, `-` for stdin.
         artifact: PathBuf,
         /// The namespace of the context, if given.
         namespace: Option<String>,
     },
-    /// A text of our own.
+    /// A completion script or the manual page.
     Print(String),
 }
 
 impl Source {
-    /// Whether two documents are asked of one standard input.
+    /// Whether two documents would be read from standard input.
     fn reads_stdin_twice(&self) -> bool {
         let Self::Files { params, cluster: ClusterSource::Document(connection), .. } = self else { return false };
         params.as_os_str() == "-" && connection.as_os_str() == "-"
     }
 }
 
-/// What to print instead of running.
+/// The output instead of a run.
 #[derive(Debug)]
 pub enum Refusal {
-    /// `--help` or `--version`: goes to stdout, status 0.
+    /// `--help` or `--version`: printed on stdout, exit 0.
     Answer(String),
-    /// The command line makes no sense: goes to stderr, status 64.
+    /// An invalid command line: printed on stderr, exit 64.
     Usage(String),
-    /// It makes sense but cannot be done.
+    /// An invalid environment.
     Failure(Failure),
 }
 
-/// The arguments that may be a secret, for the redactor of a usage error, which quotes what was typed: each word, or
-/// value after `=`, that is longer than a name would be.
+/// The arguments that may be secrets, for the redactor of a usage error, which quotes arguments: each word, or value
+/// after `=`, that is longer than a name would be.
 pub fn possible_secrets(arguments: &[OsString]) -> impl Iterator<Item = SecretString> {
     let values = arguments.iter().skip(1).flat_map(|argument| {
         let word = argument.to_string_lossy().into_owned();
@@ -424,25 +424,25 @@ pub fn possible_secrets(arguments: &[OsString]) -> impl Iterator<Item = SecretSt
     values.filter(|value| !presentable(value)).map(SecretString::from)
 }
 
-/// The arguments that are a token for certain, for the redactor of the whole run: one that was given where a file or a
-/// context is meant stands in the message that there is no such thing.
+/// The arguments that are certainly tokens, for the redactor of the whole run: a token in place of a file or a context
+/// would be quoted in the error about it.
 pub fn tokens(arguments: &[OsString]) -> impl Iterator<Item = SecretString> {
     possible_secrets(arguments).filter(|secret| is_token(secret.expose_secret()))
 }
 
-/// A JWT, or a token as OpenShift makes it.
+/// Whether a text is a JWT, or a token of OpenShift.
 fn is_token(text: &str) -> bool {
     text.starts_with("sha256~") || (text.starts_with("eyJ") && text.split('.').count() == 3)
 }
 
-/// Whether one JSON document is asked for, as far as a wrong command line shows that.
+/// Whether a wrong command line contains `--json`.
 #[must_use]
 pub fn asks_for_json(arguments: &[OsString]) -> bool {
     let options = arguments.iter().skip(1).map(|argument| argument.to_string_lossy());
     options.take_while(|option| option != "--").any(|option| option == "--json" || option.starts_with("--json="))
 }
 
-/// The command that prints such a document, as far as a wrong command line names one.
+/// The command of a wrong command line, if it supports `--json`.
 #[must_use]
 pub fn named_command(arguments: &[OsString]) -> Option<&'static str> {
     const WITH_DOCUMENT: [&str; 5] = ["plan", "provision", "decommission", "check", "verify"];
@@ -450,7 +450,7 @@ pub fn named_command(arguments: &[OsString]) -> Option<&'static str> {
     WITH_DOCUMENT.into_iter().find(|command| named == command)
 }
 
-/// What is wrong with a command line, without how to write it: the first paragraph of clap's text, in one line.
+/// The first paragraph of clap's usage error, in one line: the problem without the usage.
 #[must_use]
 pub fn first_paragraph(text: &str) -> String {
     let lines = text.lines().map(str::trim).take_while(|line| !line.is_empty());
@@ -461,13 +461,13 @@ pub fn first_paragraph(text: &str) -> String {
 /// Parses the command line, or the platform's environment when there is none.
 ///
 /// # Errors
-/// What to print instead of running.
+/// The output instead of a run.
 pub fn parse(arguments: impl IntoIterator<Item = OsString>, environment: &Environment) -> Result<Invocation, Refusal> {
     use clap::error::ErrorKind;
 
     let arguments: Vec<OsString> = arguments.into_iter().collect();
     if arguments.len() < 2 {
-        return as_provisioner(environment); // without the definition of all commands, which costs a million instructions
+        return as_provisioner(environment); // building the definition of all commands takes a million instructions
     }
     let cli = Cli::try_parse_from(arguments).map_err(|error| match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => Refusal::Answer(error.render().to_string()),

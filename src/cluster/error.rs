@@ -128,7 +128,7 @@ impl ApiError {
         matches!(self.kind, ApiErrorKind::Absent(_) | ApiErrorKind::NamespaceAbsent)
     }
 
-    /// Whether the server or an admission plugin refuses the request itself, whoever sends it.
+    /// Whether the server or an admission plugin refuses the request itself, for any user.
     #[must_use]
     pub const fn is_refused(&self) -> bool {
         use ApiErrorKind::{Absent, AdmissionDenied, DryRunUnsupported, Refused};

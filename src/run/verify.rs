@@ -81,7 +81,7 @@ pub async fn verify(credential: &Credential, budget: Budget, report: &Report) ->
     let mut proof = proof.map_err(not_proved)?;
     let defaults = Defaults::of(version.as_deref());
     if credential.params.is_some() {
-        // The credential may not read its ClusterRoles: in their scopes, additional permissions cannot be told from
+        // The credential may not read its ClusterRoles: in their scopes, additional permissions cannot be distinguished from
         // granted ones.
         let others =
             || grants.iter().filter_map(|grant| Some((grant.place.authority.cluster_role()?, &grant.place.scope)));

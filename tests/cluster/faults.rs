@@ -186,7 +186,7 @@ fn an_artifact_that_the_platforms_own_schema_refuses_is_not_handed_out() {
     };
     put(json!({"type": "number"}));
     let ran = instance.ask("provision", &["--publish"]).expect_code(65);
-    assert!(ran.stderr.contains("would not fit bundle/schema-artifacts.json"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("would not match bundle/schema-artifacts.json"), "{}", ran.stderr);
     assert!(versions(cp, &namespace).is_empty(), "found out before the first packet");
     // Only the example that is tried before there is a token has this key id.
     put(json!({"pattern": "^eyJhbGciOiJSUzI1NiIsImtpZCI6Imtra2tr"}));

@@ -459,7 +459,7 @@ fn a_kubeconfig_with_a_client_certificate_is_as_good_as_a_connection() {
     assert_eq!(artifact["namespace"], namespace, "flat, with its namespace");
     assert_eq!(status(cp, &token_of(&artifact), &format!("/api/v1/namespaces/{namespace}/pods/x")), 404);
     let ran = run("plan", "nowhere", &[]).expect_code(65);
-    assert!(ran.stderr.contains("no context `nowhere`; it has here"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("no context `nowhere`; it has the contexts here"), "{}", ran.stderr);
     run("decommission", "here", &[]).expect_code(0);
 }
 

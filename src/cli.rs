@@ -118,7 +118,7 @@ enum Command {
     /// Print, as YAML, the minimum permissions that your own credential needs
     #[command(after_help = examples![
         "k8s-token permissions --params params.json --name alice > roles.yaml",
-        "kubectl apply --filename roles.yaml",
+        "kubectl apply -f roles.yaml",
     ])]
     Permissions {
         /// The params, for which to print permissions [default: any rules in one namespace]; - for stdin

@@ -415,8 +415,8 @@ fn a_credential_that_cannot_be_handed_over_is_not_made() {
 #[case::nothing(&[], "Usage: k8s-token")]
 #[case::unknown(&["frobnicate"], "unrecognized subcommand")]
 #[case::no_params(&["plan", "--name", "x"], "--params")]
-#[case::two_stdouts(&["provision", "--params", "p", "--name", "n", "--json", "--output", "-"], "both want stdout")]
-#[case::one_stdin(&["plan", "--params", "-", "--connection", "-", "--name", "n"], "both want stdin")]
+#[case::two_stdouts(&["provision", "--params", "p", "--name", "n", "--json", "--output", "-"], "both write to stdout")]
+#[case::one_stdin(&["plan", "--params", "-", "--connection", "-", "--name", "n"], "both read stdin")]
 #[case::two_clusters(&["plan", "--params", "p", "--connection", "c", "--kubeconfig", "k"], "cannot be used with")]
 fn a_wrong_command_line_ends_with_64(#[case] arguments: &[&str], #[case] text: &str) {
     let ran = Ran::of(binary().args(arguments)).expect_code(64);

@@ -241,7 +241,7 @@ fn what_goes_wrong_at_a_proxy_is_said_without_its_login() {
         ),
         (format!("http://me:{PASSWORD}@{forbids}"), "its answer was 403"),
         (format!("http://{lost}"), "its answer was 502"),
-        (format!("socks5://{lost}"), "did not connect to"),
+        (format!("socks5://{lost}"), "could not connect to the server"),
         (format!("http://me:{PASSWORD}@{silent}"), "did not connect to the server within the time limit"),
         (format!("http://me:{PASSWORD}@proxy.invalid:3128"), "unknown to DNS"),
         (format!("https://me:{PASSWORD}@{wants}"), "the system has none"),

@@ -126,7 +126,7 @@ fn another_name_of_the_server_is_used_as_kubectl_uses_it_and_its_absence_in_the_
     }
     assert_eq!(code(&desk.ask("plan", "config", &["--tls-server-name", "elsewhere"]).expect_code(69)), "tls");
     let ran = desk.ask("plan", "config", &["--tls-server-name", "no name"]).expect_code(65);
-    assert!(refusals(&ran)[0].1.starts_with("--tls-server-name is not a name"), "{}", ran.stderr);
+    assert!(refusals(&ran)[0].1.starts_with("--tls-server-name is not a valid server name"), "{}", ran.stderr);
 
     // The kubeconfig's own; the flag wins over it, for both.
     let mut named = nameless(cp);

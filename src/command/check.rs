@@ -1,4 +1,4 @@
-//! check: validates params offline, as a provision does before the first packet.
+//! check: validates params offline, as a provision does before it contacts the cluster.
 
 use std::path::Path;
 

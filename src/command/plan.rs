@@ -13,7 +13,7 @@ use crate::{
     run::{self, Run},
 };
 
-/// True when a provision would change something.
+/// Runs the command; true if a provision would change something.
 pub async fn run(options: &RunOptions, environment: &Environment, report: &Report) -> Result<bool, Failure> {
     let (inputs, findings) = documents::load(&options.source, Strictness::Strict, environment);
     let (input, remarks) =

@@ -15,7 +15,7 @@ use crate::{
     run::{self, Run},
 };
 
-/// The output, proved writable before the first packet.
+/// The output, checked to be writable before contacting the cluster.
 enum Output {
     None,
     Stdout,

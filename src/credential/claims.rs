@@ -1,4 +1,4 @@
-//! The claims of a ServiceAccount token: what a token says of itself, before a server has confirmed any of it. Pure.
+//! The claims of a ServiceAccount token, before a server has confirmed them. Pure.
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde_json::Value;
@@ -104,7 +104,7 @@ impl Claims {
     }
 }
 
-/// Compares the claims of a Secret's token with the ServiceAccount that it has to be of, before it is sent anywhere.
+/// Compares the claims of a Secret's token with its expected ServiceAccount, before the token is sent anywhere.
 ///
 /// # Errors
 /// The first claim that differs.

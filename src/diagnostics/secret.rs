@@ -48,7 +48,7 @@ impl Token {
         Ok(Self(SecretString::from(raw)))
     }
 
-    /// The bytes, for an Authorization header, the artifact or a kubeconfig.
+    /// The bytes, for an Authorization header, the credential document or a kubeconfig.
     pub(crate) fn expose(&self) -> &str {
         self.0.expose_secret()
     }

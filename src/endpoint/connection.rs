@@ -1,5 +1,5 @@
-//! The cluster connection in all its shapes: the server, the CAs that it is verified against, the login there, and what
-//! an artifact takes over. `request/` makes it of a document or a kubeconfig. Pure.
+//! The cluster connection in all its formats: the server, the CAs that verify it, the login, and the fields that the
+//! published document copies. `request/` creates it from a document or a kubeconfig. Pure.
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use kube::config::AuthInfo;
@@ -29,7 +29,7 @@ impl Server {
     /// Checks the URL.
     ///
     /// # Errors
-    /// What would be right, without the value.
+    /// What is wrong, without the value.
     pub fn parse(text: &str) -> Result<Self, &'static str> {
         const FORM: &str = "is not the URL of a server (expected https://host, with port and path if needed, and an \
                             IPv6 address in brackets)";
@@ -58,7 +58,7 @@ impl Server {
         }
         let uri: http::Uri = text.parse().map_err(|_| FORM)?;
         let authority = uri.authority().ok_or(FORM)?;
-        // A port that is none would silently become the usual one.
+        // An invalid port would silently become the default one.
         let port = authority.as_str().strip_prefix(authority.host()).ok_or(FORM)?;
         if !port.is_empty() && authority.port_u16().is_none_or(|port| port == 0) {
             return Err("has an invalid port (expected 1-65535)");
@@ -73,7 +73,7 @@ impl Server {
         Ok(Self { text: text.to_owned(), uri })
     }
 
-    /// As it was given, and as the artifact says it.
+    /// The text as it was given and is published.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.text
@@ -94,10 +94,10 @@ pub struct CaBundle {
 }
 
 impl CaBundle {
-    /// Takes the base64 of PEM, as a kubeconfig has it; line breaks in it do not matter.
+    /// Parses base64-encoded PEM, as in a kubeconfig; line breaks in it are ignored.
     ///
     /// # Errors
-    /// What is wrong with it, and what would be right.
+    /// What is wrong with it, and what was expected.
     pub fn parse(text: &str) -> Result<Self, &'static str> {
         if text.contains("-----BEGIN") {
             return Err("is plain PEM (expected the base64 encoding of PEM)");
@@ -116,7 +116,7 @@ impl CaBundle {
         Self::from_pem(&pem, text.to_owned())
     }
 
-    /// Takes PEM itself, as a file holds it.
+    /// Parses PEM, as in a file.
     ///
     /// # Errors
     /// What is wrong with it.
@@ -124,7 +124,7 @@ impl CaBundle {
         Self::from_pem(pem, STANDARD.encode(pem))
     }
 
-    /// Takes one certificate in DER.
+    /// A bundle of one certificate in DER.
     #[must_use]
     pub fn of(certificate: &[u8]) -> Option<Self> {
         Self::parse_pem(pem::encode(&pem::Pem::new("CERTIFICATE", certificate)).as_bytes()).ok()
@@ -138,7 +138,7 @@ impl CaBundle {
             return Err("contains a private key (expected certificates only)");
         }
         let found: Vec<Vec<u8>> = blocks.into_iter().filter(Block::is_ca).map(|block| block.der).collect();
-        // As kubectl does, what cannot be read is passed over, as long as something is left.
+        // As in kubectl, unreadable certificates are ignored, as long as one is readable.
         let (certificates, unreadable): (Vec<_>, Vec<_>) =
             found.into_iter().partition(|it| Certificate::parse(it).is_ok());
         if !certificates.is_empty() {
@@ -155,7 +155,7 @@ impl CaBundle {
         })
     }
 
-    /// As it was given, and as the artifact says it.
+    /// The text as it was given and is published.
     #[must_use]
     pub fn as_base64(&self) -> &str {
         &self.base64
@@ -168,26 +168,26 @@ impl CaBundle {
     }
 }
 
-/// What the server is verified against.
+/// The CAs that have to verify the server.
 #[derive(Clone)]
 pub enum Trust {
     /// These certificates.
     Given(CaBundle),
-    /// The CAs of the system, as a kubeconfig without one has it.
+    /// The system trust store, for a kubeconfig without a CA.
     System,
 }
 
-/// How the parent logs in.
+/// The login of the parent credential.
 #[derive(Clone)]
 pub enum Login {
     /// The connection's token.
     Token(Token),
-    /// Whatever else a kubeconfig has.
+    /// Another login of a kubeconfig.
     Kubeconfig(Box<Person>),
 }
 
 impl Login {
-    /// The token, if it is one that is there before anybody logs in.
+    /// The token, if the login is a token.
     #[must_use]
     pub fn token(&self) -> Option<&Token> {
         match self {
@@ -197,72 +197,72 @@ impl Login {
     }
 }
 
-/// A person with a kubeconfig.
+/// A kubeconfig user with another login than a token.
 #[derive(Clone)]
 pub struct Person {
-    /// What there is to show.
+    /// Its static credentials.
     pub credentials: Credentials,
-    /// What prints that, where there is nothing yet.
+    /// The login command that prints the credentials, if there are no static ones.
     pub command: Option<Command>,
-    /// Whom to act as: `as`, and what goes with it.
+    /// The impersonated user: `as` and its related fields.
     pub acting: AuthInfo,
 }
 
 impl Person {
-    /// True when the login may ask somebody at the terminal.
+    /// Whether the login command may prompt at the terminal.
     #[must_use]
     pub fn talks(&self) -> bool {
         self.command.as_ref().is_some_and(|command| command.interactive)
     }
 }
 
-/// What the server gets to see.
+/// The credentials that are sent to the server.
 #[derive(Clone, Default)]
 pub struct Credentials {
-    /// In the head of every request.
+    /// The token, for the header of every request.
     pub token: Option<Token>,
-    /// In the handshake.
+    /// The client certificate, for the handshake.
     pub identity: Option<Identity>,
 }
 
-/// A command that prints credentials.
+/// A login command (exec plugin).
 #[derive(Clone)]
 pub struct Command {
-    /// A name to look up on the PATH, or a path.
+    /// A name to search in PATH, or a path.
     pub program: String,
     /// Its arguments.
     pub arguments: Vec<String>,
-    /// Variables beside those of this process.
+    /// Variables in addition to those of this process.
     pub variables: Vec<(String, String)>,
-    /// What it is told, as `KUBERNETES_EXEC_INFO`.
+    /// The content of `KUBERNETES_EXEC_INFO`.
     pub told: Value,
-    /// Whether it may ask the person at the terminal.
+    /// Whether it may prompt at the terminal.
     pub interactive: bool,
-    /// Where to get it, if the kubeconfig says so.
+    /// The kubeconfig's `installHint`.
     pub hint: Option<String>,
 }
 
-/// The shape of a kubernetes-cluster document.
+/// The shape of a kubernetes-cluster document: one of two formats.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Shape {
-    /// Everything at the top; since 2026.
+    /// All fields at the top; since 2026.
     Flat,
-    /// Everything but the specs under `data`.
+    /// All fields except `specs` under `data`.
     Legacy,
 }
 
 /// A cluster connection.
 #[derive(Clone)]
 pub struct Connection {
-    /// Where the server is.
+    /// The server's URL.
     pub server: Server,
-    /// What it is verified against.
+    /// The CAs that have to verify it.
     pub ca: Trust,
     /// Name to expect in the server's certificate instead of the host.
     pub tls_server_name: Option<ServerName<'static>>,
-    /// The way there.
+    /// The route to it: direct, or through a proxy.
     pub route: Route,
-    /// Who we are there.
+    /// The login.
     pub login: Login,
     /// The document's shape.
     pub shape: Shape,
@@ -270,14 +270,14 @@ pub struct Connection {
     pub infrastructure: Option<Map<String, Value>>,
     /// `specs`.
     pub specs: Option<Map<String, Value>>,
-    /// Whether an artifact of this shape says its namespace.
+    /// Whether a published document of this shape contains its namespace.
     pub names_namespace: bool,
-    /// The context of the kubeconfig that it was taken from.
+    /// The context of the kubeconfig, if it is from one.
     pub context: Option<String>,
 }
 
 impl Connection {
-    /// What an artifact of this connection cannot say, and whoever uses it elsewhere has to know.
+    /// Findings about properties of this connection for which the published document has no field.
     #[must_use]
     pub fn limits(&self) -> Vec<Finding> {
         let mut findings = Vec::new();
@@ -307,10 +307,10 @@ impl Connection {
 /// The field of a kubeconfig that names a proxy.
 pub const PROXY_URL: &str = "proxy-url";
 
-/// The name that a server's certificate is to have.
+/// Parses the name to expect in a server's certificate.
 ///
 /// # Errors
-/// What would be right.
+/// What was expected.
 pub fn server_name(name: &str) -> Result<ServerName<'static>, &'static str> {
     ServerName::try_from(name.to_owned())
         .map_err(|_| "is not a valid server name (expected a DNS name or an IP address)")

@@ -1,5 +1,5 @@
-//! What stands between what is there and what is wanted, before anything is tried: the plan, what refuses it, and what
-//! there is to say of places that stay. Pure.
+//! Preflight: the plan, the reasons to refuse it, and findings about places that cannot be cleared, before anything is
+//! tried. Pure.
 
 use crate::{
     diagnostics::{
@@ -27,10 +27,10 @@ use crate::{
 
 const DOING: &str = "checking";
 
-/// What must be there, and what that changes.
+/// The desired objects, and the changes to reach them.
 #[must_use]
 pub fn compare(request: &Request, sight: &Sight) -> (Desired, Plan) {
-    // What may not be looked at cannot be told from what is not there.
+    // An object that may not be read cannot be distinguished from an absent one.
     let slots = sight.observed.slots.decide(sight.denied.is_empty());
     let kept = kept(request, sight).map(|(place, _)| place.clone());
     let take_over = adoption::take_over(request, &request.instance.names, sight);
@@ -40,9 +40,9 @@ pub fn compare(request: &Request, sight: &Sight) -> (Desired, Plan) {
     (desired, plan)
 }
 
-/// Places of earlier requests that cannot be cleared, and what there is to say of each: those that the parent
-/// credential may not look at or clear any more, those where a finalizer holds what is being deleted, and those where
-/// somebody has made a binding of ours his own.
+/// Places of earlier configurations that cannot be cleared, each with a finding: the parent credential may no longer
+/// read or delete objects there, a finalizer holds an object that is being deleted, or someone else has taken over a
+/// binding.
 fn kept<'a>(request: &'a Request, sight: &'a Sight) -> impl Iterator<Item = (&'a Place, Finding)> {
     let observed = &sight.observed;
     let left = leftovers(request, observed).filter(|(place, _)| observed.record.inventory.contains(place));
@@ -75,7 +75,7 @@ fn kept<'a>(request: &'a Request, sight: &'a Sight) -> impl Iterator<Item = (&'a
     })
 }
 
-/// What there is to say of what was there before, before it is changed.
+/// The findings about the observed objects, before they are changed.
 #[must_use]
 pub fn remarks(request: &Request, sight: &Sight, desired: &Desired, plan: &Plan) -> Vec<Finding> {
     let taken_over = adoption::remarks(&desired.take_over, request, &sight.observed);
@@ -85,7 +85,7 @@ pub fn remarks(request: &Request, sight: &Sight, desired: &Desired, plan: &Plan)
     taken_over.into_iter().chain(drift).chain(kept).chain(gone).collect()
 }
 
-/// An object that is not as we left it, and what becomes of that.
+/// The finding about an object that was changed by others.
 fn drifted(request: &Request, sight: &Sight, drift: &Drift) -> Finding {
     let Drift { reference, fields, by, grants } = drift;
     let severity = if *grants { Severity::Medium } else { Severity::Low };
@@ -106,7 +106,7 @@ fn drifted(request: &Request, sight: &Sight, drift: &Drift) -> Finding {
     Finding::remark(finding::Code::Drift, text).severity(severity)
 }
 
-/// Namespaces that are gone, and in which there was one of these places.
+/// The findings about namespaces that no longer exist and had one of these places.
 pub fn gone(observed: &Observed, counts: impl Fn(&Place) -> bool) -> impl Iterator<Item = Finding> {
     let absent = observed.namespaces.iter().filter(|(_, presence)| **presence == Presence::Absent);
     let left = absent.filter(move |(namespace, _)| {
@@ -119,7 +119,7 @@ pub fn gone(observed: &Observed, counts: impl Fn(&Place) -> bool) -> impl Iterat
     })
 }
 
-/// A place of an earlier request that stays, and why.
+/// The finding about a place of an earlier configuration that could not be cleared.
 #[must_use]
 pub fn not_cleared(place: &Place, why: &str) -> Finding {
     let text = format!("permissions granted earlier {} may still be in effect: {why}", place.words());
@@ -127,7 +127,7 @@ pub fn not_cleared(place: &Place, why: &str) -> Finding {
         .help("fix this and run again: the place stays on the list until a run finds it empty")
 }
 
-/// What is known to stand in the way before anything is tried.
+/// The reason to refuse a plan before anything is tried.
 #[must_use]
 pub fn refusal(request: &Request, sight: &Sight, desired: &Desired, plan: &Plan) -> Option<Failure> {
     sight
@@ -137,7 +137,7 @@ pub fn refusal(request: &Request, sight: &Sight, desired: &Desired, plan: &Plan)
         .or_else(|| parent_access::lacking(request, sight, desired, plan))
 }
 
-/// Something in the way whoever asks.
+/// An obstacle for every parent credential.
 struct Obstacle {
     code: Code,
     finding: finding::Code,
@@ -145,7 +145,7 @@ struct Obstacle {
     cause: String,
 }
 
-/// What stands in the way whoever asks: all of it, named by the first.
+/// The obstacles for every parent credential, as a failure named by the first.
 fn obstacles(request: &Request, sight: &Sight, desired: &Desired, plan: &Plan) -> Option<Failure> {
     let foreign = plan.foreign.iter().map(|foreign| Obstacle {
         code: Code::ForeignObject,
@@ -194,7 +194,7 @@ fn obstacles(request: &Request, sight: &Sight, desired: &Desired, plan: &Plan) -
         finding::Code::NamespaceTerminating,
         "the namespace is being deleted",
     ));
-    // What is done to an object that is being deleted is lost with it.
+    // Changes to an object that is being deleted would be lost.
     let held = there(desired, &sight.observed).filter(|(_, live)| request.instance.owns(live));
     let held = held.filter_map(|(manifest, live)| {
         let object = manifest.reference.to_string();
@@ -211,29 +211,29 @@ fn obstacles(request: &Request, sight: &Sight, desired: &Desired, plan: &Plan) -
     Some(failure)
 }
 
-/// Every object that is to stay, as it is wanted and as it is.
+/// Every existing object that is kept, as desired and as observed.
 fn there<'a>(desired: &'a Desired, observed: &'a Observed) -> impl Iterator<Item = (&'a Manifest, &'a Live)> {
     let account = (&desired.service_account, observed.service_account.as_ref());
     let grants = desired.grants.iter().flat_map(|granted| {
         let role = granted.role.as_ref().map(|role| (role, observed.role(&granted.place)));
         role.into_iter().chain([(&granted.binding, observed.binding(&granted.place))])
     });
-    // A Secret that is being deleted is of no use, and another one takes its place.
+    // A Secret that is being deleted is unusable, and is replaced.
     [account].into_iter().chain(grants).filter_map(|(manifest, live)| Some((manifest, live?)))
 }
 
-/// A change that the server can try.
+/// A change that can be dry-run.
 pub struct Trial<'a> {
-    /// What would be applied.
+    /// The manifest to apply.
     pub manifest: &'a Manifest,
-    /// Over what.
+    /// The live object, if it exists.
     pub live: Option<&'a Live>,
-    /// Where, if it belongs to a grant.
+    /// The place, if it belongs to a grant.
     pub place: Option<&'a Place>,
 }
 
-/// The changes that the server can try. A binding to a Role that is not there yet can be tried only by those who may
-/// bind anything, and what has to be deleted first not at all.
+/// The changes that can be dry-run. A binding to a Role that does not exist yet can only be dry-run by a parent that
+/// may bind any role, and an object that has to be deleted first not at all.
 #[must_use]
 pub fn trials<'a>(sight: &'a Sight, desired: &'a Desired, plan: &Plan) -> Vec<Trial<'a>> {
     let observed = &sight.observed;

@@ -1,5 +1,4 @@
-//! k8s-token: turns a namespace, rules and a cluster connection into a proved Kubernetes credential, and takes it
-//! back.
+//! k8s-token: creates, tests and deletes a narrowly scoped Kubernetes credential.
 //!
 //! `src/README.md` is the map of the files, floor by floor.
 
@@ -35,7 +34,8 @@ use env::Environment;
 use error::Exit;
 use report::{Look, Report};
 
-/// Runs the program: parses, does it, prints, and says how it ended; `terminal` is whether the log goes to one.
+/// Runs the program: parses the arguments, runs the command, prints, and returns the exit status; `terminal` is whether
+/// the log is printed on one.
 pub async fn main(
     arguments: impl IntoIterator<Item = OsString>,
     out: Box<dyn Write>,

@@ -1,5 +1,5 @@
-//! Names from outside: of an instance, a namespace, a ClusterRole, a label. Parsed once; what exists is valid in every
-//! place where the server will look at it. Pure.
+//! Validated names: of an instance, a namespace, a ClusterRole, a label. Parsed once, and valid wherever the server
+//! checks them. Pure.
 
 use std::fmt;
 
@@ -11,7 +11,7 @@ impl Namespace {
     /// Checks the name.
     ///
     /// # Errors
-    /// What would be right, without the value.
+    /// What was expected, without the value.
     pub fn parse(text: &str) -> Result<Self, &'static str> {
         if text.len() <= 63 && is_label(text) {
             Ok(Self(text.to_owned()))
@@ -21,7 +21,7 @@ impl Namespace {
         }
     }
 
-    /// As the server writes it.
+    /// The name.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -45,7 +45,7 @@ impl InstanceName {
     /// Checks the name.
     ///
     /// # Errors
-    /// What would be right, without the value.
+    /// What was expected, without the value.
     pub fn parse(text: &str) -> Result<Self, String> {
         if text.is_empty() {
             return Err("the name is empty".to_owned());
@@ -64,7 +64,7 @@ impl InstanceName {
         Ok(Self(text.to_owned()))
     }
 
-    /// As the platform writes it.
+    /// The name.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -77,7 +77,7 @@ impl fmt::Display for InstanceName {
     }
 }
 
-/// The longest name that the server takes for most kinds.
+/// The maximum length of a name of most kinds.
 pub const LONGEST: usize = 253;
 
 /// The name of an existing ClusterRole: one segment of a path.
@@ -88,7 +88,7 @@ impl ClusterRoleName {
     /// Checks the name, as the server does (apimachinery, `IsValidPathSegmentName`).
     ///
     /// # Errors
-    /// What would be right, without the value.
+    /// What was expected, without the value.
     pub fn parse(text: &str) -> Result<Self, &'static str> {
         let bad = text.is_empty() || text == "." || text == ".." || text.contains(['/', '%']);
         if bad || text.chars().count() > LONGEST || text.chars().any(char::is_control) {
@@ -98,7 +98,7 @@ impl ClusterRoleName {
         }
     }
 
-    /// As the server writes it.
+    /// The name.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -120,8 +120,8 @@ pub fn label(key: &str, value: &serde_json::Value) -> Result<String, &'static st
     if name.is_empty() || !prefix_ok || !is_label_text(name) {
         return Err("its key is not a valid label key");
     }
-    // On a ClusterRole, `aggregate-to-view` would hand the rules on to all who may view anything; on a Secret,
-    // `legacy-token-invalid-since` would kill the token in it.
+    // On a ClusterRole, `aggregate-to-view` would add the rules to the role `view`; on a Secret,
+    // `legacy-token-invalid-since` would invalidate its token.
     if prefix == Some("rbac.authorization.k8s.io") || key.starts_with("kubernetes.io/legacy-token-") {
         return Err("Kubernetes gives its key a meaning, which would change what the credential may do");
     }

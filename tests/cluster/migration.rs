@@ -889,12 +889,12 @@ fn the_page_for_the_migration_shows_a_plan_as_it_is() {
     let said = plan.stderr.replace(&instance.namespace, "team-a");
     let words = |text: &str| text.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
     for line in shown.iter().filter(|line| !line.is_empty()) {
-        let mut words_shown = words(line.split(", in ").next().unwrap());
+        let mut words_shown = words(line.split(" (").next().unwrap());
         if words_shown[0] == "adopt" {
             words_shown.truncate(3);
         }
         let is_said = |said: &str| words(said).windows(words_shown.len()).any(|part| part == words_shown);
-        assert!(said.replace("changes,", "changes").lines().any(is_said), "{line:?} is not said:\n{said}");
+        assert!(said.lines().any(is_said), "{line:?} is not said:\n{said}");
     }
     assert_eq!(shown.iter().filter(|line| line.starts_with("adopt") || line.starts_with("delete")).count(), 4 + 3);
 }

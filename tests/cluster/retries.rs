@@ -235,7 +235,10 @@ fn after_the_last_try_the_error_says_how_often_it_was_tried() {
     let line = format!("retry        applying Role {namespace}/{OBJECT}: 503: not now; retrying in ");
     let lines: Vec<&str> = ran.stderr.lines().filter(|text| text.starts_with(&line)).collect();
     assert_eq!(lines.len(), 4, "{}", ran.stderr);
-    assert!(lines[0].ends_with("(try 2 of at most 5)") && lines[3].ends_with("(try 5 of at most 5)"), "{lines:#?}");
+    assert!(
+        lines[0].ends_with("(attempt 2 of at most 5)") && lines[3].ends_with("(attempt 5 of at most 5)"),
+        "{lines:#?}"
+    );
     Instance::new(cp.admin(), &namespace).ask("provision", &[]).expect_code(0);
 }
 
@@ -874,7 +877,7 @@ fn a_passing_refusal_of_the_platform_is_waited_out(#[values(408, 429, 500, 502, 
 
 #[rstest]
 #[case(400, r#"{"error": "malformed"}"#, "400: malformed")]
-#[case(401, r#"{"error": "Unauthorized"}"#, "401: Unauthorized; the token of a deployment ends with it")]
+#[case(401, r#"{"error": "Unauthorized"}"#, "401: Unauthorized; the token of a deployment expires")]
 #[case(403, "", "403 Forbidden; the token of a deployment expires when the deployment ends or is aborted")]
 #[case(410, "<!doctype html><p>gone", "410: an HTML page")]
 #[case(
@@ -927,7 +930,7 @@ fn a_record_that_is_refused_is_said_at_once_by_every_generation(
     #[values(Era::Artifacts, Era::Resources, Era::Dependencies)] era: Era,
     #[values(
         (400, r#"{"error": "malformed"}"#, "400: malformed"),
-        (403, "", "403 Forbidden; the token of a deployment ends with it"),
+        (403, "", "403 Forbidden; the token of a deployment expires"),
         (422, r#"{"errors": {"field": ["is used"]}}"#, "422: field is used"),
         (500, "", "500 Internal Server Error (tried 5 times)")
     )]
@@ -957,7 +960,7 @@ fn an_expired_deployment_token_keeps_no_credential_alive() {
     let mut command = instance.command("decommission", &["--publish"]);
     let ran = Ran::of(command.env("MASSDRIVER_TOKEN", "expired")).expect_code(69);
     let refused = ran.expect_error("platform-refused");
-    says(&refused, "cause", "401: Unauthorized; the token of a deployment ends with it");
+    says(&refused, "cause", "401: Unauthorized; the token of a deployment expires");
     says(&refused, "state", "everything in the cluster is deleted; Massdriver's record still exists");
     says(&refused, "next", "start a new deployment");
     assert_eq!(status(cp, &token, "/api"), 401, "whatever the platform says");
@@ -997,7 +1000,7 @@ fn a_platform_that_stays_away_is_tried_so_often_and_keeps_nothing_alive() {
     assert_eq!(ran.code, 69, "{}", ran.stderr);
     let away = ran.expect_error("platform-unreachable");
     says(&away, "cause", "(tried 5 times)");
-    says(&away, "state", "the platform may not have it yet; the request that got no answer may have succeeded");
+    says(&away, "state", "Massdriver may not have it yet; a request got no answer and may have succeeded");
     assert_eq!(instance.platform.requests().len(), 5);
     instance.platform.up();
     kept_and_finished_by_a_repeat(&instance, &ran);
@@ -1020,7 +1023,7 @@ fn a_platform_that_nobody_listens_for_is_dialled_again() {
     let ran = Ran::of(command.env("MASSDRIVER_URL", testbed::RefusedPort.url())).expect_code(69);
     let away = ran.expect_error("platform-unreachable");
     says(&away, "cause", "(tried 5 times)");
-    says(&away, "state", "the platform does not have it yet");
+    says(&away, "state", "Massdriver does not have it yet");
     kept_and_finished_by_a_repeat(&instance, &ran);
 }
 
@@ -1070,7 +1073,7 @@ fn a_redirect_within_the_platform_is_followed_as_it_is(#[case] kind: u16) {
 }
 
 #[rstest]
-#[case(301, "/v1/resources/?token=t0p", "it points to http://127.0.0.1:")]
+#[case(301, "/v1/resources/?token=t0p", "redirect to http://127.0.0.1:")]
 #[case(302, "/login?token=t0p", "/login; only 307 and 308 are followed")]
 #[case(303, "/elsewhere", "/elsewhere; only 307 and 308 are followed")]
 #[case(307, "OTHER/v1/resources?token=t0p", "/v1/resources, but the login is for http://127.0.0.1:")]

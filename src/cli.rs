@@ -1,5 +1,5 @@
-//! The definition of the command line, and what was asked by it or, without arguments, by the platform's environment.
-//! Out: an [`Invocation`], which names the documents that `inputs/` reads. Pure.
+//! The command line: the definition of all commands, and its parsed form, an [`Invocation`]. Without arguments the
+//! environment of the platform is parsed. Pure.
 
 pub mod manual;
 
@@ -23,33 +23,44 @@ use crate::{
     version,
     about,
     disable_help_subcommand = true,
-    after_help = "Without a command it runs as a Massdriver provisioner: the action comes from \
-                  MASSDRIVER_DEPLOYMENT_ACTION, the documents from the working directory.\n\n\
+    after_help = "Without a command, k8s-token runs as a Massdriver provisioner: the action comes from \
+                  MASSDRIVER_DEPLOYMENT_ACTION, and the documents from the working directory.\n\n\
+                  Examples:\n  \
+                  k8s-token plan --params params.json --name alice\n  \
+                  k8s-token provision --params params.json --name alice --output alice.json\n  \
+                  k8s-token decommission --params params.json --name alice\n\n\
                   Exit status:\n  \
-                  0    done; for plan: a provision would get through\n  \
-                  1    failed for another reason\n  \
+                  0    done; for plan: a provision would succeed\n  \
+                  1    failed for any other reason\n  \
                   2    plan --detailed-exitcode: there are changes\n  \
-                  64   wrong command line, unknown action\n  \
-                  65   input refused, before the first packet\n  \
-                  69   cluster or platform not usable, login failed\n  \
-                  73   an object in the way is not ours\n  \
-                  75   not now: namespace terminating, quota, another run at work\n  \
-                  76   the credential could not be proved\n  \
+                  64   wrong command line, or unknown action\n  \
+                  65   invalid input, found before contacting the cluster\n  \
+                  69   the cluster or Massdriver cannot be used, or the login failed\n  \
+                  73   an object with the required name belongs to someone else\n  \
+                  75   not possible now: namespace terminating, quota, another run\n  \
+                  76   the credential failed its test\n  \
                   77   the parent credential lacks permissions\n  \
                   143  stopped by SIGTERM or SIGINT\n\n\
                   Environment:\n  \
-                  KUBECONFIG, HOME       where a kubeconfig is looked for, with a command\n  \
-                  HTTPS_PROXY, NO_PROXY  the way to the cluster and the platform; also HTTP_PROXY\n  \
-                  SSL_CERT_FILE          the CAs of the system, where no other is given; also SSL_CERT_DIR\n  \
+                  KUBECONFIG, HOME       where a command looks for a kubeconfig\n  \
+                  HTTPS_PROXY, NO_PROXY  proxy for the cluster and Massdriver; also HTTP_PROXY\n  \
+                  SSL_CERT_FILE          system CAs, used if no other CA is given; also SSL_CERT_DIR\n  \
                   NO_COLOR               a log without colours\n  \
-                  MASSDRIVER_*           the action, and where and as whom to publish"
+                  MASSDRIVER_*           action, URL and login of a Massdriver deployment"
 )]
 struct Cli {
     #[command(subcommand)]
     command: Option<Command>,
 }
 
-/// The two ways to say what a run is about; clap's own line shows neither.
+/// The examples of a command, at the end of its help.
+macro_rules! examples {
+    ($($line:literal),+ $(,)?) => {
+        concat!("Examples:", $("\n  ", $line),+)
+    };
+}
+
+/// The two forms of a command line with input; clap's own usage line shows neither.
 macro_rules! usage {
     ($command:literal) => {
         concat!(
@@ -66,45 +77,62 @@ macro_rules! usage {
 #[derive(Subcommand)]
 enum Command {
     /// Show what provision would change; changes nothing
-    #[command(override_usage = usage!("plan"))]
+    #[command(override_usage = usage!("plan"), after_help = examples![
+        "k8s-token plan --params params.json --name alice",
+        "k8s-token plan --params params.json --name alice --detailed-exitcode --json > plan.json",
+    ])]
     Plan {
         #[command(flatten)]
         input: InputArgs,
-        /// End with 2 when there are changes
+        /// Exit with 2 if there are changes
         #[arg(long)]
         detailed_exitcode: bool,
     },
-    /// Make the credential, prove it and hand it out
-    #[command(override_usage = usage!("provision"))]
+    /// Create or update the credential, test it, and write or publish it
+    #[command(override_usage = usage!("provision"), after_help = examples![
+        "k8s-token provision --params params.json --name alice --output alice.json",
+        "k8s-token provision --params params.json --name alice --context prod --output alice.json",
+    ])]
     Provision {
         #[command(flatten)]
         input: InputArgs,
-        /// Write the artifact to this file (mode 0600), - for stdout
+        /// Write the credential file here, with mode 0600; - for stdout
         #[arg(long, value_name = "FILE")]
         output: Option<PathBuf>,
-        /// Publish the artifact at the platform as well
+        /// Also publish the credential to Massdriver
         #[arg(long)]
         publish: bool,
     },
-    /// Take the credential back and prove that it is dead
-    #[command(override_usage = usage!("decommission"))]
+    /// Delete the credential and verify that its token is rejected
+    #[command(override_usage = usage!("decommission"), after_help = examples![
+        "k8s-token decommission --params params.json --name alice",
+        "echo '{\"namespace\": \"team-a\"}' | k8s-token decommission --params - --name alice",
+    ])]
     Decommission {
         #[command(flatten)]
         input: InputArgs,
-        /// Delete the platform's record as well
+        /// Also delete Massdriver's record of the credential
         #[arg(long)]
         publish: bool,
     },
-    /// Print the least Role that the parent credential needs, as YAML
+    /// Print, as YAML, the minimum permissions that your own credential needs
+    #[command(after_help = examples![
+        "k8s-token permissions --params params.json --name alice > roles.yaml",
+        "kubectl apply -f roles.yaml",
+    ])]
     Permissions {
-        /// What is to be granted; without it any rules in one namespace. - for stdin
+        /// The params, for which to print permissions [default: any rules in one namespace]; - for stdin
         #[arg(long, value_name = "FILE")]
         params: Option<PathBuf>,
-        /// Name of the instance: limits the Role to its objects
+        /// Name of the instance; limits the Roles to its objects
         #[arg(long, value_name = "NAME")]
         name: Option<String>,
     },
-    /// Judge params offline, as provision does before the first packet
+    /// Validate params offline
+    #[command(after_help = examples![
+        "k8s-token check --params params.json",
+        "k8s-token check < params.json",
+    ])]
     Check {
         /// The params, one JSON document; - for stdin
         #[arg(long, value_name = "FILE", default_value = "-")]
@@ -113,40 +141,58 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Prove an artifact or a kubeconfig as it is now
+    /// Test whether an existing credential works
+    #[command(after_help = examples![
+        "k8s-token verify alice.json",
+        "k8s-token verify alice.kubeconfig --params params.json --name alice",
+    ])]
     Verify {
-        /// The artifact or a kubeconfig with the token of a ServiceAccount, - for stdin
+        /// A credential file, or a kubeconfig with the token of a ServiceAccount; - for stdin
+        #[arg(value_name = "FILE")]
         artifact: PathBuf,
-        /// Params whose rules it has to be allowed; - for stdin
+        /// Fail unless the credential has every permission in these params; - for stdin
         #[arg(long, value_name = "FILE")]
         params: Option<PathBuf>,
-        /// Name of the instance that it has to be of
+        /// Fail unless the credential belongs to the instance with this name
         #[arg(long, value_name = "NAME")]
         name: Option<String>,
-        /// Read params and name from a directory laid out as the platform does
+        /// Read params and name from a directory in Massdriver's layout
         #[arg(long, value_name = "DIR", conflicts_with_all = ["params", "name"])]
         instance_dir: Option<PathBuf>,
-        /// Bound on the whole run [default: 180]
+        /// Time limit for the whole run, in seconds [default: 180]
         #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=86_400))]
         timeout: Option<u64>,
         /// Print one JSON document on stdout
         #[arg(long)]
         json: bool,
     },
-    /// Print an artifact as a kubeconfig
+    /// Convert a credential file to a kubeconfig
+    #[command(after_help = examples![
+        "k8s-token kubeconfig alice.json > alice.kubeconfig",
+        "k8s-token kubeconfig alice.json --namespace team-b > alice.kubeconfig",
+    ])]
     Kubeconfig {
-        /// The artifact, - for stdin
+        /// The credential file; - for stdin
+        #[arg(value_name = "FILE")]
         artifact: PathBuf,
-        /// Namespace of the context; without it the artifact's, else the token's
+        /// Namespace of the context [default: the one of the credential]
         #[arg(long, value_name = "NS")]
         namespace: Option<String>,
     },
-    /// Print a completion script, to be loaded by the shell
+    /// Print a completion script for your shell
+    #[command(after_help = examples![
+        "k8s-token completions bash > ~/.local/share/bash-completion/completions/k8s-token",
+        "k8s-token completions fish > ~/.config/fish/completions/k8s-token.fish",
+    ])]
     Completions {
-        /// Which shell
+        /// The shell
         shell: clap_complete::Shell,
     },
     /// Print the manual page, in roff
+    #[command(after_help = examples![
+        "k8s-token man > ~/.local/share/man/man1/k8s-token.1",
+        "man k8s-token",
+    ])]
     Man,
 }
 
@@ -155,25 +201,25 @@ struct InputArgs {
     /// The params, one JSON document: namespace, rules, cluster_roles; - for stdin
     #[arg(long, value_name = "FILE", required_unless_present = "instance_dir")]
     params: Option<PathBuf>,
-    /// Name of the instance: the names of its objects start with NAME-token
+    /// Name of the instance; its objects are called NAME-token
     #[arg(long, value_name = "NAME")]
     name: Option<String>,
-    /// The cluster as a kubernetes-cluster document, or a dependencies document that holds one
+    /// A kubernetes-cluster document with server, CA and token, or a dependencies.json that contains one
     #[arg(long, value_name = "FILE", conflicts_with_all = ["kubeconfig", "context"])]
     connection: Option<PathBuf>,
-    /// The cluster and the login from a kubeconfig; without it as kubectl finds one
+    /// Kubeconfig to use [default: as kubectl: $KUBECONFIG, else ~/.kube/config]
     #[arg(long, value_name = "FILE")]
     kubeconfig: Option<PathBuf>,
-    /// Context of the kubeconfig; without it the current one
+    /// Context of the kubeconfig [default: the current one]
     #[arg(long, value_name = "NAME")]
     context: Option<String>,
-    /// Name to expect in the server's certificate instead of the host of its URL
+    /// Name to expect in the server's certificate, instead of the host of its URL
     #[arg(long, value_name = "NAME")]
     tls_server_name: Option<String>,
-    /// Read a directory laid out as the platform does, instead of all these
+    /// Read all input from a directory in Massdriver's layout, instead of the options above
     #[arg(long, value_name = "DIR", conflicts_with_all = ["params", "name", "connection", "kubeconfig", "context", "tls_server_name"])]
     instance_dir: Option<PathBuf>,
-    /// Bound on the whole run [default: 180]
+    /// Time limit for the whole run, in seconds [default: 180]
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=86_400))]
     timeout: Option<u64>,
     /// Print one JSON document on stdout
@@ -181,19 +227,19 @@ struct InputArgs {
     json: bool,
 }
 
-/// What is done with the credential.
+/// The operation of a run against a cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
     /// Show what would change.
     Plan,
-    /// Make it.
+    /// Create or update the credential.
     Provision,
-    /// Take it back.
+    /// Delete the credential.
     Decommission,
 }
 
 impl Action {
-    /// As it is printed.
+    /// Its name in the log and on the command line.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -204,14 +250,14 @@ impl Action {
     }
 }
 
-/// Whether the platform is told.
+/// Whether the result is published.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Publishing {
     /// No.
     Never,
-    /// Yes, because it has started this run: where it does not say its address, it is the hosted one.
+    /// Yes, because the platform started this run: the default URL is the hosted service.
     AsProvisioner,
-    /// Yes, because a command line asks for it: then the address has to be given.
+    /// Yes, by `--publish`: the URL is required.
     Asked,
 }
 
@@ -221,39 +267,39 @@ impl Publishing {
     }
 }
 
-/// Where the documents are.
+/// The source of the input.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Source {
-    /// A directory as the platform lays it out.
+    /// A directory in Massdriver's layout.
     Instance(PathBuf),
     /// Files named on the command line.
     Files {
         /// The params, `-` for stdin.
         params: PathBuf,
-        /// Stands for `md_metadata.name_prefix`.
+        /// The name, instead of `md_metadata.name_prefix`.
         name: Option<String>,
-        /// The cluster.
+        /// The cluster connection.
         cluster: ClusterSource,
-        /// The name of its certificate, if given.
+        /// The server name to expect in its certificate, if given.
         tls_server_name: Option<String>,
     },
 }
 
-/// Where the cluster connection is.
+/// The source of the cluster connection.
 #[derive(Debug, PartialEq, Eq)]
 pub enum ClusterSource {
-    /// A document.
+    /// A kubernetes-cluster or dependencies document.
     Document(PathBuf),
     /// A kubeconfig.
     Kubeconfig {
-        /// The file; none means as kubectl finds it.
+        /// The file; none means the one that kubectl would use.
         path: Option<PathBuf>,
         /// The context; none means the current one.
         context: Option<String>,
     },
 }
 
-/// Where the artifact goes, besides the platform.
+/// The destination of the credential file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Target {
     /// Standard output.
@@ -265,110 +311,110 @@ pub enum Target {
 /// A run against a cluster.
 #[derive(Debug, PartialEq, Eq)]
 pub struct RunOptions {
-    /// What to do.
+    /// The operation.
     pub action: Action,
-    /// Where the input is.
+    /// The source of the input.
     pub source: Source,
-    /// Whether the platform is told.
+    /// Whether the result is published.
     pub publish: Publishing,
-    /// Where the artifact goes.
+    /// The destination of the credential file, if any.
     pub output: Option<Target>,
-    /// One document on stdout.
+    /// Whether to print one JSON document on stdout.
     pub json: bool,
-    /// `plan` ends with 2 when there are changes.
+    /// Whether `plan` exits with 2 if there are changes.
     pub detailed_exitcode: bool,
-    /// Bound on the whole run in seconds, if given on the command line.
+    /// The time limit of the run in seconds, if given on the command line.
     pub timeout_seconds: Option<u64>,
 }
 
-/// Where it is said what a credential is expected to be.
+/// The source of the properties that a credential has to have.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Expected {
     /// On the command line.
     Files {
-        /// Params that it has to fit, `-` for stdin.
+        /// Params that it has to match, `-` for stdin.
         params: Option<PathBuf>,
-        /// The instance that it has to be of.
+        /// The instance that it has to belong to.
         name: Option<String>,
     },
-    /// In a directory as the platform lays it out: params and name.
+    /// Params and name in a directory in Massdriver's layout.
     Instance(PathBuf),
 }
 
 impl Expected {
-    /// True when there are params that the credential has to fit.
+    /// Whether there are params that the credential has to match.
     #[must_use]
     pub const fn has_params(&self) -> bool {
         matches!(self, Self::Instance(_) | Self::Files { params: Some(_), .. })
     }
 }
 
-/// The verification of a credential.
+/// The options of verify.
 #[derive(Debug, PartialEq, Eq)]
 pub struct VerifyOptions {
-    /// The artifact or kubeconfig, `-` for stdin.
+    /// The credential file or kubeconfig, `-` for stdin.
     pub artifact: PathBuf,
-    /// What it is expected to be.
+    /// Its expected properties.
     pub expected: Expected,
-    /// Bound on the whole run in seconds.
+    /// The time limit of the run in seconds.
     pub timeout_seconds: Option<u64>,
-    /// One document on stdout.
+    /// Whether to print one JSON document on stdout.
     pub json: bool,
 }
 
-/// What this process is asked to do.
+/// A parsed command line.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Invocation {
     /// plan, provision, decommission.
     Run(RunOptions),
     /// permissions.
     Permissions {
-        /// The params, `-` for stdin; none for any.
+        /// The params, `-` for stdin; none means any rules.
         params: Option<PathBuf>,
-        /// The instance, if it is to be limited to one.
+        /// The instance, if the Roles are limited to one.
         name: Option<String>,
     },
     /// check.
     Check {
         /// The params, `-` for stdin.
         params: PathBuf,
-        /// One document on stdout.
+        /// Whether to print one JSON document on stdout.
         json: bool,
     },
     /// verify.
     Verify(VerifyOptions),
     /// kubeconfig.
     Kubeconfig {
-        /// The artifact, `-` for stdin.
+        /// The credential file, `-` for stdin.
         artifact: PathBuf,
         /// The namespace of the context, if given.
         namespace: Option<String>,
     },
-    /// A text of our own.
+    /// A completion script or the manual page.
     Print(String),
 }
 
 impl Source {
-    /// Whether two documents are asked of one standard input.
+    /// Whether two documents would be read from standard input.
     fn reads_stdin_twice(&self) -> bool {
         let Self::Files { params, cluster: ClusterSource::Document(connection), .. } = self else { return false };
         params.as_os_str() == "-" && connection.as_os_str() == "-"
     }
 }
 
-/// What to print instead of running.
+/// The output instead of a run.
 #[derive(Debug)]
 pub enum Refusal {
-    /// `--help` or `--version`: goes to stdout, status 0.
+    /// `--help` or `--version`: printed on stdout, exit 0.
     Answer(String),
-    /// The command line makes no sense: goes to stderr, status 64.
+    /// An invalid command line: printed on stderr, exit 64.
     Usage(String),
-    /// It makes sense but cannot be done.
+    /// An invalid environment.
     Failure(Failure),
 }
 
-/// The arguments that may be a secret, for the redactor of a usage error, which quotes what was typed: each word, or
-/// value after `=`, that is longer than a name would be.
+/// The arguments that may be secrets, for the redactor of a usage error, which quotes arguments: each word, or value
+/// after `=`, that is longer than a name would be.
 pub fn possible_secrets(arguments: &[OsString]) -> impl Iterator<Item = SecretString> {
     let values = arguments.iter().skip(1).flat_map(|argument| {
         let word = argument.to_string_lossy().into_owned();
@@ -378,25 +424,25 @@ pub fn possible_secrets(arguments: &[OsString]) -> impl Iterator<Item = SecretSt
     values.filter(|value| !presentable(value)).map(SecretString::from)
 }
 
-/// The arguments that are a token for certain, for the redactor of the whole run: one that was given where a file or a
-/// context is meant stands in the message that there is no such thing.
+/// The arguments that are certainly tokens, for the redactor of the whole run: a token in place of a file or a context
+/// would be quoted in the error about it.
 pub fn tokens(arguments: &[OsString]) -> impl Iterator<Item = SecretString> {
     possible_secrets(arguments).filter(|secret| is_token(secret.expose_secret()))
 }
 
-/// A JWT, or a token as OpenShift makes it.
+/// Whether a text is a JWT, or a token of OpenShift.
 fn is_token(text: &str) -> bool {
     text.starts_with("sha256~") || (text.starts_with("eyJ") && text.split('.').count() == 3)
 }
 
-/// Whether one JSON document is asked for, as far as a wrong command line shows that.
+/// Whether a wrong command line contains `--json`.
 #[must_use]
 pub fn asks_for_json(arguments: &[OsString]) -> bool {
     let options = arguments.iter().skip(1).map(|argument| argument.to_string_lossy());
     options.take_while(|option| option != "--").any(|option| option == "--json" || option.starts_with("--json="))
 }
 
-/// The command that prints such a document, as far as a wrong command line names one.
+/// The command of a wrong command line, if it supports `--json`.
 #[must_use]
 pub fn named_command(arguments: &[OsString]) -> Option<&'static str> {
     const WITH_DOCUMENT: [&str; 5] = ["plan", "provision", "decommission", "check", "verify"];
@@ -404,7 +450,7 @@ pub fn named_command(arguments: &[OsString]) -> Option<&'static str> {
     WITH_DOCUMENT.into_iter().find(|command| named == command)
 }
 
-/// What is wrong with a command line, without how to write it: the first paragraph of clap's text, in one line.
+/// The first paragraph of clap's usage error, in one line: the problem without the usage.
 #[must_use]
 pub fn first_paragraph(text: &str) -> String {
     let lines = text.lines().map(str::trim).take_while(|line| !line.is_empty());
@@ -415,13 +461,13 @@ pub fn first_paragraph(text: &str) -> String {
 /// Parses the command line, or the platform's environment when there is none.
 ///
 /// # Errors
-/// What to print instead of running.
+/// The output instead of a run.
 pub fn parse(arguments: impl IntoIterator<Item = OsString>, environment: &Environment) -> Result<Invocation, Refusal> {
     use clap::error::ErrorKind;
 
     let arguments: Vec<OsString> = arguments.into_iter().collect();
     if arguments.len() < 2 {
-        return as_provisioner(environment); // without the definition of all commands, which costs a million instructions
+        return as_provisioner(environment); // building the definition of all commands takes a million instructions
     }
     let cli = Cli::try_parse_from(arguments).map_err(|error| match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => Refusal::Answer(error.render().to_string()),
@@ -433,7 +479,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>, environment: &Enviro
         Some(Command::Check { params, json }) => return Ok(Invocation::Check { params, json }),
         Some(Command::Verify { artifact, params, name, instance_dir, timeout, json }) => {
             if artifact.as_os_str() == "-" && params.as_ref().is_some_and(|params| params.as_os_str() == "-") {
-                let text = "error: the artifact and --params - both want stdin: put one of them into a file\n";
+                let text = "error: the credential file and --params - both read stdin: put one of them into a file\n";
                 return Err(Refusal::Usage(text.to_owned()));
             }
             let expected = match instance_dir {
@@ -460,9 +506,9 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>, environment: &Enviro
         }
     };
     let refusal = if options.json && options.output == Some(Target::Stdout) {
-        "error: --output - and --json both want stdout: write the artifact to a file\n"
+        "error: --output - and --json both write to stdout: write the credential to a file\n"
     } else if options.source.reads_stdin_twice() {
-        "error: --params - and --connection - both want stdin: put one of them into a file\n"
+        "error: --params - and --connection - both read stdin: put one of them into a file\n"
     } else {
         return Ok(Invocation::Run(options));
     };
@@ -503,14 +549,14 @@ fn as_provisioner(environment: &Environment) -> Result<Invocation, Refusal> {
         Some("decommission") => Action::Decommission,
         Some(other) => {
             let cause = if is_token(other) {
-                format!("{} holds a token and no action", env::ACTION)
+                format!("{} contains a token instead of an action", env::ACTION)
             } else {
-                format!("{} holds the unknown action `{}`", env::ACTION, shown(other, 40))
+                format!("{} contains the unknown action `{}`", env::ACTION, shown(other, 40))
             };
             return Err(Refusal::Failure(
                 Failure::new(Code::Usage, "reading the environment", cause)
                     .state("nothing was changed")
-                    .next("set it to plan, provision or decommission"),
+                    .next("set MASSDRIVER_DEPLOYMENT_ACTION to plan, provision or decommission"),
             ));
         }
     };
@@ -537,6 +583,21 @@ mod tests {
     #[test]
     fn cli_definition_is_valid() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn examples_of_the_help_are_valid_command_lines() {
+        for command in std::iter::once(&Cli::command()).chain(Cli::command().get_subcommands()) {
+            let help = command.get_after_help().unwrap().to_string();
+            let (_, examples) = help.split_once("Examples:\n").unwrap();
+            let lines: Vec<&str> = examples.lines().take_while(|line| !line.is_empty()).collect();
+            assert!((2..=4).contains(&lines.len()), "{examples}");
+            for line in lines {
+                let Some(at) = line.find("k8s-token ").filter(|at| !line[..*at].contains("man")) else { continue };
+                let line = line[at..].split(['>', '<', '|']).next().unwrap().trim();
+                assert!(parsed(line, None).is_ok(), "{line}");
+            }
+        }
     }
 
     #[test]

@@ -20,24 +20,24 @@ pub const INSTANCE_ID: &str = "MASSDRIVER_INSTANCE_ID";
 pub const PACKAGE_NAME: &str = "MASSDRIVER_PACKAGE_NAME";
 /// The organization's slug.
 pub const ORGANIZATION_ID: &str = "MASSDRIVER_ORGANIZATION_ID";
-/// Where kubectl finds its configuration; read on the command line only.
+/// The kubeconfigs of kubectl; read on the command line only.
 pub const KUBECONFIG: &str = "KUBECONFIG";
-/// Where kubectl looks when that is not set; read on the command line only.
+/// The directory of the default kubeconfig; read on the command line only.
 pub const HOME: &str = "HOME";
-/// Where the API server is for the containers of a pod; read only to say what to pass there.
+/// The API server for containers of a pod; read only to detect a pod.
 pub const SERVICE_HOST: &str = "KUBERNETES_SERVICE_HOST";
-/// Proxy for https, in the order in which Go looks for it.
+/// The proxy for https, in Go's order of precedence.
 pub const HTTPS_PROXY: [&str; 2] = ["HTTPS_PROXY", "https_proxy"];
-/// Proxy for http.
+/// The proxy for http.
 pub const HTTP_PROXY: [&str; 2] = ["HTTP_PROXY", "http_proxy"];
-/// What is reached without a proxy.
+/// The servers that are reached without a proxy.
 pub const NO_PROXY: [&str; 2] = ["NO_PROXY", "no_proxy"];
-/// Set to anything, it means a log without colours.
+/// Any value means a log without colours.
 pub const NO_COLOR: &str = "NO_COLOR";
-/// What the terminal can do; `dumb` is nothing.
+/// The type of the terminal; `dumb` has no capabilities.
 pub const TERM: &str = "TERM";
 
-/// A snapshot of these variables; one that is empty counts as absent.
+/// A snapshot of these variables; an empty one counts as absent.
 #[derive(Default)]
 pub struct Environment(HashMap<&'static str, String>);
 

@@ -1,6 +1,6 @@
-//! The part of a run before the first packet, on documents given as bytes: the entry point of property tests and of the
-//! fuzz target (`fuzz/`). It returns what the program prints for such documents in a directory, and what it would work
-//! with if it went on.
+//! The offline part of a run, on documents given as bytes: the entry point of property tests and of the fuzz target
+//! (`fuzz/`). It returns what the program prints for such documents in a directory, and the objects and rules that it
+//! would apply.
 
 use std::{cell::RefCell, io::Write, rc::Rc};
 
@@ -22,7 +22,7 @@ use crate::{
     report::{Look, Report},
 };
 
-/// The documents of an instance; none where there is no such file.
+/// The documents of an instance; none for a missing file.
 #[derive(Clone, Copy, Default)]
 pub struct Given<'a> {
     /// `params.json`
@@ -49,11 +49,11 @@ pub struct Evaluation {
     pub objects: Vec<Value>,
     /// Every requested rule, with the JSON pointer to it in the params; none after a refusal.
     pub requested: Vec<(String, Value)>,
-    /// The artifact, with `the-new-token` in it; none after a refusal, and none of a decommission.
+    /// The published document, with `the-new-token` in it; none after a refusal, and none of a decommission.
     pub artifact: Option<Value>,
 }
 
-/// The actions that there are.
+/// The actions.
 pub const ACTIONS: [&str; 3] = ["plan", "provision", "decommission"];
 
 /// Evaluates the documents offline. Unknown actions are treated as `plan`.

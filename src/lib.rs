@@ -45,7 +45,8 @@ use env::Environment;
 use error::Exit;
 use report::{Look, Report};
 
-/// Runs the program: parses, does it, prints, and says how it ended; `terminal` is whether the log goes to one.
+/// Runs the program: parses the arguments, runs the command, prints, and returns the exit status; `terminal` is whether
+/// the log is printed on one.
 pub async fn main(
     arguments: impl IntoIterator<Item = OsString>,
     out: Box<dyn Write>,

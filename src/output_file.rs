@@ -1,4 +1,4 @@
-//! The only writer of files: the artifact of `--output`, whole or not at all, and readable by nobody else.
+//! The file of `--output`: written atomically, and readable only by its owner. The only writer of files.
 
 use std::{
     fs::{self, OpenOptions},
@@ -15,25 +15,25 @@ pub struct OutputFile {
 }
 
 impl OutputFile {
-    /// Proves that the file can be written, before anything is done that it is for. Leaves nothing behind.
+    /// Checks that the file can be written, before any change to the cluster. Leaves nothing behind.
     ///
     /// # Errors
     /// Why not.
     pub fn prepare(target: &Path) -> Result<Self, Error> {
-        // A link stays one, with its target replaced; a device or a pipe must not become a file.
+        // A symbolic link is kept, and its target replaced; a device or a pipe must not become a file.
         let target = fs::canonicalize(target).unwrap_or_else(|_| target.to_owned());
         if fs::symlink_metadata(&target).is_ok_and(|found| !found.is_file()) {
-            return Err(Error::other("exists and is not a regular file; - is standard output"));
+            return Err(Error::other("exists and is not a regular file (- means stdout)"));
         }
         let file = Self { target };
         file.draft()?.close()?;
         Ok(file)
     }
 
-    /// Writes it beside its place and moves it there.
+    /// Writes a draft in the same directory, and renames it to the target.
     ///
     /// # Errors
-    /// Why not; nothing is left then.
+    /// Why not; no draft is left behind.
     pub fn commit(self, content: &str) -> Result<(), Error> {
         let mut draft = self.draft()?;
         draft.write_all(content.as_bytes())?;
@@ -42,10 +42,10 @@ impl OutputFile {
         Ok(())
     }
 
-    /// A new file beside its place that nobody else can read. Its name is unpredictable: in containers on one volume
-    /// all processes have the same number.
+    /// A new file in the same directory, readable only by its owner. Its name is unpredictable: processes in containers
+    /// on one volume may have the same process id.
     fn draft(&self) -> Result<NamedTempFile, Error> {
-        let name = self.target.file_name().ok_or_else(|| Error::other("not the path of a file"))?;
+        let name = self.target.file_name().ok_or_else(|| Error::other("is not the path of a file"))?;
         let mut prefix = std::ffi::OsString::from(".");
         prefix.push(name);
         prefix.push(".");

@@ -1,5 +1,5 @@
-//! The platform's API: hands the artifact over, and takes its record back. The only one beside `cluster/` that sends requests.
-//! Three generations of the API are told apart by what they answer, never by a version.
+//! Client of Massdriver's API: publishes the credential, and deletes its record. Together with `cluster/` the only
+//! files that send requests. Three generations of the API are distinguished by their responses, never by a version.
 
 use std::time::Duration;
 
@@ -29,26 +29,26 @@ use crate::{
     },
 };
 
-/// Time for all that is done at the platform.
+/// The time limit for all requests of a run to Massdriver.
 pub const TIME: Duration = Duration::from_secs(60);
-/// How many redirects are followed for one request.
+/// The maximum number of redirects of one request.
 const HOPS: u8 = 5;
-/// More of an answer than anybody reads.
+/// The maximum number of bytes read of a response.
 const ANSWER_BYTES: usize = 64 << 10;
 
-/// An open connection to the platform.
+/// An open connection to Massdriver.
 pub struct Publisher<'a> {
     platform: &'a Platform,
     http: transport::Http,
     context: RetryContext<'a>,
 }
 
-/// Opens a connection, or not.
+/// Opens a connection.
 ///
 /// # Errors
-/// What went wrong on the way there.
+/// The step of connecting that failed.
 pub async fn dial(platform: &Platform, budget: &Budget) -> Result<transport::Http, TransportError> {
-    // Plain inside the platform's own network: nobody's certificate is looked at, so none need be loaded.
+    // Without TLS no certificate is verified, so that no CA needs to be loaded.
     let roots = if platform.is_plain() { Roots::Nobody } else { Roots::System };
     let tls = Tls::new(roots, None).map_err(|error| TransportError::of(&error))?;
     let target = Target { uri: &platform.url, name: None, proxy: platform.route.proxy() };
@@ -57,16 +57,16 @@ pub async fn dial(platform: &Platform, budget: &Budget) -> Result<transport::Htt
 }
 
 impl<'a> Publisher<'a> {
-    /// Opens a connection; `dialled` is what came of the first try, where there was one already.
+    /// Opens a connection; `dialled` is the result of an earlier attempt, if there was one.
     ///
     /// # Errors
-    /// Why there is none.
+    /// The step of connecting that failed.
     pub async fn connect(
         platform: &'a Platform,
         context: RetryContext<'a>,
         mut dialled: Option<Result<transport::Http, TransportError>>,
     ) -> Result<Self, Failure> {
-        const DOING: &str = "connecting to the platform";
+        const DOING: &str = "connecting to Massdriver";
 
         let open = async || match dialled.take() {
             Some(opened) => opened,
@@ -79,20 +79,20 @@ impl<'a> Publisher<'a> {
         }
     }
 
-    /// Publishes the artifact. A repeat replaces what was published before; true when the platform says that an
-    /// earlier deployment had published something.
+    /// Publishes the credential document, and replaces what was published before. True if Massdriver reports that an
+    /// earlier deployment had published one.
     ///
     /// # Errors
-    /// The platform's refusal, without a word of the artifact.
+    /// Massdriver's refusal, without any part of the document.
     pub async fn publish(&self, title: &str, artifact: &Artifact) -> Result<bool, Failure> {
-        const DOING: &str = "publishing the artifact";
+        const DOING: &str = "publishing the credential";
 
         let payload = artifact.document();
         let mut body = json!({ "field": FIELD, "name": title, "payload": payload });
         let mut collection = RESOURCES;
         let mut answer = self.send(DOING, Method::POST, collection, Some(&body)).await?;
         if answer.route_is_missing() {
-            // Platforms before May 2026 know artifacts only, and cannot infer the type.
+            // Platforms before May 2026 only have artifacts, and cannot infer the type.
             body["type"] = json!(self.platform.resource_type);
             for part in ["data", "specs"] {
                 if let Some(part_of_payload) = payload.get(part) {
@@ -103,7 +103,7 @@ impl<'a> Publisher<'a> {
             answer = self.send(DOING, Method::POST, collection, Some(&body)).await?;
         }
         if answer.is_taken() {
-            // One that does not replace by itself wants to be told what.
+            // A platform that does not replace by itself needs the id of the record to replace.
             for id in &self.platform.resource_ids {
                 let replaced = self.send(DOING, Method::PUT, &record(collection, id), Some(&body)).await?;
                 if !replaced.route_is_missing() {
@@ -114,12 +114,12 @@ impl<'a> Publisher<'a> {
         self.granted(DOING, &answer).map(|()| answer.is_of_an_earlier_record())
     }
 
-    /// Takes the record back under whichever of its names the platform knows it; false when it knows none.
+    /// Deletes the record under each of its possible ids; false if none exists.
     ///
     /// # Errors
-    /// The platform's refusal.
+    /// Massdriver's refusal.
     pub async fn retract(&self) -> Result<bool, Failure> {
-        const DOING: &str = "deleting the platform's record";
+        const DOING: &str = "deleting Massdriver's record";
 
         let field = json!({ "field": FIELD });
         for (collection, body) in [(RESOURCES, None), (ARTIFACTS, Some(&field))] {
@@ -133,15 +133,15 @@ impl<'a> Publisher<'a> {
         Ok(false)
     }
 
-    /// The response to a request, after retries, which replace or delete the same, and after redirects within the
-    /// platform.
+    /// The response to a request, after retries and after redirects within the platform. A retry replaces or deletes
+    /// the same record.
     async fn send(&self, doing: &str, method: Method, path: &str, body: Option<&Value>) -> Result<Answer, Failure> {
         let base = self.platform.url.path().trim_end_matches('/');
         let mut uri = self.at(&format!("{base}{path}"));
         let mut hops = 0;
         loop {
             let Some(target) = &uri else {
-                let cause = "its address makes no URL";
+                let cause = "its address is not a valid URL";
                 return Err(self.failure(Code::PlatformRefused, doing, cause, &RetryState::default()));
             };
             let send = async || self.once(&method, target, body).await;
@@ -166,7 +166,7 @@ impl<'a> Publisher<'a> {
         }
     }
 
-    /// A place at the platform, and nowhere else: the login goes there.
+    /// The URL of a path at the platform, and nowhere else: the request contains the login.
     fn at(&self, path_and_query: &str) -> Option<Uri> {
         let url = &self.platform.url;
         let builder = Uri::builder().scheme(url.scheme_str()?).authority(url.authority()?.as_str());
@@ -185,7 +185,7 @@ impl<'a> Publisher<'a> {
             .header(header::AUTHORIZATION, login)
             .header(header::ACCEPT, "application/json")
             .header(header::USER_AGENT, USER_AGENT);
-        // A proxy that reads the requests is logged in at with each of them.
+        // A proxy that forwards plain http requires its login in each request.
         let proxy = self.platform.route.proxy().filter(|_| self.platform.is_plain());
         let request = match proxy.and_then(Proxy::authorization) {
             Some(login) => request.header(header::PROXY_AUTHORIZATION, login),
@@ -203,7 +203,7 @@ impl<'a> Publisher<'a> {
         let exchange = async {
             let response = self.http.clone().oneshot(request).await.map_err(|error| TransportError::of(&error))?;
             let (head, body) = response.into_parts();
-            // A success needs no reading, and a longer text than this no explaining.
+            // The body of a success is not needed, and a longer error would not be shown.
             let bytes = Limited::new(body, ANSWER_BYTES).collect().await.map(http_body_util::Collected::to_bytes);
             let text = String::from_utf8_lossy(&bytes.unwrap_or_default()).into_owned();
             Ok(Answer { status: head.status, headers: head.headers, text, attempts: RetryState::default() })
@@ -220,13 +220,13 @@ impl<'a> Publisher<'a> {
         let message = answer.message();
         let message = if message.is_empty() { answer.status.to_string() } else { format!("{status}: {message}") };
         let why = match status {
-            401 | 403 => "; the token of a deployment ends with it, or when it is aborted",
-            404 | 405 => "; MASSDRIVER_URL may not be the platform's",
+            401 | 403 => "; the token of a deployment expires when the deployment ends or is aborted",
+            404 | 405 => "; MASSDRIVER_URL may be wrong",
             _ => "",
         };
         let failure = self.failure(Code::PlatformRefused, doing, format!("{message}{why}"), &answer.attempts);
         Err(match status {
-            401 | 403 => failure.next("start another deployment, which gets a token of its own"),
+            401 | 403 => failure.next("start a new deployment, which gets a token of its own"),
             _ => failure,
         })
     }
@@ -237,11 +237,11 @@ impl<'a> Publisher<'a> {
     }
 }
 
-/// The two names under which the platform has had such records.
+/// The two collections in which the platform has kept such records.
 const RESOURCES: &str = "/v1/resources";
 const ARTIFACTS: &str = "/v1/artifacts";
 
-/// Where the record of this id is, whatever an organization's naming convention puts into one.
+/// The path of the record with this id, percent-encoded.
 fn record(collection: &str, id: &str) -> String {
     const KEPT: AsciiSet = NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_');
     format!("{collection}/{}", utf8_percent_encode(id, &KEPT))
@@ -255,8 +255,8 @@ fn unreachable(doing: &str, error: &TransportError, platform: &Platform) -> Fail
     Failure::new(code, doing, error.to_string()).on(platform.address())
 }
 
-/// Where a redirect leads, if it may be followed: within one origin, and with the same request. Everything else would
-/// show the login to another server, or turn a publication into a question.
+/// The target of a redirect, if it may be followed: within one origin, with the same method and body. Any other would
+/// send the login to another server, or turn a POST into a GET.
 ///
 /// # Errors
 /// Why it is not followed.
@@ -264,18 +264,20 @@ fn redirect(from: &Uri, answer: &Answer) -> Result<PathAndQuery, String> {
     let status = answer.status.as_u16();
     let location = answer.headers.get(header::LOCATION).and_then(|location| location.to_str().ok());
     let Some(to) = location.and_then(|location| resolve(from, location)) else {
-        return Err(format!("{status}: a redirect that leads nowhere"));
+        return Err(format!("{status} with a missing or invalid Location header"));
     };
     let place = format!("{}{}", origin(&to), shown(to.path(), 200));
     match (status, to.path_and_query()) {
         (307 | 308, Some(path)) if origin(from) == origin(&to) => Ok(path.clone()),
-        (307 | 308, _) => Err(format!("{status}: it points to {place}, and the login is for {} only", origin(from))),
-        _ => Err(format!("{status}: it points to {place}; only 307 and 308 are followed, which keep the request")),
+        (307 | 308, _) => Err(format!("{status}: redirect to {place}, but the login is for {} only", origin(from))),
+        _ => {
+            Err(format!("{status}: redirect to {place}; only 307 and 308 are followed, because they keep the request"))
+        }
     }
 }
 
-/// The address that a `Location` means, seen from the one that was asked (RFC 3986, section 5.2, but for dot segments,
-/// which the server may resolve).
+/// The absolute URL of a `Location` relative to the requested one (RFC 3986, section 5.2, except dot segments, which
+/// the server may resolve).
 fn resolve(from: &Uri, location: &str) -> Option<Uri> {
     let location = location.split('#').next()?;
     let absolute = if location.contains("://") && !location.starts_with('/') {
@@ -291,7 +293,7 @@ fn resolve(from: &Uri, location: &str) -> Option<Uri> {
     absolute.parse().ok()
 }
 
-/// Scheme, host and port: whom a login is for. Without a user.
+/// Scheme, host and port of a URL, without a user: the scope of a login.
 fn origin(uri: &Uri) -> String {
     let scheme = uri.scheme_str().unwrap_or("https").to_ascii_lowercase();
     let port = uri.port_u16().unwrap_or(if scheme == "http" { 80 } else { 443 });
@@ -320,7 +322,7 @@ impl Answer {
         matches!(self.status, StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED)
     }
 
-    /// True when there is something under this field already, and the platform does not replace it by itself.
+    /// Whether the field has a record already, which the platform does not replace by itself.
     fn is_taken(&self) -> bool {
         let document: Value = serde_json::from_str(&self.text).unwrap_or_default();
         let said = |field: &str| {
@@ -334,8 +336,8 @@ impl Answer {
         }
     }
 
-    /// True when the record is older than this publication, repeats of it included. Platforms before late 2026 do not
-    /// say how old one is.
+    /// Whether the record is older than this publication and its retries. Platforms before late 2026 do not report the
+    /// age of a record.
     fn is_of_an_earlier_record(&self) -> bool {
         let document: Value = serde_json::from_str(&self.text).unwrap_or_default();
         let time = |key: &str| document.get(key)?.as_str()?.parse::<jiff::Timestamp>().ok();
@@ -345,13 +347,13 @@ impl Answer {
         })
     }
 
-    /// The platform's own words: `{"error": ".."}`, `{"errors": {"field": [".."]}}`, or whatever text came. A document
-    /// of another form may repeat what was sent, and is not quoted.
+    /// The platform's error message: `{"error": ".."}`, `{"errors": {"field": [".."]}}`, or plain text. A document in
+    /// another format may repeat what was sent, and is not quoted.
     fn message(&self) -> String {
         match serde_json::from_str::<Value>(&self.text) {
             Ok(Value::Object(document)) => {
                 let said = ["error", "errors", "message"].iter().find_map(|key| document.get(*key));
-                said.map_or_else(|| "an answer without an error".to_owned(), |said| shown(&words(said), 300))
+                said.map_or_else(|| "an answer without an error message".to_owned(), |said| shown(&words(said), 300))
             }
             Ok(Value::String(text)) => shown(&text, 300),
             Ok(_) => String::new(),
@@ -360,7 +362,7 @@ impl Answer {
     }
 }
 
-/// All texts in an error, each behind the name of what it is about.
+/// All texts in an error, each after the name of its field.
 fn words(error: &Value) -> String {
     match error {
         Value::String(text) => text.clone(),
@@ -401,7 +403,7 @@ mod tests {
     #[case::turns_a_post_into_a_get(302, "/v2/resources?a=b", Err("https://p.example:443/v2/resources;"))]
     #[case::moved(301, "https://p.example/x", Err("only 307 and 308"))]
     #[case::not_modified(304, "", Err("only 307 and 308"))]
-    #[case::nonsense(307, "http://[", Err("leads nowhere"))]
+    #[case::nonsense(307, "http://[", Err("missing or invalid Location"))]
     fn redirects_never_send_the_login_elsewhere(
         #[case] status: u16,
         #[case] location: &str,
@@ -421,7 +423,7 @@ mod tests {
     #[test]
     fn redirect_without_location_is_an_error() {
         let from = "https://p.example/v1/resources".parse().unwrap();
-        assert!(redirect(&from, &answer(308, None, "")).unwrap_err().contains("leads nowhere"));
+        assert!(redirect(&from, &answer(308, None, "")).unwrap_err().contains("missing or invalid Location"));
     }
 
     #[rstest]
@@ -431,7 +433,7 @@ mod tests {
     #[case(r#"{"errors": {"payload": {"authentication": ["is missing"]}}}"#, "payload authentication is missing")]
     #[case(r#"{"errors": ["one", {"message": "two"}]}"#, "one, two")]
     #[case(r#"{"error": {"message": "m"}}"#, "m")]
-    #[case(r#"{"payload": {"authentication": "echo"}}"#, "an answer without an error")]
+    #[case(r#"{"payload": {"authentication": "echo"}}"#, "an answer without an error message")]
     #[case(r#""text""#, "text")]
     #[case("[1]", "")]
     #[case("no upstream", "no upstream")]

@@ -1,5 +1,5 @@
-//! Everything that is printed: the log of a run on stderr, one document on stdout. The one output path; each line
-//! passes the redactor on its way out.
+//! Output: the log of a run on stderr, and one document on stdout. The only place that prints; each line passes the
+//! redactor.
 
 use std::{
     cell::{Cell, RefCell},
@@ -30,7 +30,7 @@ use crate::{
     rbac::{self, Permissions, Tuple},
 };
 
-/// Where a run prints to.
+/// The output of a run.
 pub struct Report {
     redactor: Redactor,
     log: RefCell<Box<dyn Write>>,
@@ -46,17 +46,17 @@ pub struct Report {
     drawn: Cell<bool>,
 }
 
-/// How the log looks: both only on a terminal.
+/// The style of the log: both options only on a terminal.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Look {
-    /// In colours.
+    /// With colours.
     pub colour: bool,
-    /// With a last line that says what is being waited for.
+    /// With a last line that shows what the program is waiting for.
     pub progress: bool,
 }
 
 impl Look {
-    /// The look of a log that goes to a terminal, or to something else.
+    /// The style of a log on a terminal, or elsewhere.
     #[must_use]
     pub fn new(environment: &Environment, terminal: bool) -> Self {
         let able = terminal && environment.get(env::TERM).is_some_and(|kind| kind != "dumb");
@@ -64,7 +64,7 @@ impl Look {
     }
 }
 
-/// Something that is being waited for, until this is dropped.
+/// A wait that is shown on a terminal until this is dropped.
 pub struct Waiting<'a> {
     report: &'a Report,
     number: u32,
@@ -77,7 +77,7 @@ impl Drop for Waiting<'_> {
     }
 }
 
-/// The document of `--json`: a key is always there, what does not apply is null or empty.
+/// The document of `--json`: every key is always present; what does not apply is null or empty.
 #[derive(Default, Serialize)]
 struct Document {
     version: u32,
@@ -98,16 +98,16 @@ struct Document {
     duration_ms: u64,
 }
 
-/// What may be said of a token.
+/// The printable facts of a token.
 #[derive(Clone, Serialize)]
 pub struct TokenFacts {
     /// SHA-256 of its bytes.
     pub fingerprint: String,
-    /// The Secret that holds it, where that is known.
+    /// The Secret that contains it, if known.
     pub secret: Option<String>,
-    /// Uid of that Secret, likewise.
+    /// The uid of that Secret, if known.
     pub secret_uid: Option<String>,
-    /// When it ends; null for one that does not.
+    /// When it expires; null if never.
     pub expires: Option<String>,
 }
 
@@ -123,7 +123,7 @@ struct ErrorFacts {
 }
 
 impl Report {
-    /// Prints to these two.
+    /// A report that prints to these two.
     #[must_use]
     pub fn new(out: Box<dyn Write>, log: Box<dyn Write>, look: Look) -> Self {
         Self {
@@ -142,13 +142,13 @@ impl Report {
         }
     }
 
-    /// What knows the secrets of this run; a copy of it can learn more.
+    /// The redactor of this run; its clones share the registered secrets.
     #[must_use]
     pub fn redactor(&self) -> Redactor {
         self.redactor.clone()
     }
 
-    /// Says on a terminal what is being waited for, until the answer is dropped.
+    /// Shows on a terminal what the program waits for, until the result is dropped.
     #[must_use]
     pub fn waiting(&self, what: &str) -> Waiting<'_> {
         let mut waits = self.waits.borrow_mut();
@@ -157,7 +157,7 @@ impl Report {
         Waiting { report: self, number }
     }
 
-    /// Keeps the last line of a terminal up to date, for as long as it is polled.
+    /// Updates the last line of a terminal, for as long as it is polled.
     pub async fn progress(&self) -> Infallible {
         if !self.look.progress {
             return std::future::pending().await;
@@ -168,7 +168,7 @@ impl Report {
         }
     }
 
-    /// One line that the next one overwrites. What is over at once need not be announced.
+    /// Prints one line that the next one overwrites. Short waits are not shown.
     fn draw(&self) {
         let waits = self.waits.borrow();
         let Some((_, what, since)) = waits.last() else { return };
@@ -182,7 +182,7 @@ impl Report {
         }
     }
 
-    /// Takes that line away.
+    /// Erases that line.
     fn wipe(&self) {
         if self.drawn.replace(false) {
             let mut log = self.log.borrow_mut();
@@ -190,24 +190,24 @@ impl Report {
         }
     }
 
-    /// From here on this token is blanked on every path.
+    /// Registers a token to be redacted in all output.
     pub fn learn(&self, token: &Token) {
         self.redactor.learn(token);
     }
 
-    /// Announces a run.
+    /// Prints the first line of a run.
     pub fn begin(&self, action: &'static str) {
         self.document.borrow_mut().action = Some(action);
         self.step(action, concat!("k8s-token ", env!("CARGO_PKG_VERSION")), None);
     }
 
-    /// Names the cluster, and starts counting.
+    /// Records the cluster, and the budget that counts requests.
     pub fn at(&self, server: &str, budget: &Budget) {
         self.document.borrow_mut().server = Some(server.to_owned());
         *self.budget.borrow_mut() = Some(budget.clone());
     }
 
-    /// Names the instance, as far as it is known.
+    /// Prints and records the instance, as far as it is known.
     pub fn about(&self, name: Option<&str>, namespace: &str) {
         let mut document = self.document.borrow_mut();
         document.name = name.map(str::to_owned);
@@ -219,14 +219,14 @@ impl Report {
         }
     }
 
-    /// One line of the log: what was done, to what, and how long the server took.
+    /// Prints one line of the log: what was done, to what, and how long the server took.
     pub fn step(&self, verb: &str, what: &str, took: Option<Duration>) {
         let text = match took {
             Some(took) => format!("{verb:<12} {what:<72} {:>6} ms", took.as_millis()),
             None => format!("{verb:<12} {what}"),
         };
         match colour(verb).filter(|_| self.look.colour) {
-            // After the redactor, which must see each word whole.
+            // Colours are added after redaction, which needs each word whole.
             Some(colour) => self.line_with(&text, |line| match line.strip_prefix(verb) {
                 Some(rest) => format!("\x1b[{colour}m{verb}\x1b[0m{rest}"),
                 None => line,
@@ -235,16 +235,16 @@ impl Report {
         }
     }
 
-    /// The server said its version.
+    /// Records the server's version.
     pub fn server_version(&self, version: Option<String>) {
         self.document.borrow_mut().server_version = version;
     }
 
-    /// An object was changed, or would be; `took` none for a plan.
+    /// Prints and records a change of an object; `took` is none in a plan.
     pub fn change(&self, change: &Change, took: Option<Duration>) {
         let changes = &mut self.document.borrow_mut().changes;
         match changes.iter_mut().find(|known| known.reference == change.reference) {
-            // A run that had to begin anew: what it did before counts, and was told.
+            // In a run that started over, earlier changes count and were printed.
             Some(_) if change.action == diff::Action::Unchanged => return,
             Some(known) => *known = change.clone(),
             None => changes.push(change.clone()),
@@ -256,19 +256,19 @@ impl Report {
         self.step(change.action.as_str(), &format!("{}{fields}", change.reference), took);
     }
 
-    /// A write went through; a later failure says so.
+    /// Records a successful write, for the `state` line of a later failure.
     pub fn wrote(&self, action: diff::Action, reference: &Reference) {
         self.written.borrow_mut().push(format!("{} of {reference}", action.as_str()));
     }
 
-    /// What changes for the holder.
+    /// Prints and records the permissions that are added and removed.
     pub fn permissions(&self, permissions: Permissions) {
         self.list("widened", &permissions.widened);
         self.list("narrowed", &permissions.narrowed);
         self.document.borrow_mut().permissions = permissions;
     }
 
-    /// Something to say about the input or the cluster.
+    /// Prints and records a finding about the input or the cluster.
     pub fn finding(&self, finding: Finding) {
         let at = finding.pointer.as_deref().filter(|pointer| !pointer.is_empty());
         let at = at.map(|pointer| format!("{pointer}: ")).unwrap_or_default();
@@ -279,46 +279,46 @@ impl Report {
         self.document.borrow_mut().findings.push(finding);
     }
 
-    /// Something that there may be more than one occasion to say.
+    /// Prints a finding, unless the same one was printed before.
     pub fn finding_once(&self, finding: Finding) {
         if !self.document.borrow().findings.contains(&finding) {
             self.finding(finding);
         }
     }
 
-    /// The credential is proved.
+    /// Records the result of the test of the credential.
     pub fn proof(&self, proof: Proof) {
         self.document.borrow_mut().proof = Some(proof);
     }
 
-    /// What a credential may do that nobody said anything of.
+    /// Prints the permissions of a credential that is tested without params.
     pub fn may(&self, tuples: &[Tuple]) {
         self.list("may", tuples);
     }
 
-    /// What may be said of the token.
+    /// Records the facts of the token.
     pub fn token(&self, facts: TokenFacts) {
         self.document.borrow_mut().token = Some(facts);
     }
 
-    /// How the run failed; what state is left follows from what was written.
+    /// Prints and records a failure; its `state` follows from the successful writes.
     pub fn failure(&self, failure: Failure) {
         let state = failure.state.unwrap_or_else(|| match self.written.borrow().as_slice() {
             [] => NOTHING_CHANGED.to_owned(),
             done => {
                 let (first, more) = done.split_at(done.len().min(LISTED));
                 let more = if more.is_empty() { String::new() } else { format!(" and {} more", more.len()) };
-                format!("done so far: {}{more}; a repeat goes on from there", first.join(", "))
+                format!("done so far: {}{more}; running again continues from there", first.join(", "))
             }
         });
         let state = if failure.unsettled {
-            format!("{state}; the request that got no answer may have gone through, a repeat finds out")
+            format!("{state}; a request got no answer and may have succeeded; running again will check")
         } else {
             state
         };
         for finding in failure.findings {
             if finding.message == failure.cause {
-                self.document.borrow_mut().findings.push(finding); // the log says it below
+                self.document.borrow_mut().findings.push(finding); // printed as the cause below
             } else {
                 self.finding(finding);
             }
@@ -347,7 +347,7 @@ impl Report {
         });
     }
 
-    /// A wrong command line: the log has its text already, the document has what fits of it.
+    /// Records a wrong command line, whose text was printed already.
     pub fn usage(&self, action: Option<&'static str>, cause: &str) {
         let mut document = self.document.borrow_mut();
         document.action = action;
@@ -358,15 +358,15 @@ impl Report {
             object: None,
             cause: cause.to_owned(),
             state: NOTHING_CHANGED.to_owned(),
-            next: "see --help, and correct the command line".to_owned(),
+            next: "run k8s-token --help, and correct the command line".to_owned(),
         });
     }
 
-    /// The last line of the log.
+    /// Prints the last line of the log.
     pub fn done(&self, what: &str) {
         let requests = self.budget.borrow().as_ref().map_or(0, Budget::requests);
         let milliseconds = self.started.elapsed().as_millis();
-        self.step("done", &format!("{what} in {milliseconds} ms with {requests} requests"), None);
+        self.step("done", &format!("{what} ({milliseconds} ms, {requests} requests)"), None);
     }
 
     /// Prints the document of `--json`.
@@ -385,8 +385,8 @@ impl Report {
         writeln!(self.out.borrow_mut(), "{document:#}")
     }
 
-    /// Prints what stdout is for and holds a token: an artifact or a kubeconfig that was asked for. It does not
-    /// pass the redactor.
+    /// Prints a credential file or a kubeconfig on stdout: output that contains a token on purpose, and is not
+    /// redacted.
     ///
     /// # Errors
     /// Standard output is closed.
@@ -396,14 +396,14 @@ impl Report {
         out.flush()
     }
 
-    /// Prints the help, or what is wrong with the command line: lines that can quote an argument.
+    /// Prints the help or a usage error, which may quote an argument.
     pub fn text(&self, text: &str, to_stdout: bool) {
         let stream = if to_stdout { &self.out } else { &self.log };
         let text: String = self.redactor.sweep(text).lines().map(|line| one_line(line) + "\n").collect();
         let _ = stream.borrow_mut().write_all(text.as_bytes());
     }
 
-    /// Tuples for people: those that differ in the verb only share a line.
+    /// Prints permissions; those that differ only in the verb share a line.
     fn list(&self, word: &str, tuples: &[Tuple]) {
         let lines = rbac::sentences(tuples);
         for line in lines.iter().take(LISTED) {
@@ -422,12 +422,12 @@ impl Report {
         self.spoke.set(true);
         self.wipe();
         let line = finish(one_line(&self.redactor.sweep(text)).trim_end().to_owned());
-        // A closed stderr is no reason to stop half-way through a change.
+        // A closed stderr must not stop a run half-way through a change.
         let _ = writeln!(self.log.borrow_mut(), "{line}");
     }
 }
 
-/// The colour of a line's first word: what is bad, what takes away, what is new, what is good.
+/// The colour of a line's first word: problems, removals, additions, success.
 fn colour(verb: &str) -> Option<&'static str> {
     match verb {
         "failed" | "critical" | "high" => Some("31"),
@@ -440,17 +440,17 @@ fn colour(verb: &str) -> Option<&'static str> {
 
 /// The state after a run without a write.
 const NOTHING_CHANGED: &str = "nothing was changed";
-/// Between two looks at the clock.
+/// The interval of updates of the last line.
 const PULSE: Duration = Duration::from_millis(200);
-/// How long something may take before it is announced.
+/// The time after which a wait is shown.
 const PATIENCE: Duration = Duration::from_millis(500);
-/// A line that is overwritten must not wrap.
+/// The maximum length of that line: a wrapped line cannot be overwritten.
 const NARROW: usize = 78;
-/// How many lines of tuples the log lists, and how many writes; the document has all of them.
+/// The maximum number of permissions and writes in a list of the log; the document has all of them.
 const LISTED: usize = 10;
 
 impl Observer for Report {
-    /// Where many requests pause at the same time, the first ones are logged for all.
+    /// If many requests pause at the same time, only the first ones are logged.
     fn retrying<'o>(
         &'o self,
         what: &dyn Display,
@@ -461,11 +461,13 @@ impl Observer for Report {
         match self.pausing.get() {
             pausing if pausing < LISTED => {
                 let seconds = pause.as_secs_f64();
-                let text =
-                    format!("{what}: {}; again in {seconds:.1} s (try {next} of at most {last})", transient.what);
+                let text = format!(
+                    "{what}: {}; retrying in {seconds:.1} s (attempt {next} of at most {last})",
+                    transient.what
+                );
                 self.step("retry", &text, None);
             }
-            LISTED => self.step("retry", "and more requests with these", None),
+            LISTED => self.step("retry", "more requests are retried at the same time", None),
             _ => {}
         }
         self.pausing.set(self.pausing.get() + 1);
@@ -477,7 +479,7 @@ impl Observer for Report {
     }
 
     fn had_succeeded(&self, what: &dyn Display) {
-        self.step("", &format!("{what} had gone through the first time"), None);
+        self.step("", &format!("{what}: the first attempt had succeeded"), None);
     }
 
     fn redactor(&self) -> Redactor {

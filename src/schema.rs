@@ -1,5 +1,5 @@
-//! JSON Schema: compiles a schema and turns what does not fit into findings that quote no value. The only file that
-//! knows the validator. Pure.
+//! JSON Schema: compiles a schema, and turns validation errors into findings that quote no value. The only file that
+//! uses the validator. Pure.
 
 use jsonschema::{
     ValidationError,
@@ -9,16 +9,16 @@ use serde_json::{Map, Value};
 
 use crate::diagnostics::finding::{self, Finding};
 
-/// What the bundle's form accepts.
+/// The schema of the params.
 pub const PARAMS: &str = include_str!("../schema-params.json");
-/// What the bundle publishes, in the flat form.
+/// The schema of the published document, in the flat shape.
 pub const ARTIFACTS: &str = include_str!("../schema-artifacts.json");
-/// The bundle itself; read only to know that the platform's copy says nothing else.
+/// The bundle itself; only compared with the platform's copy.
 pub const BUNDLE: &str = include_str!("../massdriver.yaml");
-/// The type of the artifact in its older form, everything under `data`.
+/// The schema of the published document in the legacy shape, everything under `data`.
 pub const LEGACY_CLUSTER: &str = include_str!("schema/kubernetes-cluster-legacy.json");
 
-/// A schema that is ready to judge documents.
+/// A compiled schema.
 pub struct Schema {
     document: Value,
     validator: jsonschema::Validator,
@@ -28,21 +28,21 @@ impl Schema {
     /// Compiles a schema.
     ///
     /// # Errors
-    /// Why it is no schema, in one line.
+    /// Why it is not a valid schema, in one line.
     pub fn new(document: Value) -> Result<Self, String> {
         let validator = jsonschema::options()
             .with_draft(jsonschema::Draft::Draft7)
             .offline()
             .build(&document)
-            .map_err(|error| format!("not a JSON Schema that can be used: at {}", error.schema_path()))?;
+            .map_err(|error| format!("not a usable JSON Schema: at {}", error.schema_path()))?;
         Ok(Self { document, validator })
     }
 
-    /// Compiles as much of an object's schema as can apply to this document: what it lacks, cannot be wrong, and the
-    /// patterns of the optional params are a large part of all instructions before the first packet.
+    /// Compiles the part of an object's schema that can apply to this document: absent fields cannot be wrong, and
+    /// compiling the patterns of the optional params takes a large part of the time before the cluster is contacted.
     ///
     /// # Errors
-    /// Why it is no schema, in one line.
+    /// Why it is not a valid schema, in one line.
     pub fn for_object(mut schema: Value, document: &Map<String, Value>) -> Result<Self, String> {
         if let Some(properties) = schema.get_mut("properties").and_then(Value::as_object_mut) {
             for (_, property) in properties.iter_mut().filter(|(name, _)| !document.contains_key(*name)) {
@@ -58,7 +58,7 @@ impl Schema {
         self.document.get("properties").is_some_and(|properties| properties.get(name).is_some())
     }
 
-    /// All that does not fit, as blocking findings of code `schema`, each pointer below `base`.
+    /// All violations, as blocking findings of code `schema`, each pointer below `base`.
     #[must_use]
     pub fn check(&self, base: &str, document: &Value) -> Vec<Finding> {
         self.validator.iter_errors(document).flat_map(|error| self.findings(base, &error)).collect()
@@ -82,9 +82,9 @@ impl Schema {
             }
             kind => {
                 vec![match (kind, self.message(error)) {
-                    // A regular expression explains nothing beside a sentence that does.
+                    // A regular expression is omitted if there is a sentence.
                     (ValidationErrorKind::Pattern { .. }, Some(message)) => {
-                        one("does not have the required form".to_owned()).help(message)
+                        one("has an invalid format".to_owned()).help(message)
                     }
                     (kind, Some(message)) => one(describe(kind)).help(message),
                     (kind, None) => one(describe(kind)),
@@ -93,14 +93,14 @@ impl Schema {
         }
     }
 
-    /// The sentence that the schema itself has for people who break this keyword: `message.<keyword>`.
+    /// The schema's own message for a violation of this keyword: `message.<keyword>`.
     fn message(&self, error: &ValidationError<'_>) -> Option<String> {
         let path = error.schema_path().to_string();
         let (parent, keyword) = path.rsplit_once('/')?;
         self.document.pointer(&format!("{parent}/message/{keyword}"))?.as_str().map(str::to_owned)
     }
 
-    /// The keys of another keyword beside the broken one.
+    /// The keys of another keyword next to the violated one.
     fn siblings(&self, error: &ValidationError<'_>, keyword: &str) -> String {
         let path = error.schema_path().to_string();
         let parent = path.rsplit_once('/').map_or("", |(parent, _)| parent);
@@ -109,7 +109,7 @@ impl Schema {
     }
 }
 
-/// The fault without the value: it may be a secret that was pasted into the wrong field.
+/// The message of a violation, without the value: it may be a secret that was pasted into the wrong field.
 fn describe(kind: &ValidationErrorKind) -> String {
     match kind {
         ValidationErrorKind::Required { property } => {
@@ -124,17 +124,15 @@ fn describe(kind: &ValidationErrorKind) -> String {
         ValidationErrorKind::MinItems { limit } => format!("must have at least {limit} {}", plural(*limit, "item")),
         ValidationErrorKind::MaxItems { limit: 0 } => "must be empty".to_owned(),
         ValidationErrorKind::MaxItems { limit } => format!("must have at most {limit} {}", plural(*limit, "item")),
-        ValidationErrorKind::UniqueItems => "holds an item twice".to_owned(),
+        ValidationErrorKind::UniqueItems => "contains an item twice".to_owned(),
         ValidationErrorKind::MinLength { limit: 1 } => "must not be empty".to_owned(),
         ValidationErrorKind::MinLength { limit } => format!("must have at least {limit} characters"),
         ValidationErrorKind::MaxLength { limit } => format!("must have at most {limit} characters"),
         ValidationErrorKind::Pattern { pattern } => format!("does not match the pattern {pattern}"),
         ValidationErrorKind::OneOfNotValid { .. } | ValidationErrorKind::AnyOf { .. } => {
-            "fits none of the forms that are allowed here".to_owned()
+            "matches none of the allowed forms".to_owned()
         }
-        ValidationErrorKind::OneOfMultipleValid { .. } => {
-            "fits more than one of the forms of which one is allowed here".to_owned()
-        }
+        ValidationErrorKind::OneOfMultipleValid { .. } => "matches more than one of the allowed forms".to_owned(),
         _ => "is not allowed here".to_owned(),
     }
 }
@@ -235,8 +233,8 @@ mod tests {
         let rule = json!({"apiGroups": ["apps/v1"], "resources": ["Pod"], "verbs": ["get"]});
         let told = told(&json!({"namespace": "a", "rules": [rule]}));
         let expected = [
-            ("/rules/0/apiGroups/0", "does not have the required form (pattern). An API group is written"),
-            ("/rules/0/resources/0", "does not have the required form (pattern). A resource is a lower-case plural"),
+            ("/rules/0/apiGroups/0", "has an invalid format (pattern). An API group is written"),
+            ("/rules/0/resources/0", "has an invalid format (pattern). A resource is a lower-case plural"),
         ];
         tells(&told, &expected);
         assert!(!told.iter().any(|(_, text)| text.contains('^')), "{told:?}");

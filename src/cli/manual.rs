@@ -22,7 +22,7 @@ pub fn completions(command: &mut Command, shell: Shell) -> String {
 /// The manual page: the program, then each of its commands.
 #[must_use]
 pub fn page(mut command: Command) -> String {
-    command.build(); // hands out what all commands have in common
+    command.build(); // propagates the common settings to all commands
     // The commands are on this very page, and have none of their own.
     let mut page = rendered(|out| Man::new(command.clone()).render(out)).replace(".SH EXTRA", ".SH NOTES");
     for name in command.get_subcommands().map(Command::get_name) {
@@ -34,8 +34,10 @@ pub fn page(mut command: Command) -> String {
         let body = rendered(|out| {
             man.render_synopsis_section(out)?;
             man.render_description_section(out)?;
-            man.render_options_section(out)
+            man.render_options_section(out)?;
+            man.render_extra_section(out)
         });
+        let body = body.replace(".SH EXTRA\nExamples:\n", ".SH EXAMPLES\n");
         page = format!("{page}.SH \"{}\"\n{}", name.to_uppercase(), body.replace(".SH ", ".SS "));
     }
     page

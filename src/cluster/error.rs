@@ -1,5 +1,4 @@
-//! API errors: why a request to the API server did not succeed, as a type to match on. `failure.rs` puts it into words.
-//! Pure.
+//! API errors: why a request to the API server failed, as a type to match on. `failure.rs` turns it into text. Pure.
 
 use crate::{
     k8s::object::Reference,
@@ -22,7 +21,7 @@ pub struct ApiError {
     pub attempts: RetryState,
 }
 
-/// A request, as far as a failure names it.
+/// The parts of a request that a failure names.
 #[derive(Clone, Debug)]
 pub struct RequestInfo {
     /// The operation, as in "applying".
@@ -45,9 +44,9 @@ pub enum ApiErrorKind {
     },
     /// RBAC's escalation check refuses a grant beyond the permissions of the granter.
     NotGrantable(Vec<Tuple>),
-    /// 401, with the server's words if they say more than that.
+    /// 401, with the server's message if it says more than that.
     Unauthorized(String),
-    /// The request was taken for an anonymous one: the credential was lost on the way.
+    /// The server treated the request as anonymous: the credential was lost on the way.
     Anonymous,
     /// A gateway admits only clients that present a certificate.
     ClientCertificateRequired,
@@ -86,7 +85,7 @@ pub enum ApiErrorKind {
     ServerError(String),
     /// The response is not from a Kubernetes API server.
     NotKubernetes(String),
-    /// The server does not serve this review, which a proof requires.
+    /// The server does not serve this review, which the test of a credential requires.
     ReviewUnsupported(String),
     /// The token Secret was deleted before the token controller filled it.
     TokenSecretDeleted,
@@ -117,7 +116,7 @@ impl ApiError {
         matches!(self.kind, ApiErrorKind::Denied { .. })
     }
 
-    /// Whether the server did not accept the credential.
+    /// Whether the server rejected the credential.
     #[must_use]
     pub const fn is_unauthorized(&self) -> bool {
         matches!(self.kind, ApiErrorKind::Unauthorized(_) | ApiErrorKind::Anonymous)
@@ -129,28 +128,28 @@ impl ApiError {
         matches!(self.kind, ApiErrorKind::Absent(_) | ApiErrorKind::NamespaceAbsent)
     }
 
-    /// Whether the server or an admission plugin refuses the request itself, whoever sends it.
+    /// Whether the server or an admission plugin refuses the request itself, for any user.
     #[must_use]
     pub const fn is_refused(&self) -> bool {
         use ApiErrorKind::{Absent, AdmissionDenied, DryRunUnsupported, Refused};
         matches!(self.kind, Absent(_) | AdmissionDenied(_) | DryRunUnsupported(_) | Refused(_))
     }
 
-    /// Whether somebody else wrote the object at the same time.
+    /// Whether the object was written by another client at the same time.
     #[must_use]
     pub const fn is_conflict(&self) -> bool {
         use ApiErrorKind::{AlreadyExists, Conflict, Deleted};
         matches!(self.kind, AlreadyExists(_) | Conflict(_) | Deleted)
     }
 
-    /// Whether a conflict may be with an earlier attempt of this very request, whose response was lost.
+    /// Whether a conflict may be with an earlier attempt of the same request, whose response was lost.
     #[must_use]
     pub fn may_be_own_write(&self) -> bool {
         let is_denial = matches!(self.kind, ApiErrorKind::AdmissionDenied(_));
         self.status == Some(409) && self.attempts.outcome_unknown() && !is_denial
     }
 
-    /// Whether the time for a response was up.
+    /// Whether the time limit for a response passed.
     #[must_use]
     pub const fn is_timeout(&self) -> bool {
         matches!(self.kind, ApiErrorKind::Unanswered(TransportError::Timeout(_)))
@@ -168,7 +167,7 @@ impl ApiError {
         }
     }
 
-    /// Whether the server's certificate is not accepted, or its TLS failed otherwise.
+    /// Whether the server's certificate was rejected, or TLS failed otherwise.
     #[must_use]
     pub fn is_tls(&self) -> bool {
         match &self.kind {
@@ -188,7 +187,7 @@ impl ApiError {
         }
     }
 
-    /// The same error, where a write that was sent before may have been carried out.
+    /// The same error, after an earlier write that may have been carried out.
     #[must_use]
     pub fn after_unknown_outcome(self) -> Self {
         Self { outcome_unknown: true, ..self }

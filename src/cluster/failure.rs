@@ -1,4 +1,4 @@
-//! The words of an API error: [`ApiError`] -> [`Failure`], the only place where one becomes the other. Pure.
+//! The message of an API error: [`ApiError`] -> [`Failure`]. The only place where an API error becomes text. Pure.
 
 use crate::{
     cluster::error::{ApiError, ApiErrorKind},
@@ -11,7 +11,7 @@ use crate::{
     rbac::Tuple,
 };
 
-const NOT_KUBERNETES: &str = "the answer is not one of a Kubernetes API";
+const NOT_KUBERNETES: &str = "the response is not from a Kubernetes API server";
 
 impl From<ApiError> for Failure {
     fn from(error: ApiError) -> Self {
@@ -35,23 +35,23 @@ impl ApiError {
                 Failure::new(Code::Unauthorized, "logging in", cause).on(&self.request.server)
             }
             Kind::Anonymous => {
-                let cause =
-                    self.stated("the server takes the request for an anonymous one: the credential did not reach it");
+                let cause = self.stated("the server treated the request as anonymous: the credential did not reach it");
                 Failure::new(Code::Unauthorized, "logging in", cause)
                     .on(&self.request.server)
-                    .next("check what is between here and the server: it has to pass the credential on; then run again")
+                    .next("make the proxies between k8s-token and the server forward the credential, then run again")
             }
             Kind::ClientCertificateRequired => {
                 let error = TransportError::Tls(TlsFault::without_certificate());
                 error.advise(self.failure(error.code(), error.to_string()))
             }
-            Kind::NamespaceAbsent => self.failure(Code::NamespaceAbsent, "the namespace is not there"),
+            Kind::NamespaceAbsent => self.failure(Code::NamespaceAbsent, "the namespace does not exist"),
             Kind::Terminating => self.failure(Code::NamespaceTerminating, "the namespace is being deleted"),
-            Kind::AlreadyExists(text) | Kind::Conflict(text) => {
-                self.failure(Code::Conflict, format!("somebody else changed it, or made it, at the same time: {text}"))
-            }
+            Kind::AlreadyExists(text) | Kind::Conflict(text) => self.failure(
+                Code::Conflict,
+                format!("the object was changed or created at the same time, perhaps by another run: {text}"),
+            ),
             Kind::Deleted => {
-                self.failure(Code::Conflict, "somebody else deleted it at the same time: another run, perhaps")
+                self.failure(Code::Conflict, "the object was deleted at the same time, perhaps by another run")
             }
             Kind::HeldByFinalizers(finalizers) => self.failure(Code::BeingDeleted, held_by(finalizers)),
             Kind::Quota(text) => self.failure(Code::Quota, text),
@@ -63,10 +63,11 @@ impl ApiError {
             }
             Kind::Absent(text) => self.failure(Code::Refused, self.stated(text)),
             Kind::WebhookFailed { webhook, why } => {
-                let cause =
-                    self.stated(&format!("the server has to ask the admission webhook {webhook} and cannot: {why}"));
+                let cause = self.stated(&format!(
+                    "the server cannot call the admission webhook {webhook}, which is required: {why}"
+                ));
                 self.failure(Code::ServerError, cause)
-                    .next(format!("have the webhook {webhook} repaired, or its configuration deleted, then run again"))
+                    .next(format!("repair the webhook {webhook}, or delete its configuration, then run again"))
             }
             Kind::ServerError(text) => self.failure(Code::ServerError, self.server_error(text)),
             Kind::NotKubernetes(text) if text.is_empty() => {
@@ -77,23 +78,24 @@ impl ApiError {
             }
             Kind::ReviewUnsupported(review) => {
                 let cause = format!(
-                    "the server does not serve {review}, without which no credential can be proved: Kubernetes has it \
-                     since 1.28, OpenShift since 4.15, unless --runtime-config or a gateway in between switches it off"
+                    "the server does not serve {review}, which the test of a credential requires: Kubernetes has it \
+                     since 1.28, OpenShift since 4.15, unless --runtime-config or a gateway disables it"
                 );
                 self.failure(Code::TooOldServer, cause)
             }
             Kind::TokenSecretDeleted => {
-                let cause = "it was deleted while the token was awaited; the token controller does that when the \
-                             ServiceAccount is gone";
+                let cause = "the Secret was deleted before it contained a token; the token controller does that if the \
+                             ServiceAccount no longer exists";
                 self.failure(Code::TokenSecretVanished, cause)
             }
-            Kind::TokenNotIssued(seconds) => {
-                self.failure(Code::TokenControllerAbsent, format!("no token after {seconds} s"))
-            }
+            Kind::TokenNotIssued(seconds) => self.failure(
+                Code::TokenControllerAbsent,
+                format!("the token controller issued no token within {seconds} s"),
+            ),
             Kind::Unanswered(error) => self.unanswered(error, ""),
             Kind::UnknownSystemIssuer(error) => self
-                .unanswered(error, "; no other CA is given")
-                .next("put the CA of the cluster into the kubeconfig, or name it in SSL_CERT_FILE, then run again"),
+                .unanswered(error, "; no other CA was given")
+                .next("add the cluster's CA to the kubeconfig, or set SSL_CERT_FILE to a file with it, then run again"),
         }
     }
 
@@ -135,7 +137,7 @@ impl ApiError {
         }
     }
 
-    /// A text after the HTTP status, where there is one.
+    /// A text after the HTTP status, if there is one.
     fn stated(&self, text: &str) -> String {
         match self.status {
             Some(status) => stated(status, text),
@@ -149,7 +151,7 @@ pub(super) fn stated(status: u16, text: &str) -> String {
     if text.is_empty() { status.to_string() } else { format!("{status}: {text}") }
 }
 
-/// The reason that an authorizer gives for a denial, as it is shown.
+/// The authorizer's reason for a denial, as it is printed.
 #[must_use]
 pub fn authorizer_says(reason: &str) -> String {
     format!("the authorizer says: {reason}")
@@ -174,12 +176,16 @@ mod tests {
     #[case(ApiErrorKind::ServerError(text("busy")), Some(429), "429: the server is overloaded: busy")]
     #[case(ApiErrorKind::ServerError(text("")), Some(429), "429: the server is overloaded")]
     #[case(ApiErrorKind::ServerError(text("")), Some(503), "503")]
-    #[case(ApiErrorKind::NotKubernetes(text("")), None, "the answer is not one of a Kubernetes API")]
-    #[case(ApiErrorKind::NotKubernetes(text("no")), Some(404), "404: the answer is not one of a Kubernetes API: no")]
+    #[case(ApiErrorKind::NotKubernetes(text("")), None, "the response is not from a Kubernetes API server")]
+    #[case(
+        ApiErrorKind::NotKubernetes(text("no")),
+        Some(404),
+        "404: the response is not from a Kubernetes API server: no"
+    )]
     #[case(ApiErrorKind::Absent(text("roles \"x\" not found")), Some(404), "404: roles \"x\" not found")]
     #[case(ApiErrorKind::Unauthorized(text("")), Some(401), "401: the cluster does not accept the credential")]
     #[case(ApiErrorKind::AdmissionDenied(text("policy 'p'")), Some(500), "policy 'p'")]
-    #[case(ApiErrorKind::TokenNotIssued(60), None, "no token after 60 s")]
+    #[case(ApiErrorKind::TokenNotIssued(60), None, "the token controller issued no token within 60 s")]
     fn cause_states_status_where_it_helps(
         #[case] kind: ApiErrorKind,
         #[case] status: Option<u16>,

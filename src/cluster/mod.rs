@@ -1,8 +1,8 @@
-//! The cluster: the only file that names `kube::Client`. Every request of a run is made here, bounded, and counted. In:
-//! manifests and references. Out: [`Live`] objects without a Secret's data, and tokens as [`Token`].
+//! Client of the API server: the only file that uses `kube::Client`. Sends every request of a run, with a time limit,
+//! and counts it. In: manifests and references. Out: [`Live`] objects without a Secret's data, and tokens as [`Token`].
 //!
-//! Requests and answers are plain JSON, and all go through [`Cluster::exchange`]: a type for each kind and the code to
-//! read it would be a multiple of all that is said here.
+//! Requests and responses are plain JSON, and all pass [`Cluster::exchange`]: types for each kind and the code to read
+//! them would be several times as long as this file.
 
 mod error;
 mod failure;
@@ -61,20 +61,20 @@ use crate::{
 };
 use status::{Attempt, Status};
 
-/// Time for the token controller.
+/// The time limit for the token controller.
 const TOKEN: Duration = Duration::from_secs(60);
-/// First pause between two looks at the Secret. The controller takes 7 to 95 ms, 9 in the median: shorter pauses
+/// The first pause between two reads of the Secret. The controller takes 7 to 95 ms, 9 in the median: shorter pauses
 /// would only add requests, longer ones lose time.
 const FIRST_PAUSE: Duration = Duration::from_millis(5);
-/// Longest pause between two looks, for a controller that is away.
+/// The longest pause between two reads, for a controller that is down.
 const LAST_PAUSE: Duration = Duration::from_secs(1);
 
-/// How many requests are under way at the same time. An API server lets one user queue 50 before it refuses any
-/// (priority-and-fairness, queueLengthLimit of the stock levels), and over HTTP/1.1 each takes a connection.
+/// The maximum number of concurrent requests. An API server queues 50 of one user before it rejects any
+/// (priority-and-fairness, queueLengthLimit of the default levels), and over HTTP/1.1 each takes a connection.
 const AT_ONCE: usize = 32;
-/// How many objects of a list come in one answer, as kubectl asks for them.
+/// The number of objects in one page of a list; kubectl requests as many.
 const PAGE: u32 = 500;
-/// A name that no namespace can have: what is allowed there is allowed in the whole cluster.
+/// A name that no namespace can have: what is allowed in it is allowed in the whole cluster.
 const NOWHERE: &str = "-";
 
 /// An open connection to one API server as one user.
@@ -87,22 +87,22 @@ pub struct Cluster<'a> {
     witness: Witness,
     /// `HTTP/2` or `HTTP/1.1`.
     pub protocol: &'static str,
-    /// The CA of the system that the server was verified against, where none was given.
+    /// The CA of the system trust store that verified the server, if no CA was given.
     pub verified_by: Option<CaBundle>,
 }
 
-/// The way to a server: whom to trust there, and what name its certificate has to have.
+/// An API server, and what is needed to connect to it and to verify it.
 #[derive(Clone, Copy)]
 pub struct Way<'a> {
-    /// The server, and what is in between.
+    /// The server, with the proxy in front of it.
     pub connection: &'a Connection,
-    /// What to verify it against; none means the CAs of the system.
+    /// The CA that has to verify the server; none means the system trust store.
     pub ca: Option<&'a CaBundle>,
-    /// The name to expect instead of its host.
+    /// The name to expect in its certificate instead of its host.
     pub name: Option<&'a ServerName<'static>>,
 }
 
-/// An open connection on which nobody has logged in yet.
+/// An open connection without a login.
 pub struct Line<'a> {
     config: Config,
     http: transport::Http,
@@ -114,13 +114,13 @@ pub struct Line<'a> {
 }
 
 const CONNECTING: &str = "connecting to the cluster";
-const KNOCKING: &str = "connecting to the cluster as the holder of a token";
+const KNOCKING: &str = "connecting to the cluster with the token";
 
 impl<'a> Line<'a> {
     /// Opens a connection that needs no client certificate.
     ///
     /// # Errors
-    /// Which step on the way failed.
+    /// The step of connecting that failed.
     pub async fn open(way: Way<'_>, context: RetryContext<'a>) -> Result<Self, ApiError> {
         Self::showing(None, way, context).await
     }
@@ -153,7 +153,7 @@ impl<'a> Line<'a> {
         Ok(Self { config, http, protocol, witness, server, context, opened: Instant::now() })
     }
 
-    /// False when a server may have ended it because nobody said a word: Go's HTTP/2 does after 10 s
+    /// False if the server may have closed the connection for idleness: Go's HTTP/2 does so after 10 s
     /// (golang.org/x/net/http2, prefaceTimeout).
     #[must_use]
     pub fn is_fresh(&self) -> bool {
@@ -168,10 +168,10 @@ impl<'a> Line<'a> {
         self.into_cluster(Session::fixed(&Credentials { token: Some(token.clone()), identity: None }))
     }
 
-    /// The server's version, asked without a client certificate, as the holder of a token connects; none where the
-    /// server does not answer that to an anonymous request. A server that speaks TLS 1.3 asks for the certificate only
-    /// after the first request, and some gateways do so in HTTP. With a certificate the server was reached already:
-    /// that is why a lost connection means that the certificate is required.
+    /// The server's version, requested without a client certificate, as users of a token connect; none if the server
+    /// does not answer an anonymous request. A server with TLS 1.3 requires the certificate only after the first
+    /// request, and some gateways do so in HTTP. The same server was reached with a certificate before: a lost
+    /// connection therefore means that the certificate is required.
     ///
     /// # Errors
     /// The server accepts only connections with a client certificate.
@@ -214,10 +214,10 @@ impl<'a> Line<'a> {
 }
 
 impl<'a> Cluster<'a> {
-    /// Opens a connection and logs in; what a login command prints is told to the redactor.
+    /// Opens a connection and logs in. The redactor learns the token that a login command prints.
     ///
     /// # Errors
-    /// Which step on the way failed.
+    /// The step of connecting that failed.
     pub async fn connect(way: Way<'_>, login: &Login, context: RetryContext<'a>) -> Result<Self, ApiError> {
         let person = match login {
             Login::Token(token) => return Line::open(way, context).await?.log_in(token),
@@ -237,7 +237,7 @@ impl<'a> Cluster<'a> {
         line.into_cluster(session)
     }
 
-    /// Whether the server asked for a client certificate, and got one.
+    /// Whether the server requested a client certificate and received one.
     #[must_use]
     pub fn showed_certificate(&self) -> bool {
         self.witness.showed_certificate()
@@ -246,10 +246,10 @@ impl<'a> Cluster<'a> {
     /// The state of a namespace.
     ///
     /// # Errors
-    /// Any fault but a denial: a parent that is limited to a namespace may not look at it.
+    /// Any error but a denial: a parent credential that is limited to a namespace may not get it.
     pub async fn presence(&self, namespace: &Namespace) -> Result<Presence, ApiError> {
         let reference = Reference::namespace(namespace.as_str());
-        let attempt = self.attempt("looking for", "get", Some(&reference));
+        let attempt = self.attempt("reading", "get", Some(&reference));
         match self.find(&attempt, &reference).await {
             Ok(None) => Ok(Presence::Absent),
             Ok(Some(found)) if text(&found, "/status/phase") == "Terminating" => Ok(Presence::Terminating),
@@ -262,37 +262,37 @@ impl<'a> Cluster<'a> {
     /// The server's version, as in `v1.37.2`.
     ///
     /// # Errors
-    /// Why that could not be asked.
+    /// Why it could not be read.
     pub async fn version(&self) -> Result<String, ApiError> {
         const PATH: &str = "/version";
 
         let attempt =
-            Attempt { target: Some(Target::Url(PATH)), ..self.attempt("asking for the server's version", "get", None) };
+            Attempt { target: Some(Target::Url(PATH)), ..self.attempt("reading the server's version", "get", None) };
         let request = http::Request::get(PATH).body(Vec::new()).map_err(Unbuilt::BuildRequest);
         Ok(text(&self.exchange(&attempt, request).await?, "/gitVersion"))
     }
 
-    /// The keys that the server publishes for tokens of ServiceAccounts, by name.
+    /// The ids of the keys that the server publishes for ServiceAccount tokens.
     ///
     /// # Errors
-    /// Why that could not be asked.
+    /// Why it could not be read.
     pub async fn signing_keys(&self) -> Result<Vec<String>, ApiError> {
-        let attempt = self.attempt("asking for the server's signing keys", "get", None);
+        let attempt = self.attempt("reading the server's signing keys", "get", None);
         let request = http::Request::get("/openid/v1/jwks").body(Vec::new()).map_err(Unbuilt::BuildRequest);
         let answer = self.exchange(&attempt, request).await?;
         Ok(list(&answer, "/keys").iter().map(|key| shown(&text(key, "/kid"), 80)).collect())
     }
 
-    /// An object, if it is there.
+    /// An object, if it exists.
     ///
     /// # Errors
-    /// Why it could not be looked for.
+    /// Why it could not be read.
     pub async fn get(&self, reference: &Reference) -> Result<Option<FetchedObject>, ApiError> {
-        let attempt = self.attempt("looking for", "get", Some(reference));
+        let attempt = self.attempt("reading", "get", Some(reference));
         Ok(self.find(&attempt, reference).await?.as_ref().map(FetchedObject::of))
     }
 
-    /// All objects of a kind that carry our label, of whatever instance; without a namespace those of the whole
+    /// All objects of a kind with the label of k8s-token, of any instance; without a namespace those of the whole
     /// cluster. Only their metadata: a Secret's data stays on the server.
     ///
     /// # Errors
@@ -301,17 +301,17 @@ impl<'a> Cluster<'a> {
         self.metadata(kind, namespace, labelled(&format!("{MANAGED_BY}={MANAGER}"))).await
     }
 
-    /// All objects of a kind and of this name in the whole cluster, of whomever. Only their metadata.
+    /// All objects of a kind with this name in the whole cluster, of any owner. Only their metadata.
     ///
     /// # Errors
     /// Why they could not be listed.
     pub async fn namesakes(&self, kind: Kind, name: &str) -> Result<Vec<(Reference, Live)>, ApiError> {
-        // As the server remembers it: to be up to date it would wait up to 100 ms for news from etcd.
+        // From the server's watch cache: a consistent read would wait up to 100 ms for news from etcd.
         let parameters = ListParams::default().fields(&format!("metadata.name={name}")).match_any();
         self.metadata(kind, None, parameters).await
     }
 
-    /// The Secrets in which Helm keeps the revisions of this very release, without what is in them.
+    /// The Secrets of the revisions of this Helm release, without their data.
     ///
     /// # Errors
     /// Why they could not be listed.
@@ -321,16 +321,17 @@ impl<'a> Cluster<'a> {
         Ok(found.into_iter().filter(|(secret, _)| release::revision(&secret.name, release).is_some()).collect())
     }
 
-    /// What a revision tells, if it is one; `parent` is the credential that is looked for in it.
+    /// The content of a revision of a Helm release, if the Secret is one; `parent` is the credential that is searched
+    /// for in it.
     ///
     /// # Errors
-    /// Why it could not be looked at.
+    /// Why it could not be read.
     pub async fn revision(
         &self,
         revision: &Reference,
         parent: Option<&Token>,
     ) -> Result<Option<release::Revision>, ApiError> {
-        let attempt = self.attempt("looking for", "get", Some(revision));
+        let attempt = self.attempt("reading", "get", Some(revision));
         let found = self.find(&attempt, revision).await?;
         let packed = found.and_then(|secret| STANDARD.decode(text(&secret, "/data/release")).ok());
         Ok(packed.and_then(|packed| release::read(&packed, parent.map(Token::expose))))
@@ -360,7 +361,7 @@ impl<'a> Cluster<'a> {
         }
     }
 
-    /// Creates the namespace. A namespace that another client creates at the same time is as good.
+    /// Creates the namespace. It does not matter if another client creates it at the same time.
     ///
     /// # Errors
     /// Why not.
@@ -381,7 +382,7 @@ impl<'a> Cluster<'a> {
 
     async fn post_namespace(&self, namespace: &Namespace, dry_run: bool) -> Result<(), ApiError> {
         let reference = Reference::namespace(namespace.as_str());
-        let doing = if dry_run { "trying to create" } else { "creating" };
+        let doing = if dry_run { "dry run: creating" } else { "creating" };
         let attempt = Attempt { stores: !dry_run, ..self.attempt(doing, "create", Some(&reference)) };
         let body = json!({
             "apiVersion": reference.kind.api_version(), "kind": reference.kind, "metadata": {"name": reference.name},
@@ -394,9 +395,9 @@ impl<'a> Cluster<'a> {
         }
     }
 
-    /// Server-side apply of our fields. Over an object that is there, `live` must be ours: then what others wrote
-    /// into our fields is put right, unless somebody has written since we looked; an object that is not there is
-    /// made, unless it has appeared since. Either is a conflict, and nothing is written.
+    /// Server-side apply of the fields that k8s-token owns. An existing object, `live`, must belong to the instance:
+    /// changes by others to these fields are reverted, unless the object was changed since it was read. An absent
+    /// object is created, unless it was created since. Both are conflicts, and nothing is written.
     ///
     /// # Errors
     /// Why not.
@@ -412,13 +413,13 @@ impl<'a> Cluster<'a> {
         }
     }
 
-    /// The same, without anything being stored: what the server would make of it; none where an admission webhook
-    /// cannot be asked without consequences.
+    /// The same as a dry run: the object that the server would store; none if an admission webhook does not support dry
+    /// runs.
     ///
     /// # Errors
-    /// Why it would be refused.
+    /// Why the server would refuse it.
     pub async fn dry_run(&self, manifest: &Manifest, live: Option<&Live>) -> Result<Option<Live>, ApiError> {
-        let attempt = self.attempt("trying to apply", "patch", Some(&manifest.reference));
+        let attempt = self.attempt("dry run: applying", "patch", Some(&manifest.reference));
         match self.exchange(&attempt, patch(manifest, live, PatchParams::apply(MANAGER).dry_run())).await {
             Ok(object) => Ok(Some(FetchedObject::of(&object).live)),
             Err(ApiError { kind: ApiErrorKind::DryRunUnsupported(_), .. }) => Ok(None),
@@ -426,12 +427,14 @@ impl<'a> Cluster<'a> {
         }
     }
 
-    /// Replaces the managed fields of an object and changes nothing else, unless somebody has written since we looked.
+    /// Replaces the managed fields of an object and changes nothing else, unless the object was changed since it was
+    /// read.
     ///
     /// # Errors
     /// Why not.
     pub async fn hand_over(&self, reference: &Reference, live: &Live, fields: Vec<Value>) -> Result<Live, ApiError> {
-        let attempt = Attempt { stores: true, ..self.attempt("taking over the fields of", "patch", Some(reference)) };
+        let attempt =
+            Attempt { stores: true, ..self.attempt("taking over the managed fields of", "patch", Some(reference)) };
         let replace = |path: &str, value: Value| json!({"op": "replace", "path": path, "value": value});
         let version = replace("/metadata/resourceVersion", json!(live.resource_version));
         let body = json!([replace("/metadata/managedFields", json!(fields)), version]).to_string();
@@ -464,10 +467,10 @@ impl<'a> Cluster<'a> {
         Ok(live)
     }
 
-    /// After a conflict on an apply whose earlier try may have gone through: the object, if it is as that try would
-    /// have left it, which is so when the same apply over it would change nothing, not even whose field is whose.
+    /// After a conflict on an apply of which an earlier attempt may have succeeded: the object, if it is as that
+    /// attempt would have left it. That is so if the same apply would change nothing, not even field ownership.
     async fn already_applied(&self, manifest: &Manifest, before: Option<&Live>) -> Result<Option<Live>, ApiError> {
-        // More than once, because controllers may be at work on the object, too.
+        // More than once, because controllers may be changing the object, too.
         for _ in 0..3 {
             let Some(FetchedObject { live, .. }) = self.get(&manifest.reference).await? else { return Ok(None) };
             if before.is_some_and(|before| before.uid != live.uid) {
@@ -482,8 +485,8 @@ impl<'a> Cluster<'a> {
         Ok(None)
     }
 
-    /// Deletes this very object; one that is gone already is done. One that finalizers hold is not gone: what it
-    /// grants is still granted.
+    /// Deletes this object, by its uid; one that no longer exists counts as deleted. One that finalizers hold still
+    /// exists: it still grants what it grants.
     ///
     /// # Errors
     /// Why not.
@@ -504,7 +507,7 @@ impl<'a> Cluster<'a> {
     /// Waits until the token controller has filled the Secret.
     ///
     /// # Errors
-    /// The Secret disappeared, or was not filled in time.
+    /// The Secret was deleted, or was not filled in time.
     pub async fn token(&self, secret: &Reference) -> Result<(Token, Live), ApiError> {
         const DOING: &str = "waiting for the token in";
 
@@ -520,8 +523,8 @@ impl<'a> Cluster<'a> {
             match seen {
                 Ok(Some(FetchedObject { token: Some(token), live, .. })) => return Ok((token, live)),
                 Ok(None) => return Err(failed(ApiErrorKind::TokenSecretDeleted)),
-                // A server that is away for a moment does not end the wait. The last look may be cut short by the
-                // end of the run, which says nothing of the server.
+                // A server that is down for a moment does not end the wait. The last read may be cut short by the end
+                // of the run, which says nothing about the server.
                 Err(error) if !error.is_transient() || (left.is_zero() && !(was_seen && error.is_timeout())) => {
                     return Err(error);
                 }
@@ -530,59 +533,61 @@ impl<'a> Cluster<'a> {
                 }
                 Ok(_) | Err(_) => {}
             }
-            // An eighth of the time waited: little is lost after the token is there, and a slow server is asked
-            // less and less.
+            // An eighth of the time waited so far: little time is lost once the token exists, and a slow server gets
+            // fewer and fewer requests.
             tokio::time::sleep((waited / 8).clamp(FIRST_PAUSE, LAST_PAUSE).min(left)).await;
         }
     }
 
-    /// Who this connection is to the server.
+    /// The identity of this connection's user (SelfSubjectReview).
     ///
     /// # Errors
-    /// Why that could not be asked; 401 when it is nobody, `too-old-server` when no one can ask.
+    /// Why it could not be read: 401 if the token is invalid, `too-old-server` if the server has no such review.
     pub async fn identity(&self) -> Result<Identity, ApiError> {
-        const DOING: &str = "asking the server who the token is";
+        const DOING: &str = "asking the server whose token this is";
 
         let review = self.review(DOING, "authentication.k8s.io", "SelfSubjectReview", json!({})).await?;
         let user = |field: &str| text(&review, &format!("/status/userInfo/{field}"));
         Ok(Identity { username: user("username"), uid: user("uid") })
     }
 
-    /// What this connection may do in a namespace, cluster-wide grants included; without a namespace only those.
+    /// The permissions of this connection's user in a namespace, cluster-wide grants included (SelfSubjectRulesReview);
+    /// without a namespace only the cluster-wide ones.
     ///
     /// # Errors
-    /// Why that could not be asked.
+    /// Why it could not be read.
     pub async fn rules(&self, namespace: Option<&str>) -> Result<Review, ApiError> {
-        const DOING: &str = "asking the server for the permissions held";
+        const DOING: &str = "listing the permissions of a credential";
 
         let question = json!({"spec": {"namespace": namespace.unwrap_or(NOWHERE)}});
         let review = self.review(DOING, "authorization.k8s.io", "SelfSubjectRulesReview", question).await?;
         let rules = list(&review, "/status/resourceRules").iter().chain(list(&review, "/status/nonResourceRules"));
         Ok(Review {
-            // A rule without verbs may come as one that cannot be read, and allows nothing.
+            // A rule without verbs may be unreadable, and allows nothing.
             rules: rules.filter_map(|rule| Rule::deserialize(rule).ok()).collect(),
             complete: review.pointer("/status/incomplete") != Some(&Value::Bool(true)),
         })
     }
 
-    /// Whether this connection may do one thing, everywhere unless the permission names a namespace.
+    /// Whether this connection's user has one permission (SelfSubjectAccessReview), in all namespaces unless the
+    /// permission names one.
     ///
     /// # Errors
-    /// Why that could not be asked.
+    /// Why it could not be read.
     pub async fn allowed(&self, atom: Atom<'_>) -> Result<Verdict, ApiError> {
         self.verdict(atom, None).await
     }
 
-    /// Whether a ServiceAccount may do one thing, as it is judged once it is there.
+    /// Whether a ServiceAccount has one permission (SubjectAccessReview). It need not exist yet.
     ///
     /// # Errors
-    /// Why that could not be asked.
+    /// Why it could not be read.
     pub async fn allowed_to(&self, account: &Reference, atom: Atom<'_>) -> Result<Verdict, ApiError> {
         self.verdict(atom, Some(account)).await
     }
 
     async fn verdict(&self, atom: Atom<'_>, account: Option<&Reference>) -> Result<Verdict, ApiError> {
-        const DOING: &str = "asking the server for one permission";
+        const DOING: &str = "checking a single permission";
 
         let verb = atom.verb;
         let mut spec = match atom.target {
@@ -612,14 +617,14 @@ impl<'a> Cluster<'a> {
         Ok(Verdict { allowed, reason: text(&review, "/status/reason") })
     }
 
-    /// The bindings that the server has made by itself, and the ClusterRoles that they name for every ServiceAccount.
+    /// The bindings that the server creates by default, and the ClusterRoles that they grant to every ServiceAccount.
     ///
     /// # Errors
     /// Why they could not be read.
     pub async fn stock(&self) -> Result<Stock, ApiError> {
         let place = Reference::at_cluster(Kind::ClusterRoleBinding, "");
         let attempt = self.attempt("listing", "list", Some(&place));
-        // As the server remembers them, all in one answer.
+        // From the server's watch cache, all in one response.
         let parameters = labelled(&format!("{}={}", defaults::STOCK.0, defaults::STOCK.1)).match_any();
         let answer = self.exchange(&attempt, collection(&place).list(&parameters)).await?;
         let bindings =
@@ -633,7 +638,7 @@ impl<'a> Cluster<'a> {
         Ok(Stock { bindings, roles: roles?.into_iter().flatten().collect() })
     }
 
-    /// A review; those of oneself the server answers for whoever asks.
+    /// The response to a review. Reviews of oneself are allowed to every user.
     async fn review(&self, doing: &str, group: &str, kind: &str, mut question: Value) -> Result<Value, ApiError> {
         let resource = format!("{}s", kind.to_lowercase());
         let target = Target::Resource { group, resource: &resource, name: None };
@@ -652,7 +657,7 @@ impl<'a> Cluster<'a> {
         Attempt { doing, verb, object, target: None, stores: false, server: self.server.as_str() }
     }
 
-    /// An object as the server has it, if it is there.
+    /// The JSON of an object, if it exists.
     async fn find(&self, attempt: &Attempt<'_>, reference: &Reference) -> Result<Option<Value>, ApiError> {
         let request = collection(reference).get(&segment(reference), &GetParams::default());
         match self.exchange(attempt, request).await {
@@ -661,7 +666,7 @@ impl<'a> Cluster<'a> {
         }
     }
 
-    /// The response to a request, after retries. The only way to the server.
+    /// The response to a request, after retries. Every request passes this function.
     ///
     /// Boxed, so that the futures that await it are small, and are compiled without it.
     fn exchange<'b>(&'b self, attempt: &'b Attempt<'_>, request: Built) -> Answered<'b> {
@@ -679,7 +684,7 @@ impl<'a> Cluster<'a> {
         })
     }
 
-    /// One attempt. Its time starts when it is its turn.
+    /// One attempt. Its time limit starts when the request is sent, not while it is queued.
     async fn once(&self, request: http::Request<Vec<u8>>) -> Result<Answer, TransportError> {
         let budget = &self.context.budget;
         let turn = tokio::time::timeout(budget.at_most(Duration::MAX), self.turns.acquire()).await;
@@ -688,12 +693,12 @@ impl<'a> Cluster<'a> {
         }
         let (answer, login) = self.answer(request.clone()).await?;
         match answer {
-            // Nothing was looked at: the same with another login is no repeat.
+            // The server did not process the request: sending it with another login is no repeat.
             Answer::Refusal(status, _) if status.is_unknown_login() && self.session.renew(login).await => {
                 Ok(self.answer(request).await?.0)
             }
-            // A request that was sent again by the connection, after another one had renewed the login: the old login
-            // was a certificate, and a new connection shows it no more.
+            // The request was sent again by the connection after another one had renewed the login: the old login was a
+            // certificate, which a new connection no longer presents.
             Answer::Refusal(status, _) if status.is_anonymous() && self.session.has_changed_since(login) => {
                 Ok(self.answer(request).await?.0)
             }
@@ -701,7 +706,7 @@ impl<'a> Cluster<'a> {
         }
     }
 
-    /// An answer, and the login that it was given to.
+    /// The response, and the login that the request was sent with.
     async fn answer(&self, request: http::Request<Vec<u8>>) -> Result<(Answer, Generation), TransportError> {
         let broken =
             |error: &(dyn std::error::Error + 'static)| transport::explained(TransportError::of(error), &self.witness);
@@ -727,12 +732,12 @@ impl<'a> Cluster<'a> {
     }
 }
 
-/// What comes back.
+/// The response of an API server.
 enum Answer {
     Object(Value),
-    /// With the pause that it asks for.
+    /// An error, with its `Retry-After`.
     Refusal(Box<Status>, Option<Duration>),
-    /// Nothing of a Kubernetes API.
+    /// A response that is not from a Kubernetes API.
     Nonsense,
 }
 
@@ -747,18 +752,18 @@ impl Answer {
     }
 }
 
-/// A request, unless what it is made of does not make one.
+/// A request, unless its parts are invalid.
 type Built = Result<http::Request<Vec<u8>>, Unbuilt>;
-/// What the server says to one.
+/// The response to a request.
 type Answered<'a> = Pin<Box<dyn Future<Output = Result<Value, ApiError>> + 'a>>;
 
-/// An object's name as one segment of a path: a ClusterRole's may hold a question mark.
+/// An object's name as one segment of a path: a ClusterRole's may contain a question mark.
 fn segment(reference: &Reference) -> String {
     const KEPT: AsciiSet = NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b':');
     utf8_percent_encode(&reference.name, &KEPT).to_string()
 }
 
-/// A server-side apply of our fields, over this object or where none is.
+/// The request of a server-side apply, over this object or where none exists.
 fn patch(manifest: &Manifest, live: Option<&Live>, parameters: PatchParams) -> Built {
     let mut parameters = parameters.validation_strict();
     let mut body = manifest.body.clone();
@@ -768,8 +773,8 @@ fn patch(manifest: &Manifest, live: Option<&Live>, parameters: PatchParams) -> B
             body["metadata"]["uid"] = json!(live.uid);
             live.resource_version.as_str()
         }
-        // The server compares it with that of an object that is there, and makes one that is not: no object has this
-        // version, which etcd gives to its first key.
+        // The server compares the resourceVersion with that of an existing object, and creates an absent one: no object
+        // has this version, which etcd gives to its first key.
         None => "1",
     };
     body["metadata"]["resourceVersion"] = json!(version);
@@ -777,7 +782,7 @@ fn patch(manifest: &Manifest, live: Option<&Live>, parameters: PatchParams) -> B
     collection(reference).patch(&segment(reference), &parameters, &Patch::Apply(&body))
 }
 
-/// Where the objects of this kind and namespace are.
+/// The path of the collection of this kind and namespace.
 fn collection(reference: &Reference) -> Request {
     let resource = reference.kind.resource();
     let api = match reference.kind.group() {
@@ -790,7 +795,7 @@ fn collection(reference: &Reference) -> Request {
     })
 }
 
-/// Those that a selector of labels finds.
+/// The parameters of a list by label selector.
 fn labelled(selector: &str) -> ListParams {
     ListParams::default().labels(selector)
 }

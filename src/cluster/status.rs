@@ -23,7 +23,7 @@ use crate::{
 
 /// The user of a request without a login (k8s.io/apiserver/pkg/authentication/user).
 const ANONYMOUS: &str = "system:anonymous";
-/// The whole message of a plain 401.
+/// The complete message of a plain 401.
 const UNAUTHORIZED: &str = "Unauthorized";
 /// The response of nginx to a client without a certificate (`ssl_verify_client`), over an established TLS session.
 const WITHOUT_CERTIFICATE: &str = "No required SSL certificate was sent";
@@ -32,7 +32,7 @@ const UNCOUNTED_QUOTA: &str = "status unknown for quota: ";
 /// The maximum length of a quoted denial: policies explain themselves at length.
 const LONGEST_DENIAL: usize = 1000;
 
-/// A response that is no success.
+/// An error response.
 #[derive(Clone, Debug, Default)]
 pub struct Status {
     /// The HTTP status.
@@ -56,7 +56,7 @@ impl Status {
         let document: Value = serde_json::from_slice(body).unwrap_or_default();
         if document.get("kind").and_then(Value::as_str) != Some("Status") {
             let text = String::from_utf8_lossy(body);
-            // nginx says it in a page for browsers.
+            // nginx responds with an HTML page.
             let shuts_out = code == 400 && text.contains(WITHOUT_CERTIFICATE);
             let message = if shuts_out { WITHOUT_CERTIFICATE.to_owned() } else { said(&text, 300) };
             return Self { code, message, ..Self::default() };
@@ -77,7 +77,7 @@ impl Status {
         }
     }
 
-    /// The transient transient that it reports, if it is one; `after` is the `Retry-After` header.
+    /// The transient failure that it reports, if it is one; `after` is the `Retry-After` header.
     #[must_use]
     pub fn transient(&self, after: Option<Duration>) -> Option<Transient> {
         let after = after.or(self.after);
@@ -92,7 +92,7 @@ impl Status {
         }
     }
 
-    /// Whether the server does not accept the login. Authentication comes before everything else.
+    /// Whether the server rejects the login. Authentication comes before everything else.
     #[must_use]
     pub fn is_unknown_login(&self) -> bool {
         self.code == 401 && !self.is_denial()
@@ -167,7 +167,7 @@ impl Status {
         }
     }
 
-    /// The kind of a refusal of which only code and reason tell.
+    /// The kind of a refusal that is only known by its code and reason.
     fn kind_by_code(&self, text: String) -> ApiErrorKind {
         use ApiErrorKind as Kind;
 
@@ -221,7 +221,7 @@ enum Meaning<'s> {
     Quota(&'s str),
     /// An apply with an unknown field, which is a permanent 500.
     UnknownField,
-    /// Only the HTTP status tells.
+    /// A refusal that is only known by its HTTP status.
     Other,
 }
 
@@ -273,7 +273,7 @@ fn quoted(text: &str) -> Option<(&str, &str)> {
 pub struct Attempt<'a> {
     /// As in "applying".
     pub doing: &'a str,
-    /// The verb that RBAC asks for.
+    /// The verb that RBAC checks.
     pub verb: &'a str,
     /// The object, if the request is about one.
     pub object: Option<&'a Reference>,
@@ -301,7 +301,7 @@ impl Attempt<'_> {
         ApiError::new(kind, self.doing, self.object, self.server)
     }
 
-    /// The error of a response that is no JSON object. A write may have been carried out.
+    /// The error of a response that is not a JSON object. A write may have been carried out.
     #[must_use]
     pub fn not_kubernetes(&self) -> ApiError {
         ApiError { outcome_unknown: self.stores, ..self.error(ApiErrorKind::NotKubernetes(String::new())) }
@@ -317,7 +317,7 @@ impl Attempt<'_> {
     #[must_use]
     pub fn refused(&self, status: &Status, attempts: RetryState) -> ApiError {
         let kind = self.kind(status);
-        // A gateway, or a server that gave up waiting, does not know what became of a write.
+        // A gateway, or a server that gave up waiting, does not know the outcome of a write.
         let unknown = matches!(kind, ApiErrorKind::ServerError(_)) && matches!(status.code, 408 | 500..=599);
         let outcome_unknown = self.stores && (unknown || attempts.outcome_unknown());
         ApiError { status: Some(status.code), outcome_unknown, attempts, ..self.error(kind) }
@@ -353,9 +353,9 @@ impl Attempt<'_> {
         }
     }
 
-    /// The permission that a denial by the authorizer is about, when it is one of this very request: the object or the
-    /// review, with the verb that the server names (an apply of an absent object needs `create` beside `patch`). Before
-    /// a request is made as another user, the right to do so is asked for.
+    /// The permission that the authorizer denied, if the denial is about this request: the object or the review, with
+    /// the verb that the server names (an apply of an absent object requires `create` in addition to `patch`). For a
+    /// request with impersonation, that permission is checked first.
     fn missing(&self, denial: &Unauthorized<'_>) -> Option<Tuple> {
         let Atom { target, verb, .. } = denial.atom;
         if verb.starts_with("impersonate") {
@@ -385,13 +385,13 @@ fn not_held(message: &str, namespace: Option<&str>) -> Vec<Tuple> {
             non_resource_urls: go_list(line, "NonResourceURLs"),
             verbs: go_list(line, "Verbs"),
         };
-        // Paths too: the server wants them held even where a binding does not hand them out.
+        // Non-resource URLs too: the server requires the granter to hold them even if a binding does not grant them.
         tuples.extend(rule.atoms(None).map(|atom| atom.within(namespace).tuple()));
     }
     tuples
 }
 
-/// The strings of `key:["a" "b"]`. Go quotes as JSON does for all that can stand in a rule.
+/// The strings of `key:["a" "b"]`. Go quotes like JSON, for everything that can occur in a rule.
 fn go_list(line: &str, key: &str) -> Vec<String> {
     let Some((_, rest)) = line.split_once(&format!("{key}:[")) else { return Vec::new() };
     let mut strings = serde_json::Deserializer::from_str(rest).into_iter::<String>();
@@ -653,7 +653,7 @@ mod tests {
         let failure = judge(&status);
         assert_eq!((failure.code, failure.unsettled), (Code::ServerError, false));
         assert!(
-            failure.cause.contains("webhook w.example.com and cannot: failed to call webhook: Post"),
+            failure.cause.contains("webhook w.example.com, which is required: failed to call webhook: Post"),
             "{}",
             failure.cause
         );

@@ -1,7 +1,8 @@
-//! The `Warning` header of an answer: what the API server has to say although it did what was asked. Pure.
+//! The `Warning` header of a response: a message of the API server or an admission policy about a request that
+//! succeeded. Pure.
 
-/// The texts in one header: `299 - "text"`, and more of them behind commas (RFC 7234, section 5.5). Other codes than
-/// 299 are about caches. What is no warning is passed over.
+/// The texts in one header: `299 - "text"`, several of them separated by commas (RFC 7234, section 5.5). Other codes
+/// than 299 are about caches. Anything else is ignored.
 #[must_use]
 pub fn texts(header: &str) -> Vec<String> {
     let mut texts = Vec::new();

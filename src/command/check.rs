@@ -1,4 +1,4 @@
-//! check: validates params offline, as a provision does before the first packet.
+//! check: validates params offline, as a provision does before it contacts the cluster.
 
 use std::path::Path;
 
@@ -16,6 +16,6 @@ pub fn run(params: &Path, report: &Report) -> Result<(), Failure> {
     let (checked, remarks) = request::check(&inputs, findings).map_err(Failure::input)?;
     report.about(checked.name.as_ref().map(InstanceName::as_str), checked.params.namespace.as_str());
     tell(report, remarks);
-    report.done("the params are sound,");
+    report.done("the params are valid");
     Ok(())
 }

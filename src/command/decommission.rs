@@ -22,6 +22,10 @@ pub async fn run(options: &RunOptions, environment: &Environment, report: &Repor
     let budget = announce(report, Some(&request.instance), &request.connection, platform, input.timeout, remarks);
     let work = run::decommission(request, platform, budget, report);
     let found = until_stopped("decommission", true, report, work).await?;
-    report.done(if found { "the credential is gone," } else { "nothing was left of the credential," });
+    report.done(if found {
+        "the credential is deleted"
+    } else {
+        "nothing to delete: no object of the credential was found"
+    });
     Ok(())
 }

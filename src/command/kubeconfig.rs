@@ -1,4 +1,4 @@
-//! kubeconfig: an artifact as a kubeconfig.
+//! kubeconfig: converts a credential file to a kubeconfig.
 
 use std::path::Path;
 

@@ -1,5 +1,5 @@
-//! The commands: each reads its input, tells what there is to tell before the first packet, runs its sequence and says
-//! how it ended. A new command is a new file here and an arm of [`dispatch`].
+//! The commands: each reads its input, reports findings about it before contacting the cluster, runs its sequence and
+//! reports the result. A new command is a new file here and an arm of [`dispatch`].
 
 mod check;
 mod decommission;
@@ -24,9 +24,9 @@ use crate::{
     report::Report,
 };
 
-/// Does what the arguments ask for, or the environment where there are none.
+/// Runs the command of the arguments, or that of the environment without arguments.
 pub async fn dispatch(arguments: Vec<OsString>, environment: &Environment, report: &Report) -> Exit {
-    // No message may hold these, whatever comes before they are needed.
+    // No message may contain these, even before they are used.
     environment.platform_token().iter().for_each(|token| report.redactor().learn_secret(token));
     cli::tokens(&arguments).for_each(|token| report.redactor().learn_secret(&token));
     match cli::parse(arguments.clone(), environment) {
@@ -40,7 +40,7 @@ pub async fn dispatch(arguments: Vec<OsString>, environment: &Environment, repor
             report.text(&text, false);
             if cli::asks_for_json(&arguments) {
                 report.usage(cli::named_command(&arguments), &cli::first_paragraph(&text));
-                let _ = report.document(); // the exit code says it all the same
+                let _ = report.document(); // the exit code reports the failure nevertheless
             }
             Exit::Usage
         }
@@ -84,8 +84,8 @@ async fn perform(invocation: Invocation, environment: &Environment, report: &Rep
     }
 }
 
-/// Makes the secrets of the input known to the redactor, starts the deadline, and reports server, instance, proxies and
-/// remarks.
+/// Registers the secrets of the input with the redactor, starts the deadline, and reports server, instance, proxies and
+/// findings.
 pub fn announce(
     report: &Report,
     instance: Option<&Instance>,
@@ -116,14 +116,14 @@ pub fn announce(
     budget
 }
 
-/// Reports the remarks on the input, many of one kind as a few.
+/// Reports findings about the input; many of one kind as a few.
 fn tell(report: &Report, remarks: Vec<Finding>) {
     for finding in condensed(remarks) {
         report.finding(finding);
     }
 }
 
-/// The result of `work`, unless the process is asked to stop before; `writes` is whether that can leave a write whose
+/// The result of `work`, unless a signal stops the process before; `writes` is whether that can leave a write whose
 /// outcome is unknown.
 async fn until_stopped<T>(
     doing: &str,
@@ -141,7 +141,7 @@ async fn until_stopped<T>(
     }
 }
 
-/// The name of the signal that asks the process to stop.
+/// The name of the signal that stops the process.
 async fn terminated() -> &'static str {
     use tokio::signal::unix::{SignalKind, signal};
 
@@ -154,7 +154,7 @@ async fn terminated() -> &'static str {
     }
 }
 
-/// Prints a failure and the document of `--json`; the status to end with.
+/// Prints a failure and the document of `--json`; returns the exit status.
 pub fn finish(report: &Report, json: bool, result: Result<(), Failure>) -> Exit {
     let mut exit = Exit::Done;
     if let Err(failure) = result {
@@ -171,8 +171,8 @@ pub fn finish(report: &Report, json: bool, result: Result<(), Failure>) -> Exit 
     exit
 }
 
-/// The failure to print what standard output is for.
+/// The failure to write to standard output.
 fn not_printed(doing: &str, cause: &std::io::Error) -> Failure {
     Failure::new(Code::OutputFailed, doing, cause.to_string())
-        .next("redirect standard output to a file or a pipe that takes it, then run again")
+        .next("redirect stdout to a file or a pipe that can be written, then run again")
 }

@@ -13,7 +13,7 @@ use crate::{
     run::{self, Run},
 };
 
-/// True when a provision would change something.
+/// Runs the command; true if a provision would change something.
 pub async fn run(options: &RunOptions, environment: &Environment, report: &Report) -> Result<bool, Failure> {
     let (inputs, findings) = documents::load(&options.source, Strictness::Strict, environment);
     let (input, remarks) =
@@ -26,6 +26,6 @@ pub async fn run(options: &RunOptions, environment: &Environment, report: &Repor
     })
     .await?;
     request.connection.limits().into_iter().for_each(|finding| report.finding(finding));
-    report.done(if has_changes { "planned: there are changes," } else { "planned: nothing to change," });
+    report.done(if has_changes { "plan complete: changes pending" } else { "plan complete: nothing to change" });
     Ok(has_changes)
 }

@@ -15,7 +15,7 @@ use crate::{
     run::{self, Run},
 };
 
-/// The output, proved writable before the first packet.
+/// The output, checked to be writable before contacting the cluster.
 enum Output {
     None,
     Stdout,
@@ -28,14 +28,14 @@ impl Output {
             None => Ok(Self::None),
             Some(Target::Stdout) => Ok(Self::Stdout),
             Some(Target::File(path)) => OutputFile::prepare(path).map(Self::File).map_err(|cause| {
-                Failure::new(Code::OutputNotWritable, "preparing the output", cause.to_string())
+                Failure::new(Code::OutputNotWritable, "preparing the output file", cause.to_string())
                     .on(path.display().to_string())
             }),
         }
     }
 
     fn write(self, artifact: &Artifact, report: &Report) -> Result<(), Failure> {
-        const DOING: &str = "writing the artifact";
+        const DOING: &str = "writing the credential file";
 
         match self {
             Self::None => Ok(()),
@@ -66,9 +66,9 @@ pub async fn run(options: &RunOptions, environment: &Environment, report: &Repor
         request.connection.limits().into_iter().for_each(|finding| report.finding(finding));
     }
     report.done(if stays_in_cluster {
-        "the credential is proved, and in the cluster only (no --output),"
+        "credential tested; it is in the cluster only, because --output was not given"
     } else {
-        "the credential is proved and handed out,"
+        "credential tested and delivered"
     });
     Ok(())
 }

@@ -19,6 +19,6 @@ pub async fn run(options: &VerifyOptions, environment: &Environment, report: &Re
     let budget = announce(report, None, &credential.connection, None, timeout, remarks);
     let work = run::verify(&credential, budget, report);
     until_stopped("verify", false, report, work).await?;
-    report.done("the credential works,");
+    report.done("the credential works");
     Ok(())
 }

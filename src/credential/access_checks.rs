@@ -1,5 +1,5 @@
-//! Access checks of a credential: who the server says it is and what the server says it may do, compared with the
-//! request. Pure.
+//! Access checks of a credential: its identity and its permissions according to the server, compared with the request.
+//! Pure.
 
 use std::collections::BTreeSet;
 
@@ -11,7 +11,7 @@ use crate::{
     rbac::{Atom, Coverage, Rule, Target, Tuple, VERBS, atoms},
 };
 
-/// Who the server says a token is.
+/// The identity of a token, according to the server (SelfSubjectReview).
 pub struct Identity {
     /// As in `system:serviceaccount:team-a:demo-token`.
     pub username: String,
@@ -19,62 +19,64 @@ pub struct Identity {
     pub uid: String,
 }
 
-/// What the server says a user may do in one namespace, cluster-wide grants included, or in the whole cluster.
+/// The permissions of a user in one namespace, cluster-wide grants included, or in the whole cluster, according to the
+/// server.
 #[derive(Default)]
 pub struct Review {
-    /// On resources and on paths.
+    /// Rules on resources and on non-resource URLs.
     pub rules: Vec<Rule>,
-    /// False when an authorizer cannot list what it allows (EKS, GKE and AKS have such): then this is a lower bound.
+    /// False if an authorizer cannot list its permissions (EKS, GKE and AKS have such): then this list is incomplete.
     pub complete: bool,
 }
 
-/// What the server says to one question.
+/// The server's decision about one permission.
 pub struct Verdict {
     /// Whether it is allowed.
     pub allowed: bool,
-    /// By whom, in the server's words.
+    /// The server's reason.
     pub reason: String,
 }
 
 impl Verdict {
-    /// True when it is allowed by another authorizer than RBAC, which always says by which binding
-    /// (kubernetes, plugin/pkg/auth/authorizer/rbac).
+    /// Whether an authorizer other than RBAC allowed it: RBAC always names the binding (kubernetes,
+    /// plugin/pkg/auth/authorizer/rbac).
     #[must_use]
     pub fn is_by_another_authorizer(&self) -> bool {
         self.allowed && !self.reason.starts_with("RBAC: ")
     }
 }
 
-/// Compares who the server says the token is with the ServiceAccount.
+/// Compares the identity of the token with the expected ServiceAccount.
 ///
 /// # Errors
-/// It is somebody else.
+/// The token belongs to another user.
 pub fn check_identity(identity: &Identity, expected: &Account<'_>) -> Result<(), Failure> {
     let username = expected.username();
     if identity.username == username && identity.uid == expected.uid {
         return Ok(());
     }
     let cause = format!(
-        "the server says it is {} with uid {}, not {username} with uid {}",
+        "the server identifies the token as {} with uid {}, not {username} with uid {}",
         crate::diagnostics::text::shown(&identity.username, 300),
         crate::diagnostics::text::shown(&identity.uid, 80),
         expected.uid
     );
-    Err(Failure::new(Code::WrongIdentity, "asking the server who the token is", cause))
+    Err(Failure::new(Code::WrongIdentity, "asking the server whose token this is", cause))
 }
 
-/// The request as questions: what must be allowed, what lies next to it and must not be, and one example of each
-/// that can be asked as it stands.
+/// Access checks derived from the requested permissions: the permissions that must be allowed, adjacent ones that must
+/// be denied, and one concrete example of each.
 pub struct Questions<'a> {
     asked: Coverage<'a>,
     requested: BTreeSet<Atom<'a>>,
     neighbours: BTreeSet<Atom<'a>>,
-    /// What every ServiceAccount may do on some release of Kubernetes: no neighbour, because it may be allowed.
+    /// Permissions of every ServiceAccount on some release of Kubernetes: they are no neighbours, because they may be
+    /// allowed.
     everyone: Coverage<'static>,
 }
 
 impl<'a> Questions<'a> {
-    /// Works out the questions for these permissions.
+    /// The access checks for these permissions.
     ///
     /// The neighbours of a permission are the other verbs on its resource, for one on a single object the same on all
     /// objects, and for one in a namespace the same in the whole cluster: what a Role that is too wide by one step, or
@@ -121,14 +123,15 @@ impl<'a> Questions<'a> {
         self.neighbours.iter().copied().filter(|atom| concrete(*atom) == Some(*atom))
     }
 
-    /// Holds what the server lists, for each namespace and (by none) for the whole cluster, against the request.
+    /// Compares the permissions that the server lists, for each namespace and (as none) for the whole cluster, with the
+    /// requested ones.
     #[must_use]
     pub fn judge(&self, reviews: &[(Option<&str>, Review)]) -> Judgement<'a> {
         let listed = || reviews.iter().flat_map(|(namespace, review)| atoms(&review.rules, *namespace));
         let held: Coverage<'_> = listed().collect();
         let everywhere: Coverage<'_> = listed().filter(|atom| atom.namespace.is_none()).collect();
         let expected = |atom: &Atom<'_>| atom.is_dead() || self.asked.covers(*atom);
-        // What is allowed everywhere is told once, and not again for each namespace.
+        // A cluster-wide permission is reported once, not again for each namespace.
         let told = |atom: &Atom<'_>| atom.namespace.is_some() && everywhere.covers(*atom);
         let excess: BTreeSet<Tuple> =
             listed().filter(|atom| !expected(atom) && !told(atom)).map(|atom| atom.tuple()).collect();
@@ -139,7 +142,7 @@ impl<'a> Questions<'a> {
         }
     }
 
-    /// How many single permissions were asked for.
+    /// The number of requested single permissions.
     #[must_use]
     pub fn requested(&self) -> usize {
         self.requested.len()
@@ -158,20 +161,20 @@ fn preferably<'a>(namespace: &str, atoms: impl Iterator<Item = Atom<'a>>) -> Opt
     first
 }
 
-/// What the server's list means for the request.
+/// The result of the comparison.
 pub struct Judgement<'a> {
-    /// Asked for, and not on the list.
+    /// Requested, but not on the list.
     pub uncovered: Vec<Atom<'a>>,
     /// Neighbours that are not on the list.
     pub denied: usize,
-    /// On the list, and not asked for: granted by the server's defaults, or by bindings that are not ours.
+    /// On the list, but not requested: granted by the server's defaults, or by bindings of others.
     pub excess: Vec<Tuple>,
 }
 
-/// The outcome of a proof, as the document shows it.
+/// The result of the test, as in the document of `--json`.
 #[derive(Clone, Debug, Serialize)]
 pub struct Proof {
-    /// Who the token is.
+    /// The user name of the token.
     pub username: String,
     /// Uid of its ServiceAccount.
     pub uid: String,
@@ -179,7 +182,7 @@ pub struct Proof {
     pub allowed: usize,
     /// Neighbours that the server denies.
     pub denied: usize,
-    /// What the identity can do beyond the request and the server's defaults, through bindings that are not ours.
+    /// Permissions beyond the request and the server's defaults, from bindings of others.
     pub excess: Vec<Tuple>,
     /// True when an authorizer other than RBAC allows the identity everything, so that no Role limits it.
     #[serde(skip)]
@@ -188,7 +191,7 @@ pub struct Proof {
     pub complete: bool,
 }
 
-/// A permission with its wildcards replaced by something that can be asked for; none for `*/scale`.
+/// A concrete example of a permission, without wildcards; none for `*/scale`.
 fn concrete(atom: Atom<'_>) -> Option<Atom<'_>> {
     let target = match atom.target {
         Target::Resource { resource, .. } if resource.starts_with("*/") => return None,
@@ -205,7 +208,7 @@ fn concrete(atom: Atom<'_>) -> Option<Atom<'_>> {
     Some(Atom { target, verb: if atom.verb == "*" { "get" } else { atom.verb }, ..atom })
 }
 
-/// The verbs of the form that a path can be asked with.
+/// The verbs that the form offers for non-resource URLs.
 const URL_VERBS: [&str; 3] = ["get", "patch", "delete"];
 
 #[cfg(test)]

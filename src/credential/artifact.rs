@@ -1,4 +1,4 @@
-//! The artifact: a kubernetes-cluster document with our token, in the shape of the connection. Pure.
+//! The published document, a kubernetes-cluster document with the new token, in the shape of the connection. Pure.
 
 use base64::{
     Engine as _,
@@ -13,17 +13,17 @@ use crate::{
     schema::{self, Schema},
 };
 
-/// What an artifact of this request looks like: everything but the token.
+/// The format of the document: everything except the token.
 pub struct Form {
     /// Flat or legacy.
     pub shape: Shape,
-    /// The namespace to say, if it is to be said.
+    /// The namespace, if the document contains it.
     pub namespace: Option<Namespace>,
-    /// What it has to fit.
+    /// The schema that it has to match.
     pub schema: Schema,
 }
 
-/// A finished artifact. It holds the token, and is therefore neither `Debug` nor `Serialize`.
+/// A complete document. It contains the token, and is therefore neither `Debug` nor `Serialize`.
 pub struct Artifact(Value);
 
 /// The embedded type of a kubernetes-cluster document of this shape.
@@ -37,11 +37,11 @@ pub fn embedded_type(shape: Shape) -> Value {
 }
 
 impl Form {
-    /// Puts the token where the parent's was, and beside it the CA (in base64) that the server was verified against;
-    /// nothing of the parent's login is taken over.
+    /// Sets the token in place of the parent's, and the CA (in base64) that verified the server; nothing of the
+    /// parent's login is copied.
     ///
     /// # Errors
-    /// Where it does not fit the schema, without a value.
+    /// The locations that do not match the schema, without values.
     pub fn fill(
         &self,
         connection: &Connection,
@@ -75,25 +75,25 @@ impl Form {
 }
 
 impl Artifact {
-    /// The document, for the platform and for `--output`: the two places it may go.
+    /// The document, for the platform and for `--output`, its only two destinations.
     pub(crate) const fn document(&self) -> &Value {
         &self.0
     }
 
-    /// As a file holds it.
+    /// The content of the credential file.
     pub(crate) fn text(&self) -> String {
         format!("{:#}\n", self.0)
     }
 
-    /// Where in the document this token stands, if it does: the parent's must not be handed on.
+    /// The location of this token in the document, if any: the parent's must not be published.
     pub(crate) fn place_of(&self, token: &Token) -> Option<String> {
         place_of(token.expose(), "", &self.0)
     }
 }
 
-/// A token as the token controller of a cluster makes it: a JWT with the claims of a ServiceAccount, signed by an RSA key
-/// of 2048 bits. Nobody signed this one. It shows whether an artifact with a real one will fit its schema, which can ask
-/// for a form.
+/// An example of a token as the token controller issues it: a JWT with the claims of a ServiceAccount and an invalid
+/// signature of the size of RSA 2048. It shows whether a document with a real token will match a schema that restricts
+/// its format.
 #[must_use]
 pub fn example_token(namespace: &str, service_account: &str) -> Option<Token> {
     let header = json!({ "alg": "RS256", "kid": "k".repeat(43) }); // base64url of SHA-256
@@ -109,7 +109,7 @@ pub fn example_token(namespace: &str, service_account: &str) -> Option<Token> {
     Token::parse(&format!("{header}.{claims}.{}", URL_SAFE_NO_PAD.encode([0xa5; 256]))).ok()
 }
 
-/// A CA as a kubeconfig has it, in base64: PEM, as long as a usual one. Nothing is signed by it.
+/// An example of a CA in base64-encoded PEM, of a usual length. It signs nothing.
 #[must_use]
 pub fn example_ca() -> String {
     STANDARD.encode(pem::encode(&pem::Pem::new("CERTIFICATE", [0x30; 780])))

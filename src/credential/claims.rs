@@ -1,4 +1,4 @@
-//! The claims of a ServiceAccount token: what a token says of itself, before a server has confirmed any of it. Pure.
+//! The claims of a ServiceAccount token, before a server has confirmed them. Pure.
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde_json::Value;
@@ -104,17 +104,17 @@ impl Claims {
     }
 }
 
-/// Compares the claims of a Secret's token with the ServiceAccount that it has to be of, before it is sent anywhere.
+/// Compares the claims of a Secret's token with its expected ServiceAccount, before the token is sent anywhere.
 ///
 /// # Errors
 /// The first claim that differs.
 pub fn check(token: &Token, expected: &Account<'_>) -> Result<(), Failure> {
-    let refuse = |cause: String| Err(Failure::new(Code::WrongIdentity, "judging the claims of the token", cause));
+    let refuse = |cause: String| Err(Failure::new(Code::WrongIdentity, "checking the claims of the token", cause));
     let Some(claims) = Claims::of(token) else {
-        return refuse("it is not the token of a ServiceAccount".to_owned());
+        return refuse("the token does not belong to a ServiceAccount".to_owned());
     };
     if claims.form == Form::Bound && claims.account().is_some() {
-        return refuse("it is a bound token, and not the one that the token controller issues for a Secret".to_owned());
+        return refuse("the token is a bound token, not one that the token controller issued for a Secret".to_owned());
     }
     let rows = [
         ("namespace", &claims.namespace, expected.namespace),
@@ -125,7 +125,7 @@ pub fn check(token: &Token, expected: &Account<'_>) -> Result<(), Failure> {
     for (what, has, wants) in rows {
         let has = has.as_deref().unwrap_or_default();
         if has != wants {
-            return refuse(format!("its {what} is `{}`, not `{wants}`", shown(has, 80)));
+            return refuse(format!("the {what} in the token is `{}`, not `{wants}`", shown(has, 80)));
         }
     }
     Ok(())
@@ -213,11 +213,17 @@ mod tests {
 
     #[rstest]
     #[case::same(legacy(), None)]
-    #[case::earlier_account(with("service-account.uid", "old"), Some("uid of the ServiceAccount is `old`, not `u`"))]
-    #[case::another_account(with("service-account.name", "x"), Some("ServiceAccount is `x`, not `demo-token`"))]
-    #[case::another_namespace(with("namespace", "b"), Some("namespace is `b`, not `a`"))]
-    #[case::bound(bound(), Some("it is a bound token"))]
-    #[case::of_a_person(json!({"sub": "alice"}), Some("namespace is ``, not `a`"))]
+    #[case::earlier_account(
+        with("service-account.uid", "old"),
+        Some("uid of the ServiceAccount in the token is `old`, not `u`")
+    )]
+    #[case::another_account(
+        with("service-account.name", "x"),
+        Some("ServiceAccount in the token is `x`, not `demo-token`")
+    )]
+    #[case::another_namespace(with("namespace", "b"), Some("namespace in the token is `b`, not `a`"))]
+    #[case::bound(bound(), Some("the token is a bound token"))]
+    #[case::of_a_person(json!({"sub": "alice"}), Some("namespace in the token is ``, not `a`"))]
     fn only_own_legacy_token_passes(#[case] payload: Value, #[case] cause: Option<&str>) {
         let expected = Account { namespace: "a", name: "demo-token", uid: "u" };
         match (check(&token(&payload), &expected), cause) {

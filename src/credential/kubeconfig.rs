@@ -12,10 +12,10 @@ use crate::{
 /// A kubeconfig with this document and the connection that it describes. The context's namespace is the one given, else the document's, else the one in the token.
 ///
 /// # Errors
-/// What the document lacks.
+/// The field that the document lacks.
 pub fn render(document: &Value, connection: Connection, namespace: Option<&Namespace>) -> Result<String, Vec<Finding>> {
     let Connection { server, ca, login, .. } = connection;
-    // A document has nothing else.
+    // A document contains nothing else.
     let (Login::Token(token), Trust::Given(ca)) = (login, ca) else { return Err(Vec::new()) };
     let said = document.get("namespace").and_then(Value::as_str).map(str::to_owned);
     let namespace = match namespace {
@@ -23,7 +23,7 @@ pub fn render(document: &Value, connection: Connection, namespace: Option<&Names
         None => said.or_else(|| Claims::of(&token)?.namespace).and_then(|text| Namespace::parse(&text).ok()),
     };
     let name = name(&server, &token);
-    // A JSON string is a YAML string: no value can leave its place.
+    // A JSON string is a YAML string, so that no value can break out.
     let quoted = |text: &str| Value::from(text).to_string();
     let namespace = namespace.map(|namespace| format!("\n    namespace: {}", quoted(namespace.as_str())));
     Ok(format!(
@@ -63,7 +63,7 @@ fn name(server: &Server, token: &Token) -> String {
             let instance = account.name.strip_suffix("-token").unwrap_or(account.name);
             format!("{}.{}", shown(instance, 253), shown(account.namespace, 63))
         }
-        // Not the token of a ServiceAccount: nothing but the token itself tells it from another.
+        // For a token that is not of a ServiceAccount, only the token itself identifies the credential.
         None => format!("token-{}", token.fingerprint().chars().skip("sha256:".len()).take(10).collect::<String>()),
     };
     let uri = server.uri();

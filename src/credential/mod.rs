@@ -1,4 +1,4 @@
-//! What a token is and may do: its claims, the access checks, the documents that it is handed on in. Pure.
+//! Credentials: the claims of a token, its access checks, and the documents that contain it. Pure.
 
 pub mod access_checks;
 pub mod artifact;

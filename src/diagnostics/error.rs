@@ -1,5 +1,5 @@
-//! Failure as an interface: what was being done, to what, why it failed, what state is left, the one next step.
-//! In: facts from the files that do I/O. Out: a [`Failure`] with a stable code and exit status. Pure.
+//! Failures: the step that failed, its object, the cause, the resulting state, and the next step. In: facts from the
+//! files that do I/O. Out: a [`Failure`] with a stable code and exit status. Pure.
 
 use serde::{Serialize, Serializer};
 
@@ -8,29 +8,29 @@ use crate::{
     rbac::Tuple,
 };
 
-/// Exit statuses, as the README lists them. They stay once released.
+/// Exit statuses, as docs/troubleshooting.md lists them. They never change once released.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Exit {
-    /// Done; for a plan: a provision would get through.
+    /// Done; for a plan: a provision would succeed.
     Done = 0,
-    /// Failed for a reason without a status of its own.
+    /// Failed for any other reason.
     Failed = 1,
     /// `plan --detailed-exitcode` only: there are changes.
     Changes = 2,
     /// Wrong command line.
     Usage = 64,
-    /// Input refused before the first packet.
+    /// Invalid input, found before contacting the cluster.
     Input = 65,
-    /// Cluster or platform not usable.
+    /// The cluster or the platform cannot be used.
     Unavailable = 69,
-    /// An object that is not ours is in the way.
+    /// An object with the required name belongs to someone else.
     Foreign = 73,
-    /// Not now: the same may work later.
+    /// Not possible now; the same may succeed later.
     NotNow = 75,
-    /// The credential could not be proved.
+    /// The credential failed its test.
     Unproved = 76,
-    /// The parent credential lacks rights.
+    /// The parent credential lacks permissions.
     Denied = 77,
     /// Stopped by SIGTERM or SIGINT.
     Terminated = 143,
@@ -38,7 +38,7 @@ pub enum Exit {
 
 macro_rules! codes {
     ($($(#[$doc:meta])* $variant:ident = $text:literal, $exit:ident;)*) => {
-        /// Error codes. Each has an entry in docs/troubleshooting.md. They stay once released.
+        /// Error codes. Each has an entry in docs/troubleshooting.md. They never change once released.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         pub enum Code { $($(#[$doc])* $variant,)* }
 
@@ -52,7 +52,7 @@ macro_rules! codes {
                 match self { $(Code::$variant => $text,)* }
             }
 
-            /// The exit status that goes with it.
+            /// Its exit status.
             #[must_use]
             pub const fn exit(self) -> Exit {
                 match self { $(Code::$variant => Exit::$exit,)* }
@@ -62,33 +62,33 @@ macro_rules! codes {
 }
 
 codes! {
-    /// The command line makes no sense.
+    /// The command line is invalid.
     Usage = "usage", Usage;
-    /// The input was refused; the findings say where.
+    /// The input is invalid; the findings say where.
     InputRefused = "input-refused", Input;
     /// `--output` cannot be written.
     OutputNotWritable = "output-not-writable", Input;
-    /// The name of the server is unknown.
+    /// DNS does not know the server's host name.
     Dns = "dns", Unavailable;
-    /// Nobody listens at the server's address, or it cannot be reached.
+    /// The connection to the server's address is refused, or the host is unreachable.
     ConnectionFailed = "connection-failed", Unavailable;
-    /// The proxy on the way could not be used.
+    /// The proxy cannot be used.
     Proxy = "proxy", Unavailable;
     /// The server's certificate is not signed by the connection's CA.
     TlsUnknownIssuer = "tls-unknown-issuer", Unavailable;
     /// TLS failed for another reason.
     Tls = "tls", Unavailable;
-    /// The server's address lets in only who shows a client certificate, which the holder of a token has not.
+    /// The server only accepts clients with a client certificate, which users of a token do not have.
     ClientCertificateRequired = "client-certificate-required", Unproved;
-    /// No answer within its time.
+    /// No response within the time limit.
     Timeout = "timeout", Unavailable;
-    /// The connection broke while an answer was awaited.
+    /// The connection was lost before the response.
     ConnectionLost = "connection-lost", Unavailable;
-    /// 401: the cluster does not know the credential.
+    /// 401: the cluster rejects the credential.
     Unauthorized = "unauthorized", Unavailable;
-    /// The server answered with an error of its own (429 or 5xx).
+    /// The server responded with an error of its own (429 or 5xx).
     ServerError = "server-error", Unavailable;
-    /// What answered is not a Kubernetes API.
+    /// The response is not from a Kubernetes API.
     NotKubernetes = "not-kubernetes", Unavailable;
     /// The login command of a kubeconfig failed.
     LoginFailed = "login-failed", Unavailable;
@@ -96,43 +96,43 @@ codes! {
     PlatformUnreachable = "platform-unreachable", Unavailable;
     /// The platform refused to publish or to delete the resource.
     PlatformRefused = "platform-refused", Unavailable;
-    /// An object of our name belongs to somebody else.
+    /// An object with a required name belongs to someone else.
     ForeignObject = "foreign-object", Foreign;
     /// The namespace is being deleted.
     NamespaceTerminating = "namespace-terminating", NotNow;
-    /// An object of ours is being deleted, and finalizers hold it.
+    /// An object of the instance is being deleted, and finalizers hold it.
     BeingDeleted = "being-deleted", NotNow;
-    /// A quota of the namespace is used up.
+    /// A ResourceQuota of the namespace is exhausted.
     Quota = "quota", NotNow;
-    /// Somebody else changed the object, or made it, at the same time: another run, perhaps.
+    /// The object was changed or created at the same time, perhaps by another run.
     Conflict = "conflict", NotNow;
     /// The token Secret was not filled in time.
     TokenControllerAbsent = "token-controller-absent", Unproved;
-    /// The token Secret disappeared while it was awaited.
+    /// The token Secret was deleted before it contained a token.
     TokenSecretVanished = "token-secret-vanished", Unproved;
     /// The token belongs to another ServiceAccount.
     WrongIdentity = "wrong-identity", Unproved;
-    /// The server of the artifact does not know the token: it is another cluster.
+    /// The published server does not know the token: it belongs to another cluster.
     AnotherCluster = "another-cluster", Unproved;
-    /// The server does not take the token that is to be verified.
+    /// verify: the server rejects the token.
     TokenRefused = "token-refused", Unproved;
-    /// The token may not do what the rules say.
+    /// The token lacks requested permissions.
     RulesNotAllowed = "rules-not-allowed", Unproved;
-    /// The parent credential may not make a request that the run needs.
+    /// The parent credential lacks permissions for a request of the run.
     MissingPermission = "missing-permission", Denied;
-    /// The parent credential may not grant what it does not hold.
+    /// The parent credential may not grant permissions it does not hold.
     Escalation = "escalation", Denied;
-    /// A namespace of the request is not there, or went away while it was worked in.
+    /// A namespace of the params does not exist, or was deleted during the run.
     NamespaceAbsent = "namespace-absent", Failed;
-    /// A ClusterRole of the request is not there.
+    /// A ClusterRole of the params does not exist.
     ClusterRoleAbsent = "cluster-role-absent", Failed;
-    /// The server cannot be asked what the proof needs: it is too old, or that API is switched off.
+    /// The server lacks a review that the test requires: it is too old, or the API is disabled.
     TooOldServer = "too-old-server", Failed;
-    /// The server or an admission policy refused an object.
+    /// The server or an admission policy rejected an object.
     Refused = "refused", Failed;
     /// The token still works after everything was deleted.
     TokenStillAccepted = "token-still-accepted", Failed;
-    /// The artifact does not fit its schema.
+    /// The credential document does not match its schema.
     ArtifactInvalid = "artifact-invalid", Failed;
     /// The result could not be written.
     OutputFailed = "output-failed", Failed;
@@ -154,26 +154,26 @@ impl Serialize for Code {
     }
 }
 
-/// Why a run ended without its result.
+/// The failure of a run.
 #[derive(Clone, Debug)]
 pub struct Failure {
     /// The stable name of the cause.
     pub code: Code,
-    /// What was being done, as in "applying the Role".
+    /// The step that failed, as in "applying the Role".
     pub doing: String,
-    /// The object it was done to.
+    /// Its object.
     pub object: Option<String>,
-    /// Why it failed, in one line.
+    /// The cause, in one line.
     pub cause: String,
-    /// What state is left; filled by the sequence that knows what was written.
+    /// The resulting state, set by the sequence that knows what was written.
     pub state: Option<String>,
-    /// The one next step.
+    /// The next step for the user.
     pub next: String,
-    /// True when a write was sent whose answer never came: it may have gone through.
+    /// Whether a write was sent without a response: it may have succeeded.
     pub unsettled: bool,
-    /// What the parent credential lacks.
+    /// The permissions that the parent credential lacks.
     pub missing: Vec<Tuple>,
-    /// What the input was refused for.
+    /// The problems of the input.
     pub findings: Vec<Finding>,
 }
 
@@ -193,24 +193,24 @@ impl Failure {
         }
     }
 
-    /// Names the object.
+    /// Sets the object.
     #[must_use]
     pub fn on(mut self, object: impl Into<String>) -> Self {
         self.object = Some(object.into());
         self
     }
 
-    /// Replaces the usual next step by a more precise one.
+    /// Replaces the usual next step by a more specific one.
     #[must_use]
     pub fn next(mut self, step: impl Into<String>) -> Self {
         self.next = step.into();
         self
     }
 
-    /// Two things done at the same time: both results, or all that is to say of what failed.
+    /// The results of two concurrent operations, or a failure that combines what failed.
     ///
     /// # Errors
-    /// The first failure, with what the second one adds.
+    /// The first failure, with missing permissions and findings of the second.
     pub fn both<A, B>(one: Result<A, Self>, other: Result<B, Self>) -> Result<(A, B), Self> {
         match (one, other) {
             (Ok(one), Ok(other)) => Ok((one, other)),
@@ -224,10 +224,10 @@ impl Failure {
         }
     }
 
-    /// Any number of things done at the same time.
+    /// The results of concurrent operations, or a failure that combines what failed.
     ///
     /// # Errors
-    /// The first failure, with what the others add.
+    /// The first failure, with missing permissions and findings of the others.
     pub fn all<T>(results: impl IntoIterator<Item = Result<T, Self>>) -> Result<Vec<T>, Self> {
         let mut all = Ok(Vec::new());
         for result in results {
@@ -239,14 +239,14 @@ impl Failure {
         all
     }
 
-    /// Says what state is left, unless that is known already.
+    /// Sets the resulting state, unless it is set already.
     #[must_use]
     pub fn state(mut self, state: impl Into<String>) -> Self {
         self.state.get_or_insert_with(|| state.into());
         self
     }
 
-    /// The input was refused for these findings.
+    /// The failure of invalid input.
     #[must_use]
     pub fn input(findings: Vec<Finding>) -> Self {
         let blocking = findings.iter().filter(|finding| finding.blocking).count();
@@ -260,49 +260,52 @@ impl Failure {
 const fn usual_next_step(code: Code) -> &'static str {
     match code {
         Code::Usage => "run k8s-token --help",
-        Code::InputRefused => "mend the input where the findings point, then run again",
+        Code::InputRefused => "fix the problems listed above, then run again",
         Code::OutputNotWritable | Code::OutputFailed => "choose another --output, then run again",
-        Code::Dns => "check the host in the connection's server, and the DNS of the place this runs in",
-        Code::ConnectionFailed => "check the server's address and port, and the network from the place this runs in",
-        Code::Proxy => "check the proxy's address, login and rules; if HTTPS_PROXY names it, NO_PROXY makes exceptions",
+        Code::Dns => "check the host name in the connection's server, and DNS resolution where k8s-token runs",
+        Code::ConnectionFailed => "check the server's address and port, and the network where k8s-token runs",
+        Code::Proxy => {
+            "check the proxy's address, login and rules, or add the server to NO_PROXY if HTTPS_PROXY names the proxy"
+        }
         Code::TlsUnknownIssuer => {
-            "take certificate-authority-data from the CA that signed the server's certificate, then run again"
+            "set certificate-authority-data to the CA that signed the server's certificate, then run again"
         }
         Code::ClientCertificateRequired => {
-            "put an address into the connection that lets in who has nothing but a token, then run again"
+            "put a server address into the connection that accepts clients without a client certificate, then run again"
         }
         Code::Tls => "check that the server's certificate is valid for the host in the connection",
         Code::Timeout | Code::ConnectionLost | Code::ServerError => {
-            "check the health of the server, then run again: it goes on where it stopped"
+            "check the health of the server, then run again: the next run continues where this one stopped"
         }
-        Code::Unauthorized => {
-            "put a current token into the connection, or log in to the kubeconfig again, then run again"
-        }
-        Code::NotKubernetes => "check that the connection's server is the URL of a Kubernetes API, path included",
-        Code::LoginFailed => "log in with the command of the kubeconfig by hand, then run again",
+        Code::Unauthorized => "put a valid token into the connection, or log in to the cluster again, then run again",
+        Code::NotKubernetes => "check that the connection's server is the URL of a Kubernetes API, including its path",
+        Code::LoginFailed => "run the login command of the kubeconfig by hand to see why it fails, then run again",
         Code::PlatformUnreachable | Code::PlatformRefused => {
-            "run again when the platform answers: what is done in the cluster is kept"
+            "run again when Massdriver answers: what was done in the cluster is kept"
         }
-        Code::ForeignObject => "choose another name, or delete that object if nobody needs it",
+        Code::ForeignObject => "choose another name, or delete that object if no one needs it",
         Code::NamespaceTerminating => "wait until the namespace is gone, then run again",
         Code::BeingDeleted => "find out what the finalizers wait for, or remove them, then run again",
-        Code::NamespaceAbsent => "create the namespace, or take it out of the params, then run again",
-        Code::ClusterRoleAbsent => "create the ClusterRole, or take it out of the params, then run again",
+        Code::NamespaceAbsent => "create the namespace, or remove it from the params, then run again",
+        Code::ClusterRoleAbsent => "create the ClusterRole, or remove it from the params, then run again",
         Code::Quota => "raise the quota or delete what is not needed, then run again",
         Code::TokenControllerAbsent => "check the token controller of kube-controller-manager, then run again",
-        Code::TokenSecretVanished => "find out who deletes Secrets in this namespace, then run again",
-        Code::WrongIdentity | Code::RulesNotAllowed => "run again; if it stays, look for who changes these objects",
-        Code::TokenRefused => "provision again, and hand out the new artifact",
-        Code::AnotherCluster => "check that the connection's server and CA are those of one cluster",
-        Code::MissingPermission => "have the listed permissions granted to the parent credential, then run again",
-        Code::Escalation => {
-            "have the listed permissions, or escalate and bind on roles, granted to the parent credential, or ask for less"
+        Code::TokenSecretVanished => "find out what deletes Secrets in this namespace, then run again",
+        Code::WrongIdentity | Code::RulesNotAllowed => {
+            "run again; if the error persists, find out what changes these objects"
         }
-        Code::TooOldServer => "upgrade the cluster to Kubernetes 1.28 or later, or switch that API on, then run again",
+        Code::TokenRefused => "provision again, and distribute the new credential file",
+        Code::AnotherCluster => "check that the connection's server and CA belong to one cluster",
+        Code::MissingPermission => "grant the listed permissions to the parent credential, then run again",
+        Code::Escalation => {
+            "grant the parent credential the listed permissions, or escalate and bind on Roles, or request fewer \
+             permissions; then run again"
+        }
+        Code::TooOldServer => "upgrade the cluster to Kubernetes 1.28 or later, or enable that API, then run again",
         Code::Refused => "change what the server objects to, then run again",
         Code::Conflict => "run again",
-        Code::TokenStillAccepted => "look for a proxy or another cluster that answers for the API server",
+        Code::TokenStillAccepted => "look for a proxy or another cluster that answers in place of the API server",
         Code::ArtifactInvalid => "compare bundle/schema-artifacts.json with the connection, or set output_shape",
-        Code::Terminated => "run the same action again: it repairs what was left",
+        Code::Terminated => "run the same action again: the next run continues from the state this one left",
     }
 }

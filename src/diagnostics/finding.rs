@@ -1,4 +1,4 @@
-//! A finding: one remark on the input or the cluster, with the place it is about. Pure data.
+//! Findings: warnings and input errors, each with its location. Pure data.
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -26,7 +26,7 @@ pub enum Severity {
 }
 
 impl Severity {
-    /// As it is printed.
+    /// Its name in the log and in the document.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -41,7 +41,7 @@ impl Severity {
 
 macro_rules! codes {
     ($($(#[$doc:meta])* $variant:ident = $text:literal, $($severity:ident)+;)*) => {
-        /// Finding codes. Each has an entry in docs/warnings.md. They stay once released.
+        /// Finding codes. Each has an entry in docs/warnings.md. They never change once released.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         pub enum Code { $($(#[$doc])* $variant,)* }
 
@@ -79,17 +79,17 @@ codes! {
     UnknownParam = "unknown-param", Low;
     /// An option of `config.json` is unknown to this version and has no effect.
     UnknownConfig = "unknown-config", Low;
-    /// A tag cannot be a label and is left out.
+    /// A tag cannot be a label and is ignored.
     LabelDropped = "label-dropped", Low;
     /// The kubeconfig was merged from several documents or fields.
     KubeconfigInParts = "kubeconfig-in-parts", Low;
-    /// The connection has another login beside the token, which is not used.
+    /// The connection has another login besides the token, which is not used.
     LoginIgnored = "login-ignored", Info;
     /// `config.json` overrides the namespace of the params.
     NamespaceOverridden = "namespace-overridden", Info;
     /// The parent credential lacks a permission.
     MissingPermission = "missing-permission", High;
-    /// The parent credential may not grant what it does not hold.
+    /// The parent credential may not grant permissions it does not hold.
     Escalation = "escalation", High;
     /// An object of one of the instance's names has another owner.
     ForeignObject = "foreign-object", High Info;
@@ -103,13 +103,13 @@ codes! {
     Unlimited = "unlimited", High;
     /// The server's address is a loopback address.
     LocalAddress = "local-address", Low;
-    /// The server is reached through a proxy that the artifact cannot name.
+    /// The server is reached through a proxy, for which the credential document has no field.
     ProxyNeeded = "proxy-needed", Medium;
     /// The platform has a credential of the instance and this cluster has none.
     ClusterChanged = "cluster-changed", Medium;
     /// The platform's address is not encrypted.
     ClearText = "clear-text", Medium;
-    /// The permissions of existing ClusterRoles are not verified.
+    /// The permissions of existing ClusterRoles are not tested.
     ClusterRoleUnverified = "cluster-role-unverified", Info;
     /// The objects of a Helm release of version 1.0.0 are adopted.
     Adopt = "adopt", Medium;
@@ -117,21 +117,21 @@ codes! {
     ParentExposed = "parent-exposed", High;
     /// Secrets of that Helm release cannot be deleted.
     ReleaseLeft = "release-left", High;
-    /// Permissions of an earlier request may still be granted.
+    /// Permissions of an earlier configuration may still be granted.
     NotTakenBack = "not-taken-back", High;
-    /// A namespace of the request does not exist.
+    /// A namespace of the params does not exist.
     NamespaceAbsent = "namespace-absent", High;
-    /// A ClusterRole of the request does not exist.
+    /// A ClusterRole of the params does not exist.
     ClusterRoleAbsent = "cluster-role-absent", High;
-    /// A namespace of the request is being deleted.
+    /// A namespace of the params is being deleted.
     NamespaceTerminating = "namespace-terminating", High;
     /// An object of the instance is being deleted, and finalizers delay that.
     BeingDeleted = "being-deleted", High;
-    /// Somebody else changed an object of the instance.
+    /// An object of the instance was changed by someone else.
     Drift = "drift", Medium Low;
-    /// The instance has objects in a former namespace.
+    /// The instance has objects in a previous namespace.
     Moved = "moved", High Info;
-    /// A namespace of an earlier request does not exist any more.
+    /// A namespace of an earlier configuration no longer exists.
     NamespaceGone = "namespace-gone", Info;
     /// The inventory on the ServiceAccount cannot be read completely.
     InventoryUnreadable = "inventory-unreadable", High;
@@ -139,11 +139,11 @@ codes! {
     NotSearched = "not-searched", Info;
     /// A copy of a binding grants permissions in another namespace.
     RightsElsewhere = "rights-elsewhere", High;
-    /// A decommission by hand found no object of the instance.
+    /// A decommission on the command line found no object of the instance.
     NothingFound = "nothing-found", Medium;
     /// The server was verified by a CA of the system.
     SystemCa = "system-ca", Info;
-    /// The artifact cannot name the host of the server's certificate.
+    /// The server's certificate is for a tls-server-name, for which the credential document has no field.
     TlsServerName = "tls-server-name", High;
     /// The platform's record was not deleted either.
     PlatformRecord = "platform-record", High;
@@ -155,35 +155,35 @@ impl Serialize for Code {
     }
 }
 
-/// One remark.
+/// A warning or an input error.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
 pub struct Finding {
     /// The stable name.
     pub code: Code,
-    /// How much it matters.
+    /// Its severity.
     pub severity: Severity,
     /// JSON pointer to the element of the document it is about.
     pub pointer: Option<String>,
-    /// What is the matter.
+    /// The problem.
     pub message: String,
-    /// What would be right.
+    /// How to fix it, or what was expected.
     pub help: Option<String>,
-    /// True when it refuses the input.
+    /// Whether it makes the input invalid.
     pub blocking: bool,
 }
 
 impl Finding {
-    /// A finding that refuses the input, at an element of a document.
+    /// A blocking finding at an element of a document.
     pub fn blocking(code: Code, pointer: impl Into<String>, message: impl Into<String>) -> Self {
         Self { blocking: true, ..Self::remark(code, message) }.at(pointer)
     }
 
-    /// A finding that refuses the input for something that is in no document.
+    /// A blocking finding about something outside the documents.
     pub fn refusal(code: Code, message: impl Into<String>) -> Self {
         Self { blocking: true, ..Self::remark(code, message) }
     }
 
-    /// A finding that refuses nothing, of the code's usual severity.
+    /// A finding that does not block, of the code's usual severity.
     pub fn remark(code: Code, message: impl Into<String>) -> Self {
         let severity = code.severities().first().copied().unwrap_or(Severity::High);
         Self { code, severity, pointer: None, message: message.into(), help: None, blocking: false }
@@ -197,14 +197,14 @@ impl Finding {
         self
     }
 
-    /// Points at an element; at what is around it, where the way there holds a key that cannot be shown.
+    /// Sets the pointer to an element, or to the closest one around it whose path can be printed.
     #[must_use]
     pub fn at(mut self, pointer: impl Into<String>) -> Self {
         self.pointer = Some(pointer_shown(&pointer.into()));
         self
     }
 
-    /// Says what would be right.
+    /// Sets the help.
     #[must_use]
     pub fn help(mut self, help: impl Into<String>) -> Self {
         self.help = Some(help.into());
@@ -212,18 +212,18 @@ impl Finding {
     }
 }
 
-/// Adds the findings that are not among these yet: another schema finds again what the first one has found. Each is
-/// looked up by its hash, so that thousands of bad rules are judged in the time of thousands.
+/// Adds findings without duplicates: a second schema reports the problems of the first one again. Each is looked up by
+/// its hash, so that the time is linear in the number of findings.
 pub fn add_new(findings: &mut Vec<Finding>, mut more: Vec<Finding>) {
     let known: HashSet<&Finding> = findings.iter().collect();
     more.retain(|finding| !known.contains(finding));
     findings.append(&mut more);
 }
 
-/// How many findings of a kind are told of one part of the input. Beyond that nobody reads them.
+/// The maximum number of findings of one kind for one part of the input.
 const TOLD: usize = 50;
 
-/// The first findings of each kind for each part of the input; the last of them says how many more there are.
+/// The first findings of each kind for each part of the input; the last of them states the number of further ones.
 #[must_use]
 pub fn condensed(findings: Vec<Finding>) -> Vec<Finding> {
     let mut told: Vec<Finding> = Vec::new();

@@ -37,18 +37,18 @@ impl Token {
             return Err("is empty");
         }
         if raw.len() > Self::LONGEST {
-            return Err("is longer than 64 KiB: that is no token");
+            return Err("is longer than 64 KiB, too long for a token");
         }
         if raw.ends_with(['\n', '\r']) {
-            return Err("ends in a line break: remove it where the token was stored");
+            return Err("ends with a line break: remove the line break where the token is stored");
         }
         if !raw.bytes().all(|byte| byte.is_ascii_graphic()) {
-            return Err("holds blanks, line breaks or characters that no token has");
+            return Err("contains whitespace or other characters that a token cannot contain");
         }
         Ok(Self(SecretString::from(raw)))
     }
 
-    /// The bytes, for an Authorization header, the artifact or a kubeconfig.
+    /// The bytes, for an Authorization header, the credential document or a kubeconfig.
     pub(crate) fn expose(&self) -> &str {
         self.0.expose_secret()
     }

@@ -22,8 +22,8 @@ pub fn one_line(text: &str) -> String {
 }
 
 /// Message for a value that [`is_masked`]: what is wrong and what to do.
-pub const MASKED: &str = "holds the word that kubectl prints instead of a secret: print the kubeconfig once more with \
-                          `kubectl config view --raw`";
+pub const MASKED: &str = "contains the placeholder that kubectl prints instead of a secret: print the kubeconfig again \
+                          with `kubectl config view --raw`";
 
 /// Whether this is what `kubectl config view` prints instead of a secret or of data without `--raw`.
 #[must_use]

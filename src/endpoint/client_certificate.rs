@@ -32,36 +32,36 @@ pub fn identity(certificate: &[u8], key: &[u8]) -> Result<Identity, String> {
     let chain: Vec<_> = found.iter().filter(|block| block.is_certificate()).map(|block| block.der.clone()).collect();
     let Some(first) = chain.first() else {
         let swapped = found.iter().any(Block::is_private_key);
-        let with_key = "holds a private key and no certificate: perhaps it and client-key are swapped";
-        return Err(if swapped { with_key } else { "is not the PEM of a certificate" }.to_owned());
+        let with_key = "contains a private key and no certificate: perhaps the certificate and client-key are swapped";
+        return Err(if swapped { with_key } else { "is not a certificate in PEM format" }.to_owned());
     };
     let leaf = Certificate::parse(first).map_err(|Unreadable(why)| why.to_owned())?;
     let found = blocks(key);
     let Some(key) = found.iter().find(|block| block.is_private_key()) else {
         let swapped = found.iter().any(Block::is_certificate);
-        let with_certificate = "goes with a client-key that holds a certificate and no private key";
+        let with_certificate = "has a client-key that contains a certificate and no private key";
         return Err(
-            if swapped { with_certificate } else { "goes with a key that is not the PEM of a private key" }.to_owned()
+            if swapped { with_certificate } else { "has a key that is not a private key in PEM format" }.to_owned()
         );
     };
     // As in Go, an unencrypted key with an encryption header is accepted.
     let signer = signer(&key.der).ok_or_else(|| {
         if key.is_encrypted() {
-            return "goes with a key that is encrypted with a passphrase, which kubectl does not take either: decrypt it, \
-                    as with `openssl pkey -in KEY -out NEW`"
+            return "has a key that is encrypted with a passphrase, which kubectl does not support either: decrypt the \
+                    key, as with `openssl pkey -in KEY -out NEW`"
                 .to_owned();
         }
         let kind = x509::key(leaf.key_algorithm, leaf.key);
         format!(
-            "goes with a key that cannot be used: the certificate has {kind}, and the key is damaged, of another kind, or \
-             of one that this program cannot sign with. It signs with RSA of 2048 to 8192 bits, ECDSA on P-256, P-384 or P-521, \
-             and Ed25519: have a certificate made for such a key"
+            "has a key that cannot be used: the certificate has {kind}, and the key is damaged, of another type, or of \
+             a type that is not supported. Supported are RSA of 2048 to 8192 bits, ECDSA on P-256, P-384 or P-521, and \
+             Ed25519: get a certificate for such a key"
         )
     })?;
     // Compares the SubjectPublicKeyInfo; every signer of the provider has one.
     let own = signer.public_key();
     if own.is_some_and(|own| own.as_ref() != leaf.key_info) {
-        return Err("goes with a key that belongs to another certificate".to_owned());
+        return Err("has a key that belongs to another certificate".to_owned());
     }
     let chain = chain.into_iter().map(CertificateDer::from).collect();
     Ok(Arc::new(CertifiedKey::new(chain, signer)))

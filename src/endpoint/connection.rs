@@ -1,5 +1,5 @@
-//! The cluster connection in all its shapes: the server, the CAs that it is verified against, the login there, and what
-//! an artifact takes over. `request/` makes it of a document or a kubeconfig. Pure.
+//! The cluster connection in all its formats: the server, the CAs that verify it, the login, and the fields that the
+//! published document copies. `request/` creates it from a document or a kubeconfig. Pure.
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use kube::config::AuthInfo;
@@ -29,52 +29,51 @@ impl Server {
     /// Checks the URL.
     ///
     /// # Errors
-    /// What would be right, without the value.
+    /// What is wrong, without the value.
     pub fn parse(text: &str) -> Result<Self, &'static str> {
-        const FORM: &str = "is not the URL of a server: https://host, with port and path if it has any, an IPv6 \
-                            address in brackets";
+        const FORM: &str = "is not the URL of a server (expected https://host, with port and path if needed, and an \
+                            IPv6 address in brackets)";
         if text.is_empty() {
             return Err("is empty");
         }
         if text.contains(|char: char| char.is_whitespace() || char.is_control()) {
-            return Err("holds a blank or a line break: a URL has none");
+            return Err("contains whitespace or a control character");
         }
         if !text.is_ascii() {
             return Err(
-                "holds letters beyond ASCII: a host has another form there, in Punycode (xn--...), and a path \
-                        has them percent-encoded",
+                "contains non-ASCII characters: write the host in Punycode (xn--...), and percent-encode the path",
             );
         }
         let (scheme, rest) = text.split_once("://").ok_or(FORM)?;
         match scheme.to_ascii_lowercase().as_str() {
             "https" => {}
-            "http" => return Err("is http: a token is never sent in clear, use the https URL"),
+            "http" => return Err("is http: a token is never sent unencrypted, use the https URL"),
             _ => return Err(FORM),
         }
         if rest.split(['/', '?', '#']).next().is_some_and(|authority| authority.contains('@')) {
-            return Err("holds a user name: only a token logs in");
+            return Err("contains a user name: remove it, because the login is the token");
         }
         if rest.contains(['?', '#']) {
-            return Err("holds a query or a fragment: it ends with the path");
+            return Err("contains a query or a fragment (expected the path at the end)");
         }
         let uri: http::Uri = text.parse().map_err(|_| FORM)?;
         let authority = uri.authority().ok_or(FORM)?;
-        // A port that is none would silently become the usual one.
+        // An invalid port would silently become the default one.
         let port = authority.as_str().strip_prefix(authority.host()).ok_or(FORM)?;
         if !port.is_empty() && authority.port_u16().is_none_or(|port| port == 0) {
-            return Err("has a port that is none: it is a number from 1 to 65535");
+            return Err("has an invalid port (expected 1-65535)");
         }
         let can_be_named = match authority.host().strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
             Some(address) => address.parse::<std::net::Ipv6Addr>().is_ok(),
             None => ServerName::try_from(authority.host()).is_ok(),
         };
         if !can_be_named {
-            return Err("has a host that no certificate can name: a DNS name, or a whole IP address");
+            return Err("has an invalid host (expected a DNS name or a complete IP address)");
         }
         Ok(Self { text: text.to_owned(), uri })
     }
 
-    /// As it was given, and as the artifact says it.
+    /// The text as it was given and is published.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.text
@@ -95,13 +94,13 @@ pub struct CaBundle {
 }
 
 impl CaBundle {
-    /// Takes the base64 of PEM, as a kubeconfig has it; line breaks in it do not matter.
+    /// Parses base64-encoded PEM, as in a kubeconfig; line breaks in it are ignored.
     ///
     /// # Errors
-    /// What is wrong with it, and what would be right.
+    /// What is wrong with it, and what was expected.
     pub fn parse(text: &str) -> Result<Self, &'static str> {
         if text.contains("-----BEGIN") {
-            return Err("is PEM as it stands: it must be the base64 of that");
+            return Err("is plain PEM (expected the base64 encoding of PEM)");
         }
         let compact: String = text.split_ascii_whitespace().collect();
         if compact.is_empty() {
@@ -109,15 +108,15 @@ impl CaBundle {
         }
         let pem = STANDARD.decode(&compact).map_err(|_| "is not base64")?;
         if pem.starts_with(b"LS0tLS1CRUdJTi") {
-            return Err("is base64 twice: decode it once");
+            return Err("is base64-encoded twice: decode it once");
         }
         if pem.starts_with(b"\x30\x82") {
-            return Err("is the base64 of DER: it must be that of PEM");
+            return Err("is the base64 encoding of DER (expected that of PEM)");
         }
         Self::from_pem(&pem, text.to_owned())
     }
 
-    /// Takes PEM itself, as a file holds it.
+    /// Parses PEM, as in a file.
     ///
     /// # Errors
     /// What is wrong with it.
@@ -125,21 +124,21 @@ impl CaBundle {
         Self::from_pem(pem, STANDARD.encode(pem))
     }
 
-    /// Takes one certificate in DER.
+    /// A bundle of one certificate in DER.
     #[must_use]
     pub fn of(certificate: &[u8]) -> Option<Self> {
         Self::parse_pem(pem::encode(&pem::Pem::new("CERTIFICATE", certificate)).as_bytes()).ok()
     }
 
     fn from_pem(pem: &[u8], base64: String) -> Result<Self, &'static str> {
-        const NONE: &str = "holds no certificate in PEM";
+        const NONE: &str = "contains no certificate in PEM format";
         const BEGIN: &[u8] = b"-----BEGIN CERTIFICATE-----";
         let blocks = blocks(pem);
         if blocks.iter().any(Block::is_private_key) {
-            return Err("holds a private key: only certificates belong there");
+            return Err("contains a private key (expected certificates only)");
         }
         let found: Vec<Vec<u8>> = blocks.into_iter().filter(Block::is_ca).map(|block| block.der).collect();
-        // As kubectl does, what cannot be read is passed over, as long as something is left.
+        // As in kubectl, unreadable certificates are ignored, as long as one is readable.
         let (certificates, unreadable): (Vec<_>, Vec<_>) =
             found.into_iter().partition(|it| Certificate::parse(it).is_ok());
         if !certificates.is_empty() {
@@ -148,15 +147,15 @@ impl CaBundle {
         let begins = pem.windows(BEGIN.len()).filter(|window| *window == BEGIN).count();
         let lines = pem.split(|byte| *byte == b'\n').filter(|line| line.starts_with(BEGIN)).count();
         Err(match (unreadable.is_empty(), begins == lines) {
-            (false, _) => "holds no certificate that can be read: what stands in its PEM is not X.509",
+            (false, _) => "contains no readable certificate: the content of its PEM blocks is not X.509",
             (true, false) => {
-                "holds a certificate that is not read everywhere: its BEGIN has to be at the start of a line"
+                "contains a certificate whose BEGIN marker is not at the start of a line; some tools would skip it"
             }
             (true, true) => NONE,
         })
     }
 
-    /// As it was given, and as the artifact says it.
+    /// The text as it was given and is published.
     #[must_use]
     pub fn as_base64(&self) -> &str {
         &self.base64
@@ -169,26 +168,26 @@ impl CaBundle {
     }
 }
 
-/// What the server is verified against.
+/// The CAs that have to verify the server.
 #[derive(Clone)]
 pub enum Trust {
     /// These certificates.
     Given(CaBundle),
-    /// The CAs of the system, as a kubeconfig without one has it.
+    /// The system trust store, for a kubeconfig without a CA.
     System,
 }
 
-/// How the parent logs in.
+/// The login of the parent credential.
 #[derive(Clone)]
 pub enum Login {
     /// The connection's token.
     Token(Token),
-    /// Whatever else a kubeconfig has.
+    /// Another login of a kubeconfig.
     Kubeconfig(Box<Person>),
 }
 
 impl Login {
-    /// The token, if it is one that is there before anybody logs in.
+    /// The token, if the login is a token.
     #[must_use]
     pub fn token(&self) -> Option<&Token> {
         match self {
@@ -198,72 +197,72 @@ impl Login {
     }
 }
 
-/// A person with a kubeconfig.
+/// A kubeconfig user with another login than a token.
 #[derive(Clone)]
 pub struct Person {
-    /// What there is to show.
+    /// Its static credentials.
     pub credentials: Credentials,
-    /// What prints that, where there is nothing yet.
+    /// The login command that prints the credentials, if there are no static ones.
     pub command: Option<Command>,
-    /// Whom to act as: `as`, and what goes with it.
+    /// The impersonated user: `as` and its related fields.
     pub acting: AuthInfo,
 }
 
 impl Person {
-    /// True when the login may ask somebody at the terminal.
+    /// Whether the login command may prompt at the terminal.
     #[must_use]
     pub fn talks(&self) -> bool {
         self.command.as_ref().is_some_and(|command| command.interactive)
     }
 }
 
-/// What the server gets to see.
+/// The credentials that are sent to the server.
 #[derive(Clone, Default)]
 pub struct Credentials {
-    /// In the head of every request.
+    /// The token, for the header of every request.
     pub token: Option<Token>,
-    /// In the handshake.
+    /// The client certificate, for the handshake.
     pub identity: Option<Identity>,
 }
 
-/// A command that prints credentials.
+/// A login command (exec plugin).
 #[derive(Clone)]
 pub struct Command {
-    /// A name to look up on the PATH, or a path.
+    /// A name to search in PATH, or a path.
     pub program: String,
     /// Its arguments.
     pub arguments: Vec<String>,
-    /// Variables beside those of this process.
+    /// Variables in addition to those of this process.
     pub variables: Vec<(String, String)>,
-    /// What it is told, as `KUBERNETES_EXEC_INFO`.
+    /// The content of `KUBERNETES_EXEC_INFO`.
     pub told: Value,
-    /// Whether it may ask the person at the terminal.
+    /// Whether it may prompt at the terminal.
     pub interactive: bool,
-    /// Where to get it, if the kubeconfig says so.
+    /// The kubeconfig's `installHint`.
     pub hint: Option<String>,
 }
 
-/// The shape of a kubernetes-cluster document.
+/// The shape of a kubernetes-cluster document: one of two formats.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Shape {
-    /// Everything at the top; since 2026.
+    /// All fields at the top; since 2026.
     Flat,
-    /// Everything but the specs under `data`.
+    /// All fields except `specs` under `data`.
     Legacy,
 }
 
 /// A cluster connection.
 #[derive(Clone)]
 pub struct Connection {
-    /// Where the server is.
+    /// The server's URL.
     pub server: Server,
-    /// What it is verified against.
+    /// The CAs that have to verify it.
     pub ca: Trust,
     /// Name to expect in the server's certificate instead of the host.
     pub tls_server_name: Option<ServerName<'static>>,
-    /// The way there.
+    /// The route to it: direct, or through a proxy.
     pub route: Route,
-    /// Who we are there.
+    /// The login.
     pub login: Login,
     /// The document's shape.
     pub shape: Shape,
@@ -271,33 +270,34 @@ pub struct Connection {
     pub infrastructure: Option<Map<String, Value>>,
     /// `specs`.
     pub specs: Option<Map<String, Value>>,
-    /// Whether an artifact of this shape says its namespace.
+    /// Whether a published document of this shape contains its namespace.
     pub names_namespace: bool,
-    /// The context of the kubeconfig that it was taken from.
+    /// The context of the kubeconfig, if it is from one.
     pub context: Option<String>,
 }
 
 impl Connection {
-    /// What an artifact of this connection cannot say, and whoever uses it elsewhere has to know.
+    /// Findings about properties of this connection for which the published document has no field.
     #[must_use]
     pub fn limits(&self) -> Vec<Finding> {
         let mut findings = Vec::new();
         let host = self.server.uri().host().unwrap_or_default();
         if host::is_relative(host) {
             let text = format!(
-                "the server's address {} leads every machine to itself: the credential works on this one only",
+                "the server's address {} means the local machine: the credential only works on this one",
                 self.server.as_str()
             );
-            let help = "for others, give the cluster an address that they can reach, and that its certificate names";
+            let help =
+                "use a server address that other machines can reach, and that the server's certificate is valid for";
             findings.push(Finding::remark(finding::Code::LocalAddress, text).help(help));
         }
         if let Some(proxy) = self.route.proxy().filter(|proxy| proxy.source == PROXY_URL) {
             let text = format!(
-                "the cluster is reached through {} (proxy-url of the kubeconfig), and an artifact cannot say that: \
-                 whoever uses it has to be told",
+                "the cluster is reached through {} (proxy-url of the kubeconfig), and the credential document has no \
+                 field for that: its users must set the proxy themselves",
                 proxy.address()
             );
-            let help = "set HTTPS_PROXY where it is used, or add proxy-url to the kubeconfig that is made of it";
+            let help = "set HTTPS_PROXY where the credential is used, or add proxy-url to its kubeconfig";
             findings.push(Finding::remark(finding::Code::ProxyNeeded, text).help(help));
         }
         findings
@@ -307,11 +307,11 @@ impl Connection {
 /// The field of a kubeconfig that names a proxy.
 pub const PROXY_URL: &str = "proxy-url";
 
-/// The name that a server's certificate is to have.
+/// Parses the name to expect in a server's certificate.
 ///
 /// # Errors
-/// What would be right.
+/// What was expected.
 pub fn server_name(name: &str) -> Result<ServerName<'static>, &'static str> {
     ServerName::try_from(name.to_owned())
-        .map_err(|_| "is not a name that a certificate can have: a DNS name, or an IP address")
+        .map_err(|_| "is not a valid server name (expected a DNS name or an IP address)")
 }

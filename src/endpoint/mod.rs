@@ -1,4 +1,4 @@
-//! Where a server is, and how to log in there. Pure.
+//! Endpoints: where a server is, and how to log in there. Pure.
 
 pub mod client_certificate;
 pub mod connection;

@@ -1,6 +1,6 @@
-//! Which way leads to a server: straight, or through a proxy. `proxy-url` of a kubeconfig, else the variables of the
-//! environment, read as Go's net/http reads them, because kubectl and everything else near a cluster is written in
-//! Go (golang.org/x/net/http/httpproxy). Pure.
+//! Routes to a server: direct, or through a proxy. `proxy-url` of a kubeconfig, else the environment variables, read as
+//! Go's net/http reads them, because kubectl and everything else near a cluster is written in Go
+//! (golang.org/x/net/http/httpproxy). Pure.
 
 use std::net::IpAddr;
 
@@ -9,24 +9,24 @@ use http::{HeaderValue, Uri};
 use percent_encoding::percent_decode_str;
 use secrecy::{ExposeSecret as _, SecretString};
 
-/// The way to a server.
+/// The route to a server.
 #[derive(Clone, Debug)]
 pub enum Route {
-    /// Nobody asks for a proxy.
+    /// No proxy is configured.
     Direct,
-    /// `NO_PROXY` excepts this server.
+    /// `NO_PROXY` excludes this server.
     Excepted,
-    /// Through this one.
+    /// Through this proxy.
     Proxied(Proxy),
 }
 
-/// A proxy: where it is, and who we are there.
+/// A proxy, with the login to it.
 #[derive(Clone, Debug)]
 pub struct Proxy {
     /// Scheme, host and port, without a user.
     uri: Uri,
     login: Option<Login>,
-    /// What names it, as in `HTTPS_PROXY`.
+    /// Its source, as in `HTTPS_PROXY`.
     pub source: &'static str,
 }
 
@@ -37,7 +37,7 @@ struct Login {
 }
 
 impl Route {
-    /// The proxy, if the way leads through one.
+    /// The proxy, if there is one.
     #[must_use]
     pub const fn proxy(&self) -> Option<&Proxy> {
         match self {
@@ -46,13 +46,13 @@ impl Route {
         }
     }
 
-    /// What the log says of it; nothing where nobody asked for a proxy.
+    /// The line of the log about it; none if no proxy is configured.
     #[must_use]
     pub fn told(&self, target: &str) -> Option<String> {
         match self {
             Self::Direct => None,
-            Self::Excepted => Some(format!("none for {target}, by NO_PROXY")),
-            Self::Proxied(proxy) => Some(format!("{} for {target}, by {}", proxy.address(), proxy.source)),
+            Self::Excepted => Some(format!("none for {target}, because of NO_PROXY")),
+            Self::Proxied(proxy) => Some(format!("{} for {target}, from {}", proxy.address(), proxy.source)),
         }
     }
 }
@@ -61,9 +61,9 @@ impl Proxy {
     /// Reads the URL of a proxy.
     ///
     /// # Errors
-    /// What would be right, without the value: it may hold a password.
+    /// What was expected, without the value: it may contain a password.
     pub fn parse(text: &str, source: &'static str) -> Result<Self, &'static str> {
-        const FORM: &str = "is not the URL of a proxy: http://, https:// or socks5://host:port";
+        const FORM: &str = "is not the URL of a proxy (expected http://, https:// or socks5://host:port)";
 
         let uri: Uri = text.parse().map_err(|_| FORM)?;
         let port = match uri.scheme_str() {
@@ -88,13 +88,13 @@ impl Proxy {
         Ok(Self { uri, login, source })
     }
 
-    /// Where it is, as people write it.
+    /// Its address, for messages.
     #[must_use]
     pub fn address(&self) -> String {
         self.uri.to_string().trim_end_matches('/').to_owned()
     }
 
-    /// Where to connect to, with TLS or without it, whatever is spoken then.
+    /// The URL to connect to, with or without TLS, whatever is sent to it then.
     #[must_use]
     pub fn hop(&self) -> Uri {
         let mut parts = self.uri.clone().into_parts();
@@ -104,7 +104,7 @@ impl Proxy {
         Uri::from_parts(parts).unwrap_or_default()
     }
 
-    /// True for SOCKS, false for HTTP.
+    /// Whether it is a SOCKS proxy, not an HTTP one.
     #[must_use]
     pub fn is_socks(&self) -> bool {
         self.uri.scheme_str().is_some_and(|scheme| scheme.starts_with("socks"))
@@ -116,13 +116,13 @@ impl Proxy {
         self.login.as_ref().map(|login| (login.user.as_str(), login.password.expose_secret()))
     }
 
-    /// What may not be printed.
+    /// The secrets in it.
     #[must_use]
     pub fn secret(&self) -> Option<&SecretString> {
         self.login.as_ref().map(|login| &login.password)
     }
 
-    /// The header that logs in at an HTTP proxy.
+    /// The Proxy-Authorization header of an HTTP proxy.
     #[must_use]
     pub fn authorization(&self) -> Option<HeaderValue> {
         let (user, password) = self.login()?;
@@ -140,16 +140,16 @@ pub struct Variables {
     pub https: Option<(&'static str, String)>,
     /// For http.
     pub http: Option<(&'static str, String)>,
-    /// What is excepted.
+    /// The list of excluded servers.
     pub no: Option<String>,
 }
 
 impl Variables {
-    /// The way to a server.
+    /// The route to a server.
     ///
     /// # Errors
-    /// The variable that is no proxy's URL, without its value. Go ignores it then and goes straight to the server,
-    /// which is nothing that somebody who sets a proxy wants.
+    /// The variable whose value is not the URL of a proxy, without the value. Go ignores it and connects directly,
+    /// which is not what the variable was set for.
     pub fn route_to(&self, target: &Uri) -> Result<Route, String> {
         let (variable, port) = match target.scheme_str() {
             Some("http") => (&self.http, 80),
@@ -157,21 +157,21 @@ impl Variables {
         };
         let Some((name, value)) = variable else { return Ok(Route::Direct) };
         let host = target.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']').to_lowercase();
-        // Go never asks a proxy for the machine itself.
+        // As in Go, no proxy is used for the local machine.
         if host == "localhost" || host.parse().is_ok_and(|address| unmapped(address).is_loopback()) {
             return Ok(Route::Direct);
         }
         if excepts(self.no.as_deref().unwrap_or_default(), &host, target.port_u16().unwrap_or(port)) {
             return Ok(Route::Excepted);
         }
-        // A host alone will do, as in `proxy.example.com:3128`.
+        // A host without a scheme is accepted, as in `proxy.example.com:3128`.
         let url = if value.contains("://") { value.clone() } else { format!("http://{value}") };
         Proxy::parse(&url, name).map(Route::Proxied).map_err(|problem| format!("{name} {problem}"))
     }
 }
 
-/// Whether a `NO_PROXY` list names this host: by itself or as part of a domain, as an address or in a network, each
-/// but networks also with a port; or by `*`. What cannot be read is passed over.
+/// Whether a `NO_PROXY` list contains this host: as a name, as part of a domain, as an address or in a network, each
+/// except networks also with a port; or as `*`. Invalid entries are ignored.
 fn excepts(list: &str, host: &str, port: u16) -> bool {
     let address: Option<IpAddr> = host.parse().ok().map(unmapped);
     list.split(',').map(|entry| entry.trim().to_lowercase()).filter(|entry| !entry.is_empty()).any(|entry| {

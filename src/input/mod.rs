@@ -1,4 +1,4 @@
-//! From documents to what each command needs: read, then parsed once. Nothing invalid exists past here.
+//! Input: documents are read, then parsed once into what each command needs. Nothing invalid exists past here.
 
 pub mod documents;
 pub mod request;

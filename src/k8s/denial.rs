@@ -30,9 +30,9 @@ pub fn denied(doing: &str, missing: Vec<Tuple>) -> Failure {
 /// The failure of a grant beyond the permissions of the granter (RBAC's escalation check).
 #[must_use]
 pub fn not_grantable(doing: &str, missing: Vec<Tuple>) -> Failure {
-    let mut cause = format!("the parent credential may not grant what it does not hold: {}", summary(&missing));
+    let mut cause = format!("the parent credential may not grant permissions it does not hold: {}", summary(&missing));
     if missing.iter().any(is_wildcard) {
-        cause.push_str("; holding each single permission is not holding the wildcard");
+        cause.push_str("; a wildcard can only be granted by a credential that holds the wildcard itself");
     }
     let finding = Finding::remark(finding::Code::Escalation, cause.clone());
     Failure { findings: vec![finding], missing, ..Failure::new(Code::Escalation, doing, cause) }
@@ -85,7 +85,7 @@ mod tests {
     #[test]
     fn missing_wildcard_is_explained() {
         let of = |verb| not_grantable("x", vec![Atom::new(verb, "", "pods").tuple()]).cause;
-        assert!(of("*").contains("holding the wildcard"));
+        assert!(of("*").contains("holds the wildcard itself"));
         assert!(!of("get").contains("wildcard"));
     }
 }

@@ -1,5 +1,5 @@
-//! Grants: what is allowed, and where. The core of a request: all Roles and bindings follow from this list, of which
-//! one namespace with rules of its own is the shortest. Pure.
+//! Grants: rules with the places where they apply. All Roles and bindings follow from this list; one namespace with
+//! rules is its simplest case. Pure.
 
 use std::{collections::BTreeMap, fmt, ops::Deref};
 
@@ -11,20 +11,20 @@ use crate::{
     rbac::Rule,
 };
 
-/// Where something is allowed. Ordered as people read it: namespaces by name, the whole cluster last.
+/// A scope: one namespace, or the whole cluster. In printing order: namespaces by name, the whole cluster last.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Scope {
-    /// In one namespace: Role and RoleBinding.
+    /// One namespace: Role and RoleBinding.
     Namespace(Namespace),
-    /// In the whole cluster: ClusterRole and ClusterRoleBinding.
+    /// The whole cluster: ClusterRole and ClusterRoleBinding.
     Cluster,
 }
 
 impl Scope {
-    /// Takes a scope as the params and the inventory write it: a namespace, or `*`.
+    /// Parses a scope as in the params and the inventory: a namespace, or `*`.
     ///
     /// # Errors
-    /// What would be right, without the value.
+    /// What was expected, without the value.
     pub fn parse(text: &str) -> Result<Self, &'static str> {
         if text == "*" { Ok(Self::Cluster) } else { Namespace::parse(text).map(Self::Namespace) }
     }
@@ -54,17 +54,17 @@ impl fmt::Display for Scope {
     }
 }
 
-/// What a binding refers to.
+/// The role that a binding refers to.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Authority {
-    /// The Role or ClusterRole that is ours, one for each scope.
+    /// The instance's own Role or ClusterRole, one for each scope.
     Rules,
-    /// A ClusterRole that somebody else keeps.
+    /// An existing ClusterRole of someone else.
     ClusterRole(ClusterRoleName),
 }
 
 impl Authority {
-    /// The ClusterRole of somebody else, if it is one.
+    /// The existing ClusterRole, if it is one.
     #[must_use]
     pub const fn cluster_role(&self) -> Option<&ClusterRoleName> {
         match self {
@@ -74,16 +74,15 @@ impl Authority {
     }
 }
 
-/// Where a grant has its objects: one binding, and the Role that is ours beside it, if it refers to one. Places are
-/// what the inventory remembers.
+/// A place: one binding, with the instance's own Role if the binding refers to it. The inventory lists places.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Place {
-    /// Where.
+    /// Its scope.
     pub scope: Scope,
-    /// What the binding refers to.
+    /// The role that the binding refers to.
     pub authority: Authority,
-    /// True for a temporary binding that early builds of version 2.0.0 made while they replaced another one. None is
-    /// made any more; those that an inventory lists are deleted.
+    /// Whether it is a temporary binding, which early builds of version 2.0.0 created while they replaced another one.
+    /// None is created any more; those that an inventory lists are deleted.
     pub temporary: bool,
 }
 
@@ -94,7 +93,7 @@ impl Place {
         Self { scope, authority, temporary: false }
     }
 
-    /// The place of the temporary binding beside this one.
+    /// The place of the temporary binding that belongs to this one.
     #[must_use]
     pub fn temporary(self) -> Self {
         Self { temporary: true, ..self }
@@ -113,35 +112,35 @@ impl Place {
         }
     }
 
-    /// True when a Role or ClusterRole of ours belongs to it.
+    /// Whether the instance's own Role or ClusterRole belongs to it.
     #[must_use]
     pub fn has_role(&self) -> bool {
         self.authority == Authority::Rules && !self.temporary
     }
 }
 
-/// What is to be allowed at one place.
+/// A grant: the permissions at one place.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Grant {
-    /// Where.
+    /// Its scope.
     pub place: Place,
-    /// The rules of our own Role; empty for a ClusterRole, which has its own.
+    /// The rules of the own Role; empty for an existing ClusterRole.
     pub rules: Vec<Rule>,
 }
 
-/// An entry of `rules` as it was asked for.
+/// An entry of `rules`, before merging.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RequestedRule {
     /// JSON pointer to it in the params.
     pub pointer: String,
-    /// What it allows.
+    /// The rule.
     pub rule: Rule,
-    /// Where.
+    /// Its scope.
     pub scopes: Vec<Scope>,
 }
 
-/// All that is to be allowed, place by place: the home namespace first, then the others by name, then the cluster. The
-/// rules as they were asked for are kept beside what they are merged into.
+/// The grants of the params, place by place: the home namespace first, then the others by name, then the cluster;
+/// together with the requested rules before merging.
 #[derive(Debug, Default)]
 pub struct Grants {
     requested: Vec<RequestedRule>,
@@ -168,19 +167,19 @@ impl Grants {
         Self { requested, merged }
     }
 
-    /// The rules as they were asked for.
+    /// The requested rules before merging.
     #[must_use]
     pub fn requested(&self) -> &[RequestedRule] {
         &self.requested
     }
 
-    /// True when something is to be granted at this place.
+    /// Whether there is a grant at this place.
     #[must_use]
     pub fn wants(&self, place: &Place) -> bool {
         self.merged.iter().any(|grant| grant.place == *place)
     }
 
-    /// The rules of our own Role at this place.
+    /// The rules of the own Role at this place.
     #[must_use]
     pub fn rules(&self, place: &Place) -> &[Rule] {
         self.merged.iter().find(|grant| grant.place == *place).map_or(&[], |grant| &grant.rules)

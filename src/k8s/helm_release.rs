@@ -37,7 +37,7 @@ pub fn release_of(live: &Live, name: &str, namespace: &str) -> Release {
     let (release, home) = (annotation(RELEASE_NAME), annotation(RELEASE_NAMESPACE));
     if release != name || home != namespace {
         return Release::Other(match (release, home) {
-            ("", _) | (_, "") => "it is managed by Helm, and does not say by which release".to_owned(),
+            ("", _) | (_, "") => "it is managed by Helm, and its annotations name no release".to_owned(),
             _ => format!("it belongs to the Helm release {release} of namespace {home}"),
         });
     }
@@ -54,9 +54,9 @@ pub fn release_of(live: &Live, name: &str, namespace: &str) -> Release {
     }
     Release::Other(match chart {
         Some(chart) => {
-            format!("it belongs to the Helm release {release}, which is of the chart {chart} and not of {CHART}")
+            format!("it belongs to the Helm release {release}, whose chart is {chart} and not {CHART}")
         }
-        None => format!("it belongs to the Helm release {release}, and nothing says that this is of the chart {CHART}"),
+        None => format!("it belongs to the Helm release {release}, and nothing shows that its chart is {CHART}"),
     })
 }
 

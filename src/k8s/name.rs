@@ -1,5 +1,5 @@
-//! Names from outside: of an instance, a namespace, a ClusterRole, a label. Parsed once; what exists is valid in every
-//! place where the server will look at it. Pure.
+//! Validated names: of an instance, a namespace, a ClusterRole, a label. Parsed once, and valid wherever the server
+//! checks them. Pure.
 
 use std::fmt;
 
@@ -11,16 +11,17 @@ impl Namespace {
     /// Checks the name.
     ///
     /// # Errors
-    /// What would be right, without the value.
+    /// What was expected, without the value.
     pub fn parse(text: &str) -> Result<Self, &'static str> {
         if text.len() <= 63 && is_label(text) {
             Ok(Self(text.to_owned()))
         } else {
-            Err("a namespace has 1 to 63 lower-case letters, digits and hyphens, a letter or digit at both ends")
+            Err("a namespace must have 1 to 63 lower-case letters, digits and hyphens, with a letter or digit at both \
+                 ends")
         }
     }
 
-    /// As the server writes it.
+    /// The name.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -44,24 +45,26 @@ impl InstanceName {
     /// Checks the name.
     ///
     /// # Errors
-    /// What would be right, without the value.
+    /// What was expected, without the value.
     pub fn parse(text: &str) -> Result<Self, String> {
         if text.is_empty() {
             return Err("the name is empty".to_owned());
         }
         let length = text.chars().count();
         if length > Self::MAX {
-            return Err(format!("a name has at most {} characters, this one {length}", Self::MAX));
+            return Err(format!("a name must have at most {} characters, and this one has {length}", Self::MAX));
         }
         if !text.split('.').all(is_label) {
-            return Err("a name has lower-case letters, digits, hyphens and dots, a letter or digit at both ends of \
-                        each part"
-                .to_owned());
+            return Err(
+                "a name must consist of lower-case letters, digits, hyphens and dots, with a letter or digit at \
+                        both ends of each part"
+                    .to_owned(),
+            );
         }
         Ok(Self(text.to_owned()))
     }
 
-    /// As the platform writes it.
+    /// The name.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -74,7 +77,7 @@ impl fmt::Display for InstanceName {
     }
 }
 
-/// The longest name that the server takes for most kinds.
+/// The maximum length of a name of most kinds.
 pub const LONGEST: usize = 253;
 
 /// The name of an existing ClusterRole: one segment of a path.
@@ -85,17 +88,17 @@ impl ClusterRoleName {
     /// Checks the name, as the server does (apimachinery, `IsValidPathSegmentName`).
     ///
     /// # Errors
-    /// What would be right, without the value.
+    /// What was expected, without the value.
     pub fn parse(text: &str) -> Result<Self, &'static str> {
         let bad = text.is_empty() || text == "." || text == ".." || text.contains(['/', '%']);
         if bad || text.chars().count() > LONGEST || text.chars().any(char::is_control) {
-            Err("a ClusterRole's name has 1 to 253 characters, and neither /, % nor control characters among them")
+            Err("a ClusterRole's name must have 1 to 253 characters, without /, % and control characters")
         } else {
             Ok(Self(text.to_owned()))
         }
     }
 
-    /// As the server writes it.
+    /// The name.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -115,23 +118,24 @@ pub fn label(key: &str, value: &serde_json::Value) -> Result<String, &'static st
     let (prefix, name) = key.split_once('/').map_or((None, key), |(prefix, name)| (Some(prefix), name));
     let prefix_ok = prefix.is_none_or(|prefix| prefix.len() <= 253 && prefix.split('.').all(is_label));
     if name.is_empty() || !prefix_ok || !is_label_text(name) {
-        return Err("its key is not the key of a label");
+        return Err("its key is not a valid label key");
     }
-    // On a ClusterRole, `aggregate-to-view` would hand the rules on to all who may view anything; on a Secret,
-    // `legacy-token-invalid-since` would kill the token in it.
+    // On a ClusterRole, `aggregate-to-view` would add the rules to the role `view`; on a Secret,
+    // `legacy-token-invalid-since` would invalidate its token.
     if prefix == Some("rbac.authorization.k8s.io") || key.starts_with("kubernetes.io/legacy-token-") {
-        return Err("its key has a meaning for the server, which would change what the credential may do");
+        return Err("Kubernetes gives its key a meaning, which would change what the credential may do");
     }
     let value = match value {
         serde_json::Value::String(text) => text.clone(),
         serde_json::Value::Number(number) => number.to_string(),
         serde_json::Value::Bool(flag) => flag.to_string(),
-        _ => return Err("its value is neither text, number nor boolean"),
+        _ => return Err("its value is not a string, a number or a boolean"),
     };
     if is_label_text(&value) {
         Ok(value)
     } else {
-        Err("a label has at most 63 letters, digits, dots, hyphens and underscores, a letter or digit at both ends")
+        Err("a label must have at most 63 letters, digits, dots, hyphens and underscores, with a letter or digit at \
+             both ends")
     }
 }
 

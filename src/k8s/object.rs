@@ -1,5 +1,5 @@
-//! The vocabulary of the cluster's objects: their kinds, how they are named, what we want of one ([`Manifest`]) and
-//! what the server says of one ([`Live`]). Pure data; a Secret's content never gets in here.
+//! Kubernetes objects: kinds, references, desired objects ([`Manifest`]) and observed ones ([`Live`]). Pure data, never
+//! with a Secret's content.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -17,22 +17,22 @@ pub const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
 /// The type of a Secret that the token controller fills.
 pub const TOKEN_SECRET: &str = "kubernetes.io/service-account-token";
 
-/// The kinds we work with, in the order in which they are made.
+/// The kinds of an instance's objects, in the order of creation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
-    /// Made when it is missing, never deleted.
+    /// Created if it is missing, never deleted.
     Namespace,
     /// The identity.
     ServiceAccount,
-    /// What it may do.
+    /// The permissions of the ServiceAccount in a namespace.
     Role,
-    /// What it may do in the whole cluster.
+    /// The cluster-wide permissions of the ServiceAccount.
     ClusterRole,
-    /// That it may do it.
+    /// The grant of permissions in a namespace.
     RoleBinding,
-    /// That it may do it in the whole cluster.
+    /// The cluster-wide grant of permissions.
     ClusterRoleBinding,
-    /// Holds the token.
+    /// Contains the token.
     Secret,
 }
 
@@ -71,7 +71,7 @@ impl Kind {
         }
     }
 
-    /// The resource, as rules and paths name it.
+    /// The resource name, as in rules and paths.
     #[must_use]
     pub const fn resource(self) -> &'static str {
         match self {
@@ -86,12 +86,12 @@ impl Kind {
     }
 }
 
-/// Which object. Prints as `Role team-a/demo-token`.
+/// A reference to an object. Prints as `Role team-a/demo-token`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Reference {
     /// Its kind.
     pub kind: Kind,
-    /// Its namespace; none for a Namespace and what is in none.
+    /// Its namespace; none for a Namespace and cluster-scoped objects.
     pub namespace: Option<String>,
     /// Its name.
     pub name: String,
@@ -104,7 +104,7 @@ impl Reference {
         Self { kind, namespace: Some(namespace.to_owned()), name: name.to_owned() }
     }
 
-    /// An object that is in no namespace.
+    /// A cluster-scoped object.
     #[must_use]
     pub fn at_cluster(kind: Kind, name: &str) -> Self {
         Self { kind, namespace: None, name: name.to_owned() }
@@ -116,7 +116,7 @@ impl Reference {
         Self::at_cluster(Kind::Namespace, name)
     }
 
-    /// Where people look for it: in the home namespace, then in the others by name, then in the whole cluster.
+    /// The printing order: the home namespace, then the others by name, then the whole cluster.
     #[must_use]
     pub fn place_in_reading_order(&self, home: &str) -> impl Ord + use<'_> {
         let place = match self.namespace.as_deref() {
@@ -143,21 +143,21 @@ impl Serialize for Kind {
     }
 }
 
-/// What we want of an object: the body of a server-side apply, with the fields we own and no others.
+/// A desired object: the body of a server-side apply, with the owned fields and no others.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Manifest {
-    /// Which object.
+    /// Its reference.
     pub reference: Reference,
     /// The apply body: apiVersion, kind, metadata and the kind's own fields.
     pub body: Value,
 }
 
-/// What the server says of an object, without a Secret's data.
+/// An observed object, without a Secret's data.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Live {
-    /// Changes when it is deleted and made again.
+    /// The uid: differs after deletion and recreation.
     pub uid: String,
-    /// Changes with every write.
+    /// The resourceVersion: differs after every write.
     pub resource_version: String,
     /// Labels.
     pub labels: BTreeMap<String, String>,
@@ -165,26 +165,26 @@ pub struct Live {
     pub annotations: BTreeMap<String, String>,
     /// The kind's own fields: `rules`, `subjects`, `roleRef`, `type`.
     pub fields: BTreeMap<String, Value>,
-    /// Labels that our field manager owns; on an object that Helm manages, those that Helm owns too.
+    /// Labels that the field manager of k8s-token owns; on an object of Helm, those that Helm owns too.
     pub owned_labels: BTreeSet<String>,
-    /// Annotations that our field manager owns; likewise.
+    /// Annotations that the field manager of k8s-token owns; likewise.
     pub owned_annotations: BTreeSet<String>,
-    /// Who owns which field, as the server keeps it; only of an object that Helm manages.
+    /// The managed fields; only of an object of Helm.
     pub managed_fields: Vec<Value>,
-    /// Who set each of [`Self::fields`] last, by field manager: ours where it is one of several.
+    /// The field manager that set each of [`Self::fields`] last: k8s-token if it is one of several.
     pub managers: BTreeMap<String, String>,
-    /// The finalizers that hold it, when its deletion was asked for: it is there as long as they are, and no longer.
+    /// The finalizers that hold it, if it is being deleted: it exists as long as they do.
     pub deleting: Option<Vec<String>>,
 }
 
 impl Live {
-    /// What keeps an object whose deletion was asked for; none when it is not being deleted.
+    /// The message why an object that is being deleted still exists; none if it is not being deleted.
     #[must_use]
     pub fn held(&self) -> Option<String> {
         self.deleting.as_deref().map(held_by)
     }
 
-    /// Pointers to what differs between this state of an object and another, in all that can be seen of it here.
+    /// Pointers to the differences between this state of an object and another, as far as they are read.
     #[must_use]
     pub fn differences(&self, other: &Self) -> Vec<String> {
         let mut found = Vec::new();
@@ -211,7 +211,7 @@ impl Live {
     }
 }
 
-/// Why an object is still there although its deletion was asked for.
+/// The message why an object that is being deleted still exists.
 #[must_use]
 pub fn held_by(finalizers: &[String]) -> String {
     match finalizers {
@@ -221,7 +221,7 @@ pub fn held_by(finalizers: &[String]) -> String {
     }
 }
 
-/// Adds pointers to the smallest parts that differ. A list of plain values is one part: the server owns it as a whole.
+/// Adds pointers to the smallest parts that differ. A list of scalars is one part: the server owns it as a whole.
 pub fn differing(at: &str, one: &Value, other: &Value, found: &mut Vec<String>) {
     match (one, other) {
         (Value::Object(one), Value::Object(other)) => {

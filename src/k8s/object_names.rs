@@ -10,7 +10,7 @@ use crate::{
     },
 };
 
-/// The names of an instance's objects: in the home namespace those of the original bundle.
+/// The names of an instance's objects: in the home namespace the same as in version 1.0.0.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Names {
     instance: InstanceName,
@@ -18,8 +18,8 @@ pub struct Names {
     object: String,
 }
 
-/// Hexadecimal digits of a hash in a name. Two names meet only when all before the hash is equal too: among a
-/// thousand instances of one name in as many namespaces, once in two million times.
+/// The number of hexadecimal digits of a hash in a name. Two names collide only if everything before the hash is equal
+/// too: among a thousand instances of one name in as many namespaces, once in two million times.
 const DIGITS: usize = 10;
 
 impl Names {
@@ -29,7 +29,7 @@ impl Names {
         Self { instance: instance.clone(), home: home.clone(), object: format!("{instance}-token") }
     }
 
-    /// The names of the same instance, had it this home.
+    /// The names of the same instance with another home namespace.
     #[must_use]
     pub fn in_home(&self, home: &Namespace) -> Self {
         Self::of(&self.instance, home)
@@ -72,13 +72,13 @@ impl Names {
         Reference::new(Kind::Secret, self.home.as_str(), &name)
     }
 
-    /// The place of the home namespace's own Role: always ours, whatever is asked for.
+    /// The place of the own Role in the home namespace, which always belongs to the instance.
     #[must_use]
     pub fn home(&self) -> Place {
         Place::new(Scope::Namespace(self.home.clone()), Authority::Rules)
     }
 
-    /// Our own Role or ClusterRole of a scope.
+    /// The own Role or ClusterRole of a scope.
     #[must_use]
     pub fn role(&self, scope: &Scope) -> Reference {
         let name = if self.is_home(scope) { self.object.clone() } else { self.hashed(&[&self.instance_hash()]) };
@@ -105,7 +105,7 @@ impl Names {
         scope.reference(Kind::RoleBinding, Kind::ClusterRoleBinding, &name)
     }
 
-    /// All objects of a place, in the order in which they go.
+    /// All objects of a place, in the order of deletion.
     #[must_use]
     pub fn objects(&self, place: &Place) -> Vec<Reference> {
         let role = place.has_role().then(|| self.role(&place.scope));
@@ -116,7 +116,7 @@ impl Names {
         scope.namespace() == Some(self.home.as_str())
     }
 
-    /// Tells instances of one name in different namespaces apart.
+    /// The hash that distinguishes instances of one name in different namespaces.
     fn instance_hash(&self) -> String {
         hash(&format!("{}/{}", self.home, self.instance))
     }

@@ -33,7 +33,8 @@ pub fn owner(live: &Live, name: &str, namespace: &str) -> Owner {
             Owner::Foreign(format!("it belongs to the k8s-token instance {owner} of namespace {home}"))
         }
         (Some(MANAGER), _) => Owner::Foreign(format!(
-            "somebody removed its annotations; with {NAME}: {name} and {NAMESPACE}: {namespace} it is ours again"
+            "its k8s-token annotations were removed; if it belongs to this instance, restore {NAME}: {name} and \
+             {NAMESPACE}: {namespace}"
         )),
         (Some(helm_release::HELM), _) => match helm_release::release_of(live, name, namespace) {
             Release::Original => Owner::Original,
@@ -41,9 +42,10 @@ pub fn owner(live: &Live, name: &str, namespace: &str) -> Owner {
         },
         (Some(other), _) => Owner::Foreign(format!("it is managed by {other}")),
         (None, _) if !live.owned_annotations.is_empty() => Owner::Foreign(format!(
-            "it was made here, and somebody removed its label {MANAGED_BY}; with the value {MANAGER} it is ours again"
+            "k8s-token created it, and its label {MANAGED_BY} was removed; if it belongs to this instance, restore the \
+             value {MANAGER}"
         )),
-        (None, _) => Owner::Foreign("nothing says who manages it".to_owned()),
+        (None, _) => Owner::Foreign("no label or annotation shows who manages it".to_owned()),
     }
 }
 
@@ -55,12 +57,12 @@ mod tests {
     #[case::own(Some(MANAGER), &[(NAME, "demo"), (NAMESPACE, "a")], false, None)]
     #[case::of_another_name(Some(MANAGER), &[(NAME, "other"), (NAMESPACE, "a")], false, Some("instance other of namespace a"))]
     #[case::of_another_namespace(Some(MANAGER), &[(NAME, "demo"), (NAMESPACE, "b")], false, Some("instance demo of namespace b"))]
-    #[case::no_namespace(Some(MANAGER), &[(NAME, "demo")], true, Some("removed its annotations"))]
-    #[case::no_annotation(Some(MANAGER), &[], false, Some("removed its annotations"))]
+    #[case::no_namespace(Some(MANAGER), &[(NAME, "demo")], true, Some("annotations were removed"))]
+    #[case::no_annotation(Some(MANAGER), &[], false, Some("annotations were removed"))]
     #[case::of_helm(Some(helm_release::HELM), &[(NAME, "demo"), (NAMESPACE, "a")], false, Some("managed by Helm"))]
     #[case::of_another_manager(Some("flux"), &[(NAME, "demo"), (NAMESPACE, "a")], true, Some("managed by flux"))]
-    #[case::label_removed(None, &[(NAME, "demo"), (NAMESPACE, "a")], true, Some("removed its label"))]
-    #[case::annotations_copied(None, &[(NAME, "demo"), (NAMESPACE, "a")], false, Some("nothing says who manages it"))]
+    #[case::label_removed(None, &[(NAME, "demo"), (NAMESPACE, "a")], true, Some("was removed; if it belongs to this instance"))]
+    #[case::annotations_copied(None, &[(NAME, "demo"), (NAMESPACE, "a")], false, Some("no label or annotation shows who manages it"))]
     fn owner_follows_from_label_and_annotations(
         #[case] manager: Option<&str>,
         #[case] annotations: &[(&str, &str)],

@@ -1,7 +1,7 @@
 //! The account record: everything that an instance's ServiceAccount stores between runs, in its annotations. Pure.
 //!
-//! Keys and values are on people's clusters: every form that was ever written stays readable. A value that cannot be
-//! read counts as absent. A new field is a new key here, with its place in [`AccountRecord`] and nowhere else.
+//! Keys and values exist on clusters of users: every format that was ever written stays readable. A value that cannot
+//! be read counts as absent. A new field is a new key here, with its place in [`AccountRecord`] and nowhere else.
 
 use std::collections::BTreeMap;
 
@@ -11,13 +11,14 @@ use crate::k8s::{grant::Place, inventory::Inventory};
 
 /// Annotation: number of the newest token slot, written before a Secret is created in it.
 const NEWEST_SLOT: &str = "k8s-token.massdriver.cloud/token-generation";
-/// Annotation: number of the slot that the newest one replaces, where it does not follow from the newest number. Its
-/// Secret may be gone by now.
+/// Annotation: number of the slot that the newest one replaces, if it does not follow from the newest number. Its
+/// Secret may be deleted already.
 const REPLACED_SLOT: &str = "k8s-token.massdriver.cloud/token-replaced";
 /// Annotation: every place where the instance may have objects, except its own Role and binding in the home namespace;
 /// written before anything is created there.
 pub const INVENTORY: &str = "k8s-token.massdriver.cloud/inventory";
-/// Annotation: identity of the instance on the platform. Tells an instance whose namespace was changed from a namesake.
+/// Annotation: identity of the instance on the platform. Distinguishes an instance whose namespace was changed from
+/// another instance of the same name.
 const INSTANCE: &str = "k8s-token.massdriver.cloud/instance";
 /// Annotation: adoption of the Helm release of version 1.0.0.
 const ADOPTION: &str = "k8s-token.massdriver.cloud/taken-over";

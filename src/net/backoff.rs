@@ -1,4 +1,4 @@
-//! Backoff between attempts: sleeps, draws jitter, tells an observer. Which outcomes are retried is decided in
+//! Backoff between attempts: sleeps, draws jitter, notifies an observer. Which outcomes are retried is decided in
 //! `retry.rs`.
 
 use std::{

@@ -47,7 +47,7 @@ impl fmt::Display for ProxyError {
 impl Error for ProxyError {}
 
 impl TransportError {
-    /// The root cause in an error chain: the outer layers say no more than "client error".
+    /// The root cause in an error chain: the outer errors only say "client error".
     #[must_use]
     pub fn of(error: &(dyn Error + 'static)) -> Self {
         let mut layer = Some(error);
@@ -81,7 +81,7 @@ impl TransportError {
         }
         let error = error.downcast_ref::<io::Error>()?;
         if error.kind() == ErrorKind::UnexpectedEof {
-            return Some(Self::Lost("the server hung up".to_owned()));
+            return Some(Self::Lost("the server closed the connection".to_owned()));
         }
         let error = Some(error).filter(|error| error.get_ref().is_none())?;
         Some(match error.kind() {
@@ -115,9 +115,8 @@ impl TransportError {
     #[must_use]
     pub fn advise(&self, failure: Failure) -> Failure {
         match self {
-            Self::Login { hint: Some(hint), .. } => {
-                failure.next(format!("install it, then run again; the kubeconfig says: {}", shown(hint, 300)))
-            }
+            Self::Login { hint: Some(hint), .. } => failure
+                .next(format!("install the login command, then run again; the kubeconfig says: {}", shown(hint, 300))),
             Self::Tls(fault) => failure.next(fault.next),
             _ => failure,
         }
@@ -127,9 +126,9 @@ impl TransportError {
 impl fmt::Display for TransportError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Dns => f.write_str("the host of the server is unknown to DNS"),
+            Self::Dns => f.write_str("the host name of the server is unknown to DNS"),
             Self::Refused(cause) => write!(f, "cannot connect: {cause}"),
-            Self::Timeout(what) => write!(f, "{what} within the time for it"),
+            Self::Timeout(what) => write!(f, "{what} within the time limit"),
             Self::Tls(fault) => f.write_str(&fault.cause),
             Self::Login { cause, .. } => write!(f, "the login of the kubeconfig failed: {cause}"),
             Self::Proxy(cause) => f.write_str(cause),
@@ -166,6 +165,10 @@ mod tests {
         let error =
             TransportError::Login { cause: "is not installed".to_owned(), hint: Some("brew\ninstall".to_owned()) };
         let failure = error.advise(Failure::new(error.code(), "x", error.to_string()));
-        assert!(failure.next.starts_with("install it, then run again; the kubeconfig says: brew"), "{}", failure.next);
+        assert!(
+            failure.next.starts_with("install the login command, then run again; the kubeconfig says: brew"),
+            "{}",
+            failure.next
+        );
     }
 }

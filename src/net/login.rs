@@ -1,6 +1,6 @@
-//! How a person logs in to a cluster with a kubeconfig: a token, a client certificate, or a command that prints one of
-//! them (client.authentication.k8s.io). The only file that starts a process. The command runs once, and once more
-//! when the server does not know what it printed.
+//! Login of a kubeconfig user: a token, a client certificate, or a login command (exec plugin,
+//! client.authentication.k8s.io) that prints one of them. The only file that starts a process. The command runs once,
+//! and a second time if the server rejects what it printed.
 
 use std::{
     fmt,
@@ -27,13 +27,14 @@ use crate::{
 };
 
 impl Command {
-    /// Runs it. Nothing that it prints is shown, unless it talks to a person.
+    /// Runs the login command. Its output is not shown, unless it is interactive.
     ///
     /// # Errors
-    /// What went wrong, without a word of what it printed.
+    /// What failed, without any of its output.
     pub async fn run(&self, within: Duration) -> Result<Credentials, TransportError> {
         let name = Path::new(&self.program).file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let login = |cause: String, hint| TransportError::Login { cause: format!("its command {name} {cause}"), hint };
+        let login =
+            |cause: String, hint| TransportError::Login { cause: format!("the login command `{name}` {cause}"), hint };
         let failed = |cause: String| login(cause, None);
         let theirs = || if self.interactive { Stdio::inherit() } else { Stdio::null() };
         let mut command = tokio::process::Command::new(&self.program);
@@ -46,17 +47,17 @@ impl Command {
             .stdout(Stdio::piped())
             .kill_on_drop(true);
         let child = command.spawn().map_err(|error| match error.kind() {
-            std::io::ErrorKind::NotFound => login("is not there".to_owned(), self.hint.clone()),
-            kind => failed(format!("cannot be started: {kind}")),
+            std::io::ErrorKind::NotFound => login("was not found".to_owned(), self.hint.clone()),
+            kind => failed(format!("could not be started: {kind}")),
         })?;
         let output = tokio::time::timeout(within, child.wait_with_output())
             .await
-            .map_err(|_| failed("did not end in time".to_owned()))?
-            .map_err(|error| failed(format!("cannot be waited for: {}", error.kind())))?;
+            .map_err(|_| failed("did not end within the time limit".to_owned()))?
+            .map_err(|error| failed(format!("could not be waited for: {}", error.kind())))?;
         if !output.status.success() {
             return Err(failed(format!("ended with {}", output.status)));
         }
-        // JSON, or YAML as client-go takes it.
+        // JSON, or YAML, which client-go also accepts.
         let printed = std::str::from_utf8(&output.stdout).ok().and_then(|text| serde_saphyr::from_str(text).ok());
         self.read(&printed.unwrap_or_default()).map_err(failed)
     }
@@ -68,7 +69,7 @@ impl Command {
             return Err("did not print an ExecCredential".to_owned());
         }
         if text("/apiVersion") != self.told["apiVersion"].as_str() {
-            return Err(format!("answered in another version than {}", self.told["apiVersion"]));
+            return Err(format!("printed an ExecCredential of another version than {}", self.told["apiVersion"]));
         }
         let certificate = (text("/status/clientCertificateData"), text("/status/clientKeyData"));
         let identity = match certificate {
@@ -77,7 +78,7 @@ impl Command {
                 Some(identity.map_err(|problem| format!("printed a client certificate that {problem}"))?)
             }
             (None, None) => None,
-            _ => return Err("printed a client certificate or a key, and not both".to_owned()),
+            _ => return Err("printed only one of client certificate and key".to_owned()),
         };
         let token = text("/status/token").map(Token::parse).transpose();
         let token = token.map_err(|problem| format!("printed a token that {problem}"))?;
@@ -88,7 +89,7 @@ impl Command {
     }
 }
 
-/// The login of one connection: what its requests show, and what its handshakes do.
+/// The login of one connection: the header of its requests, and the certificate of its handshakes.
 pub struct Session {
     shown: RwLock<Shown>,
     renewal: Option<tokio::sync::Mutex<Renewal>>,
@@ -100,7 +101,7 @@ struct Shown {
     generation: Generation,
 }
 
-/// Which of a session's logins a request has shown: each answer has it among its extensions.
+/// The login of a session that a request was sent with. Each response carries it in its extensions.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Generation(u8);
 
@@ -112,16 +113,16 @@ struct Renewal {
 }
 
 impl Session {
-    /// Shows these, for as long as it lives.
+    /// A session with fixed credentials.
     #[must_use]
     pub fn fixed(credentials: &Credentials) -> Arc<Self> {
         Arc::new(Self { shown: RwLock::new(Shown::new(credentials, Generation::default())), renewal: None })
     }
 
-    /// Shows what this command prints.
+    /// A session with the credentials that this command prints.
     ///
     /// # Errors
-    /// Why it printed nothing to show.
+    /// Why the command printed no credentials.
     pub async fn by(command: &Command, budget: &Budget, redactor: &Redactor) -> Result<Arc<Self>, TransportError> {
         let credentials = command.run(budget.at_most(Duration::MAX)).await?;
         credentials.token.iter().for_each(|token| redactor.learn(token));
@@ -130,7 +131,7 @@ impl Session {
         Ok(Arc::new(Self { shown, renewal: Some(tokio::sync::Mutex::new(renewal)) }))
     }
 
-    /// Puts the login into a request; says which one it was.
+    /// Adds the login to a request; returns which one it was.
     fn dress(&self, request: &mut Request<Body>) -> Generation {
         let shown = self.shown.read().unwrap_or_else(PoisonError::into_inner);
         if let Some(header) = &shown.header {
@@ -139,17 +140,17 @@ impl Session {
         shown.generation
     }
 
-    /// Whether another login is shown by now than this one.
+    /// Whether the login was renewed since.
     #[must_use]
     pub fn has_changed_since(&self, login: Generation) -> bool {
         self.shown.read().unwrap_or_else(PoisonError::into_inner).generation != login
     }
 
-    /// Runs the command again, because the server does not know this login; false when there is no command, or when
-    /// that was done before, or fails.
+    /// Runs the command again, because the server rejected this login; false if there is no command, if it was run
+    /// again before, or if it fails.
     pub async fn renew(&self, refused: Generation) -> bool {
         let Some(renewal) = &self.renewal else { return false };
-        // Requests at the same time are refused at the same time: the first of them renews for all.
+        // Concurrent requests are rejected at the same time: the first of them renews the login for all.
         let mut renewal = renewal.lock().await;
         if self.has_changed_since(refused) {
             return true;
@@ -187,7 +188,7 @@ impl ResolvesClientCert for Session {
     }
 }
 
-/// Puts the login into every request to this server.
+/// A service that adds the login to every request to one server.
 #[derive(Clone)]
 pub struct LoggedIn {
     session: Arc<Session>,
@@ -195,14 +196,14 @@ pub struct LoggedIn {
 }
 
 impl LoggedIn {
-    /// Shows this login over these connections.
+    /// A service with this login over these connections.
     #[must_use]
     pub fn new(session: Arc<Session>, http: Http) -> Self {
         Self { session, http: Arc::new(Mutex::new((Generation::default(), http))) }
     }
 
-    /// Dresses a request, and says for which login and over which connections. What was opened for an earlier one
-    /// shows a certificate that does not count any more, or none: without a token one would be nobody there.
+    /// Adds the login to a request; returns which one it was, and the connections to use. Connections of an earlier
+    /// login present an outdated certificate or none, and without a token the request would be anonymous.
     fn dressed(&self, request: &mut Request<Body>) -> (Generation, Http) {
         let generation = self.session.dress(request);
         let mut http = self.http.lock().unwrap_or_else(PoisonError::into_inner);
@@ -219,7 +220,7 @@ impl Service<Request<Body>> for LoggedIn {
     type Future = BoxFuture<'static, Result<Self::Response, Self::Error>>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
-        Poll::Ready(Ok(())) // each request asks its own connections
+        Poll::Ready(Ok(())) // each request polls its own connections
     }
 
     fn call(&mut self, mut request: Request<Body>) -> Self::Future {

@@ -1,5 +1,5 @@
-//! The first bytes to a server: straight to it, or through a proxy, which opens the way (CONNECT, SOCKS) or, for plain
-//! http, passes each request on.
+//! Connector of one server: directly, or through a proxy, which opens a tunnel (CONNECT, SOCKS) or forwards requests
+//! (plain http).
 
 use std::{
     future::{Ready, ready},
@@ -27,10 +27,10 @@ use crate::{
     },
 };
 
-/// The `User-Agent` of every request, CONNECT included: audit logs and managed fields keep it.
+/// The `User-Agent` of every request, CONNECT included. Audit logs and managed fields record it.
 pub const USER_AGENT: &str = concat!("k8s-token/", env!("CARGO_PKG_VERSION"));
 
-/// Connects to one server.
+/// A connector of one server.
 #[derive(Clone)]
 pub enum Tunnel {
     /// Without a proxy.
@@ -40,10 +40,10 @@ pub enum Tunnel {
 }
 
 impl Tunnel {
-    /// The way that leads through this proxy, if there is one.
+    /// The connector through this proxy, if there is one.
     ///
     /// # Errors
-    /// The proxy speaks TLS, and the system trusts nobody.
+    /// The proxy uses TLS, and the system trust store is empty.
     pub fn new(proxy: Option<&Proxy>) -> Result<Self, rustls::Error> {
         let mut tcp = HttpConnector::new();
         tcp.enforce_http(false);
@@ -91,22 +91,24 @@ async fn open(proxy: &Proxy, connector: HttpsConnector<HttpConnector>, target: U
     let stream = connector.oneshot(proxy.hop()).await;
     let stream = stream.map_err(|error| format!("cannot be used: {}", TransportError::of(&*error)))?;
     if proxy.is_socks() {
-        // The name is resolved at the other end, which may be the only one to know it.
+        // The proxy resolves the name, which may be known only there.
         let mut socks = SocksV5::new(proxy.hop(), Opened(Some(stream)));
         if let Some((user, password)) = proxy.login() {
             socks = socks.with_auth(user.to_owned(), password.to_owned());
         }
         let stream = socks.oneshot(target).await;
-        return stream.map(Stream::new).map_err(|error| format!("opens no way: {}", shown(&error.to_string(), 200)));
+        return stream
+            .map(Stream::new)
+            .map_err(|error| format!("could not connect to the server: {}", shown(&error.to_string(), 200)));
     }
     if target.scheme() == Some(&http::uri::Scheme::HTTP) {
-        // Requests name their server then, and log in one by one.
+        // Each request then names the server and carries the proxy's login.
         return Ok(Stream { passes_on: true, ..Stream::new(stream) });
     }
     connect(proxy, stream, &target).await
 }
 
-/// Hands out what is open already.
+/// A connector that returns an open connection.
 struct Opened<S>(Option<S>);
 
 impl<S> Service<Uri> for Opened<S> {
@@ -127,7 +129,7 @@ async fn connect<S>(proxy: &Proxy, stream: S, target: &Uri) -> Result<Stream, St
 where
     S: Read + Write + Send + Unpin + 'static,
 {
-    let broke = |error: hyper::Error| format!("broke off: {}", TransportError::of(&error));
+    let broke = |error: hyper::Error| format!("failed: {}", TransportError::of(&error));
     let (mut sender, connection) = hyper::client::conn::http1::handshake(stream).await.map_err(broke)?;
     tokio::spawn(connection.with_upgrades());
     let address = format!("{}:{}", target.host().unwrap_or_default(), target.port_u16().unwrap_or(443));
@@ -143,19 +145,19 @@ where
     match answer.status() {
         status if status.is_success() => hyper::upgrade::on(answer).await.map(Stream::new).map_err(broke),
         StatusCode::PROXY_AUTHENTICATION_REQUIRED if login.is_some() => {
-            Err("does not accept the user and password of its URL (407)".to_owned())
+            Err("does not accept the user and password in its URL (407)".to_owned())
         }
         StatusCode::PROXY_AUTHENTICATION_REQUIRED => {
-            Err("wants a login (407): its URL takes one, as http://user:password@host:port".to_owned())
+            Err("requires a login (407): add one to its URL, as in http://user:password@host:port".to_owned())
         }
-        status => Err(format!("opens no way to {address}: it answered {}", status.as_u16())),
+        status => Err(format!("did not connect to {address}: its answer was {}", status.as_u16())),
     }
 }
 
-/// Bytes to and from somebody, whatever lies between.
+/// A byte stream to the server, direct or through a proxy.
 pub struct Stream {
     bytes: Box<dyn Bidirectional>,
-    /// Whether a proxy reads the requests.
+    /// Whether a proxy forwards the requests (plain http).
     passes_on: bool,
 }
 

@@ -1,10 +1,10 @@
 //! Retry policy: which outcomes are retried, how often, and after what pause. Pure: the remaining time and the jitter
 //! are parameters.
 //!
-//! The outcome decides and not the request, because every request of this program is made so that a repeat does no
-//! harm: reads, reviews and dry runs store nothing; an apply names the version that it goes over, or that nothing may
-//! be there; a deletion names the uid; a namespace that is there is as good as one that is made; at the platform a
-//! field is replaced, and a record that is gone is deleted. A request of another kind must not come this way.
+//! The outcome decides, not the request, because every request of this program can be repeated safely: reads, reviews
+//! and dry runs store nothing; an apply names the resourceVersion that it replaces, or requires that the object is
+//! absent; a deletion names the uid; creating an existing namespace counts as success; at the platform a field is
+//! replaced, and deleting an absent record counts as success. Other requests must not be retried here.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use crate::{
 
 /// The maximum number of attempts, the first one included.
 const MAX_ATTEMPTS: u8 = 5;
-/// The maximum number of attempts that time out: each takes as long as a response is awaited.
+/// The maximum number of attempts that time out: each takes the whole time limit of a response.
 const MAX_TIMEOUTS: u8 = 2;
 /// The pause before the second attempt; doubled each time. With jitter four pauses take 4 to 7.5 s.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
@@ -38,7 +38,7 @@ pub enum Outcome {
     NotSent,
     /// It may have been applied.
     Unknown,
-    /// It may have been applied, and the time for a response is up.
+    /// It may have been applied; the time limit for a response passed.
     TimedOut,
 }
 
@@ -123,7 +123,7 @@ impl RetryState {
         self.outcome_unknown
     }
 
-    /// The failure, with what there is to say of the attempts before it.
+    /// The failure, with the number of attempts before it.
     #[must_use]
     pub fn describe(&self, mut failure: Failure) -> Failure {
         if self.begun > 1 {
@@ -131,7 +131,7 @@ impl RetryState {
         }
         if let Some(after) = self.too_long {
             failure.cause = format!(
-                "{}; it asks to be left alone for {} s, which is more than is left",
+                "{}; the server asks for a pause of {} s, longer than the time left for this run",
                 failure.cause,
                 after.as_secs()
             );
@@ -231,7 +231,10 @@ mod tests {
         let mut attempts = RetryState::default();
         assert_eq!(attempts.pause(&transient(Outcome::NotSent, Some(3600)), AGES, 0.5), None);
         let described = attempts.describe(Failure::new(Code::ServerError, "x", "429: busy"));
-        assert_eq!(described.cause, "429: busy; it asks to be left alone for 3600 s, which is more than is left");
+        assert_eq!(
+            described.cause,
+            "429: busy; the server asks for a pause of 3600 s, longer than the time left for this run"
+        );
     }
 
     #[test]

@@ -1,10 +1,10 @@
-//! One connection to one server: DNS, TCP, TLS, and HTTP/2 where the server offers it. Knows nothing of Kubernetes or
-//! the platform; `cluster/` and `publish.rs` stand on it.
+//! Connection to one server: DNS, TCP, TLS, and HTTP/2 if the server offers it. Independent of Kubernetes and the
+//! platform; `cluster/` and `platform.rs` use it.
 //!
-//! The connection is opened before the first request, for two reasons: what goes wrong on the way has its own name,
-//! and all requests of a run share one TLS handshake. kube's own client speaks HTTP/1.1 only, where five requests at
-//! once open five connections and spend more time on handshakes than on answers. HTTP/1.1 stays enough: a server or
-//! proxy that does not offer HTTP/2 gets a pool of such connections.
+//! The connection is opened before the first request, for two reasons: failures of connecting are reported as such, and
+//! all requests of a run share one TLS handshake. kube's own client only uses HTTP/1.1, where five concurrent requests
+//! open five connections and spend more time on handshakes than on responses. A server or proxy without HTTP/2 gets a
+//! pool of HTTP/1.1 connections.
 
 use std::{
     error::Error,
@@ -38,13 +38,14 @@ use crate::{
     },
 };
 
-/// Time to resolve, connect and shake hands.
+/// The time limit for DNS, TCP and TLS.
 const CONNECT: Duration = Duration::from_secs(10);
 
-/// Time for one answer, of whichever server.
+/// The time limit for one response, of any server.
 pub const ANSWER: Duration = Duration::from_secs(30);
-/// A connection on which an answer is awaited is asked for a sign of life after this time, and given the same again to
-/// give one: a way that has gone dead is left before the time for the answer is up, so that another try takes another.
+/// The interval of HTTP/2 pings on a connection that waits for a response, and the time limit for their
+/// acknowledgement: a dead connection is abandoned before the time limit of the response, so that the next attempt
+/// opens a new one.
 const SIGN_OF_LIFE: Duration = Duration::from_secs(10);
 
 pub use super::proxy_connector::USER_AGENT;
@@ -61,7 +62,7 @@ pub struct Http {
     http2: bool,
 }
 
-/// What opens connections, and what knows how they end.
+/// The connector, and the record of how its TLS sessions ended.
 type Connector = (HttpsConnector<Tunnel>, Witness);
 
 impl Http {
@@ -76,7 +77,7 @@ impl Http {
         Self { pool: Retry::new(Unprocessed { left: 3 }, client), connector, http2 }
     }
 
-    /// The same way once more, without any connection that was opened so far.
+    /// The same connector without the connections opened so far.
     #[must_use]
     pub fn anew(&self) -> Self {
         Self::new(None, self.connector.clone(), self.http2)
@@ -97,20 +98,20 @@ impl Service<Request<Body>> for Http {
     }
 }
 
-/// Who is to be connected to, and on which way.
+/// A server to connect to.
 pub struct Target<'a> {
     /// The server.
     pub uri: &'a http::Uri,
-    /// The name that its certificate has, where that is not its host.
+    /// The name of its certificate, if that is not its host.
     pub name: Option<&'a ServerName<'static>>,
-    /// What stands in between.
+    /// The proxy in front of it.
     pub proxy: Option<&'a Proxy>,
 }
 
-/// Opens a connection; `within` is what is left of the run.
+/// Opens a connection; `within` is the time left for the run.
 ///
 /// # Errors
-/// What went wrong on the way there.
+/// The step of connecting that failed.
 pub async fn open(target: &Target<'_>, tls: &Tls, within: Duration) -> Result<(Http, &'static str), TransportError> {
     let tunnel = Tunnel::new(target.proxy).map_err(|error| TransportError::of(&error))?;
     let builder = HttpsConnectorBuilder::new().with_tls_config(tls.config.clone()).https_or_http();
@@ -127,9 +128,10 @@ pub async fn open(target: &Target<'_>, tls: &Tls, within: Duration) -> Result<(H
     let stream = tokio::time::timeout(CONNECT.min(within), connecting)
         .await
         .map_err(|_| match target.proxy {
-            Some(proxy) => {
-                TransportError::Proxy(format!("the proxy {} opened no way within the time for it", proxy.address()))
-            }
+            Some(proxy) => TransportError::Proxy(format!(
+                "the proxy {} did not connect to the server within the time limit",
+                proxy.address()
+            )),
             None => TransportError::Timeout("no connection"),
         })?
         .map_err(|error| explained(TransportError::of(&*error), &tls.witness))?;
@@ -138,9 +140,9 @@ pub async fn open(target: &Target<'_>, tls: &Tls, within: Duration) -> Result<(H
     Ok((Http::new(Some(stream), (connector, tls.witness.clone()), http2), if http2 { "HTTP/2" } else { "HTTP/1.1" }))
 }
 
-/// Sends a request again when the server has said that it did not look at it. An API server ends an HTTP/2 connection
-/// politely now and then, to spread its clients (`--goaway-chance`) and after a 401; the requests that were on their
-/// way are then refused, and may be repeated whatever they are (RFC 9113, section 8.7). Nothing else is repeated here.
+/// Repeats a request that the server declared unprocessed. An API server closes an HTTP/2 connection gracefully now and
+/// then, to spread its clients (`--goaway-chance`) and after a 401; requests under way are then rejected, and may be
+/// repeated whatever they are (RFC 9113, section 8.7). Nothing else is repeated here.
 #[derive(Clone)]
 pub struct Unprocessed {
     left: u8,
@@ -168,7 +170,7 @@ impl<R, E: Error + 'static> Policy<Request<Body>, R, E> for Unprocessed {
     }
 }
 
-/// The same request once more, unless its body is gone once it is read.
+/// A copy of a request, unless its body can be read only once.
 fn copy(request: &Request<Body>) -> Option<Request<Body>> {
     let mut copy = Request::new(request.body().try_clone()?);
     *copy.method_mut() = request.method().clone();
@@ -178,7 +180,7 @@ fn copy(request: &Request<Body>) -> Option<Request<Body>> {
     Some(copy)
 }
 
-/// Hands out the connection that is open already, and new ones after it.
+/// A connector that returns the open connection first, and then new ones.
 #[derive(Clone)]
 pub struct Warm {
     first: Arc<Mutex<Option<Stream>>>,
@@ -206,7 +208,7 @@ impl Service<http::Uri> for Warm {
     }
 }
 
-/// A transport error with what the TLS handshakes of its connection add to it.
+/// A transport error, refined by the outcome of the connection's TLS handshakes.
 #[must_use]
 pub fn explained(error: TransportError, witness: &Witness) -> TransportError {
     match error {

@@ -1,5 +1,5 @@
-//! Copies of our objects that another controller has made in namespaces of its own choice, with our labels and
-//! annotations (hierarchical namespaces, Kyverno). A copied binding gives the same ServiceAccount the same rights there.
+//! Copies of the instance's objects that another controller made in other namespaces, with their labels and annotations
+//! (hierarchical namespaces, Kyverno). A copied binding grants the same ServiceAccount the same permissions there.
 //! Pure.
 
 use std::collections::BTreeSet;
@@ -14,8 +14,8 @@ use crate::{
     plan::snapshot::Sight,
 };
 
-/// Whether an object that carries our label and annotations was made by another controller: one of a name that we do
-/// not use at that place, or one in which none of our writes has left a trace.
+/// Whether an object with the label and annotations of the instance was created by another controller: it has a name
+/// that the instance does not use at that place, or no managed fields of k8s-token.
 #[must_use]
 pub fn is_copy(names: &Names, object: &Reference, live: &Live) -> bool {
     let away = object.namespace.as_deref() != Some(names.namespace().as_str());
@@ -23,8 +23,8 @@ pub fn is_copy(names: &Names, object: &Reference, live: &Live) -> bool {
     misplaced || !live.owned_annotations.contains(NAME)
 }
 
-/// The bindings of this instance at places that neither the request nor the ServiceAccount names: among those that a
-/// search by label has `found`.
+/// The bindings of this instance at places that neither the params nor the ServiceAccount list, among the `found`
+/// objects of a search by label.
 #[must_use]
 pub fn rights_elsewhere(names: &Names, sight: &Sight, found: &[(Reference, Live)]) -> Vec<Finding> {
     let known: BTreeSet<Reference> = sight.observed.places.keys().map(|place| names.binding(place)).collect();
@@ -33,33 +33,36 @@ pub fn rights_elsewhere(names: &Names, sight: &Sight, found: &[(Reference, Live)
         .filter(|(object, live)| is_binding(object) && names.owner(live) == Owner::Ours && !known.contains(object));
     let finding = |(object, live): &(Reference, Live)| {
         let origin = if is_copy(names, object, live) {
-            "another controller has copied it there"
+            "another controller copied it there"
         } else {
-            "an earlier deployment has left it there"
+            "an earlier deployment left it there"
         };
         let account = names.service_account();
-        let text =
-            format!("{object} also grants rights to {account}, and the request does not name that place: {origin}");
+        let text = format!("{object} also grants permissions to {account}, where the params grant nothing: {origin}");
         Finding::remark(finding::Code::RightsElsewhere, text)
-            .help("except the objects of this instance from what that controller copies, and delete the binding")
+            .help("exclude the objects of this instance from what that controller copies, and delete the binding")
     };
     elsewhere.map(finding).collect()
 }
 
-/// A copy that a decommission could not delete, and what it still means.
+/// The finding about a copy that a decommission could not delete, with its remaining effect.
 #[must_use]
 pub fn left(names: &Names, object: &Reference, why: &str, account_is_gone: bool) -> Finding {
     let account = names.service_account();
     let meaning = match (is_binding(object), account_is_gone) {
         (true, true) => format!(
-            "it binds {account}, which no longer exists: it grants nothing, until a ServiceAccount of that name is made again"
+            "it binds {account}, which no longer exists: it grants nothing, until a ServiceAccount of that name is \
+             created again"
         ),
-        (true, false) => format!("it binds {account}, which is still there"),
+        (true, false) => format!("it binds {account}, which still exists"),
         (false, _) => "it grants nothing without a binding".to_owned(),
     };
-    let text = format!("{object} is a copy that another controller has made of ours, and it stays ({why}): {meaning}");
+    let text = format!(
+        "{object} is a copy that another controller made of an object of this instance, and was not deleted ({why}): \
+         {meaning}"
+    );
     Finding::remark(finding::Code::RightsElsewhere, text)
-        .help("have that controller remove its copy, now that the original is gone, or delete it by hand")
+        .help("make that controller remove its copy, now that the original is deleted, or delete the copy by hand")
 }
 
 const fn is_binding(object: &Reference) -> bool {

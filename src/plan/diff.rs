@@ -1,5 +1,5 @@
-//! What has to change: `(Desired, Observed) -> Plan`. Compares only fields that we own, so that what others write
-//! (token bytes, use labels, admission defaults) is no drift. Pure.
+//! Comparison of desired and observed objects: `(Desired, Observed) -> Plan`. Only owned fields are compared, so that
+//! writes of others to other fields (token data, last-used labels, admission defaults) are no drift. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -23,21 +23,21 @@ use crate::{
     rbac::{Atom, Permissions, Rule, atoms, difference, same_permissions},
 };
 
-/// What is done with an object.
+/// The change of an object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Action {
-    /// It is not there.
+    /// It does not exist.
     Create,
-    /// Some of our fields differ.
+    /// Some of the owned fields differ.
     Update,
-    /// The original bundle made it; it becomes ours as it is, but for what differs.
+    /// Version 1.0.0 of the bundle created it: it is adopted, and fields that differ are updated.
     Adopt,
-    /// It differs in what cannot be changed: deleted and made again.
+    /// An immutable field differs: it is deleted and created again.
     Replace,
-    /// It goes.
+    /// It is deleted.
     Delete,
-    /// It is as it should be.
+    /// Nothing differs.
     Unchanged,
 }
 
@@ -56,25 +56,25 @@ impl Action {
     }
 }
 
-/// One object and what is done with it.
+/// An object and its change.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Change {
-    /// What.
+    /// The change.
     pub action: Action,
-    /// With which object.
+    /// The object.
     pub reference: Reference,
-    /// JSON pointers to the fields that differ; empty when all of it does.
+    /// JSON pointers to the fields that differ; empty if the whole object does.
     pub fields: Vec<String>,
 }
 
 impl Change {
-    /// An object goes.
+    /// The deletion of an object.
     #[must_use]
     pub const fn delete(reference: Reference) -> Self {
         Self { action: Action::Delete, reference, fields: Vec::new() }
     }
 
-    /// The order in which people read changes: place by place, what is made before what goes.
+    /// The order in which changes are printed: place by place, created objects before deleted ones.
     #[must_use]
     pub fn reading_order(&self, home: &str) -> impl Ord + use<'_> {
         let Reference { kind, name, .. } = &self.reference;
@@ -96,44 +96,43 @@ impl Serialize for Change {
     }
 }
 
-/// An object of one of our names that is not ours.
+/// An object with a required name that belongs to someone else.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Foreign {
-    /// Which.
+    /// The object.
     pub reference: Reference,
-    /// Whose, in words.
+    /// A sentence about its owner.
     pub whose: String,
 }
 
-/// An object of ours that somebody else has altered.
+/// An object of the instance that was changed by someone else.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Drift {
-    /// Which.
+    /// The object.
     pub reference: Reference,
-    /// JSON pointers to the fields that are not as we left them.
+    /// JSON pointers to the fields that were changed.
     pub fields: Vec<String>,
-    /// Who altered it, as far as the object tells.
+    /// The field managers that changed it, as far as its managed fields show.
     pub by: BTreeSet<String>,
-    /// Whether that changes what is granted, or to whom.
+    /// Whether the change affects permissions or their subject.
     pub grants: bool,
 }
 
-/// What a provision would do.
+/// The changes of a provision.
 #[derive(Debug, Default)]
 pub struct Plan {
-    /// One for each object, in the order in which people read them: the home namespace, the other namespaces by name,
-    /// the whole cluster.
+    /// One for each object, in printing order: the home namespace, the other namespaces by name, the whole cluster.
     pub changes: Vec<Change>,
-    /// What changes for the holder of the credential.
+    /// The permissions that are added and removed.
     pub permissions: Permissions,
-    /// What is in the way.
+    /// Objects of someone else with a required name.
     pub foreign: Vec<Foreign>,
-    /// What somebody else has altered; all of it is put right.
+    /// Objects that were changed by someone else; all are restored.
     pub drift: Vec<Drift>,
 }
 
 impl Plan {
-    /// Compares what must be there with what is.
+    /// Compares desired and observed objects.
     #[must_use]
     pub fn new(request: &Request, desired: &Desired, observed: &Observed) -> Self {
         let home = request.instance.namespace.as_str();
@@ -164,7 +163,7 @@ impl Plan {
         plan
     }
 
-    /// Adds objects that have to go beside those that are compared.
+    /// Adds deletions of other objects.
     pub fn delete(&mut self, request: &Request, objects: &[Reference]) {
         for object in objects {
             self.push(Action::Delete, object.clone());
@@ -187,26 +186,26 @@ impl Plan {
             self.foreign.push(Foreign { reference: manifest.reference.clone(), whose });
             return;
         }
-        // What the original bundle made differs because it is another program's.
+        // Objects of version 1.0.0 differ because another program created them: that is no drift.
         let ours = live.filter(|_| owner == Some(Owner::Ours));
         self.drift.extend(ours.and_then(|live| drift(manifest, live)));
         self.changes.push(change(manifest, live));
     }
 
-    /// What is done with this object, if it is not foreign.
+    /// The change of this object, if it does not belong to someone else.
     #[must_use]
     pub fn change(&self, object: &Reference) -> Option<&Change> {
         self.changes.iter().find(|change| change.reference == *object)
     }
 
-    /// True when a provision would write nothing.
+    /// Whether a provision would write nothing.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.changes.iter().all(|change| change.action == Action::Unchanged)
     }
 }
 
-/// The places where something of an earlier request may be, and what is there: binding first, as it goes.
+/// The places of earlier configurations, and the objects there: binding first, in the order of deletion.
 pub fn leftovers<'a>(
     request: &'a Request,
     observed: &'a Observed,
@@ -219,7 +218,8 @@ pub fn leftovers<'a>(
     })
 }
 
-/// What has to go: all that is ours at places of an earlier request, but for those that cannot be cleared.
+/// The objects to delete: those of the instance at places of earlier configurations, except places that cannot be
+/// cleared.
 pub fn going<'a>(
     request: &'a Request,
     desired: &'a Desired,
@@ -231,14 +231,14 @@ pub fn going<'a>(
     objects.filter(|(_, _, live)| request.instance.owns(live))
 }
 
-/// What is held at these places, as far as it is known.
+/// The permissions granted at these places, as far as known.
 #[must_use]
 pub fn held_at<'a>(places: &'a BTreeSet<Place>, observed: &Observed) -> Vec<(&'a Place, Vec<Rule>)> {
     places.iter().map(|place| (place, observed.rules(place))).collect()
 }
 
-/// What changes for the holder: what the bindings that are there hand out now, against the request and what stays in
-/// spite of it.
+/// The permissions that are added and removed: what the live bindings grant now, compared with the params and with
+/// places that cannot be cleared.
 fn permissions(request: &Request, desired: &Desired, observed: &Observed) -> Permissions {
     let bound = observed.places.iter().filter(|(place, found)| {
         let binding = found.binding.as_ref().filter(|binding| request.instance.owns(binding));
@@ -253,7 +253,7 @@ fn permissions(request: &Request, desired: &Desired, observed: &Observed) -> Per
     difference(&all_atoms(&held), &all_atoms(&wanted)).except(&all_atoms(&kept).into_iter().collect())
 }
 
-/// What the request grants, place by place: our own rules, and those that the existing ClusterRoles have now.
+/// The requested permissions, place by place: the rules, and those that the existing ClusterRoles contain now.
 #[must_use]
 pub fn granted_rules<'a>(request: &'a Request, observed: &Observed) -> Vec<(&'a Place, Vec<Rule>)> {
     let rules = |grant: &'a Grant| match grant.place.authority {
@@ -263,14 +263,14 @@ pub fn granted_rules<'a>(request: &'a Request, observed: &Observed) -> Vec<(&'a 
     request.grants.iter().map(|grant| (&grant.place, rules(grant))).collect()
 }
 
-/// Every single permission of these rules, each where it applies.
+/// Every single permission of these rules, with its scope.
 #[must_use]
 pub fn all_atoms<'a>(rules: &'a [(&Place, Vec<Rule>)]) -> Vec<Atom<'a>> {
     rules.iter().flat_map(|(place, rules)| atoms(rules, place.scope.namespace())).collect()
 }
 
-/// Whether a live binding gives the role of this place to our ServiceAccount, whatever else it does. A subject without
-/// a namespace, as the original bundle wrote it, is one of the binding's own.
+/// Whether a live binding binds the role of this place to the instance's ServiceAccount, whatever else it binds. A
+/// subject without a namespace, as version 1.0.0 wrote it, is in the binding's own namespace.
 fn binds(binding: &Live, wanted: &Manifest, home: &str) -> bool {
     let ours = &wanted.body["subjects"][0];
     let beside = wanted.reference.namespace.as_deref() == Some(home);
@@ -284,7 +284,7 @@ fn binds(binding: &Live, wanted: &Manifest, home: &str) -> bool {
         && subjects.is_some_and(|subjects| subjects.iter().any(is_ours))
 }
 
-/// What is to be done so that the live object becomes the manifest.
+/// The change that turns the live object into the manifest.
 #[must_use]
 pub fn change(manifest: &Manifest, live: Option<&Live>) -> Change {
     let reference = manifest.reference.clone();
@@ -295,19 +295,20 @@ pub fn change(manifest: &Manifest, live: Option<&Live>) -> Change {
     let action = if fields.is_empty() {
         Action::Unchanged
     } else if fields.iter().any(|field| field.starts_with("/roleRef")) {
-        // Immutable, by validation of RoleBinding. So is the type of a Secret: one of another type is retired.
+        // roleRef is immutable, by validation of RoleBinding. So is the type of a Secret: one of another type is
+        // retired.
         Action::Replace
     } else if helm_release::is_managed_by_helm(live) {
-        Action::Adopt // that of others is refused before anything is written
+        Action::Adopt // one of someone else is refused before
     } else {
         Action::Update
     };
     Change { action, reference, fields }
 }
 
-/// What somebody else has altered in an object of ours. What merely differs is no drift: it was last written by us, for
-/// an earlier request. The server knows whose a field is; one of ours that is gone has left no trace, and counts where
-/// every request has it.
+/// Changes by others to an object of the instance. A mere difference is no drift: k8s-token wrote the field last, for
+/// an earlier configuration. The managed fields show the owner of a field; an owned field that was removed has left no
+/// trace, and counts if every configuration has it.
 fn drift(manifest: &Manifest, live: &Live) -> Option<Drift> {
     let theirs = |field: &String| match field.trim_start_matches('/').split('/').collect::<Vec<_>>()[..] {
         ["metadata", "labels", key] => altered(key, &live.labels, &live.owned_labels),
@@ -322,13 +323,13 @@ fn drift(manifest: &Manifest, live: &Live) -> Option<Drift> {
     (!fields.is_empty()).then(|| Drift { reference: manifest.reference.clone(), fields, by, grants })
 }
 
-/// Whether a label or an annotation that differs is there, and has another value than the one we gave it.
+/// Whether a label or an annotation that differs exists, with another value than the one applied.
 fn altered(key: &str, have: &BTreeMap<String, String>, owned: &BTreeSet<String>) -> bool {
     let is = |known: &String| escaped(known) == key;
     have.keys().any(is) && !owned.iter().any(is)
 }
 
-/// Pointers to what a server-side apply of the manifest would change.
+/// Pointers to the fields that a server-side apply of the manifest would change.
 fn differences(manifest: &Manifest, live: &Live) -> Vec<String> {
     let mut fields = Vec::new();
     let metadata = &manifest.body["metadata"];
@@ -356,7 +357,7 @@ fn differences(manifest: &Manifest, live: &Live) -> Vec<String> {
     fields
 }
 
-/// Rules in other words are the same rules: no write, no change. What cannot be read as rules is another.
+/// Equivalent rules are equal: no write, no change. What cannot be read as rules is different.
 fn same_rules(have: &Value, want: &Value) -> bool {
     let parse = |rules: &Value| serde_json::from_value::<Vec<Rule>>(rules.clone()).ok();
     matches!((parse(have), parse(want)), (Some(have), Some(want)) if same_permissions(&have, &want))

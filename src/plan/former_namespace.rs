@@ -66,7 +66,7 @@ impl FormerNamespace {
     #[must_use]
     pub fn remarks(&self, request: &Request, severity: Severity, then: &str) -> Vec<Finding> {
         let home = self.names.namespace();
-        let text = format!("this instance was in namespace {home} before, and its objects are still there: {then}");
+        let text = format!("this instance was in namespace {home} before, and its objects there still exist: {then}");
         let exposed = decision::exposure(request, &self.names, &self.sight);
         [Finding::remark(finding::Code::Moved, text).severity(severity)].into_iter().chain(exposed).collect()
     }
@@ -87,7 +87,7 @@ impl FormerNamespace {
         // The ServiceAccount stays, because nothing else leads to what is not found now.
         let account = self.names.service_account();
         left.ours.remove(&account);
-        let why = format!("the annotation {INVENTORY} of {account} cannot be read, and not every place is known");
+        let why = format!("the annotation {INVENTORY} of {account} cannot be read, so not every place is known");
         (left, Some(self.left_behind(&why)))
     }
 
@@ -95,8 +95,10 @@ impl FormerNamespace {
     #[must_use]
     pub fn left_behind(&self, why: &str) -> Finding {
         let home = self.names.namespace();
-        let text = format!("what this instance was granted in its former namespace {home} may still be held: {why}");
-        Finding::remark(finding::Code::NotTakenBack, text).help("mend that and run again: it is found again")
+        let text =
+            format!("permissions of this instance in its previous namespace {home} may still be in effect: {why}");
+        Finding::remark(finding::Code::NotTakenBack, text)
+            .help("fix this and run again: each run looks there until nothing is left")
     }
 }
 

@@ -1,4 +1,4 @@
-//! Decisions: what is wanted, what differs, what stands in the way. Pure.
+//! Decisions: the desired objects, the differences, the obstacles. Pure.
 
 pub mod adoption;
 pub mod copies;

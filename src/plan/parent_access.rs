@@ -1,5 +1,5 @@
-//! What the parent credential needs for a plan, held against what the server says it has: so that a run that cannot
-//! get through is refused before its first write, with everything that is missing, each with its scope. Pure.
+//! The permissions that the parent credential needs for a plan, compared with those that it has: a run that cannot
+//! succeed is refused before its first write, with all missing permissions and their scopes. Pure.
 
 use crate::{
     diagnostics::error::Failure,
@@ -21,8 +21,8 @@ use crate::{
 
 const DOING: &str = "comparing the parent credential's permissions with the plan";
 
-/// Names all that the parent lacks, if anything. Where the server cannot list all rights, only denials that were met
-/// count: it will say the rest itself.
+/// The failure that lists all permissions that the parent lacks, if any. If the server cannot list all permissions,
+/// only actual denials count, and the server reports the others later.
 #[must_use]
 pub fn lacking(request: &Request, sight: &Sight, desired: &Desired, plan: &Plan) -> Option<Failure> {
     let mut requests = sight.denied.clone();
@@ -66,7 +66,7 @@ pub fn lacking(request: &Request, sight: &Sight, desired: &Desired, plan: &Plan)
     }
 }
 
-/// The failure of grants that the escalation check refuses at these places, with the other ways out.
+/// The failure of grants that the escalation check refuses at these places, with alternatives.
 #[must_use]
 pub fn with_ways_out(request: &Request, sight: &Sight, places: &[&Place], failure: Failure) -> Failure {
     if places.iter().any(|place| only_shrinks(request, sight, place)) {
@@ -78,29 +78,31 @@ pub fn with_ways_out(request: &Request, sight: &Sight, places: &[&Place], failur
     }
 }
 
-/// To the server a Role with fewer rules is a grant of those that stay.
-const WAYS_TO_SHRINK: &str = "have the listed permissions, or escalate on the Role, granted to the parent credential; \
-                              or drop the scope as a whole, which needs no such right; or decommission";
+/// To the server, an update of a Role to fewer rules is a grant of the remaining ones.
+const WAYS_TO_SHRINK: &str = "grant the parent credential the listed permissions, or escalate on the Role; or remove \
+                              everything for that namespace (or for the whole cluster), which does not need that \
+                              permission; or decommission";
 
-/// Whoever may bind a role need not hold what it allows.
-const WAYS_TO_BIND: &str = "have the listed permissions, or bind on the ClusterRole in that scope, granted to the parent \
-                            credential; or ask for less";
+/// A parent with `bind` on a role need not hold its permissions.
+const WAYS_TO_BIND: &str = "grant the parent credential the listed permissions, or bind on the ClusterRole there; or \
+                            request fewer permissions; then run again";
 
-/// True when the Role at this place loses something and gains nothing.
+/// Whether the Role at this place only loses permissions.
 fn only_shrinks(request: &Request, sight: &Sight, place: &Place) -> bool {
     let grant = request.grants.iter().find(|grant| grant.place == *place);
     let role = sight.observed.role(place);
     matches!((grant, role), (Some(grant), Some(role)) if widening(&role.rules(), &grant.rules) == Widening::None)
 }
 
-/// What an earlier request or Helm has left always goes if it can, and stands in nobody's way if it cannot.
+/// Whether an object is left by an earlier configuration or by Helm: it is deleted if possible, and otherwise stops
+/// nothing.
 fn is_leftover(change: &Change, request: &Request) -> bool {
     let Reference { kind, name, .. } = &change.reference;
     change.action == Action::Delete
         && (*kind != Kind::Secret || release::revision(name, request.instance.name.as_str()).is_some())
 }
 
-/// What the parent lacks to delete these, for all at once: as far as the server can list its rights.
+/// The permissions that the parent lacks to delete these objects, as far as the server can list its permissions.
 #[must_use]
 pub fn undeletable(sight: &Sight, objects: &[Reference]) -> Vec<Tuple> {
     let lacks = |object: &&Reference| {
@@ -110,12 +112,12 @@ pub fn undeletable(sight: &Sight, objects: &[Reference]) -> Vec<Tuple> {
     objects.iter().filter(lacks).map(|object| needed("delete", object)).collect()
 }
 
-/// The requests that a change consists of, by the verbs that RBAC asks for.
+/// The requests of a change, as RBAC verbs.
 const fn verbs(change: &Change) -> &'static [&'static str] {
     match (change.action, change.reference.kind) {
         (Action::Unchanged, _) => &[],
         (Action::Create, Kind::Namespace) => &["create"],
-        // A server-side apply is a patch; of an object that is not there it needs create as well.
+        // A server-side apply requires `patch`; on an absent object also `create`.
         (Action::Create, _) => &["create", "patch"],
         (Action::Update | Action::Adopt, _) => &["patch"],
         (Action::Replace, _) => &["delete", "create", "patch"],
@@ -123,7 +125,7 @@ const fn verbs(change: &Change) -> &'static [&'static str] {
     }
 }
 
-/// The scope in which rights on this object count; a Namespace is judged by what may be done in it.
+/// The scope in which permissions on this object count; that of a Namespace is the namespace itself.
 fn scope_of(object: &Reference) -> Option<Scope> {
     let namespace = match object.kind {
         Kind::Namespace => Some(object.name.as_str()),
@@ -141,7 +143,8 @@ fn holds(held: &Coverage<'_>, verb: &str, object: &Reference) -> bool {
     held.covers(if posted { atom } else { atom.named(&object.name) })
 }
 
-/// Whether `escalate` or `bind` is held on the role of a place: the server asks for it where the binding is.
+/// Whether the parent holds `escalate` or `bind` on the role of a place: the server requires it in the scope of the
+/// binding.
 fn holds_on_role(held: &Coverage<'_>, verb: &str, request: &Request, place: &Place) -> bool {
     let role = match &place.authority {
         Authority::Rules => request.instance.names.role(&place.scope),

@@ -1,5 +1,5 @@
-//! What the parent credential needs for an instance, as manifests: a Role for each namespace, and a ClusterRole for what
-//! is in none. No more than what a run fails without. Pure.
+//! The minimum permissions of a parent credential, as manifests: a Role for each namespace, and a ClusterRole for
+//! cluster-scoped objects. Without any of them a run fails. Pure.
 
 use std::fmt::Write as _;
 
@@ -16,7 +16,7 @@ use crate::{
     rbac::Rule,
 };
 
-/// A Role or ClusterRole to be.
+/// A Role or ClusterRole to print.
 struct Needed {
     kind: Kind,
     namespace: Option<String>,
@@ -26,7 +26,7 @@ struct Needed {
 /// The token slots that a parent limited to names may use: a Secret that is created again has another name each time.
 const SLOTS: u32 = 5;
 
-/// Writes the manifests: for what is wanted, else for any rules in one namespace; with a name limited to its objects.
+/// The manifests as YAML: for these params, else for any rules in one namespace; with a name limited to its objects.
 #[must_use]
 pub fn render(wanted: Option<&Params>, name: Option<&InstanceName>) -> String {
     let names = |home: &Namespace| name.map(|name| Names::of(name, home));
@@ -44,7 +44,7 @@ pub fn render(wanted: Option<&Params>, name: Option<&InstanceName>) -> String {
     }
     for Needed { kind, namespace, rules } in needed {
         let quoted = |text: &str| Value::from(text).to_string();
-        // Outside the home namespace, namesakes would meet.
+        // Outside the home namespace, the names of several instances would collide.
         let home = wanted
             .map(|params| params.namespace.as_str())
             .filter(|home| name.is_some() && namespace.as_deref() != Some(*home));
@@ -64,20 +64,21 @@ pub fn render(wanted: Option<&Params>, name: Option<&InstanceName>) -> String {
 }
 
 const HEAD: &str = "\
-# What the parent credential of k8s-token needs. Bind each Role in its namespace, a ClusterRole in the whole cluster.
-# The namespaces are taken to be there; to make the first one, it also needs get and create on namespaces.
+# The permissions that the parent credential of k8s-token needs. Bind each Role with a RoleBinding in its namespace, and
+# a ClusterRole with a ClusterRoleBinding. The namespaces must exist; to create the one of the instance, the parent
+# credential also needs get and create on namespaces.
 ";
 
 const ANY: &str = "\
-# For any rules, in the one namespace that this is applied to: escalate lets the parent grant what it does not hold.
-# With --params it is limited to what these grant.
+# For any rules, in the one namespace that this is applied to: escalate and bind let the parent credential grant
+# permissions it does not hold. With --params, only the permissions for these params are printed.
 ";
 
 const NAMED: &str = "\
-# A token Secret that is made again gets the next name: for five of them.
+# A replaced token Secret gets a numbered name; five names are covered.
 ";
 
-/// A rule of the list, each field a JSON list: that is YAML as well, and no value can leave its place.
+/// A rule as a YAML list item; each field is a JSON list, which is valid YAML, so that no value can break out.
 fn entry(rule: &Rule) -> String {
     let fields = [
         ("apiGroups", &rule.api_groups),
@@ -120,7 +121,7 @@ fn for_grants(home: &Namespace, grants: &[Grant], names: Option<&Names>) -> Vec<
         rules.extend(here.iter().flat_map(|grant| grant.rules.iter().cloned()));
         needed.push(Needed { kind: role, namespace: scope.namespace().map(str::to_owned), rules });
     }
-    // A ClusterRole is in no namespace; where all of them may be looked at, these may.
+    // A ClusterRole has no namespace; if all of them may be read, these may.
     let read = cluster_roles(grants.iter());
     let whole = |rule: &Rule| rule.resource_names.is_empty() && rule.resources == [Kind::ClusterRole.resource()];
     if !read.is_empty() && !needed.iter().flat_map(|needed| &needed.rules).any(whole) {
@@ -133,7 +134,7 @@ fn for_grants(home: &Namespace, grants: &[Grant], names: Option<&Names>) -> Vec<
     needed
 }
 
-/// For rules that nobody has said yet, in a namespace that nobody has said: there the names of objects do not tell it.
+/// For unknown rules in an unknown namespace, from which the names of objects do not follow.
 fn for_any(name: Option<&InstanceName>) -> Needed {
     let home = Namespace::parse("default").ok();
     let names = name.zip(home.as_ref()).map(|(name, home)| Names::of(name, home));
@@ -170,8 +171,8 @@ fn cluster_roles<'a>(grants: impl Iterator<Item = &'a Grant>) -> Vec<String> {
     names
 }
 
-/// All that is done with objects of a kind. They are made by server-side apply, which says the name: unlike that of
-/// others, this create can be limited to names.
+/// All requests on objects of a kind. They are created by server-side apply, which contains the name: unlike that of
+/// other clients, this `create` can be limited to names.
 fn manage(kind: Kind, names: Option<Vec<String>>) -> Rule {
     rule(kind, &["get", "create", "patch", "delete"], names)
 }

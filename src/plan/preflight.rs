@@ -1,5 +1,5 @@
-//! What stands between what is there and what is wanted, before anything is tried: the plan, what refuses it, and what
-//! there is to say of places that stay. Pure.
+//! Preflight: the plan, the reasons to refuse it, and findings about places that cannot be cleared, before anything is
+//! tried. Pure.
 
 use crate::{
     diagnostics::{
@@ -25,12 +25,12 @@ use crate::{
     },
 };
 
-const DOING: &str = "looking at";
+const DOING: &str = "checking";
 
-/// What must be there, and what that changes.
+/// The desired objects, and the changes to reach them.
 #[must_use]
 pub fn compare(request: &Request, sight: &Sight) -> (Desired, Plan) {
-    // What may not be looked at cannot be told from what is not there.
+    // An object that may not be read cannot be distinguished from an absent one.
     let slots = sight.observed.slots.decide(sight.denied.is_empty());
     let kept = kept(request, sight).map(|(place, _)| place.clone());
     let take_over = decision::take_over(request, &request.instance.names, sight);
@@ -40,9 +40,9 @@ pub fn compare(request: &Request, sight: &Sight) -> (Desired, Plan) {
     (desired, plan)
 }
 
-/// Places of earlier requests that cannot be cleared, and what there is to say of each: those that the parent
-/// credential may not look at or clear any more, those where a finalizer holds what is being deleted, and those where
-/// somebody has made a binding of ours his own.
+/// Places of earlier configurations that cannot be cleared, each with a finding: the parent credential may no longer
+/// read or delete objects there, a finalizer holds an object that is being deleted, or someone else has taken over a
+/// binding.
 fn kept<'a>(request: &'a Request, sight: &'a Sight) -> impl Iterator<Item = (&'a Place, Finding)> {
     let observed = &sight.observed;
     let left = leftovers(request, observed).filter(|(place, _)| observed.record.inventory.contains(place));
@@ -68,14 +68,14 @@ fn kept<'a>(request: &'a Request, sight: &'a Sight) -> impl Iterator<Item = (&'a
         let (object, live) = binding?;
         match request.instance.owner(live) {
             Owner::Foreign(whose) => {
-                Some((place, not_cleared(place, &format!("{object} is not ours any more: {whose}"))))
+                Some((place, not_cleared(place, &format!("{object} no longer belongs to this instance: {whose}"))))
             }
             Owner::Ours | Owner::Original => None,
         }
     })
 }
 
-/// What there is to say of what was there before, before it is changed.
+/// The findings about the observed objects, before they are changed.
 #[must_use]
 pub fn remarks(request: &Request, sight: &Sight, desired: &Desired, plan: &Plan) -> Vec<Finding> {
     let taken_over = decision::remarks(&desired.take_over, request, sight);
@@ -85,7 +85,7 @@ pub fn remarks(request: &Request, sight: &Sight, desired: &Desired, plan: &Plan)
     taken_over.into_iter().chain(drift).chain(kept).chain(gone).collect()
 }
 
-/// An object that is not as we left it, and what becomes of that.
+/// The finding about an object that was changed by others.
 fn drifted(request: &Request, sight: &Sight, drift: &Drift) -> Finding {
     let Drift { reference, fields, by, grants } = drift;
     let severity = if *grants { Severity::Medium } else { Severity::Low };
@@ -93,18 +93,20 @@ fn drifted(request: &Request, sight: &Sight, drift: &Drift) -> Finding {
     let unusable = sight.observed.slots.current().and_then(|slot| Some((slot.number, slot.unusable.as_ref()?)));
     let text = match unusable {
         Some((slot, Unusable { why, .. })) if *reference == request.instance.names.token_secret(slot) => {
-            format!("{reference} is of no use any more ({fields}): {why}; another one takes its place")
+            format!(
+                "{reference} can no longer be used ({fields}): {why}; it is replaced by a new Secret with a new token"
+            )
         }
         _ => {
             let by: Vec<&str> = by.iter().map(String::as_str).collect();
-            let by = if by.is_empty() { "somebody else".to_owned() } else { by.join(", ") };
-            format!("{reference} was altered by {by}: {fields}; it is put right")
+            let by = if by.is_empty() { "someone else".to_owned() } else { by.join(", ") };
+            format!("{reference} was changed by {by}: {fields}; it is restored")
         }
     };
     Finding::remark(finding::Code::Drift, text).severity(severity)
 }
 
-/// Namespaces that are gone, and in which there was one of these places.
+/// The findings about namespaces that no longer exist and had one of these places.
 pub fn gone(observed: &Observed, counts: impl Fn(&Place) -> bool) -> impl Iterator<Item = Finding> {
     let absent = observed.namespaces.iter().filter(|(_, presence)| **presence == Presence::Absent);
     let left = absent.filter(move |(namespace, _)| {
@@ -112,20 +114,20 @@ pub fn gone(observed: &Observed, counts: impl Fn(&Place) -> bool) -> impl Iterat
         places.any(|place| place.scope.namespace() == Some(namespace.as_str()))
     });
     left.map(|(namespace, _)| {
-        let text = format!("namespace {namespace} is gone, and with it all that was granted there");
+        let text = format!("namespace {namespace} no longer exists, and with it everything that was granted there");
         Finding::remark(finding::Code::NamespaceGone, text)
     })
 }
 
-/// A place of an earlier request that stays, and why.
+/// The finding about a place of an earlier configuration that could not be cleared.
 #[must_use]
 pub fn not_cleared(place: &Place, why: &str) -> Finding {
-    let text = format!("what an earlier request granted {} may still be held: {why}", place.words());
+    let text = format!("permissions granted earlier {} may still be in effect: {why}", place.words());
     Finding::remark(finding::Code::NotTakenBack, text)
-        .help("mend that and run again: the place is remembered until it is seen empty")
+        .help("fix this and run again: the place stays on the list until a run finds it empty")
 }
 
-/// What is known to stand in the way before anything is tried.
+/// The reason to refuse a plan before anything is tried.
 #[must_use]
 pub fn refusal(request: &Request, sight: &Sight, desired: &Desired, plan: &Plan) -> Option<Failure> {
     sight
@@ -135,7 +137,7 @@ pub fn refusal(request: &Request, sight: &Sight, desired: &Desired, plan: &Plan)
         .or_else(|| parent_access::lacking(request, sight, desired, plan))
 }
 
-/// Something in the way whoever asks.
+/// An obstacle for every parent credential.
 struct Obstacle {
     code: Code,
     finding: finding::Code,
@@ -143,13 +145,13 @@ struct Obstacle {
     cause: String,
 }
 
-/// What stands in the way whoever asks: all of it, named by the first.
+/// The obstacles for every parent credential, as a failure named by the first.
 fn obstacles(request: &Request, sight: &Sight, desired: &Desired, plan: &Plan) -> Option<Failure> {
     let foreign = plan.foreign.iter().map(|foreign| Obstacle {
         code: Code::ForeignObject,
         finding: finding::Code::ForeignObject,
         object: foreign.reference.to_string(),
-        cause: format!("it exists and is not ours: {}", foreign.whose),
+        cause: format!("an object with this name exists and belongs to someone else: {}", foreign.whose),
     });
     let others = |presence: Presence| {
         let mut scopes: Vec<&Scope> = request.grants.iter().map(|grant| &grant.place.scope).collect();
@@ -173,7 +175,7 @@ fn obstacles(request: &Request, sight: &Sight, desired: &Desired, plan: &Plan) -
     let absent = others(Presence::Absent).map(of(
         Code::NamespaceAbsent,
         finding::Code::NamespaceAbsent,
-        "it is not there, and only the instance's own namespace is created",
+        "the namespace does not exist, and only the instance's own namespace is created",
     ));
     let missing = sight.observed.cluster_roles.iter().filter(|(name, rules)| {
         rules.is_none() && request.grants.iter().any(|grant| grant.place.authority.cluster_role() == Some(name))
@@ -182,7 +184,7 @@ fn obstacles(request: &Request, sight: &Sight, desired: &Desired, plan: &Plan) -
         code: Code::ClusterRoleAbsent,
         finding: finding::Code::ClusterRoleAbsent,
         object: format!("ClusterRole {}", name.as_str()),
-        cause: "it is not there".to_owned(),
+        cause: "the ClusterRole does not exist".to_owned(),
     });
     let home = (sight.observed.presence(&request.instance.namespace) == Presence::Terminating)
         .then_some(&request.instance.namespace);
@@ -192,7 +194,7 @@ fn obstacles(request: &Request, sight: &Sight, desired: &Desired, plan: &Plan) -
         finding::Code::NamespaceTerminating,
         "the namespace is being deleted",
     ));
-    // What is done to an object that is being deleted is lost with it.
+    // Changes to an object that is being deleted would be lost.
     let held = there(desired, &sight.observed).filter(|(_, live)| request.instance.owns(live));
     let held = held.filter_map(|(manifest, live)| {
         let object = manifest.reference.to_string();
@@ -209,29 +211,29 @@ fn obstacles(request: &Request, sight: &Sight, desired: &Desired, plan: &Plan) -
     Some(failure)
 }
 
-/// Every object that is to stay, as it is wanted and as it is.
+/// Every existing object that is kept, as desired and as observed.
 fn there<'a>(desired: &'a Desired, observed: &'a Observed) -> impl Iterator<Item = (&'a Manifest, &'a Live)> {
     let account = (&desired.service_account, observed.service_account.as_ref());
     let grants = desired.grants.iter().flat_map(|granted| {
         let role = granted.role.as_ref().map(|role| (role, observed.role(&granted.place)));
         role.into_iter().chain([(&granted.binding, observed.binding(&granted.place))])
     });
-    // A Secret that is being deleted is of no use, and another one takes its place.
+    // A Secret that is being deleted is unusable, and is replaced.
     [account].into_iter().chain(grants).filter_map(|(manifest, live)| Some((manifest, live?)))
 }
 
-/// A change that the server can try.
+/// A change that can be dry-run.
 pub struct Trial<'a> {
-    /// What would be applied.
+    /// The manifest to apply.
     pub manifest: &'a Manifest,
-    /// Over what.
+    /// The live object, if it exists.
     pub live: Option<&'a Live>,
-    /// Where, if it belongs to a grant.
+    /// The place, if it belongs to a grant.
     pub place: Option<&'a Place>,
 }
 
-/// The changes that the server can try. A binding to a Role that is not there yet can be tried only by those who may
-/// bind anything, and what has to be deleted first not at all.
+/// The changes that can be dry-run. A binding to a Role that does not exist yet can only be dry-run by a parent that
+/// may bind any role, and an object that has to be deleted first not at all.
 #[must_use]
 pub fn trials<'a>(sight: &'a Sight, desired: &'a Desired, plan: &Plan) -> Vec<Trial<'a>> {
     let observed = &sight.observed;

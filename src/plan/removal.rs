@@ -1,4 +1,4 @@
-//! The objects that a decommission deletes, and what stands in the way. Pure.
+//! The objects that a decommission deletes, and the reasons that prevent it. Pure.
 
 use std::collections::BTreeMap;
 
@@ -13,28 +13,28 @@ use crate::{
     rbac::Tuple,
 };
 
-/// What has to go, and what stands in the way.
+/// The objects to delete, and the reasons that prevent it.
 #[derive(Default)]
 pub struct Left {
     /// The objects of the instance.
     pub ours: BTreeMap<Reference, Live>,
-    /// Copies that others have made of them.
+    /// Copies of them that another controller made.
     pub copies: BTreeMap<Reference, Live>,
-    /// At one of our places, and somebody else's.
+    /// Objects of someone else with a name of the instance.
     pub foreign: Vec<(Reference, String)>,
-    /// What may be there, and may not be looked at.
+    /// Objects that may exist, but may not be read.
     pub hidden: Vec<Reference>,
-    /// What the parent lacks to look at those.
+    /// The permissions that the parent credential lacks to read those.
     pub unseen: Vec<Tuple>,
 }
 
 impl Left {
-    /// What is ours, but for that whose deletion was asked for before.
+    /// The objects of the instance whose deletion was not requested before.
     pub fn not_yet_deleted(&self) -> impl Iterator<Item = &Reference> {
         self.ours.iter().filter(|(_, live)| live.deleting.is_none()).map(|(object, _)| object)
     }
 
-    /// Everything that is left of the instance of these names: what the look has seen, and what the search has found.
+    /// All objects of the instance of these names, from the snapshot and from the search.
     pub fn of(names: &Names, sight: &Sight, found: &[(Reference, Live)]) -> Self {
         let observed = &sight.observed;
         let mut left = Self::default();
@@ -49,7 +49,8 @@ impl Left {
             if place.has_role() {
                 objects.push((names.role(&place.scope), found.role.as_ref()));
             }
-            // Nothing was ever made at a place that only the params name. Without the ServiceAccount nobody knows.
+            // Nothing was ever created at a place that only the params name. Without the ServiceAccount that is
+            // unknown.
             let lost = observed.service_account.is_none() && *place == home;
             if lost || observed.record.inventory.contains(place) {
                 left.unseen.extend(found.denied.iter().cloned());
@@ -58,7 +59,7 @@ impl Left {
         let identity = [names.service_account(), newest];
         let unseen = identity.iter().map(|object| needed("get", object));
         left.unseen.extend(unseen.filter(|tuple| sight.denied.contains(tuple)));
-        // The original bundle's Secret names no chart, so it is its ServiceAccount that tells.
+        // The Secret of version 1.0.0 names no chart, so its ServiceAccount decides.
         let account = observed.service_account.as_ref().map(|live| names.owner(live));
         let owner = |live: &Live| match (names.owner(live), &account) {
             (Owner::Original, Some(Owner::Foreign(whose))) => Owner::Foreign(whose.clone()),

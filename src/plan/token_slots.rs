@@ -212,29 +212,32 @@ fn why_unusable(secret: &FetchedObject, namespace: &str, account: &str, uid: Opt
         return because("/metadata/deletionTimestamp", &held);
     }
     if live.fields.get("type").is_some_and(|kind| kind != TOKEN_SECRET) {
-        return because("/type", "it is of another type, which cannot be changed");
+        return because("/type", "it has another type, which cannot be changed");
     }
     let Some(uid) = uid else {
-        return because(UID_FIELD, "its ServiceAccount is gone");
+        return because(UID_FIELD, "its ServiceAccount no longer exists");
     };
     // The token controller deletes it for either, or has filled it for another ServiceAccount.
     if live.annotations.get(ACCOUNT_NAME).is_some_and(|name| name != account) {
         return because(NAME_FIELD, "it is for another ServiceAccount");
     }
     if live.annotations.get(ACCOUNT_UID).is_some_and(|of| of != uid) {
-        return because(UID_FIELD, "it is for an earlier ServiceAccount");
+        return because(UID_FIELD, "it is for an earlier ServiceAccount of the same name");
     }
     if live.labels.contains_key(INVALID_SINCE) {
-        return because("/metadata/labels/kubernetes.io~1legacy-token-invalid-since", "its token was declared invalid");
+        return because(
+            "/metadata/labels/kubernetes.io~1legacy-token-invalid-since",
+            "Kubernetes marked its token as invalid",
+        );
     }
     match token {
         Some(token) => {
             let refused = claims::check(token, &Account { namespace, name: account, uid }).err()?;
-            because("/data/token", &format!("the token in it is not its own: {}", refused.cause))
+            because("/data/token", &format!("it contains a token that is not its own: {}", refused.cause))
         }
-        None if *has_token_data => because("/data/token", "what it holds is not a token"),
+        None if *has_token_data => because("/data/token", "its data is not a token"),
         None if live.fields.get("immutable") == Some(&Value::Bool(true)) => {
-            because("/immutable", "it is empty and immutable, so nobody can fill it")
+            because("/immutable", "it is empty and immutable, so it never gets a token")
         }
         None => None,
     }

@@ -75,12 +75,13 @@ pub fn record_ahead(request: &Request, desired: &Desired, observed: &Observed) -
     let length = inventory.text(&request.instance.names.home()).map_or(0, |text| text.len());
     if length > Inventory::LONGEST_ON_THE_WAY {
         let cause = format!(
-            "the places of this request and those still to be cleared take {length} bytes, and there is room for {}",
+            "the list of places, with those that are still to be removed, takes {length} bytes, and the ServiceAccount \
+             has room for {}",
             Inventory::LONGEST_ON_THE_WAY
         );
-        return Err(Failure::new(Code::Refused, "writing the places down", cause)
+        return Err(Failure::new(Code::Refused, "recording the list of places", cause)
             .on(request.instance.names.service_account().to_string())
-            .next("provision with a shorter list of namespaces first, then with the whole one"));
+            .next("provision with a shorter list of namespaces first, then with the complete one"));
     }
     Ok(AccountRecord { inventory, adoption: desired.take_over.record_on_the_way(), ..desired.record.clone() })
 }

@@ -138,7 +138,7 @@ pub fn same_permissions(one: &[Rule], other: &[Rule]) -> bool {
 /// The steps in which the rules of a Role change, so that permissions that are kept are never interrupted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Widening {
-    /// Nothing is added: the whole change can wait until the proof.
+    /// Nothing is added: the whole change can wait until the test of the token.
     None,
     /// Nothing is removed: the whole change can be made at once.
     Whole,

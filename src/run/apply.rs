@@ -236,7 +236,7 @@ impl<'a> Apply<'a> {
             (true, None) => self.run.report.change(&whole, None),
             (false, Some(_)) if whole.action == Action::Unchanged => {}
             (false, Some(_)) => {
-                self.note(whole.action, &manifest.reference, "first with what has to be remembered on the way");
+                self.note(whole.action, &manifest.reference, "(interim: records what this run will touch)");
             }
             (false, None) => {}
         }
@@ -246,7 +246,7 @@ impl<'a> Apply<'a> {
     async fn widen_role(&self, union: &Manifest, role: &'a Manifest, live: &'a Live) -> Result<Written<'a>, Failure> {
         match self.apply(union, Some(live)).await {
             Ok(live) => {
-                self.note(Action::Update, &role.reference, "with what is there and what is wanted");
+                self.note(Action::Update, &role.reference, "(interim: old and new rules together)");
                 Ok(Written::Widened(Narrowing { role, live }))
             }
             Err(ApplyError::Api(error)) if !is_union_refused(&error) => Err(self.not_applied(union, error)),
@@ -259,7 +259,7 @@ impl<'a> Apply<'a> {
     async fn replace(&self, binding: &Manifest, live: &Live) -> Result<(), Failure> {
         let started = Instant::now();
         self.run.session.cluster.delete(&binding.reference, live).await?;
-        self.note(Action::Delete, &binding.reference, "which refers to another role; it is created again");
+        self.note(Action::Delete, &binding.reference, "(refers to another role, and is created again)");
         self.applied(binding, None).await?;
         if let Some(planned) = self.plan.change(&binding.reference) {
             self.record(planned, started.elapsed());
@@ -296,10 +296,10 @@ impl<'a> Apply<'a> {
         let kept = change(manifest, Some(&made));
         if kept.action != Action::Unchanged {
             let fields = kept.fields.join(" ");
-            let text = format!("{}: an admission policy makes something else of {fields}", kept.reference);
+            let text = format!("{}: an admission policy changes {fields}", kept.reference);
             self.run.report.finding_once(
                 Finding::remark(finding::Code::Overwritten, text)
-                    .help("what the policy makes of it is what counts; exempt the object if that is not meant"),
+                    .help("the policy's version is kept; exempt the object in the policy if that is not intended"),
             );
         }
         Ok(made)
@@ -339,11 +339,11 @@ impl<'a> Apply<'a> {
         let failure = Failure::from(error);
         let namespace = &instance.namespace;
         if self.sight.observed.presence(namespace) != Presence::Unknown {
-            return failure.next("find out who deletes the namespace, then run again");
+            return failure.next("find out what deletes the namespace, then run again");
         }
         let home = Reference::namespace(namespace.as_str());
         let lacking = denied(&failure.doing, vec![needed("get", &home), needed("create", &home)]);
-        let cause = format!("the namespace is not there, and {}", lacking.cause);
+        let cause = format!("the namespace does not exist, and {}", lacking.cause);
         Failure { cause, object: failure.object, ..lacking }
     }
 

@@ -1,5 +1,5 @@
-//! decommission: the cluster and the platform at once, each whatever the other says; then the proof that the token is
-//! dead. The namespace stays.
+//! decommission: deletes the objects in the cluster and the record at the platform at the same time, independently;
+//! then tests that the token is rejected. The namespace is kept.
 
 use std::time::Instant;
 
@@ -29,10 +29,10 @@ use crate::{
     },
 };
 
-/// Takes the credential back; false when nothing of it was left.
+/// Deletes the credential; false if nothing of it existed.
 ///
 /// # Errors
-/// What could not be finished, the cluster's side first. The other side is finished all the same.
+/// What could not be finished, the cluster first. The other side is completed nevertheless.
 pub async fn decommission(
     request: &Request,
     platform: Option<&Platform>,
@@ -44,7 +44,7 @@ pub async fn decommission(
     let (cluster, platform) = tokio::join!(cluster, platform_side(platform, context, report));
     match (cluster, platform) {
         (Err(failure), Err(other)) => {
-            let text = format!("the platform's record is not deleted either: {}", other.cause);
+            let text = format!("Massdriver's record is not deleted either: {}", other.cause);
             report.finding(Finding::remark(finding::Code::PlatformRecord, text));
             Err(failure)
         }
@@ -52,8 +52,8 @@ pub async fn decommission(
         (Ok(deleted), platform) => match platform {
             Ok(retracted) => Ok(deleted || retracted),
             Err(failure) => {
-                let there = if failure.unsettled { "may still be there" } else { "is still there" };
-                Err(failure.state(format!("the cluster is clean; the platform's record {there}")))
+                let there = if failure.unsettled { "may still exist" } else { "still exists" };
+                Err(failure.state(format!("everything in the cluster is deleted; Massdriver's record {there}")))
             }
         },
     }
@@ -69,7 +69,7 @@ async fn platform_side(
     let started = Instant::now();
     let publisher = Publisher::connect(platform, context.within(platform::TIME), None).await?;
     let found = publisher.retract().await?;
-    let what = if found { "record deleted" } else { "no record left" };
+    let what = if found { "record deleted" } else { "no record found" };
     report.step("platform", &format!("{what} at {}", platform.address()), Some(started.elapsed()));
     Ok(found)
 }
@@ -94,7 +94,7 @@ async fn cluster_side(request: &Request, is_published: bool, budget: Budget, rep
     let unsearched: Vec<Tuple> = unsearched.iter().chain(&swept.unsearched).cloned().collect();
     if !unsearched.is_empty() {
         let text = format!(
-            "not searched for what the ServiceAccount may have forgotten: the parent credential lacks {}",
+            "could not search for objects missing from the ServiceAccount's list: the parent credential lacks {}",
             summary(&unsearched)
         );
         run.report.finding(Finding::remark(finding::Code::NotSearched, text));
@@ -105,7 +105,7 @@ async fn cluster_side(request: &Request, is_published: bool, budget: Budget, rep
         run.report.finding(remark);
     }
     for home in &former {
-        for remark in home.remarks(request, Severity::Info, "what is left there goes, too") {
+        for remark in home.remarks(request, Severity::Info, "they are deleted, too") {
             run.report.finding(remark);
         }
     }
@@ -114,7 +114,7 @@ async fn cluster_side(request: &Request, is_published: bool, budget: Budget, rep
     let mut outcome = Outcome { failed, ..Outcome::default() };
     let known = former.iter().map(|home| &home.sight).chain([&sight]).all(|sight| sight.inventory_is_whole);
     if !(swept.unsearched.is_empty() || known) {
-        outcome.missing.extend(swept.unsearched.iter().cloned()); // nothing else finds what it does not say
+        outcome.missing.extend(swept.unsearched.iter().cloned()); // only a search finds objects that the inventory lacks
     }
     let homes = former.iter().map(|home| (&home.names, &home.sight));
     let homes: Vec<_> = [(&request.instance.names, &sight)].into_iter().chain(homes).collect();
@@ -122,7 +122,7 @@ async fn cluster_side(request: &Request, is_published: bool, budget: Budget, rep
     for (names, sight) in &homes {
         let mut left = Left::of(names, sight, &swept.found);
         for (object, whose) in std::mem::take(&mut left.foreign) {
-            let text = format!("{object} is left alone: {whose}");
+            let text = format!("{object} is not deleted: {whose}");
             run.report.finding(Finding::remark(finding::Code::ForeignObject, text).severity(Severity::Info));
         }
         outcome.missing.append(&mut left.unseen);
@@ -147,17 +147,17 @@ async fn cluster_side(request: &Request, is_published: bool, budget: Budget, rep
     Ok(found)
 }
 
-/// A decommission by hand that found nothing: a repeat, or a name that was mistyped. The platform knows what it has
-/// deployed: there it is a repeat.
+/// The finding of a decommission on the command line that found nothing: a repeat, or a mistyped name. At the platform
+/// it can only be a repeat.
 fn nothing_found(request: &Request, sight: &Sight) -> Finding {
     let (home, connection) = (&request.instance.namespace, &request.connection);
     let context = connection.context.as_ref().map(|context| format!(" (context {context})")).unwrap_or_default();
     let namespace = match sight.observed.presence(home) {
-        Presence::Absent => ", and the namespace is not there either",
+        Presence::Absent => ", and the namespace does not exist either",
         Presence::Active | Presence::Terminating | Presence::Unknown => "",
     };
     let text = format!(
-        "no object of the instance {} is in namespace {home}, or known elsewhere, on {}{context}{namespace}",
+        "no object of the instance {} was found in namespace {home} or elsewhere on {}{context}{namespace}",
         request.instance.name,
         connection.server.as_str()
     );
@@ -165,18 +165,18 @@ fn nothing_found(request: &Request, sight: &Sight) -> Finding {
         .help("if it was not decommissioned before, check the name, the namespace and the cluster")
 }
 
-/// What a search by label finds, of whatever instance, and what could not be searched.
+/// The result of a search by label, for any instance.
 #[derive(Default)]
 struct Swept {
     found: Vec<(Reference, Live)>,
-    /// What the parent lacks to search everywhere.
+    /// The permissions that the parent credential lacks for a complete search.
     unsearched: Vec<Tuple>,
-    /// Why else a search failed: what is known goes all the same.
+    /// Any other reason for which a search failed. Known objects are deleted nevertheless.
     failed: Option<ApiError>,
 }
 
 impl Swept {
-    /// Takes an answer; true when it was a denial.
+    /// Adds the result of a list; true if it was a denial.
     fn take(&mut self, answer: Result<Vec<(Reference, Live)>, ApiError>) -> bool {
         match answer {
             Ok(found) => self.found.extend(found),
@@ -190,8 +190,8 @@ impl Swept {
     }
 }
 
-/// Searches the whole cluster for what carries our label, as far as the parent credential may list; where it may not,
-/// the home namespace.
+/// Searches the whole cluster for objects with the label of k8s-token, as far as the parent credential may list;
+/// otherwise the home namespace.
 async fn sweep(cluster: &Cluster<'_>, home: &Namespace) -> Swept {
     let everywhere =
         [Kind::RoleBinding, Kind::Role, Kind::ClusterRoleBinding, Kind::ClusterRole].map(|kind| (kind, None));

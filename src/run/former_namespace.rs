@@ -67,7 +67,7 @@ pub async fn observe(run: &Run<'_>, found: &[Namespace]) -> Result<Vec<FormerNam
 /// What could not be finished for another reason than a denial or a finalizer; a repeat goes on from there.
 pub async fn clear(run: &Run<'_>, found: &[Namespace]) -> Result<(), Failure> {
     for former in observe(run, found).await? {
-        let then = "they are taken back now that the new credential is handed out";
+        let then = "they are deleted now that the new credential is delivered";
         for remark in former.remarks(run.request, Severity::High, then) {
             run.report.finding(remark);
         }
@@ -98,6 +98,6 @@ async fn delete(run: &Run<'_>, former: &FormerNamespace, left: &Left) -> Result<
     remove::prove_all_dead(run, &former.names, &former.sight, &outcome).await?;
     outcome.failed.take().map_or(Ok(()), |failure| {
         let home = former.names.namespace();
-        Err(failure.state(format!("the new credential is handed out; the one of namespace {home} is not gone yet")))
+        Err(failure.state(format!("the new credential is delivered; the one of namespace {home} is not deleted yet")))
     })
 }

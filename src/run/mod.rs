@@ -56,7 +56,8 @@ impl<'a> Run<'a> {
     pub async fn connect(request: &'a Request, budget: Budget, report: &'a Report) -> Result<Self, Failure> {
         let session = Session::connect(&request.connection, budget, report).await?;
         if matches!(request.connection.ca, Trust::System) {
-            let text = "no CA is given: the server is verified by one of the system's, which goes into the artifact";
+            let text =
+                "no CA given: a CA from the system trust store verified the server, and is included in the credential";
             report.finding(Finding::remark(finding::Code::SystemCa, text));
         }
         Ok(Self { request, report, session, server_version: OnceCell::new() })
@@ -98,7 +99,7 @@ impl<'a> Run<'a> {
         version: impl Future<Output = Result<String, ApiError>>,
     ) -> Result<Sight, Failure> {
         let started = Instant::now();
-        let _waiting = self.report.waiting("looking at what is there");
+        let _waiting = self.report.waiting("reading the current state");
         let Request { instance, connection, grants } = self.request;
         let parent = connection.login.token();
         let sight = observe::look(&self.session.cluster, &instance.names, grants, parent, proved, version).await?;
@@ -111,11 +112,11 @@ impl<'a> Run<'a> {
         }
         if !sight.inventory_is_whole {
             let text =
-                format!("the annotation {INVENTORY} of the ServiceAccount cannot be read: not every place is known");
-            self.report.finding(
-                Finding::remark(finding::Code::InventoryUnreadable, text)
-                    .help("look for objects of this instance elsewhere, or decommission with the right to list"),
-            );
+                format!("the annotation {INVENTORY} of the ServiceAccount cannot be read, so not every place is known");
+            self.report.finding(Finding::remark(finding::Code::InventoryUnreadable, text).help(
+                "look for objects of this instance in other namespaces, or decommission with permission to \
+                           list in the whole cluster",
+            ));
         }
         Ok(sight)
     }

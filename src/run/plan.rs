@@ -1,4 +1,4 @@
-//! plan: what provision would do, and whether it would get through, without a write.
+//! plan: what a provision would do, and whether it would succeed, without a write.
 
 use futures_util::future::{join, join_all};
 
@@ -24,14 +24,14 @@ use crate::{
     },
 };
 
-/// Shows what provision would do: everything up to the first write, with the server's own verdict on each object
-/// where it can give one. True when there are changes.
+/// Shows what a provision would do: all steps up to the first write, with a dry run of each change where possible. True
+/// if there are changes.
 ///
 /// # Errors
 /// What a provision would fail with, as far as reads can tell.
 pub async fn plan(run: &Run<'_>) -> Result<bool, Failure> {
     if run.request.connection.tls_server_name.is_some() {
-        run.session.open_line().await?; // says so where a holder of the artifact would not get that far
+        run.session.open_line().await?; // reports a server name that users of the credential would lack
     }
     let (sight, former) = join(run.survey(), former_namespace::search(run)).await;
     let (sight, former) = (sight?, former?);
@@ -44,7 +44,7 @@ pub async fn plan(run: &Run<'_>) -> Result<bool, Failure> {
     if sight.rights.lack_what_rbac_lists() && is_unlimited(run).await {
         run.report.finding(unlimited("the credential"));
     }
-    // Before a first deployment there is nothing to copy. A search that is denied or fails does not stop a provision.
+    // Before the first deployment there is nothing to copy. A search that is denied or fails does not stop a provision.
     let copies = async {
         match sight.observed.service_account {
             Some(_) => run.session.cluster.list(Kind::RoleBinding, None).await.unwrap_or_default(),
@@ -56,7 +56,7 @@ pub async fn plan(run: &Run<'_>) -> Result<bool, Failure> {
         run.report.finding(remark);
     }
     for home in former? {
-        let then = "a provision takes them back when the new credential is handed out";
+        let then = "a provision deletes them once the new credential is delivered";
         for remark in home.remarks(run.request, Severity::High, then) {
             run.report.finding(remark);
         }
@@ -81,15 +81,15 @@ pub async fn plan(run: &Run<'_>) -> Result<bool, Failure> {
     }
 }
 
-/// Whether another authorizer than RBAC allows the ServiceAccount everything, there or not; unknown is no.
+/// Whether an authorizer other than RBAC allows the ServiceAccount everything, even before it exists; false if unknown.
 async fn is_unlimited(run: &Run<'_>) -> bool {
     let verdict = run.session.cluster.allowed_to(&run.request.instance.names.service_account(), EVERYTHING).await;
     verdict.is_ok_and(|verdict| verdict.is_by_another_authorizer())
 }
 
-/// Lets the server try each change. What it cannot try is simulated. Where the namespace does not exist yet, its creation
-/// is the one change that can be tried there. The token that is kept is not tried: the API server would record that it
-/// was used (`kubernetes.io/legacy-token-last-used`), and a plan changes nothing.
+/// A dry run of each change; what the server cannot dry-run is simulated. If the namespace does not exist yet, only its
+/// creation can be dry-run there. The token Secret that is kept is not: the API server would record a use of the token
+/// (`kubernetes.io/legacy-token-last-used`), and a plan changes nothing.
 async fn preview(run: &Run<'_>, sight: &Sight, desired: &Desired, plan: &mut Plan) -> Result<(), Failure> {
     let home = &run.request.instance.namespace;
     let absent = sight.observed.presence(home) == Presence::Absent;
@@ -98,10 +98,10 @@ async fn preview(run: &Run<'_>, sight: &Sight, desired: &Desired, plan: &mut Pla
     }
     let mut trials = trials(sight, desired, plan);
     trials.retain(|trial| !absent || trial.manifest.reference.namespace.as_deref() != Some(home.as_str()));
-    // What the server makes of it counts: admission may add to a change, or undo it.
+    // The result of the dry run counts: admission may add to a change, or undo it.
     for (trial, outcome) in tried(run, sight, trials).await? {
         let change = plan.changes.iter_mut().find(|change| change.reference == trial.manifest.reference);
-        let change = change.filter(|change| change.action != Action::Adopt); // Helm still holds what will go
+        let change = change.filter(|change| change.action != Action::Adopt); // Helm still owns fields that will be removed
         if let (Some(change), Some(live), Some(outcome)) = (change, trial.live, outcome) {
             change.fields = outcome.differences(live);
             if change.fields.is_empty() {
@@ -112,7 +112,7 @@ async fn preview(run: &Run<'_>, sight: &Sight, desired: &Desired, plan: &mut Pla
     Ok(())
 }
 
-/// What the server makes of each change; none where an admission webhook cannot be asked without consequences.
+/// The result of each dry run; none if an admission webhook does not support dry runs.
 ///
 /// # Errors
 /// The first refusal, with what the others add.
@@ -124,7 +124,7 @@ pub async fn tried<'a>(
     let outcomes = join_all(trials.into_iter().map(async |trial| {
         match run.session.cluster.dry_run(trial.manifest, trial.live).await {
             Ok(Some(outcome)) if !run.request.instance.owns(&outcome) => {
-                Err(disowned("trying to apply", trial.manifest, &outcome))
+                Err(disowned("dry run: applying", trial.manifest, &outcome))
             }
             Ok(outcome) => Ok((trial, outcome)),
             Err(error) => Err(match (trial.place, &error.kind) {
@@ -138,11 +138,14 @@ pub async fn tried<'a>(
     Failure::all(outcomes.await)
 }
 
-/// The failure of an apply of which something comes that could never be taken back, because nothing says any more that
-/// it is ours.
+/// The failure of an apply after which an admission policy leaves the object without its ownership labels: nothing
+/// could delete it later.
 #[must_use]
 pub fn disowned(doing: &str, manifest: &Manifest, made: &Live) -> Failure {
     let fields = change(manifest, Some(made)).fields.join(" ");
-    let cause = format!("an admission policy changes {fields}, by which we know our own: it could not be taken back");
+    let cause = format!(
+        "an admission policy changes {fields}, by which k8s-token recognises its objects; it could not delete the \
+         object later"
+    );
     Failure::new(Code::Refused, doing, cause).on(manifest.reference.to_string())
 }

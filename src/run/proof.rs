@@ -1,5 +1,5 @@
-//! The proof: the new token is used against the very server and CA that go into the artifact, until the server
-//! confirms all of it or its time is up.
+//! The test of the new token, with the server and CA that are published with it. Repeated until the server confirms all
+//! checks or the time limit passes.
 
 use std::{
     collections::BTreeSet,
@@ -25,18 +25,18 @@ use crate::{
     run::Run,
 };
 
-/// The operation that a proof is reported as.
-pub const DOING: &str = "proving the credential";
-/// How long a grant may take to reach the server that is asked: milliseconds on one API server, a few seconds behind
-/// a load balancer under stress.
+/// The operation in the messages of a failed test.
+pub const DOING: &str = "testing the credential";
+/// The time limit for a grant to reach the queried API server: milliseconds on a single one, a few seconds behind a
+/// load balancer under stress.
 const PROPAGATION: Duration = Duration::from_secs(5);
-/// How many single questions are asked where the server cannot list what it allows.
+/// The maximum number of single access reviews, for a server that cannot list all permissions.
 const SINGLE_QUESTIONS: usize = 50;
 
-/// Everything: what only an authorizer that allows all would allow to whoever has no such Role.
+/// All permissions. Without a Role that grants them, only an authorizer other than RBAC allows them.
 pub const EVERYTHING: Atom<'static> = Atom::new("*", "*", "*");
 
-/// Why a credential is not proved.
+/// Why a credential failed its test.
 #[derive(Debug)]
 pub enum ProofError {
     /// The server answers the token with 401.
@@ -45,7 +45,7 @@ pub enum ProofError {
     NotConfirmed(Vec<Tuple>),
     /// The server denies the reviews that every authenticated user may create.
     MayNotAsk,
-    /// The server does not serve a review that the proof requires.
+    /// The server does not serve a review that the test requires.
     ReviewUnsupported(ApiError),
     /// Anything else.
     Other(Failure),
@@ -79,16 +79,16 @@ impl From<ProofError> for Failure {
     fn from(error: ProofError) -> Self {
         match error {
             ProofError::Unauthorized => {
-                let cause =
-                    "401: the server of the artifact does not know the token that its own cluster has just made";
+                let cause = "401: the server rejects the token that its own cluster has just issued";
                 Self::new(Code::AnotherCluster, DOING, cause)
             }
             ProofError::NotConfirmed(missing) => {
-                let cause = format!("the server does not confirm that it may {}", summary(&missing));
+                let cause = format!("the server does not confirm that the credential may {}", summary(&missing));
                 Self::new(Code::RulesNotAllowed, DOING, cause)
             }
             ProofError::MayNotAsk => {
-                let cause = "the server does not let the token ask what it may do, as every authenticated user may";
+                let cause =
+                    "the server does not let the token read its own permissions, as every authenticated user may";
                 Self::new(Code::RulesNotAllowed, DOING, cause)
             }
             ProofError::ReviewUnsupported(error) => error.into(),
@@ -97,44 +97,44 @@ impl From<ProofError> for Failure {
     }
 }
 
-/// What the credential is said to be.
+/// The expected identity and permissions of a credential.
 pub struct Claim<'a> {
-    /// Whose token it is.
+    /// The expected ServiceAccount.
     pub expected: Account<'a>,
-    /// All that it may do.
+    /// The permissions that it has to have.
     pub granted: Vec<Atom<'a>>,
 }
 
-/// What a run has taken away.
+/// The permissions that a run has removed.
 #[derive(Default)]
 pub struct Taken<'a> {
-    /// What is not granted any more.
+    /// Permissions that are no longer granted.
     pub narrowed: Coverage<'a>,
-    /// What could not be taken away, which has been said.
+    /// Permissions that could not be removed, which was reported.
     pub kept: Coverage<'a>,
-    /// Scopes of earlier requests.
+    /// Scopes of earlier configurations.
     pub cleared: BTreeSet<&'a Scope>,
 }
 
-/// Proves that the token of this connection may do what is granted, while it may still do more.
+/// Tests that the token has the requested permissions, while it may still have more.
 ///
 /// # Errors
-/// What could not be proved.
+/// The check that failed.
 pub async fn prove_wanted(run: &Run<'_>, holder: &Cluster<'_>, claim: &Claim<'_>) -> Result<(), ProofError> {
     let started = Instant::now();
     let proof = ask_until(run, holder, claim, &BTreeSet::new(), |_| true).await?;
     let name = claim.expected.name;
-    let what = format!("{name}: {} allowed; what is not wanted any more can go", proof.allowed);
+    let what = format!("{name}: {} permissions allowed; removing old ones", proof.allowed);
     run.report.step("prove", &what, Some(started.elapsed()));
     Ok(())
 }
 
-/// Proves the token of this connection in every scope, and waits until that is gone which the run has taken away. True
-/// when it may do more in some namespace than is granted there. The parent credential reads the bindings that the
-/// server has made by itself, where the credential may do more than is known of those.
+/// Tests the token in every scope, and waits until removed permissions are denied. True if it has more permissions in
+/// some namespace than were granted there. The parent credential reads the server's default bindings, if the token has permissions
+/// beyond the known defaults.
 ///
 /// # Errors
-/// What could not be proved.
+/// The check that failed.
 pub async fn prove(
     run: &Run<'_>,
     holder: &Cluster<'_>,
@@ -149,7 +149,7 @@ pub async fn prove(
     proof.excess.retain(|tuple| !taken.kept.covers(tuple.atom()));
     let excess = beyond_defaults(&defaults, Some(&run.session.cluster), &mut proof).await;
     let name = claim.expected.name;
-    let what = format!("{name}: {} allowed, {} neighbours denied", proof.allowed, proof.denied);
+    let what = format!("{name}: {} permissions allowed, {} adjacent denied", proof.allowed, proof.denied);
     run.report.step("prove", &what, Some(started.elapsed()));
     tell_excess(run.report, &proof, &excess);
     let exceeds = proof.excess.iter().any(|tuple| tuple.atom().namespace.is_some());
@@ -157,9 +157,8 @@ pub async fn prove(
     Ok(exceeds)
 }
 
-/// Leaves of the excess what is not granted by the server's own defaults. `reader` is asked for the bindings that the
-/// server has made by itself, where there is something left; without one, or where it may not read them, what may be a
-/// default is kept apart.
+/// Removes the server's defaults from the additional permissions. `reader` reads the server's default bindings, if any
+/// permissions remain; without a reader, or if it may not read them, possible defaults are kept apart.
 pub async fn beyond_defaults(defaults: &Defaults, reader: Option<&Cluster<'_>>, proof: &mut Proof) -> Excess {
     let left = defaults.beyond(std::mem::take(&mut proof.excess));
     let stock = match reader {
@@ -172,42 +171,43 @@ pub async fn beyond_defaults(defaults: &Defaults, reader: Option<&Cluster<'_>>, 
     excess
 }
 
-/// Says what it may do beyond what is granted, and why.
+/// Reports the additional permissions and their source.
 pub fn tell_excess(report: &Report, proof: &Proof, excess: &Excess) {
     if proof.unlimited {
         report.finding(unlimited("the credential"));
         return;
     }
     if !excess.certain.is_empty() {
-        let text = format!("other bindings in the cluster also allow it to {}", summary(&excess.certain));
+        let text = format!("other bindings in the cluster also allow the credential to {}", summary(&excess.certain));
         let help = match &excess.altered[..] {
-            [] => "look for bindings of this ServiceAccount or of the groups of all ServiceAccounts".to_owned(),
-            altered => format!("a default of the server was altered: {}", altered.join("; ")),
+            [] => "look for bindings to this ServiceAccount or to the groups of ServiceAccounts \
+                   (system:serviceaccounts, system:serviceaccounts:NAMESPACE)"
+                .to_owned(),
+            altered => format!("a default of the server was changed: {}", altered.join("; ")),
         };
         report.finding(Finding::remark(finding::Code::Excess, text).help(help));
     }
     if !excess.perhaps.is_empty() {
         let text = format!(
-            "bindings that are not this credential's also allow it to {}; that may be a default of this version of \
-             Kubernetes",
+            "bindings of others also allow the credential to {}; that may be a default of this version of Kubernetes",
             summary(&excess.perhaps)
         );
-        let help = "a parent credential that may list clusterrolebindings and get clusterroles tells them apart";
+        let help = "let the parent credential list clusterrolebindings and get clusterroles to tell defaults from \
+                    other bindings";
         report.finding(Finding::remark(finding::Code::Excess, text).severity(Severity::Low).help(help));
     }
 }
 
-/// That an authorizer allows this identity everything.
+/// The finding that an authorizer allows this identity everything.
 pub fn unlimited(whom: &str) -> Finding {
-    let text = format!(
-        "an authorizer of the API server other than RBAC allows {whom} everything: no Role limits anything there"
-    );
+    let text =
+        format!("an authorizer of the API server other than RBAC allows {whom} everything: Roles limit nothing there");
     Finding::remark(finding::Code::Unlimited, text).help(
         "look at --authorization-mode and --authorization-config of kube-apiserver, and at the policy of its webhook",
     )
 }
 
-/// Asks until the server confirms the claim and it is enough, or the time for that is up.
+/// Repeats the test until the server confirms the claim and the result is sufficient, or the time limit passes.
 async fn ask_until(
     run: &Run<'_>,
     holder: &Cluster<'_>,
@@ -216,9 +216,9 @@ async fn ask_until(
     enough: impl Fn(&Proof) -> bool,
 ) -> Result<Proof, ProofError> {
     let started = Instant::now();
-    let _waiting = run.report.waiting("proving the credential");
+    let _waiting = run.report.waiting("testing the credential");
     let questions = Questions::new(&claim.granted);
-    // The home namespace whatever is granted there, and (by none) what is allowed in the whole cluster.
+    // The home namespace, whatever is granted there, and (as none) the whole cluster.
     let mut scopes = BTreeSet::from([None, Some(run.request.instance.namespace.as_str())]);
     scopes.extend(run.request.grants.iter().map(|grant| grant.place.scope.namespace()));
     scopes.extend(cleared.iter().map(|scope| scope.namespace()));
@@ -236,7 +236,7 @@ async fn ask_until(
     }
 }
 
-/// Asks once: of a credential that has been there for a while the server has heard.
+/// Tests once: the grants of an existing credential have reached every API server.
 ///
 /// # Errors
 /// What the server does not confirm.
@@ -278,7 +278,7 @@ async fn attempt(
     if let (Some(atom), Some(Verdict { allowed: false, .. })) = (allowed, &allowed_answer) {
         judgement.uncovered.push(atom);
     } else if !complete {
-        // The list is a lower bound: what is not on it is asked for, one by one; and so is a grant elsewhere.
+        // The list is incomplete: permissions that are not on it are checked one by one, and so is one elsewhere.
         let mut unknown = std::mem::take(&mut judgement.uncovered);
         let rest = unknown.split_off(unknown.len().min(SINGLE_QUESTIONS));
         let answers = join_all(unknown.iter().map(|atom| cluster.allowed(*atom))).await;
@@ -298,12 +298,13 @@ async fn attempt(
         missing.dedup();
         return Err(ProofError::NotConfirmed(missing));
     }
-    // Not being on a list that is only a lower bound is no denial: then only what was asked for counts.
+    // Absence from an incomplete list is no denial: then only single checks count.
     let answers = || asked.iter().filter_map(|(atom, answer)| Some((*atom, answer.as_ref()?)));
     let denials = answers().filter(|(_, verdict)| !verdict.allowed).count();
     let mut excess: BTreeSet<Tuple> = judgement.excess.into_iter().collect();
     excess.extend(answers().filter(|(_, verdict)| verdict.allowed).filter_map(|(atom, _)| Some(atom?.tuple())));
-    // Only another authorizer than RBAC can allow all without a binding. Where one has a say, that is asked for.
+    // Only an authorizer other than RBAC can allow everything without a binding. If one took part in a decision, that
+    // is checked.
     let verdicts = || allowed_answer.iter().chain(answers().map(|(_, verdict)| verdict));
     let is_suspicious = verdicts().any(Verdict::is_by_another_authorizer)
         || excess.contains(&EVERYTHING.tuple())

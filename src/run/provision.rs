@@ -105,11 +105,11 @@ async fn lost_race(run: &Run<'_>, uid: &str, failure: &Failure) -> Option<Failur
     let (request, cluster) = (run.request, &run.session.cluster);
     let account = request.instance.names.service_account();
     let lost = |object: &Reference, what: &str| {
-        let cause = format!("it was {what} while this run was at work: by another run, perhaps");
+        let cause = format!("it was {what} during this run, perhaps by another run");
         Some(Failure::new(Code::Conflict, failure.doing.clone(), cause).on(object.to_string()))
     };
     match cluster.get(&account).await {
-        Ok(Some(seen)) if seen.live.uid != uid => return lost(&account, "deleted and made again"),
+        Ok(Some(seen)) if seen.live.uid != uid => return lost(&account, "deleted and created again"),
         Ok(None) => return lost(&account, "deleted"),
         Ok(Some(_)) | Err(_) => {}
     }
@@ -121,9 +121,9 @@ async fn lost_race(run: &Run<'_>, uid: &str, failure: &Failure) -> Option<Failur
 /// The likely cause of a 401 for the token of a ServiceAccount that is there: the key that signed it, or a second
 /// cluster at the same address.
 async fn unaccepted(run: &Run<'_>, uid: &str, token: Option<&Token>, failure: Failure) -> Failure {
-    const CAUSE: &str = "401: the server of the artifact does not accept the token that its own cluster has made";
+    const CAUSE: &str = "401: the server rejects the token that its own cluster has issued";
     const ONE_CLUSTER: &str =
-        "check that one cluster only answers at the connection's server, and that the CA is of that cluster";
+        "check that only one cluster answers at the connection's server, and that the CA belongs to that cluster";
 
     match reaches_account(run, uid).await {
         Some(false) => {
@@ -136,16 +136,17 @@ async fn unaccepted(run: &Run<'_>, uid: &str, token: Option<&Token>, failure: Fa
             let published = run.session.cluster.signing_keys().await.unwrap_or_default();
             let why = match key {
                 Some(key) if !published.is_empty() && !published.contains(&key) => format!(
-                    "it is signed with the key {key} of kube-controller-manager, and the API server publishes other keys ({})",
+                    "kube-controller-manager signed it with the key {key}, and the API server publishes other keys \
+                     ({})",
                     published.join(", ")
                 ),
                 _ => {
                     "most likely kube-controller-manager signs with a key that the API server does not trust".to_owned()
                 }
             };
-            let next = "let --service-account-key-file of the API server hold the key of \
-                        --service-account-private-key-file of kube-controller-manager, then run again: the Secret that \
-                        was tried is used or replaced";
+            let next = "make --service-account-key-file of the API server contain the key of \
+                        --service-account-private-key-file of kube-controller-manager, then run again: the Secret of \
+                        this attempt is reused or replaced";
             Failure { cause: format!("{CAUSE}: {why}"), ..failure.next(next) }
         }
     }
@@ -181,7 +182,11 @@ async fn establish(
     let ca = run.session.ca().as_base64();
     let artifact = delivery.form.fill(&run.request.connection, ca, &token).map_err(|findings| Failure {
         findings,
-        ..Failure::new(Code::ArtifactInvalid, "building the artifact", "it does not fit its schema")
+        ..Failure::new(
+            Code::ArtifactInvalid,
+            "building the credential document",
+            "the document does not match its schema",
+        )
     })?;
     if hand_over(run, platform, dialled, &artifact).await? && !is_known_here {
         run.report.finding(cluster_changed(run));
@@ -196,7 +201,7 @@ async fn establish(
             run.report.finding(remark);
         }
     }
-    let unsearched = "the new credential is handed out; a repeat searches for the instance in other namespaces";
+    let unsearched = "the new credential is delivered; running again searches for the instance in other namespaces";
     let former = former.map_err(|error| Failure::from(error).state(unsearched))?;
     Ok(former_namespace::clear(run, &former.found).await?)
 }
@@ -208,7 +213,7 @@ async fn make_or_replace(run: &Run<'_>, tried: &Tried, platform: Option<&Platfor
     let made = match make(run, tried, platform, &mut sight).await {
         Err(Unmade { token_refused: true, .. }) if is_dead(run, &sight).await => {
             sight = run.look(false, run.session.cluster.version()).await?;
-            let (field, why) = ("/data/token", "the server does not accept the token in it".to_owned());
+            let (field, why) = ("/data/token", "the server does not accept its token".to_owned());
             if let Some(slot) = sight.observed.slots.current_mut() {
                 slot.unusable.get_or_insert(Unusable { field, why });
             }
@@ -373,11 +378,13 @@ async fn dial(run: &Run<'_>, platform: Option<&Platform>) -> Option<Result<trans
 fn cluster_changed(run: &Run<'_>) -> Finding {
     let name = &run.request.instance.name;
     let text = format!(
-        "the platform had a credential of {name} already, and this cluster had nothing of it: if the connection was \
-         pointed at another cluster, or the namespace was changed, the earlier credential still works there"
+        "Massdriver already had a credential of {name}, and this cluster had no object of it: if the connection was \
+         changed to another cluster, or the namespace was changed, the earlier credential still works there"
     );
-    let help =
-        format!("decommission it there by hand: k8s-token decommission --name {name}, with that cluster's login");
+    let help = format!(
+        "decommission the earlier credential by hand: k8s-token decommission --name {name}, with a login to the other \
+         cluster"
+    );
     Finding::remark(finding::Code::ClusterChanged, text).help(help)
 }
 
@@ -391,7 +398,7 @@ async fn hand_over(
     let Some(platform) = platform else { return Ok(false) };
     platform.clear_text().into_iter().for_each(|finding| run.report.finding(finding));
     let started = Instant::now();
-    let _waiting = run.report.waiting("publishing the artifact");
+    let _waiting = run.report.waiting("publishing the credential");
     let title =
         format!("Kubernetes token {} for namespace {}", run.request.instance.name, run.request.instance.namespace);
     let publishing = async {
@@ -403,8 +410,8 @@ async fn hand_over(
     let replaced = publishing.await.map_err(|failure| {
         let has_it = if failure.unsettled { "may not have it yet" } else { "does not have it yet" };
         failure
-            .state(format!("the credential is in the cluster, proved and working; the platform {has_it}"))
-            .next("deploy again when that is mended: the same credential is published")
+            .state(format!("the credential is in the cluster, tested and working; Massdriver {has_it}"))
+            .next("fix this and deploy again: the same credential will be published")
     })?;
     let what = format!("field {} at {}", crate::input::request::FIELD, platform.address());
     run.report.step("publish", &what, Some(started.elapsed()));

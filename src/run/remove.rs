@@ -31,40 +31,40 @@ use crate::{
     run::Run,
 };
 
-/// How long a deleted token may still work: the API server remembers a successful login for 10 s, without a flag to
-/// change that. The rest is for a slow answer.
+/// The time limit for a deleted token to be rejected: the API server caches a successful login for 10 s, which no flag
+/// changes. The rest is for slow responses.
 const MEMORY: Duration = Duration::from_secs(20);
-/// Before the first question. An API server that has not heard of the deletion yet would log the token in once more,
-/// and then remember that for 10 s.
+/// The pause before the first request. An API server that has not observed the deletion yet would accept the token once
+/// more, and cache that for 10 s.
 const HEARSAY: Duration = Duration::from_millis(50);
 
-/// Between the first two questions; then twice as long, up to a second.
+/// The pause between the first two requests; doubled each time, up to a second.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 
-/// What became of the objects of an instance.
+/// The outcome of the deletion of an instance's objects.
 #[derive(Default)]
 pub struct Outcome {
-    /// Those that were there and whose deletion is asked for now.
+    /// Objects whose deletion was accepted.
     pub deleted: Vec<Reference>,
-    /// Those of them that finalizers hold.
+    /// Those of them that finalizers still hold.
     pub held: Vec<Failure>,
-    /// What the parent lacks.
+    /// The permissions that the parent credential lacks.
     pub missing: Vec<Tuple>,
-    /// What an authorizer says of that.
+    /// The authorizer's reasons.
     pub reasons: BTreeSet<String>,
-    /// Why else something is still there.
+    /// Any other reason for which an object still exists.
     pub failed: Option<Failure>,
-    /// Copies that others have made of our objects and that stay, each with the reason.
+    /// Copies of the instance's objects that were made by others and not deleted, each with the reason.
     pub copies_left: Vec<(Reference, String)>,
 }
 
 impl Outcome {
-    /// True when nothing of ours is left.
+    /// Whether no object of the instance is left.
     const fn is_complete(&self) -> bool {
         self.held.is_empty() && self.missing.is_empty() && self.failed.is_none()
     }
 
-    /// True when there was something, and nothing of it is left.
+    /// Whether there were objects, all of which are deleted.
     pub fn judge(mut self, request: &Request) -> Result<bool, Failure> {
         let account = request.instance.names.service_account();
         if let Some(failure) = self.failed {
@@ -74,8 +74,9 @@ impl Outcome {
             self.missing.sort();
             self.missing.dedup();
             let mut failure = denied("deleting the objects", self.missing).next(format!(
-                "have the listed permissions granted to the parent credential, then run again; {account}, if it is \
-                 there, stays until then, because it remembers the places: where one is gone for good, delete it by hand"
+                "grant the listed permissions to the parent credential, then run again; {account} is kept until then, \
+                 because it stores the list of places; if one of them no longer exists for good, delete the \
+                 ServiceAccount by hand"
             ));
             for reason in self.reasons {
                 failure.cause = format!("{}; {reason}", failure.cause);
@@ -90,16 +91,16 @@ impl Outcome {
         let findings = findings.collect();
         match self.held.into_iter().next() {
             Some(failure) => Err(Failure { findings, ..failure }.state(
-                "all that can go is gone, and no token is left; a repeat finishes when nothing is held any more",
+                "everything else is deleted, and no token is left; running again finishes once the finalizers are done",
             )),
             None => Ok(!self.deleted.is_empty()),
         }
     }
 }
 
-/// Deletes what is ours: bindings first, because that cuts access within milliseconds, while a deleted Secret counts
-/// after up to 10 s. The ServiceAccount last, and only when all else is gone: it remembers the number of the newest
-/// Secret, and every place. Whatever fails, the rest goes.
+/// Deletes the objects of the instance. Bindings first, because that revokes access within milliseconds, while the
+/// deletion of a Secret takes effect after up to 10 s. The ServiceAccount last, and only when all else is deleted: it
+/// stores the number of the newest token slot, and the list of places. A failed deletion does not stop the others.
 pub async fn clear(run: &Run<'_>, left: &Left, outcome: &mut Outcome) {
     for stage in [
         &[Kind::RoleBinding, Kind::ClusterRoleBinding][..],
@@ -108,14 +109,14 @@ pub async fn clear(run: &Run<'_>, left: &Left, outcome: &mut Outcome) {
         &[Kind::ServiceAccount],
     ] {
         if stage == [Kind::ServiceAccount] && !outcome.is_complete() {
-            break; // what is left is found through it
+            break; // its inventory leads to what is left
         }
         let objects = left.ours.iter().chain(&left.copies).filter(|(object, _)| stage.contains(&object.kind));
         let answers = join_all(objects.map(async |(object, live)| {
             let started = Instant::now();
             let answer = run.session.cluster.delete(object, live).await;
             if answer.as_ref().err().is_none_or(is_held) {
-                // Asking again for what was asked for already is no change.
+                // Repeating an accepted deletion is no change.
                 if live.deleting.is_none() {
                     run.report.wrote(Action::Delete, object);
                     run.report.change(&Change::delete(object.clone()), Some(started.elapsed()));
@@ -145,7 +146,7 @@ pub async fn clear(run: &Run<'_>, left: &Left, outcome: &mut Outcome) {
     }
 }
 
-/// True where the copy of an object stays because others want it to: it is theirs to delete.
+/// Whether a copy is kept by its own controller, which has to delete it.
 const fn is_kept_by_others(error: &ApiError) -> bool {
     is_held(error) || error.is_conflict() || error.is_denied() || error.is_refused()
 }
@@ -155,11 +156,11 @@ const fn is_held(error: &ApiError) -> bool {
     matches!(error.kind, ApiErrorKind::HeldByFinalizers(_))
 }
 
-/// Proves that the tokens of an instance are dead, as far as their Secrets are deleted now. A token of somebody else that
-/// was put into one is none of ours: it is not used, not even to see whether it is alive.
+/// Tests that the tokens of an instance are rejected, if their Secrets were deleted in this run. A foreign token in one
+/// of them is never used, not even for this test.
 ///
 /// # Errors
-/// One that lives, or that could not be asked about.
+/// A token that is still accepted, or that could not be tested.
 pub async fn prove_all_dead(run: &Run<'_>, names: &Names, sight: &Sight, outcome: &Outcome) -> Result<(), Failure> {
     let is_own = |token: &&Token| {
         Claims::of(token).is_some_and(|claims| claims.is_of(names.namespace().as_str(), names.object()))
@@ -170,26 +171,29 @@ pub async fn prove_all_dead(run: &Run<'_>, names: &Names, sight: &Sight, outcome
         {
             prove_dead(run, token).await.map_err(|failure| {
                 failure
-                    .state("its Secret is deleted; whether the token is dead is not proved, and a repeat cannot ask")
-                    .next("use the old token by hand: it must be answered by 401")
+                    .state(
+                        "its Secret is deleted; whether its token is rejected is not confirmed, and running again \
+                            cannot test it",
+                    )
+                    .next("try the old token by hand: the server must answer 401")
             })?;
         }
     }
     Ok(())
 }
 
-/// Uses the token until the server refuses it.
+/// Uses the token until the server rejects it.
 async fn prove_dead(run: &Run<'_>, token: &Token) -> Result<(), Failure> {
-    const DOING: &str = "proving that the token is dead";
+    const DOING: &str = "testing that the token is rejected";
 
     let started = Instant::now();
-    let _waiting = run.report.waiting("waiting for the token to die");
+    let _waiting = run.report.waiting("waiting until the token is rejected");
     tokio::time::sleep(HEARSAY).await;
     let cluster = run.session.connect_as(&Login::Token(token.clone())).await?;
     let limit = run.session.budget.at_most(MEMORY);
     let (mut pause, mut accepted) = (FIRST_PAUSE, false);
     loop {
-        // An old server, or a gateway, may not know the question: then any other tells a dead token by 401.
+        // An old server, or a gateway, may not serve the review: then any other request answers 401 to a deleted token.
         let answer = match cluster.identity().await {
             Err(error) if error.is_denied() || matches!(error.kind, ApiErrorKind::ReviewUnsupported(_)) => {
                 cluster.version().await.map(drop)
@@ -199,23 +203,23 @@ async fn prove_dead(run: &Run<'_>, token: &Token) -> Result<(), Failure> {
         accepted |= answer.is_ok();
         match answer {
             Err(error) if error.is_unauthorized() => break,
-            // The last question may be cut short by the end of the run.
+            // The last request may be cut short by the end of the run.
             Err(error) if !error.is_timeout() || !accepted || started.elapsed() < limit => {
                 return Err(error.into());
             }
             Ok(()) | Err(_) if started.elapsed() >= limit => {
-                let cause = format!("the server still accepts it after {} s", started.elapsed().as_secs());
+                let cause = format!("the server still accepts the token after {} s", started.elapsed().as_secs());
                 return Err(Failure::new(Code::TokenStillAccepted, DOING, cause));
             }
             Ok(()) | Err(_) => {
                 if pause == FIRST_PAUSE {
-                    run.report.step("wait", "the server remembers tokens in use for up to 10 s", None);
+                    run.report.step("wait", "the API server caches a used token for up to 10 s", None);
                 }
                 tokio::time::sleep(pause.min(limit.saturating_sub(started.elapsed()))).await;
                 pause = (pause * 2).min(Duration::from_secs(1));
             }
         }
     }
-    run.report.step("prove", "the token is refused with 401", Some(started.elapsed()));
+    run.report.step("prove", "the token is rejected with 401", Some(started.elapsed()));
     Ok(())
 }

@@ -16,7 +16,7 @@ use crate::{
     report::Report,
 };
 
-/// What a command works with, whatever it is about.
+/// The connection of a command, with its time limit and its report.
 pub struct Session<'a> {
     /// Server and login.
     pub connection: &'a Connection,
@@ -25,7 +25,7 @@ pub struct Session<'a> {
     /// Time and requests of the run.
     pub budget: Budget,
     report: &'a Report,
-    /// Every further connection is verified against this one; it goes into the artifact.
+    /// The CA for every further connection; it is published with the credential.
     ca: CaBundle,
     /// Whether the finding `tls-server-name` was reported.
     name_is_reported: Cell<bool>,
@@ -35,10 +35,10 @@ impl<'a> Session<'a> {
     /// Connects and logs in.
     ///
     /// # Errors
-    /// Which step on the way failed.
+    /// The step of connecting that failed.
     pub async fn connect(connection: &'a Connection, budget: Budget, report: &'a Report) -> Result<Self, Failure> {
         let started = Instant::now();
-        // A command that asks at the terminal has it for itself.
+        // A login command that prompts has the terminal for itself.
         let is_alone = matches!(&connection.login, Login::Kubeconfig(person) if person.talks());
         let waiting = (!is_alone).then(|| report.waiting("connecting to the cluster"));
         let given = match &connection.ca {
@@ -52,7 +52,7 @@ impl<'a> Session<'a> {
         let what = format!("{} ({})", connection.server.as_str(), cluster.protocol);
         report.step("connect", &what, Some(started.elapsed()));
         let ca = given.or(cluster.verified_by.as_ref()).cloned().ok_or_else(|| {
-            let cause = "the CA of the system that the server was verified against is not known";
+            let cause = "the system CA that verified the server is not known";
             Failure::new(Code::Tls, "connecting to the cluster", cause).on(connection.server.as_str())
         })?;
         Ok(Self { connection, cluster, budget, report, ca, name_is_reported: Cell::new(false) })
@@ -64,7 +64,7 @@ impl<'a> Session<'a> {
         &self.ca
     }
 
-    /// The context of requests that are sent again.
+    /// The context of retries.
     #[must_use]
     pub fn retry_context(&self) -> RetryContext<'a> {
         RetryContext { budget: self.budget.clone(), observer: self.report }
@@ -73,16 +73,16 @@ impl<'a> Session<'a> {
     /// Another connection to the same server, as this user.
     ///
     /// # Errors
-    /// Which step on the way failed.
+    /// The step of connecting that failed.
     pub async fn connect_as(&self, login: &Login) -> Result<Cluster<'a>, ApiError> {
         Cluster::connect(self.way(self.connection.tls_server_name.as_ref()), login, self.retry_context()).await
     }
 
-    /// A connection for a holder of the artifact, who logs in later. An artifact has no tls-server-name: where the
-    /// server cannot be verified without, that is reported, and the name is used.
+    /// A connection as a user of the published document opens it, without a login. The document has no field for a
+    /// tls-server-name: if the server cannot be verified without it, that is reported, and the name is used.
     ///
     /// # Errors
-    /// Which step on the way failed.
+    /// The step of connecting that failed.
     pub async fn open_line(&self) -> Result<Line<'a>, ApiError> {
         let open = async |name| Line::open(self.way(name), self.retry_context()).await;
         let Some(name) = &self.connection.tls_server_name else { return open(None).await };
@@ -102,12 +102,12 @@ impl<'a> Session<'a> {
     }
 }
 
-/// The finding that an artifact cannot hold the name that the server's certificate is for.
+/// The finding that the published document has no field for the name that the server's certificate is valid for.
 fn name_is_lost(name: &str) -> Finding {
     let text = format!(
-        "the server's certificate is for {name} and not for the host of its URL, and an artifact cannot say that: \
-         whoever uses it has to be told"
+        "the server's certificate is for {name} and not for the host of its URL, and the credential document has no \
+         field for that: its users must set the name themselves"
     );
-    let help = format!("kubectl --tls-server-name {name}, or a server URL that the certificate is for");
+    let help = format!("use kubectl --tls-server-name {name}, or a server URL that the certificate is valid for");
     Finding::remark(finding::Code::TlsServerName, text).help(help)
 }

@@ -1,4 +1,4 @@
-//! verify: a credential that somebody holds is used as they would use it, once, with nothing of the parent.
+//! verify: the test of an existing credential, with nothing but the credential itself.
 
 use std::{collections::BTreeSet, time::Instant};
 
@@ -29,11 +29,11 @@ use crate::{
     },
 };
 
-/// Proves that the credential works: it is of the ServiceAccount that it says, and of the one that was named, and may
-/// do what the params say. Without params, what it may do is only told.
+/// Tests that the credential works: that it belongs to the ServiceAccount it claims and to the named instance, and has
+/// the permissions of the params. Without params, its permissions are only listed.
 ///
 /// # Errors
-/// What does not hold.
+/// The check that failed.
 pub async fn verify(credential: &Credential, budget: Budget, report: &Report) -> Result<(), Failure> {
     let Credential { connection, token, .. } = credential;
     let claims = Claims::of(token).filter(|claims| claims.account().is_some());
@@ -42,7 +42,7 @@ pub async fn verify(credential: &Credential, budget: Budget, report: &Report) ->
         None => (None, None),
     };
     let account = claims.as_ref().and_then(Claims::account);
-    let account = account.ok_or_else(|| refused("it is not the token of a ServiceAccount".to_owned()));
+    let account = account.ok_or_else(|| refused("the token does not belong to a ServiceAccount".to_owned()));
     if let Ok(account) = &account {
         report.about(credential.name.as_ref().map(InstanceName::as_str), account.namespace);
     }
@@ -60,10 +60,10 @@ pub async fn verify(credential: &Credential, budget: Budget, report: &Report) ->
     let mut scopes = BTreeSet::from([None, Some(account.namespace)]);
     scopes.extend(grants.iter().map(|grant| grant.place.scope.namespace()));
     let started = Instant::now();
-    let waiting = report.waiting("proving the credential");
+    let waiting = report.waiting("testing the credential");
     let (version, proof) = tokio::join!(holder.version(), proof::prove_at_once(holder, &claim, &scopes));
     drop(waiting);
-    // What knows no such page, and no version either, is no Kubernetes API at all.
+    // A server without this review and without a version is not a Kubernetes API.
     let proof = match (&version, proof) {
         (Err(other @ ApiError { kind: ApiErrorKind::NotKubernetes(_), .. }), Err(ProofError::ReviewUnsupported(_))) => {
             return Err(other.clone().into());
@@ -81,7 +81,8 @@ pub async fn verify(credential: &Credential, budget: Budget, report: &Report) ->
     let mut proof = proof.map_err(not_proved)?;
     let defaults = Defaults::of(version.as_deref());
     if credential.params.is_some() {
-        // What a ClusterRole allows is not for its holder to read: there nothing can be told from excess.
+        // The credential may not read its ClusterRoles: in their scopes, additional permissions cannot be distinguished from
+        // granted ones.
         let others =
             || grants.iter().filter_map(|grant| Some((grant.place.authority.cluster_role()?, &grant.place.scope)));
         let names: BTreeSet<&str> = others().map(|(role, _)| role.as_str()).collect();
@@ -91,15 +92,15 @@ pub async fn verify(credential: &Credential, budget: Budget, report: &Report) ->
             proof.excess.retain(|tuple| !everywhere && !unknown.contains(&tuple.atom().namespace));
             proof.complete = false;
             let names: Vec<&str> = names.into_iter().collect();
-            let text = format!("what the ClusterRoles allow is not verified: {}", names.join(", "));
+            let text = format!("the permissions of these ClusterRoles are not tested: {}", names.join(", "));
             report.finding(Finding::remark(finding::Code::ClusterRoleUnverified, text).at("/cluster_roles"));
         }
-        let what = format!("{}: {} allowed, {} neighbours denied", account.name, proof.allowed, proof.denied);
+        let what = format!("{}: {} permissions allowed, {} adjacent denied", account.name, proof.allowed, proof.denied);
         report.step("prove", &what, Some(started.elapsed()));
         let excess = proof::beyond_defaults(&defaults, None, &mut proof).await;
         proof::tell_excess(report, &proof, &excess);
     } else {
-        let what = format!("{}: it is the one that it says it is", account.name);
+        let what = format!("{}: the server confirms its identity", account.name);
         report.step("prove", &what, Some(started.elapsed()));
         proof::beyond_defaults(&defaults, None, &mut proof).await;
         report.may(&proof.excess);
@@ -111,26 +112,30 @@ pub async fn verify(credential: &Credential, budget: Budget, report: &Report) ->
     Ok(())
 }
 
-/// The failure of a proof for the holder of a credential.
+/// The failure of a test, with the next step for a user of the credential.
 fn not_proved(error: ProofError) -> Failure {
     match error {
         ProofError::Unauthorized => {
-            let cause = "401: the server does not take it: it was taken back, it has ended, or it is another cluster's";
+            let cause =
+                "401: the server rejects the token: it was revoked, it has expired, or it belongs to another cluster";
             Failure::new(Code::TokenRefused, proof::DOING, cause)
         }
         ProofError::NotConfirmed(_) | ProofError::MayNotAsk => {
-            Failure::from(error).next("provision again: it puts right what others have changed")
+            Failure::from(error).next("provision again: that restores what others have changed")
         }
         other => other.into(),
     }
 }
 
-/// Holds what the token says of itself against what it was said to be.
+/// Compares the claims of the token with the expected instance and namespace.
 fn check_wanted(credential: &Credential, account: &Account<'_>) -> Result<(), Failure> {
     if let Some(Params { namespace, .. }) = &credential.params
         && namespace.as_str() != account.namespace
     {
-        return Err(refused(format!("its namespace is `{}`, not `{namespace}`", shown(account.namespace))));
+        return Err(refused(format!(
+            "the namespace of the token is `{}`, not `{namespace}`",
+            shown(account.namespace)
+        )));
     }
     let Some(name) = &credential.name else { return Ok(()) };
     let namespace = Namespace::parse(account.namespace);
@@ -140,7 +145,7 @@ fn check_wanted(credential: &Credential, account: &Account<'_>) -> Result<(), Fa
         return Ok(());
     }
     let has = shown(account.name);
-    Err(refused(format!("its ServiceAccount is `{has}`, not `{}`", wanted.unwrap_or_default())))
+    Err(refused(format!("the ServiceAccount of the token is `{has}`, not `{}`", wanted.unwrap_or_default())))
 }
 
 fn shown(text: &str) -> String {
@@ -148,6 +153,6 @@ fn shown(text: &str) -> String {
 }
 
 fn refused(cause: String) -> Failure {
-    Failure::new(Code::WrongIdentity, "judging the claims of the token", cause)
-        .next("take the artifact of the instance that is meant")
+    Failure::new(Code::WrongIdentity, "checking the claims of the token", cause)
+        .next("use the credential file of the intended instance")
 }

@@ -54,7 +54,7 @@ fn known(table: &'static [(&str, &str)], id: &ObjectIdentifier) -> Cow<'static, 
 pub(super) fn signature(algorithm: &[u8]) -> Cow<'static, str> {
     match Reader::new(algorithm).oid() {
         Ok(id) => known(SIGNATURES, &id),
-        Err(_) => "of no algorithm that has a name".into(),
+        Err(_) => "of an unknown algorithm".into(),
     }
 }
 
@@ -62,17 +62,17 @@ pub(super) fn signature(algorithm: &[u8]) -> Cow<'static, str> {
 #[must_use]
 pub fn key(algorithm: &[u8], key: &[u8]) -> String {
     let mut parts = Reader::new(algorithm);
-    let Ok(id) = parts.oid() else { return "a key of no algorithm that has a name".to_owned() };
+    let Ok(id) = parts.oid() else { return "a key of an unknown algorithm".to_owned() };
     match id.to_string().as_str() {
         "1.2.840.113549.1.1.1" => match rsa_bits(key) {
             Some(bits) => format!("an RSA key of {bits} bits"),
             None => "an RSA key".to_owned(),
         },
-        "1.2.840.113549.1.1.10" => "an RSA key that is for PSS only".to_owned(),
+        "1.2.840.113549.1.1.10" => "an RSA key for PSS only".to_owned(),
         "1.2.840.10040.4.1" => "a DSA key".to_owned(),
         "1.2.840.10045.2.1" => match parts.oid() {
             Ok(curve) => format!("an ECDSA key on the curve {}", known(CURVES, &curve)),
-            Err(_) => "an ECDSA key on a curve without a name".to_owned(),
+            Err(_) => "an ECDSA key on an unnamed curve".to_owned(),
         },
         "1.3.101.112" => "an Ed25519 key".to_owned(),
         "1.3.101.113" => "an Ed448 key".to_owned(),

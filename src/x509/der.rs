@@ -122,7 +122,7 @@ impl<'a> Reader<'a> {
 
     /// A time, in seconds of Unix time.
     pub fn time(&mut self) -> Result<i64, Problem> {
-        const WRONG: Problem = Some(Unreadable("has a time that is none"));
+        const WRONG: Problem = Some(Unreadable("has an invalid time"));
         let element = self.any()?;
         let text = std::str::from_utf8(element.value).map_err(|_| WRONG)?;
         // Two-digit years end in 2049 (RFC 5280, section 4.1.2.5.1).

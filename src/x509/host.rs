@@ -27,7 +27,7 @@ pub(super) fn names(list: Element<'_>) -> Result<Vec<Name>, Option<Unreadable>> 
         } else if tag == Tag::implicit(6) {
             names.push(Name::Uri(text()?));
         } else if tag == Tag::implicit(7) {
-            names.push(Name::Ip(address(value).ok_or(Some(Unreadable("has an IP address of a wrong length")))?));
+            names.push(Name::Ip(address(value).ok_or(Some(Unreadable("has an IP address of invalid length")))?));
         }
     }
     Ok(names)

@@ -109,12 +109,12 @@ impl<'a> Certificate<'a> {
         let version = match body.optional(Tag::explicit(0))? {
             Some(version) => match Reader::new(version.value).integer()? {
                 [version @ 0..=2] => version + 1,
-                _ => return Err(Some(Unreadable("is of a version that is none"))),
+                _ => return Err(Some(Unreadable("has an invalid version"))),
             },
             None => 1,
         };
         if body.integer()?.first().is_some_and(|first| first & 0x80 != 0) {
-            return Err(Some(Unreadable("has a negative serial number, which Go does not take")));
+            return Err(Some(Unreadable("has a negative serial number, which Go rejects")));
         }
         if body.expect(Tag::SEQUENCE)?.value != algorithm.value {
             return Err(Some(Unreadable("names two different algorithms for its signature")));
@@ -185,9 +185,9 @@ impl<'a> Extensions<'a> {
             seen.push(id);
             let understood = found
                 .take(id, value)
-                .map_err(|problem| Some(problem.unwrap_or(Unreadable("has an extension that is encoded wrongly"))))?;
+                .map_err(|problem| Some(problem.unwrap_or(Unreadable("has an extension with invalid encoding"))))?;
             if critical && [KEY_ID, ISSUER_KEY_ID].contains(&id) {
-                return Err(Some(Unreadable("has a critical identifier of a key, which Go does not take")));
+                return Err(Some(Unreadable("has a critical key identifier, which Go rejects")));
             }
             if critical && !understood {
                 found.unhandled.push(id);

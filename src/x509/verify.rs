@@ -70,14 +70,14 @@ impl Flaw {
     pub const fn next(&self) -> &'static str {
         match self {
             Self::UnknownIssuer { by_system: true, .. } => {
-                "name the CA of the server in SSL_CERT_FILE, or in the kubeconfig, then run again"
+                "add the server's CA to the kubeconfig, or set SSL_CERT_FILE to a file with it, then run again"
             }
             Self::UnknownIssuer { .. } => {
-                "take certificate-authority-data from the CA that signed the server's certificate, then run again"
+                "set certificate-authority-data to the CA that signed the server's certificate, then run again"
             }
             Self::WrongHost { .. } => {
-                "connect by a name that the certificate has (a kubeconfig can set tls-server-name), or have a certificate made for \
-                 this one"
+                "connect with a name that the certificate contains (a kubeconfig can set tls-server-name), or issue a \
+                 certificate for this host"
             }
             Self::Other { next, .. } => next,
         }
@@ -125,7 +125,7 @@ impl<'a> Judge<'a> {
             return Err(wrong_host(leaf, host));
         }
         if !self.is_usable(leaf) {
-            let cause = format!("the server's certificate has {}, which this program does not support", kind(leaf));
+            let cause = format!("the server's certificate has {}, which is not supported", kind(leaf));
             return Err(Flaw::Other { cause, next: NEW_KEY });
         }
         let mut search = Search { left: SIGNATURES, hint: None, chain: vec![leaf] };
@@ -190,17 +190,17 @@ impl<'a> Judge<'a> {
     fn check(&self, it: &Certificate<'_>, role: Role, chain: &[&Certificate<'_>]) -> Result<(), Flaw> {
         let who = || who(it, role);
         if let Some(id) = it.extensions.unhandled.first() {
-            let cause = format!("{} has the critical extension {id}, which is not understood here", who());
-            return Err(Flaw::Other { cause, next: "have the certificate made without this extension" });
+            let cause = format!("{} has the critical extension {id}, which is not supported", who());
+            return Err(Flaw::Other { cause, next: "reissue the certificate without this extension, then run again" });
         }
         let (from, until) = it.valid;
         if self.now < from {
-            let cause = format!("{} is not valid before {}; it is {} here", who(), time(from), time(self.now));
+            let cause = format!("{} is not valid before {}; the local time is {}", who(), time(from), time(self.now));
             return Err(Flaw::Other { cause, next: "check the clocks on both sides, then run again" });
         }
         if self.now > until {
-            let cause = format!("{} expired at {}; it is {} here", who(), time(until), time(self.now));
-            return Err(Flaw::Other { cause, next: "have the certificate renewed, then run again" });
+            let cause = format!("{} expired at {}; the local time is {}", who(), time(until), time(self.now));
+            return Err(Flaw::Other { cause, next: "renew the certificate, then run again" });
         }
         let basic = it.extensions.basic;
         if role == Role::Intermediate && !basic.is_some_and(|basic| basic.ca) {
@@ -209,8 +209,11 @@ impl<'a> Judge<'a> {
         if let Some(longest) = basic.and_then(|basic| basic.longest_path)
             && u32::try_from(chain.len().saturating_sub(1)).is_ok_and(|between| between > longest)
         {
-            let cause = format!("{} allows {longest} CAs beneath it at most (pathlen), and there are more", who());
-            return Err(Flaw::Other { cause, next: "have the server's certificate signed by a CA that may sign it" });
+            let cause = format!("{} allows at most {longest} CAs beneath it (pathlen), and there are more", who());
+            return Err(Flaw::Other {
+                cause,
+                next: "reissue the server's certificate from a CA that may sign it, then run again",
+            });
         }
         Ok(())
     }
@@ -241,7 +244,8 @@ impl<'a> Judge<'a> {
             issuer: child.issuer(),
             by_system: self.by_system,
             hint: Some(
-                "a CA of that name is there, with another key: it was renewed, or is another cluster's".to_owned(),
+                "a CA of that name was given, but with another key: it was renewed, or belongs to another cluster"
+                    .to_owned(),
             ),
         })
     }
@@ -270,9 +274,9 @@ impl<'a> Judge<'a> {
 }
 
 const NEW_KEY: &str =
-    "have it made with another key: RSA of 2048 to 8192 bits, ECDSA on P-256, P-384 or P-521, or Ed25519";
-const NEW_SIGNATURE: &str = "have the certificate signed with SHA-256, SHA-384 or SHA-512 by a CA whose key is RSA of \
-                             2048 to 8192 bits, ECDSA on P-256, P-384 or P-521, or Ed25519";
+    "reissue it with a supported key: RSA of 2048 to 8192 bits, ECDSA on P-256, P-384 or P-521, or Ed25519";
+const NEW_SIGNATURE: &str = "reissue the certificate with a signature of SHA-256, SHA-384 or SHA-512, from a CA whose \
+                             key is RSA of 2048 to 8192 bits, ECDSA on P-256, P-384 or P-521, or Ed25519";
 
 /// Issuers by name, those with a matching key identifier first.
 fn candidates<'a>(
@@ -301,9 +305,11 @@ fn judge_chain(chain: &[&Certificate<'_>]) -> Result<(), Flaw> {
     for (place, it) in chain.iter().enumerate() {
         let usages = &it.extensions.usages;
         if !usages.is_empty() && !usages.contains(&ANY_USAGE) && !usages.contains(&SERVER) {
-            let cause =
-                format!("{} is not for servers: its extended key usage is without serverAuth", who(it, role(place)));
-            return Err(Flaw::Other { cause, next: "have it made with the extended key usage serverAuth" });
+            let cause = format!("{} is not for servers: its extended key usage lacks serverAuth", who(it, role(place)));
+            return Err(Flaw::Other {
+                cause,
+                next: "reissue the certificate with the extended key usage serverAuth, then run again",
+            });
         }
         let constraints = &it.extensions.constraints;
         if constraints.is_empty() {
@@ -312,10 +318,11 @@ fn judge_chain(chain: &[&Certificate<'_>]) -> Result<(), Flaw> {
         let names = chain[..place].iter().flat_map(|beneath| &beneath.extensions.names);
         if let Some(name) = names.into_iter().find(|name| !constraints.allow(name)) {
             let name = host::shown(std::slice::from_ref(name)).unwrap_or_else(|| "a name".to_owned());
-            let cause = format!("{} may not sign for {name}: its name constraints exclude that", who(it, role(place)));
+            let cause =
+                format!("{} may not sign for {name}: its name constraints exclude that name", who(it, role(place)));
             return Err(Flaw::Other {
                 cause,
-                next: "have the server's certificate made without this name, or by another CA",
+                next: "reissue the server's certificate without this name, or from another CA",
             });
         }
     }
@@ -325,17 +332,20 @@ fn judge_chain(chain: &[&Certificate<'_>]) -> Result<(), Flaw> {
 fn wrong_host(leaf: &Certificate<'_>, host: &str) -> Flaw {
     let names = match host::shown(&leaf.extensions.names) {
         Some(names) => format!("it is for {names}"),
-        None => format!("it has no alternative names, and its common name {} does not count", leaf.subject()),
+        None => format!("it has no alternative names, and its common name {} is ignored", leaf.subject()),
     };
     Flaw::WrongHost { host: shown(host, 120), names }
 }
 
 fn no_ca(it: &Certificate<'_>, role: Role) -> Flaw {
-    let cause =
-        format!("{} may not sign certificates: by its basic constraints or its key usage it is no CA", who(it, role));
+    let cause = format!(
+        "{} may not sign certificates: its basic constraints or its key usage do not mark it as a CA",
+        who(it, role)
+    );
     Flaw::Other {
         cause,
-        next: "give the CA that signed it, or the server's own certificate itself, or have the CA made as one",
+        next: "put the CA that signed the certificate, or the server's own certificate, into the connection, or \
+               reissue the CA as one",
     }
 }
 

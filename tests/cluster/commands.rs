@@ -85,7 +85,7 @@ fn check_reads_params_and_logs_name_and_namespace() {
     let sound = json!({"namespace": "team-a", "rules": [pods()]}).to_string();
     let ran = run_with_stdin(binary().arg("check"), &sound).expect_code(0);
     assert_eq!(ran.stdout, "", "the log goes to stderr");
-    assert!(ran.stderr.contains("team-a") && ran.stderr.contains("the params are sound"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("team-a") && ran.stderr.contains("the params are valid"), "{}", ran.stderr);
     let named = json!({"namespace": "team-a", "rules": [pods()], "md_metadata": {"name_prefix": NAME}});
     assert_eq!(check(&sound).document()["name"], Value::Null);
     assert_eq!(check(&named.to_string()).document()["name"], NAME);
@@ -93,7 +93,7 @@ fn check_reads_params_and_logs_name_and_namespace() {
     for (text, problem) in [
         ("", "stdin is empty"),
         ("{", "stdin"),
-        (r#"{"namespace": "a", "namespace": "b", "rules": []}"#, "stdin has a key twice"),
+        (r#"{"namespace": "a", "namespace": "b", "rules": []}"#, "stdin contains a key twice"),
     ] {
         let ran = run_with_stdin(binary().arg("check"), text).expect_code(65);
         assert!(ran.stderr.contains(problem), "{}", ran.stderr);
@@ -268,7 +268,7 @@ fn verify_distinguishes_bad_input_from_rejected_credentials() {
         }}],
     });
     let ran = verify(&kubeconfig, &[]).expect_code(65);
-    assert!(ran.stderr.contains("does not log in with a token alone"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("does not log in with a token only"), "{}", ran.stderr);
     for text in ["", "{}", "kind: Config", "just: yaml"] {
         run_with_stdin(binary().args(["verify", "-"]), text).expect_code(65);
     }

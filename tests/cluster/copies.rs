@@ -170,7 +170,7 @@ fn provision_reports_copy_that_causes_excess() {
 
 #[rstest]
 #[case::name(&["--name", "mistyped"], "")]
-#[case::namespace(&["--namespace", "mistyped"], "the namespace is not there")]
+#[case::namespace(&["--namespace", "mistyped"], "the namespace does not exist")]
 fn manual_decommission_without_findings_names_its_search_scope(#[case] mistyped: &[&str], #[case] more: &str) {
     let cp = ControlPlane::shared();
     let namespace = cp.namespace("byhand");

@@ -18,7 +18,7 @@ fn decommission_deletes_everything_and_is_idempotent(
     let instance = Instance::of_era(cp.admin(), &namespace, era, Shape::Full);
     let token = instance.token();
     let ran = instance.act("decommission").expect_code(0);
-    assert!(ran.stderr.contains("refused with 401"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("rejected with 401"), "{}", ran.stderr);
     for path in paths(&namespace) {
         assert_eq!(cp.get(&path), None);
     }
@@ -120,7 +120,7 @@ fn cluster_and_platform_are_decommissioned_independently() {
     instance.platform.fail_next(422, "<html>oops</html>");
     let document = instance.ask("decommission", &["--publish"]).expect_code(69).document();
     assert_eq!(document["error"]["code"], "platform-refused");
-    assert_eq!(cp.get(&paths(&namespace)[0]), None, "the cluster is clean");
+    assert_eq!(cp.get(&paths(&namespace)[0]), None, "everything in the cluster is deleted");
     assert!(instance.platform.resource("token").is_some());
 
     let mut broken = Instance::new(cp.admin(), &namespace);

@@ -82,7 +82,7 @@ fn run(row: &Row, denier: &mut Denier<'_>, action: &str, namespace: &str, expect
         problems.push(format!("retried: {retried}"));
     }
     if code == "refused" {
-        if ran.stderr.contains("may have gone through") {
+        if ran.stderr.contains("may have succeeded") {
             problems.push("a denial is said to be in doubt".to_owned());
         }
         if !document["missing_permissions"].as_array().unwrap().is_empty() {

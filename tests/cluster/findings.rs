@@ -398,7 +398,7 @@ fn plain_http_platform_over_a_network_is_refused(
     let mut as_provisioner = binary();
     as_provisioner.current_dir(instance.directory.path()).envs(instance.environment());
     as_provisioner.env("MASSDRIVER_URL", url).env("MASSDRIVER_DEPLOYMENT_ACTION", action);
-    assert!(Ran::of(&mut as_provisioner).expect_code(65).stderr.contains("in clear text"));
+    assert!(Ran::of(&mut as_provisioner).expect_code(65).stderr.contains("unencrypted"));
 }
 
 #[test]
@@ -454,6 +454,9 @@ fn published_record_without_its_credential_is_a_finding(#[case] era: Era, #[case
     };
     let ran = provision();
     expect(&ran, &if tells { vec![usual[0], ("cluster-changed", "medium"), usual[1]] } else { usual.to_vec() });
-    assert_eq!(message_and_help(&ran, "cluster-changed").contains("decommission it there by hand"), tells);
+    assert_eq!(
+        message_and_help(&ran, "cluster-changed").contains("decommission the earlier credential by hand"),
+        tells
+    );
     expect(&provision(), &usual);
 }

@@ -66,7 +66,7 @@ fn legacy_bundle_works_on_an_old_platform() {
     assert_eq!(status(cp, &token, &pods), 200);
 
     let before = versions(cp, &namespace);
-    assert_eq!(instance.token(), token, "a repeat");
+    assert_eq!(instance.token(), token, "running again");
     assert_eq!(versions(cp, &namespace), before);
 
     instance.act("decommission").expect_code(0);

@@ -91,7 +91,7 @@ fn server_without_self_subject_review_is_refused() {
     assert_eq!(instance.platform.resource("token"), None);
 
     let gone = instance.ask("decommission", &[]).expect_code(0);
-    assert!(gone.stderr.contains("refused with 401"), "{}", gone.stderr);
+    assert!(gone.stderr.contains("rejected with 401"), "{}", gone.stderr);
     assert_eq!(status(cp, &token, &pods), 401);
     assert!(versions(cp, &namespace).is_empty());
 }

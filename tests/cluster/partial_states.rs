@@ -845,7 +845,7 @@ fn object_without_ownership_label_explains_how_to_restore() {
     site.patch(ROLE, &json!({"metadata": {"labels": {label: null}}}));
     site.annotate(BINDING, &[("name", Value::Null)]);
     let said = site.act("provision").expect_code(73).stderr;
-    for text in [label.to_owned(), "with the value k8s-token".to_owned(), format!("{PREFIX}/name: {NAME}")] {
+    for text in [label.to_owned(), "restore the value k8s-token".to_owned(), format!("{PREFIX}/name: {NAME}")] {
         assert!(said.contains(&text), "{text} in {said}");
     }
     site.patch(ROLE, &json!({"metadata": {"labels": {label: "k8s-token"}}}));

@@ -330,7 +330,7 @@ fn config_overrides_connection_namespace_and_format() {
         "emit_namespace": true,
     });
     let ran = instance.act("provision").expect_code(0);
-    assert!(ran.stderr.contains("config.json names another namespace"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("config.json sets another namespace"), "{}", ran.stderr);
     let artifact = instance.platform.resource("token").unwrap();
     assert_eq!(artifact["namespace"], config);
     assert_eq!(artifact["authentication"]["cluster"], real["cluster"]);
@@ -464,7 +464,7 @@ fn kubeconfig_with_client_certificate_can_provision() {
     assert_eq!(artifact["namespace"], namespace, "flat, with its namespace");
     assert_eq!(status(cp, &token_of(&artifact), &format!("/api/v1/namespaces/{namespace}/pods/x")), 404);
     let ran = run("plan", "nowhere", &[]).expect_code(65);
-    assert!(ran.stderr.contains("no context `nowhere`; it has here"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("no context `nowhere`; it has the contexts here"), "{}", ran.stderr);
     run("decommission", "here", &[]).expect_code(0);
 }
 
@@ -499,6 +499,7 @@ fn normalized_log(log: &str, namespace: &str) -> String {
         let words = line.split(' ').filter(|word| !word.is_empty()).map(|word| match word {
             word if word.starts_with("sha256:") => "sha256:#".to_owned(),
             word if word.parse::<u64>().is_ok_and(|_| !line.contains("allowed")) => "#".to_owned(),
+            word if word.strip_prefix('(').is_some_and(|word| word.parse::<u64>().is_ok()) => "(#".to_owned(),
             word if word.contains("127.0.0.1") => "URL".to_owned(),
             word if word == cp_version => "v#".to_owned(),
             word => word.replace(namespace, "team-a"),

@@ -128,7 +128,7 @@ fn unreadable_missing_namespace_is_reported_as_absent() {
     let document =
         expect_failure(&Instance::new(&parent, &namespace).ask("provision", &[]).expect_code(77), "missing-permission");
     assert_eq!(missing(&document), ["create namespaces -".to_owned(), format!("get namespaces {namespace}")]);
-    assert!(document["error"]["cause"].as_str().unwrap().contains("the namespace is not there"));
+    assert!(document["error"]["cause"].as_str().unwrap().contains("the namespace does not exist"));
 }
 
 #[test]
@@ -415,8 +415,8 @@ fn missing_destination_is_refused_before_the_first_packet() {
 #[case::nothing(&[], "Usage: k8s-token")]
 #[case::unknown(&["frobnicate"], "unrecognized subcommand")]
 #[case::no_params(&["plan", "--name", "x"], "--params")]
-#[case::two_stdouts(&["provision", "--params", "p", "--name", "n", "--json", "--output", "-"], "both want stdout")]
-#[case::one_stdin(&["plan", "--params", "-", "--connection", "-", "--name", "n"], "both want stdin")]
+#[case::two_stdouts(&["provision", "--params", "p", "--name", "n", "--json", "--output", "-"], "both write to stdout")]
+#[case::one_stdin(&["plan", "--params", "-", "--connection", "-", "--name", "n"], "both read stdin")]
 #[case::two_clusters(&["plan", "--params", "p", "--connection", "c", "--kubeconfig", "k"], "cannot be used with")]
 fn usage_errors_exit_with_64(#[case] arguments: &[&str], #[case] text: &str) {
     let ran = Ran::of(binary().args(arguments)).expect_code(64);
@@ -449,7 +449,7 @@ fn sigterm_during_a_pending_request_ends_the_run() {
     testbed::eventually("the ServiceAccount exists", || cp.get(&paths(&namespace)[0]));
     let ran = expect_terminated(child, started, "its answer is half a second away");
     let document = expect_failure(&ran, "terminated");
-    assert!(document["error"]["state"].as_str().unwrap().contains("may have gone through"), "{document:#}");
+    assert!(document["error"]["state"].as_str().unwrap().contains("may have succeeded"), "{document:#}");
     Instance::new(cp.admin(), &namespace).ask("provision", &[]).expect_code(0);
 }
 

@@ -229,13 +229,16 @@ fn error_after_last_attempt_counts_the_attempts() {
     let error = ran.expect_error("server-error");
     expect_text(&error, "cause", "503: not now (tried 5 times)");
     expect_text(&error, "state", "create of ServiceAccount");
-    expect_text(&error, "state", "may have gone through");
+    expect_text(&error, "state", "may have succeeded");
     let tried = proxy.requests().iter().filter(|request| is_apply(request, "roles")).count();
     assert_eq!(tried, 5);
-    let line = format!("retry        applying Role {namespace}/{OBJECT}: 503: not now; again in ");
+    let line = format!("retry        applying Role {namespace}/{OBJECT}: 503: not now; retrying in ");
     let lines: Vec<&str> = ran.stderr.lines().filter(|text| text.starts_with(&line)).collect();
     assert_eq!(lines.len(), 4, "{}", ran.stderr);
-    assert!(lines[0].ends_with("(try 2 of at most 5)") && lines[3].ends_with("(try 5 of at most 5)"), "{lines:#?}");
+    assert!(
+        lines[0].ends_with("(attempt 2 of at most 5)") && lines[3].ends_with("(attempt 5 of at most 5)"),
+        "{lines:#?}"
+    );
     Instance::new(cp.admin(), &namespace).ask("provision", &[]).expect_code(0);
 }
 
@@ -273,7 +276,7 @@ fn retry_after_beyond_the_deadline_fails_at_once() {
     expect_text(
         &ran.expect_error("server-error"),
         "cause",
-        "asks to be left alone for 3600 s, which is more than is left",
+        "asks for a pause of 3600 s, longer than the time left for this run",
     );
 }
 
@@ -310,7 +313,7 @@ fn foreign_object_after_lost_response_is_not_adopted() {
     });
     let ran = Instance::new(&cp.admin().with_server(&proxy.server()), &namespace).ask("provision", &[]).expect_code(75);
     let error = ran.expect_error("conflict");
-    assert!(!error["state"].as_str().unwrap().contains("may have gone through"), "the outcome is known: {error:#}");
+    assert!(!error["state"].as_str().unwrap().contains("may have succeeded"), "the outcome is known: {error:#}");
     let left = cp.get(&role).unwrap();
     assert_eq!(left["rules"][0]["resources"], json!(["configmaps"]));
     assert_eq!(left["metadata"]["labels"], Value::Null);
@@ -331,7 +334,7 @@ fn lost_response_to_an_update_is_verified() {
         });
         let far = Instance::new(&cp.admin().with_server(&proxy.server()), &namespace);
         let ran = far.ask("provision", &[]).expect_code(0);
-        assert!(ran.stderr.contains(" had gone through the first time"), "{lost}: {}", ran.stderr);
+        assert!(ran.stderr.contains(": the first attempt had succeeded"), "{lost}: {}", ran.stderr);
         let updated = changes(&ran.document()).iter().filter(|(action, _)| action == "update").count();
         assert_eq!(updated, 2, "{lost}");
         all_unchanged(&near.ask("provision", &[]).expect_code(0));
@@ -452,12 +455,12 @@ fn hanging_request_is_retried_after_its_timeout() {
     let proxy = proxy_with_fault(cp, 3, Verdict::Hang);
     let instance = Instance::new(&cp.admin().with_server(&proxy.server()), &namespace);
     let ran = instance.ask("provision", &[]).expect_code(0);
-    assert!(ran.stderr.contains("no answer within the time for it; again in "), "{}", ran.stderr);
+    assert!(ran.stderr.contains("no answer within the time limit; retrying in "), "{}", ran.stderr);
 }
 
 #[rstest]
-#[case::still_accepted(Verdict::Answer(201, json!({"status": {"userInfo": {"username": "x", "uid": "y"}}})), 1, "token-still-accepted", "still accepts it")]
-#[case::silent(Verdict::Hang, 69, "timeout", "no answer within the time for it")]
+#[case::still_accepted(Verdict::Answer(201, json!({"status": {"userInfo": {"username": "x", "uid": "y"}}})), 1, "token-still-accepted", "still accepts the token")]
+#[case::silent(Verdict::Hang, 69, "timeout", "no answer within the time limit")]
 fn still_accepted_token_differs_from_a_silent_server(
     #[case] verdict: Verdict,
     #[case] exit: i32,
@@ -475,7 +478,7 @@ fn still_accepted_token_differs_from_a_silent_server(
     let ran = instance.ask("decommission", &["--timeout", "8"]).expect_code(exit);
     let error = ran.expect_error(code);
     expect_text(&error, "cause", cause);
-    expect_text(&error, "state", "its Secret is deleted; whether the token is dead is not proved");
+    expect_text(&error, "state", "its Secret is deleted; whether its token is rejected is not confirmed");
 }
 
 #[test]
@@ -529,7 +532,7 @@ fn absent_token_controller_error_states_next_step() {
     let ran = instance.ask("provision", &["--timeout", "3"]).expect_code(76);
     let error = ran.expect_error("token-controller-absent");
     expect_text(&error, "state", "create of Secret");
-    expect_text(&error, "state", "a repeat goes on from there");
+    expect_text(&error, "state", "running again continues from there");
     expect_text(&error, "next", "kube-controller-manager");
     instance.ask("decommission", &[]).expect_code(0);
 }
@@ -747,7 +750,7 @@ fn objects_whose_ownership_labels_are_stripped_are_refused() {
         let ran = instance.ask(action, &[]).expect_code(1);
         let refused = ran.expect_error("refused");
         expect_text(&refused, "cause", "an admission policy changes /metadata/labels/app.kubernetes.io~1managed-by");
-        expect_text(&refused, "cause", "it could not be taken back");
+        expect_text(&refused, "cause", "it could not delete the object later");
         assert!(versions(cp, &namespace).is_empty(), "{action}");
     }
 }
@@ -848,7 +851,7 @@ fn provision_with_platform(era: Era, fault: impl FnOnce(&Platform)) -> (Instance
 fn expect_kept_and_completed_by_repeat(instance: &Instance, ran: &Ran) {
     let cp = control_plane();
     let error = ran.document()["error"].clone();
-    expect_text(&error, "state", "the credential is in the cluster, proved and working");
+    expect_text(&error, "state", "the credential is in the cluster, tested and working");
     expect_text(&error, "next", "deploy again");
     let made = ran.document()["token"].clone();
     assert!(made["fingerprint"].is_string());
@@ -866,7 +869,7 @@ fn temporary_platform_error_is_retried(#[values(408, 429, 500, 502, 503, 504)] s
         platform.fail_next_with(status, &[("retry-after", "1")], "");
     });
     assert_eq!(ran.code, 0, "{}", ran.stderr);
-    let line = format!("retry        publishing the artifact: {status}: an HTML page; again in ");
+    let line = format!("retry        publishing the credential: {status}: an HTML page; retrying in ");
     assert!(ran.stderr.contains(&line) && !ran.stderr.contains("<html>"), "{}", ran.stderr);
     let requests = instance.platform.requests();
     assert_eq!(requests.iter().map(|request| request.status).collect::<Vec<_>>(), [status, status, 201]);
@@ -875,8 +878,8 @@ fn temporary_platform_error_is_retried(#[values(408, 429, 500, 502, 503, 504)] s
 
 #[rstest]
 #[case(400, r#"{"error": "malformed"}"#, "400: malformed")]
-#[case(401, r#"{"error": "Unauthorized"}"#, "401: Unauthorized; the token of a deployment ends with it")]
-#[case(403, "", "403 Forbidden; the token of a deployment ends with it, or when it is aborted")]
+#[case(401, r#"{"error": "Unauthorized"}"#, "401: Unauthorized; the token of a deployment expires")]
+#[case(403, "", "403 Forbidden; the token of a deployment expires when the deployment ends or is aborted")]
 #[case(410, "<!doctype html><p>gone", "410: an HTML page")]
 #[case(
     422,
@@ -909,14 +912,14 @@ fn temporary_error_is_retried_on_every_platform_generation(
         let lines: Vec<&str> = ran.stderr.lines().filter(|line| line.starts_with("retry ")).collect();
         assert_eq!(lines.len(), 2, "{lines:?}");
         for (line, said) in lines.iter().zip(["in a fault", "an HTML page"]) {
-            assert!(line.contains(&format!("{doing}: {status}: {said}; again in ")), "{line}");
+            assert!(line.contains(&format!("{doing}: {status}: {said}; retrying in ")), "{line}");
         }
     };
-    told(&ran, "publishing the artifact");
+    told(&ran, "publishing the credential");
     assert!(instance.platform.resource("token").is_some());
     let before = instance.platform.requests().len();
     faulty(&instance.platform);
-    told(&instance.ask("decommission", &["--publish"]).expect_code(0), "deleting the platform's record");
+    told(&instance.ask("decommission", &["--publish"]).expect_code(0), "deleting Massdriver's record");
     assert_eq!(instance.platform.resource("token"), None);
     let asked = instance.platform.requests().split_off(before);
     assert!(asked[1..3].iter().all(|request| (&request.method, &request.path) == (&asked[0].method, &asked[0].path)));
@@ -928,7 +931,7 @@ fn refused_deletion_is_reported_on_every_platform_generation(
     #[values(Era::Artifacts, Era::Resources, Era::Dependencies)] era: Era,
     #[values(
         (400, r#"{"error": "malformed"}"#, "400: malformed"),
-        (403, "", "403 Forbidden; the token of a deployment ends with it"),
+        (403, "", "403 Forbidden; the token of a deployment expires"),
         (422, r#"{"errors": {"field": ["is used"]}}"#, "422: field is used"),
         (500, "", "500 Internal Server Error (tried 5 times)")
     )]
@@ -958,9 +961,9 @@ fn expired_deployment_token_does_not_prevent_cluster_cleanup() {
     let mut command = instance.command("decommission", &["--publish"]);
     let ran = Ran::of(command.env("MASSDRIVER_TOKEN", "expired")).expect_code(69);
     let refused = ran.expect_error("platform-refused");
-    expect_text(&refused, "cause", "401: Unauthorized; the token of a deployment ends with it");
-    expect_text(&refused, "state", "the cluster is clean; the platform's record is still there");
-    expect_text(&refused, "next", "start another deployment");
+    expect_text(&refused, "cause", "401: Unauthorized; the token of a deployment expires");
+    expect_text(&refused, "state", "everything in the cluster is deleted; Massdriver's record still exists");
+    expect_text(&refused, "next", "start a new deployment");
     assert_eq!(status(cp, &token, "/api"), 401, "independently of the platform");
     assert!(versions(cp, &instance.namespace).is_empty());
     assert_eq!(
@@ -985,11 +988,7 @@ fn lost_platform_response_leaves_one_record(#[values(Era::Artifacts, Era::Resour
     assert!(instance.platform.resource("token").is_some());
     instance.platform.lose_next_answer();
     let ran = instance.ask("decommission", &["--publish"]).expect_code(0);
-    assert!(
-        ran.stderr.contains("\nretry        deleting the platform's record: the connection broke"),
-        "{}",
-        ran.stderr
-    );
+    assert!(ran.stderr.contains("\nretry        deleting Massdriver's record: the connection broke"), "{}", ran.stderr);
     assert_eq!(instance.platform.resource("token"), None);
 }
 
@@ -1000,11 +999,7 @@ fn unreachable_platform_is_tried_five_times() {
     assert_eq!(ran.code, 69, "{}", ran.stderr);
     let away = ran.expect_error("platform-unreachable");
     expect_text(&away, "cause", "(tried 5 times)");
-    expect_text(
-        &away,
-        "state",
-        "the platform may not have it yet; the request that got no answer may have gone through",
-    );
+    expect_text(&away, "state", "Massdriver may not have it yet; a request got no answer and may have succeeded");
     assert_eq!(instance.platform.requests().len(), 5);
     instance.platform.up();
     expect_kept_and_completed_by_repeat(&instance, &ran);
@@ -1012,7 +1007,7 @@ fn unreachable_platform_is_tried_five_times() {
     let token = token_of(&instance.platform.resource("token").unwrap());
     instance.platform.down();
     let ran = instance.ask("decommission", &["--publish"]).expect_code(69);
-    expect_text(&ran.expect_error("platform-unreachable"), "state", "the cluster is clean");
+    expect_text(&ran.expect_error("platform-unreachable"), "state", "everything in the cluster is deleted");
     assert_eq!(status(cp, &token, "/api"), 401);
     instance.platform.up();
     instance.ask("decommission", &["--publish"]).expect_code(0);
@@ -1027,7 +1022,7 @@ fn refused_platform_connection_is_retried() {
     let ran = Ran::of(command.env("MASSDRIVER_URL", testbed::RefusedPort.url())).expect_code(69);
     let away = ran.expect_error("platform-unreachable");
     expect_text(&away, "cause", "(tried 5 times)");
-    expect_text(&away, "state", "the platform does not have it yet");
+    expect_text(&away, "state", "Massdriver does not have it yet");
     expect_kept_and_completed_by_repeat(&instance, &ran);
 }
 
@@ -1042,8 +1037,8 @@ fn silent_platform_does_not_delay_cluster_cleanup() {
     let ran = Ran::of(command.env("MASSDRIVER_URL", silent)).expect_code(69);
     assert!(ran.duration() < Duration::from_secs(25), "{:?}", ran.duration());
     let error = ran.expect_error("platform-unreachable");
-    expect_text(&error, "cause", "no answer within the time for it");
-    expect_text(&error, "state", "the cluster is clean; the platform's record may still be there");
+    expect_text(&error, "cause", "no answer within the time limit");
+    expect_text(&error, "state", "everything in the cluster is deleted; Massdriver's record may still exist");
     assert_eq!(status(cp, &token, "/api"), 401);
 }
 
@@ -1056,7 +1051,7 @@ fn unanswered_platform_request_is_retried() {
     eventually("the platform has received a request", || (!instance.platform.requests().is_empty()).then_some(()));
     instance.platform.answer_after(Duration::ZERO);
     let ran = finish(child).expect_code(0);
-    assert!(ran.stderr.contains("no answer within the time for it; again in "), "{}", ran.stderr);
+    assert!(ran.stderr.contains("no answer within the time limit; retrying in "), "{}", ran.stderr);
     assert!(instance.platform.resource("token").is_some());
 }
 
@@ -1077,11 +1072,11 @@ fn platform_redirect_307_and_308_is_followed(#[case] kind: u16) {
 }
 
 #[rstest]
-#[case(301, "/v1/resources/?token=t0p", "it points to http://127.0.0.1:")]
+#[case(301, "/v1/resources/?token=t0p", "redirect to http://127.0.0.1:")]
 #[case(302, "/login?token=t0p", "/login; only 307 and 308 are followed")]
 #[case(303, "/elsewhere", "/elsewhere; only 307 and 308 are followed")]
-#[case(307, "OTHER/v1/resources?token=t0p", "/v1/resources, and the login is for http://127.0.0.1:")]
-#[case(308, "OTHER", ", and the login is for http://127.0.0.1:")]
+#[case(307, "OTHER/v1/resources?token=t0p", "/v1/resources, but the login is for http://127.0.0.1:")]
+#[case(308, "OTHER", ", but the login is for http://127.0.0.1:")]
 fn other_platform_redirects_are_refused(#[case] kind: u16, #[case] location: &str, #[case] cause: &str) {
     let other = TcpListener::bind("127.0.0.1:0").unwrap();
     other.set_nonblocking(true).unwrap();
@@ -1164,11 +1159,7 @@ fn wrong_platform_url_is_suggested_as_the_cause() {
         platform.fail_next(405, "");
     });
     assert_eq!(ran.code, 69);
-    expect_text(
-        &ran.expect_error("platform-refused"),
-        "cause",
-        "405 Method Not Allowed; MASSDRIVER_URL may not be the platform's",
-    );
+    expect_text(&ran.expect_error("platform-refused"), "cause", "405 Method Not Allowed; MASSDRIVER_URL may be wrong");
     expect_kept_and_completed_by_repeat(&instance, &ran);
 }
 
@@ -1182,7 +1173,7 @@ fn undeletable_record_error_quotes_the_platform() {
     let ran = instance.ask("decommission", &["--publish"]).expect_code(69);
     let error = ran.expect_error("platform-refused");
     expect_text(&error, "cause", "409: it is an environment default");
-    expect_text(&error, "state", "the cluster is clean; the platform's record is still there");
+    expect_text(&error, "state", "everything in the cluster is deleted; Massdriver's record still exists");
     assert_eq!(status(cp, &token, "/api"), 401);
 }
 
@@ -1211,5 +1202,5 @@ fn record_is_deleted_under_the_platforms_name(#[case] era: Era, #[case] conventi
     assert_eq!(deletions, expected);
     // A record that is deleted already is success, whatever its name was.
     let again = instance.ask("decommission", &["--publish"]).expect_code(0);
-    assert!(again.stderr.contains("no record left at"), "{}", again.stderr);
+    assert!(again.stderr.contains("no record found at"), "{}", again.stderr);
 }

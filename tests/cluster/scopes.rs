@@ -528,7 +528,7 @@ fn more_places_than_the_inventory_holds_are_refused() {
     let instance = Instance::new(cp.admin(), &home).rules(&json!([scoped(&["pods"], &["list"], &namespaces)]));
     let document = instance.ask("plan", &[]).expect_code(65).document();
     assert_eq!(codes(&document), ["schema"]);
-    assert!(document["findings"][0]["message"].as_str().unwrap().contains("too many places"), "{document:#}");
+    assert!(document["findings"][0]["message"].as_str().unwrap().contains("too many namespaces"), "{document:#}");
     assert_eq!(document["requests"], 0);
 }
 
@@ -673,7 +673,7 @@ fn role_reduction_beyond_parents_permissions_is_refused() {
         let tuple = json!({"verb": "list", "group": "", "resource": "configmaps", "name": null, "namespace": there});
         assert_eq!(document["missing_permissions"], json!([tuple]));
         let next = document["error"]["next"].as_str().unwrap();
-        assert!(next.contains("drop the scope as a whole") && next.contains("escalate"), "{next}");
+        assert!(next.contains("remove everything for that namespace") && next.contains("escalate"), "{next}");
         assert_eq!(document["error"]["state"], "nothing was changed");
     }
     assert_eq!((versions(cp, &home), rbac_objects(&home)), (snapshot, before));
@@ -897,7 +897,7 @@ fn undeletable_role_binding_does_not_keep_token_alive() {
     assert!(cp.get(&paths(&home)[0]).is_some(), "the inventory contains the namespace");
     cp.delete(&format!("{admission}/validatingadmissionpolicybindings/{home}"));
     cp.delete(&format!("{admission}/validatingadmissionpolicies/{home}"));
-    eventually("a repeat finishes", || {
+    eventually("running again finishes", || {
         (Instance::new(cp.admin(), &home).ask("decommission", &[]).code == 0).then_some(())
     });
     assert!(rbac_objects(&home).is_empty());

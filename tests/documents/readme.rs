@@ -480,6 +480,7 @@ fn documented_log_matches_the_snapshot() {
             word if word.starts_with("sha256:") => "sha256:#".to_owned(),
             word if word.starts_with("v1.") => "v#".to_owned(),
             word if word.parse::<u64>().is_ok() && !line.contains("allowed") => "#".to_owned(),
+            word if word.strip_prefix('(').is_some_and(|word| word.parse::<u64>().is_ok()) => "(#".to_owned(),
             word => word.to_owned(),
         };
         line.strip_suffix(" ms").map_or_else(

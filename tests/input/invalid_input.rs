@@ -75,19 +75,18 @@ fn utf_16(text: &str) -> Vec<u8> {
 #[rstest]
 #[case::empty(b"", "is empty")]
 #[case::blank(b" \r\n", "is empty")]
-#[case::cut_off(br#"{"namespace": "S3CRET"#, "is not JSON, it ends too early: line 1, column 21")]
-#[case::more_behind(b"{} S3CRET", "is not JSON: line 1, column 4")]
-#[case::yaml(b"namespace: S3CRET", "is not JSON: line 1, column 2")]
-#[case::nan(br#"{"a": NaN}"#, "is not JSON: line 1, column 7")]
-#[case::huge_number(br#"{"a": 1e999}"#, "holds a number that is too large")]
-#[case::latin_1(b"{\"a\": \"S3CRET\xe4\"}", "is not UTF-8 text: byte 13")]
+#[case::cut_off(br#"{"namespace": "S3CRET"#, "is incomplete JSON: line 1, column 21")]
+#[case::more_behind(b"{} S3CRET", "is not valid JSON: line 1, column 4")]
+#[case::yaml(b"namespace: S3CRET", "is not valid JSON: line 1, column 2")]
+#[case::nan(br#"{"a": NaN}"#, "is not valid JSON: line 1, column 7")]
+#[case::huge_number(br#"{"a": 1e999}"#, "contains a number that is too large")]
+#[case::latin_1(b"{\"a\": \"S3CRET\xe4\"}", "is not valid UTF-8 (at byte 13")]
 fn invalid_json_is_reported_by_name_without_content(#[case] bytes: &[u8], #[case] sentence: &str) {
     let instance = instance("nodocument");
     let write = |path: &std::path::Path| std::fs::write(path, bytes).unwrap();
     for (names, told) in [(&["params.json"][..], "params.json"), (&CONNECTION, "dependencies.json")] {
         let blank = bytes.iter().all(u8::is_ascii_whitespace);
-        let told =
-            if blank && told == CONNECTION[0] { "there is neither".to_owned() } else { format!("{told} {sentence}") };
+        let told = if blank && told == CONNECTION[0] { "neither ".to_owned() } else { format!("{told} {sentence}") };
         for action in ["plan", "decommission"] {
             let ran = with_file(&instance, action, names, write);
             expect_refused(&ran, "schema", Some(""), &told);
@@ -123,7 +122,7 @@ fn directories_devices_and_oversized_files_are_refused() {
     let ran = with_file(&instance, "plan", &["params.json"], |_| ());
     expect_refused(&ran, "schema", Some(""), "params.json: No such file");
     let ran = with_file(&instance, "plan", &CONNECTION, |_| ());
-    expect_refused(&ran, "schema", Some(""), "there is neither");
+    expect_refused(&ran, "schema", Some(""), "neither ");
 }
 
 #[test]
@@ -296,12 +295,18 @@ fn name_must_be_a_dns_subdomain() {
         bad.iter().map(|name| ("/params/md_metadata/name_prefix", json!(name), "name", AT, FORM)).collect();
     rows.extend([
         ("/params/md_metadata/name_prefix", json!(""), "name", AT, "is empty"),
-        ("/params/md_metadata/name_prefix", json!("n".repeat(237)), "name", AT, "at most 236 characters, this one 237"),
+        (
+            "/params/md_metadata/name_prefix",
+            json!("n".repeat(237)),
+            "name",
+            AT,
+            "at most 236 characters, and this one has 237",
+        ),
         ("/params/md_metadata/name_prefix", json!("\u{e4}".repeat(200)), "name", AT, FORM),
-        ("/params/md_metadata/name_prefix", json!("n".repeat(1 << 20)), "name", AT, "this one 1048576"),
+        ("/params/md_metadata/name_prefix", json!("n".repeat(1 << 20)), "name", AT, "this one has 1048576"),
         ("/params/md_metadata/name_prefix", json!(null), "name", AT, "must be of type string"),
         ("/params/md_metadata/name_prefix", json!(["S3CRET"]), "name", AT, "must be of type string"),
-        ("/params/md_metadata", json!({}), "name", "/md_metadata", "`name_prefix`"),
+        ("/params/md_metadata", json!({}), "name", "/md_metadata", "set name_prefix"),
         ("/params/md_metadata", json!(null), "name", "/md_metadata", "must be of type object"),
         ("/params/md_metadata", json!("S3CRET"), "name", "/md_metadata", "must be of type object"),
     ]);
@@ -379,13 +384,13 @@ fn invalid_parent_token_is_explained() {
             json!("S3CRET\r\n"),
             "connection",
             TOKEN,
-            "token ends in a line break: remove it where the token was stored",
+            "token ends with a line break: remove the line break where the token is stored",
         ),
-        (at, json!("S3CRET\n"), "connection", TOKEN, "token ends in a line break"),
-        (at, json!("S3CRET\r\nS3CRET"), "connection", TOKEN, "token holds blanks, line breaks or characters"),
-        (at, json!("Bearer S3CRET"), "connection", TOKEN, "token holds blanks, line breaks or characters"),
-        (at, json!("S3CRET\u{0}"), "connection", TOKEN, "token holds blanks, line breaks or characters"),
-        (at, json!("\u{feff}S3CRET"), "connection", TOKEN, "token holds blanks, line breaks or characters"),
+        (at, json!("S3CRET\n"), "connection", TOKEN, "token ends with a line break"),
+        (at, json!("S3CRET\r\nS3CRET"), "connection", TOKEN, "token contains whitespace or other characters"),
+        (at, json!("Bearer S3CRET"), "connection", TOKEN, "token contains whitespace or other characters"),
+        (at, json!("S3CRET\u{0}"), "connection", TOKEN, "token contains whitespace or other characters"),
+        (at, json!("\u{feff}S3CRET"), "connection", TOKEN, "token contains whitespace or other characters"),
         (at, json!("S3CRET".repeat(20_000)), "connection", TOKEN, "token is longer than 64 KiB"),
     ]);
 }
@@ -393,15 +398,15 @@ fn invalid_parent_token_is_explained() {
 #[test]
 fn invalid_server_url_is_explained() {
     const AT: &str = "/connection/authentication/cluster/server";
-    const FORM: &str = "server is not the URL of a server: https://host";
-    const USER: &str = "server holds a user name: only a token logs in";
-    const QUERY: &str = "server holds a query or a fragment";
-    const PORT: &str = "server has a port that is none";
-    const HOST: &str = "server has a host that no certificate can name";
+    const FORM: &str = "server is not the URL of a server (expected https://host";
+    const USER: &str = "server contains a user name: remove it, because the login is the token";
+    const QUERY: &str = "server contains a query or a fragment";
+    const PORT: &str = "server has an invalid port";
+    const HOST: &str = "server has an invalid host";
     const LETTERS: &str = "Punycode (xn--...)";
     let rows = [
         ("", "server is empty"),
-        ("http://S3CRET:6443", "server is http: a token is never sent in clear, use the https URL"),
+        ("http://S3CRET:6443", "server is http: a token is never sent unencrypted, use the https URL"),
         ("HTTP://S3CRET", "server is http"),
         ("ftp://S3CRET", FORM),
         ("S3CRET:6443", FORM),
@@ -429,9 +434,9 @@ fn invalid_server_url_is_explained() {
         ("https://k\u{fc}bernetes.example:6443", LETTERS),
         ("https://\u{4f8b}\u{3048}.\u{30c6}\u{30b9}\u{30c8}", LETTERS),
         ("https://127.0.0.1:1/k\u{fc}che", LETTERS),
-        (" https://127.0.0.1:1", "server holds a blank or a line break"),
-        ("https://127.0.0.1:1\r\n", "server holds a blank or a line break"),
-        ("https://127.0.0.1:1/a b", "server holds a blank or a line break"),
+        (" https://127.0.0.1:1", "server contains whitespace"),
+        ("https://127.0.0.1:1\r\n", "server contains whitespace"),
+        ("https://127.0.0.1:1/a b", "server contains whitespace"),
         ("https://S3CRET\\@127.0.0.1", USER),
         ("https://S3CRET,https://b", PORT),
     ];
@@ -442,7 +447,7 @@ fn invalid_server_url_is_explained() {
 
 #[test]
 fn invalid_ca_is_explained() {
-    const NONE: &str = "holds no certificate in PEM";
+    const NONE: &str = "contains no certificate in PEM format";
     let at = "/connection/authentication/cluster/certificate-authority-data";
     let pem = WrongCa::new().pem().to_owned();
     let encoded = STANDARD.encode(&pem);
@@ -450,22 +455,22 @@ fn invalid_ca_is_explained() {
     let key = "-----BEGIN EC PRIVATE KEY-----\nUzNDUkVU\n-----END EC PRIVATE KEY-----\n";
     let rows = [
         (String::new(), "certificate-authority-data is empty"),
-        (pem.clone(), "is PEM as it stands: it must be the base64 of that"),
-        (pem.replace('\n', "\\n"), "is PEM as it stands"),
-        (format!("# our CA\r\n{pem}"), "is PEM as it stands"),
+        (pem.clone(), "is plain PEM (expected the base64 encoding of PEM)"),
+        (pem.replace('\n', "\\n"), "is plain PEM"),
+        (format!("# our CA\r\n{pem}"), "is plain PEM"),
         ("S3CRET!".to_owned(), "is not base64"),
         (encoded.trim_end_matches('=').chars().skip(1).collect(), "is not base64"),
-        (STANDARD.encode(&encoded), "is base64 twice: decode it once"),
-        (der, "is the base64 of DER: it must be that of PEM"),
+        (STANDARD.encode(&encoded), "is base64-encoded twice: decode it once"),
+        (der, "is the base64 encoding of DER (expected that of PEM)"),
         (STANDARD.encode("S3CRET"), NONE),
-        (STANDARD.encode(key), "holds a private key: only certificates belong there"),
-        (STANDARD.encode(format!("{pem}{key}")), "holds a private key"),
-        (STANDARD.encode(format!("\u{feff}{pem}")), "its BEGIN has to be at the start of a line"),
+        (STANDARD.encode(key), "contains a private key (expected certificates only)"),
+        (STANDARD.encode(format!("{pem}{key}")), "contains a private key"),
+        (STANDARD.encode(format!("\u{feff}{pem}")), "whose BEGIN marker is not at the start of a line"),
         (STANDARD.encode(pem.replace('\n', "\\n")), NONE),
         (STANDARD.encode(utf_16(&pem)), NONE),
         (
             STANDARD.encode("-----BEGIN CERTIFICATE-----\nUzNDUkVU\n-----END CERTIFICATE-----\n"),
-            "holds no certificate that can be read",
+            "contains no readable certificate",
         ),
     ];
     expect_all_refused(rows.into_iter().map(|(ca, why)| (at, json!(ca), "connection", CA, why)).collect());
@@ -485,7 +490,7 @@ fn invalid_config_is_located() {
             json!("S3CRET"),
             "schema",
             "/namespace",
-            "namespace of config.json: does not have the required form",
+            "namespace of config.json: has an invalid format",
         ),
         ("/config/namespace", json!(""), "schema", "/namespace", "namespace of config.json: must not be empty"),
         ("/config/output_shape", json!("S3CRET"), "schema", "/output_shape", "must be auto, legacy or flat"),
@@ -526,7 +531,7 @@ fn invalid_config_is_located() {
             json!("S3CRET\n"),
             "connection",
             TOKEN,
-            "token of config.json ends in a line break",
+            "token of config.json ends with a line break",
         ),
         // A misspelt override would leave the credential in another cluster.
         (
@@ -583,7 +588,7 @@ fn duplicate_keys_are_located() {
         (&["config.json"], r#"{"namespace":"S3CRET","namespace":"a"}"#.to_owned(), "/namespace"),
     ] {
         let ran = with_file(&instance, "plan", names, |path| std::fs::write(path, &text).unwrap());
-        expect_refused(&ran, "duplicate-key", Some(pointer), &format!("{} has a key twice", names[0]));
+        expect_refused(&ran, "duplicate-key", Some(pointer), &format!("{} contains a key twice", names[0]));
         assert!(!format!("{ran:?}").contains("S3CRET"), "{ran:?}");
     }
 }
@@ -647,7 +652,7 @@ fn repeated_findings_are_limited_per_code() {
         (0..1000).map(|tag| (format!("no label {tag}"), json!(1))).collect();
     instance.connection["authentication"]["user"]["token"] = json!("S3CRET\n");
     let ran = instance.ask("plan", &[]);
-    expect_refused(&ran, "connection", Some(TOKEN), "ends in a line break");
+    expect_refused(&ran, "connection", Some(TOKEN), "ends with a line break");
     let document = ran.document();
     let findings = document["findings"].as_array().unwrap();
     let of = |code: &str| findings.iter().filter(|finding| finding["code"] == code).collect::<Vec<_>>();
@@ -745,7 +750,7 @@ fn tags_cannot_change_permissions() {
     for tag in ["rbac.authorization.k8s.io~1aggregate-to-view", "kubernetes.io~1legacy-token-invalid-since"] {
         let about = |finding: &&Value| {
             finding["code"] == "label-dropped"
-                && finding["message"].as_str().unwrap().contains("meaning for the server")
+                && finding["message"].as_str().unwrap().contains("Kubernetes gives its key a meaning")
         };
         assert_eq!(document["findings"].as_array().unwrap().iter().filter(about).count(), 2, "{tag}: {document:#}");
     }
@@ -1197,7 +1202,7 @@ fn foreign_annotations_cannot_forge_log_lines() {
     let cp = control_plane();
     let instance = instance("forged");
     let accounts = format!("/api/v1/namespaces/{}/serviceaccounts", instance.namespace);
-    let forged = "x\n\u{1b}[2K\rdone         the credential is proved and handed out,";
+    let forged = "x\n\u{1b}[2K\rdone         credential tested and delivered";
     let annotations =
         json!({"k8s-token.massdriver.cloud/name": forged, "k8s-token.massdriver.cloud/namespace": forged});
     let labels = json!({"app.kubernetes.io/managed-by": "k8s-token"});

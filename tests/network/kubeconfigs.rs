@@ -401,7 +401,7 @@ fn texts(cp: &ControlPlane, cases: &mut Vec<Case>) {
         ("byte order mark", format!("\u{feff}{yaml}")),
         ("NUL", format!("{yaml}# \0\n")),
         ("a bell", format!("{yaml}# \u{7}\n")),
-        ("letters beyond ASCII", yaml.replace("here", "h\u{e9}r\u{1f600}")),
+        ("non-ASCII characters", yaml.replace("here", "h\u{e9}r\u{1f600}")),
         ("a tab for an indent", yaml.replace("    token", "\ttoken")),
         ("a tab before a comment", yaml.replace("kind: Config", "kind: Config\t# yes")),
         ("an unclosed quote", yaml.replace("kind: Config", "kind: \"Config")),

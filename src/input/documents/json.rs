@@ -1,5 +1,5 @@
-//! Bytes to a JSON value, with the place of every key that stands twice: the last one would win silently, and in a
-//! rule the one that is dropped may be the one that narrows it. Pure.
+//! JSON parser that reports every duplicate key: the last one would win silently, and in a rule the one that is dropped
+//! may be the one that narrows it. Pure.
 
 use std::{collections::BTreeSet, fmt};
 
@@ -8,29 +8,29 @@ use serde_json::{Map, Value};
 
 use crate::diagnostics::text::{escaped, presentable};
 
-/// How many places of double keys are told. A document has none, or some, or was made to have millions.
+/// The maximum number of duplicate keys that are reported, for documents with millions of them.
 const TOLD: usize = 1000;
 
-/// Where a key stands twice.
+/// The location of a duplicate key.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Duplicate {
-    /// The place of the key, or the closest one around it that can be shown.
+    /// A JSON pointer to the key, or to the closest object around it whose path can be printed.
     pub pointer: String,
-    /// False when it is one around it.
+    /// Whether the pointer is that of the key itself.
     pub exact: bool,
 }
 
-/// Parses one document. A byte order mark before it is passed over, as RFC 8259 (section 8.1) allows: Windows tools
-/// write one.
+/// Parses one document. A byte order mark before it is ignored, as RFC 8259 (section 8.1) allows: Windows tools write
+/// one.
 ///
 /// # Errors
-/// What is wrong and where, without a word of the text itself: it may be a secret.
+/// What is wrong and where, without any part of the text: it may be a secret.
 pub fn parse(bytes: &[u8]) -> Result<(Value, BTreeSet<Duplicate>), String> {
     if let [0xff, 0xfe, ..] | [0xfe, 0xff, ..] | [0, 1..=255, ..] | [1..=255, 0, ..] = bytes {
         return Err("is UTF-16: save it as UTF-8".to_owned());
     }
     let text = std::str::from_utf8(unmarked(bytes))
-        .map_err(|error| format!("is not UTF-8 text: byte {} is none of it", error.valid_up_to()))?;
+        .map_err(|error| format!("is not valid UTF-8 (at byte {})", error.valid_up_to()))?;
     if is_blank(bytes) {
         return Err("is empty".to_owned());
     }
@@ -43,7 +43,7 @@ pub fn parse(bytes: &[u8]) -> Result<(Value, BTreeSet<Duplicate>), String> {
     Ok((value, duplicates))
 }
 
-/// True for a document in which nothing stands.
+/// Whether a document is empty.
 #[must_use]
 pub fn is_blank(bytes: &[u8]) -> bool {
     unmarked(bytes).iter().all(u8::is_ascii_whitespace)
@@ -53,25 +53,25 @@ fn unmarked(bytes: &[u8]) -> &[u8] {
     bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes)
 }
 
-/// The parser's own text may quote the document; only its beginning is looked at.
+/// The parser's own message may quote the document; only its beginning is compared.
 fn fault(error: &serde_json::Error) -> &'static str {
     let text = error.to_string();
     if text.starts_with("recursion limit") {
         "is nested deeper than 127 levels"
     } else if text.starts_with("number out of range") {
-        "holds a number that is too large"
+        "contains a number that is too large"
     } else if error.is_eof() {
-        "is not JSON, it ends too early"
+        "is incomplete JSON"
     } else {
-        "is not JSON"
+        "is not valid JSON"
     }
 }
 
-/// The way to a place in the document. It is written out only where something is to be told.
+/// The path to a value in the document. It is only written out for a report.
 struct Path<'a> {
     parent: Option<&'a Path<'a>>,
     step: Step<'a>,
-    /// False below a key that cannot be shown.
+    /// False below a key that cannot be printed.
     presentable: bool,
 }
 
@@ -91,7 +91,7 @@ impl<'a> Path<'a> {
         Path { parent: Some(self), step: Step::Index(index), presentable: self.presentable }
     }
 
-    /// A pointer to this place, or to the closest one around it that can be shown.
+    /// A JSON pointer to this value, or to the closest one around it whose path can be printed.
     fn pointer(&self) -> String {
         let mut pointer = self.parent.map(Path::pointer).unwrap_or_default();
         match (self.parent, &self.step) {
@@ -103,7 +103,7 @@ impl<'a> Path<'a> {
     }
 }
 
-/// Builds the value of one place in the document.
+/// The deserializer of one value in the document.
 struct Node<'a, 'd> {
     path: &'a Path<'a>,
     duplicates: &'d mut BTreeSet<Duplicate>,
@@ -197,22 +197,22 @@ mod tests {
     }
 
     #[rstest::rstest]
-    #[case(b"s3cret", "is not JSON: line 1, column 1")]
-    #[case(b"{\"a\": s3cret}", "is not JSON: line 1, column 7")]
-    #[case(b"{} s3cret", "is not JSON: line 1, column 4")]
-    #[case(b"[[1]", "is not JSON, it ends too early: line 1, column 4")]
-    #[case(b"[NaN]", "is not JSON: line 1, column 2")]
-    #[case(b"[1e999]", "holds a number that is too large: line 1, column 6")]
-    #[case(b"[\"\\ud800\"]", "is not JSON: line 1, column 9")]
+    #[case(b"s3cret", "is not valid JSON: line 1, column 1")]
+    #[case(b"{\"a\": s3cret}", "is not valid JSON: line 1, column 7")]
+    #[case(b"{} s3cret", "is not valid JSON: line 1, column 4")]
+    #[case(b"[[1]", "is incomplete JSON: line 1, column 4")]
+    #[case(b"[NaN]", "is not valid JSON: line 1, column 2")]
+    #[case(b"[1e999]", "contains a number that is too large: line 1, column 6")]
+    #[case(b"[\"\\ud800\"]", "is not valid JSON: line 1, column 9")]
     #[case(b"", "is empty")]
     #[case(b" \r\n\t", "is empty")]
     #[case(b"\xef\xbb\xbf", "is empty")]
-    #[case(b"[\"\xff\"]", "is not UTF-8 text: byte 2 is none of it")]
+    #[case(b"[\"\xff\"]", "is not valid UTF-8 (at byte 2)")]
     #[case(b"\xff\xfe{\0}\0", "is UTF-16: save it as UTF-8")]
     #[case(b"\xfe\xff\0{\0}", "is UTF-16: save it as UTF-8")]
     #[case(b"{\0}\0", "is UTF-16: save it as UTF-8")]
     #[case(b"\0{\0}", "is UTF-16: save it as UTF-8")]
-    #[case(b"\0\0\0\0", "is not JSON: line 1, column 1")]
+    #[case(b"\0\0\0\0", "is not valid JSON: line 1, column 1")]
     fn invalid_json_is_refused_without_quoting(#[case] bad: &[u8], #[case] sentence: &str) {
         assert_eq!(parse(bad).unwrap_err(), sentence);
     }

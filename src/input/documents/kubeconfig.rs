@@ -1,5 +1,5 @@
-//! A kubeconfig as kubectl reads it: finds the files, the context, its cluster and its user, and reads what these name.
-//! What the context does not name is not looked at.
+//! A kubeconfig as kubectl reads it: finds the files, the context, its cluster and its user, and reads the files that
+//! these name. Other entries are not read.
 
 mod entry;
 mod yaml;
@@ -31,27 +31,27 @@ pub struct Context {
     pub name: String,
     /// The server and its CA.
     pub cluster: Cluster,
-    /// Where that stands.
+    /// Where that entry is.
     pub cluster_place: Place,
     /// The login.
     pub user: AuthInfo,
-    /// Where that stands.
+    /// Where that entry is.
     pub user_place: Place,
-    /// Content of `certificate-authority`, when it is a file.
+    /// The content of the file `certificate-authority`, if set.
     pub authority: Option<Vec<u8>>,
-    /// Content of `client-certificate`, likewise.
+    /// The content of the file `client-certificate`, if set.
     pub certificate: Option<Vec<u8>>,
-    /// Content of `client-key`, likewise.
+    /// The content of the file `client-key`, if set.
     pub key: Option<Vec<u8>>,
-    /// Whether a login command can ask somebody at a terminal; not before whoever reads standard input has said so.
+    /// Whether a login command can prompt at a terminal; false until the reader of standard input has set it.
     pub terminal: bool,
-    /// What is wrong with the three entries as they stand there.
+    /// Problems of the three entries.
     pub problems: Vec<Finding>,
-    /// What there is to say beside that.
+    /// Findings that do not block.
     pub remarks: Vec<Finding>,
 }
 
-/// Reads the context's parts.
+/// Reads the context, its cluster and its user.
 ///
 /// # Errors
 /// What is missing, quoting no secret.
@@ -65,7 +65,7 @@ pub fn read(path: Option<&Path>, context: Option<&str>, environment: &Environmen
         let name = path.display().to_string();
         let file = match read_file(&path) {
             Ok(bytes) => File::parse(&bytes, &name, directory_of(&path)),
-            // A list names files that may be there; the others are passed over, as kubectl does.
+            // Files of a list may be missing: they are ignored, as in kubectl.
             Err(cause) if cause.kind() == ErrorKind::NotFound && !wanted => continue,
             Err(cause) => Err(format!("cannot read {name}: {cause}")),
         };
@@ -83,7 +83,7 @@ pub fn read(path: Option<&Path>, context: Option<&str>, environment: &Environmen
     choose(&files, context)
 }
 
-/// True for a text that is meant as a kubeconfig, in YAML or JSON.
+/// Whether a text is meant as a kubeconfig, in YAML or JSON.
 #[must_use]
 pub fn recognized(bytes: &[u8]) -> bool {
     let Ok(document) = yaml::parse(bytes) else { return false };
@@ -92,7 +92,7 @@ pub fn recognized(bytes: &[u8]) -> bool {
     root.member("clusters").is_some() || root.member("kind").is_some_and(is_config)
 }
 
-/// Reads the parts of the current context of one kubeconfig; what it names is relative to this directory.
+/// Reads the current context of one kubeconfig; its paths are relative to this directory.
 ///
 /// # Errors
 /// What is missing, quoting no secret.
@@ -105,7 +105,7 @@ fn refused(problem: String) -> Vec<Finding> {
     vec![Finding::refusal(finding::Code::Connection, problem)]
 }
 
-/// One file, of which nothing is taken yet.
+/// One parsed kubeconfig file.
 struct File {
     name: String,
     directory: PathBuf,
@@ -119,20 +119,20 @@ impl File {
         let document = yaml::parse(bytes).map_err(|problem| refusal(&problem))?;
         let file = Self { name: name.to_owned(), directory, root: document.root, next: document.next };
         if !matches!(file.root.value, Value::Null | Value::Map(_)) {
-            return Err(refusal(&format!("is {}: line {}", file.root.kind(), file.root.line)));
+            return Err(refusal(&format!("is {} (line {})", file.root.kind(), file.root.line)));
         }
         if file.member("clusters").is_none() && ["authentication", "data"].iter().any(|key| file.member(key).is_some())
         {
-            return Err(refusal("is a kubernetes-cluster document: name it with --connection"));
+            return Err(refusal("is a kubernetes-cluster document: pass it with --connection"));
         }
         if let Some(line) = file.map().and_then(|map| map.odd_key) {
-            return Err(refusal(&format!("has a key that is no text: line {line}")));
+            return Err(refusal(&format!("has a key that is not a string (line {line})")));
         }
         for (key, right) in [("kind", "Config"), ("apiVersion", "v1")] {
             match file.member(key) {
                 None => {}
                 Some(node) if matches!(&node.value, Value::Text(text) if text == right || text.is_empty()) => {}
-                Some(node) => return Err(refusal(&format!("has another {key} than {right}: line {}", node.line))),
+                Some(node) => return Err(refusal(&format!("has a {key} other than {right} (line {})", node.line))),
             }
         }
         Ok(file)
@@ -147,7 +147,7 @@ impl File {
     }
 
     fn wrong(&self, key: &str, wanted: &str, node: &Node) -> String {
-        format!("{key} must be {wanted}, and it is {} (line {} of {})", node.kind(), node.line, self.name)
+        format!("{key} must be {wanted}, but is {} (line {} of {})", node.kind(), node.line, self.name)
     }
 
     /// The entries of a list, each with its name.
@@ -167,7 +167,7 @@ impl File {
         }))
     }
 
-    /// What kubectl reads of a file that was put together from two, and what it passes over.
+    /// The finding about a file that was pasted together from two: which of its parts kubectl uses.
     fn in_parts(&self) -> Option<Finding> {
         const OWN: [&str; 6] = ["apiVersion", "kind", "clusters", "contexts", "users", "current-context"];
         let repeated = self.map().into_iter().flat_map(|map| &map.repeated);
@@ -176,13 +176,14 @@ impl File {
         let text = if let Some(line) = lines.first() {
             let keys: Vec<&str> = keys.into_iter().collect();
             format!(
-                "{} stand more than once, again from line {line}: the last one counts, as for kubectl",
+                "{} occur more than once, again at line {line}: the last one is used, as in kubectl",
                 keys.join(", ")
             )
         } else {
-            format!("another document begins at line {}: only the first one is read, as by kubectl", self.next?)
+            format!("another document begins at line {}: only the first one is used, as in kubectl", self.next?)
         };
-        let help = "make it one kubeconfig: `KUBECONFIG=one:two kubectl config view --flatten --raw` merges two";
+        let help = "merge the parts into one kubeconfig: `KUBECONFIG=one:two kubectl config view --flatten --raw` \
+                    merges two files";
         Some(Finding::remark(finding::Code::KubeconfigInParts, format!("{}: {text}", self.name)).help(help))
     }
 }
@@ -194,14 +195,14 @@ struct Found<'a> {
     place: Place,
 }
 
-/// Finds an entry by its name: in the first file that has one.
+/// Finds an entry by its name, in the first file that contains one.
 fn find<'a>(files: &'a [File], list: &str, kind: &'static str, name: &str) -> Result<Option<Found<'a>>, String> {
     let field = kind;
     for file in files {
         let mut named = file.entries(list)?.filter(|(candidate, _)| *candidate == name).map(|(_, map)| map);
         let Some(map) = named.next() else { continue };
         if named.next().is_some() {
-            return Err(format!("{} has the {kind} `{}` twice: which one is meant?", file.name, shown(name, 80)));
+            return Err(format!("{} has the {kind} `{}` twice: remove one of them", file.name, shown(name, 80)));
         }
         let node = map.get(field);
         let place = Place::new(
@@ -215,12 +216,12 @@ fn find<'a>(files: &'a [File], list: &str, kind: &'static str, name: &str) -> Re
     Ok(None)
 }
 
-/// The first line of a mapping that has none of its own.
+/// The first line of a mapping's members, for a mapping without a line of its own.
 fn line_of(map: &Mapping) -> usize {
     map.iter().map(|(_, node)| node.line).min().unwrap_or(1)
 }
 
-/// Reads the context that is named, or the current one.
+/// Reads the named context, or the current one.
 fn choose(files: &[File], context: Option<&str>) -> Result<Context, Vec<Finding>> {
     let name = match context {
         Some(name) => name,
@@ -230,7 +231,7 @@ fn choose(files: &[File], context: Option<&str>) -> Result<Context, Vec<Finding>
     if found.is_none() && (context.is_some() || !name.is_empty()) {
         return Err(refused(format!("the kubeconfig has no context `{}`; {}", shown(name, 80), known(files))));
     }
-    // Where none is named, kubectl takes what has no name.
+    // Without a context name, kubectl uses the entries without a name.
     let mut problems = Problems::default();
     let named = match &found {
         Some(found) => entry::context(found.node, &found.place, &mut problems),
@@ -241,14 +242,14 @@ fn choose(files: &[File], context: Option<&str>) -> Result<Context, Vec<Finding>
     let (cluster, user) = match (clusters, users) {
         (Ok(Some(cluster)), Ok(Some(user))) => (cluster, user),
         _ if found.is_none() && named.cluster.is_empty() => {
-            let text = format!("the kubeconfig has no current context: name one with --context; {}", known(files));
+            let text = format!("the kubeconfig has no current context: choose one with --context; {}", known(files));
             return Err(refused(text));
         }
         (clusters, users) => {
             let of = found.as_ref().map(|found| format!(" {}", found.place.of("/context"))).unwrap_or_default();
             let missing = |found: Result<Option<Found<'_>>, String>, kind: &str, name: &str| match found {
                 Ok(Some(_)) => None,
-                Ok(None) if name.is_empty() => Some(format!("the context names no {kind}{of}")),
+                Ok(None) if name.is_empty() => Some(format!("the context has no {kind}{of}")),
                 Ok(None) => {
                     Some(format!("the kubeconfig has no {kind} `{}`, which its context names{of}", shown(name, 80)))
                 }
@@ -266,41 +267,41 @@ fn choose(files: &[File], context: Option<&str>) -> Result<Context, Vec<Finding>
     Ok(Context { remarks, ..contents(name, &cluster, &user, problems) })
 }
 
-/// The current context: of the first file that says one.
+/// The current context: that of the first file that sets one.
 fn current(files: &[File]) -> Result<&str, String> {
     for file in files {
         match file.member("current-context").map(|node| (&node.value, node)) {
             None => {}
             Some((Value::Text(name), _)) if name.is_empty() => {}
             Some((Value::Text(name), _)) => return Ok(name),
-            Some((_, node)) => return Err(file.wrong("current-context", "a text", node)),
+            Some((_, node)) => return Err(file.wrong("current-context", "a string", node)),
         }
     }
     Ok("")
 }
 
-/// The contexts that there are, in a sentence.
+/// The existing contexts, as the end of a sentence.
 fn known(files: &[File]) -> String {
     const SHOWN: usize = 10;
     let entries = files.iter().flat_map(|file| file.entries("contexts").into_iter().flatten());
     let names: BTreeSet<&str> = entries.map(|(name, _)| name).filter(|name| !name.is_empty()).collect();
     if names.is_empty() {
-        return "it has none".to_owned();
+        return "it has no contexts".to_owned();
     }
     let told: Vec<String> = names.iter().take(SHOWN).map(|name| shown(name, 80)).collect();
     match names.len() - told.len() {
-        0 => format!("it has {}", told.join(", ")),
-        more => format!("it has {} and {more} more", told.join(", ")),
+        0 => format!("it has the contexts {}", told.join(", ")),
+        more => format!("it has the contexts {} and {more} more", told.join(", ")),
     }
 }
 
-/// Reads the cluster and the user of a context, and the files that they name.
+/// Reads the cluster and the user of a context, and the files that they refer to.
 fn contents(name: &str, cluster_entry: &Found<'_>, user_entry: &Found<'_>, mut problems: Problems) -> Context {
     let cluster = entry::cluster(cluster_entry.node, &cluster_entry.place, &mut problems);
     let mut user = entry::user(user_entry.node, &user_entry.place, &mut problems);
     let authority = match (&cluster.certificate_authority_data, &cluster.certificate_authority) {
         (Some(_), Some(_)) => {
-            let problem = "and certificate-authority-data are both set, which kubectl refuses: keep one of them";
+            let problem = "and certificate-authority-data are both set, which kubectl rejects: keep one of them";
             problems.note(&cluster_entry.place, "/cluster/certificate-authority", problem);
             None
         }
@@ -308,19 +309,19 @@ fn contents(name: &str, cluster_entry: &Found<'_>, user_entry: &Found<'_>, mut p
     };
     let mut part = |field: &str, data: bool, file: &Option<String>| match file {
         Some(_) if data => {
-            let problem = format!("and {field}-data are both set, which kubectl refuses: keep one of them");
+            let problem = format!("and {field}-data are both set, which kubectl rejects: keep one of them");
             problems.note(&user_entry.place, &format!("/user/{field}"), &problem);
             None
         }
         file => user_entry.content(field, file.as_deref(), &mut problems),
     };
     let (mut certificate, mut key) = (None, None);
-    // A key without its certificate is passed over, as by kubectl.
+    // A key without its certificate is ignored, as by kubectl.
     if user.client_certificate.is_some() || user.client_certificate_data.is_some() {
         certificate = part("client-certificate", user.client_certificate_data.is_some(), &user.client_certificate);
         key = part("client-key", user.client_key_data.is_some(), &user.client_key);
     }
-    // kubectl prefers the file, as something else may renew it, and drops the line break that such files end in.
+    // kubectl prefers the file, because it may be renewed, and trims the line break at its end.
     let token = user.token_file.as_ref().map(|file| read_file(&user_entry.path(file)));
     let token = match token {
         Some(Err(cause)) if user.token.is_none() => {
@@ -333,7 +334,7 @@ fn contents(name: &str, cluster_entry: &Found<'_>, user_entry: &Found<'_>, mut p
     };
     let token = token.as_deref().map(str::trim).filter(|token| !token.is_empty());
     user.token = token.map(SecretString::from).or(user.token);
-    // A command is looked up on the PATH, unless it is a path.
+    // A command is searched in PATH, unless it is a path.
     if let Some(command) = user.exec.as_mut().and_then(|exec| exec.command.as_mut())
         && command.contains('/')
     {
@@ -355,7 +356,8 @@ fn contents(name: &str, cluster_entry: &Found<'_>, user_entry: &Found<'_>, mut p
 }
 
 impl Found<'_> {
-    /// Where a file is that the entry names: relative to the kubeconfig, without a look at links on the way, as in Go.
+    /// The path of a file that the entry refers to: relative to the kubeconfig, without resolving symbolic links, as in
+    /// Go.
     fn path(&self, file: &str) -> PathBuf {
         if Path::new(file).is_absolute() {
             return PathBuf::from(file);
@@ -387,13 +389,13 @@ fn unreadable(file: &Path, cause: &std::io::Error) -> String {
     format!("cannot be read: {}: {cause}", shown(&file.display().to_string(), 300))
 }
 
-/// The directory of a kubeconfig, absolute: a command that is named relative to it must not be looked up on the PATH.
+/// The directory of a kubeconfig, as an absolute path: a command relative to it must not be searched in PATH.
 fn directory_of(path: &Path) -> PathBuf {
     absolute(path).parent().map_or_else(PathBuf::new, Path::to_owned)
 }
 
-/// KUBECONFIG, a list of files of which some may be missing, else the one in the home directory; and whether it has to
-/// be there.
+/// The files of KUBECONFIG, some of which may be missing, else the one in the home directory; and whether it must
+/// exist.
 fn found(environment: &Environment) -> Result<(Vec<PathBuf>, bool), Vec<Finding>> {
     if let Some(list) = environment.get(env::KUBECONFIG) {
         let (mut files, mut seen) = (Vec::new(), BTreeSet::new());
@@ -411,15 +413,15 @@ fn found(environment: &Environment) -> Result<(Vec<PathBuf>, bool), Vec<Finding>
     Ok((vec![file], true))
 }
 
-/// Why there is no kubeconfig, and what to pass where nobody has one.
+/// The message that there is no kubeconfig, with the options that help.
 fn nothing(cause: &str, environment: &Environment) -> String {
     if !environment.is_in_a_pod() {
         return format!(
-            "{cause}: name a kubeconfig with --kubeconfig, or a kubernetes-cluster document with --connection"
+            "{cause}: pass a kubeconfig with --kubeconfig, or a kubernetes-cluster document with --connection"
         );
     }
     format!(
-        "{cause}, and this is a pod, whose own ServiceAccount is never used unasked: pass --kubeconfig FILE, or \
-         --connection FILE with the server, the CA and the token of the one that may grant the permissions"
+        "{cause}, and k8s-token runs in a pod, whose own ServiceAccount is not used by default: pass --kubeconfig \
+         FILE, or --connection FILE with the server, the CA and the token of the parent credential"
     )
 }

@@ -1,5 +1,5 @@
-//! The only reader of documents: `Invocation -> Inputs`, all of them as they stand, checked for nothing but being
-//! JSON. What they mean is the matter of `request/`.
+//! Reader of documents: `Invocation -> Inputs`. The only reader of the disk. Documents are only checked for being JSON;
+//! `request/` interprets them.
 
 mod json;
 pub mod kubeconfig;
@@ -21,71 +21,71 @@ use crate::{
     schema,
 };
 
-/// The key of the cluster in a dependencies document.
+/// The key of the cluster connection in a dependencies document.
 pub const SLOT: &str = "kubernetes_cluster";
 
-/// No honest document of ours is larger: the API server itself takes no body above 3 MiB.
+/// The maximum size of a document: the API server itself accepts no body above 3 MiB.
 const SIZE_LIMIT: u64 = 8 << 20;
 
-/// How much of the input has to be sound.
+/// How much of the input has to be valid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Strictness {
     /// All of it.
     Strict,
-    /// For a decommission: what is wrong elsewhere must not keep a token alive.
+    /// What locates the instance. For a decommission: other invalid input must not keep a token alive.
     OnlyWhatLocatesTheInstance,
 }
 
-/// All that a run is made of, unparsed.
+/// The documents and options of a run, not yet interpreted.
 #[derive(Default)]
 pub struct Inputs {
     /// `params.json`, or `--params`.
     pub params: Value,
     /// `--name`.
     pub name: Option<String>,
-    /// Where the cluster is.
+    /// The cluster connection.
     pub cluster: ClusterInput,
     /// `--tls-server-name`.
     pub tls_server_name: Option<String>,
-    /// What the environment says of proxies.
+    /// The proxy variables of the environment.
     pub proxies: proxy::Variables,
-    /// `config.json`, null when there is none.
+    /// `config.json`; null if absent.
     pub config: Value,
     /// `bundle/schema-params.json`, where it differs from the embedded one.
     pub params_schema: Option<Value>,
     /// `bundle/schema-artifacts.json`.
     pub artifacts_schema: ArtifactsSchema,
-    /// `bundle/massdriver.yaml`, where it differs from the embedded one, which says nothing but the defaults.
+    /// `bundle/massdriver.yaml`, if it differs from the embedded one, which only contains the defaults.
     pub bundle: Option<Value>,
-    /// The platform, as the environment tells it.
+    /// The platform's variables of the environment.
     pub platform: PlatformInput,
 }
 
-/// The type of the artifact as the bundle has it.
+/// The type of the published document in the bundle.
 #[derive(Default)]
 pub enum ArtifactsSchema {
-    /// The platform put none there.
+    /// The bundle has none.
     #[default]
     Absent,
-    /// Byte for byte the embedded one.
+    /// The embedded one, byte for byte.
     Embedded,
     /// Another one.
     Own(Value),
 }
 
-/// The cluster connection as it was found.
+/// The source of the cluster connection.
 #[derive(Default)]
 pub enum ClusterInput {
-    /// Could not be read; a finding says why.
+    /// It could not be read; a finding says why.
     #[default]
     Missing,
-    /// A dependencies document, or a lone kubernetes-cluster document.
+    /// A dependencies document, or a kubernetes-cluster document.
     Document(Value),
     /// A context of a kubeconfig.
     Kubeconfig(Box<kubeconfig::Context>),
 }
 
-/// What the environment says of the platform.
+/// The environment variables of the platform.
 #[derive(Default)]
 pub struct PlatformInput {
     /// Base URL.
@@ -102,20 +102,20 @@ pub struct PlatformInput {
     pub organization_id: Option<String>,
 }
 
-/// A document as it was found: what messages call it, and its content or why there is none.
+/// A document: its name in messages, and its content or why it could not be read.
 pub struct Document {
     name: String,
     content: std::io::Result<Vec<u8>>,
 }
 
 impl Document {
-    /// A document that is there.
+    /// A document that exists.
     #[must_use]
     pub fn new(name: &str, content: &[u8]) -> Self {
         Self { name: name.to_owned(), content: Ok(content.to_vec()) }
     }
 
-    /// A document that is not there.
+    /// A document that does not exist.
     #[must_use]
     pub fn absent(name: &str) -> Self {
         Self { name: name.to_owned(), content: Err(std::io::ErrorKind::NotFound.into()) }
@@ -132,7 +132,7 @@ impl Document {
     }
 }
 
-/// The documents of an instance, as the platform lays them out.
+/// The documents of an instance, in Massdriver's layout.
 pub struct Documents {
     /// `params.json`
     pub params: Document,
@@ -164,7 +164,7 @@ impl Documents {
         }
     }
 
-    /// Parses all of them. What cannot be parsed becomes a blocking finding beside what can.
+    /// Parses all documents. One that cannot be parsed becomes a blocking finding.
     #[must_use]
     pub fn parse(&self, strictness: Strictness) -> (Inputs, Vec<Finding>) {
         let mut reader = Reader::new(strictness);
@@ -173,7 +173,7 @@ impl Documents {
         let document = reader.optional(&self.dependencies).or_else(|| reader.optional(&self.connections));
         inputs.cluster = document.map_or(ClusterInput::Missing, ClusterInput::Document);
         if matches!(inputs.cluster, ClusterInput::Missing) && reader.findings.len() == known {
-            let text = format!("there is neither {} nor {}", self.dependencies.name, self.connections.name);
+            let text = format!("neither {} nor {} exists", self.dependencies.name, self.connections.name);
             reader.findings.push(Finding::blocking(finding::Code::Schema, "", text));
         }
         inputs.config = reader.optional(&self.config).unwrap_or_default();
@@ -191,7 +191,7 @@ impl Documents {
         (inputs, reader.findings)
     }
 
-    /// Parses what decides about the params, and nothing else.
+    /// Parses the params and the documents that decide how they are read.
     fn parse_params(&self, reader: &mut Reader) -> Inputs {
         Inputs {
             params: reader.required(&self.params).unwrap_or_default(),
@@ -202,7 +202,7 @@ impl Documents {
     }
 }
 
-/// Reads everything that the invocation names. What cannot be read becomes a blocking finding beside what can.
+/// Reads everything that the invocation names. A document that cannot be read becomes a blocking finding.
 #[must_use]
 pub fn load(source: &Source, strictness: Strictness, environment: &Environment) -> (Inputs, Vec<Finding>) {
     let (inputs, findings) = match source {
@@ -217,7 +217,7 @@ pub fn load(source: &Source, strictness: Strictness, environment: &Environment) 
                 ClusterSource::Kubeconfig { path, context } => {
                     match kubeconfig::read(path.as_deref(), context.as_deref(), environment) {
                         Ok(mut context) => {
-                            // Nobody can be asked where the params come from.
+                            // A login command cannot prompt if the params come from standard input.
                             context.terminal = params.as_os_str() != "-" && std::io::stdin().is_terminal();
                             ClusterInput::Kubeconfig(Box::new(context))
                         }
@@ -244,7 +244,7 @@ pub fn load(source: &Source, strictness: Strictness, environment: &Environment) 
     (Inputs { platform, proxies: environment.proxies(), ..inputs }, findings)
 }
 
-/// Reads params that stand alone, beside a name. What cannot be read becomes a blocking finding.
+/// Reads params without a cluster connection, and a name. Params that cannot be read become a blocking finding.
 #[must_use]
 pub fn params(path: &Path, name: Option<String>) -> (Inputs, Vec<Finding>) {
     let mut reader = Reader::new(Strictness::Strict);
@@ -252,8 +252,8 @@ pub fn params(path: &Path, name: Option<String>) -> (Inputs, Vec<Finding>) {
     (Inputs { params, name, ..Inputs::default() }, reader.findings)
 }
 
-/// Reads a credential, and the params that it has to fit: those of a file, or those of an instance with all that
-/// decides how they are read.
+/// Reads a credential, and the params that it has to match: those of a file, or those of an instance with the documents
+/// that decide how they are read.
 #[must_use]
 pub fn credential(options: &VerifyOptions, environment: &Environment) -> (Inputs, Vec<Finding>) {
     let mut reader = Reader::new(Strictness::Strict);
@@ -268,7 +268,7 @@ pub fn credential(options: &VerifyOptions, environment: &Environment) -> (Inputs
     (Inputs { cluster, proxies: environment.proxies(), ..inputs }, reader.findings)
 }
 
-/// Reads one document that stands alone: the argument of `kubeconfig`.
+/// Reads a single document: the argument of `kubeconfig`.
 ///
 /// # Errors
 /// The finding that says why not.
@@ -303,7 +303,7 @@ impl Reader {
         Self { findings: Vec::new(), strictness }
     }
 
-    /// An artifact or a kubeconfig.
+    /// A credential file or a kubeconfig.
     fn credential(&mut self, path: &Path) -> ClusterInput {
         let document = Document::read(path);
         match &document.content {
@@ -320,7 +320,7 @@ impl Reader {
         }
     }
 
-    /// A document that must be there.
+    /// A document that must exist.
     fn required(&mut self, document: &Document) -> Option<Value> {
         match &document.content {
             Ok(bytes) => self.parse(&document.name, bytes),
@@ -344,8 +344,8 @@ impl Reader {
         }
     }
 
-    /// The bundle's form. That of a release is the embedded one: parsing and compiling it once more would take longer
-    /// than all else before the first packet.
+    /// The bundle's schema of the params. That of a release equals the embedded one: parsing and compiling it again
+    /// would take longer than everything else before the cluster is contacted.
     fn params_schema(&mut self, document: &Document) -> Option<Value> {
         if document.is(schema::PARAMS) { None } else { self.optional(document) }
     }
@@ -365,8 +365,8 @@ impl Reader {
                 let is_strict = self.strictness == Strictness::Strict;
                 let counts = |key: &Duplicate| is_strict || key.exact && locates(&key.pointer);
                 let found = duplicates.into_iter().filter(counts).map(|key| {
-                    Finding::blocking(finding::Code::DuplicateKey, key.pointer, format!("{name} has a key twice"))
-                        .help("keep one of them: which one counts differs from reader to reader")
+                    Finding::blocking(finding::Code::DuplicateKey, key.pointer, format!("{name} contains a key twice"))
+                        .help("keep one of them: JSON readers disagree on which one is used")
                 });
                 self.findings.extend(found);
                 Some(value)

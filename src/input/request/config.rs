@@ -1,5 +1,5 @@
-//! The options of `config.json`, each read where it counts. The platform fills the file for provisioners of many kinds,
-//! so an unknown option is passed over, but for those of the cluster. Pure.
+//! The options of `config.json`, each read where it is used. The platform writes this file for provisioners of many
+//! kinds, so an unknown option is ignored, except those of the cluster. Pure.
 
 use std::time::Duration;
 
@@ -17,16 +17,16 @@ use crate::{
     },
 };
 
-/// Bound on a whole run when nothing else is said.
+/// The default time limit of a run.
 const TIMEOUT: Duration = Duration::from_secs(180);
 
-/// The options that are known.
+/// The known options.
 const OPTIONS: [&str; 5] = ["namespace", SLOT, "output_shape", "emit_namespace", "timeout_seconds"];
 
-/// Members of a kubernetes-cluster document that say nothing of the server or the login.
+/// Members of a kubernetes-cluster document that are neither server nor login.
 const WITHOUT_SERVER: [&str; 3] = ["infrastructure", "namespace", "specs"];
 
-/// The options of the artifact, as far as they are set.
+/// The options of the published document, as far as they are set.
 #[derive(Clone, Copy)]
 pub struct ArtifactOptions {
     /// `output_shape`, unless `auto`.
@@ -48,7 +48,7 @@ pub fn check(config: &Value, strictness: Strictness, findings: &mut Vec<Finding>
             (false, Strictness::Strict) => {
                 Some(Finding::refusal(finding::Code::Schema, "config.json must be of type object (type)"))
             }
-            // It cannot say that the instance is elsewhere.
+            // It cannot mean that the instance is elsewhere.
             (false, Strictness::OnlyWhatLocatesTheInstance) => {
                 let text = "config.json is not an object: it has no effect";
                 Some(Finding::remark(finding::Code::UnknownConfig, text))
@@ -75,21 +75,21 @@ pub fn check(config: &Value, strictness: Strictness, findings: &mut Vec<Finding>
     }
 }
 
-/// The remark on an unknown option.
+/// The finding about an unknown option.
 fn no_effect(key: &str, part: &str, at: &str) -> Finding {
     let text = format!("unknown option {} in {part}config.json: it has no effect", key_shown(key));
     Finding::remark(finding::Code::UnknownConfig, text).at(pointer(at, key))
 }
 
-/// The refusal of an unknown member of the cluster. It may be meant to name another server, whatever the command: then
-/// the credential would be made in, or deleted from, the wrong cluster.
+/// The blocking finding about an unknown member of the cluster, for every command. It may be meant to set another
+/// server: then the credential would be created in, or deleted from, the wrong cluster.
 fn misspelt(key: &str) -> Finding {
     let text = format!("unknown field {} in kubernetes_cluster of config.json (additionalProperties)", key_shown(key));
     Finding::blocking(finding::Code::Schema, pointer("/kubernetes_cluster", key), text)
         .help("known fields: authentication, with cluster.server, cluster.certificate-authority-data and user.token")
 }
 
-/// The bound on a whole run: `asked` of the command line, else `timeout_seconds`.
+/// The time limit of a run: `asked` on the command line, else `timeout_seconds`.
 pub fn timeout(config: &Value, asked: Option<u64>, strictness: Strictness, findings: &mut Vec<Finding>) -> Duration {
     let configured = option(config, "timeout_seconds");
     let seconds = configured.and_then(Value::as_u64).filter(|seconds| (1..=86_400).contains(seconds));
@@ -100,12 +100,12 @@ pub fn timeout(config: &Value, asked: Option<u64>, strictness: Strictness, findi
     timeout_or_default(asked.or(seconds))
 }
 
-/// The bound on a whole run, in seconds if it is set.
+/// The time limit of a run; the default if none is given.
 pub fn timeout_or_default(seconds: Option<u64>) -> Duration {
     seconds.map_or(TIMEOUT, Duration::from_secs)
 }
 
-/// The options of the artifact.
+/// The options of the published document.
 pub fn artifact(config: &Value, findings: &mut Vec<Finding>) -> ArtifactOptions {
     let shape = match option(config, "output_shape").map(|value| value.as_str().unwrap_or_default()) {
         None | Some("auto") => None,

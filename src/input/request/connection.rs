@@ -17,7 +17,7 @@ use crate::{
     input::documents::SLOT,
 };
 
-/// What a kubeconfig can have beside the server and its CA. In a connection it is passed over.
+/// Fields of a kubeconfig's cluster besides the server and its CA. They are ignored in a connection.
 const OTHERS_OF_CLUSTER: [&str; 6] = [
     "certificate-authority",
     "disable-compression",
@@ -27,8 +27,8 @@ const OTHERS_OF_CLUSTER: [&str; 6] = [
     "tls-server-name",
 ];
 
-/// What a kubeconfig can have beside the token. In a connection it is passed over, which is told: somebody may have
-/// meant it.
+/// Fields of a kubeconfig's user besides the token. They are ignored in a connection, which is reported: they may have
+/// been set on purpose.
 const OTHERS_OF_USER: [&str; 13] = [
     "as",
     "as-groups",
@@ -45,8 +45,8 @@ const OTHERS_OF_USER: [&str; 13] = [
     "username",
 ];
 
-/// Reads a connection from a document; `overrides` is `kubernetes_cluster` of `config.json`, of which each text wins
-/// over the document's. Beside it stands what there is to say about it.
+/// Reads a connection from a document, with findings about it; `overrides` is `kubernetes_cluster` of `config.json`,
+/// whose strings take precedence over the document's.
 ///
 /// # Errors
 /// Every problem, with pointers into the document that it is in.
@@ -54,12 +54,12 @@ pub fn parse(document: &Value, overrides: Option<&Value>) -> Result<(Connection,
     let mut findings = Vec::new();
     let overridden = overrides.and_then(|value| overriding(value, &mut findings));
     let found = slot(document).and_then(|slot| {
-        // All of it may stand in config.json.
+        // All fields may be in config.json.
         let anywhere = || overridden.map(|_| Slot { at: format!("/{SLOT}"), members: Cow::default() });
         slot.or_else(anywhere).ok_or_else(|| {
             let text = format!("the field `{SLOT}` is missing: no cluster is connected (required)");
             let help = if document.get("clusters").is_some() {
-                "this is a kubeconfig: name it with --kubeconfig"
+                "this is a kubeconfig: pass it with --kubeconfig"
             } else {
                 "a kubernetes-cluster document has `authentication`, at its top or under `data`"
             };
@@ -104,18 +104,18 @@ pub fn parse(document: &Value, overrides: Option<&Value>) -> Result<(Connection,
     Ok((connection, findings))
 }
 
-/// A member that is there; null is nothing.
+/// A member that is set; null counts as absent.
 fn present<'a>(map: &'a Map<String, Value>, key: &str) -> Option<&'a Value> {
     map.get(key).filter(|value| !value.is_null())
 }
 
-/// A kubernetes-cluster document and where it is.
+/// A kubernetes-cluster document and its location.
 struct Slot<'a> {
     at: String,
     members: Cow<'a, Map<String, Value>>,
 }
 
-/// Finds the kubernetes-cluster document: in its slot, or alone.
+/// Finds the kubernetes-cluster document, under its key or as the whole document.
 fn slot(document: &Value) -> Result<Option<Slot<'_>>, Finding> {
     let must_be_object = |at: String, what: &str| {
         Finding::blocking(
@@ -137,8 +137,8 @@ fn slot(document: &Value) -> Result<Option<Slot<'_>>, Finding> {
     }
 }
 
-/// `authentication` of the overrides, if there is any. A misspelt field would leave the credential in another cluster
-/// than the one that was meant, so there is none that is passed over.
+/// `authentication` of the overrides, if set. A misspelt field would leave the credential in the wrong cluster, so no
+/// unknown field is ignored.
 fn overriding<'a>(overrides: &'a Value, findings: &mut Vec<Finding>) -> Option<&'a Map<String, Value>> {
     let mut object = |value: &'a Value, at: &str, known: &[&str], others: &[&str]| {
         let Some(map) = value.as_object() else {
@@ -171,7 +171,7 @@ fn last(pointer: &str) -> &str {
     pointer.rsplit('/').next().unwrap_or(pointer)
 }
 
-/// Reads the three texts that a connection is made of.
+/// A reader of the three strings of a connection.
 struct Reader<'a> {
     home: &'a Map<String, Value>,
     overridden: Option<&'a Map<String, Value>>,
@@ -180,7 +180,7 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    /// Parses one text, from `config.json` when it is there; or remembers why not.
+    /// Parses one string, from `config.json` if it is set there; or records why not.
     fn part<T>(&mut self, section: &str, key: &str, parse: impl Fn(&str) -> Result<T, &'static str>) -> Option<T> {
         let theirs = self.overridden.and_then(|map| present(map.get(section)?.as_object()?, key));
         let (base, source) = match theirs {
@@ -212,8 +212,8 @@ impl Reader<'_> {
         None
     }
 
-    /// Goes to a text of the document; or says what is the matter with the first step that cannot be taken. What is
-    /// missing is told at the place where it should be.
+    /// Finds a string in the document; or the problem of the first step that is wrong. A missing member is reported at
+    /// its own location.
     fn find(&self, section: &str, key: &str) -> Result<&Value, Finding> {
         let (mut map, mut at) = (self.home, self.base.to_owned());
         for step in ["authentication", section] {
@@ -233,7 +233,7 @@ impl Reader<'_> {
         present(map, key).ok_or_else(|| lacking(key, at))
     }
 
-    /// Says which other logins are passed over.
+    /// Reports other logins, which are ignored.
     fn other_logins(&mut self) {
         let theirs = self.overridden.and_then(|map| map.get("user"));
         let own = self.home.get("authentication").and_then(|authentication| authentication.get("user"));
@@ -242,7 +242,7 @@ impl Reader<'_> {
             let others = OTHERS_OF_USER.iter().filter(|key| user.and_then(|user| user.get(*key)).is_some());
             let others = others.copied().collect::<Vec<_>>().join(", ");
             if !others.is_empty() {
-                let text = format!("{source} has more to log in with than the token ({others}): it is not used");
+                let text = format!("{source} contains other login fields ({others}); they are ignored");
                 let at = format!("{base}/authentication/user");
                 self.findings.push(Finding::remark(finding::Code::LoginIgnored, text).at(at));
             }
@@ -250,7 +250,7 @@ impl Reader<'_> {
     }
 }
 
-/// The text, unless kubectl printed it instead of what belongs there.
+/// The string, unless it is kubectl's placeholder for a secret.
 fn unmasked(text: &str) -> Result<&str, &'static str> {
     if text::is_masked(text) { Err(text::MASKED) } else { Ok(text) }
 }

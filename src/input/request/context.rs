@@ -27,7 +27,7 @@ use crate::{
     input::documents::kubeconfig::Context,
 };
 
-/// Reads a connection from a kubeconfig's context: flat, with its namespace.
+/// Reads a connection from a kubeconfig's context. The published document is flat, with its namespace.
 ///
 /// # Errors
 /// Every problem; pointers name the field of the kubeconfig's cluster or user.
@@ -44,7 +44,7 @@ pub fn parse(context: &Context) -> Result<Connection, Vec<Finding>> {
         (None, None) => Some(Trust::System),
     };
     if cluster.insecure_skip_tls_verify == Some(true) {
-        let text = "is not accepted: the server could be anybody";
+        let text = "is not supported: without verification any server could receive the credential";
         problems.keep::<()>("/cluster/insecure-skip-tls-verify", Err(text));
     }
     let name = cluster.tls_server_name.as_deref();
@@ -69,15 +69,15 @@ pub fn parse(context: &Context) -> Result<Connection, Vec<Finding>> {
     }
 }
 
-/// What is wrong with a kubeconfig.
+/// The problems of a kubeconfig.
 struct Problems<'a> {
     context: &'a Context,
     found: Vec<Finding>,
 }
 
 impl Problems<'_> {
-    /// The part, or none once it is noted what is wrong with it, in which entry and line. A field that could not be
-    /// read is not missing as well.
+    /// The part, or none after its problem is recorded with entry and line. A field that could not be read is not
+    /// reported as missing as well.
     fn keep<T>(&mut self, pointer: &str, part: Result<T, impl Display>) -> Option<T> {
         let problem = match part {
             Ok(part) => return Some(part),
@@ -99,8 +99,8 @@ impl Problems<'_> {
     }
 }
 
-/// The base64 of a kubeconfig, as Go reads it: line breaks do not matter, nor do the bits that the last character has
-/// too many.
+/// The base64 decoding of a kubeconfig, as in Go: line breaks are ignored, and so are surplus bits of the last
+/// character.
 fn base64_of(text: &str) -> Option<Vec<u8>> {
     const LENIENT: GeneralPurpose =
         GeneralPurpose::new(&alphabet::STANDARD, GeneralPurposeConfig::new().with_decode_allow_trailing_bits(true));
@@ -111,14 +111,14 @@ fn base64_of(text: &str) -> Option<Vec<u8>> {
 fn ca_of(data: &str) -> Result<CaBundle, &'static str> {
     match base64_of(data).map(|pem| CaBundle::parse_pem(&pem)) {
         Some(Ok(bundle)) => Ok(bundle),
-        // What is wrong with the text itself is known better than what is wrong with what came of it.
+        // A problem of the encoding explains more than one of the decoded content.
         Some(Err(problem)) => Err(CaBundle::parse(data).err().unwrap_or(problem)),
         None => Err(CaBundle::parse(data).err().unwrap_or("is not base64")),
     }
 }
 
-/// The first that there is of a token or a client certificate (or both), and a command. What kubectl cannot do any
-/// more, or servers no longer take, is refused, and so is what kubectl refuses.
+/// The login of a user: the first of token and client certificate (or both), then the login command. Logins that
+/// kubectl or API servers no longer support are rejected.
 fn login(context: &Context, problems: &mut Problems<'_>) -> Option<Login> {
     let user = &context.user;
     let has_password = user.username.is_some() || user.password.is_some();
@@ -130,14 +130,14 @@ fn login(context: &Context, problems: &mut Problems<'_>) -> Option<Login> {
         Some(identity) => Some(problems.keep("/user/client-certificate", identity)?),
         None => None,
     };
-    // Beside a client certificate the server does not look at a password.
+    // With a client certificate the server ignores a password.
     if has_password && (token.is_some() || identity.is_none()) {
-        let text = "and password are not supported, since no API server takes them: a token, a client certificate or a \
-                    command (exec) logs in";
+        let text = "and password are not supported, because no API server accepts them (expected a token, a client \
+                    certificate or a login command in exec)";
         return problems.keep("/user/username", Err(text));
     }
     let acting = problems.keep("/user/as", acting(user))?;
-    // A command is for those who have nothing else; it has to be one all the same.
+    // A login command is only used without another login; it has to be valid nevertheless.
     let runs = token.is_none() && identity.is_none();
     let command = match &user.exec {
         Some(exec) => Some(command(exec, runs, context, problems)?),
@@ -145,17 +145,19 @@ fn login(context: &Context, problems: &mut Problems<'_>) -> Option<Login> {
     };
     if let Some(provider) = &user.auth_provider {
         let has = |key: &str| provider.config.get(key).is_some_and(|text| !text.is_empty());
-        // The one that kubectl still knows stands back behind any other login.
+        // The one auth-provider that kubectl still supports is only used without another login.
         let stands_back = provider.name == "oidc" && has("idp-issuer-url") && has("client-id") && command.is_none();
         if !stands_back || runs {
-            let text =
-                "is not supported, and kubectl has dropped all but one of them: use a command (exec) such as kubelogin";
+            let text = "is not supported: use a login command (exec) such as kubelogin, as current versions of kubectl \
+                        require";
             return problems.keep("/user/auth-provider", Err(text));
         }
     }
     match (token, identity, command.filter(|_| runs)) {
-        (None, None, None) => problems
-            .keep("/user", Err("has no login that is supported: a token, a client certificate or a command (exec)")),
+        (None, None, None) => problems.keep(
+            "/user",
+            Err("has no supported login (expected a token, a client certificate or a login command in exec)"),
+        ),
         (Some(token), None, None) if acting.impersonate.is_none() => Some(Login::Token(token)),
         (token, identity, command) => {
             let credentials = Credentials { token, identity };
@@ -164,10 +166,10 @@ fn login(context: &Context, problems: &mut Problems<'_>) -> Option<Login> {
     }
 }
 
-/// The client certificate with its key, each from data before a file.
+/// The client certificate with its key; for each, inline data takes precedence over a file.
 fn identity(context: &Context) -> Option<Result<Identity, String>> {
     let part = |data: Option<&str>, file: &Option<Vec<u8>>| match data.filter(|data| !data.is_empty()) {
-        Some(data) => Some(base64_of(data).ok_or("or its key is not the base64 of PEM")),
+        Some(data) => Some(base64_of(data).ok_or("or its key is not the base64 encoding of PEM")),
         None => file.clone().map(Ok),
     };
     let certificate = part(context.user.client_certificate_data.as_deref(), &context.certificate);
@@ -179,23 +181,23 @@ fn identity(context: &Context) -> Option<Result<Identity, String>> {
     }
 }
 
-/// Whom a kubeconfig acts as.
+/// The impersonated user of a kubeconfig.
 fn acting(user: &AuthInfo) -> Result<AuthInfo, &'static str> {
     let groups = || user.impersonate_groups.iter().flatten();
     let extras = || user.impersonate_user_extra.iter().flatten();
     let Some(name) = user.impersonate.as_ref() else {
-        // Without a name no header is sent, and the rights would be those of the login itself.
+        // Without a name no header is sent, and the permissions would be those of the login itself.
         let alone = user.impersonate_uid.is_none() && groups().next().is_none() && extras().next().is_none();
         return if alone {
             Ok(AuthInfo::default())
         } else {
-            Err("is missing: as-uid, as-groups and as-user-extra need the name of the user to act as")
+            Err("is missing, but as-uid, as-groups and as-user-extra require it")
         };
     };
     let extra = extras().flat_map(|(_, values)| values);
     let mut sent = [name].into_iter().chain(&user.impersonate_uid).chain(groups()).chain(extra);
     if !sent.all(|text| HeaderValue::from_str(text).is_ok()) {
-        return Err("holds what no header can hold");
+        return Err("contains characters that are not allowed in an HTTP header");
     }
     Ok(AuthInfo {
         impersonate: Some(name.clone()),
@@ -206,18 +208,19 @@ fn acting(user: &AuthInfo) -> Result<AuthInfo, &'static str> {
     })
 }
 
-/// A login command, as client-go understands it; whether it will run decides whether it needs a terminal.
+/// A login command, as client-go reads it. If it will run, `interactiveMode` may require a terminal.
 fn command(exec: &ExecConfig, runs: bool, context: &Context, problems: &mut Problems<'_>) -> Option<Command> {
     let version = exec.api_version.as_deref().unwrap_or_default();
     if !["client.authentication.k8s.io/v1", "client.authentication.k8s.io/v1beta1"].contains(&version) {
-        let text = "must be client.authentication.k8s.io/v1 or v1beta1: renew the kubeconfig with its vendor's tool";
+        let text =
+            "must be client.authentication.k8s.io/v1 or v1beta1: create the kubeconfig again with its vendor's tool";
         return problems.keep("/user/exec/apiVersion", Err(text));
     }
     let program = problems.keep("/user/exec/command", exec.command.clone().ok_or("is missing"))?;
     let interactive = match exec.interactive_mode {
         Some(ExecInteractiveMode::Never) => false,
         Some(ExecInteractiveMode::Always) if runs && !context.terminal => {
-            let text = "is Always, and standard input is no terminal that the command could ask at";
+            let text = "is Always, but standard input is not a terminal";
             return problems.keep("/user/exec/interactiveMode", Err(text));
         }
         _ => context.terminal,
@@ -239,7 +242,7 @@ fn command(exec: &ExecConfig, runs: bool, context: &Context, problems: &mut Prob
     })
 }
 
-/// What a command is told of the cluster when it asks for that.
+/// The cluster's description for a command with `provideClusterInfo`.
 fn cluster_info(context: &Context) -> Value {
     let cluster = &context.cluster;
     let ca = cluster.certificate_authority_data.clone();

@@ -1,4 +1,4 @@
-//! The input of verify: a credential as an artifact or a kubeconfig holds it, and what it is expected to be. Pure.
+//! The input of verify: a credential from a credential file or a kubeconfig, and its expected properties. Pure.
 
 use crate::{
     diagnostics::{
@@ -13,32 +13,31 @@ use crate::{
     k8s::name::InstanceName,
 };
 
-/// A credential, and what is known of it.
+/// A credential, and its expected properties.
 pub struct Credential {
     /// Its server, CA and token.
     pub connection: Connection,
-    /// The token once more.
+    /// Its token.
     pub token: Token,
-    /// The instance that it is expected to be of, if that is known.
+    /// The instance that it has to belong to, if given.
     pub name: Option<InstanceName>,
-    /// The namespace that it is expected to be of and the grants that it is expected to have, if they are known.
+    /// The namespace that it has to belong to and the grants that it has to have, if given.
     pub params: Option<Params>,
 }
 
-/// Parses a credential, and the params that it has to fit if there are any.
+/// Parses a credential, and the params that it has to match, if any.
 ///
 /// # Errors
 /// All problems and remarks.
 pub fn parse(inputs: &Inputs, has_params: bool, mut findings: Vec<Finding>) -> Parsed<Credential> {
     let params = if has_params { params::parse(inputs, Strictness::Strict, &mut findings) } else { None };
     let name = params::name_if_any(inputs, &mut findings);
-    // An artifact is proved at its own server, whatever the instance's config.json says.
+    // A credential is tested at its own server, whatever the instance's config.json sets.
     let connection = connection(inputs, None, &mut findings);
     let token = connection.as_ref().and_then(|connection| match &connection.login {
         Login::Token(token) => Some(token.clone()),
         Login::Kubeconfig(_) => {
-            let text =
-                "the kubeconfig does not log in with a token alone: what is verified is that of a ServiceAccount";
+            let text = "the kubeconfig does not log in with a token only (expected the token of a ServiceAccount)";
             findings.push(Finding::blocking(finding::Code::Connection, "/user", text));
             None
         }

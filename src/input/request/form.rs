@@ -1,4 +1,4 @@
-//! What the artifact looks like, and whether it will fit its schema: tried with an example of a token. Pure.
+//! The format of the published document, and whether it will match its schema: validated with an example token. Pure.
 
 use std::borrow::Cow;
 
@@ -16,7 +16,7 @@ use crate::{
     schema::Schema,
 };
 
-/// The form of the artifact, once an example of it has passed its schema.
+/// The format of the published document, after an example has passed its schema.
 pub fn parse(
     schema: &ArtifactsSchema,
     options: ArtifactOptions,
@@ -28,7 +28,7 @@ pub fn parse(
     let (source, document, is_bundles) = match bundle_type(schema).filter(|document| shape_of(document) == Some(shape))
     {
         Some(document) => ("bundle/schema-artifacts.json", document, true),
-        None => ("the type of the artifact", artifact::embedded_type(shape), false),
+        None => ("the type kubernetes-cluster", artifact::embedded_type(shape), false),
     };
     let declares_namespace = is_bundles && document.pointer("/properties/namespace").is_some();
     let has_namespace =
@@ -50,7 +50,7 @@ pub fn parse(
     }
 }
 
-/// The type of the artifact as the bundle declares it, if it does.
+/// The type of the published document that the bundle declares, if any.
 fn bundle_type(schema: &ArtifactsSchema) -> Option<Value> {
     match schema {
         ArtifactsSchema::Absent => None,
@@ -59,7 +59,7 @@ fn bundle_type(schema: &ArtifactsSchema) -> Option<Value> {
     }
 }
 
-/// Fills the form with an example; `source` names its schema.
+/// Validates an example document; `source` is the name of its schema.
 fn try_example(form: &Form, source: &str, connection: &Connection, names: &Names) -> Result<(), Vec<Finding>> {
     let ca = match &connection.ca {
         Trust::Given(ca) => Cow::Borrowed(ca.as_base64()),
@@ -67,18 +67,18 @@ fn try_example(form: &Form, source: &str, connection: &Connection, names: &Names
     };
     let token = artifact::example_token(names.namespace().as_str(), names.object()).ok_or_else(Vec::new)?;
     let unfit = |problem: Finding| Finding {
-        message: format!("the artifact would not fit {source}: {}", problem.message),
+        message: format!("the credential document would not match {source}: {}", problem.message),
         ..problem
     };
     let artifact =
         form.fill(connection, &ca, &token).map_err(|problems| problems.into_iter().map(unfit).collect::<Vec<_>>())?;
-    // A token that is a common word is found anywhere.
+    // A token that is a common word may occur anywhere.
     let parent = connection.login.token().filter(|token| token.is_telling());
     match parent.and_then(|token| artifact.place_of(token)) {
         None => Ok(()),
         Some(place) => {
             let text = format!(
-                "the connection's token stands in {} as well, and would be handed on with the artifact",
+                "the connection's own token is also in {}, and would be published with the credential",
                 pointer_shown(&place)
             );
             Err(vec![Finding::refusal(finding::Code::Connection, text)])
@@ -86,7 +86,7 @@ fn try_example(form: &Form, source: &str, connection: &Connection, names: &Names
     }
 }
 
-/// The shape that a type describes, if it describes one.
+/// The shape that a type describes, if any.
 fn shape_of(schema: &Value) -> Option<Shape> {
     let has = |key: &str| {
         let required = schema.get("required").and_then(Value::as_array);

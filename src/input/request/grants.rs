@@ -58,14 +58,14 @@ fn role(entry: &Value, home: &Place) -> Result<(ClusterRoleName, Vec<Scope>), &'
     Ok((ClusterRoleName::parse(&entry.name)?, scopes))
 }
 
-const UNREADABLE: &str = "is not of the form that it should have";
+const UNREADABLE: &str = "has an invalid structure";
 
 fn entries<'a>(params: &'a Value, key: &'static str) -> impl Iterator<Item = (String, &'a Value)> {
     let list = params.get(key).and_then(Value::as_array).into_iter().flatten();
     list.enumerate().map(move |(index, entry)| (format!("/{key}/{index}"), entry))
 }
 
-/// Where an entry applies: in the home namespace, unless it says otherwise.
+/// The scopes of an entry: the home namespace, unless it lists others.
 fn scopes(namespaces: Option<&[String]>, home: &Place) -> Result<Vec<Scope>, &'static str> {
     match namespaces {
         None => Ok(vec![home.scope.clone()]),

@@ -1,5 +1,5 @@
-//! What is asked for: `Inputs` -> what each command needs, parsed newtypes throughout, all problems at once. Past this
-//! point nothing invalid exists, and nothing here has touched the network. Pure.
+//! The request: `Inputs` -> what each command needs, as validated types, with all problems at once. Nothing invalid
+//! exists past here, and no code here uses the network. Pure.
 
 mod config;
 pub mod connection;
@@ -35,7 +35,7 @@ use crate::{
     },
 };
 
-/// An instance of the bundle: what it is called, and where it is.
+/// An instance: one credential with its name and namespace.
 pub struct Instance {
     /// Its name.
     pub name: InstanceName,
@@ -43,9 +43,9 @@ pub struct Instance {
     pub namespace: Namespace,
     /// The names of its objects.
     pub names: Names,
-    /// Its tags, those that can be labels.
+    /// Its tags that can be labels.
     pub labels: BTreeMap<String, String>,
-    /// `<organization>/<instance>` of the platform, in every cluster and namespace; none where that is not known.
+    /// `<organization>/<instance>` at the platform, unique across clusters and namespaces; none if unknown.
     pub platform_id: Option<String>,
 }
 
@@ -56,28 +56,28 @@ impl Instance {
         self.names.owner(live)
     }
 
-    /// True when an object belongs to this instance, whoever created it.
+    /// Whether an object belongs to this instance, whoever created it.
     #[must_use]
     pub fn owns(&self, live: &Live) -> bool {
         !matches!(self.owner(live), Owner::Foreign(_))
     }
 }
 
-/// An instance in a cluster, and what it is to be granted.
+/// An instance in a cluster, and its grants.
 pub struct Request {
     /// The instance.
     pub instance: Instance,
     /// The cluster.
     pub connection: Connection,
-    /// What the credential may do, place by place.
+    /// The grants of the credential, place by place.
     pub grants: Grants,
 }
 
-/// The artifact and its destination.
+/// The published document and its destination.
 pub struct Delivery {
-    /// What the artifact looks like.
+    /// The format of the document.
     pub form: Form,
-    /// Where it is published, if it is.
+    /// The platform, if it is published.
     pub platform: Option<Platform>,
 }
 
@@ -85,29 +85,29 @@ pub struct Delivery {
 pub struct Provision {
     /// The instance, the cluster and the grants.
     pub request: Request,
-    /// The artifact.
+    /// The published document.
     pub delivery: Delivery,
-    /// Bound on the whole run.
+    /// The time limit of the run.
     pub timeout: Duration,
 }
 
 /// The input of decommission.
 pub struct Decommission {
-    /// The instance and the cluster; and the grants, whose places may have objects that no inventory records.
+    /// The instance, the cluster and the grants, whose places may have objects that no inventory records.
     pub request: Request,
-    /// Where the artifact was published, if it was.
+    /// The platform, if the document was published.
     pub platform: Option<Platform>,
-    /// Bound on the whole run.
+    /// The time limit of the run.
     pub timeout: Duration,
 }
 
-/// What passed, with the remarks on it; or all problems and remarks.
+/// The parsed input with non-blocking findings; or all findings.
 pub type Parsed<T> = Result<(T, Vec<Finding>), Vec<Finding>>;
 
 /// Parses the input of a plan or a provision; `findings` are those of reading, `timeout` is that of the command line.
 ///
 /// # Errors
-/// All problems and remarks.
+/// All findings, at least one of which is blocking.
 pub fn provision(
     inputs: &Inputs,
     publish: Publishing,
@@ -119,8 +119,8 @@ pub fn provision(
     let wanted = instance_and_grants(inputs, strictness, &mut findings);
     let connection = connection(inputs, inputs.config.get(SLOT), &mut findings);
     if publish != Publishing::Never && connection.as_ref().is_some_and(|it| it.tls_server_name.is_some()) {
-        let text = "the artifact cannot say a tls-server-name, and whoever gets it from the platform could not be told: \
-                    publish with a server whose certificate is for its host";
+        let text = "a tls-server-name cannot be published, because the credential document has no field for it \
+                    (expected a server whose certificate is valid for the host of its URL)";
         findings.push(Finding::refusal(finding::Code::Connection, text));
     }
     let platform = platform(inputs, publish, wanted.as_ref().map(|(instance, _)| instance), &mut findings);
@@ -134,10 +134,10 @@ pub fn provision(
     settle(provision, findings)
 }
 
-/// Parses the input of a decommission. What is wrong with the rest of it must not keep a token alive.
+/// Parses the input of a decommission. Other invalid input must not keep a token alive.
 ///
 /// # Errors
-/// All problems and remarks.
+/// All findings, at least one of which is blocking.
 pub fn decommission(
     inputs: &Inputs,
     publish: Publishing,
@@ -177,7 +177,7 @@ fn instance_and_grants(
     let name = params::name(inputs, findings);
     let labels = params::labels(&inputs.params, findings);
     let (name, Params { namespace, grants }) = name.zip(params)?;
-    // What a command line names by itself is no instance of the platform, whatever the environment says.
+    // An instance that only the command line names is none of the platform, whatever the environment contains.
     let platform_id = inputs.name.is_none().then(|| platform::instance(&inputs.platform)).flatten();
     Some((Instance { names: Names::of(&name, &namespace), name, namespace, labels, platform_id }, grants))
 }

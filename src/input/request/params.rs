@@ -21,15 +21,15 @@ use crate::{
     schema::{self, Schema},
 };
 
-/// Params that passed.
+/// Validated params.
 pub struct Params {
     /// The home namespace.
     pub namespace: Namespace,
-    /// What the credential may do.
+    /// The grants of the credential.
     pub grants: Grants,
 }
 
-/// Params that stand alone: a command line may leave the name out.
+/// Params without a cluster; on the command line the name may be missing.
 pub struct Checked {
     /// The instance, if it is named.
     pub name: Option<InstanceName>,
@@ -37,10 +37,10 @@ pub struct Checked {
     pub params: Params,
 }
 
-/// Parses params that stand alone as those of a provision, all problems at once.
+/// Parses params without a cluster, as those of a provision.
 ///
 /// # Errors
-/// All problems and remarks.
+/// All findings, at least one of which is blocking.
 pub fn check(inputs: &Inputs, mut findings: Vec<Finding>) -> Parsed<Checked> {
     let params = parse(inputs, Strictness::Strict, &mut findings);
     let name = name_if_any(inputs, &mut findings);
@@ -48,18 +48,18 @@ pub fn check(inputs: &Inputs, mut findings: Vec<Finding>) -> Parsed<Checked> {
     settle(params.map(|params| Checked { name, params }), findings)
 }
 
-/// The name of the instance, where one is given.
+/// The name of the instance, if given.
 pub fn name_if_any(inputs: &Inputs, findings: &mut Vec<Finding>) -> Option<InstanceName> {
     let is_named = inputs.name.is_some() || inputs.params.pointer("/md_metadata/name_prefix").is_some();
     if is_named && !is_unread(inputs, findings) { name(inputs, findings) } else { None }
 }
 
-/// True when the params could not be read, which has been reported.
+/// Whether the params could not be read, which was reported.
 pub fn is_unread(inputs: &Inputs, findings: &[Finding]) -> bool {
     inputs.params.is_null() && findings.iter().any(|finding| finding.blocking)
 }
 
-/// Parses namespace and grants. `namespace` of `config.json` wins over that of the params.
+/// Parses namespace and grants. `namespace` of `config.json` takes precedence over that of the params.
 pub fn parse(inputs: &Inputs, strictness: Strictness, findings: &mut Vec<Finding>) -> Option<Params> {
     if is_unread(inputs, findings) {
         return None;
@@ -72,7 +72,7 @@ pub fn parse(inputs: &Inputs, strictness: Strictness, findings: &mut Vec<Finding
     }
     let mut problems = match strictness {
         Strictness::Strict => check_params(inputs, &effective),
-        // A rule that nobody may grant any more must not keep a token alive.
+        // A rule that can no longer be granted must not keep a token alive.
         Strictness::OnlyWhatLocatesTheInstance => check_namespace(&effective),
     };
     if overriding.is_some() {
@@ -85,17 +85,17 @@ pub fn parse(inputs: &Inputs, strictness: Strictness, findings: &mut Vec<Finding
     if let (Some(Value::String(effective)), Some(Value::String(other))) = (overriding, document.get("namespace"))
         && effective != other
     {
-        let text = "config.json names another namespace than the params, and wins";
+        let text = "config.json sets another namespace than the params, and is used";
         findings.push(Finding::remark(finding::Code::NamespaceOverridden, text).at("/namespace"));
     }
-    // Of the form that the schema has just proved.
+    // The schema has validated its format.
     let namespace = Namespace::parse(effective.get("namespace").and_then(Value::as_str).unwrap_or_default());
     let namespace = namespace.ok().filter(|_| is_sound)?;
     let grants = grants_of(document, &namespace, strictness, findings);
     Some(Params { namespace, grants })
 }
 
-/// The grants, with the bound on what the ServiceAccount can record of them.
+/// The grants, as far as the ServiceAccount can record their places.
 fn grants_of(document: &Value, home: &Namespace, strictness: Strictness, findings: &mut Vec<Finding>) -> Grants {
     let home = Place::new(Scope::Namespace(home.clone()), Authority::Rules);
     let (grants, mut unread) = grants::parse(document, &home);
@@ -103,15 +103,15 @@ fn grants_of(document: &Value, home: &Namespace, strictness: Strictness, finding
     let length = inventory.text(&home).map_or(0, |text| text.len());
     let is_too_long = length > Inventory::LONGEST;
     match strictness {
-        // These were never granted: what was granted is in the inventory.
+        // These were never granted: the inventory lists what was.
         Strictness::OnlyWhatLocatesTheInstance if is_too_long => return Grants::default(),
         Strictness::OnlyWhatLocatesTheInstance => {}
         Strictness::Strict => {
             findings.append(&mut unread);
             if is_too_long {
                 let text = format!(
-                    "too many places: the list of them takes {length} bytes, and the ServiceAccount has room for {}; \
-                     use several instances, or `*`",
+                    "too many namespaces: their list takes {length} bytes, and the ServiceAccount has room for {}; use \
+                     several instances, or `*`",
                     Inventory::LONGEST
                 );
                 findings.push(Finding::blocking(finding::Code::Schema, "", text));
@@ -121,7 +121,7 @@ fn grants_of(document: &Value, home: &Namespace, strictness: Strictness, finding
     grants
 }
 
-/// All that a decommission needs of the params.
+/// The params that a decommission needs.
 fn check_namespace(document: &Value) -> Vec<Finding> {
     let understood: Value = serde_json::from_str(schema::PARAMS).unwrap_or_default();
     let form = understood.pointer("/properties/namespace").cloned().unwrap_or_default();
@@ -131,8 +131,8 @@ fn check_namespace(document: &Value) -> Vec<Finding> {
     }
 }
 
-/// Holds the params against what this program understands, and against the bundle's own form where it differs: a
-/// form that lets an unknown field of a rule pass must not widen a grant.
+/// Validates the params with the embedded schema, and with the bundle's own one if it differs: a schema that accepts
+/// unknown fields of a rule must not widen a grant.
 fn check_params(inputs: &Inputs, document: &Value) -> Vec<Finding> {
     let Some(params) = document.as_object() else {
         return vec![Finding::blocking(finding::Code::Schema, "", "the params must be of type object (type)")];
@@ -152,7 +152,7 @@ fn check_params(inputs: &Inputs, document: &Value) -> Vec<Finding> {
         }
     }
     let is_known = |key: &str| own.as_ref().is_ok_and(|schema| schema.has_property(key));
-    // The platform adds the one, and its form the name of the preset that was chosen.
+    // The platform adds the first, and its form the name of the selected preset.
     let platform = ["md_metadata", "__name"];
     for key in params.keys().filter(|key| !platform.contains(&key.as_str()) && !is_known(key)) {
         let text = format!("unknown param {}: it has no effect", key_shown(key));
@@ -179,12 +179,12 @@ pub fn name(inputs: &Inputs, findings: &mut Vec<Finding>) -> Option<InstanceName
         None if inputs.params.get("md_metadata").is_some_and(|metadata| !metadata.is_object()) => Finding::blocking(
             finding::Code::Name,
             "/md_metadata",
-            "md_metadata must be of type object: the name is in it",
+            "md_metadata must be of type object, because it contains the name",
         ),
         None => {
-            // What is missing is reported where it would stand, by name.
+            // A missing field is reported at its own location.
             let at = if inputs.params.get("md_metadata").is_some() { "/md_metadata" } else { "" };
-            let text = "the instance has no name: --name, or the field `name_prefix` of md_metadata in the params";
+            let text = "no name given: pass --name, or set name_prefix of md_metadata in the params";
             Finding::blocking(finding::Code::Name, at, text)
         }
     };
@@ -196,7 +196,7 @@ pub fn name(inputs: &Inputs, findings: &mut Vec<Finding>) -> Option<InstanceName
 pub fn labels(params: &Value, findings: &mut Vec<Finding>) -> BTreeMap<String, String> {
     let tags = params.pointer("/md_metadata/default_tags").filter(|tags| !tags.is_null());
     if tags.is_some_and(|tags| !tags.is_object()) {
-        let text = "the tags are no labels of the objects: they are not an object";
+        let text = "the tags are not used as labels: they are not an object";
         findings.push(Finding::remark(finding::Code::LabelDropped, text).at("/md_metadata/default_tags"));
     }
     let tags = tags.and_then(Value::as_object);
@@ -207,7 +207,7 @@ pub fn labels(params: &Value, findings: &mut Vec<Finding>) -> BTreeMap<String, S
                 labels.insert(key.clone(), value);
             }
             Err(problem) => {
-                let text = format!("the tag {} is no label of the objects: {problem}", key_shown(key));
+                let text = format!("the tag {} is not used as a label: {problem}", key_shown(key));
                 let at = pointer("/md_metadata/default_tags", key);
                 findings.push(Finding::remark(finding::Code::LabelDropped, text).at(at));
             }

@@ -1,4 +1,4 @@
-//! The platform as the environment describes it: where it is, who we are there, and what our resource may be called.
+//! Massdriver as the environment describes it: its URL, the login, and the possible ids of the published resource.
 //! Pure.
 
 use serde_json::Value;
@@ -19,45 +19,45 @@ use crate::{
 
 /// The field under which the bundle publishes.
 pub const FIELD: &str = "token";
-/// The platform's own default, when the environment names no URL.
+/// The default URL, if the environment sets none.
 const DEFAULT_URL: &str = "https://api.massdriver.cloud";
 
-/// A platform that a resource is published at.
+/// The platform that a resource is published at.
 pub struct Platform {
-    /// Base URL; plain http only where nobody else can listen to it.
+    /// Base URL; plain http only within one machine or cluster.
     pub url: http::Uri,
-    /// The way there.
+    /// The route to it: direct, or through a proxy.
     pub route: Route,
     /// User name of the login.
     pub deployment_id: String,
     /// Its password.
     pub token: Token,
-    /// What the resource may be called, the newest convention first.
+    /// The possible ids of the resource, the newest convention first.
     pub resource_ids: Vec<String>,
     /// The type, for platforms that cannot infer it.
     pub resource_type: String,
 }
 
 impl Platform {
-    /// Without TLS.
+    /// Whether it is reached without TLS.
     #[must_use]
     pub fn is_plain(&self) -> bool {
         self.url.scheme() == Some(&http::uri::Scheme::HTTP)
     }
 
-    /// What there is to say where it is reached without TLS.
+    /// The finding about a connection without TLS.
     #[must_use]
     pub fn clear_text(&self) -> Option<Finding> {
         let text = format!(
-            "{} is http: the deployment's token and the credential go to {} in clear text",
+            "{} is http: the deployment's token and the credential are sent to {} unencrypted",
             env::URL,
             self.address()
         );
-        let help = "use an https URL, where the platform has one";
+        let help = "use an https URL for Massdriver";
         self.is_plain().then(|| Finding::remark(finding::Code::ClearText, text).help(help))
     }
 
-    /// The base URL as people write it.
+    /// The base URL without a trailing slash.
     #[must_use]
     pub fn address(&self) -> String {
         self.url.to_string().trim_end_matches('/').to_owned()
@@ -65,10 +65,10 @@ impl Platform {
 }
 
 /// Reads the platform from the environment; `name` is the instance's name prefix, `bundle` its `massdriver.yaml`. A
-/// command line has to be given the URL: nobody publishes at the hosted service by mistake.
+/// command line requires the URL, so that no one publishes at the hosted service by mistake.
 ///
 /// # Errors
-/// Every problem; the variables that are missing have the code `environment-missing`.
+/// Every problem; missing variables have the code `environment-missing`.
 pub fn parse(
     input: &PlatformInput,
     name: &str,
@@ -79,7 +79,7 @@ pub fn parse(
     let mut findings = Vec::new();
     let mut required = |name: &str, value: &Option<String>| {
         if value.is_none() {
-            let text = format!("{name} is not set: the platform could not be told, so nothing is done");
+            let text = format!("{name} is not set: the result could not be published, so nothing was done");
             findings.push(Finding::refusal(finding::Code::EnvironmentMissing, text));
         }
         value.clone()
@@ -94,18 +94,18 @@ pub fn parse(
         }
     });
     if publish == Publishing::Asked && input.url.is_none() {
-        let text = format!("{} is not set: --publish has to be given the platform by it", env::URL);
+        let text = format!("{} is not set, but required by --publish", env::URL);
         findings.push(
             Finding::refusal(finding::Code::EnvironmentMissing, text)
-                .help("https://api.massdriver.cloud is the hosted one"),
+                .help("the URL of the hosted service is https://api.massdriver.cloud"),
         );
     }
     let url = input.url.as_deref().unwrap_or(DEFAULT_URL).trim_end_matches('/').parse::<http::Uri>();
-    // With a user in it, it would be a secret, and one that every log tells.
+    // A URL with a user would be a secret, and the log contains the URL.
     let plain = |url: &http::Uri| url.authority().is_some_and(|authority| !authority.as_str().contains('@'));
     let url = url.ok().filter(|url| plain(url) && matches!(url.scheme_str(), Some("http" | "https")));
     if url.is_none() {
-        let text = format!("{} is not the URL of the platform: https://host, without a user", env::URL);
+        let text = format!("{} is not the URL of Massdriver (expected https://host, without a user)", env::URL);
         findings.push(Finding::refusal(finding::Code::Connection, text));
     }
     let url = url.filter(|url| {
@@ -114,11 +114,11 @@ pub fn parse(
         let is_safe = url.scheme_str() == Some("https") || is_private;
         if !is_safe {
             let text = format!(
-                "{} is http: the deployment's token and the credential would go over the network in clear text",
+                "{} is http: the deployment's token and the credential would be sent over the network unencrypted",
                 env::URL
             );
-            let help = "use the https URL; http is taken for loopback and for a name inside the cluster: .svc, \
-                        .cluster.local, or without a dot";
+            let help = "use the https URL; http is only accepted for this machine and for names inside the cluster \
+                        (.svc, .cluster.local, or without a dot)";
             findings.push(Finding::refusal(finding::Code::Connection, text).help(help));
         }
         is_safe
@@ -143,8 +143,8 @@ pub fn parse(
     }
 }
 
-/// Which instance it is, in every cluster and every namespace: organization and instance, or package as it was called
-/// before. None where the environment does not say both.
+/// The id of the instance across clusters and namespaces: organization and instance, or package as it was called
+/// before. None unless the environment contains both.
 pub fn instance(input: &PlatformInput) -> Option<String> {
     let plain = |text: &&String| {
         let legal = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
@@ -155,8 +155,8 @@ pub fn instance(input: &PlatformInput) -> Option<String> {
     Some(format!("{organization}/{instance}"))
 }
 
-/// `<instance>-token`, `<package>-token`, `<instance>.token`: what the platform's own tools have tried over time. The
-/// name prefix is the package's name, for an environment that has neither.
+/// `<instance>-token`, `<package>-token`, `<instance>.token`: the ids that the platform's own tools have used over
+/// time. The name prefix is the package's name, for an environment that has neither.
 fn resource_ids(input: &PlatformInput, name: &str) -> Vec<String> {
     let dash = |base: &str| format!("{base}-{FIELD}");
     let package = match (&input.instance_id, &input.package_name) {
@@ -167,7 +167,7 @@ fn resource_ids(input: &PlatformInput, name: &str) -> Vec<String> {
     [input.instance_id.as_deref().map(dash), package.map(dash), dot].into_iter().flatten().collect()
 }
 
-/// The type as the bundle declares it, in the new form or the old, with the organization before it.
+/// The type that the bundle declares, in the new format or the old one, with the organization as its prefix.
 fn resource_type(bundle: Option<&Value>, organization: Option<&str>) -> String {
     let at = |pointer: String| bundle?.pointer(&pointer)?.as_str();
     let declared = at(format!("/resources/{FIELD}/resource_type"))

@@ -27,9 +27,10 @@ pub struct Fault {
     alert: Option<AlertDescription>,
 }
 
-const HEALTH: &str = "look at the server, or at what ends TLS before it, then run again";
-const ADDRESS: &str = "check the address and the port of the server, and what stands before it";
-const SETTINGS: &str = "have the server, or what ends TLS before it, offer TLS 1.2 or 1.3 with AES-GCM or ChaCha20";
+const HEALTH: &str = "check the server, or what terminates TLS in front of it, then run again";
+const ADDRESS: &str = "check the address and the port of the server, and any proxy in front of it";
+const SETTINGS: &str =
+    "make the server, or what terminates TLS in front of it, offer TLS 1.2 or 1.3 with AES-GCM or ChaCha20";
 
 impl Fault {
     /// Explains an error of rustls.
@@ -51,24 +52,24 @@ impl Fault {
                 None => tls("the server's certificate is not accepted", HEALTH),
             },
             Error::InvalidCertificate(_) => {
-                tls("the server cannot prove that the key of its certificate is its own", HEALTH)
+                tls("the server did not prove that it holds the key of its certificate", HEALTH)
             }
             Error::AlertReceived(alert) => Self::alert(*alert),
             Error::PeerIncompatible(PeerIncompatible::ServerDoesNotSupportTls12Or13) => {
                 tls("the server offers neither TLS 1.2 nor TLS 1.3", SETTINGS)
             }
-            Error::PeerIncompatible(_) => tls("the server and this program have no way to encrypt in common", SETTINGS),
-            Error::InvalidMessage(_) => tls("what answers there does not speak TLS", ADDRESS),
+            Error::PeerIncompatible(_) => {
+                tls("the server and k8s-token have no cipher suite or key exchange in common", SETTINGS)
+            }
+            Error::InvalidMessage(_) => tls("the server does not speak TLS", ADDRESS),
             Error::PeerMisbehaved(_)
             | Error::InappropriateMessage { .. }
-            | Error::InappropriateHandshakeMessage { .. } => {
-                tls("the server does not keep to the rules of TLS", HEALTH)
-            }
-            Error::DecryptError | Error::PeerSentOversizedRecord => tls("what the server sent arrived damaged", HEALTH),
+            | Error::InappropriateHandshakeMessage { .. } => tls("the server violates the TLS protocol", HEALTH),
+            Error::DecryptError | Error::PeerSentOversizedRecord => tls("data from the server arrived damaged", HEALTH),
             Error::NoApplicationProtocol => tls("the server speaks neither HTTP/2 nor HTTP/1.1", ADDRESS),
             // The text of `x509/verify.rs`.
             Error::General(text) => other(format!("TLS failed: {}", shown(text, 200)), NO_CA),
-            _ => tls("this side cannot go on", HEALTH),
+            _ => tls("k8s-token cannot continue the handshake", HEALTH),
         }
     }
 
@@ -76,23 +77,23 @@ impl Fault {
     fn alert(alert: AlertDescription) -> Self {
         let (kind, why, next) = match alert {
             AlertDescription::CertificateRequired => return Self::wants_certificate(Some(alert)),
-            AlertDescription::ProtocolVersion => (Kind::Other, "it wants another version of TLS", SETTINGS),
-            AlertDescription::InsufficientSecurity => (Kind::Other, "it wants other ciphers", SETTINGS),
-            AlertDescription::UnrecognisedName => (Kind::Other, "it knows no server of this name", ADDRESS),
+            AlertDescription::ProtocolVersion => (Kind::Other, "it requires another version of TLS", SETTINGS),
+            AlertDescription::InsufficientSecurity => (Kind::Other, "it requires other cipher suites", SETTINGS),
+            AlertDescription::UnrecognisedName => (Kind::Other, "it does not know this server name", ADDRESS),
             AlertDescription::NoApplicationProtocol => (Kind::Other, "it speaks neither HTTP/2 nor HTTP/1.1", ADDRESS),
-            AlertDescription::InternalError => (Kind::Other, "it has a fault of its own", HEALTH),
+            AlertDescription::InternalError => (Kind::Other, "it has an internal error", HEALTH),
             AlertDescription::HandshakeFailure => {
-                (Kind::Other, "it has no version, cipher or certificate that suits both sides", SETTINGS)
+                (Kind::Other, "no version, cipher suite or certificate suits both sides", SETTINGS)
             }
-            _ => (Kind::Other, "it gives no other reason", HEALTH),
+            _ => (Kind::Other, "no other reason is given", HEALTH),
         };
-        let cause = format!("TLS failed: the server ended it with the alert {}: {why}", name(alert));
+        let cause = format!("TLS failed: the server sent the alert {}: {why}", name(alert));
         Self { kind, cause, next, alert: Some(alert) }
     }
 
     fn wants_certificate(alert: Option<AlertDescription>) -> Self {
-        let cause = "the server's address lets in only who shows a client certificate (mutual TLS), and a token alone \
-                     shows none";
+        let cause = "the server's address only accepts clients with a client certificate (mutual TLS), and a login by \
+                     token has none";
         Self {
             kind: Kind::WantsCertificate,
             cause: match alert {
@@ -104,7 +105,7 @@ impl Fault {
         }
     }
 
-    /// The failure of a connection that is known to end because no client certificate was sent.
+    /// The failure of a connection that fails because no client certificate was sent.
     #[must_use]
     pub fn without_certificate() -> Self {
         Self::wants_certificate(None)
@@ -124,7 +125,7 @@ impl Fault {
             return Self::wants_certificate(Some(alert));
         }
         let why = match alert {
-            AlertDescription::UnknownCA => "its CA is unknown there",
+            AlertDescription::UnknownCA => "its CA is unknown to the server",
             AlertDescription::CertificateExpired => "it has expired",
             AlertDescription::CertificateRevoked => "it was revoked",
             _ => "no other reason is given",
@@ -132,15 +133,15 @@ impl Fault {
         Self {
             kind: Kind::Other,
             cause: format!("the server does not accept the client certificate (alert {}): {why}", name(alert)),
-            next: "get a current client certificate that is made for this server, then run again",
+            next: "get a current client certificate for this server, then run again",
             alert: Some(alert),
         }
     }
 }
 
-const NO_CA: &str = "name the CA of the server in the connection, or in SSL_CERT_FILE, then run again";
-const WITHOUT: &str = "put the API server's own address into the connection, or have what stands before it let in who shows \
-                       none: whoever holds the credential has nothing but the token";
+const NO_CA: &str = "add the server's CA to the connection, or set SSL_CERT_FILE to a file with it, then run again";
+const WITHOUT: &str = "put the API server's own address into the connection, or make the proxy in front of it accept \
+                       clients without a client certificate: users of the credential only have the token";
 
 /// Alerts with which servers reject a client certificate or its absence: before TLS 1.3 no alert means only the latter.
 const fn is_about_certificates(alert: AlertDescription) -> bool {
@@ -209,7 +210,7 @@ mod tests {
     }
 
     #[rstest]
-    #[case(UnknownCA, "its CA is unknown there")]
+    #[case(UnknownCA, "its CA is unknown to the server")]
     #[case(CertificateExpired, "it has expired")]
     fn rejected_client_certificate_states_the_reason(#[case] alert: AlertDescription, #[case] why: &str) {
         let fault = Fault::of(&Error::AlertReceived(alert)).when_asked(true);
@@ -222,7 +223,7 @@ mod tests {
         assert_eq!(fault.clone().when_asked(false), fault);
         assert_eq!(
             fault.cause,
-            "TLS failed: the server ended it with the alert protocol_version: it wants another version of TLS"
+            "TLS failed: the server sent the alert protocol_version: it requires another version of TLS"
         );
     }
 

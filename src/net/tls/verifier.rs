@@ -42,11 +42,12 @@ impl Verifier {
     /// The store is empty.
     pub fn of_the_system(provider: &CryptoProvider) -> Result<Self, Error> {
         let roots = rustls_native_certs::load_native_certs().certs;
-        // System trust stores also contain certificates that cannot be used any more.
+        // System trust stores also contain unusable certificates.
         let roots: Vec<_> =
             roots.iter().map(|root| root.to_vec()).filter(|root| Certificate::parse(root).is_ok()).collect();
         if roots.is_empty() {
-            let text = "no CA is given, and the system has none: neither SSL_CERT_FILE, SSL_CERT_DIR nor its own store";
+            let text = "no CA was given, and the system has none (neither in SSL_CERT_FILE and SSL_CERT_DIR nor in its \
+                        trust store)";
             return Err(Error::General(text.to_owned()));
         }
         Ok(Self { by_system: true, ..Self::of(roots, provider) })
@@ -64,7 +65,10 @@ fn refused(flaw: Flaw) -> Error {
 
 fn parse<'a>(certificate: &'a CertificateDer<'_>, whose: &str) -> Result<Certificate<'a>, Error> {
     Certificate::parse(certificate).map_err(|Unreadable(why)| {
-        refused(Flaw::Other { cause: format!("{whose} {why}"), next: "have the server's certificate made again" })
+        refused(Flaw::Other {
+            cause: format!("{whose} {why}"),
+            next: "reissue the server's certificate, then run again",
+        })
     })
 }
 
@@ -82,7 +86,7 @@ impl ServerCertVerifier for Verifier {
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
         let leaf = parse(server, "the server's certificate")?;
-        let sent = intermediates.iter().map(|it| parse(it, "a certificate that the server sends with its own"));
+        let sent = intermediates.iter().map(|it| parse(it, "an intermediate certificate that the server sent"));
         let intermediates = sent.collect::<Result<Vec<_>, _>>()?;
         let roots: Vec<_> =
             self.roots.iter().enumerate().filter_map(|(at, root)| Some((at, Certificate::parse(root).ok()?))).collect();

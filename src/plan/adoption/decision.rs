@@ -50,11 +50,12 @@ pub fn remarks(take_over: &TakeOver, request: &Request, sight: &Sight) -> Vec<Fi
     let mut remarks = Vec::new();
     if is_original(request, &sight.observed) {
         let text = format!(
-            "the original bundle made this instance, as Helm release {}: its objects are taken over as they are, the \
-             token included",
+            "version 1.0.0 of the bundle created this instance, as Helm release {}: its objects are adopted as they \
+             are, including the token",
             request.instance.name
         );
-        remarks.push(Finding::remark(finding::Code::Adopt, text).help("Helm knows nothing of the instance after that"));
+        remarks
+            .push(Finding::remark(finding::Code::Adopt, text).help("afterwards Helm no longer manages this instance"));
     }
     remarks.extend(exposed(take_over, &request.instance.namespace, &sight.adoption));
     remarks.extend(take_over.stuck.as_deref().map(|why| release_left(request, why)));
@@ -69,21 +70,22 @@ fn exposed(take_over: &TakeOver, home: &Namespace, evidence: &Evidence) -> Optio
         if record.exposed.is_some() { "the connection's credential" } else { "a credential of this connection" };
     let text = match evidence.revisions.len() {
         0 if take_over.under_way => {
-            format!("Helm kept {whose} in namespace {home}, for everybody who may read Secrets there")
+            format!("Helm kept {whose} in namespace {home}, readable by everyone who may read Secrets there")
         }
         0 if record.exposed.is_none() => return None,
         0 => format!(
-            "the connection still has the credential that Helm kept in namespace {home}, for everybody who may read \
-             Secrets there"
+            "the connection still has the credential that Helm kept in namespace {home}, readable by everyone who may \
+             read Secrets there"
         ),
         revisions => format!(
-            "Helm keeps {whose} in {revisions} Secret{} of namespace {home}, for everybody who may read Secrets there",
+            "Helm keeps {whose} in {revisions} Secret{} of namespace {home}, readable by everyone who may read Secrets \
+             there",
             if revisions == 1 { "" } else { "s" }
         ),
     };
     let help = match record.exposed {
-        Some(_) => "make a new credential for the connection, and have the old one refused by the cluster",
-        None => "have each credential that the connection had before refused by the cluster, if that is not done",
+        Some(_) => "create a new credential for the connection, and revoke the old one in the cluster",
+        None => "revoke in the cluster each credential that the connection had before, if that has not been done",
     };
     Some(Finding::remark(finding::Code::ParentExposed, text).help(help))
 }
@@ -92,11 +94,11 @@ fn exposed(take_over: &TakeOver, home: &Namespace, evidence: &Evidence) -> Optio
 #[must_use]
 pub fn release_left(request: &Request, why: &str) -> Finding {
     let text = format!(
-        "the Secrets in which Helm keeps the release {} of namespace {} cannot all be deleted: {why}",
+        "the Secrets of the Helm release {} in namespace {} cannot all be deleted: {why}",
         request.instance.name, request.instance.namespace
     );
     Finding::remark(finding::Code::ReleaseLeft, text)
-        .help("mend that and run again: the release is remembered until its Secrets are gone")
+        .help("fix this and run again: the release stays recorded until its Secrets are deleted")
 }
 
 /// That the parent credential was to be read, where an instance is taken back that the original bundle made.

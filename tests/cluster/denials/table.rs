@@ -268,7 +268,7 @@ fn loses_the_login() -> Arrange {
 pub fn table() -> Vec<Row> {
     let says_house: &[&str] = &["denied request: ", "(the rules of this house)"];
     let says_webhook: &[&str] = &["admission webhook \"no.example.com\" denied the request"];
-    let says_failed: &[&str] = &["the server has to ask the admission webhook no.example.com and cannot: "];
+    let says_failed: &[&str] = &["the server cannot call the admission webhook no.example.com, which is required: "];
     let mut rows = Vec::new();
 
     rows.push(row("RBAC: the parent credential lacks a verb", "serviceaccounts", parent(|| own(&["get"]))).ends(
@@ -287,7 +287,7 @@ pub fn table() -> Vec<Row> {
             end("escalation", 0, NOTHING),
             end("escalation", 0, NOTHING),
             end("ok", 1, NOTHING),
-            &["the parent credential may not grant what it does not hold: list pods in namespace "],
+            &["the parent credential may not grant permissions it does not hold: list pods in namespace "],
         ),
     );
     for reason in ["Invalid", "Forbidden", "RequestEntityTooLarge"] {
@@ -568,7 +568,7 @@ pub fn table() -> Vec<Row> {
         end("conflict", 1, ACCOUNT),
         end("conflict", 1, "ServiceAccount, Role"),
         end("conflict", 1, ACCOUNT),
-        &["somebody else changed it, or made it, at the same time"],
+        &["the object was changed or created at the same time"],
     ));
     rows.push(row("priority and fairness: no seat for the parent credential", "serviceaccounts", no_seat()).ends(
         end("server-error", 0, NOTHING),
@@ -613,7 +613,7 @@ pub fn table() -> Vec<Row> {
             end("not-kubernetes", 1, NOTHING),
             end("not-kubernetes", 1, "Role"),
             end("not-kubernetes", 1, ACCOUNT),
-            &["the answer is not one of a Kubernetes API"],
+            &["the response is not from a Kubernetes API server"],
         ),
     );
     let away = vec![

@@ -123,8 +123,8 @@ pub fn rows(cp: &ControlPlane) -> Vec<Row> {
         None,
     );
     refuse("certificate and key swapped", user(&key, &certificate), "input-refused", "swapped", None);
-    refuse("no certificate", user("hello", &key), "input-refused", "is not the PEM of a certificate", None);
-    refuse("no key", user(&certificate, "hello"), "input-refused", "not the PEM of a private key", None);
+    refuse("no certificate", user("hello", &key), "input-refused", "is not a certificate in PEM format", None);
+    refuse("no key", user(&certificate, "hello"), "input-refused", "not a private key in PEM format", None);
     refuse(
         "a certificate in place of the key",
         user(&certificate, &certificate),

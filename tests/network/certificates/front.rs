@@ -39,7 +39,7 @@ impl FrontProxy {
     }
 }
 
-const REQUIRES_CERTIFICATE: &str = "lets in only who shows a client certificate";
+const REQUIRES_CERTIFICATE: &str = "only accepts clients with a client certificate";
 
 #[rstest]
 #[case::tls_1_3(FrontOptions::default())]
@@ -59,7 +59,7 @@ fn required_client_certificate_is_detected_before_writing(#[case] options: Front
         assert_eq!(code(&ran), "client-certificate-required");
         let error = &ran.document()["error"];
         assert!(error["cause"].as_str().unwrap().contains(REQUIRES_CERTIFICATE), "{error:#}");
-        assert!(error["next"].as_str().unwrap().contains("let in who shows none"), "{error:#}");
+        assert!(error["next"].as_str().unwrap().contains("accept clients without a client certificate"), "{error:#}");
         for path in paths(&desk.namespace) {
             assert!(cp.get(&path).is_none(), "{action} leaves {path}");
         }

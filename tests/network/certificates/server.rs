@@ -133,7 +133,7 @@ pub fn given(cp: &ControlPlane) -> Vec<Row> {
     add(Case::new("intermediate CA of X.509 version 1", &[&server(&old_middle, &good), &old_middle], ca.pem())
         .refused("tls", "the intermediate CA \"middle\" may not sign certificates"));
     add(Case::new("server of X.509 version 1", &[&server(&ca, &old("127.0.0.1"))], ca.pem())
-        .refused("tls", "no alternative names, and its common name \"127.0.0.1\" does not count"));
+        .refused("tls", "no alternative names, and its common name \"127.0.0.1\" is ignored"));
 
     // Issuers.
     let own = Forged::self_signed(&Spec::ca("localhost").with(extension::names(&[], &[&[127, 0, 0, 1]])), Key::p256());
@@ -154,11 +154,11 @@ pub fn given(cp: &ControlPlane) -> Vec<Row> {
         .refused("tls-unknown-issuer", "whose issuer is \"CA\"; the CA given is \"another CA\""));
     let namesake = Forged::self_signed(&Spec::ca("CA"), Key::p256());
     add(Case::new("signed by a CA of the same name with another key", &[&leaf], namesake.pem())
-        .refused("tls-unknown-issuer", "another key"));
+        .refused("tls-unknown-issuer", "with another key"));
     add(Case::new("several CAs, the second one is it", &[&leaf], other.pem() + &ca.pem()));
     add(Case::new("several CAs of the same name, the second one is it", &[&leaf], namesake.pem() + &ca.pem()));
     add(Case::new("several CAs, none is it", &[&leaf], other.pem() + &namesake.pem())
-        .refused("tls-unknown-issuer", "another key"));
+        .refused("tls-unknown-issuer", "with another key"));
 
     // Intermediates.
     let middle = Forged::signed_by(&ca, &Spec::ca("middle"), Key::p256());
@@ -177,7 +177,7 @@ pub fn given(cp: &ControlPlane) -> Vec<Row> {
     let beneath = Forged::signed_by(&short, &Spec::ca("middle"), Key::p256());
     add(Case::new("path length 0, no intermediate CA", &[&server(&short, &good)], short.pem()));
     add(Case::new("path length 0, an intermediate CA", &[&server(&beneath, &good), &beneath], short.pem())
-        .refused("tls", "allows 0 CAs beneath it at most"));
+        .refused("tls", "allows at most 0 CAs beneath it"));
     let twin = Key::p256();
     let root_twin = Forged::self_signed(&Spec::ca("twin"), twin.again());
     let crossed = Forged::signed_by(&other, &Spec::ca("twin"), twin);
@@ -207,7 +207,7 @@ pub fn given(cp: &ControlPlane) -> Vec<Row> {
     ] {
         let leaf = server(&ca, &used(ids));
         let case = Case::new(what, &[&leaf], ca.pem());
-        add(if refused { case.refused("tls", "without serverAuth") } else { case });
+        add(if refused { case.refused("tls", "lacks serverAuth") } else { case });
     }
     let plain = server(&ca, &named(extension::names(&[], &[&[127, 0, 0, 1]])));
     add(Case::new("no extended key usage", &[&plain], ca.pem()));
@@ -243,7 +243,7 @@ pub fn given(cp: &ControlPlane) -> Vec<Row> {
     let common = server(&ca, &Spec::new("localhost").with(extension::basic(false, None)));
     add(Case::new("common name only", &[&common], ca.pem())
         .at("localhost")
-        .refused("tls", "no alternative names, and its common name \"localhost\" does not count"));
+        .refused("tls", "no alternative names, and its common name \"localhost\" is ignored"));
     let six: &[u8] = &[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
     let six = server(&ca, &named(extension::names(&[], &[six])));
     add(Case::new("IPv6 address as `tls-server-name`", &[&six], ca.pem()).called("::1"));
@@ -314,7 +314,7 @@ pub fn given(cp: &ControlPlane) -> Vec<Row> {
     add(Case::new("CA beside one that cannot be read", &[&leaf], junk.to_owned() + &ca.pem()));
     add(Case::new("CA with text around it", &[&leaf], format!("subject=CN = CA\n{}\nend\n", ca.pem())));
     add(Case::new("CA with lines that end with CR LF", &[&leaf], ca.pem().replace('\n', "\r\n")));
-    add(Case::new("CA that cannot be read", &[&leaf], junk).refused("input-refused", "no certificate that can be read"));
+    add(Case::new("CA that cannot be read", &[&leaf], junk).refused("input-refused", "no readable certificate"));
     rows
 }
 

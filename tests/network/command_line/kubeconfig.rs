@@ -69,7 +69,7 @@ fn kubeconfig_defaults_to_the_home_directory() {
     assert!(refusals(&ran)[0].1.contains("KUBECONFIG nor HOME is set"), "{}", ran.stderr);
     let ran = Ran::of(desk.command("plan", &[]).env("HOME", "/nowhere")).expect_code(65);
     assert!(
-        refusals(&ran)[0].1.contains("/nowhere/.kube/config does not exist: name a kubeconfig with --kubeconfig"),
+        refusals(&ran)[0].1.contains("/nowhere/.kube/config does not exist: pass a kubeconfig with --kubeconfig"),
         "{}",
         ran.stderr
     );
@@ -80,9 +80,9 @@ fn kubeconfig_defaults_to_the_home_directory() {
 #[case::another_document("[s3cret-s3cret]", "is not a kubeconfig")]
 #[case::wrong_type(
     r#"{"current-context": {"s3cret-s3cret": 1}}"#,
-    "current-context must be a text, and it is a mapping (line 1 of "
+    "current-context must be a string, but is a mapping (line 1 of "
 )]
-#[case::another_kind("kind: s3cret-s3cret", "has another kind than Config: line 1")]
+#[case::another_kind("kind: s3cret-s3cret", "has a kind other than Config (line 1)")]
 #[case::binary("\u{0}\u{1}s3cret-s3cret", "is not a kubeconfig")]
 #[case::empty("", "has no current context")]
 fn invalid_kubeconfig_is_named_without_content(#[case] text: &str, #[case] problem: &str) {
@@ -141,7 +141,7 @@ fn context_is_selected_like_kubectl() {
     for (more, problem) in [
         (&[][..], "no user `gone`"),
         (&["--context", "nowhere"][..], "no cluster `gone`"),
-        (&["--context", "else"][..], "no context `else`; it has here, nobody, nowhere"),
+        (&["--context", "else"][..], "no context `else`; it has the contexts here, nobody, nowhere"),
     ] {
         let ran = desk.ask("plan", "config", more).expect_code(65);
         assert_eq!(code(&ran), "input-refused");
@@ -199,17 +199,17 @@ fn impersonation_is_applied() {
 #[rstest]
 #[case::password(json!({"username": "me", "password": "s3cret-s3cret"}), "/user/username", "not supported")]
 #[case::provider(json!({"auth-provider": {"name": "gcp", "config": {"access-token": "s3cret-s3cret"}}}), "/user/auth-provider", "kubelogin")]
-#[case::nothing(json!({}), "/user", "has no login that is supported")]
-#[case::empty(json!({"token": ""}), "/user", "has no login that is supported")]
-#[case::token(json!({"token": "s3cret s3cret"}), "/user/token", "holds blanks")]
-#[case::impersonation(json!({"token": "abc", "as": "s3cret\ns3cret"}), "/user/as", "no header")]
+#[case::nothing(json!({}), "/user", "has no supported login")]
+#[case::empty(json!({"token": ""}), "/user", "has no supported login")]
+#[case::token(json!({"token": "s3cret s3cret"}), "/user/token", "contains whitespace")]
+#[case::impersonation(json!({"token": "abc", "as": "s3cret\ns3cret"}), "/user/as", "not allowed in an HTTP header")]
 #[case::no_key(json!({"client-certificate-data": "aGVsbG8="}), "/user/client-certificate", "has no client-key")]
-#[case::no_pem(json!({"client-certificate-data": "aGVsbG8=", "client-key-data": "aGVsbG8="}), "/user/client-certificate", "not the PEM of a certificate")]
+#[case::no_pem(json!({"client-certificate-data": "aGVsbG8=", "client-key-data": "aGVsbG8="}), "/user/client-certificate", "not a certificate in PEM format")]
 #[case::no_base64(json!({"client-certificate-data": "s3cret!", "client-key-data": "s3cret!"}), "/user/client-certificate", "base64")]
 #[case::old_api(json!({"exec": {"apiVersion": "client.authentication.k8s.io/v1alpha1", "command": "x"}}), "/user/exec/apiVersion", "v1beta1")]
 #[case::no_command(json!({"exec": {"apiVersion": "client.authentication.k8s.io/v1", "interactiveMode": "Never"}}), "/user/exec/command", "is missing")]
 #[case::no_terminal(json!({"exec": {"apiVersion": "client.authentication.k8s.io/v1", "command": "x", "interactiveMode": "Always"}}),
-    "/user/exec/interactiveMode", "no terminal")]
+    "/user/exec/interactiveMode", "is not a terminal")]
 fn unsupported_login_is_located(#[case] user: Value, #[case] pointer: &str, #[case] problem: &str) {
     let cp = ControlPlane::shared();
     let desk = Desk::new(cp, "refused");
@@ -239,11 +239,11 @@ fn client_certificate_must_match_its_key() {
 }
 
 #[rstest]
-#[case::insecure("insecure-skip-tls-verify", json!(true), "could be anybody")]
-#[case::name("tls-server-name", json!("s3cret s3cret"), "a DNS name, or an IP address")]
+#[case::insecure("insecure-skip-tls-verify", json!(true), "any server could receive the credential")]
+#[case::name("tls-server-name", json!("s3cret s3cret"), "a DNS name or an IP address")]
 #[case::proxy("proxy-url", json!("me:s3cret@proxy"), "http://, https:// or socks5://")]
 #[case::ca("certificate-authority-data", json!("s3cret!"), "is not base64")]
-#[case::server("server", json!("http://127.0.0.1"), "a token is never sent in clear")]
+#[case::server("server", json!("http://127.0.0.1"), "a token is never sent unencrypted")]
 #[case::no_server("server", json!(""), "is missing")]
 fn unusable_cluster_entry_is_located(#[case] field: &str, #[case] value: Value, #[case] problem: &str) {
     let cp = ControlPlane::shared();
@@ -283,12 +283,12 @@ fn lines(cp: &ControlPlane, user: &str) -> String {
 #[case::type_of_a_field(
     "token: 5",
     "/user/token",
-    "token must be a text, and it is a number (quote it, if it is a text) (user `me`, line 14 of "
+    "token must be a string, but is a number (quote it if a string is meant) (user `me`, line 14 of "
 )]
 #[case::groups_alone(
     "{token: abc, as-groups: [viewers]}",
     "/user/as",
-    "as is missing: as-uid, as-groups and as-user-extra need the name of the user"
+    "as is missing, but as-uid, as-groups and as-user-extra require it"
 )]
 #[case::uid_alone("{token: abc, as-uid: a}", "/user/as", "as is missing")]
 #[case::extra_alone("{token: abc, as-user-extra: {a: [b]}}", "/user/as", "as is missing")]
@@ -330,8 +330,8 @@ fn two_kubeconfigs_in_one_file_are_a_finding() {
     let good = lines(cp, &format!("token: {}", cp.admin().token));
     let other = good.replace("here", "there").replace("127.0.0.1", "127.0.0.9");
     for (text, told) in [
-        (format!("{other}{good}"), "again from line 15: the last one counts"),
-        (format!("{good}---\n{other}"), "another document begins at line 15: only the first one is read"),
+        (format!("{other}{good}"), "again at line 15: the last one is used"),
+        (format!("{good}---\n{other}"), "another document begins at line 15: only the first one is used"),
     ] {
         desk.put("config", &text);
         let ran = desk.ask("plan", "config", &[]).expect_code(0);
@@ -370,7 +370,7 @@ fn pod_without_kubeconfig_gets_a_hint() {
         let ran =
             Ran::of(command.env("KUBERNETES_SERVICE_HOST", "10.0.0.1").env(variable.0, variable.1)).expect_code(65);
         assert!(
-            refusals(&ran)[0].1.contains("this is a pod") && ran.stderr.contains("--connection FILE"),
+            refusals(&ran)[0].1.contains("runs in a pod") && ran.stderr.contains("--connection FILE"),
             "{}",
             ran.stderr
         );
@@ -385,6 +385,6 @@ fn long_context_list_is_truncated() {
     desk.put("config", &json!({"contexts": names.collect::<Vec<_>>()}).to_string());
     let ran = desk.ask("plan", "config", &["--context", "c"]).expect_code(65);
     let text = &refusals(&ran)[0].1;
-    assert!(text.contains("no context `c`; it has c10") && text.ends_with("and 20 more"), "{text}");
+    assert!(text.contains("no context `c`; it has the contexts c10") && text.ends_with("and 20 more"), "{text}");
     assert!(!text.contains('\u{1b}'), "{text}");
 }

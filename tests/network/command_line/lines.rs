@@ -28,7 +28,7 @@ const TOKEN: &str = "eyJhbGciOiJSUzI1NiIsImtpZCI6IjEyMzQ1Njc4OTAifQ.e30.c2ln";
 #[case::output_of_a_plan(&["plan", "--params", "p", "--output", "x"], "unexpected argument '--output'")]
 #[case::directory_and_name(&["plan", "--instance-dir", "d", "--tls-server-name", "n"], "cannot be used with")]
 #[case::context_of_a_connection(&["plan", "--params", "p", "--connection", "c", "--context", "x"], "cannot be used with")]
-#[case::no_artifact(&["kubeconfig"], "<ARTIFACT>")]
+#[case::no_artifact(&["kubeconfig"], "<FILE>")]
 #[case::two_artifacts(&["kubeconfig", "a", "b"], "unexpected argument 'b'")]
 #[case::no_shell(&["completions"], "<SHELL>")]
 #[case::unknown_shell(&["completions", "csh"], "possible values")]
@@ -43,7 +43,7 @@ fn usage_errors_exit_with_64(#[case] arguments: &[&str], #[case] text: &str) {
 #[case::of_plan(&["plan", "--json"], json!("plan"), "--params <FILE>")]
 #[case::of_check(&["check", "--json", "x"], json!("check"), "unexpected argument 'x'")]
 #[case::with_value(&["verify", "a", "--json=yes"], json!("verify"), "unexpected value 'yes'")]
-#[case::two_documents(&["provision", "--params", "p", "--output", "-", "--json"], json!("provision"), "both want stdout")]
+#[case::two_documents(&["provision", "--params", "p", "--output", "-", "--json"], json!("provision"), "both write to stdout")]
 #[case::unknown_command(&["pln", "--json"], json!(null), "unrecognized subcommand 'pln'")]
 #[case::secret(&["plan", "--json", TOKEN], json!("plan"), "unexpected argument '[REDACTED]'")]
 fn usage_error_with_json_prints_document(#[case] arguments: &[&str], #[case] action: Value, #[case] cause: &str) {
@@ -53,7 +53,7 @@ fn usage_error_with_json_prints_document(#[case] arguments: &[&str], #[case] act
     let error = &document["error"];
     assert_eq!((&error["code"], &error["exit"], &error["object"]), (&json!("usage"), &json!(64), &Value::Null));
     assert!(error["cause"].as_str().unwrap().contains(cause), "{error:#}");
-    assert!(ran.stderr.contains("Usage:") || ran.stderr.contains("both want"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("Usage:") || ran.stderr.contains("both write"), "{}", ran.stderr);
     assert!(!format!("{ran:?}").contains(&TOKEN[..12]), "{ran:?}");
 }
 

@@ -145,15 +145,15 @@ fn exec_plugin_runs_again_after_401() {
 #[case::no_status(r#"{"apiVersion":"client.authentication.k8s.io/v1","kind":"ExecCredential"}"#, "neither a token nor")]
 #[case::half(
     r#"{"apiVersion":"client.authentication.k8s.io/v1","kind":"ExecCredential","status":{"clientKeyData":"s3cret-s3cret"}}"#,
-    "not both"
+    "only one of client certificate and key"
 )]
 #[case::bad_pair(
     r#"{"apiVersion":"client.authentication.k8s.io/v1","kind":"ExecCredential","status":{"clientCertificateData":"s3cret","clientKeyData":"s3cret"}}"#,
-    "not the PEM of a certificate"
+    "not a certificate in PEM format"
 )]
 #[case::bad_token(
     r#"{"apiVersion":"client.authentication.k8s.io/v1","kind":"ExecCredential","status":{"token":"s3cret s3cret"}}"#,
-    "a token that holds blanks"
+    "a token that contains whitespace"
 )]
 fn invalid_exec_credential_is_not_quoted(#[case] answer: &str, #[case] problem: &str) {
     let cp = ControlPlane::shared();
@@ -186,7 +186,7 @@ fn missing_exec_command_shows_its_install_hint() {
     let ran = desk.ask("plan", "config", &[]).expect_code(69);
     let error = &ran.document()["error"];
     assert_eq!(error["code"], "login-failed");
-    assert!(error["cause"].as_str().unwrap().contains("no-such-login is not there"), "{error}");
+    assert!(error["cause"].as_str().unwrap().contains("no-such-login` was not found"), "{error}");
     assert!(error["next"].as_str().unwrap().contains("get it at example.com"), "{error}");
     assert!(!ran.stderr.contains('\u{1b}'));
 }

@@ -57,7 +57,7 @@ fn proxy_of_the_environment_is_used(#[case] variable: &str, #[case] start: &str)
     let wanted = format!("{} {PROXIED}", if start.starts_with("socks") { "SOCKS" } else { "CONNECT" });
     assert!(!asked.is_empty() && asked.iter().all(|asked| *asked == wanted), "{asked:?}");
     assert!(
-        ran.stderr.contains(&format!("{} for https://{PROXIED}, by {variable}", proxy.address())),
+        ran.stderr.contains(&format!("{} for https://{PROXIED}, from {variable}", proxy.address())),
         "{}",
         ran.stderr
     );
@@ -100,7 +100,12 @@ fn no_proxy_is_matched_like_kubectl(#[case] list: &str, #[case] proxied: bool) {
     let ran = Ran::of(&mut command).expect_code(0);
     let ours = proxy.asked().len();
     assert_eq!(ours > 0, proxied, "{}", ran.stderr);
-    assert_eq!(ran.stderr.contains(&format!("none for https://{near}, by NO_PROXY")), !proxied, "{}", ran.stderr);
+    assert_eq!(
+        ran.stderr.contains(&format!("none for https://{near}, because of NO_PROXY")),
+        !proxied,
+        "{}",
+        ran.stderr
+    );
 
     let mut kubectl = Command::new(cp.kubectl_path());
     set(kubectl.env_clear().arg("--kubeconfig").arg(desk.path("config")).args(["get", "--raw", "/version"]));
@@ -123,7 +128,7 @@ fn proxy_of_the_kubeconfig_overrides_the_environment() {
     command.env("HTTPS_PROXY", RefusedPort.url()).env("NO_PROXY", "*");
     let ran = Ran::of(&mut command).expect_code(0);
     assert!(proxy.asked().contains(&format!("CONNECT {near}")), "{:?}", proxy.asked());
-    assert!(ran.stderr.contains("by proxy-url"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("from proxy-url"), "{}", ran.stderr);
     expect_no_secret(&ran, PASSWORD);
     assert!(desk.kubectl(cp, "config", &[]).status.success());
 }
@@ -159,8 +164,8 @@ fn platform_mode_uses_proxies_for_cluster_and_platform() {
         let ran = Ran::of(command.env("HTTPS_PROXY", &url).env("HTTP_PROXY", &url)).expect_code(0);
         let address = format!("http://{}", proxy.address());
         for told in [
-            format!("{address} for https://{PROXIED}, by HTTPS_PROXY"),
-            format!("{address} for http://platform.svc, by HTTP_PROXY"),
+            format!("{address} for https://{PROXIED}, from HTTPS_PROXY"),
+            format!("{address} for http://platform.svc, from HTTP_PROXY"),
         ] {
             assert!(ran.stderr.contains(&told), "{told} in {}", ran.stderr);
         }
@@ -177,7 +182,7 @@ fn platform_mode_uses_proxies_for_cluster_and_platform() {
     let mut command = binary();
     command.current_dir(instance.directory.path()).envs(instance.platform.env()).env("HTTPS_PROXY", &url);
     let ran = Ran::of(command.env("MASSDRIVER_DEPLOYMENT_ACTION", "plan").env("NO_PROXY", "0.0.0.0")).expect_code(69);
-    assert!(ran.stderr.contains("none for https://0.0.0.0:1, by NO_PROXY"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("none for https://0.0.0.0:1, because of NO_PROXY"), "{}", ran.stderr);
     instance.connection["authentication"]["cluster"]["server"] = far;
     // A platform with TLS is reached by CONNECT; the fake platform has none, so the handshake fails behind the proxy.
     let mut command = instance.command("provision", &["--publish"]);
@@ -212,7 +217,7 @@ fn http1_behind_a_proxy_works_with_retries(#[values("http", "https", "socks5")] 
         command.env("NO_PROXY", "127.0.0.1,example.com").env("SSL_CERT_FILE", &ca);
         let ran = Ran::of(command.env("MASSDRIVER_DEPLOYMENT_ACTION", action)).expect_code(0);
         assert_eq!(ran.stdout, "");
-        assert!(ran.stderr.contains("(HTTP/1.1)") && ran.stderr.contains("by HTTPS_PROXY"), "{}", ran.stderr);
+        assert!(ran.stderr.contains("(HTTP/1.1)") && ran.stderr.contains("from HTTPS_PROXY"), "{}", ran.stderr);
         assert!(ran.stderr.matches("\nretry ").count() >= 3, "{}", ran.stderr);
         expect_no_secret(&ran, PASSWORD);
         assert!(!proxy.asked().is_empty());
@@ -232,18 +237,18 @@ fn proxy_errors_do_not_show_the_login() {
     let silent = silent.url().replace("http://", "");
     for (url, cause) in [
         (format!("http://me:{PASSWORD}@127.0.0.1:1"), "the proxy http://127.0.0.1:1 cannot be used: cannot connect"),
-        (format!("http://{wants}"), "wants a login (407)"),
+        (format!("http://{wants}"), "requires a login (407)"),
         (format!("http://me:{PASSWORD}@{wants}"), "does not accept the user and password"),
-        (format!("socks5://me:{PASSWORD}@{wants}"), "opens no way: SOCKS error"),
-        (format!("socks5://{wants}"), "opens no way: SOCKS error"),
+        (format!("socks5://me:{PASSWORD}@{wants}"), "could not connect to the server: SOCKS error"),
+        (format!("socks5://{wants}"), "could not connect to the server: SOCKS error"),
         (
             format!("socks5://me:{PASSWORD}@127.0.0.1:1"),
             "the proxy socks5://127.0.0.1:1 cannot be used: cannot connect",
         ),
-        (format!("http://me:{PASSWORD}@{forbids}"), "it answered 403"),
-        (format!("http://{lost}"), "it answered 502"),
-        (format!("socks5://{lost}"), "opens no way"),
-        (format!("http://me:{PASSWORD}@{silent}"), "opened no way within the time"),
+        (format!("http://me:{PASSWORD}@{forbids}"), "its answer was 403"),
+        (format!("http://{lost}"), "its answer was 502"),
+        (format!("socks5://{lost}"), "could not connect to the server"),
+        (format!("http://me:{PASSWORD}@{silent}"), "did not connect to the server within the time limit"),
         (format!("http://me:{PASSWORD}@proxy.invalid:3128"), "unknown to DNS"),
         (format!("https://me:{PASSWORD}@{wants}"), "the system has none"),
     ] {

@@ -91,7 +91,7 @@ fn wait_for_token_rejection_is_shown() {
     instance.ask("provision", &[]).expect_code(0);
     let (text, code) = on_a_terminal(instance.command("decommission", &[]).env("TERM", "xterm"));
     assert_eq!(code, 0, "{text}");
-    assert!(text.contains("waiting for the token to die, "), "{text:?}");
+    assert!(text.contains("waiting until the token is rejected, "), "{text:?}");
     assert!(text.contains("\x1b[32mdone\x1b[0m"), "{text:?}");
 }
 
@@ -127,5 +127,5 @@ fn interactive_exec_plugin_uses_the_terminal() {
     let mut command = binary();
     command.args(["plan", "--json", "--name", "demo", "--params", "-", "--kubeconfig"]).arg(desk.path("config"));
     let ran = Ran::of(command.stdin(File::open(desk.path("params.json")).unwrap())).expect_code(65);
-    assert!(ran.stderr.contains("standard input is no terminal"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("standard input is not a terminal"), "{}", ran.stderr);
 }

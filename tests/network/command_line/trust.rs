@@ -69,7 +69,7 @@ fn issuer_unknown_to_system_trust_store_is_refused() {
     let nobody = desk.put("nobody.pem", "nothing");
     for (file, wanted, cause) in [
         (&strange, "tls-unknown-issuer", "none of the system's CAs signed the server's certificate"),
-        (&nobody, "tls", "no CA is given, and the system has none"),
+        (&nobody, "tls", "no CA was given, and the system has none"),
     ] {
         let mut command = desk.command("provision", &[]);
         command.arg("--kubeconfig").arg(desk.path("config")).env("SSL_CERT_FILE", file);
@@ -126,7 +126,7 @@ fn tls_server_name_is_used_and_reported() {
     }
     assert_eq!(code(&desk.ask("plan", "config", &["--tls-server-name", "elsewhere"]).expect_code(69)), "tls");
     let ran = desk.ask("plan", "config", &["--tls-server-name", "no name"]).expect_code(65);
-    assert!(refusals(&ran)[0].1.starts_with("--tls-server-name is not a name"), "{}", ran.stderr);
+    assert!(refusals(&ran)[0].1.starts_with("--tls-server-name is not a valid server name"), "{}", ran.stderr);
 
     // The field of the kubeconfig; the flag overrides it, for both programs.
     let mut named = cluster_with_uncertified_name(cp);
@@ -141,7 +141,7 @@ fn tls_server_name_is_used_and_reported() {
     assert!(has_server_name_finding(&desk.ask("provision", "config", &[]).expect_code(0)));
     // A holder who gets the credential from a platform could not be informed.
     let ran = desk.ask("provision", "config", &["--publish"]).expect_code(65);
-    assert!(ran.stderr.contains("cannot say a tls-server-name"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("a tls-server-name cannot be published"), "{}", ran.stderr);
 }
 
 #[test]

@@ -1,5 +1,5 @@
-//! One entry of a kubeconfig, field by field: what has another type than kubectl takes is told with the entry, the field
-//! and the line. Pure.
+//! One entry of a kubeconfig, field by field. A field of another type than kubectl accepts is reported with its entry
+//! and line. Pure.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -17,7 +17,7 @@ use crate::{
     input::documents::kubeconfig::yaml::{Mapping, Node, Value},
 };
 
-/// Where the entry of a context, a cluster or a user stands.
+/// The location of an entry of a context, a cluster or a user.
 #[derive(Clone, Debug, Default)]
 pub struct Place {
     /// `cluster`, `user` or `context`.
@@ -30,7 +30,7 @@ pub struct Place {
 }
 
 impl Place {
-    /// Of the entry in which this stands.
+    /// The location of the entry with this node.
     #[must_use]
     pub fn new(kind: &'static str, name: &str, file: &str, node: &Node) -> Self {
         let mut place = Self { kind, name: name.to_owned(), file: file.to_owned(), lines: BTreeMap::new() };
@@ -47,7 +47,7 @@ impl Place {
         }
     }
 
-    /// The entry, and the line of the field or of what is around it: the end of a sentence.
+    /// The entry, and the line of the field or of the closest one around it, as the end of a sentence.
     #[must_use]
     pub fn of(&self, pointer: &str) -> String {
         let mut at = pointer;
@@ -62,18 +62,18 @@ impl Place {
     }
 }
 
-/// What is wrong with an entry.
+/// The problems of an entry.
 #[derive(Default)]
 pub struct Problems(Vec<Finding>);
 
 impl Problems {
-    /// All of it.
+    /// All problems.
     #[must_use]
     pub fn into_findings(self) -> Vec<Finding> {
         self.0
     }
 
-    /// Notes what is wrong with a field.
+    /// Adds a problem of a field.
     pub fn note(&mut self, place: &Place, pointer: &str, problem: &str) {
         let field = pointer.rsplit('/').next().unwrap_or(pointer);
         let text = format!("{field} {problem} {}", place.of(pointer));
@@ -81,7 +81,7 @@ impl Problems {
     }
 }
 
-/// Reads the fields of one mapping.
+/// A reader of the fields of one mapping.
 struct Fields<'a> {
     place: &'a Place,
     at: String,
@@ -96,12 +96,12 @@ impl<'a> Fields<'a> {
             None | Some(Value::Null) => None,
             Some(_) => {
                 let kind = node.map_or("nothing", |node| node.kind());
-                problems.note(place, &at, &format!("must be a mapping, and it is {kind}"));
+                problems.note(place, &at, &format!("must be a mapping, but is {kind}"));
                 None
             }
         };
         if map.is_some_and(|map| map.odd_key.is_some()) {
-            problems.note(place, &at, "has a key that is no text");
+            problems.note(place, &at, "has a key that is not a string");
         }
         Self { place, at, map, problems }
     }
@@ -115,21 +115,21 @@ impl<'a> Fields<'a> {
     }
 
     fn wrong(&mut self, key: &str, wanted: &str, node: &Node) {
-        let problem = format!("must be {wanted}, and it is {}", node.kind());
+        let problem = format!("must be {wanted}, but is {}", node.kind());
         self.problems.note(self.place, &self.pointer(key), &problem);
     }
 
-    /// A text; none when it is empty, which means the same in every field.
+    /// A string; none if it is empty, which means the same in every field.
     fn text(&mut self, key: &str) -> Option<String> {
         let node = self.get(key)?;
         if let Value::Text(text) = &node.value {
             return Some(text.clone()).filter(|text| !text.is_empty());
         }
-        self.wrong(key, "a text", node);
+        self.wrong(key, "a string", node);
         None
     }
 
-    /// A text that kubectl does not print.
+    /// A string that `kubectl config view` masks.
     fn secret(&mut self, key: &str) -> Option<String> {
         let text = self.text(key)?;
         if text::is_masked(&text) {
@@ -164,7 +164,8 @@ impl<'a> Fields<'a> {
                 Value::Text(text) => texts.push(text.clone()),
                 Value::Null => texts.push(String::new()),
                 _ => {
-                    self.wrong(key, "a list of texts, and one of them is none", item);
+                    let problem = format!("must be a list of strings, but one item is {}", item.kind());
+                    self.problems.note(self.place, &self.pointer(key), &problem);
                     return None;
                 }
             }
@@ -172,7 +173,7 @@ impl<'a> Fields<'a> {
         Some(texts)
     }
 
-    /// The fields of a mapping in this one.
+    /// The reader of a mapping inside this one.
     fn inner(&mut self, key: &str) -> Option<Fields<'_>> {
         let node = self.get(key)?;
         Some(Fields::of(Some(node), self.pointer(key), self.place, self.problems))
@@ -191,7 +192,7 @@ impl<'a> Fields<'a> {
     }
 }
 
-/// What a context names.
+/// The entries that a context refers to.
 pub struct Named {
     /// The cluster's name.
     pub cluster: String,
@@ -204,7 +205,7 @@ pub fn context(node: Option<&Rc<Node>>, place: &Place, problems: &mut Problems) 
     let mut fields = Fields::of(node, "/context".to_owned(), place, problems);
     let cluster = fields.text("cluster").unwrap_or_default();
     let user = fields.text("user").unwrap_or_default();
-    // Where a command works is said by the params: this is only held to be a text, as kubectl does.
+    // The params decide the namespace: that of the context only has to be a string, as for kubectl.
     fields.text("namespace");
     fields.extensions();
     Named { cluster, user }
@@ -292,13 +293,13 @@ fn exec(mut fields: Fields<'_>) -> ExecConfig {
         Some("Never") => Some(ExecInteractiveMode::Never),
         Some("IfAvailable") => Some(ExecInteractiveMode::IfAvailable),
         Some("Always") => Some(ExecInteractiveMode::Always),
-        // Older versions were there before the field was.
+        // Older versions are from before the field existed.
         None if api_version.as_deref() != Some("client.authentication.k8s.io/v1") => {
             Some(ExecInteractiveMode::IfAvailable)
         }
         said => {
-            let problem = if said.is_some() { "is none that there is" } else { "is missing, and v1 asks for it" };
-            let problem = format!("{problem}: it is Never, IfAvailable or Always");
+            let problem = if said.is_some() { "is invalid" } else { "is missing, but required by v1" };
+            let problem = format!("{problem} (expected Never, IfAvailable or Always)");
             fields.problems.note(fields.place, &fields.pointer("interactiveMode"), &problem);
             None
         }

@@ -1,5 +1,5 @@
-//! YAML or JSON as kubectl reads it, with the line of every node: YAML 1.1 (`yes` is a truth value), the first document
-//! of several, the last of equal keys, merge keys where they stand. Pure.
+//! YAML or JSON as kubectl reads it, with the line of every node: YAML 1.1 (`yes` is a boolean), the first of several
+//! documents, the last of equal keys, and merge keys. Pure.
 
 use std::{
     borrow::Cow,
@@ -11,69 +11,70 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use granit_parser::{Event, Parser, ScalarStyle, Tag};
 use serde_json::{Map, Value as Json};
 
-/// How deep a document may be nested: as deep as kubectl takes it.
+/// The maximum nesting depth of a document, the same as kubectl's.
 const DEPTH: usize = 10_000;
 
-/// How many nodes a value may have that is handed on. Aliases let few lines stand for more than a machine can hold.
+/// The maximum number of nodes of a value that is converted. With aliases, a few lines can stand for more than fits in
+/// memory.
 const NODES: usize = 10_000;
 
-/// A place in the document and what stands there.
+/// A node of the document.
 #[derive(Debug)]
 pub struct Node {
     /// Its line, from 1.
     pub line: usize,
-    /// What stands there.
+    /// Its value.
     pub value: Value,
 }
 
-/// What can stand at a place.
+/// The value of a node.
 #[derive(Debug)]
 pub enum Value {
-    /// Nothing, `~` or `null`.
+    /// Empty, `~` or `null`.
     Null,
-    /// A truth value, in all the words that YAML 1.1 has for it.
+    /// A boolean, in all spellings of YAML 1.1.
     Bool(bool),
     /// A number, as it is written.
     Number(String),
-    /// A text.
+    /// A string.
     Text(String),
     /// A list.
     List(Vec<Rc<Node>>),
     /// A mapping.
     Map(Mapping),
-    /// A scalar that is not what its own tag says.
+    /// A scalar that does not match its tag.
     Mistagged,
 }
 
-/// The keys of a mapping, each once, and what else stood there.
+/// The members of a mapping, each key once, and the keys that cannot be members.
 #[derive(Debug, Default)]
 pub struct Mapping {
     members: BTreeMap<String, Rc<Node>>,
-    /// Keys that stand twice, with the line of the later one, which counts.
+    /// Duplicate keys, with the line of the later one, which is used.
     pub repeated: Vec<(String, usize)>,
-    /// The line of a key that no JSON can hold: null, a list, a mapping.
+    /// The line of a key that is not a string: null, a list, a mapping.
     pub odd_key: Option<usize>,
 }
 
 impl Mapping {
-    /// What stands under this key; null is nothing.
+    /// The value of this key; none if null.
     #[must_use]
     pub fn get(&self, key: &str) -> Option<&Rc<Node>> {
         self.member(key).filter(|node| !matches!(node.value, Value::Null))
     }
 
-    /// What stands under this key.
+    /// The value of this key.
     #[must_use]
     pub fn member(&self, key: &str) -> Option<&Rc<Node>> {
         self.members.get(key)
     }
 
-    /// Keys and what stands under them.
+    /// Keys and values.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &Rc<Node>)> {
         self.members.iter().map(|(key, node)| (key.as_str(), node))
     }
 
-    /// The later one counts, also when it comes from a merge key.
+    /// The later value of a key is used, also if it comes from a merge key.
     fn set(&mut self, key: String, node: Rc<Node>, merged: bool) {
         let line = node.line;
         if self.members.insert(key.clone(), node).is_some() && !merged {
@@ -83,21 +84,21 @@ impl Mapping {
 }
 
 impl Node {
-    /// What kind of thing it is, in a sentence.
+    /// The kind of the value, for a sentence.
     #[must_use]
     pub const fn kind(&self) -> &'static str {
         match self.value {
             Value::Null => "nothing",
-            Value::Bool(_) => "a truth value (quote it, if it is a text)",
-            Value::Number(_) => "a number (quote it, if it is a text)",
-            Value::Text(_) => "a text",
+            Value::Bool(_) => "a boolean (quote it if a string is meant)",
+            Value::Number(_) => "a number (quote it if a string is meant)",
+            Value::Text(_) => "a string",
             Value::List(_) => "a list",
             Value::Map(_) => "a mapping",
-            Value::Mistagged => "not what its tag says",
+            Value::Mistagged => "a value that does not match its tag",
         }
     }
 
-    /// The same as JSON; none when it is too large.
+    /// The value as JSON; none if it is too large.
     #[must_use]
     pub fn json(&self) -> Option<Json> {
         self.json_within(&mut { NODES })
@@ -122,7 +123,7 @@ impl Node {
 /// A document, and the line where another one begins after it.
 #[derive(Debug)]
 pub struct Document {
-    /// What stands in it.
+    /// Its root node.
     pub root: Rc<Node>,
     /// The line of the next document, which kubectl does not read.
     pub next: Option<usize>,
@@ -131,12 +132,12 @@ pub struct Document {
 /// Reads the first document.
 ///
 /// # Errors
-/// What is wrong and where, without a word of the text itself: it may be a secret.
+/// What is wrong and where, without any part of the text: it may be a secret.
 pub fn parse(bytes: &[u8]) -> Result<Document, String> {
     let text = text_of(bytes)?;
     if let Some((place, _)) = text.char_indices().find(|(_, char)| !is_allowed(*char)) {
         let line = text[..place].matches('\n').count() + 1;
-        return Err(format!("holds a control character, which no YAML does: line {line}"));
+        return Err(format!("contains a control character, which YAML does not allow (line {line})"));
     }
     let mut options = granit_parser::options! {
         flow_nesting_limit: DEPTH,
@@ -149,11 +150,11 @@ pub fn parse(bytes: &[u8]) -> Result<Document, String> {
     for event in Parser::new_from_str_with_options(&text, options) {
         let (event, span) = match event {
             Ok(event) => event,
-            // What comes after the first document is not looked at.
+            // Anything after the first document is ignored.
             Err(_) if composer.ended => break,
             Err(error) => {
                 let mark = error.marker();
-                return Err(format!("is no YAML: line {}, column {}", mark.line(), mark.col() + 1));
+                return Err(format!("is not valid YAML (line {}, column {})", mark.line(), mark.col() + 1));
             }
         };
         line = span.start.line();
@@ -161,20 +162,20 @@ pub fn parse(bytes: &[u8]) -> Result<Document, String> {
             next = matches!(event, Event::DocumentStart(..)).then_some(line);
             break;
         }
-        composer.take(event, line).map_err(|problem| format!("{problem}: line {line}"))?;
+        composer.take(event, line).map_err(|problem| format!("{problem} (line {line})"))?;
     }
     let root = composer.root.unwrap_or_else(|| Rc::new(Node { line, value: Value::Null }));
     Ok(Document { root, next })
 }
 
-/// The characters, of whichever encoding the byte order mark says.
+/// The decoded text, in the encoding of the byte order mark.
 fn text_of(bytes: &[u8]) -> Result<Cow<'_, str>, String> {
     let wide = |bytes: &[u8], unit: fn([u8; 2]) -> u16| {
         let pairs = bytes.chunks_exact(2);
         let whole = pairs.remainder().is_empty();
         let units = pairs.map(|pair| unit([pair[0], pair[1]]));
         let text: Result<String, _> = char::decode_utf16(units).collect();
-        text.ok().filter(|_| whole).map(Cow::Owned).ok_or_else(|| "is no whole UTF-16: save it as UTF-8".to_owned())
+        text.ok().filter(|_| whole).map(Cow::Owned).ok_or_else(|| "is incomplete UTF-16: save it as UTF-8".to_owned())
     };
     match bytes {
         [0xff, 0xfe, rest @ ..] => wide(rest, u16::from_le_bytes),
@@ -184,7 +185,7 @@ fn text_of(bytes: &[u8]) -> Result<Cow<'_, str>, String> {
             let text = std::str::from_utf8(bytes);
             text.map(Cow::Borrowed).map_err(|error| {
                 let line = bytes[..error.valid_up_to()].split(|byte| *byte == b'\n').count();
-                format!("is not UTF-8 text: line {line} holds a byte that is none of it")
+                format!("is not valid UTF-8 (line {line})")
             })
         }
     }
@@ -195,7 +196,7 @@ const fn is_allowed(char: char) -> bool {
         '\t' | '\n' | '\r' | ' '..='~' | '\u{85}' | '\u{a0}'..='\u{d7ff}' | '\u{e000}'..='\u{fffd}' | '\u{10000}'..)
 }
 
-/// Builds nodes from events.
+/// A builder of nodes from parser events.
 #[derive(Default)]
 struct Composer {
     open: Vec<(Open, usize, usize)>,
@@ -204,7 +205,7 @@ struct Composer {
     ended: bool,
 }
 
-/// A collection whose end has not come yet.
+/// A collection whose end event has not been read.
 enum Open {
     List(Vec<Rc<Node>>),
     Map(Mapping, Option<Key>),
@@ -243,7 +244,7 @@ impl Composer {
             },
             Event::Alias(anchor) => match self.anchors.get(&anchor) {
                 Some(node) => self.attach(node.clone(), false),
-                None => Err("has an anchor whose value contains itself"),
+                None => Err("has an anchor that contains itself"),
             },
             Event::DocumentEnd => {
                 self.ended = true;
@@ -286,7 +287,7 @@ impl Composer {
     }
 }
 
-/// Takes the members of a mapping, or of a list of mappings of which the first counts most.
+/// Merges the members of a mapping, or of a list of mappings of which the first one has precedence.
 fn merge(map: &mut Mapping, node: &Node) -> Result<(), &'static str> {
     let sources: Vec<&Node> = match &node.value {
         Value::List(items) => items.iter().rev().map(Rc::as_ref).collect(),
@@ -306,7 +307,7 @@ fn is_merge(tag: Option<&Tag>) -> bool {
 }
 
 fn scalar(text: Cow<'_, str>, style: ScalarStyle, tag: Option<&Tag>) -> Value {
-    // `!` alone means: as if it stood there without quotes.
+    // `!` alone means: as if it were written without quotes.
     let tag = tag.filter(|tag| tag.parts() != ("", "!") && tag.parts() != ("!", ""));
     let Some(tag) = tag else {
         return if style == ScalarStyle::Plain { plain(text) } else { Value::Text(text.into_owned()) };
@@ -329,7 +330,7 @@ fn scalar(text: Cow<'_, str>, style: ScalarStyle, tag: Option<&Tag>) -> Value {
     }
 }
 
-/// What a word without quotes means in YAML 1.1, as far as kubectl goes along with it.
+/// The meaning of an unquoted word in YAML 1.1, as far as kubectl follows it.
 fn plain(text: Cow<'_, str>) -> Value {
     match text.as_ref() {
         "" | "~" | "null" | "Null" | "NULL" => Value::Null,
@@ -353,7 +354,7 @@ fn is_number(word: &str) -> bool {
     }
 }
 
-/// 0x, 0o and 0b; what has digits only is a decimal as well.
+/// 0x, 0o and 0b; a word of digits only is a decimal as well.
 fn is_whole(word: &str) -> bool {
     let unsigned = word.trim_start_matches(['+', '-']);
     if word.len() > unsigned.len() + 1 {
@@ -419,9 +420,9 @@ mod tests {
     #[case::keys("{1: a, yes: b}", r#"{"1":"a","true":"b"}"#)]
     #[case::empty("", "null")]
     #[case::comments("# nothing\n", "null")]
-    #[case::unfinished("a: [", "is no YAML: line 1, column 4")]
-    #[case::recursive_alias("&a [*a]", "has an anchor whose value contains itself: line 1")]
-    #[case::no_merge("a: {<<: 1}", "has a merge key (<<) without a mapping: line 1")]
+    #[case::unfinished("a: [", "is not valid YAML (line 1, column 4)")]
+    #[case::recursive_alias("&a [*a]", "has an anchor that contains itself (line 1)")]
+    #[case::no_merge("a: {<<: 1}", "has a merge key (<<) without a mapping (line 1)")]
     fn yaml_is_read_like_kubectl(#[case] text: &str, #[case] expected: &str) {
         assert_eq!(shown(text), expected);
     }
@@ -435,9 +436,9 @@ mod tests {
     }
 
     #[rstest]
-    #[case::latin(b"a: b\nc: \xe9".as_slice(), "line 2 holds a byte")]
-    #[case::nul(b"a: b\nc: \0".as_slice(), "control character, which no YAML does: line 2")]
-    #[case::half(b"\xff\xfea".as_slice(), "no whole UTF-16")]
+    #[case::latin(b"a: b\nc: \xe9".as_slice(), "valid UTF-8 (line 2)")]
+    #[case::nul(b"a: b\nc: \0".as_slice(), "control character, which YAML does not allow (line 2)")]
+    #[case::half(b"\xff\xfea".as_slice(), "incomplete UTF-16")]
     fn invalid_encoding_is_refused_with_its_line(#[case] bytes: &[u8], #[case] problem: &str) {
         assert!(parse(bytes).unwrap_err().contains(problem));
     }

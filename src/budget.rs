@@ -10,39 +10,36 @@ use std::{
 
 /// The deadline and the request counter of a run, shared by all its connections.
 #[derive(Clone)]
-pub struct Budget {
+pub(crate) struct Budget {
     deadline: Instant,
     requests: Arc<AtomicU32>,
 }
 
 impl Budget {
     /// Starts the clock of a run.
-    #[must_use]
-    pub fn new(timeout: Duration) -> Self {
+    pub(crate) fn new(timeout: Duration) -> Self {
         Self { deadline: Instant::now() + timeout, requests: Arc::default() }
     }
 
     /// A part of the run with a shorter deadline; its requests count for the run.
     #[must_use]
-    pub fn within(&self, limit: Duration) -> Self {
+    pub(crate) fn within(&self, limit: Duration) -> Self {
         let deadline = Instant::now() + self.at_most(limit);
         Self { deadline, ..self.clone() }
     }
 
     /// Time left of the run, at most this much.
-    #[must_use]
-    pub fn at_most(&self, limit: Duration) -> Duration {
+    pub(crate) fn at_most(&self, limit: Duration) -> Duration {
         self.deadline.saturating_duration_since(Instant::now()).min(limit)
     }
 
     /// Counts one request.
-    pub fn count(&self) {
+    pub(crate) fn count(&self) {
         self.requests.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Number of requests so far, to the cluster and the platform.
-    #[must_use]
-    pub fn requests(&self) -> u32 {
+    pub(crate) fn requests(&self) -> u32 {
         self.requests.load(Ordering::Relaxed)
     }
 }

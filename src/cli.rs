@@ -1,7 +1,7 @@
 //! The command line: the definition of all commands, and its parsed form, an [`Invocation`]. Without arguments the
 //! environment of the platform is parsed. Pure.
 
-pub mod manual;
+mod manual;
 
 use std::{ffi::OsString, path::PathBuf};
 
@@ -11,7 +11,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 use crate::{
     diagnostics::{
         error::{Code, Failure},
-        text::{presentable, shown},
+        text::{presentable, sanitize},
     },
     env::{self, Environment},
 };
@@ -229,7 +229,7 @@ struct InputArgs {
 
 /// The operation of a run against a cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Action {
+pub(crate) enum Operation {
     /// Show what would change.
     Plan,
     /// Create or update the credential.
@@ -238,10 +238,9 @@ pub enum Action {
     Decommission,
 }
 
-impl Action {
+impl Operation {
     /// Its name in the log and on the command line.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
+    pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::Plan => "plan",
             Self::Provision => "provision",
@@ -252,7 +251,7 @@ impl Action {
 
 /// Whether the result is published.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Publishing {
+pub(crate) enum Publishing {
     /// No.
     Never,
     /// Yes, because the platform started this run: the default URL is the hosted service.
@@ -269,7 +268,7 @@ impl Publishing {
 
 /// The source of the input.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Source {
+pub(crate) enum Source {
     /// A directory in Massdriver's layout.
     Instance(PathBuf),
     /// Files named on the command line.
@@ -287,7 +286,7 @@ pub enum Source {
 
 /// The source of the cluster connection.
 #[derive(Debug, PartialEq, Eq)]
-pub enum ClusterSource {
+pub(crate) enum ClusterSource {
     /// A kubernetes-cluster or dependencies document.
     Document(PathBuf),
     /// A kubeconfig.
@@ -301,7 +300,7 @@ pub enum ClusterSource {
 
 /// The destination of the credential file.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Target {
+pub(crate) enum OutputTarget {
     /// Standard output.
     Stdout,
     /// A file.
@@ -310,26 +309,26 @@ pub enum Target {
 
 /// A run against a cluster.
 #[derive(Debug, PartialEq, Eq)]
-pub struct RunOptions {
+pub(crate) struct RunOptions {
     /// The operation.
-    pub action: Action,
+    pub(crate) action: Operation,
     /// The source of the input.
-    pub source: Source,
+    pub(crate) source: Source,
     /// Whether the result is published.
-    pub publish: Publishing,
+    pub(crate) publish: Publishing,
     /// The destination of the credential file, if any.
-    pub output: Option<Target>,
+    pub(crate) output: Option<OutputTarget>,
     /// Whether to print one JSON document on stdout.
-    pub json: bool,
+    pub(crate) json: bool,
     /// Whether `plan` exits with 2 if there are changes.
-    pub detailed_exitcode: bool,
+    pub(crate) detailed_exitcode: bool,
     /// The time limit of the run in seconds, if given on the command line.
-    pub timeout_seconds: Option<u64>,
+    pub(crate) timeout_seconds: Option<u64>,
 }
 
 /// The source of the properties that a credential has to have.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Expected {
+pub(crate) enum Expected {
     /// On the command line.
     Files {
         /// Params that it has to match, `-` for stdin.
@@ -343,28 +342,27 @@ pub enum Expected {
 
 impl Expected {
     /// Whether there are params that the credential has to match.
-    #[must_use]
-    pub const fn has_params(&self) -> bool {
+    pub(crate) const fn has_params(&self) -> bool {
         matches!(self, Self::Instance(_) | Self::Files { params: Some(_), .. })
     }
 }
 
 /// The options of verify.
 #[derive(Debug, PartialEq, Eq)]
-pub struct VerifyOptions {
+pub(crate) struct VerifyOptions {
     /// The credential file or kubeconfig, `-` for stdin.
-    pub artifact: PathBuf,
+    pub(crate) artifact: PathBuf,
     /// Its expected properties.
-    pub expected: Expected,
+    pub(crate) expected: Expected,
     /// The time limit of the run in seconds.
-    pub timeout_seconds: Option<u64>,
+    pub(crate) timeout_seconds: Option<u64>,
     /// Whether to print one JSON document on stdout.
-    pub json: bool,
+    pub(crate) json: bool,
 }
 
 /// A parsed command line.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Invocation {
+pub(crate) enum Invocation {
     /// plan, provision, decommission.
     Run(RunOptions),
     /// permissions.
@@ -404,7 +402,7 @@ impl Source {
 
 /// The output instead of a run.
 #[derive(Debug)]
-pub enum Refusal {
+pub(crate) enum ParseError {
     /// `--help` or `--version`: printed on stdout, exit 0.
     Answer(String),
     /// An invalid command line: printed on stderr, exit 64.
@@ -415,7 +413,7 @@ pub enum Refusal {
 
 /// The arguments that may be secrets, for the redactor of a usage error, which quotes arguments: each word, or value
 /// after `=`, that is longer than a name would be.
-pub fn possible_secrets(arguments: &[OsString]) -> impl Iterator<Item = SecretString> {
+pub(crate) fn possible_secrets(arguments: &[OsString]) -> impl Iterator<Item = SecretString> {
     let values = arguments.iter().skip(1).flat_map(|argument| {
         let word = argument.to_string_lossy().into_owned();
         let value = word.split_once('=').map(|(_, value)| value.to_owned());
@@ -426,7 +424,7 @@ pub fn possible_secrets(arguments: &[OsString]) -> impl Iterator<Item = SecretSt
 
 /// The arguments that are certainly tokens, for the redactor of the whole run: a token in place of a file or a context
 /// would be quoted in the error about it.
-pub fn tokens(arguments: &[OsString]) -> impl Iterator<Item = SecretString> {
+pub(crate) fn tokens(arguments: &[OsString]) -> impl Iterator<Item = SecretString> {
     possible_secrets(arguments).filter(|secret| is_token(secret.expose_secret()))
 }
 
@@ -436,33 +434,30 @@ fn is_token(text: &str) -> bool {
 }
 
 /// Whether a wrong command line contains `--json`.
-#[must_use]
-pub fn asks_for_json(arguments: &[OsString]) -> bool {
+pub(crate) fn asks_for_json(arguments: &[OsString]) -> bool {
     let options = arguments.iter().skip(1).map(|argument| argument.to_string_lossy());
     options.take_while(|option| option != "--").any(|option| option == "--json" || option.starts_with("--json="))
 }
 
 /// The command of a wrong command line, if it supports `--json`.
-#[must_use]
-pub fn named_command(arguments: &[OsString]) -> Option<&'static str> {
+pub(crate) fn named_command(arguments: &[OsString]) -> Option<&'static str> {
     const WITH_DOCUMENT: [&str; 5] = ["plan", "provision", "decommission", "check", "verify"];
     let named = arguments.get(1)?;
     WITH_DOCUMENT.into_iter().find(|command| named == command)
 }
 
 /// The first paragraph of clap's usage error, in one line: the problem without the usage.
-#[must_use]
-pub fn first_paragraph(text: &str) -> String {
+pub(crate) fn first_paragraph(text: &str) -> String {
     let lines = text.lines().map(str::trim).take_while(|line| !line.is_empty());
     let paragraph = lines.collect::<Vec<_>>().join(" ");
     paragraph.strip_prefix("error: ").map_or_else(|| paragraph.clone(), str::to_owned)
 }
 
 /// Parses the command line, or the platform's environment when there is none.
-///
-/// # Errors
-/// The output instead of a run.
-pub fn parse(arguments: impl IntoIterator<Item = OsString>, environment: &Environment) -> Result<Invocation, Refusal> {
+pub(crate) fn parse(
+    arguments: impl IntoIterator<Item = OsString>,
+    environment: &Environment,
+) -> Result<Invocation, ParseError> {
     use clap::error::ErrorKind;
 
     let arguments: Vec<OsString> = arguments.into_iter().collect();
@@ -470,8 +465,8 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>, environment: &Enviro
         return as_provisioner(environment); // building the definition of all commands takes a million instructions
     }
     let cli = Cli::try_parse_from(arguments).map_err(|error| match error.kind() {
-        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => Refusal::Answer(error.render().to_string()),
-        _ => Refusal::Usage(error.render().to_string()),
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => ParseError::Answer(error.render().to_string()),
+        _ => ParseError::Usage(error.render().to_string()),
     })?;
     let options = match cli.command {
         None => return as_provisioner(environment),
@@ -480,7 +475,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>, environment: &Enviro
         Some(Command::Verify { artifact, params, name, instance_dir, timeout, json }) => {
             if artifact.as_os_str() == "-" && params.as_ref().is_some_and(|params| params.as_os_str() == "-") {
                 let text = "error: the credential file and --params - both read stdin: put one of them into a file\n";
-                return Err(Refusal::Usage(text.to_owned()));
+                return Err(ParseError::Usage(text.to_owned()));
             }
             let expected = match instance_dir {
                 Some(directory) => Expected::Instance(directory),
@@ -496,27 +491,30 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>, environment: &Enviro
             return Ok(Invocation::Print(manual::completions(&mut Cli::command(), shell)));
         }
         Some(Command::Man) => return Ok(Invocation::Print(manual::page(Cli::command()))),
-        Some(Command::Plan { input, detailed_exitcode }) => RunOptions { detailed_exitcode, ..input.run(Action::Plan) },
+        Some(Command::Plan { input, detailed_exitcode }) => {
+            RunOptions { detailed_exitcode, ..input.run(Operation::Plan) }
+        }
         Some(Command::Provision { input, output, publish }) => {
-            let output = output.map(|path| if path.as_os_str() == "-" { Target::Stdout } else { Target::File(path) });
-            RunOptions { publish: Publishing::asked(publish), output, ..input.run(Action::Provision) }
+            let output = output
+                .map(|path| if path.as_os_str() == "-" { OutputTarget::Stdout } else { OutputTarget::File(path) });
+            RunOptions { publish: Publishing::asked(publish), output, ..input.run(Operation::Provision) }
         }
         Some(Command::Decommission { input, publish }) => {
-            RunOptions { publish: Publishing::asked(publish), ..input.run(Action::Decommission) }
+            RunOptions { publish: Publishing::asked(publish), ..input.run(Operation::Decommission) }
         }
     };
-    let refusal = if options.json && options.output == Some(Target::Stdout) {
+    let refusal = if options.json && options.output == Some(OutputTarget::Stdout) {
         "error: --output - and --json both write to stdout: write the credential to a file\n"
     } else if options.source.reads_stdin_twice() {
         "error: --params - and --connection - both read stdin: put one of them into a file\n"
     } else {
         return Ok(Invocation::Run(options));
     };
-    Err(Refusal::Usage(refusal.to_owned()))
+    Err(ParseError::Usage(refusal.to_owned()))
 }
 
 impl InputArgs {
-    fn run(self, action: Action) -> RunOptions {
+    fn run(self, action: Operation) -> RunOptions {
         let source = match (self.instance_dir, self.params) {
             (Some(directory), _) => Source::Instance(directory),
             (None, params) => Source::Files {
@@ -541,19 +539,19 @@ impl InputArgs {
     }
 }
 
-fn as_provisioner(environment: &Environment) -> Result<Invocation, Refusal> {
+fn as_provisioner(environment: &Environment) -> Result<Invocation, ParseError> {
     let action = match environment.get(env::ACTION) {
-        None => return Err(Refusal::Usage(Cli::command().render_help().to_string())),
-        Some("plan") => Action::Plan,
-        Some("provision") => Action::Provision,
-        Some("decommission") => Action::Decommission,
+        None => return Err(ParseError::Usage(Cli::command().render_help().to_string())),
+        Some("plan") => Operation::Plan,
+        Some("provision") => Operation::Provision,
+        Some("decommission") => Operation::Decommission,
         Some(other) => {
             let cause = if is_token(other) {
                 format!("{} contains a token instead of an action", env::ACTION)
             } else {
-                format!("{} contains the unknown action `{}`", env::ACTION, shown(other, 40))
+                format!("{} contains the unknown action `{}`", env::ACTION, sanitize(other, 40))
             };
-            return Err(Refusal::Failure(
+            return Err(ParseError::Failure(
                 Failure::new(Code::Usage, "reading the environment", cause)
                     .state("nothing was changed")
                     .next("set MASSDRIVER_DEPLOYMENT_ACTION to plan, provision or decommission"),
@@ -563,7 +561,7 @@ fn as_provisioner(environment: &Environment) -> Result<Invocation, Refusal> {
     Ok(Invocation::Run(RunOptions {
         action,
         source: Source::Instance(PathBuf::from(".")),
-        publish: if action == Action::Plan { Publishing::Never } else { Publishing::AsProvisioner },
+        publish: if action == Operation::Plan { Publishing::Never } else { Publishing::AsProvisioner },
         output: None,
         json: false,
         detailed_exitcode: false,
@@ -575,7 +573,7 @@ fn as_provisioner(environment: &Environment) -> Result<Invocation, Refusal> {
 mod tests {
     use super::*;
 
-    fn parsed(line: &str, action: Option<&str>) -> Result<Invocation, Refusal> {
+    fn parsed(line: &str, action: Option<&str>) -> Result<Invocation, ParseError> {
         let environment = Environment::from_iter(action.map(|action| (env::ACTION, action.to_owned())));
         parse(line.split(' ').map(OsString::from), &environment)
     }
@@ -604,7 +602,7 @@ mod tests {
     fn no_arguments_select_provisioner_mode() {
         for name in ["k8s-token", "/usr/local/bin/entrypoint.sh"] {
             let Ok(Invocation::Run(options)) = parsed(name, Some("provision")) else { panic!("refused") };
-            assert_eq!(options.action, Action::Provision);
+            assert_eq!(options.action, Operation::Provision);
             assert_eq!(options.publish, Publishing::AsProvisioner);
             assert_eq!(options.source, Source::Instance(".".into()));
         }
@@ -612,14 +610,14 @@ mod tests {
 
     #[test]
     fn no_arguments_and_no_action_show_help() {
-        let Err(Refusal::Usage(text)) = parsed("k8s-token", None) else { panic!("accepted") };
+        let Err(ParseError::Usage(text)) = parsed("k8s-token", None) else { panic!("accepted") };
         assert!(text.contains("Usage: k8s-token"), "{text}");
     }
 
     #[test]
     fn two_documents_on_stdout_are_refused() {
         let line = "k8s-token provision --params p --name n --json --output -";
-        assert!(matches!(parsed(line, None), Err(Refusal::Usage(_))));
+        assert!(matches!(parsed(line, None), Err(ParseError::Usage(_))));
     }
 
     #[test]
@@ -628,6 +626,6 @@ mod tests {
             panic!("refused")
         };
         assert_eq!(options.publish, Publishing::Never);
-        assert_eq!(options.action, Action::Provision);
+        assert_eq!(options.action, Operation::Provision);
     }
 }

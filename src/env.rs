@@ -7,44 +7,43 @@ use secrecy::SecretString;
 use crate::endpoint::proxy::Variables;
 
 /// `plan`, `provision` or `decommission`.
-pub const ACTION: &str = "MASSDRIVER_DEPLOYMENT_ACTION";
+pub(crate) const ACTION: &str = "MASSDRIVER_DEPLOYMENT_ACTION";
 /// User name of the deployment token.
-pub const DEPLOYMENT_ID: &str = "MASSDRIVER_DEPLOYMENT_ID";
+pub(crate) const DEPLOYMENT_ID: &str = "MASSDRIVER_DEPLOYMENT_ID";
 /// The deployment token.
-pub const TOKEN: &str = "MASSDRIVER_TOKEN";
+pub(crate) const TOKEN: &str = "MASSDRIVER_TOKEN";
 /// Base URL of the platform's API.
-pub const URL: &str = "MASSDRIVER_URL";
+pub(crate) const URL: &str = "MASSDRIVER_URL";
 /// The instance, on platforms since 2026.
-pub const INSTANCE_ID: &str = "MASSDRIVER_INSTANCE_ID";
+pub(crate) const INSTANCE_ID: &str = "MASSDRIVER_INSTANCE_ID";
 /// The instance with its suffix, as older platforms name it.
-pub const PACKAGE_NAME: &str = "MASSDRIVER_PACKAGE_NAME";
+pub(crate) const PACKAGE_NAME: &str = "MASSDRIVER_PACKAGE_NAME";
 /// The organization's slug.
-pub const ORGANIZATION_ID: &str = "MASSDRIVER_ORGANIZATION_ID";
+pub(crate) const ORGANIZATION_ID: &str = "MASSDRIVER_ORGANIZATION_ID";
 /// The kubeconfigs of kubectl; read on the command line only.
-pub const KUBECONFIG: &str = "KUBECONFIG";
+pub(crate) const KUBECONFIG: &str = "KUBECONFIG";
 /// The directory of the default kubeconfig; read on the command line only.
-pub const HOME: &str = "HOME";
+pub(crate) const HOME: &str = "HOME";
 /// The API server for containers of a pod; read only to detect a pod.
-pub const SERVICE_HOST: &str = "KUBERNETES_SERVICE_HOST";
+const SERVICE_HOST: &str = "KUBERNETES_SERVICE_HOST";
 /// The proxy for https, in Go's order of precedence.
-pub const HTTPS_PROXY: [&str; 2] = ["HTTPS_PROXY", "https_proxy"];
+const HTTPS_PROXY: [&str; 2] = ["HTTPS_PROXY", "https_proxy"];
 /// The proxy for http.
-pub const HTTP_PROXY: [&str; 2] = ["HTTP_PROXY", "http_proxy"];
+const HTTP_PROXY: [&str; 2] = ["HTTP_PROXY", "http_proxy"];
 /// The servers that are reached without a proxy.
-pub const NO_PROXY: [&str; 2] = ["NO_PROXY", "no_proxy"];
+const NO_PROXY: [&str; 2] = ["NO_PROXY", "no_proxy"];
 /// Any value means a log without colours.
-pub const NO_COLOR: &str = "NO_COLOR";
+pub(crate) const NO_COLOR: &str = "NO_COLOR";
 /// The type of the terminal; `dumb` has no capabilities.
-pub const TERM: &str = "TERM";
+pub(crate) const TERM: &str = "TERM";
 
 /// A snapshot of these variables; an empty one counts as absent.
 #[derive(Default)]
-pub struct Environment(HashMap<&'static str, String>);
+pub(crate) struct Environment(HashMap<&'static str, String>);
 
 impl Environment {
     /// The variables of this process.
-    #[must_use]
-    pub fn read() -> Self {
+    pub(crate) fn read() -> Self {
         let platform = [ACTION, DEPLOYMENT_ID, TOKEN, URL, INSTANCE_ID, PACKAGE_NAME, ORGANIZATION_ID];
         let proxies = [HTTPS_PROXY, HTTP_PROXY, NO_PROXY].into_iter().flatten();
         let names = platform.into_iter().chain(proxies).chain([KUBECONFIG, HOME, SERVICE_HOST, NO_COLOR, TERM]);
@@ -52,28 +51,24 @@ impl Environment {
     }
 
     /// The proxy variables, each from the first of its names that is set.
-    #[must_use]
-    pub fn proxies(&self) -> Variables {
+    pub(crate) fn proxies(&self) -> Variables {
         let first =
             |names: [&'static str; 2]| names.into_iter().find_map(|name| Some((name, self.get(name)?.to_owned())));
         Variables { https: first(HTTPS_PROXY), http: first(HTTP_PROXY), no: first(NO_PROXY).map(|(_, list)| list) }
     }
 
     /// The platform's token as a secret.
-    #[must_use]
-    pub fn platform_token(&self) -> Option<SecretString> {
+    pub(crate) fn platform_token(&self) -> Option<SecretString> {
         self.get(TOKEN).map(SecretString::from)
     }
 
     /// Whether this runs in a container of a pod.
-    #[must_use]
-    pub fn is_in_a_pod(&self) -> bool {
+    pub(crate) fn is_in_a_pod(&self) -> bool {
         self.get(SERVICE_HOST).is_some()
     }
 
     /// A variable's value, if it is set and not empty.
-    #[must_use]
-    pub fn get(&self, name: &str) -> Option<&str> {
+    pub(crate) fn get(&self, name: &str) -> Option<&str> {
         self.0.get(name).map(String::as_str).filter(|value| !value.is_empty())
     }
 }

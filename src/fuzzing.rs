@@ -7,19 +7,19 @@ use std::{cell::RefCell, io::Write, rc::Rc};
 use serde_json::{Value, json};
 
 use crate::{
-    cli::{Action, Publishing},
+    cli::{Operation, Publishing},
     command::{announce, finish},
     diagnostics::{
         error::{Exit, Failure},
         secret::Token,
     },
-    endpoint::connection::Trust,
+    endpoint::connection::ServerTrust,
     input::{
         documents::{Document, Documents, Strictness},
         request::{self, Delivery, Provision, Request},
     },
-    plan::{adoption::take_over::TakeOver, desired::Desired, observed::Observed},
-    report::{Look, Report},
+    plan::{adoption::outcome::Adoption, desired::Desired, observed::Observed},
+    report::{LogStyle, Report},
 };
 
 /// The documents of an instance; none for a missing file.
@@ -57,10 +57,9 @@ pub struct Evaluation {
 pub const ACTIONS: [&str; 3] = ["plan", "provision", "decommission"];
 
 /// Evaluates the documents offline. Unknown actions are treated as `plan`.
-#[must_use]
 pub fn evaluate(action: &str, given: &Given<'_>) -> Evaluation {
-    let actions = [Action::Plan, Action::Provision, Action::Decommission];
-    let action = actions.into_iter().find(|known| known.as_str() == action).unwrap_or(Action::Plan);
+    let actions = [Operation::Plan, Operation::Provision, Operation::Decommission];
+    let action = actions.into_iter().find(|known| known.as_str() == action).unwrap_or(Operation::Plan);
     let document = |name: &str, content: Option<&[u8]>| {
         content.map_or_else(|| Document::absent(name), |content| Document::new(name, content))
     };
@@ -74,9 +73,9 @@ pub fn evaluate(action: &str, given: &Given<'_>) -> Evaluation {
         bundle: document("bundle/massdriver.yaml", None),
     };
     let (out, log) = (Shared::default(), Shared::default());
-    let report = Report::new(Box::new(out.clone()), Box::new(log.clone()), Look::default());
+    let report = Report::new(Box::new(out.clone()), Box::new(log.clone()), LogStyle::default());
     report.begin(action.as_str());
-    let accepted = if action == Action::Decommission {
+    let accepted = if action == Operation::Decommission {
         accept_decommission(&documents, &report).map(|request| (request, None))
     } else {
         accept_provision(&documents, &report).map(|input| (input.request, Some(input.delivery)))
@@ -113,7 +112,7 @@ fn accept_decommission(documents: &Documents, report: &Report) -> Result<Request
 fn manifests(request: &Request) -> Vec<Value> {
     let nothing_there = Observed::default();
     let desired =
-        Desired::new(request, &nothing_there, nothing_there.slots.decide(true), Vec::new(), TakeOver::default());
+        Desired::new(request, &nothing_there, nothing_there.slots.decide(true), Vec::new(), Adoption::default());
     let grants = desired.grants.into_iter().flat_map(|granted| granted.role.into_iter().chain([granted.binding]));
     let manifests = [desired.service_account, desired.secret].into_iter().chain(grants);
     manifests.map(|manifest| manifest.body).collect()
@@ -121,7 +120,7 @@ fn manifests(request: &Request) -> Vec<Value> {
 
 fn fill(request: &Request, delivery: &Delivery) -> Option<Value> {
     let token = Token::parse("the-new-token").ok()?;
-    let Trust::Given(ca) = &request.connection.ca else { return None };
+    let ServerTrust::Given(ca) = &request.connection.ca else { return None };
     let artifact = delivery.form.fill(&request.connection, ca.as_base64(), &token).ok()?;
     Some(artifact.document().clone())
 }

@@ -13,7 +13,7 @@
 //! | [`secret`]: `Token` | its doctests, which prove that it cannot be printed; fingerprints in tests and the quickstart |
 //! | `fuzzing` | property tests and the fuzz target |
 
-#![warn(clippy::disallowed_methods, clippy::disallowed_types)]
+#![warn(unreachable_pub, clippy::disallowed_methods, clippy::disallowed_types)]
 
 mod budget;
 mod cli;
@@ -43,7 +43,7 @@ use std::{ffi::OsString, io::Write};
 
 use env::Environment;
 use error::Exit;
-use report::{Look, Report};
+use report::{LogStyle, Report};
 
 /// Runs the program: parses the arguments, runs the command, prints, and returns the exit status; `terminal` is whether
 /// the log is printed on one.
@@ -54,6 +54,6 @@ pub async fn main(
     terminal: bool,
 ) -> Exit {
     let environment = Environment::read();
-    let report = Report::new(out, log, Look::new(&environment, terminal));
+    let report = Report::new(out, log, LogStyle::new(&environment, terminal));
     command::dispatch(arguments.into_iter().collect(), &environment, &report).await
 }

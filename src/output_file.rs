@@ -10,16 +10,13 @@ use std::{
 use tempfile::{Builder, NamedTempFile};
 
 /// A file that can be written.
-pub struct OutputFile {
+pub(crate) struct OutputFile {
     target: PathBuf,
 }
 
 impl OutputFile {
     /// Checks that the file can be written, before any change to the cluster. Leaves nothing behind.
-    ///
-    /// # Errors
-    /// Why not.
-    pub fn prepare(target: &Path) -> Result<Self, Error> {
+    pub(crate) fn prepare(target: &Path) -> Result<Self, Error> {
         // A symbolic link is kept, and its target replaced; a device or a pipe must not become a file.
         let target = fs::canonicalize(target).unwrap_or_else(|_| target.to_owned());
         if fs::symlink_metadata(&target).is_ok_and(|found| !found.is_file()) {
@@ -34,7 +31,7 @@ impl OutputFile {
     ///
     /// # Errors
     /// Why not; no draft is left behind.
-    pub fn commit(self, content: &str) -> Result<(), Error> {
+    pub(crate) fn commit(self, content: &str) -> Result<(), Error> {
         let mut draft = self.draft()?;
         draft.write_all(content.as_bytes())?;
         draft.as_file().sync_all()?;

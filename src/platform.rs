@@ -16,7 +16,7 @@ use crate::{
     credential::artifact::Artifact,
     diagnostics::{
         error::{Code, Failure},
-        text::{said, shown},
+        text::{sanitize, sanitize_body},
     },
     endpoint::proxy::Proxy,
     input::request::{FIELD, Platform},
@@ -24,44 +24,38 @@ use crate::{
         backoff::{RetryContext, retry_after_of},
         error::TransportError,
         retry::{RetryState, Transient},
-        tls::{Roots, Tls},
-        transport::{self, ANSWER, Target, USER_AGENT},
+        tls::{Tls, TrustRoots},
+        transport::{self, ANSWER, Peer, USER_AGENT},
     },
 };
 
 /// The time limit for all requests of a run to Massdriver.
-pub const TIME: Duration = Duration::from_secs(60);
+pub(crate) const TIME: Duration = Duration::from_secs(60);
 /// The maximum number of redirects of one request.
 const HOPS: u8 = 5;
 /// The maximum number of bytes read of a response.
 const ANSWER_BYTES: usize = 64 << 10;
 
 /// An open connection to Massdriver.
-pub struct Publisher<'a> {
+pub(crate) struct Publisher<'a> {
     platform: &'a Platform,
     http: transport::Http,
     context: RetryContext<'a>,
 }
 
 /// Opens a connection.
-///
-/// # Errors
-/// The step of connecting that failed.
-pub async fn dial(platform: &Platform, budget: &Budget) -> Result<transport::Http, TransportError> {
+pub(crate) async fn dial(platform: &Platform, budget: &Budget) -> Result<transport::Http, TransportError> {
     // Without TLS no certificate is verified, so that no CA needs to be loaded.
-    let roots = if platform.is_plain() { Roots::Nobody } else { Roots::System };
+    let roots = if platform.is_plain() { TrustRoots::Nobody } else { TrustRoots::System };
     let tls = Tls::new(roots, None).map_err(|error| TransportError::of(&error))?;
-    let target = Target { uri: &platform.url, name: None, proxy: platform.route.proxy() };
+    let target = Peer { uri: &platform.url, name: None, proxy: platform.route.proxy() };
     let (http, _) = transport::open(&target, &tls, budget.at_most(ANSWER)).await?;
     Ok(http)
 }
 
 impl<'a> Publisher<'a> {
     /// Opens a connection; `dialled` is the result of an earlier attempt, if there was one.
-    ///
-    /// # Errors
-    /// The step of connecting that failed.
-    pub async fn connect(
+    pub(crate) async fn connect(
         platform: &'a Platform,
         context: RetryContext<'a>,
         mut dialled: Option<Result<transport::Http, TransportError>>,
@@ -84,7 +78,7 @@ impl<'a> Publisher<'a> {
     ///
     /// # Errors
     /// Massdriver's refusal, without any part of the document.
-    pub async fn publish(&self, title: &str, artifact: &Artifact) -> Result<bool, Failure> {
+    pub(crate) async fn publish(&self, title: &str, artifact: &Artifact) -> Result<bool, Failure> {
         const DOING: &str = "publishing the credential";
 
         let payload = artifact.document();
@@ -115,10 +109,7 @@ impl<'a> Publisher<'a> {
     }
 
     /// Deletes the record under each of its possible ids; false if none exists.
-    ///
-    /// # Errors
-    /// Massdriver's refusal.
-    pub async fn retract(&self) -> Result<bool, Failure> {
+    pub(crate) async fn retract(&self) -> Result<bool, Failure> {
         const DOING: &str = "deleting Massdriver's record";
 
         let field = json!({ "field": FIELD });
@@ -233,7 +224,7 @@ impl<'a> Publisher<'a> {
 
     fn failure(&self, code: Code, doing: &str, cause: impl Into<String>, attempts: &RetryState) -> Failure {
         let failure = attempts.describe(Failure::new(code, doing, cause).on(self.platform.address()));
-        Failure { unsettled: attempts.outcome_unknown(), ..failure }
+        Failure { outcome_unknown: attempts.outcome_unknown(), ..failure }
     }
 }
 
@@ -257,16 +248,13 @@ fn unreachable(doing: &str, error: &TransportError, platform: &Platform) -> Fail
 
 /// The target of a redirect, if it may be followed: within one origin, with the same method and body. Any other would
 /// send the login to another server, or turn a POST into a GET.
-///
-/// # Errors
-/// Why it is not followed.
 fn redirect(from: &Uri, answer: &Answer) -> Result<PathAndQuery, String> {
     let status = answer.status.as_u16();
     let location = answer.headers.get(header::LOCATION).and_then(|location| location.to_str().ok());
     let Some(to) = location.and_then(|location| resolve(from, location)) else {
         return Err(format!("{status} with a missing or invalid Location header"));
     };
-    let place = format!("{}{}", origin(&to), shown(to.path(), 200));
+    let place = format!("{}{}", origin(&to), sanitize(to.path(), 200));
     match (status, to.path_and_query()) {
         (307 | 308, Some(path)) if origin(from) == origin(&to) => Ok(path.clone()),
         (307 | 308, _) => Err(format!("{status}: redirect to {place}, but the login is for {} only", origin(from))),
@@ -325,13 +313,13 @@ impl Answer {
     /// Whether the field has a record already, which the platform does not replace by itself.
     fn is_taken(&self) -> bool {
         let document: Value = serde_json::from_str(&self.text).unwrap_or_default();
-        let said = |field: &str| {
-            let text = document.pointer(&format!("/errors/{field}")).map(words).unwrap_or_default();
+        let has = |field: &str| {
+            let text = document.pointer(&format!("/errors/{field}")).map(error_text).unwrap_or_default();
             ["taken", "unique", "already", "exists"].iter().any(|word| text.contains(word))
         };
         match self.status {
             StatusCode::CONFLICT => true,
-            StatusCode::UNPROCESSABLE_ENTITY => said("field") || said("identifier"),
+            StatusCode::UNPROCESSABLE_ENTITY => has("field") || has("identifier"),
             _ => false,
         }
     }
@@ -353,24 +341,27 @@ impl Answer {
         match serde_json::from_str::<Value>(&self.text) {
             Ok(Value::Object(document)) => {
                 let said = ["error", "errors", "message"].iter().find_map(|key| document.get(*key));
-                said.map_or_else(|| "an answer without an error message".to_owned(), |said| shown(&words(said), 300))
+                said.map_or_else(
+                    || "an answer without an error message".to_owned(),
+                    |said| sanitize(&error_text(said), 300),
+                )
             }
-            Ok(Value::String(text)) => shown(&text, 300),
+            Ok(Value::String(text)) => sanitize(&text, 300),
             Ok(_) => String::new(),
-            Err(_) => said(&self.text, 300),
+            Err(_) => sanitize_body(&self.text, 300),
         }
     }
 }
 
 /// All texts in an error, each after the name of its field.
-fn words(error: &Value) -> String {
+fn error_text(error: &Value) -> String {
     match error {
         Value::String(text) => text.clone(),
-        Value::Array(texts) => texts.iter().map(words).collect::<Vec<_>>().join(", "),
+        Value::Array(texts) => texts.iter().map(error_text).collect::<Vec<_>>().join(", "),
         Value::Object(errors) => {
             let sentence = |(about, texts): (&String, &Value)| match about.as_str() {
-                "detail" | "message" => words(texts),
-                about => format!("{about} {}", words(texts)),
+                "detail" | "message" => error_text(texts),
+                about => format!("{about} {}", error_text(texts)),
             };
             errors.iter().map(sentence).collect::<Vec<_>>().join("; ")
         }

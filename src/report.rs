@@ -18,7 +18,7 @@ use crate::{
         error::{Code, Failure},
         finding::{self, Finding},
         secret::{Redactor, Token},
-        text::{fields_shown, one_line},
+        text::{single_line, summarize_fields},
     },
     env::{self, Environment},
     k8s::object::Reference,
@@ -27,11 +27,11 @@ use crate::{
         retry::Transient,
     },
     plan::diff::{self, Change},
-    rbac::{self, Permissions, Tuple},
+    rbac::{self, PermissionChanges, PermissionRecord},
 };
 
 /// The output of a run.
-pub struct Report {
+pub(crate) struct Report {
     redactor: Redactor,
     log: RefCell<Box<dyn Write>>,
     out: RefCell<Box<dyn Write>>,
@@ -41,31 +41,30 @@ pub struct Report {
     written: RefCell<Vec<String>>,
     pausing: Cell<usize>,
     spoke: Cell<bool>,
-    look: Look,
+    style: LogStyle,
     waits: RefCell<Vec<(u32, String, Instant)>>,
     drawn: Cell<bool>,
 }
 
 /// The style of the log: both options only on a terminal.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Look {
+pub(crate) struct LogStyle {
     /// With colours.
-    pub colour: bool,
+    colour: bool,
     /// With a last line that shows what the program is waiting for.
-    pub progress: bool,
+    pub(crate) progress: bool,
 }
 
-impl Look {
+impl LogStyle {
     /// The style of a log on a terminal, or elsewhere.
-    #[must_use]
-    pub fn new(environment: &Environment, terminal: bool) -> Self {
+    pub(crate) fn new(environment: &Environment, terminal: bool) -> Self {
         let able = terminal && environment.get(env::TERM).is_some_and(|kind| kind != "dumb");
         Self { colour: able && environment.get(env::NO_COLOR).is_none(), progress: able }
     }
 }
 
 /// A wait that is shown on a terminal until this is dropped.
-pub struct Waiting<'a> {
+pub(crate) struct Waiting<'a> {
     report: &'a Report,
     number: u32,
 }
@@ -88,9 +87,9 @@ struct Document {
     server: Option<String>,
     server_version: Option<String>,
     changes: Vec<Change>,
-    permissions: Permissions,
+    permissions: PermissionChanges,
     findings: Vec<Finding>,
-    missing_permissions: Vec<Tuple>,
+    missing_permissions: Vec<PermissionRecord>,
     proof: Option<Proof>,
     token: Option<TokenFacts>,
     error: Option<ErrorFacts>,
@@ -100,15 +99,15 @@ struct Document {
 
 /// The printable facts of a token.
 #[derive(Clone, Serialize)]
-pub struct TokenFacts {
+pub(crate) struct TokenFacts {
     /// SHA-256 of its bytes.
-    pub fingerprint: String,
+    pub(crate) fingerprint: String,
     /// The Secret that contains it, if known.
-    pub secret: Option<String>,
+    pub(crate) secret: Option<String>,
     /// The uid of that Secret, if known.
-    pub secret_uid: Option<String>,
+    pub(crate) secret_uid: Option<String>,
     /// When it expires; null if never.
-    pub expires: Option<String>,
+    pub(crate) expires: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -124,8 +123,7 @@ struct ErrorFacts {
 
 impl Report {
     /// A report that prints to these two.
-    #[must_use]
-    pub fn new(out: Box<dyn Write>, log: Box<dyn Write>, look: Look) -> Self {
+    pub(crate) fn new(out: Box<dyn Write>, log: Box<dyn Write>, style: LogStyle) -> Self {
         Self {
             redactor: Redactor::default(),
             log: RefCell::new(log),
@@ -136,21 +134,20 @@ impl Report {
             written: RefCell::default(),
             pausing: Cell::default(),
             spoke: Cell::default(),
-            look,
+            style,
             waits: RefCell::default(),
             drawn: Cell::default(),
         }
     }
 
     /// The redactor of this run; its clones share the registered secrets.
-    #[must_use]
-    pub fn redactor(&self) -> Redactor {
+    pub(crate) fn redactor(&self) -> Redactor {
         self.redactor.clone()
     }
 
     /// Shows on a terminal what the program waits for, until the result is dropped.
     #[must_use]
-    pub fn waiting(&self, what: &str) -> Waiting<'_> {
+    pub(crate) fn waiting(&self, what: &str) -> Waiting<'_> {
         let mut waits = self.waits.borrow_mut();
         let number = waits.last().map_or(0, |(number, ..)| number + 1);
         waits.push((number, what.to_owned(), Instant::now()));
@@ -158,12 +155,12 @@ impl Report {
     }
 
     /// Updates the last line of a terminal, for as long as it is polled.
-    pub async fn progress(&self) -> Infallible {
-        if !self.look.progress {
+    pub(crate) async fn progress(&self) -> Infallible {
+        if !self.style.progress {
             return std::future::pending().await;
         }
         loop {
-            tokio::time::sleep(PULSE).await;
+            tokio::time::sleep(PROGRESS_INTERVAL).await;
             self.draw();
         }
     }
@@ -173,9 +170,9 @@ impl Report {
         let waits = self.waits.borrow();
         let Some((_, what, since)) = waits.last() else { return };
         let waited = since.elapsed();
-        if waited >= PATIENCE {
+        if waited >= PROGRESS_DELAY {
             let text = format!("{:<12} {what}, {} s", "...", waited.as_secs());
-            let line: String = self.redactor.sweep(&text).chars().take(NARROW).collect();
+            let line: String = self.redactor.redact(&text).chars().take(NARROW).collect();
             let mut log = self.log.borrow_mut();
             let _ = write!(log, "\r\x1b[K{line}").and_then(|()| log.flush());
             self.drawn.set(true);
@@ -191,24 +188,24 @@ impl Report {
     }
 
     /// Registers a token to be redacted in all output.
-    pub fn learn(&self, token: &Token) {
-        self.redactor.learn(token);
+    pub(crate) fn register(&self, token: &Token) {
+        self.redactor.register(token);
     }
 
     /// Prints the first line of a run.
-    pub fn begin(&self, action: &'static str) {
+    pub(crate) fn begin(&self, action: &'static str) {
         self.document.borrow_mut().action = Some(action);
         self.step(action, concat!("k8s-token ", env!("CARGO_PKG_VERSION")), None);
     }
 
     /// Records the cluster, and the budget that counts requests.
-    pub fn at(&self, server: &str, budget: &Budget) {
+    pub(crate) fn server(&self, server: &str, budget: &Budget) {
         self.document.borrow_mut().server = Some(server.to_owned());
         *self.budget.borrow_mut() = Some(budget.clone());
     }
 
     /// Prints and records the instance, as far as it is known.
-    pub fn about(&self, name: Option<&str>, namespace: &str) {
+    pub(crate) fn instance(&self, name: Option<&str>, namespace: &str) {
         let mut document = self.document.borrow_mut();
         document.name = name.map(str::to_owned);
         document.namespace = Some(namespace.to_owned());
@@ -220,12 +217,12 @@ impl Report {
     }
 
     /// Prints one line of the log: what was done, to what, and how long the server took.
-    pub fn step(&self, verb: &str, what: &str, took: Option<Duration>) {
+    pub(crate) fn step(&self, verb: &str, what: &str, took: Option<Duration>) {
         let text = match took {
             Some(took) => format!("{verb:<12} {what:<72} {:>6} ms", took.as_millis()),
             None => format!("{verb:<12} {what}"),
         };
-        match colour(verb).filter(|_| self.look.colour) {
+        match colour(verb).filter(|_| self.style.colour) {
             // Colours are added after redaction, which needs each word whole.
             Some(colour) => self.line_with(&text, |line| match line.strip_prefix(verb) {
                 Some(rest) => format!("\x1b[{colour}m{verb}\x1b[0m{rest}"),
@@ -236,40 +233,40 @@ impl Report {
     }
 
     /// Records the server's version.
-    pub fn server_version(&self, version: Option<String>) {
+    pub(crate) fn server_version(&self, version: Option<String>) {
         self.document.borrow_mut().server_version = version;
     }
 
     /// Prints and records a change of an object; `took` is none in a plan.
-    pub fn change(&self, change: &Change, took: Option<Duration>) {
+    pub(crate) fn change(&self, change: &Change, took: Option<Duration>) {
         let changes = &mut self.document.borrow_mut().changes;
         match changes.iter_mut().find(|known| known.reference == change.reference) {
             // In a run that started over, earlier changes count and were printed.
-            Some(_) if change.action == diff::Action::Unchanged => return,
+            Some(_) if change.action == diff::ChangeKind::Unchanged => return,
             Some(known) => *known = change.clone(),
             None => changes.push(change.clone()),
         }
         let fields = match change.fields.as_slice() {
             [] => String::new(),
-            fields => format!("  {}", fields_shown(fields)),
+            fields => format!("  {}", summarize_fields(fields)),
         };
         self.step(change.action.as_str(), &format!("{}{fields}", change.reference), took);
     }
 
     /// Records a successful write, for the `state` line of a later failure.
-    pub fn wrote(&self, action: diff::Action, reference: &Reference) {
+    pub(crate) fn wrote(&self, action: diff::ChangeKind, reference: &Reference) {
         self.written.borrow_mut().push(format!("{} of {reference}", action.as_str()));
     }
 
     /// Prints and records the permissions that are added and removed.
-    pub fn permissions(&self, permissions: Permissions) {
+    pub(crate) fn permissions(&self, permissions: PermissionChanges) {
         self.list("widened", &permissions.widened);
         self.list("narrowed", &permissions.narrowed);
         self.document.borrow_mut().permissions = permissions;
     }
 
     /// Prints and records a finding about the input or the cluster.
-    pub fn finding(&self, finding: Finding) {
+    pub(crate) fn finding(&self, finding: Finding) {
         let at = finding.pointer.as_deref().filter(|pointer| !pointer.is_empty());
         let at = at.map(|pointer| format!("{pointer}: ")).unwrap_or_default();
         self.step(finding.severity.as_str(), &format!("{at}{} [{}]", finding.message, finding.code.as_str()), None);
@@ -280,29 +277,29 @@ impl Report {
     }
 
     /// Prints a finding, unless the same one was printed before.
-    pub fn finding_once(&self, finding: Finding) {
+    pub(crate) fn finding_once(&self, finding: Finding) {
         if !self.document.borrow().findings.contains(&finding) {
             self.finding(finding);
         }
     }
 
     /// Records the result of the test of the credential.
-    pub fn proof(&self, proof: Proof) {
+    pub(crate) fn proof(&self, proof: Proof) {
         self.document.borrow_mut().proof = Some(proof);
     }
 
     /// Prints the permissions of a credential that is tested without params.
-    pub fn may(&self, tuples: &[Tuple]) {
-        self.list("may", tuples);
+    pub(crate) fn allowed(&self, records: &[PermissionRecord]) {
+        self.list("may", records);
     }
 
     /// Records the facts of the token.
-    pub fn token(&self, facts: TokenFacts) {
+    pub(crate) fn token(&self, facts: TokenFacts) {
         self.document.borrow_mut().token = Some(facts);
     }
 
     /// Prints and records a failure; its `state` follows from the successful writes.
-    pub fn failure(&self, failure: Failure) {
+    pub(crate) fn failure(&self, failure: Failure) {
         let state = failure.state.unwrap_or_else(|| match self.written.borrow().as_slice() {
             [] => NOTHING_CHANGED.to_owned(),
             done => {
@@ -311,7 +308,7 @@ impl Report {
                 format!("done so far: {}{more}; running again continues from there", first.join(", "))
             }
         });
-        let state = if failure.unsettled {
+        let state = if failure.outcome_unknown {
             format!("{state}; a request got no answer and may have succeeded; running again will check")
         } else {
             state
@@ -348,7 +345,7 @@ impl Report {
     }
 
     /// Records a wrong command line, whose text was printed already.
-    pub fn usage(&self, action: Option<&'static str>, cause: &str) {
+    pub(crate) fn usage(&self, action: Option<&'static str>, cause: &str) {
         let mut document = self.document.borrow_mut();
         document.action = action;
         document.error = Some(ErrorFacts {
@@ -363,7 +360,7 @@ impl Report {
     }
 
     /// Prints the last line of the log.
-    pub fn done(&self, what: &str) {
+    pub(crate) fn done(&self, what: &str) {
         let requests = self.budget.borrow().as_ref().map_or(0, Budget::requests);
         let milliseconds = self.started.elapsed().as_millis();
         self.step("done", &format!("{what} ({milliseconds} ms, {requests} requests)"), None);
@@ -373,7 +370,7 @@ impl Report {
     ///
     /// # Errors
     /// Standard output is closed.
-    pub fn document(&self) -> std::io::Result<()> {
+    pub(crate) fn document(&self) -> std::io::Result<()> {
         let mut document = self.document.borrow_mut();
         let home = document.namespace.clone().unwrap_or_default();
         document.changes.sort_by(|one, other| one.reading_order(&home).cmp(&other.reading_order(&home)));
@@ -381,7 +378,7 @@ impl Report {
         document.requests = self.budget.borrow().as_ref().map_or(0, Budget::requests);
         document.duration_ms = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
         let mut document = serde_json::to_value(&*document)?;
-        self.redactor.sweep_document(&mut document);
+        self.redactor.redact_document(&mut document);
         writeln!(self.out.borrow_mut(), "{document:#}")
     }
 
@@ -390,22 +387,22 @@ impl Report {
     ///
     /// # Errors
     /// Standard output is closed.
-    pub fn hand_out(&self, text: &str) -> std::io::Result<()> {
+    pub(crate) fn write_stdout(&self, text: &str) -> std::io::Result<()> {
         let mut out = self.out.borrow_mut();
         out.write_all(text.as_bytes())?;
         out.flush()
     }
 
     /// Prints the help or a usage error, which may quote an argument.
-    pub fn text(&self, text: &str, to_stdout: bool) {
+    pub(crate) fn text(&self, text: &str, to_stdout: bool) {
         let stream = if to_stdout { &self.out } else { &self.log };
-        let text: String = self.redactor.sweep(text).lines().map(|line| one_line(line) + "\n").collect();
+        let text: String = self.redactor.redact(text).lines().map(|line| single_line(line) + "\n").collect();
         let _ = stream.borrow_mut().write_all(text.as_bytes());
     }
 
     /// Prints permissions; those that differ only in the verb share a line.
-    fn list(&self, word: &str, tuples: &[Tuple]) {
-        let lines = rbac::sentences(tuples);
+    fn list(&self, word: &str, records: &[PermissionRecord]) {
+        let lines = rbac::summarize(records);
         for line in lines.iter().take(LISTED) {
             self.step(word, line, None);
         }
@@ -421,7 +418,7 @@ impl Report {
     fn line_with(&self, text: &str, finish: impl FnOnce(String) -> String) {
         self.spoke.set(true);
         self.wipe();
-        let line = finish(one_line(&self.redactor.sweep(text)).trim_end().to_owned());
+        let line = finish(single_line(&self.redactor.redact(text)).trim_end().to_owned());
         // A closed stderr must not stop a run half-way through a change.
         let _ = writeln!(self.log.borrow_mut(), "{line}");
     }
@@ -441,9 +438,9 @@ fn colour(verb: &str) -> Option<&'static str> {
 /// The state after a run without a write.
 const NOTHING_CHANGED: &str = "nothing was changed";
 /// The interval of updates of the last line.
-const PULSE: Duration = Duration::from_millis(200);
+const PROGRESS_INTERVAL: Duration = Duration::from_millis(200);
 /// The time after which a wait is shown.
-const PATIENCE: Duration = Duration::from_millis(500);
+const PROGRESS_DELAY: Duration = Duration::from_millis(500);
 /// The maximum length of that line: a wrapped line cannot be overwritten.
 const NARROW: usize = 78;
 /// The maximum number of permissions and writes in a list of the log; the document has all of them.

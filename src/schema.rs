@@ -10,16 +10,16 @@ use serde_json::{Map, Value};
 use crate::diagnostics::finding::{self, Finding};
 
 /// The schema of the params.
-pub const PARAMS: &str = include_str!("../schema-params.json");
+pub(crate) const PARAMS: &str = include_str!("../schema-params.json");
 /// The schema of the published document, in the flat shape.
-pub const ARTIFACTS: &str = include_str!("../schema-artifacts.json");
+pub(crate) const ARTIFACTS: &str = include_str!("../schema-artifacts.json");
 /// The bundle itself; only compared with the platform's copy.
-pub const BUNDLE: &str = include_str!("../massdriver.yaml");
+pub(crate) const BUNDLE: &str = include_str!("../massdriver.yaml");
 /// The schema of the published document in the legacy shape, everything under `data`.
-pub const LEGACY_CLUSTER: &str = include_str!("schema/kubernetes-cluster-legacy.json");
+pub(crate) const LEGACY_CLUSTER: &str = include_str!("schema/kubernetes-cluster-legacy.json");
 
 /// A compiled schema.
-pub struct Schema {
+pub(crate) struct Schema {
     document: Value,
     validator: jsonschema::Validator,
 }
@@ -29,7 +29,7 @@ impl Schema {
     ///
     /// # Errors
     /// Why it is not a valid schema, in one line.
-    pub fn new(document: Value) -> Result<Self, String> {
+    pub(crate) fn new(document: Value) -> Result<Self, String> {
         let validator = jsonschema::options()
             .with_draft(jsonschema::Draft::Draft7)
             .offline()
@@ -43,7 +43,7 @@ impl Schema {
     ///
     /// # Errors
     /// Why it is not a valid schema, in one line.
-    pub fn for_object(mut schema: Value, document: &Map<String, Value>) -> Result<Self, String> {
+    pub(crate) fn for_object(mut schema: Value, document: &Map<String, Value>) -> Result<Self, String> {
         if let Some(properties) = schema.get_mut("properties").and_then(Value::as_object_mut) {
             for (_, property) in properties.iter_mut().filter(|(name, _)| !document.contains_key(*name)) {
                 *property = Value::Bool(true);
@@ -53,14 +53,12 @@ impl Schema {
     }
 
     /// Whether the schema has a property of this name at its top.
-    #[must_use]
-    pub fn has_property(&self, name: &str) -> bool {
+    pub(crate) fn has_property(&self, name: &str) -> bool {
         self.document.get("properties").is_some_and(|properties| properties.get(name).is_some())
     }
 
     /// All violations, as blocking findings of code `schema`, each pointer below `base`.
-    #[must_use]
-    pub fn check(&self, base: &str, document: &Value) -> Vec<Finding> {
+    pub(crate) fn check(&self, base: &str, document: &Value) -> Vec<Finding> {
         self.validator.iter_errors(document).flat_map(|error| self.findings(base, &error)).collect()
     }
 
@@ -75,7 +73,7 @@ impl Schema {
                 unexpected
                     .iter()
                     .map(|field| {
-                        let field = crate::diagnostics::text::key_shown(field);
+                        let field = crate::diagnostics::text::quote_key(field);
                         one(format!("unknown field {field}")).help(format!("known fields: {known}"))
                     })
                     .collect()

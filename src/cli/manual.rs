@@ -5,8 +5,7 @@ use clap_complete::Shell;
 use clap_mangen::Man;
 
 /// The completion script of a shell.
-#[must_use]
-pub fn completions(command: &mut Command, shell: Shell) -> String {
+pub(crate) fn completions(command: &mut Command, shell: Shell) -> String {
     let name = command.get_name().to_owned();
     let mut script = Vec::new();
     if shell != Shell::Bash {
@@ -20,8 +19,7 @@ pub fn completions(command: &mut Command, shell: Shell) -> String {
 }
 
 /// The manual page: the program, then each of its commands.
-#[must_use]
-pub fn page(mut command: Command) -> String {
+pub(crate) fn page(mut command: Command) -> String {
     command.build(); // propagates the common settings to all commands
     // The commands are on this very page, and have none of their own.
     let mut page = rendered(|out| Man::new(command.clone()).render(out)).replace(".SH EXTRA", ".SH NOTES");

@@ -3,47 +3,47 @@
 use crate::{
     k8s::object::Reference,
     net::{error::TransportError, retry::RetryState, tls::Kind as TlsKind},
-    rbac::Tuple,
+    rbac::PermissionRecord,
 };
 
 /// The failure of one request to the API server.
 #[derive(Clone, Debug)]
-pub struct ApiError {
+pub(crate) struct ApiError {
     /// Why it failed.
-    pub kind: ApiErrorKind,
+    pub(crate) kind: ApiErrorKind,
     /// What was requested.
-    pub request: RequestInfo,
+    pub(crate) request: RequestInfo,
     /// The HTTP status of the response, if there was one.
-    pub status: Option<u16>,
+    pub(crate) status: Option<u16>,
     /// Whether a write was sent that the server may have carried out.
-    pub outcome_unknown: bool,
+    pub(crate) outcome_unknown: bool,
     /// The attempts that were made.
-    pub attempts: RetryState,
+    pub(crate) attempts: RetryState,
 }
 
 /// The parts of a request that a failure names.
 #[derive(Clone, Debug)]
-pub struct RequestInfo {
+pub(crate) struct RequestInfo {
     /// The operation, as in "applying".
-    pub doing: String,
+    pub(crate) doing: String,
     /// The object, if the request is about one.
-    pub object: Option<Reference>,
+    pub(crate) object: Option<Reference>,
     /// The URL of the server.
-    pub server: String,
+    pub(crate) server: String,
 }
 
 /// Why a request failed. Texts come from outside and are sanitized.
 #[derive(Clone, Debug)]
-pub enum ApiErrorKind {
+pub(crate) enum ApiErrorKind {
     /// The authorizer denies the request; `reason` is what it adds, or empty.
     Denied {
         /// The permissions that are missing for the request.
-        missing: Vec<Tuple>,
+        missing: Vec<PermissionRecord>,
         /// The authorizer's explanation.
         reason: String,
     },
     /// RBAC's escalation check refuses a grant beyond the permissions of the granter.
-    NotGrantable(Vec<Tuple>),
+    NotGrantable(Vec<PermissionRecord>),
     /// 401, with the server's message if it says more than that.
     Unauthorized(String),
     /// The server treated the request as anonymous: the credential was lost on the way.
@@ -99,65 +99,56 @@ pub enum ApiErrorKind {
 
 impl ApiError {
     /// An error without a response.
-    pub fn new(kind: ApiErrorKind, doing: &str, object: Option<&Reference>, server: &str) -> Self {
+    pub(crate) fn new(kind: ApiErrorKind, doing: &str, object: Option<&Reference>, server: &str) -> Self {
         let request = RequestInfo { doing: doing.to_owned(), object: object.cloned(), server: server.to_owned() };
         Self { kind, request, status: None, outcome_unknown: false, attempts: RetryState::default() }
     }
 
     /// The error of a review that the server does not serve.
-    #[must_use]
-    pub fn review_unsupported(doing: &str, review: &str, server: &str) -> Self {
+    pub(crate) fn review_unsupported(doing: &str, review: &str, server: &str) -> Self {
         Self::new(ApiErrorKind::ReviewUnsupported(review.to_owned()), doing, None, server)
     }
 
     /// Whether the authorizer denied the request.
-    #[must_use]
-    pub const fn is_denied(&self) -> bool {
+    pub(crate) const fn is_denied(&self) -> bool {
         matches!(self.kind, ApiErrorKind::Denied { .. })
     }
 
     /// Whether the server rejected the credential.
-    #[must_use]
-    pub const fn is_unauthorized(&self) -> bool {
+    pub(crate) const fn is_unauthorized(&self) -> bool {
         matches!(self.kind, ApiErrorKind::Unauthorized(_) | ApiErrorKind::Anonymous)
     }
 
     /// Whether the object does not exist.
-    #[must_use]
-    pub const fn is_absent(&self) -> bool {
+    pub(crate) const fn is_absent(&self) -> bool {
         matches!(self.kind, ApiErrorKind::Absent(_) | ApiErrorKind::NamespaceAbsent)
     }
 
     /// Whether the server or an admission plugin refuses the request itself, for any user.
-    #[must_use]
-    pub const fn is_refused(&self) -> bool {
+    pub(crate) const fn is_refused(&self) -> bool {
         use ApiErrorKind::{Absent, AdmissionDenied, DryRunUnsupported, Refused};
         matches!(self.kind, Absent(_) | AdmissionDenied(_) | DryRunUnsupported(_) | Refused(_))
     }
 
     /// Whether the object was written by another client at the same time.
-    #[must_use]
-    pub const fn is_conflict(&self) -> bool {
+    pub(crate) const fn is_conflict(&self) -> bool {
         use ApiErrorKind::{AlreadyExists, Conflict, Deleted};
         matches!(self.kind, AlreadyExists(_) | Conflict(_) | Deleted)
     }
 
     /// Whether a conflict may be with an earlier attempt of the same request, whose response was lost.
-    #[must_use]
-    pub fn may_be_own_write(&self) -> bool {
+    pub(crate) fn may_be_own_write(&self) -> bool {
         let is_denial = matches!(self.kind, ApiErrorKind::AdmissionDenied(_));
         self.status == Some(409) && self.attempts.outcome_unknown() && !is_denial
     }
 
     /// Whether the time limit for a response passed.
-    #[must_use]
-    pub const fn is_timeout(&self) -> bool {
+    pub(crate) const fn is_timeout(&self) -> bool {
         matches!(self.kind, ApiErrorKind::Unanswered(TransportError::Timeout(_)))
     }
 
     /// Whether the cause is the state of the server or of the network, and not the request.
-    #[must_use]
-    pub const fn is_transient(&self) -> bool {
+    pub(crate) const fn is_transient(&self) -> bool {
         use ApiErrorKind::{ServerError, Unanswered, WebhookFailed};
         use TransportError::{Dns, Lost, Refused, Timeout};
         match &self.kind {
@@ -168,8 +159,7 @@ impl ApiError {
     }
 
     /// Whether the server's certificate was rejected, or TLS failed otherwise.
-    #[must_use]
-    pub fn is_tls(&self) -> bool {
+    pub(crate) fn is_tls(&self) -> bool {
         match &self.kind {
             ApiErrorKind::UnknownSystemIssuer(_) => true,
             ApiErrorKind::Unanswered(TransportError::Tls(transient)) => transient.kind != TlsKind::WantsCertificate,
@@ -178,8 +168,7 @@ impl ApiError {
     }
 
     /// Whether the server admits only clients that present a certificate.
-    #[must_use]
-    pub fn is_client_certificate_required(&self) -> bool {
+    pub(crate) fn is_client_certificate_required(&self) -> bool {
         match &self.kind {
             ApiErrorKind::ClientCertificateRequired => true,
             ApiErrorKind::Unanswered(TransportError::Tls(transient)) => transient.kind == TlsKind::WantsCertificate,
@@ -189,7 +178,7 @@ impl ApiError {
 
     /// The same error, after an earlier write that may have been carried out.
     #[must_use]
-    pub fn after_unknown_outcome(self) -> Self {
+    pub(crate) fn after_unknown_outcome(self) -> Self {
         Self { outcome_unknown: true, ..self }
     }
 }

@@ -8,7 +8,7 @@ use crate::{
         object::held_by,
     },
     net::{error::TransportError, tls::Fault as TlsFault},
-    rbac::Tuple,
+    rbac::PermissionRecord,
 };
 
 const NOT_KUBERNETES: &str = "the response is not from a Kubernetes API server";
@@ -16,7 +16,7 @@ const NOT_KUBERNETES: &str = "the response is not from a Kubernetes API server";
 impl From<ApiError> for Failure {
     fn from(error: ApiError) -> Self {
         let failure = error.attempts.describe(error.described());
-        Self { unsettled: error.outcome_unknown, ..failure }
+        Self { outcome_unknown: error.outcome_unknown, ..failure }
     }
 }
 
@@ -99,7 +99,7 @@ impl ApiError {
         }
     }
 
-    fn denied(&self, missing: &[Tuple], reason: &str) -> Failure {
+    fn denied(&self, missing: &[PermissionRecord], reason: &str) -> Failure {
         let mut failure = denied(&self.request.doing, missing.to_vec());
         if !reason.is_empty() {
             failure.cause = format!("{}: {reason}", failure.cause);
@@ -152,15 +152,14 @@ pub(super) fn stated(status: u16, text: &str) -> String {
 }
 
 /// The authorizer's reason for a denial, as it is printed.
-#[must_use]
-pub fn authorizer_says(reason: &str) -> String {
+pub(crate) fn authorizer_says(reason: &str) -> String {
     format!("the authorizer says: {reason}")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{k8s::object::Reference, rbac::Atom};
+    use crate::{k8s::object::Reference, rbac::Permission};
     use rstest::rstest;
 
     fn error(kind: ApiErrorKind, status: Option<u16>) -> ApiError {
@@ -208,13 +207,13 @@ mod tests {
     #[test]
     fn unknown_outcome_is_reported_as_unsettled() {
         let error = error(ApiErrorKind::ServerError(text("")), Some(503));
-        assert!(!Failure::from(error.clone()).unsettled);
-        assert!(Failure::from(error.after_unknown_outcome()).unsettled);
+        assert!(!Failure::from(error.clone()).outcome_unknown);
+        assert!(Failure::from(error.after_unknown_outcome()).outcome_unknown);
     }
 
     #[test]
     fn authorizer_reason_becomes_help_of_finding() {
-        let missing = vec![Atom::new("get", "", "pods").tuple()];
+        let missing = vec![Permission::new("get", "", "pods").record()];
         let kind = ApiErrorKind::Denied { missing: missing.clone(), reason: text("ask the platform team") };
         let failure = Failure::from(error(kind, Some(403)));
         assert_eq!((failure.code, &failure.missing), (Code::MissingPermission, &missing));

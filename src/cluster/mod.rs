@@ -9,8 +9,8 @@ mod failure;
 mod status;
 mod warning;
 
-pub use error::{ApiError, ApiErrorKind};
-pub use failure::authorizer_says;
+pub(crate) use error::{ApiError, ApiErrorKind};
+pub(crate) use failure::authorizer_says;
 
 use std::{
     collections::BTreeSet,
@@ -38,11 +38,11 @@ use tower::ServiceBuilder;
 
 use crate::{
     credential::{
-        access_checks::{Identity, Review, Verdict},
+        access_checks::{AccessDecision, Review, TokenIdentity},
         defaults::{self, Stock},
     },
-    diagnostics::{secret::Token, text::shown},
-    endpoint::connection::{CaBundle, Connection, Credentials, Login},
+    diagnostics::{secret::Token, text::sanitize},
+    endpoint::connection::{CaBundle, ClusterLogin, Connection, Credentials},
     k8s::{
         fetched::{FetchedObject, list, text, texts},
         name::Namespace,
@@ -51,13 +51,13 @@ use crate::{
     net::{
         backoff::{RetryContext, retry_after_of},
         error::TransportError,
-        login::{Generation, LoggedIn, Session},
+        login::{LoggedIn, LoginGeneration, LoginSession},
         retry::{RetryState, Transient},
-        tls::{Fault as TlsFault, Kind as TlsKind, Roots, Tls, Witness},
-        transport::{self, ANSWER, Target as Peer, USER_AGENT},
+        tls::{Fault as TlsFault, Kind as TlsKind, Tls, TrustRoots, Witness},
+        transport::{self, ANSWER, Peer, USER_AGENT},
     },
     plan::{adoption::release, observed::Presence},
-    rbac::{Atom, Rule, Target},
+    rbac::{Permission, PermissionTarget, Rule},
 };
 use status::{Attempt, Status};
 
@@ -75,35 +75,35 @@ const AT_ONCE: usize = 32;
 /// The number of objects in one page of a list; kubectl requests as many.
 const PAGE: u32 = 500;
 /// A name that no namespace can have: what is allowed in it is allowed in the whole cluster.
-const NOWHERE: &str = "-";
+const NO_NAMESPACE: &str = "-";
 
 /// An open connection to one API server as one user.
-pub struct Cluster<'a> {
+pub(crate) struct Cluster<'a> {
     client: Client,
-    session: Arc<Session>,
+    session: Arc<LoginSession>,
     turns: Semaphore,
     server: String,
     context: RetryContext<'a>,
     witness: Witness,
     /// `HTTP/2` or `HTTP/1.1`.
-    pub protocol: &'static str,
+    pub(crate) protocol: &'static str,
     /// The CA of the system trust store that verified the server, if no CA was given.
-    pub verified_by: Option<CaBundle>,
+    pub(crate) verified_by: Option<CaBundle>,
 }
 
 /// An API server, and what is needed to connect to it and to verify it.
 #[derive(Clone, Copy)]
-pub struct Way<'a> {
+pub(crate) struct Endpoint<'a> {
     /// The server, with the proxy in front of it.
-    pub connection: &'a Connection,
+    pub(crate) connection: &'a Connection,
     /// The CA that has to verify the server; none means the system trust store.
-    pub ca: Option<&'a CaBundle>,
+    pub(crate) ca: Option<&'a CaBundle>,
     /// The name to expect in its certificate instead of its host.
-    pub name: Option<&'a ServerName<'static>>,
+    pub(crate) name: Option<&'a ServerName<'static>>,
 }
 
 /// An open connection without a login.
-pub struct Line<'a> {
+pub(crate) struct UnauthenticatedConnection<'a> {
     config: Config,
     http: transport::Http,
     protocol: &'static str,
@@ -114,35 +114,32 @@ pub struct Line<'a> {
 }
 
 const CONNECTING: &str = "connecting to the cluster";
-const KNOCKING: &str = "connecting to the cluster with the token";
+const CONNECTING_AS_HOLDER: &str = "connecting to the cluster with the token";
 
-impl<'a> Line<'a> {
+impl<'a> UnauthenticatedConnection<'a> {
     /// Opens a connection that needs no client certificate.
-    ///
-    /// # Errors
-    /// The step of connecting that failed.
-    pub async fn open(way: Way<'_>, context: RetryContext<'a>) -> Result<Self, ApiError> {
-        Self::showing(None, way, context).await
+    pub(crate) async fn open(endpoint: Endpoint<'_>, context: RetryContext<'a>) -> Result<Self, ApiError> {
+        Self::showing(None, endpoint, context).await
     }
 
     async fn showing(
         identity: Option<Arc<dyn ResolvesClientCert>>,
-        way: Way<'_>,
+        endpoint: Endpoint<'_>,
         context: RetryContext<'a>,
     ) -> Result<Self, ApiError> {
-        let Connection { server, route, .. } = way.connection;
+        let Connection { server, route, .. } = endpoint.connection;
         let failed = |error: TransportError, attempts: RetryState| {
             let is_unknown = matches!(&error, TransportError::Tls(fault) if fault.kind == TlsKind::UnknownIssuer);
-            let kind = match way.ca {
+            let kind = match endpoint.ca {
                 None if is_unknown => ApiErrorKind::UnknownSystemIssuer(error),
                 _ => ApiErrorKind::Unanswered(error),
             };
             ApiError { attempts, ..ApiError::new(kind, CONNECTING, None, server.as_str()) }
         };
-        let roots = way.ca.map_or(Roots::System, |ca| Roots::Given(ca.certificates()));
+        let roots = endpoint.ca.map_or(TrustRoots::System, |ca| TrustRoots::Given(ca.certificates()));
         let tls =
             Tls::new(roots, identity).map_err(|error| failed(TransportError::of(&error), RetryState::default()))?;
-        let peer = Peer { uri: server.uri(), name: way.name, proxy: route.proxy() };
+        let peer = Peer { uri: server.uri(), name: endpoint.name, proxy: route.proxy() };
         let open = async || transport::open(&peer, &tls, context.budget.at_most(ANSWER)).await;
         let (opened, attempts) = context.retry(&CONNECTING, open, Transient::of_result).await;
         let (http, protocol) = opened.map_err(|error| failed(error, attempts))?;
@@ -155,8 +152,7 @@ impl<'a> Line<'a> {
 
     /// False if the server may have closed the connection for idleness: Go's HTTP/2 does so after 10 s
     /// (golang.org/x/net/http2, prefaceTimeout).
-    #[must_use]
-    pub fn is_fresh(&self) -> bool {
+    pub(crate) fn is_fresh(&self) -> bool {
         self.opened.elapsed() < Duration::from_secs(5)
     }
 
@@ -164,8 +160,8 @@ impl<'a> Line<'a> {
     ///
     /// # Errors
     /// The token cannot be sent.
-    pub fn log_in(self, token: &Token) -> Result<Cluster<'a>, ApiError> {
-        self.into_cluster(Session::fixed(&Credentials { token: Some(token.clone()), identity: None }))
+    pub(crate) fn log_in(self, token: &Token) -> Result<Cluster<'a>, ApiError> {
+        self.into_cluster(LoginSession::fixed(&Credentials { token: Some(token.clone()), identity: None }))
     }
 
     /// The server's version, requested without a client certificate, as users of a token connect; none if the server
@@ -175,22 +171,22 @@ impl<'a> Line<'a> {
     ///
     /// # Errors
     /// The server accepts only connections with a client certificate.
-    pub async fn version_without_certificate(self) -> Result<Option<String>, ApiError> {
+    pub(crate) async fn version_without_certificate(self) -> Result<Option<String>, ApiError> {
         let server = self.server.clone();
-        match self.into_cluster(Session::fixed(&Credentials::default()))?.version().await {
+        match self.into_cluster(LoginSession::fixed(&Credentials::default()))?.version().await {
             Err(mut error) if error.is_client_certificate_required() => {
-                KNOCKING.clone_into(&mut error.request.doing);
+                CONNECTING_AS_HOLDER.clone_into(&mut error.request.doing);
                 Err(error)
             }
             Err(ApiError { kind: ApiErrorKind::Unanswered(TransportError::Lost(_)), .. }) => {
                 let error = TransportError::Tls(TlsFault::without_certificate());
-                Err(ApiError::new(ApiErrorKind::Unanswered(error), KNOCKING, None, &server))
+                Err(ApiError::new(ApiErrorKind::Unanswered(error), CONNECTING_AS_HOLDER, None, &server))
             }
             answer => Ok(answer.ok()), // any other error means that the connection was accepted
         }
     }
 
-    fn into_cluster(self, session: Arc<Session>) -> Result<Cluster<'a>, ApiError> {
+    fn into_cluster(self, session: Arc<LoginSession>) -> Result<Cluster<'a>, ApiError> {
         let extra = self.config.extra_headers_layer().map_err(|error| {
             let kind = ApiErrorKind::Unanswered(TransportError::of(&error));
             ApiError::new(kind, CONNECTING, None, &self.server)
@@ -215,31 +211,34 @@ impl<'a> Line<'a> {
 
 impl<'a> Cluster<'a> {
     /// Opens a connection and logs in. The redactor learns the token that a login command prints.
-    ///
-    /// # Errors
-    /// The step of connecting that failed.
-    pub async fn connect(way: Way<'_>, login: &Login, context: RetryContext<'a>) -> Result<Self, ApiError> {
-        let person = match login {
-            Login::Token(token) => return Line::open(way, context).await?.log_in(token),
-            Login::Kubeconfig(person) => person,
+    pub(crate) async fn connect(
+        endpoint: Endpoint<'_>,
+        login: &ClusterLogin,
+        context: RetryContext<'a>,
+    ) -> Result<Self, ApiError> {
+        let user = match login {
+            ClusterLogin::Token(token) => {
+                return UnauthenticatedConnection::open(endpoint, context).await?.log_in(token);
+            }
+            ClusterLogin::Kubeconfig(user) => user,
         };
-        let session = match &person.command {
+        let session = match &user.command {
             Some(command) => {
-                Session::by(command, &context.budget, &context.observer.redactor()).await.map_err(|error| {
-                    let server = way.connection.server.as_str();
+                LoginSession::by(command, &context.budget, &context.observer.redactor()).await.map_err(|error| {
+                    let server = endpoint.connection.server.as_str();
                     ApiError::new(ApiErrorKind::Unanswered(error), CONNECTING, None, server)
                 })?
             }
-            None => Session::fixed(&person.credentials),
+            None => LoginSession::fixed(&user.credentials),
         };
-        let mut line = Line::showing(Some(Arc::clone(&session) as _), way, context).await?;
-        line.config.auth_info = AuthInfo::clone(&person.acting);
-        line.into_cluster(session)
+        let mut connection =
+            UnauthenticatedConnection::showing(Some(Arc::clone(&session) as _), endpoint, context).await?;
+        connection.config.auth_info = AuthInfo::clone(&user.acting);
+        connection.into_cluster(session)
     }
 
     /// Whether the server requested a client certificate and received one.
-    #[must_use]
-    pub fn showed_certificate(&self) -> bool {
+    pub(crate) fn showed_certificate(&self) -> bool {
         self.witness.showed_certificate()
     }
 
@@ -247,7 +246,7 @@ impl<'a> Cluster<'a> {
     ///
     /// # Errors
     /// Any error but a denial: a parent credential that is limited to a namespace may not get it.
-    pub async fn presence(&self, namespace: &Namespace) -> Result<Presence, ApiError> {
+    pub(crate) async fn presence(&self, namespace: &Namespace) -> Result<Presence, ApiError> {
         let reference = Reference::namespace(namespace.as_str());
         let attempt = self.attempt("reading", "get", Some(&reference));
         match self.find(&attempt, &reference).await {
@@ -260,62 +259,54 @@ impl<'a> Cluster<'a> {
     }
 
     /// The server's version, as in `v1.37.2`.
-    ///
-    /// # Errors
-    /// Why it could not be read.
-    pub async fn version(&self) -> Result<String, ApiError> {
+    pub(crate) async fn version(&self) -> Result<String, ApiError> {
         const PATH: &str = "/version";
 
-        let attempt =
-            Attempt { target: Some(Target::Url(PATH)), ..self.attempt("reading the server's version", "get", None) };
+        let attempt = Attempt {
+            target: Some(PermissionTarget::Url(PATH)),
+            ..self.attempt("reading the server's version", "get", None)
+        };
         let request = http::Request::get(PATH).body(Vec::new()).map_err(Unbuilt::BuildRequest);
         Ok(text(&self.exchange(&attempt, request).await?, "/gitVersion"))
     }
 
     /// The ids of the keys that the server publishes for ServiceAccount tokens.
-    ///
-    /// # Errors
-    /// Why it could not be read.
-    pub async fn signing_keys(&self) -> Result<Vec<String>, ApiError> {
+    pub(crate) async fn signing_keys(&self) -> Result<Vec<String>, ApiError> {
         let attempt = self.attempt("reading the server's signing keys", "get", None);
         let request = http::Request::get("/openid/v1/jwks").body(Vec::new()).map_err(Unbuilt::BuildRequest);
         let answer = self.exchange(&attempt, request).await?;
-        Ok(list(&answer, "/keys").iter().map(|key| shown(&text(key, "/kid"), 80)).collect())
+        Ok(list(&answer, "/keys").iter().map(|key| sanitize(&text(key, "/kid"), 80)).collect())
     }
 
     /// An object, if it exists.
-    ///
-    /// # Errors
-    /// Why it could not be read.
-    pub async fn get(&self, reference: &Reference) -> Result<Option<FetchedObject>, ApiError> {
+    pub(crate) async fn get(&self, reference: &Reference) -> Result<Option<FetchedObject>, ApiError> {
         let attempt = self.attempt("reading", "get", Some(reference));
         Ok(self.find(&attempt, reference).await?.as_ref().map(FetchedObject::of))
     }
 
     /// All objects of a kind with the label of k8s-token, of any instance; without a namespace those of the whole
     /// cluster. Only their metadata: a Secret's data stays on the server.
-    ///
-    /// # Errors
-    /// Why they could not be listed.
-    pub async fn list(&self, kind: Kind, namespace: Option<&Namespace>) -> Result<Vec<(Reference, Live)>, ApiError> {
+    pub(crate) async fn list(
+        &self,
+        kind: Kind,
+        namespace: Option<&Namespace>,
+    ) -> Result<Vec<(Reference, Live)>, ApiError> {
         self.metadata(kind, namespace, labelled(&format!("{MANAGED_BY}={MANAGER}"))).await
     }
 
     /// All objects of a kind with this name in the whole cluster, of any owner. Only their metadata.
-    ///
-    /// # Errors
-    /// Why they could not be listed.
-    pub async fn namesakes(&self, kind: Kind, name: &str) -> Result<Vec<(Reference, Live)>, ApiError> {
+    pub(crate) async fn namesakes(&self, kind: Kind, name: &str) -> Result<Vec<(Reference, Live)>, ApiError> {
         // From the server's watch cache: a consistent read would wait up to 100 ms for news from etcd.
         let parameters = ListParams::default().fields(&format!("metadata.name={name}")).match_any();
         self.metadata(kind, None, parameters).await
     }
 
     /// The Secrets of the revisions of this Helm release, without their data.
-    ///
-    /// # Errors
-    /// Why they could not be listed.
-    pub async fn revisions(&self, namespace: &Namespace, release: &str) -> Result<Vec<(Reference, Live)>, ApiError> {
+    pub(crate) async fn revisions(
+        &self,
+        namespace: &Namespace,
+        release: &str,
+    ) -> Result<Vec<(Reference, Live)>, ApiError> {
         let selector = labelled(&release::release_selector(release));
         let found = self.metadata(Kind::Secret, Some(namespace), selector).await?;
         Ok(found.into_iter().filter(|(secret, _)| release::revision(&secret.name, release).is_some()).collect())
@@ -323,10 +314,7 @@ impl<'a> Cluster<'a> {
 
     /// The content of a revision of a Helm release, if the Secret is one; `parent` is the credential that is searched
     /// for in it.
-    ///
-    /// # Errors
-    /// Why it could not be read.
-    pub async fn revision(
+    pub(crate) async fn revision(
         &self,
         revision: &Reference,
         parent: Option<&Token>,
@@ -362,18 +350,12 @@ impl<'a> Cluster<'a> {
     }
 
     /// Creates the namespace. It does not matter if another client creates it at the same time.
-    ///
-    /// # Errors
-    /// Why not.
-    pub async fn create_namespace(&self, namespace: &Namespace) -> Result<(), ApiError> {
+    pub(crate) async fn create_namespace(&self, namespace: &Namespace) -> Result<(), ApiError> {
         self.post_namespace(namespace, false).await
     }
 
     /// Creates the namespace as a dry run. An admission webhook that does not support dry runs counts as consent.
-    ///
-    /// # Errors
-    /// Why the server would refuse it.
-    pub async fn dry_run_namespace(&self, namespace: &Namespace) -> Result<(), ApiError> {
+    pub(crate) async fn dry_run_namespace(&self, namespace: &Namespace) -> Result<(), ApiError> {
         match self.post_namespace(namespace, true).await {
             Err(ApiError { kind: ApiErrorKind::DryRunUnsupported(_), .. }) => Ok(()),
             answer => answer,
@@ -398,10 +380,7 @@ impl<'a> Cluster<'a> {
     /// Server-side apply of the fields that k8s-token owns. An existing object, `live`, must belong to the instance:
     /// changes by others to these fields are reverted, unless the object was changed since it was read. An absent
     /// object is created, unless it was created since. Both are conflicts, and nothing is written.
-    ///
-    /// # Errors
-    /// Why not.
-    pub async fn apply(&self, manifest: &Manifest, live: Option<&Live>) -> Result<Live, ApiError> {
+    pub(crate) async fn apply(&self, manifest: &Manifest, live: Option<&Live>) -> Result<Live, ApiError> {
         let attempt = Attempt { stores: true, ..self.attempt("applying", "patch", Some(&manifest.reference)) };
         match self.exchange(&attempt, patch(manifest, live, PatchParams::apply(MANAGER))).await {
             Ok(object) => Ok(FetchedObject::of(&object).live),
@@ -415,10 +394,7 @@ impl<'a> Cluster<'a> {
 
     /// The same as a dry run: the object that the server would store; none if an admission webhook does not support dry
     /// runs.
-    ///
-    /// # Errors
-    /// Why the server would refuse it.
-    pub async fn dry_run(&self, manifest: &Manifest, live: Option<&Live>) -> Result<Option<Live>, ApiError> {
+    pub(crate) async fn dry_run(&self, manifest: &Manifest, live: Option<&Live>) -> Result<Option<Live>, ApiError> {
         let attempt = self.attempt("dry run: applying", "patch", Some(&manifest.reference));
         match self.exchange(&attempt, patch(manifest, live, PatchParams::apply(MANAGER).dry_run())).await {
             Ok(object) => Ok(Some(FetchedObject::of(&object).live)),
@@ -429,10 +405,12 @@ impl<'a> Cluster<'a> {
 
     /// Replaces the managed fields of an object and changes nothing else, unless the object was changed since it was
     /// read.
-    ///
-    /// # Errors
-    /// Why not.
-    pub async fn hand_over(&self, reference: &Reference, live: &Live, fields: Vec<Value>) -> Result<Live, ApiError> {
+    pub(crate) async fn transfer_field_ownership(
+        &self,
+        reference: &Reference,
+        live: &Live,
+        fields: Vec<Value>,
+    ) -> Result<Live, ApiError> {
         let attempt =
             Attempt { stores: true, ..self.attempt("taking over the managed fields of", "patch", Some(reference)) };
         let replace = |path: &str, value: Value| json!({"op": "replace", "path": path, "value": value});
@@ -487,10 +465,7 @@ impl<'a> Cluster<'a> {
 
     /// Deletes this object, by its uid; one that no longer exists counts as deleted. One that finalizers hold still
     /// exists: it still grants what it grants.
-    ///
-    /// # Errors
-    /// Why not.
-    pub async fn delete(&self, reference: &Reference, live: &Live) -> Result<(), ApiError> {
+    pub(crate) async fn delete(&self, reference: &Reference, live: &Live) -> Result<(), ApiError> {
         let attempt = Attempt { stores: true, ..self.attempt("deleting", "delete", Some(reference)) };
         let preconditions = Preconditions { uid: Some(live.uid.clone()), resource_version: None };
         let parameters = DeleteParams::background().preconditions(preconditions);
@@ -508,7 +483,7 @@ impl<'a> Cluster<'a> {
     ///
     /// # Errors
     /// The Secret was deleted, or was not filled in time.
-    pub async fn token(&self, secret: &Reference) -> Result<(Token, Live), ApiError> {
+    pub(crate) async fn token(&self, secret: &Reference) -> Result<(Token, Live), ApiError> {
         const DOING: &str = "waiting for the token in";
 
         let failed = |kind| ApiError::new(kind, DOING, Some(secret), &self.server);
@@ -543,23 +518,20 @@ impl<'a> Cluster<'a> {
     ///
     /// # Errors
     /// Why it could not be read: 401 if the token is invalid, `too-old-server` if the server has no such review.
-    pub async fn identity(&self) -> Result<Identity, ApiError> {
+    pub(crate) async fn identity(&self) -> Result<TokenIdentity, ApiError> {
         const DOING: &str = "asking the server whose token this is";
 
         let review = self.review(DOING, "authentication.k8s.io", "SelfSubjectReview", json!({})).await?;
         let user = |field: &str| text(&review, &format!("/status/userInfo/{field}"));
-        Ok(Identity { username: user("username"), uid: user("uid") })
+        Ok(TokenIdentity { username: user("username"), uid: user("uid") })
     }
 
     /// The permissions of this connection's user in a namespace, cluster-wide grants included (SelfSubjectRulesReview);
     /// without a namespace only the cluster-wide ones.
-    ///
-    /// # Errors
-    /// Why it could not be read.
-    pub async fn rules(&self, namespace: Option<&str>) -> Result<Review, ApiError> {
+    pub(crate) async fn rules(&self, namespace: Option<&str>) -> Result<Review, ApiError> {
         const DOING: &str = "listing the permissions of a credential";
 
-        let question = json!({"spec": {"namespace": namespace.unwrap_or(NOWHERE)}});
+        let question = json!({"spec": {"namespace": namespace.unwrap_or(NO_NAMESPACE)}});
         let review = self.review(DOING, "authorization.k8s.io", "SelfSubjectRulesReview", question).await?;
         let rules = list(&review, "/status/resourceRules").iter().chain(list(&review, "/status/nonResourceRules"));
         Ok(Review {
@@ -571,36 +543,38 @@ impl<'a> Cluster<'a> {
 
     /// Whether this connection's user has one permission (SelfSubjectAccessReview), in all namespaces unless the
     /// permission names one.
-    ///
-    /// # Errors
-    /// Why it could not be read.
-    pub async fn allowed(&self, atom: Atom<'_>) -> Result<Verdict, ApiError> {
-        self.verdict(atom, None).await
+    pub(crate) async fn allowed(&self, permission: Permission<'_>) -> Result<AccessDecision, ApiError> {
+        self.decision(permission, None).await
     }
 
     /// Whether a ServiceAccount has one permission (SubjectAccessReview). It need not exist yet.
-    ///
-    /// # Errors
-    /// Why it could not be read.
-    pub async fn allowed_to(&self, account: &Reference, atom: Atom<'_>) -> Result<Verdict, ApiError> {
-        self.verdict(atom, Some(account)).await
+    pub(crate) async fn allowed_to(
+        &self,
+        account: &Reference,
+        permission: Permission<'_>,
+    ) -> Result<AccessDecision, ApiError> {
+        self.decision(permission, Some(account)).await
     }
 
-    async fn verdict(&self, atom: Atom<'_>, account: Option<&Reference>) -> Result<Verdict, ApiError> {
+    async fn decision(
+        &self,
+        permission: Permission<'_>,
+        account: Option<&Reference>,
+    ) -> Result<AccessDecision, ApiError> {
         const DOING: &str = "checking a single permission";
 
-        let verb = atom.verb;
-        let mut spec = match atom.target {
-            Target::Resource { group, resource, name } => {
+        let verb = permission.verb;
+        let mut spec = match permission.target {
+            PermissionTarget::Resource { group, resource, name } => {
                 let (resource, subresource) = resource.split_once('/').unwrap_or((resource, ""));
                 let name = name.unwrap_or_default();
-                let namespace = atom.namespace.unwrap_or_default();
+                let namespace = permission.namespace.unwrap_or_default();
                 json!({"resourceAttributes": {
                     "group": group, "resource": resource, "subresource": subresource, "name": name,
                     "namespace": namespace, "verb": verb,
                 }})
             }
-            Target::Url(url) => json!({"nonResourceAttributes": {"path": url, "verb": verb}}),
+            PermissionTarget::Url(url) => json!({"nonResourceAttributes": {"path": url, "verb": verb}}),
         };
         let kind = match account {
             None => "SelfSubjectAccessReview",
@@ -614,14 +588,11 @@ impl<'a> Cluster<'a> {
         };
         let review = self.review(DOING, "authorization.k8s.io", kind, json!({"spec": spec})).await?;
         let allowed = review.pointer("/status/allowed") == Some(&Value::Bool(true));
-        Ok(Verdict { allowed, reason: text(&review, "/status/reason") })
+        Ok(AccessDecision { allowed, reason: text(&review, "/status/reason") })
     }
 
     /// The bindings that the server creates by default, and the ClusterRoles that they grant to every ServiceAccount.
-    ///
-    /// # Errors
-    /// Why they could not be read.
-    pub async fn stock(&self) -> Result<Stock, ApiError> {
+    pub(crate) async fn stock(&self) -> Result<Stock, ApiError> {
         let place = Reference::at_cluster(Kind::ClusterRoleBinding, "");
         let attempt = self.attempt("listing", "list", Some(&place));
         // From the server's watch cache, all in one response.
@@ -641,7 +612,7 @@ impl<'a> Cluster<'a> {
     /// The response to a review. Reviews of oneself are allowed to every user.
     async fn review(&self, doing: &str, group: &str, kind: &str, mut question: Value) -> Result<Value, ApiError> {
         let resource = format!("{}s", kind.to_lowercase());
-        let target = Target::Resource { group, resource: &resource, name: None };
+        let target = PermissionTarget::Resource { group, resource: &resource, name: None };
         let attempt = Attempt { target: Some(target), ..self.attempt(doing, "create", None) };
         question["apiVersion"] = json!(format!("{group}/v1"));
         question["kind"] = json!(kind);
@@ -707,7 +678,7 @@ impl<'a> Cluster<'a> {
     }
 
     /// The response, and the login that the request was sent with.
-    async fn answer(&self, request: http::Request<Vec<u8>>) -> Result<(Answer, Generation), TransportError> {
+    async fn answer(&self, request: http::Request<Vec<u8>>) -> Result<(Answer, LoginGeneration), TransportError> {
         let broken =
             |error: &(dyn std::error::Error + 'static)| transport::explained(TransportError::of(error), &self.witness);
         let answering = async {
@@ -721,7 +692,7 @@ impl<'a> Cluster<'a> {
         let login = head.extensions.get().copied().unwrap_or_default();
         let warnings = head.headers.get_all(http::header::WARNING).iter().filter_map(|header| header.to_str().ok());
         for text in warnings.flat_map(warning::texts) {
-            self.context.observer.warned(&shown(&text, 300));
+            self.context.observer.warned(&sanitize(&text, 300));
         }
         if !head.status.is_success() {
             let status = Status::read(head.status.as_u16(), &body);

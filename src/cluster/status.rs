@@ -12,13 +12,13 @@ use crate::{
         error::{ApiError, ApiErrorKind},
         failure::stated,
     },
-    diagnostics::text::{said, shown},
+    diagnostics::text::{sanitize, sanitize_body},
     k8s::{denial::needed, object::Reference},
     net::{
         error::TransportError,
         retry::{Outcome, RetryState, Transient},
     },
-    rbac::{Atom, Rule, Target, Tuple},
+    rbac::{Permission, PermissionRecord, PermissionTarget, Rule},
 };
 
 /// The user of a request without a login (k8s.io/apiserver/pkg/authentication/user).
@@ -34,9 +34,9 @@ const LONGEST_DENIAL: usize = 1000;
 
 /// An error response.
 #[derive(Clone, Debug, Default)]
-pub struct Status {
+pub(crate) struct Status {
     /// The HTTP status.
-    pub code: u16,
+    pub(crate) code: u16,
     /// Whether it is a Kubernetes Status: overloaded servers, gateways and proxies respond with text.
     from_kubernetes: bool,
     message: String,
@@ -51,14 +51,13 @@ pub struct Status {
 
 impl Status {
     /// The parsed response. Field by field, because a webhook may fill in values of any type.
-    #[must_use]
-    pub fn read(code: u16, body: &[u8]) -> Self {
+    pub(crate) fn read(code: u16, body: &[u8]) -> Self {
         let document: Value = serde_json::from_slice(body).unwrap_or_default();
         if document.get("kind").and_then(Value::as_str) != Some("Status") {
             let text = String::from_utf8_lossy(body);
             // nginx responds with an HTML page.
             let shuts_out = code == 400 && text.contains(WITHOUT_CERTIFICATE);
-            let message = if shuts_out { WITHOUT_CERTIFICATE.to_owned() } else { said(&text, 300) };
+            let message = if shuts_out { WITHOUT_CERTIFICATE.to_owned() } else { sanitize_body(&text, 300) };
             return Self { code, message, ..Self::default() };
         }
         let text = |pointer: &str| document.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned();
@@ -78,14 +77,13 @@ impl Status {
     }
 
     /// The transient failure that it reports, if it is one; `after` is the `Retry-After` header.
-    #[must_use]
-    pub fn transient(&self, after: Option<Duration>) -> Option<Transient> {
+    pub(crate) fn transient(&self, after: Option<Duration>) -> Option<Transient> {
         let after = after.or(self.after);
         match self.meaning() {
             Meaning::Denial(_) | Meaning::UnknownField => None,
             // Admission comes before the storage.
             Meaning::WebhookFailed { .. } | Meaning::NotReady => {
-                let what = format!("{}: {}", self.code, shown(&self.message, 120));
+                let what = format!("{}: {}", self.code, sanitize(&self.message, 120));
                 Some(Transient { what, outcome: Outcome::NotSent, after })
             }
             _ => Transient::of_status(self.code, &self.message, after),
@@ -93,14 +91,12 @@ impl Status {
     }
 
     /// Whether the server rejects the login. Authentication comes before everything else.
-    #[must_use]
-    pub fn is_unknown_login(&self) -> bool {
+    pub(crate) fn is_unknown_login(&self) -> bool {
         self.code == 401 && !self.is_denial()
     }
 
     /// Whether the server denied an anonymous request.
-    #[must_use]
-    pub fn is_anonymous(&self) -> bool {
+    pub(crate) fn is_anonymous(&self) -> bool {
         matches!(self.meaning(), Meaning::Unauthorized(denial) if denial.user == ANONYMOUS)
     }
 
@@ -230,7 +226,7 @@ enum Meaning<'s> {
 #[derive(Debug, PartialEq, Eq)]
 struct Unauthorized<'s> {
     user: &'s str,
-    atom: Atom<'s>,
+    permission: Permission<'s>,
     /// The authorizer's explanation, or empty.
     reason: &'s str,
 }
@@ -241,7 +237,7 @@ impl<'s> Unauthorized<'s> {
         let (verb, rest) = rest.strip_prefix(" cannot ")?.split_once(' ')?;
         let (namespace, target, rest) = if let Some(path) = rest.strip_prefix("path ") {
             let (path, rest) = quoted(path)?;
-            (None, Target::Url(path), rest)
+            (None, PermissionTarget::Url(path), rest)
         } else {
             let (resource, rest) = quoted(rest.strip_prefix("resource ")?)?;
             let (group, rest) = quoted(rest.strip_prefix(" in API group ")?)?;
@@ -250,10 +246,10 @@ impl<'s> Unauthorized<'s> {
                 None => (None, rest.strip_prefix(" at the cluster scope")?),
             };
             let name = Some(name).filter(|name| !name.is_empty());
-            (namespace, Target::Resource { group, resource, name }, rest)
+            (namespace, PermissionTarget::Resource { group, resource, name }, rest)
         };
         let reason = if rest.is_empty() { rest } else { rest.strip_prefix(": ")? };
-        Some(Self { user, atom: Atom { namespace, target, verb }, reason })
+        Some(Self { user, permission: Permission { namespace, target, verb }, reason })
     }
 }
 
@@ -270,19 +266,19 @@ fn quoted(text: &str) -> Option<(&str, &str)> {
 }
 
 /// A request, as its errors describe it.
-pub struct Attempt<'a> {
+pub(crate) struct Attempt<'a> {
     /// As in "applying".
-    pub doing: &'a str,
+    pub(crate) doing: &'a str,
     /// The verb that RBAC checks.
-    pub verb: &'a str,
+    pub(crate) verb: &'a str,
     /// The object, if the request is about one.
-    pub object: Option<&'a Reference>,
+    pub(crate) object: Option<&'a Reference>,
     /// The target otherwise: a review or a path.
-    pub target: Option<Target<'a>>,
+    pub(crate) target: Option<PermissionTarget<'a>>,
     /// Whether it stores something when it succeeds.
-    pub stores: bool,
+    pub(crate) stores: bool,
     /// The server.
-    pub server: &'a str,
+    pub(crate) server: &'a str,
 }
 
 impl fmt::Display for Attempt<'_> {
@@ -296,26 +292,22 @@ impl fmt::Display for Attempt<'_> {
 
 impl Attempt<'_> {
     /// An error of this request without a response.
-    #[must_use]
-    pub fn error(&self, kind: ApiErrorKind) -> ApiError {
+    pub(crate) fn error(&self, kind: ApiErrorKind) -> ApiError {
         ApiError::new(kind, self.doing, self.object, self.server)
     }
 
     /// The error of a response that is not a JSON object. A write may have been carried out.
-    #[must_use]
-    pub fn not_kubernetes(&self) -> ApiError {
+    pub(crate) fn not_kubernetes(&self) -> ApiError {
         ApiError { outcome_unknown: self.stores, ..self.error(ApiErrorKind::NotKubernetes(String::new())) }
     }
 
     /// The error of a missing response. A write may have been carried out.
-    #[must_use]
-    pub fn unanswered(&self, error: TransportError, attempts: RetryState) -> ApiError {
+    pub(crate) fn unanswered(&self, error: TransportError, attempts: RetryState) -> ApiError {
         ApiError { attempts, outcome_unknown: self.stores, ..self.error(ApiErrorKind::Unanswered(error)) }
     }
 
     /// The error of a refusal, after these attempts. An earlier one may have been carried out.
-    #[must_use]
-    pub fn refused(&self, status: &Status, attempts: RetryState) -> ApiError {
+    pub(crate) fn refused(&self, status: &Status, attempts: RetryState) -> ApiError {
         let kind = self.kind(status);
         // A gateway, or a server that gave up waiting, does not know the outcome of a write.
         let unknown = matches!(kind, ApiErrorKind::ServerError(_)) && matches!(status.code, 408 | 500..=599);
@@ -326,19 +318,19 @@ impl Attempt<'_> {
     fn kind(&self, status: &Status) -> ApiErrorKind {
         use ApiErrorKind as Kind;
 
-        let text = shown(&status.message, 300);
+        let text = sanitize(&status.message, 300);
         match status.meaning() {
-            Meaning::Denial(words) => Kind::AdmissionDenied(shown(words, LONGEST_DENIAL)),
+            Meaning::Denial(words) => Kind::AdmissionDenied(sanitize(words, LONGEST_DENIAL)),
             Meaning::NoDryRun => Kind::DryRunUnsupported(text),
             Meaning::UnknownField => Kind::Refused(text),
             Meaning::WebhookFailed { webhook, why } => {
-                Kind::WebhookFailed { webhook: shown(webhook, 253), why: shown(why, 300) }
+                Kind::WebhookFailed { webhook: sanitize(webhook, 253), why: sanitize(why, 300) }
             }
             Meaning::NoClientCertificate => Kind::ClientCertificateRequired,
             Meaning::NotReady => Kind::ServerError(text),
             Meaning::Unauthorized(denial) if denial.user == ANONYMOUS => Kind::Anonymous,
             Meaning::Unauthorized(denial) => match self.missing(&denial) {
-                Some(missing) => Kind::Denied { missing: vec![missing], reason: shown(denial.reason, 300) },
+                Some(missing) => Kind::Denied { missing: vec![missing], reason: sanitize(denial.reason, 300) },
                 None => Kind::Refused(stated(status.code, &text)),
             },
             Meaning::Escalation(words) => {
@@ -347,8 +339,8 @@ impl Attempt<'_> {
             }
             Meaning::Terminating => Kind::Terminating,
             Meaning::NoNamespace if self.verb == "patch" => Kind::NamespaceAbsent,
-            Meaning::Quota(words) if words.starts_with(UNCOUNTED_QUOTA) => Kind::QuotaUncounted(shown(words, 300)),
-            Meaning::Quota(words) => Kind::Quota(shown(words, 300)),
+            Meaning::Quota(words) if words.starts_with(UNCOUNTED_QUOTA) => Kind::QuotaUncounted(sanitize(words, 300)),
+            Meaning::Quota(words) => Kind::Quota(sanitize(words, 300)),
             Meaning::NoNamespace | Meaning::Other => status.kind_by_code(text),
         }
     }
@@ -356,27 +348,27 @@ impl Attempt<'_> {
     /// The permission that the authorizer denied, if the denial is about this request: the object or the review, with
     /// the verb that the server names (an apply of an absent object requires `create` in addition to `patch`). For a
     /// request with impersonation, that permission is checked first.
-    fn missing(&self, denial: &Unauthorized<'_>) -> Option<Tuple> {
-        let Atom { target, verb, .. } = denial.atom;
+    fn missing(&self, denial: &Unauthorized<'_>) -> Option<PermissionRecord> {
+        let Permission { target, verb, .. } = denial.permission;
         if verb.starts_with("impersonate") {
-            return Some(denial.atom.tuple());
+            return Some(denial.permission.record());
         }
         let expected = verb == self.verb || (self.verb == "patch" && verb == "create");
         match (self.object, target) {
-            (Some(object), Target::Resource { group, resource, .. }) => {
+            (Some(object), PermissionTarget::Resource { group, resource, .. }) => {
                 let same = (group, resource) == (object.kind.group(), object.kind.resource());
                 (expected && same).then(|| needed(verb, object))
             }
-            (None, target) => (expected && self.target == Some(target)).then(|| denial.atom.tuple()),
-            (Some(_), Target::Url(_)) => None,
+            (None, target) => (expected && self.target == Some(target)).then(|| denial.permission.record()),
+            (Some(_), PermissionTarget::Url(_)) => None,
         }
     }
 }
 
 /// The permissions that the escalation check lists, one rule a line:
 /// `{APIGroups:["apps"], Resources:["deployments"], Verbs:["get" "list"]}`.
-fn not_held(message: &str, namespace: Option<&str>) -> Vec<Tuple> {
-    let mut tuples = Vec::new();
+fn not_held(message: &str, namespace: Option<&str>) -> Vec<PermissionRecord> {
+    let mut records = Vec::new();
     for line in message.lines().filter(|line| line.starts_with('{')) {
         let rule = Rule {
             api_groups: go_list(line, "APIGroups"),
@@ -386,9 +378,9 @@ fn not_held(message: &str, namespace: Option<&str>) -> Vec<Tuple> {
             verbs: go_list(line, "Verbs"),
         };
         // Non-resource URLs too: the server requires the granter to hold them even if a binding does not grant them.
-        tuples.extend(rule.atoms(None).map(|atom| atom.within(namespace).tuple()));
+        records.extend(rule.permissions(None).map(|permission| permission.within(namespace).record()));
     }
-    tuples
+    records
 }
 
 /// The strings of `key:["a" "b"]`. Go quotes like JSON, for everything that can occur in a rule.
@@ -457,9 +449,9 @@ mod tests {
         assert_eq!(
             failure.missing,
             [
-                Atom::new("get", "", "secrets").named("a").within(Some("a")).tuple(),
-                Atom::new("list", "", "secrets").named("a").within(Some("a")).tuple(),
-                Atom::new("*", "apps", "deployments").within(Some("a")).tuple(),
+                Permission::new("get", "", "secrets").named("a").within(Some("a")).record(),
+                Permission::new("list", "", "secrets").named("a").within(Some("a")).record(),
+                Permission::new("*", "apps", "deployments").within(Some("a")).record(),
             ]
         );
         assert!(failure.cause.contains("wildcard"), "{}", failure.cause);
@@ -521,8 +513,8 @@ mod tests {
         let failure =
             judge(&forbidden(403, "Forbidden", &(cannot(USER, "create", "roles") + ": ask the platform team")));
         assert_eq!(failure.code, Code::MissingPermission);
-        let atom = Atom::new("create", "rbac.authorization.k8s.io", "roles").named("demo-token");
-        assert_eq!(failure.missing, [atom.within(Some("a")).tuple()]);
+        let permission = Permission::new("create", "rbac.authorization.k8s.io", "roles").named("demo-token");
+        assert_eq!(failure.missing, [permission.within(Some("a")).record()]);
         assert!(failure.cause.ends_with("in namespace a: ask the platform team"), "{}", failure.cause);
     }
 
@@ -553,7 +545,7 @@ mod tests {
         let details = json!({"name": "boss", "kind": "users"});
         let failure = judge(&read(json!({"code": 403, "reason": "Forbidden", "message": message, "details": details})));
         assert_eq!(failure.code, Code::MissingPermission);
-        assert_eq!(failure.missing, [Atom::new("impersonate", "", "users").named("boss").tuple()]);
+        assert_eq!(failure.missing, [Permission::new("impersonate", "", "users").named("boss").record()]);
     }
 
     #[test]
@@ -569,7 +561,7 @@ mod tests {
             doing: "asking",
             verb: "get",
             object: None,
-            target: Some(Target::Url("/version")),
+            target: Some(PermissionTarget::Url("/version")),
             stores: false,
             server: "https://s",
         };
@@ -577,7 +569,10 @@ mod tests {
         let status = read(json!({"code": 403, "message": message, "details": {}}));
         let failure = Failure::from(attempt.refused(&status, RetryState::default()));
         assert_eq!(failure.code, Code::MissingPermission);
-        assert_eq!(failure.missing, [Atom { namespace: None, target: Target::Url("/version"), verb: "get" }.tuple()]);
+        assert_eq!(
+            failure.missing,
+            [Permission { namespace: None, target: PermissionTarget::Url("/version"), verb: "get" }.record()]
+        );
     }
 
     /// Denials that imitate other refusals.
@@ -628,11 +623,11 @@ mod tests {
                 let failure = judge(&status);
                 assert_eq!(failure.code, Code::Refused, "{status:?}");
                 assert!(
-                    failure.cause.starts_with(who) && failure.cause.ends_with(&shown(words, 1000)),
+                    failure.cause.starts_with(who) && failure.cause.ends_with(&sanitize(words, 1000)),
                     "{}",
                     failure.cause
                 );
-                assert!(!failure.unsettled && failure.missing.is_empty(), "{status:?}");
+                assert!(!failure.outcome_unknown && failure.missing.is_empty(), "{status:?}");
                 assert_eq!(status.transient(Some(Duration::from_secs(1))), None, "{status:?}");
                 assert!(!status.is_unknown_login());
                 let mut attempts = RetryState::default();
@@ -651,7 +646,7 @@ mod tests {
         let status = read(json!({"code": 500, "reason": "InternalError", "message": message}));
         assert_eq!(status.transient(None).unwrap().outcome, Outcome::NotSent);
         let failure = judge(&status);
-        assert_eq!((failure.code, failure.unsettled), (Code::ServerError, false));
+        assert_eq!((failure.code, failure.outcome_unknown), (Code::ServerError, false));
         assert!(
             failure.cause.contains("webhook w.example.com, which is required: failed to call webhook: Post"),
             "{}",

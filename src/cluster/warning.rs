@@ -3,8 +3,7 @@
 
 /// The texts in one header: `299 - "text"`, several of them separated by commas (RFC 7234, section 5.5). Other codes
 /// than 299 are about caches. Anything else is ignored.
-#[must_use]
-pub fn texts(header: &str) -> Vec<String> {
+pub(crate) fn texts(header: &str) -> Vec<String> {
     let mut texts = Vec::new();
     let mut rest = header;
     while let Some((code_and_agent, quoted)) = rest.split_once('"') {

@@ -11,10 +11,10 @@ use crate::{
 };
 
 /// Runs the command.
-pub fn run(params: &Path, report: &Report) -> Result<(), Failure> {
+pub(crate) fn run(params: &Path, report: &Report) -> Result<(), Failure> {
     let (inputs, findings) = documents::params(params, None);
     let (checked, remarks) = request::check(&inputs, findings).map_err(Failure::input)?;
-    report.about(checked.name.as_ref().map(InstanceName::as_str), checked.params.namespace.as_str());
+    report.instance(checked.name.as_ref().map(InstanceName::as_str), checked.params.namespace.as_str());
     tell(report, remarks);
     report.done("the params are valid");
     Ok(())

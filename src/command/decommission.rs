@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// Runs the command.
-pub async fn run(options: &RunOptions, environment: &Environment, report: &Report) -> Result<(), Failure> {
+pub(crate) async fn run(options: &RunOptions, environment: &Environment, report: &Report) -> Result<(), Failure> {
     let (inputs, findings) = documents::load(&options.source, Strictness::OnlyWhatLocatesTheInstance, environment);
     let (input, remarks) =
         request::decommission(&inputs, options.publish, options.timeout_seconds, findings).map_err(Failure::input)?;

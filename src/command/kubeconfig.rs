@@ -15,12 +15,12 @@ use crate::{
 };
 
 /// Runs the command.
-pub fn run(artifact: &Path, namespace: Option<&str>, report: &Report) -> Result<(), Failure> {
+pub(crate) fn run(artifact: &Path, namespace: Option<&str>, report: &Report) -> Result<(), Failure> {
     let namespace = namespace.map(Namespace::parse).transpose().map_err(|problem| {
         Failure::input(vec![Finding::blocking(finding::Code::Schema, "", format!("--namespace: {problem}"))])
     })?;
     let document = documents::document(artifact).map_err(Failure::input)?;
     let (connection, _) = request::connection::parse(&document, None).map_err(Failure::input)?;
     let text = kubeconfig::render(&document, connection, namespace.as_ref()).map_err(Failure::input)?;
-    report.hand_out(&text).map_err(|cause| not_printed("writing the kubeconfig", &cause))
+    report.write_stdout(&text).map_err(|cause| not_printed("writing the kubeconfig", &cause))
 }

@@ -13,7 +13,7 @@ use std::{ffi::OsString, time::Duration};
 
 use crate::{
     budget::Budget,
-    cli::{self, Action, Invocation, Refusal},
+    cli::{self, Invocation, Operation, ParseError},
     diagnostics::{
         error::{Code, Exit, Failure},
         finding::{Finding, condensed},
@@ -25,18 +25,18 @@ use crate::{
 };
 
 /// Runs the command of the arguments, or that of the environment without arguments.
-pub async fn dispatch(arguments: Vec<OsString>, environment: &Environment, report: &Report) -> Exit {
+pub(crate) async fn dispatch(arguments: Vec<OsString>, environment: &Environment, report: &Report) -> Exit {
     // No message may contain these, even before they are used.
-    environment.platform_token().iter().for_each(|token| report.redactor().learn_secret(token));
-    cli::tokens(&arguments).for_each(|token| report.redactor().learn_secret(&token));
+    environment.platform_token().iter().for_each(|token| report.redactor().register_secret(token));
+    cli::tokens(&arguments).for_each(|token| report.redactor().register_secret(&token));
     match cli::parse(arguments.clone(), environment) {
         Ok(invocation) => perform(invocation, environment, report).await,
-        Err(Refusal::Answer(text)) => {
+        Err(ParseError::Answer(text)) => {
             report.text(&text, true);
             Exit::Done
         }
-        Err(Refusal::Usage(text)) => {
-            cli::possible_secrets(&arguments).for_each(|secret| report.redactor().learn_secret(&secret));
+        Err(ParseError::Usage(text)) => {
+            cli::possible_secrets(&arguments).for_each(|secret| report.redactor().register_secret(&secret));
             report.text(&text, false);
             if cli::asks_for_json(&arguments) {
                 report.usage(cli::named_command(&arguments), &cli::first_paragraph(&text));
@@ -44,7 +44,7 @@ pub async fn dispatch(arguments: Vec<OsString>, environment: &Environment, repor
             }
             Exit::Usage
         }
-        Err(Refusal::Failure(failure)) => finish(report, false, Err(failure)),
+        Err(ParseError::Failure(failure)) => finish(report, false, Err(failure)),
     }
 }
 
@@ -53,9 +53,9 @@ async fn perform(invocation: Invocation, environment: &Environment, report: &Rep
         Invocation::Run(options) => {
             report.begin(options.action.as_str());
             let result = match options.action {
-                Action::Plan => plan::run(&options, environment, report).await,
-                Action::Provision => provision::run(&options, environment, report).await.map(|()| false),
-                Action::Decommission => decommission::run(&options, environment, report).await.map(|()| false),
+                Operation::Plan => plan::run(&options, environment, report).await,
+                Operation::Provision => provision::run(&options, environment, report).await.map(|()| false),
+                Operation::Decommission => decommission::run(&options, environment, report).await.map(|()| false),
             };
             let has_changes = matches!(result, Ok(true)) && options.detailed_exitcode;
             match finish(report, options.json, result.map(drop)) {
@@ -78,7 +78,7 @@ async fn perform(invocation: Invocation, environment: &Environment, report: &Rep
             finish(report, false, kubeconfig::run(&artifact, namespace.as_deref(), report))
         }
         Invocation::Print(text) => {
-            let printed = report.hand_out(&text);
+            let printed = report.write_stdout(&text);
             finish(report, false, printed.map_err(|cause| not_printed("printing", &cause)))
         }
     }
@@ -86,7 +86,7 @@ async fn perform(invocation: Invocation, environment: &Environment, report: &Rep
 
 /// Registers the secrets of the input with the redactor, starts the deadline, and reports server, instance, proxies and
 /// findings.
-pub fn announce(
+pub(crate) fn announce(
     report: &Report,
     instance: Option<&Instance>,
     connection: &Connection,
@@ -99,15 +99,15 @@ pub fn announce(
     let platform_route = platform.map(|platform| (platform.address(), &platform.route));
     let routes: Vec<_> = [cluster].into_iter().chain(platform_route).collect();
     for token in connection.login.token().into_iter().chain(platform.map(|platform| &platform.token)) {
-        report.learn(token);
+        report.register(token);
     }
     for password in routes.iter().filter_map(|(_, route)| route.proxy()?.secret()) {
-        report.redactor().learn_secret(password);
+        report.redactor().register_secret(password);
     }
     let budget = Budget::new(timeout);
-    report.at(server, &budget);
+    report.server(server, &budget);
     if let Some(Instance { name, namespace, .. }) = instance {
-        report.about(Some(name.as_str()), namespace.as_str());
+        report.instance(Some(name.as_str()), namespace.as_str());
     }
     for text in routes.iter().filter_map(|(target, route)| route.told(target)) {
         report.step("proxy", &text, None);
@@ -136,7 +136,7 @@ async fn until_stopped<T>(
         never = report.progress() => match never {},
         signal = terminated() => {
             let failure = Failure::new(Code::Terminated, doing, format!("stopped by {signal}"));
-            Err(Failure { unsettled: writes, ..failure })
+            Err(Failure { outcome_unknown: writes, ..failure })
         }
     }
 }
@@ -155,7 +155,7 @@ async fn terminated() -> &'static str {
 }
 
 /// Prints a failure and the document of `--json`; returns the exit status.
-pub fn finish(report: &Report, json: bool, result: Result<(), Failure>) -> Exit {
+pub(crate) fn finish(report: &Report, json: bool, result: Result<(), Failure>) -> Exit {
     let mut exit = Exit::Done;
     if let Err(failure) = result {
         exit = failure.code.exit();

@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// Runs the command: for these params, else for any in one namespace.
-pub fn run(params: Option<&Path>, name: Option<String>, report: &Report) -> Result<(), Failure> {
+pub(crate) fn run(params: Option<&Path>, name: Option<String>, report: &Report) -> Result<(), Failure> {
     let text = if let Some(path) = params {
         let (inputs, findings) = documents::params(path, name);
         let (checked, remarks) = request::check(&inputs, findings).map_err(Failure::input)?;
@@ -27,5 +27,5 @@ pub fn run(params: Option<&Path>, name: Option<String>, report: &Report) -> Resu
             |problem| Failure::input(vec![Finding::blocking(finding::Code::Name, "", format!("--name: {problem}"))]);
         parent_role::render(None, name.map_err(refused)?.as_ref())
     };
-    report.hand_out(&text).map_err(|cause| not_printed("printing", &cause))
+    report.write_stdout(&text).map_err(|cause| not_printed("printing", &cause))
 }

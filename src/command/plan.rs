@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// Runs the command; true if a provision would change something.
-pub async fn run(options: &RunOptions, environment: &Environment, report: &Report) -> Result<bool, Failure> {
+pub(crate) async fn run(options: &RunOptions, environment: &Environment, report: &Report) -> Result<bool, Failure> {
     let (inputs, findings) = documents::load(&options.source, Strictness::Strict, environment);
     let (input, remarks) =
         request::provision(&inputs, options.publish, options.timeout_seconds, findings).map_err(Failure::input)?;

@@ -1,7 +1,7 @@
 //! provision: creates or updates the credential, and delivers it.
 
 use crate::{
-    cli::{RunOptions, Target},
+    cli::{OutputTarget, RunOptions},
     command::{announce, not_printed, until_stopped},
     credential::artifact::Artifact,
     diagnostics::error::{Code, Failure},
@@ -23,11 +23,11 @@ enum Output {
 }
 
 impl Output {
-    fn prepare(target: Option<&Target>) -> Result<Self, Failure> {
+    fn prepare(target: Option<&OutputTarget>) -> Result<Self, Failure> {
         match target {
             None => Ok(Self::None),
-            Some(Target::Stdout) => Ok(Self::Stdout),
-            Some(Target::File(path)) => OutputFile::prepare(path).map(Self::File).map_err(|cause| {
+            Some(OutputTarget::Stdout) => Ok(Self::Stdout),
+            Some(OutputTarget::File(path)) => OutputFile::prepare(path).map(Self::File).map_err(|cause| {
                 Failure::new(Code::OutputNotWritable, "preparing the output file", cause.to_string())
                     .on(path.display().to_string())
             }),
@@ -39,7 +39,7 @@ impl Output {
 
         match self {
             Self::None => Ok(()),
-            Self::Stdout => report.hand_out(&artifact.text()).map_err(|cause| not_printed(DOING, &cause)),
+            Self::Stdout => report.write_stdout(&artifact.text()).map_err(|cause| not_printed(DOING, &cause)),
             Self::File(file) => file
                 .commit(&artifact.text())
                 .map_err(|cause| Failure::new(Code::OutputFailed, DOING, cause.to_string())),
@@ -48,7 +48,7 @@ impl Output {
 }
 
 /// Runs the command.
-pub async fn run(options: &RunOptions, environment: &Environment, report: &Report) -> Result<(), Failure> {
+pub(crate) async fn run(options: &RunOptions, environment: &Environment, report: &Report) -> Result<(), Failure> {
     let (inputs, findings) = documents::load(&options.source, Strictness::Strict, environment);
     let (input, remarks) =
         request::provision(&inputs, options.publish, options.timeout_seconds, findings).map_err(Failure::input)?;

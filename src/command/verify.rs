@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// Runs the command.
-pub async fn run(options: &VerifyOptions, environment: &Environment, report: &Report) -> Result<(), Failure> {
+pub(crate) async fn run(options: &VerifyOptions, environment: &Environment, report: &Report) -> Result<(), Failure> {
     let (inputs, findings) = documents::credential(options, environment);
     let (credential, remarks) =
         request::credential(&inputs, options.expected.has_params(), findings).map_err(Failure::input)?;

@@ -8,57 +8,53 @@ use serde::Serialize;
 use crate::{
     credential::{claims::Account, defaults},
     diagnostics::error::{Code, Failure},
-    rbac::{Atom, Coverage, Rule, Target, Tuple, VERBS, atoms},
+    rbac::{Coverage, Permission, PermissionRecord, PermissionTarget, Rule, VERBS, permissions_of},
 };
 
 /// The identity of a token, according to the server (SelfSubjectReview).
-pub struct Identity {
+pub(crate) struct TokenIdentity {
     /// As in `system:serviceaccount:team-a:demo-token`.
-    pub username: String,
+    pub(crate) username: String,
     /// Uid of the ServiceAccount.
-    pub uid: String,
+    pub(crate) uid: String,
 }
 
 /// The permissions of a user in one namespace, cluster-wide grants included, or in the whole cluster, according to the
 /// server.
 #[derive(Default)]
-pub struct Review {
+pub(crate) struct Review {
     /// Rules on resources and on non-resource URLs.
-    pub rules: Vec<Rule>,
+    pub(crate) rules: Vec<Rule>,
     /// False if an authorizer cannot list its permissions (EKS, GKE and AKS have such): then this list is incomplete.
-    pub complete: bool,
+    pub(crate) complete: bool,
 }
 
 /// The server's decision about one permission.
-pub struct Verdict {
+pub(crate) struct AccessDecision {
     /// Whether it is allowed.
-    pub allowed: bool,
+    pub(crate) allowed: bool,
     /// The server's reason.
-    pub reason: String,
+    pub(crate) reason: String,
 }
 
-impl Verdict {
+impl AccessDecision {
     /// Whether an authorizer other than RBAC allowed it: RBAC always names the binding (kubernetes,
     /// plugin/pkg/auth/authorizer/rbac).
-    #[must_use]
-    pub fn is_by_another_authorizer(&self) -> bool {
+    pub(crate) fn is_by_another_authorizer(&self) -> bool {
         self.allowed && !self.reason.starts_with("RBAC: ")
     }
 }
 
 /// Compares the identity of the token with the expected ServiceAccount.
-///
-/// # Errors
-/// The token belongs to another user.
-pub fn check_identity(identity: &Identity, expected: &Account<'_>) -> Result<(), Failure> {
+pub(crate) fn check_identity(identity: &TokenIdentity, expected: &Account<'_>) -> Result<(), Failure> {
     let username = expected.username();
     if identity.username == username && identity.uid == expected.uid {
         return Ok(());
     }
     let cause = format!(
         "the server identifies the token as {} with uid {}, not {username} with uid {}",
-        crate::diagnostics::text::shown(&identity.username, 300),
-        crate::diagnostics::text::shown(&identity.uid, 80),
+        crate::diagnostics::text::sanitize(&identity.username, 300),
+        crate::diagnostics::text::sanitize(&identity.uid, 80),
         expected.uid
     );
     Err(Failure::new(Code::WrongIdentity, "asking the server whose token this is", cause))
@@ -66,146 +62,146 @@ pub fn check_identity(identity: &Identity, expected: &Account<'_>) -> Result<(),
 
 /// Access checks derived from the requested permissions: the permissions that must be allowed, adjacent ones that must
 /// be denied, and one concrete example of each.
-pub struct Questions<'a> {
+pub(crate) struct AccessChecks<'a> {
     asked: Coverage<'a>,
-    requested: BTreeSet<Atom<'a>>,
-    neighbours: BTreeSet<Atom<'a>>,
+    requested: BTreeSet<Permission<'a>>,
+    neighbours: BTreeSet<Permission<'a>>,
     /// Permissions of every ServiceAccount on some release of Kubernetes: they are no neighbours, because they may be
     /// allowed.
     everyone: Coverage<'static>,
 }
 
-impl<'a> Questions<'a> {
+impl<'a> AccessChecks<'a> {
     /// The access checks for these permissions.
     ///
     /// The neighbours of a permission are the other verbs on its resource, for one on a single object the same on all
     /// objects, and for one in a namespace the same in the whole cluster: what a Role that is too wide by one step, or
     /// a binding of the wrong kind, would allow.
-    #[must_use]
-    pub fn new(permissions: &[Atom<'a>]) -> Self {
+    pub(crate) fn new(permissions: &[Permission<'a>]) -> Self {
         let asked: Coverage<'a> = permissions.iter().copied().collect();
-        let requested: BTreeSet<Atom<'a>> = permissions.iter().copied().filter(|atom| !atom.is_dead()).collect();
-        let beside = requested.iter().flat_map(|atom| {
-            let (verbs, all) = match atom.target {
-                Target::Resource { group, resource, .. } => {
-                    (&VERBS[..], Atom { target: Target::Resource { group, resource, name: None }, ..*atom })
-                }
-                Target::Url(_) => (&URL_VERBS[..], *atom),
+        let requested: BTreeSet<Permission<'a>> =
+            permissions.iter().copied().filter(|permission| !permission.matches_nothing()).collect();
+        let beside = requested.iter().flat_map(|permission| {
+            let (verbs, all) = match permission.target {
+                PermissionTarget::Resource { group, resource, .. } => (
+                    &VERBS[..],
+                    Permission { target: PermissionTarget::Resource { group, resource, name: None }, ..*permission },
+                ),
+                PermissionTarget::Url(_) => (&URL_VERBS[..], *permission),
             };
-            verbs.iter().map(move |verb| Atom { verb, ..all }).chain([all, atom.within(None)])
+            verbs.iter().map(move |verb| Permission { verb, ..all }).chain([all, permission.within(None)])
         });
         let everyone = defaults::of_any_release();
-        let neighbours = beside.filter(|atom| !asked.covers(*atom) && !everyone.covers(*atom)).collect();
+        let neighbours =
+            beside.filter(|permission| !asked.covers(*permission) && !everyone.covers(*permission)).collect();
         Self { asked, requested, neighbours, everyone }
     }
 
     /// One permission of the request that an access review can ask for; in this namespace, if there is one.
-    #[must_use]
-    pub fn allowed_example(&self, namespace: &str) -> Option<Atom<'a>> {
+    pub(crate) fn allowed_example(&self, namespace: &str) -> Option<Permission<'a>> {
         preferably(namespace, self.requested.iter().copied().filter_map(concrete))
     }
 
     /// One neighbour that an access review can ask for; in this namespace, if there is one.
-    #[must_use]
-    pub fn denied_example(&self, namespace: &str) -> Option<Atom<'a>> {
+    pub(crate) fn denied_example(&self, namespace: &str) -> Option<Permission<'a>> {
         preferably(namespace, self.concrete_neighbours())
     }
 
     /// A permission of the request that is limited to a namespace, as one on the whole cluster: what must be denied.
-    #[must_use]
-    pub fn elsewhere_example(&self) -> Option<Atom<'a>> {
-        let limited = self.requested.iter().filter(|atom| atom.namespace.is_some());
-        let elsewhere = limited.filter_map(|atom| concrete(atom.within(None)));
-        elsewhere.into_iter().find(|atom| !self.asked.covers(*atom) && !self.everyone.covers(*atom))
+    pub(crate) fn elsewhere_example(&self) -> Option<Permission<'a>> {
+        let limited = self.requested.iter().filter(|permission| permission.namespace.is_some());
+        let elsewhere = limited.filter_map(|permission| concrete(permission.within(None)));
+        elsewhere.into_iter().find(|permission| !self.asked.covers(*permission) && !self.everyone.covers(*permission))
     }
 
-    fn concrete_neighbours(&self) -> impl Iterator<Item = Atom<'a>> {
-        self.neighbours.iter().copied().filter(|atom| concrete(*atom) == Some(*atom))
+    fn concrete_neighbours(&self) -> impl Iterator<Item = Permission<'a>> {
+        self.neighbours.iter().copied().filter(|permission| concrete(*permission) == Some(*permission))
     }
 
     /// Compares the permissions that the server lists, for each namespace and (as none) for the whole cluster, with the
     /// requested ones.
-    #[must_use]
-    pub fn judge(&self, reviews: &[(Option<&str>, Review)]) -> Judgement<'a> {
-        let listed = || reviews.iter().flat_map(|(namespace, review)| atoms(&review.rules, *namespace));
+    pub(crate) fn evaluate(&self, reviews: &[(Option<&str>, Review)]) -> AccessResult<'a> {
+        let listed = || reviews.iter().flat_map(|(namespace, review)| permissions_of(&review.rules, *namespace));
         let held: Coverage<'_> = listed().collect();
-        let everywhere: Coverage<'_> = listed().filter(|atom| atom.namespace.is_none()).collect();
-        let expected = |atom: &Atom<'_>| atom.is_dead() || self.asked.covers(*atom);
+        let everywhere: Coverage<'_> = listed().filter(|permission| permission.namespace.is_none()).collect();
+        let expected = |permission: &Permission<'_>| permission.matches_nothing() || self.asked.covers(*permission);
         // A cluster-wide permission is reported once, not again for each namespace.
-        let told = |atom: &Atom<'_>| atom.namespace.is_some() && everywhere.covers(*atom);
-        let excess: BTreeSet<Tuple> =
-            listed().filter(|atom| !expected(atom) && !told(atom)).map(|atom| atom.tuple()).collect();
-        Judgement {
-            uncovered: self.requested.iter().copied().filter(|atom| !held.covers(*atom)).collect(),
-            denied: self.neighbours.iter().filter(|atom| !held.covers(**atom)).count(),
+        let is_reported =
+            |permission: &Permission<'_>| permission.namespace.is_some() && everywhere.covers(*permission);
+        let excess: BTreeSet<PermissionRecord> = listed()
+            .filter(|permission| !expected(permission) && !is_reported(permission))
+            .map(|permission| permission.record())
+            .collect();
+        AccessResult {
+            uncovered: self.requested.iter().copied().filter(|permission| !held.covers(*permission)).collect(),
+            denied: self.neighbours.iter().filter(|permission| !held.covers(**permission)).count(),
             excess: excess.into_iter().collect(),
         }
     }
 
     /// The number of requested single permissions.
-    #[must_use]
-    pub fn requested(&self) -> usize {
+    pub(crate) fn requested(&self) -> usize {
         self.requested.len()
     }
 }
 
 /// The first one in this namespace, else the first one.
-fn preferably<'a>(namespace: &str, atoms: impl Iterator<Item = Atom<'a>>) -> Option<Atom<'a>> {
+fn preferably<'a>(namespace: &str, permissions: impl Iterator<Item = Permission<'a>>) -> Option<Permission<'a>> {
     let mut first = None;
-    for atom in atoms {
-        if atom.namespace == Some(namespace) {
-            return Some(atom);
+    for permission in permissions {
+        if permission.namespace == Some(namespace) {
+            return Some(permission);
         }
-        first.get_or_insert(atom);
+        first.get_or_insert(permission);
     }
     first
 }
 
 /// The result of the comparison.
-pub struct Judgement<'a> {
+pub(crate) struct AccessResult<'a> {
     /// Requested, but not on the list.
-    pub uncovered: Vec<Atom<'a>>,
+    pub(crate) uncovered: Vec<Permission<'a>>,
     /// Neighbours that are not on the list.
-    pub denied: usize,
+    pub(crate) denied: usize,
     /// On the list, but not requested: granted by the server's defaults, or by bindings of others.
-    pub excess: Vec<Tuple>,
+    pub(crate) excess: Vec<PermissionRecord>,
 }
 
 /// The result of the test, as in the document of `--json`.
 #[derive(Clone, Debug, Serialize)]
-pub struct Proof {
+pub(crate) struct Proof {
     /// The user name of the token.
-    pub username: String,
+    pub(crate) username: String,
     /// Uid of its ServiceAccount.
-    pub uid: String,
+    pub(crate) uid: String,
     /// Single permissions of the request that the server confirmed.
-    pub allowed: usize,
+    pub(crate) allowed: usize,
     /// Neighbours that the server denies.
-    pub denied: usize,
+    pub(crate) denied: usize,
     /// Permissions beyond the request and the server's defaults, from bindings of others.
-    pub excess: Vec<Tuple>,
+    pub(crate) excess: Vec<PermissionRecord>,
     /// True when an authorizer other than RBAC allows the identity everything, so that no Role limits it.
     #[serde(skip)]
-    pub unlimited: bool,
+    pub(crate) unlimited: bool,
     /// False when an authorizer could not list what it allows, so that `excess` is a lower bound.
-    pub complete: bool,
+    pub(crate) complete: bool,
 }
 
 /// A concrete example of a permission, without wildcards; none for `*/scale`.
-fn concrete(atom: Atom<'_>) -> Option<Atom<'_>> {
-    let target = match atom.target {
-        Target::Resource { resource, .. } if resource.starts_with("*/") => return None,
-        Target::Resource { group, resource, name } => Target::Resource {
+fn concrete(permission: Permission<'_>) -> Option<Permission<'_>> {
+    let target = match permission.target {
+        PermissionTarget::Resource { resource, .. } if resource.starts_with("*/") => return None,
+        PermissionTarget::Resource { group, resource, name } => PermissionTarget::Resource {
             group: if group == "*" { "" } else { group },
             resource: if resource == "*" { "configmaps" } else { resource },
             name,
         },
-        Target::Url(url) => Target::Url(match url.trim_end_matches('*') {
+        PermissionTarget::Url(url) => PermissionTarget::Url(match url.trim_end_matches('*') {
             "" => "/",
             path => path,
         }),
     };
-    Some(Atom { target, verb: if atom.verb == "*" { "get" } else { atom.verb }, ..atom })
+    Some(Permission { target, verb: if permission.verb == "*" { "get" } else { permission.verb }, ..permission })
 }
 
 /// The verbs that the form offers for non-resource URLs.
@@ -226,31 +222,31 @@ mod tests {
         }
     }
 
-    fn permissions<'a>(rules: &'a [Rule], namespace: Option<&'a str>) -> Vec<Atom<'a>> {
-        atoms(rules, namespace).collect()
+    fn permissions<'a>(rules: &'a [Rule], namespace: Option<&'a str>) -> Vec<Permission<'a>> {
+        permissions_of(rules, namespace).collect()
     }
 
     #[test]
     fn adjacent_permissions_vary_verb_name_and_namespace() {
         let rules = [rule(&["pods"], &["get", "list"], &[]), rule(&["secrets"], &["get"], &["one"])];
         let here = Some("a");
-        let questions = Questions::new(&permissions(&rules, here));
-        assert_eq!(questions.requested(), 3);
+        let checks = AccessChecks::new(&permissions(&rules, here));
+        assert_eq!(checks.requested(), 3);
         for neighbour in [
-            Atom::new("delete", "", "pods").within(here),
-            Atom::new("get", "", "secrets").within(here),
-            Atom::new("get", "", "secrets").named("one"),
-            Atom::new("get", "", "pods"),
+            Permission::new("delete", "", "pods").within(here),
+            Permission::new("get", "", "secrets").within(here),
+            Permission::new("get", "", "secrets").named("one"),
+            Permission::new("get", "", "pods"),
         ] {
-            assert!(questions.neighbours.contains(&neighbour), "{neighbour:?}");
+            assert!(checks.neighbours.contains(&neighbour), "{neighbour:?}");
         }
-        assert!(!questions.neighbours.contains(&Atom::new("get", "", "pods").within(here)));
-        assert_eq!(questions.allowed_example("a"), Some(Atom::new("get", "", "pods").within(here)));
-        assert_eq!(questions.denied_example("a"), Some(Atom::new("create", "", "pods").within(here)));
-        assert_eq!(questions.elsewhere_example(), Some(Atom::new("get", "", "pods")));
+        assert!(!checks.neighbours.contains(&Permission::new("get", "", "pods").within(here)));
+        assert_eq!(checks.allowed_example("a"), Some(Permission::new("get", "", "pods").within(here)));
+        assert_eq!(checks.denied_example("a"), Some(Permission::new("create", "", "pods").within(here)));
+        assert_eq!(checks.elsewhere_example(), Some(Permission::new("get", "", "pods")));
         let wide = permissions(&rules, None);
-        assert_eq!(Questions::new(&[wide.clone(), permissions(&rules, here)].concat()).elsewhere_example(), None);
-        assert_eq!(Questions::new(&wide).denied_example("a"), Some(Atom::new("create", "", "pods")));
+        assert_eq!(AccessChecks::new(&[wide.clone(), permissions(&rules, here)].concat()).elsewhere_example(), None);
+        assert_eq!(AccessChecks::new(&wide).denied_example("a"), Some(Permission::new("create", "", "pods")));
     }
 
     #[test]
@@ -266,22 +262,26 @@ mod tests {
         let review = |rules: &[Rule]| Review { rules: rules.to_vec(), complete: true };
         let reviews = [(None, review(&everywhere)), (Some("a"), review(&here)), (Some("b"), review(&everywhere))];
         let asked = permissions(&rules, Some("a"));
-        let judgement = Questions::new(&asked).judge(&reviews);
-        assert!(judgement.uncovered.is_empty());
+        let result = AccessChecks::new(&asked).evaluate(&reviews);
+        assert!(result.uncovered.is_empty());
         assert_eq!(
-            judgement.excess,
+            result.excess,
             [
-                Atom::new("list", "", "nodes").tuple(),
-                Atom::new("list", "", "secrets").within(Some("a")).tuple(),
-                Tuple::Url { verb: "get".to_owned(), url: "/metrics".to_owned() },
+                Permission::new("list", "", "nodes").record(),
+                Permission::new("list", "", "secrets").within(Some("a")).record(),
+                PermissionRecord::Url { verb: "get".to_owned(), url: "/metrics".to_owned() },
             ]
         );
         let too_wide = [(None, review(&rules)), (Some("a"), review(&rules))];
-        let judgement = Questions::new(&asked).judge(&too_wide);
-        assert_eq!(judgement.excess, [Atom::new("get", "", "pods").tuple()], "asked for in one namespace, held in all");
+        let result = AccessChecks::new(&asked).evaluate(&too_wide);
+        assert_eq!(
+            result.excess,
+            [Permission::new("get", "", "pods").record()],
+            "asked for in one namespace, held in all"
+        );
         let elsewhere = [(None, review(&[])), (Some("a"), review(&[])), (Some("b"), review(&rules))];
-        let judgement = Questions::new(&asked).judge(&elsewhere);
-        assert_eq!(judgement.uncovered, asked, "held in one namespace, asked for in another");
-        assert_eq!(judgement.excess, [Atom::new("get", "", "pods").within(Some("b")).tuple()]);
+        let result = AccessChecks::new(&asked).evaluate(&elsewhere);
+        assert_eq!(result.uncovered, asked, "held in one namespace, asked for in another");
+        assert_eq!(result.excess, [Permission::new("get", "", "pods").within(Some("b")).record()]);
     }
 }

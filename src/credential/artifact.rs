@@ -14,21 +14,20 @@ use crate::{
 };
 
 /// The format of the document: everything except the token.
-pub struct Form {
+pub(crate) struct Form {
     /// Flat or legacy.
-    pub shape: Shape,
+    pub(crate) shape: Shape,
     /// The namespace, if the document contains it.
-    pub namespace: Option<Namespace>,
+    pub(crate) namespace: Option<Namespace>,
     /// The schema that it has to match.
-    pub schema: Schema,
+    pub(crate) schema: Schema,
 }
 
 /// A complete document. It contains the token, and is therefore neither `Debug` nor `Serialize`.
-pub struct Artifact(Value);
+pub(crate) struct Artifact(Value);
 
 /// The embedded type of a kubernetes-cluster document of this shape.
-#[must_use]
-pub fn embedded_type(shape: Shape) -> Value {
+pub(crate) fn embedded_type(shape: Shape) -> Value {
     let parse = |text: &str| serde_json::from_str::<Value>(text).unwrap_or_default();
     match shape {
         Shape::Flat => parse(schema::ARTIFACTS).pointer_mut("/properties/token").map(Value::take).unwrap_or_default(),
@@ -42,7 +41,7 @@ impl Form {
     ///
     /// # Errors
     /// The locations that do not match the schema, without values.
-    pub fn fill(
+    pub(crate) fn fill(
         &self,
         connection: &Connection,
         ca: &str,
@@ -94,8 +93,7 @@ impl Artifact {
 /// An example of a token as the token controller issues it: a JWT with the claims of a ServiceAccount and an invalid
 /// signature of the size of RSA 2048. It shows whether a document with a real token will match a schema that restricts
 /// its format.
-#[must_use]
-pub fn example_token(namespace: &str, service_account: &str) -> Option<Token> {
+pub(crate) fn example_token(namespace: &str, service_account: &str) -> Option<Token> {
     let header = json!({ "alg": "RS256", "kid": "k".repeat(43) }); // base64url of SHA-256
     let claims = json!({
         "iss": "kubernetes/serviceaccount",
@@ -110,8 +108,7 @@ pub fn example_token(namespace: &str, service_account: &str) -> Option<Token> {
 }
 
 /// An example of a CA in base64-encoded PEM, of a usual length. It signs nothing.
-#[must_use]
-pub fn example_ca() -> String {
+pub(crate) fn example_ca() -> String {
     STANDARD.encode(pem::encode(&pem::Pem::new("CERTIFICATE", [0x30; 780])))
 }
 

@@ -6,12 +6,12 @@ use serde_json::Value;
 use crate::diagnostics::{
     error::{Code, Failure},
     secret::Token,
-    text::shown,
+    text::sanitize,
 };
 
 /// The two forms in which Kubernetes issues tokens of a ServiceAccount.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Form {
+pub(crate) enum Form {
     /// The long-lived token of a Secret, filled in by the token controller.
     Legacy,
     /// A token of the TokenRequest API: it expires, and is bound to its ServiceAccount and perhaps to another object.
@@ -20,38 +20,37 @@ pub enum Form {
 
 /// The claims of one token. Any of them may be absent.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Claims {
+pub(crate) struct Claims {
     /// Form of the token.
-    pub form: Form,
+    pub(crate) form: Form,
     /// As in `system:serviceaccount:team-a:demo-token`.
-    pub subject: Option<String>,
+    pub(crate) subject: Option<String>,
     /// Namespace of the ServiceAccount.
-    pub namespace: Option<String>,
+    pub(crate) namespace: Option<String>,
     /// Name of the ServiceAccount.
-    pub service_account: Option<String>,
+    pub(crate) service_account: Option<String>,
     /// Uid of the ServiceAccount.
-    pub uid: Option<String>,
+    pub(crate) uid: Option<String>,
     /// Name of the Secret that holds it or that it is bound to.
-    pub secret: Option<String>,
+    pub(crate) secret: Option<String>,
     /// When it expires; none for a token without an end.
-    pub expires: Option<String>,
+    pub(crate) expires: Option<String>,
 }
 
 /// The ServiceAccount that a token names completely.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Account<'a> {
+pub(crate) struct Account<'a> {
     /// Its namespace.
-    pub namespace: &'a str,
+    pub(crate) namespace: &'a str,
     /// Its name.
-    pub name: &'a str,
+    pub(crate) name: &'a str,
     /// Its uid: a ServiceAccount that was deleted and created again has another one.
-    pub uid: &'a str,
+    pub(crate) uid: &'a str,
 }
 
 impl Account<'_> {
     /// The name under which the server knows its tokens.
-    #[must_use]
-    pub fn username(&self) -> String {
+    pub(crate) fn username(&self) -> String {
         username(self.namespace, self.name)
     }
 }
@@ -62,8 +61,7 @@ fn username(namespace: &str, name: &str) -> String {
 
 impl Claims {
     /// The claims of a token; none for a token that is not a JWT.
-    #[must_use]
-    pub fn of(token: &Token) -> Option<Self> {
+    pub(crate) fn of(token: &Token) -> Option<Self> {
         let claims = part(token, 1)?;
         let legacy = |claim: &str| claims.get(format!("kubernetes.io/serviceaccount/{claim}"));
         let is_legacy = ["namespace", "service-account.name"].into_iter().any(|claim| legacy(claim).is_some());
@@ -88,8 +86,7 @@ impl Claims {
     }
 
     /// The ServiceAccount; none when the token does not name one completely.
-    #[must_use]
-    pub fn account(&self) -> Option<Account<'_>> {
+    pub(crate) fn account(&self) -> Option<Account<'_>> {
         Some(Account {
             namespace: self.namespace.as_deref()?,
             name: self.service_account.as_deref()?,
@@ -98,17 +95,13 @@ impl Claims {
     }
 
     /// Whether the subject is this ServiceAccount, or an earlier one of the same name.
-    #[must_use]
-    pub fn is_of(&self, namespace: &str, name: &str) -> bool {
+    pub(crate) fn is_of(&self, namespace: &str, name: &str) -> bool {
         self.subject.as_deref() == Some(&username(namespace, name))
     }
 }
 
 /// Compares the claims of a Secret's token with its expected ServiceAccount, before the token is sent anywhere.
-///
-/// # Errors
-/// The first claim that differs.
-pub fn check(token: &Token, expected: &Account<'_>) -> Result<(), Failure> {
+pub(crate) fn check(token: &Token, expected: &Account<'_>) -> Result<(), Failure> {
     let refuse = |cause: String| Err(Failure::new(Code::WrongIdentity, "checking the claims of the token", cause));
     let Some(claims) = Claims::of(token) else {
         return refuse("the token does not belong to a ServiceAccount".to_owned());
@@ -125,16 +118,15 @@ pub fn check(token: &Token, expected: &Account<'_>) -> Result<(), Failure> {
     for (what, has, wants) in rows {
         let has = has.as_deref().unwrap_or_default();
         if has != wants {
-            return refuse(format!("the {what} in the token is `{}`, not `{wants}`", shown(has, 80)));
+            return refuse(format!("the {what} in the token is `{}`, not `{wants}`", sanitize(has, 80)));
         }
     }
     Ok(())
 }
 
 /// The id of the key that signed a token, as servers publish it.
-#[must_use]
-pub fn signing_key(token: &Token) -> Option<String> {
-    part(token, 0)?.get("kid").and_then(Value::as_str).map(|key| shown(key, 80))
+pub(crate) fn signing_key(token: &Token) -> Option<String> {
+    part(token, 0)?.get("kid").and_then(Value::as_str).map(|key| sanitize(key, 80))
 }
 
 /// The header (0) or the payload (1) of a JWT.

@@ -14,37 +14,36 @@ use serde_json::Value;
 
 use crate::{
     k8s::object::Live,
-    rbac::{Atom, Coverage, Rule, Target, Tuple, atoms},
+    rbac::{Coverage, Permission, PermissionRecord, PermissionTarget, Rule, permissions_of},
 };
 
 /// Label and value of the roles and bindings that a server creates and reconciles itself.
-pub const STOCK: (&str, &str) = ("kubernetes.io/bootstrapping", "rbac-defaults");
+pub(crate) const STOCK: (&str, &str) = ("kubernetes.io/bootstrapping", "rbac-defaults");
 
 /// Groups of every ServiceAccount, besides the one named after its namespace.
 const EVERYONE: [&str; 2] = ["system:serviceaccounts", "system:authenticated"];
 
 /// The known releases, oldest first.
-static RELEASES: LazyLock<Vec<Release>> = LazyLock::new(|| {
+static RELEASES: LazyLock<Vec<KubernetesRelease>> = LazyLock::new(|| {
     let documents = [include_str!("defaults/1.34.json"), include_str!("defaults/1.37.json")];
     documents.into_iter().filter_map(|text| serde_json::from_str(text).ok()).collect()
 });
 
 /// ClusterRoles that a release binds to every ServiceAccount.
 #[derive(Deserialize)]
-struct Release {
+struct KubernetesRelease {
     version: String,
     roles: BTreeMap<String, Vec<Rule>>,
 }
 
 /// Permissions that every ServiceAccount has on one release of Kubernetes at least.
-#[must_use]
-pub fn of_any_release() -> Coverage<'static> {
-    RELEASES.iter().flat_map(Release::atoms).collect()
+pub(crate) fn of_any_release() -> Coverage<'static> {
+    RELEASES.iter().flat_map(KubernetesRelease::permissions).collect()
 }
 
-impl Release {
-    fn atoms(&self) -> impl Iterator<Item = Atom<'_>> {
-        self.roles.values().flat_map(|rules| atoms(rules, None))
+impl KubernetesRelease {
+    fn permissions(&self) -> impl Iterator<Item = Permission<'_>> {
+        self.roles.values().flat_map(|rules| permissions_of(rules, None))
     }
 }
 
@@ -55,20 +54,19 @@ fn minor(version: &str) -> Option<u32> {
 }
 
 /// The default permissions of one server.
-pub struct Defaults {
+pub(crate) struct Defaults {
     /// The newest known release that is not newer than the server; all of them if the server's version is unknown.
-    releases: &'static [Release],
+    releases: &'static [KubernetesRelease],
     /// Whether the server's version is between the oldest and the newest known release.
     is_known: bool,
 }
 
 impl Defaults {
     /// The defaults of a server of this version, if it is known.
-    #[must_use]
-    pub fn of(version: Option<&str>) -> Self {
+    pub(crate) fn of(version: Option<&str>) -> Self {
         let known = &RELEASES[..];
         let Some(minor_of_server) = version.and_then(minor) else { return Self { releases: known, is_known: false } };
-        let minor_of = |release: &Release| minor(&release.version).unwrap_or_default();
+        let minor_of = |release: &KubernetesRelease| minor(&release.version).unwrap_or_default();
         let up_to_it = known.iter().take_while(|release| minor_of(release) <= minor_of_server).count();
         let releases = known.get(up_to_it.max(1) - 1..up_to_it.max(1)).unwrap_or_default();
         let is_known = up_to_it > 0 && known.last().is_some_and(|newest| minor_of_server <= minor_of(newest));
@@ -76,78 +74,81 @@ impl Defaults {
     }
 
     /// The permissions among these that are not defaults of this version.
-    #[must_use]
-    pub fn beyond(&self, permissions: Vec<Tuple>) -> Vec<Tuple> {
-        let held: Coverage<'_> = self.releases.iter().flat_map(Release::atoms).collect();
-        permissions.into_iter().filter(|tuple| !held.covers(tuple.atom())).collect()
+    pub(crate) fn beyond(&self, permissions: Vec<PermissionRecord>) -> Vec<PermissionRecord> {
+        let held: Coverage<'_> = self.releases.iter().flat_map(KubernetesRelease::permissions).collect();
+        permissions.into_iter().filter(|record| !held.covers(record.permission())).collect()
     }
 
     /// Judges the permissions left beyond the defaults of this version by the server's own bindings; `stock` is none if the
     /// parent may not read those.
-    #[must_use]
-    pub fn judge(&self, left: Vec<Tuple>, stock: Option<&Stock>) -> Excess {
+    pub(crate) fn classify(&self, left: Vec<PermissionRecord>, stock: Option<&Stock>) -> Excess {
         let Some(stock) = stock else {
-            let (perhaps, certain) = left.into_iter().partition(|tuple| self.may_be_new(&tuple.atom()));
+            let (perhaps, certain) = left.into_iter().partition(|record| self.may_be_new(&record.permission()));
             return Excess { certain, perhaps, altered: Vec::new() };
         };
         let granted = stock.granted();
         // Of a release that is known, a role of that name holds what the table says, whoever has written more into it.
         let is_settled = |role: &str| self.is_known && self.releases.iter().any(|known| known.roles.contains_key(role));
         let genuine = granted.iter().filter(|granted| granted.altered_by.is_none() && !is_settled(granted.role));
-        let genuine: Coverage<'_> =
-            genuine.flat_map(|granted| atoms(&granted.rules, None)).filter(|atom| !is_wild(atom)).collect();
-        let certain: Vec<Tuple> = left.into_iter().filter(|tuple| !genuine.covers(tuple.atom())).collect();
-        let grants = |granted: &&Granted<'_>| {
-            let held: Coverage<'_> = atoms(&granted.rules, None).collect();
-            certain.iter().any(|tuple| held.covers(tuple.atom()))
+        let genuine: Coverage<'_> = genuine
+            .flat_map(|granted| permissions_of(&granted.rules, None))
+            .filter(|permission| !is_wild(permission))
+            .collect();
+        let certain: Vec<PermissionRecord> =
+            left.into_iter().filter(|record| !genuine.covers(record.permission())).collect();
+        let grants = |granted: &&DefaultGrant<'_>| {
+            let held: Coverage<'_> = permissions_of(&granted.rules, None).collect();
+            certain.iter().any(|record| held.covers(record.permission()))
         };
-        let altered = granted.iter().filter(grants).map(Granted::words).collect();
+        let altered = granted.iter().filter(grants).map(DefaultGrant::describe).collect();
         Excess { certain, perhaps: Vec::new(), altered }
     }
 
     /// Whether this may be a default of an unknown release, or of a feature that was enabled later: such defaults have only
     /// ever allowed reading one Kubernetes resource cluster-wide, or a path.
-    fn may_be_new(&self, atom: &Atom<'_>) -> bool {
-        let reads = ["get", "list", "watch"].contains(&atom.verb) && atom.namespace.is_none() && !is_wild(atom);
-        let plausible = match atom.target {
-            Target::Resource { group, .. } => group.ends_with(".k8s.io"),
-            Target::Url(_) => true,
+    fn may_be_new(&self, permission: &Permission<'_>) -> bool {
+        let reads = ["get", "list", "watch"].contains(&permission.verb)
+            && permission.namespace.is_none()
+            && !is_wild(permission);
+        let plausible = match permission.target {
+            PermissionTarget::Resource { group, .. } => group.ends_with(".k8s.io"),
+            PermissionTarget::Url(_) => true,
         };
-        (!self.is_known && reads && plausible) || of_any_release().covers(*atom)
+        (!self.is_known && reads && plausible) || of_any_release().covers(*permission)
     }
 }
 
 /// No default has ever allowed more than named resources and paths.
-fn is_wild(atom: &Atom<'_>) -> bool {
-    atom.verb == "*"
-        || match atom.target {
-            Target::Resource { group, resource, .. } => group == "*" || resource.starts_with('*'),
-            Target::Url(url) => url.trim_matches('/') == "*",
+fn is_wild(permission: &Permission<'_>) -> bool {
+    permission.verb == "*"
+        || match permission.target {
+            PermissionTarget::Resource { group, resource, .. } => group == "*" || resource.starts_with('*'),
+            PermissionTarget::Url(url) => url.trim_matches('/') == "*",
         }
 }
 
 /// Permissions beyond the request and the server's defaults.
 #[derive(Default)]
-pub struct Excess {
+pub(crate) struct Excess {
     /// From bindings that are not the server's own.
-    pub certain: Vec<Tuple>,
+    pub(crate) certain: Vec<PermissionRecord>,
     /// Possibly defaults of an unknown version.
-    pub perhaps: Vec<Tuple>,
+    pub(crate) perhaps: Vec<PermissionRecord>,
     /// The server's own roles and bindings that grant some of them because they were modified, as text.
-    pub altered: Vec<String>,
+    pub(crate) altered: Vec<String>,
 }
 
 /// The server's own bindings, and the ClusterRoles that they bind to every ServiceAccount.
 #[derive(Default)]
-pub struct Stock {
+pub(crate) struct Stock {
     /// Bindings with the label [`STOCK`], by name.
-    pub bindings: Vec<(String, Live)>,
+    pub(crate) bindings: Vec<(String, Live)>,
     /// ClusterRoles by name.
-    pub roles: BTreeMap<String, Live>,
+    pub(crate) roles: BTreeMap<String, Live>,
 }
 
 /// One grant to every ServiceAccount by a binding with the label.
-struct Granted<'a> {
+struct DefaultGrant<'a> {
     binding: &'a str,
     role: &'a str,
     rules: Vec<Rule>,
@@ -155,8 +156,8 @@ struct Granted<'a> {
     altered_by: Option<&'a str>,
 }
 
-impl Granted<'_> {
-    fn words(&self) -> String {
+impl DefaultGrant<'_> {
+    fn describe(&self) -> String {
         let Self { binding, role, altered_by, .. } = self;
         let by = altered_by.map(|by| format!(", written by {by}")).unwrap_or_default();
         format!("ClusterRoleBinding {binding} of ClusterRole {role}{by}")
@@ -165,8 +166,7 @@ impl Granted<'_> {
 
 impl Stock {
     /// Names of the roles that bindings to every ServiceAccount reference.
-    #[must_use]
-    pub fn roles_of_everyone(bindings: &[(String, Live)]) -> Vec<String> {
+    pub(crate) fn roles_of_everyone(bindings: &[(String, Live)]) -> Vec<String> {
         bindings.iter().filter(|(_, binding)| is_for_everyone(binding)).filter_map(|(_, it)| role_of(it)).collect()
     }
 
@@ -181,13 +181,13 @@ impl Stock {
         times.into_iter().max_by_key(|(manager, times)| (*times, *manager)).map(|(manager, _)| manager)
     }
 
-    fn granted(&self) -> Vec<Granted<'_>> {
+    fn granted(&self) -> Vec<DefaultGrant<'_>> {
         let server = self.server();
         let everyone = self.bindings.iter().filter(|(_, binding)| is_for_everyone(binding));
         let granted = everyone.filter_map(|(name, binding)| {
             let (role, live) = self.roles.get_key_value(&role_of(binding)?)?;
             let writer = writer(binding, &["roleRef", "subjects"], server).or_else(|| writer(live, &["rules"], server));
-            Some(Granted { binding: name, role, rules: live.rules(), altered_by: writer })
+            Some(DefaultGrant { binding: name, role, rules: live.rules(), altered_by: writer })
         });
         granted.collect()
     }
@@ -222,12 +222,12 @@ mod tests {
     use rstest::rstest;
     use serde_json::json;
 
-    fn bundles(verb: &str) -> Tuple {
-        Atom::new(verb, "certificates.k8s.io", "clustertrustbundles").tuple()
+    fn bundles(verb: &str) -> PermissionRecord {
+        Permission::new(verb, "certificates.k8s.io", "clustertrustbundles").record()
     }
 
-    fn reviews() -> Tuple {
-        Atom::new("create", "authentication.k8s.io", "selfsubjectreviews").tuple()
+    fn reviews() -> PermissionRecord {
+        Permission::new("create", "authentication.k8s.io", "selfsubjectreviews").record()
     }
 
     fn live(fields: &Value, manager: &str) -> Live {
@@ -273,7 +273,7 @@ mod tests {
 
     #[test]
     fn role_written_by_another_client_is_no_default() {
-        let thing = |verb: &str, resource: &str| Atom::new(verb, "new.k8s.io", resource).tuple();
+        let thing = |verb: &str, resource: &str| Permission::new(verb, "new.k8s.io", resource).record();
         let stock = |role: (String, Live), binding: (String, Live)| Stock {
             // Whose name is the server's is seen in what else it made.
             bindings: vec![
@@ -286,7 +286,7 @@ mod tests {
         let of = |manager: &str, verb: &str, resource: &str| role("system:new", verb, resource, manager);
         let to = |group: &str, manager: &str| binding("system:new", group, manager);
         let all = "system:serviceaccounts";
-        for (version, tuple, stock, is_default) in [
+        for (version, record, stock, is_default) in [
             ("v1.38.0", thing("get", "things"), stock(of("kubelite", "get", "things"), to(all, "kubelite")), true),
             // A feature that is on though it is off by default.
             ("v1.36.0", thing("get", "things"), stock(of("kubelite", "get", "things"), to(all, "kubelite")), true),
@@ -296,43 +296,43 @@ mod tests {
             ("v1.38.0", thing("list", "things"), stock(of("kubelite", "get", "things"), to(all, "kubelite")), false),
             ("v1.38.0", thing("get", "*"), stock(of("kubelite", "get", "*"), to(all, "kubelite")), false),
         ] {
-            let excess = Defaults::of(Some(version)).judge(vec![tuple.clone()], Some(&stock));
-            assert_eq!(excess.certain.is_empty(), is_default, "{version} {tuple:?} {:?}", excess.altered);
+            let excess = Defaults::of(Some(version)).classify(vec![record.clone()], Some(&stock));
+            assert_eq!(excess.certain.is_empty(), is_default, "{version} {record:?} {:?}", excess.altered);
         }
     }
 
     #[test]
     fn role_of_known_release_follows_the_table() {
-        let thing = Atom::new("list", "new.k8s.io", "things").tuple();
+        let thing = Permission::new("list", "new.k8s.io", "things").record();
         let name = "system:basic-user";
         let stock = Stock {
             bindings: vec![binding(name, "system:authenticated", "kube-apiserver")],
             roles: BTreeMap::from([role(name, "list", "things", "kube-apiserver")]),
         };
-        let judge = |version| Defaults::of(Some(version)).judge(vec![thing.clone()], Some(&stock)).certain;
-        assert_eq!(judge("v1.37.2"), std::slice::from_ref(&thing));
-        assert!(judge("v1.38.0").is_empty(), "a later release may have more in it");
+        let classify = |version| Defaults::of(Some(version)).classify(vec![thing.clone()], Some(&stock)).certain;
+        assert_eq!(classify("v1.37.2"), std::slice::from_ref(&thing));
+        assert!(classify("v1.38.0").is_empty(), "a later release may have more in it");
     }
 
     #[rstest]
-    #[case::a_read(Some("v1.38.0"), Atom::new("list", "new.k8s.io", "things"), true)]
+    #[case::a_read(Some("v1.38.0"), Permission::new("list", "new.k8s.io", "things"), true)]
     #[case::a_feature_that_came_later(
         Some("v1.36.3"),
-        Atom::new("list", "certificates.k8s.io", "clustertrustbundles"),
+        Permission::new("list", "certificates.k8s.io", "clustertrustbundles"),
         true
     )]
-    #[case::a_known_release(Some("v1.37.2"), Atom::new("list", "new.k8s.io", "things"), false)]
-    #[case::secrets(Some("v1.38.0"), Atom::new("list", "", "secrets"), false)]
-    #[case::a_write(Some("v1.38.0"), Atom::new("update", "new.k8s.io", "things"), false)]
-    #[case::everything(Some("v1.38.0"), Atom::new("*", "*", "*"), false)]
-    #[case::one_namespace(Some("v1.38.0"), Atom::new("list", "new.k8s.io", "things").within(Some("a")), false)]
-    #[case::a_vendor(Some("v1.38.0"), Atom::new("list", "example.com", "things"), false)]
+    #[case::a_known_release(Some("v1.37.2"), Permission::new("list", "new.k8s.io", "things"), false)]
+    #[case::secrets(Some("v1.38.0"), Permission::new("list", "", "secrets"), false)]
+    #[case::a_write(Some("v1.38.0"), Permission::new("update", "new.k8s.io", "things"), false)]
+    #[case::everything(Some("v1.38.0"), Permission::new("*", "*", "*"), false)]
+    #[case::one_namespace(Some("v1.38.0"), Permission::new("list", "new.k8s.io", "things").within(Some("a")), false)]
+    #[case::a_vendor(Some("v1.38.0"), Permission::new("list", "example.com", "things"), false)]
     fn unreadable_bindings_excuse_only_reading_one_resource(
         #[case] version: Option<&str>,
-        #[case] atom: Atom<'_>,
+        #[case] permission: Permission<'_>,
         #[case] perhaps: bool,
     ) {
-        let excess = Defaults::of(version).judge(vec![atom.tuple()], None);
+        let excess = Defaults::of(version).classify(vec![permission.record()], None);
         assert_eq!((excess.perhaps.len(), excess.certain.len()), (usize::from(perhaps), usize::from(!perhaps)));
     }
 }

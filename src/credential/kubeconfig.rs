@@ -4,19 +4,20 @@ use serde_json::Value;
 
 use crate::{
     credential::claims::Claims,
-    diagnostics::{finding::Finding, secret::Token, text::shown},
-    endpoint::connection::{Connection, Login, Server, Trust},
+    diagnostics::{finding::Finding, secret::Token, text::sanitize},
+    endpoint::connection::{ClusterLogin, Connection, Server, ServerTrust},
     k8s::name::Namespace,
 };
 
 /// A kubeconfig with this document and the connection that it describes. The context's namespace is the one given, else the document's, else the one in the token.
-///
-/// # Errors
-/// The field that the document lacks.
-pub fn render(document: &Value, connection: Connection, namespace: Option<&Namespace>) -> Result<String, Vec<Finding>> {
+pub(crate) fn render(
+    document: &Value,
+    connection: Connection,
+    namespace: Option<&Namespace>,
+) -> Result<String, Vec<Finding>> {
     let Connection { server, ca, login, .. } = connection;
     // A document contains nothing else.
-    let (Login::Token(token), Trust::Given(ca)) = (login, ca) else { return Err(Vec::new()) };
+    let (ClusterLogin::Token(token), ServerTrust::Given(ca)) = (login, ca) else { return Err(Vec::new()) };
     let said = document.get("namespace").and_then(Value::as_str).map(str::to_owned);
     let namespace = match namespace {
         Some(namespace) => Some(namespace.clone()),
@@ -61,7 +62,7 @@ fn name(server: &Server, token: &Token) -> String {
     let owner = match claims.as_ref().and_then(Claims::account) {
         Some(account) => {
             let instance = account.name.strip_suffix("-token").unwrap_or(account.name);
-            format!("{}.{}", shown(instance, 253), shown(account.namespace, 63))
+            format!("{}.{}", sanitize(instance, 253), sanitize(account.namespace, 63))
         }
         // For a token that is not of a ServiceAccount, only the token itself identifies the credential.
         None => format!("token-{}", token.fingerprint().chars().skip("sha256:".len()).take(10).collect::<String>()),

@@ -1,7 +1,7 @@
 //! Credentials: the claims of a token, its access checks, and the documents that contain it. Pure.
 
-pub mod access_checks;
-pub mod artifact;
-pub mod claims;
-pub mod defaults;
-pub mod kubeconfig;
+pub(crate) mod access_checks;
+pub(crate) mod artifact;
+pub(crate) mod claims;
+pub(crate) mod defaults;
+pub(crate) mod kubeconfig;

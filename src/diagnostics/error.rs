@@ -1,11 +1,11 @@
 //! Failures: the step that failed, its object, the cause, the resulting state, and the next step. In: facts from the
-//! files that do I/O. Out: a [`Failure`] with a stable code and exit status. Pure.
+//! files that do I/O. Out: a `Failure` with a stable code and exit status. Pure.
 
 use serde::{Serialize, Serializer};
 
 use crate::{
     diagnostics::finding::{Finding, condensed},
-    rbac::Tuple,
+    rbac::PermissionRecord,
 };
 
 /// Exit statuses, as docs/troubleshooting.md lists them. They never change once released.
@@ -47,13 +47,11 @@ macro_rules! codes {
             pub const ALL: &[Code] = &[$(Code::$variant),*];
 
             /// The stable name.
-            #[must_use]
             pub const fn as_str(self) -> &'static str {
                 match self { $(Code::$variant => $text,)* }
             }
 
             /// Its exit status.
-            #[must_use]
             pub const fn exit(self) -> Exit {
                 match self { $(Code::$variant => Exit::$exit,)* }
             }
@@ -142,7 +140,6 @@ codes! {
 
 impl Code {
     /// The next step that a failure of this code names unless it knows a more precise one.
-    #[must_use]
     pub const fn next_step(self) -> &'static str {
         usual_next_step(self)
     }
@@ -156,30 +153,30 @@ impl Serialize for Code {
 
 /// The failure of a run.
 #[derive(Clone, Debug)]
-pub struct Failure {
+pub(crate) struct Failure {
     /// The stable name of the cause.
-    pub code: Code,
+    pub(crate) code: Code,
     /// The step that failed, as in "applying the Role".
-    pub doing: String,
+    pub(crate) doing: String,
     /// Its object.
-    pub object: Option<String>,
+    pub(crate) object: Option<String>,
     /// The cause, in one line.
-    pub cause: String,
+    pub(crate) cause: String,
     /// The resulting state, set by the sequence that knows what was written.
-    pub state: Option<String>,
+    pub(crate) state: Option<String>,
     /// The next step for the user.
-    pub next: String,
+    pub(crate) next: String,
     /// Whether a write was sent without a response: it may have succeeded.
-    pub unsettled: bool,
+    pub(crate) outcome_unknown: bool,
     /// The permissions that the parent credential lacks.
-    pub missing: Vec<Tuple>,
+    pub(crate) missing: Vec<PermissionRecord>,
     /// The problems of the input.
-    pub findings: Vec<Finding>,
+    pub(crate) findings: Vec<Finding>,
 }
 
 impl Failure {
     /// A failure with its cause; the next step is the code's usual one.
-    pub fn new(code: Code, doing: impl Into<String>, cause: impl Into<String>) -> Self {
+    pub(crate) fn new(code: Code, doing: impl Into<String>, cause: impl Into<String>) -> Self {
         Self {
             code,
             doing: doing.into(),
@@ -187,7 +184,7 @@ impl Failure {
             cause: cause.into(),
             state: None,
             next: code.next_step().to_owned(),
-            unsettled: false,
+            outcome_unknown: false,
             missing: Vec::new(),
             findings: Vec::new(),
         }
@@ -195,14 +192,14 @@ impl Failure {
 
     /// Sets the object.
     #[must_use]
-    pub fn on(mut self, object: impl Into<String>) -> Self {
+    pub(crate) fn on(mut self, object: impl Into<String>) -> Self {
         self.object = Some(object.into());
         self
     }
 
     /// Replaces the usual next step by a more specific one.
     #[must_use]
-    pub fn next(mut self, step: impl Into<String>) -> Self {
+    pub(crate) fn next(mut self, step: impl Into<String>) -> Self {
         self.next = step.into();
         self
     }
@@ -211,13 +208,13 @@ impl Failure {
     ///
     /// # Errors
     /// The first failure, with missing permissions and findings of the second.
-    pub fn both<A, B>(one: Result<A, Self>, other: Result<B, Self>) -> Result<(A, B), Self> {
+    pub(crate) fn both<A, B>(one: Result<A, Self>, other: Result<B, Self>) -> Result<(A, B), Self> {
         match (one, other) {
             (Ok(one), Ok(other)) => Ok((one, other)),
             (Err(mut failure), Err(mut second)) => {
                 failure.missing.append(&mut second.missing);
                 failure.findings.append(&mut second.findings);
-                failure.unsettled |= second.unsettled;
+                failure.outcome_unknown |= second.outcome_unknown;
                 Err(failure)
             }
             (Err(failure), Ok(_)) | (Ok(_), Err(failure)) => Err(failure),
@@ -228,7 +225,7 @@ impl Failure {
     ///
     /// # Errors
     /// The first failure, with missing permissions and findings of the others.
-    pub fn all<T>(results: impl IntoIterator<Item = Result<T, Self>>) -> Result<Vec<T>, Self> {
+    pub(crate) fn all<T>(results: impl IntoIterator<Item = Result<T, Self>>) -> Result<Vec<T>, Self> {
         let mut all = Ok(Vec::new());
         for result in results {
             all = Self::both(all, result).map(|(mut all, result)| {
@@ -241,14 +238,13 @@ impl Failure {
 
     /// Sets the resulting state, unless it is set already.
     #[must_use]
-    pub fn state(mut self, state: impl Into<String>) -> Self {
+    pub(crate) fn state(mut self, state: impl Into<String>) -> Self {
         self.state.get_or_insert_with(|| state.into());
         self
     }
 
     /// The failure of invalid input.
-    #[must_use]
-    pub fn input(findings: Vec<Finding>) -> Self {
+    pub(crate) fn input(findings: Vec<Finding>) -> Self {
         let blocking = findings.iter().filter(|finding| finding.blocking).count();
         let problems = if blocking == 1 { "1 problem".to_owned() } else { format!("{blocking} problems") };
         let mut failure = Self::new(Code::InputRefused, "reading the input", format!("{problems} in the input"));

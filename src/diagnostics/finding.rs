@@ -7,7 +7,7 @@ use std::{
 
 use serde::{Serialize, Serializer};
 
-use crate::diagnostics::text::pointer_shown;
+use crate::diagnostics::text::presentable_pointer;
 
 /// How much a finding matters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -27,7 +27,6 @@ pub enum Severity {
 
 impl Severity {
     /// Its name in the log and in the document.
-    #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Info => "info",
@@ -50,13 +49,11 @@ macro_rules! codes {
             pub const ALL: &[Code] = &[$(Code::$variant),*];
 
             /// The stable name.
-            #[must_use]
             pub const fn as_str(self) -> &'static str {
                 match self { $(Code::$variant => $text,)* }
             }
 
             /// The severities that it may have, the usual one first.
-            #[must_use]
             pub const fn severities(self) -> &'static [Severity] {
                 match self { $(Code::$variant => &[$(Severity::$severity),+],)* }
             }
@@ -157,41 +154,41 @@ impl Serialize for Code {
 
 /// A warning or an input error.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
-pub struct Finding {
+pub(crate) struct Finding {
     /// The stable name.
-    pub code: Code,
+    pub(crate) code: Code,
     /// Its severity.
-    pub severity: Severity,
+    pub(crate) severity: Severity,
     /// JSON pointer to the element of the document it is about.
-    pub pointer: Option<String>,
+    pub(crate) pointer: Option<String>,
     /// The problem.
-    pub message: String,
+    pub(crate) message: String,
     /// How to fix it, or what was expected.
-    pub help: Option<String>,
+    pub(crate) help: Option<String>,
     /// Whether it makes the input invalid.
-    pub blocking: bool,
+    pub(crate) blocking: bool,
 }
 
 impl Finding {
     /// A blocking finding at an element of a document.
-    pub fn blocking(code: Code, pointer: impl Into<String>, message: impl Into<String>) -> Self {
+    pub(crate) fn blocking(code: Code, pointer: impl Into<String>, message: impl Into<String>) -> Self {
         Self { blocking: true, ..Self::remark(code, message) }.at(pointer)
     }
 
     /// A blocking finding about something outside the documents.
-    pub fn refusal(code: Code, message: impl Into<String>) -> Self {
+    pub(crate) fn refusal(code: Code, message: impl Into<String>) -> Self {
         Self { blocking: true, ..Self::remark(code, message) }
     }
 
     /// A finding that does not block, of the code's usual severity.
-    pub fn remark(code: Code, message: impl Into<String>) -> Self {
+    pub(crate) fn remark(code: Code, message: impl Into<String>) -> Self {
         let severity = code.severities().first().copied().unwrap_or(Severity::High);
         Self { code, severity, pointer: None, message: message.into(), help: None, blocking: false }
     }
 
     /// Sets another of the code's severities.
     #[must_use]
-    pub fn severity(mut self, severity: Severity) -> Self {
+    pub(crate) fn severity(mut self, severity: Severity) -> Self {
         debug_assert!(self.code.severities().contains(&severity), "{} is never {severity:?}", self.code.as_str());
         self.severity = severity;
         self
@@ -199,14 +196,14 @@ impl Finding {
 
     /// Sets the pointer to an element, or to the closest one around it whose path can be printed.
     #[must_use]
-    pub fn at(mut self, pointer: impl Into<String>) -> Self {
-        self.pointer = Some(pointer_shown(&pointer.into()));
+    pub(crate) fn at(mut self, pointer: impl Into<String>) -> Self {
+        self.pointer = Some(presentable_pointer(&pointer.into()));
         self
     }
 
     /// Sets the help.
     #[must_use]
-    pub fn help(mut self, help: impl Into<String>) -> Self {
+    pub(crate) fn help(mut self, help: impl Into<String>) -> Self {
         self.help = Some(help.into());
         self
     }
@@ -214,7 +211,7 @@ impl Finding {
 
 /// Adds findings without duplicates: a second schema reports the problems of the first one again. Each is looked up by
 /// its hash, so that the time is linear in the number of findings.
-pub fn add_new(findings: &mut Vec<Finding>, mut more: Vec<Finding>) {
+pub(crate) fn add_new(findings: &mut Vec<Finding>, mut more: Vec<Finding>) {
     let known: HashSet<&Finding> = findings.iter().collect();
     more.retain(|finding| !known.contains(finding));
     findings.append(&mut more);
@@ -224,8 +221,7 @@ pub fn add_new(findings: &mut Vec<Finding>, mut more: Vec<Finding>) {
 const TOLD: usize = 50;
 
 /// The first findings of each kind for each part of the input; the last of them states the number of further ones.
-#[must_use]
-pub fn condensed(findings: Vec<Finding>) -> Vec<Finding> {
+pub(crate) fn condensed(findings: Vec<Finding>) -> Vec<Finding> {
     let mut told: Vec<Finding> = Vec::new();
     let mut kinds: BTreeMap<(&str, Option<String>), (usize, usize)> = BTreeMap::new();
     for finding in findings {

@@ -3,4 +3,4 @@
 pub mod error;
 pub mod finding;
 pub mod secret;
-pub mod text;
+pub(crate) mod text;

@@ -1,4 +1,4 @@
-//! Secrets as types: a [`Token`] that cannot be printed, and a [`Redactor`] that replaces every registered secret in
+//! Secrets as types: a [`Token`] that cannot be printed, and a `Redactor` that replaces every registered secret in
 //! text before it is written. Pure.
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -54,27 +54,24 @@ impl Token {
     }
 
     /// The Authorization header for this token.
-    #[must_use]
-    pub fn bearer(&self) -> Option<http::HeaderValue> {
+    pub(crate) fn bearer(&self) -> Option<http::HeaderValue> {
         let mut value = http::HeaderValue::try_from(format!("Bearer {}", self.expose())).ok()?;
         value.set_sensitive(true);
         Some(value)
     }
 
     /// False for a value that occurs in ordinary text, such as `1` or `token`.
-    #[must_use]
-    pub fn is_telling(&self) -> bool {
-        is_telling(&self.0)
+    pub(crate) fn is_distinctive(&self) -> bool {
+        is_distinctive(&self.0)
     }
 
     /// `sha256:` and 64 hex digits: identifies the token without revealing it.
-    #[must_use]
     pub fn fingerprint(&self) -> String {
         format!("sha256:{}", sha256(self.expose().as_bytes()))
     }
 }
 
-fn is_telling(secret: &SecretString) -> bool {
+fn is_distinctive(secret: &SecretString) -> bool {
     secret.expose_secret().len() >= 8
 }
 
@@ -92,19 +89,19 @@ pub(crate) fn sha256(bytes: &[u8]) -> String {
 /// The last check on every output path: replaces every registered secret, raw and in base64. Clones share the registered
 /// secrets.
 #[derive(Clone, Default)]
-pub struct Redactor {
+pub(crate) struct Redactor {
     patterns: Arc<Mutex<Vec<SecretString>>>,
 }
 
 impl Redactor {
     /// Replacement text.
-    pub const BLANK: &str = "[REDACTED]";
+    const BLANK: &str = "[REDACTED]";
     /// Number of characters of a secret that do not occur by chance.
     const BEGINNING: usize = 12;
 
     /// Registers a token: it is replaced in all later output.
-    pub fn learn(&self, token: &Token) {
-        self.learn_secret(&token.0);
+    pub(crate) fn register(&self, token: &Token) {
+        self.register_secret(&token.0);
     }
 
     /// Registers another secret, unless it occurs in ordinary text: replacing `1` or `token` would hide nothing and
@@ -112,10 +109,10 @@ impl Redactor {
     ///
     /// A secret inside a longer base64 text can start at any of three offsets; each encodes to other characters, of which
     /// the first and last depend on the neighbouring bytes and are left out of the search.
-    pub fn learn_secret(&self, secret: &SecretString) {
+    pub(crate) fn register_secret(&self, secret: &SecretString) {
         let mut patterns = self.patterns.lock().unwrap_or_else(PoisonError::into_inner);
         let raw = secret.expose_secret();
-        if !is_telling(secret) || patterns.iter().any(|known| known.expose_secret() == raw) {
+        if !is_distinctive(secret) || patterns.iter().any(|known| known.expose_secret() == raw) {
             return;
         }
         patterns.push(secret.clone());
@@ -129,32 +126,31 @@ impl Redactor {
     }
 
     /// The document with every string in it redacted. Keys are the program's own and are kept.
-    pub fn sweep_document(&self, document: &mut serde_json::Value) {
+    pub(crate) fn redact_document(&self, document: &mut serde_json::Value) {
         match document {
-            serde_json::Value::String(text) => *text = self.sweep(text),
-            serde_json::Value::Array(items) => items.iter_mut().for_each(|item| self.sweep_document(item)),
-            serde_json::Value::Object(map) => map.values_mut().for_each(|value| self.sweep_document(value)),
+            serde_json::Value::String(text) => *text = self.redact(text),
+            serde_json::Value::Array(items) => items.iter_mut().for_each(|item| self.redact_document(item)),
+            serde_json::Value::Object(map) => map.values_mut().for_each(|value| self.redact_document(value)),
             _ => {}
         }
     }
 
     /// The text without any registered secret, and without the beginning of one: a server's message is cut to the length
     /// of a line, possibly in the middle of a token.
-    #[must_use]
-    pub fn sweep(&self, text: &str) -> String {
+    pub(crate) fn redact(&self, text: &str) -> String {
         let patterns = self.patterns.lock().unwrap_or_else(PoisonError::into_inner);
         let patterns: Vec<&str> = patterns.iter().map(SecretString::expose_secret).collect();
         // The whole ones first: tokens of one cluster begin alike, and the rest of one would be left.
         let whole = patterns.iter().fold(text.to_owned(), |text, pattern| text.replace(pattern, Self::BLANK));
         let mut rest = whole.as_str();
-        let mut swept = String::new();
+        let mut redacted = String::new();
         while let Some(at) = patterns.iter().filter_map(|pattern| rest.find(beginning(pattern)?)).min() {
             let (before, found) = rest.split_at(at);
             let length = patterns.iter().map(|pattern| in_common(found, pattern)).max().unwrap_or_default();
-            swept = swept + before + Self::BLANK;
+            redacted = redacted + before + Self::BLANK;
             rest = &found[length..];
         }
-        swept + rest
+        redacted + rest
     }
 }
 
@@ -193,12 +189,12 @@ mod tests {
         #[test]
         fn tokens_are_redacted(token in "[!-~]{24,60}", before in "[ -~]{0,9}", after in "[ -~]{0,9}") {
             let redactor = Redactor::default();
-            redactor.learn(&Token::parse(&token).unwrap());
-            let shown = redactor.sweep(&format!("{before}{token}{after}"));
+            redactor.register(&Token::parse(&token).unwrap());
+            let shown = redactor.redact(&format!("{before}{token}{after}"));
             prop_assert!(!shown.contains(&token));
             let hidden = STANDARD.encode(format!("{before}{token}{after}"));
-            let swept = redactor.sweep(&hidden);
-            prop_assert!(swept.contains(Redactor::BLANK), "{} left in {}", token, swept);
+            let redacted = redactor.redact(&hidden);
+            prop_assert!(redacted.contains(Redactor::BLANK), "{} left in {}", token, redacted);
         }
 
         #[test]
@@ -206,13 +202,13 @@ mod tests {
             let redactor = Redactor::default();
             let tokens = ends.map(|end| format!("{start}{end}"));
             for token in &tokens {
-                redactor.learn(&Token::parse(token).unwrap());
+                redactor.register(&Token::parse(token).unwrap());
             }
             for token in &tokens {
                 let text: String = format!("Bearer {token}").chars().take("Bearer ".len() + cut).collect();
-                prop_assert_eq!(redactor.sweep(&format!("{text}\u{2026}")), "Bearer [REDACTED]\u{2026}");
-                let swept = redactor.sweep(&STANDARD.encode(&text));
-                prop_assert!(swept.contains(Redactor::BLANK), "{} left in {}", token, swept);
+                prop_assert_eq!(redactor.redact(&format!("{text}\u{2026}")), "Bearer [REDACTED]\u{2026}");
+                let redacted = redactor.redact(&STANDARD.encode(&text));
+                prop_assert!(redacted.contains(Redactor::BLANK), "{} left in {}", token, redacted);
             }
         }
     }

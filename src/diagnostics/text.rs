@@ -6,8 +6,7 @@ const LONGEST_KEY: usize = 32;
 
 /// Text from outside, sanitized for one line of a log: no control characters, no characters that change the text
 /// direction, and at most this many characters.
-#[must_use]
-pub fn shown(text: &str, limit: usize) -> String {
+pub(crate) fn sanitize(text: &str, limit: usize) -> String {
     let mut line: String = text.chars().map(printable).take(limit).collect();
     if text.chars().nth(limit).is_some() {
         line.push('\u{2026}');
@@ -16,58 +15,50 @@ pub fn shown(text: &str, limit: usize) -> String {
 }
 
 /// Text as one line of a log, of any length.
-#[must_use]
-pub fn one_line(text: &str) -> String {
+pub(crate) fn single_line(text: &str) -> String {
     text.chars().map(printable).collect()
 }
 
 /// Message for a value that [`is_masked`]: what is wrong and what to do.
-pub const MASKED: &str = "contains the placeholder that kubectl prints instead of a secret: print the kubeconfig again \
+pub(crate) const MASKED: &str = "contains the placeholder that kubectl prints instead of a secret: print the kubeconfig again \
                           with `kubectl config view --raw`";
 
 /// Whether this is what `kubectl config view` prints instead of a secret or of data without `--raw`.
-#[must_use]
-pub fn is_masked(text: &str) -> bool {
+pub(crate) fn is_masked(text: &str) -> bool {
     matches!(text.trim(), "DATA+OMITTED" | "REDACTED")
 }
 
 /// Whether a key of a document can be shown as it is.
-#[must_use]
-pub fn presentable(key: &str) -> bool {
+pub(crate) fn presentable(key: &str) -> bool {
     key.chars().nth(LONGEST_KEY).is_none() && !key.contains(is_unprintable)
 }
 
 /// A key of a document for a sentence: as it is, or its length.
-#[must_use]
-pub fn key_shown(key: &str) -> String {
+pub(crate) fn quote_key(key: &str) -> String {
     if presentable(key) { format!("`{key}`") } else { format!("with a name of {} characters", key.chars().count()) }
 }
 
 /// A JSON pointer, cut before the first segment that cannot be shown.
-#[must_use]
-pub fn pointer_shown(pointer: &str) -> String {
+pub(crate) fn presentable_pointer(pointer: &str) -> String {
     let steps = pointer.split('/').skip(1).take_while(|step| presentable(&unescaped(step)));
     steps.fold(String::new(), |pointer, step| pointer + "/" + step)
 }
 
 /// Sanitized excerpt of a response body that is not an API object; an HTML page, as gateways and login portals send it,
 /// is replaced by a placeholder.
-#[must_use]
-pub fn said(text: &str, limit: usize) -> String {
+pub(crate) fn sanitize_body(text: &str, limit: usize) -> String {
     let text = text.trim_start_matches('\u{feff}').trim();
-    if text.starts_with('<') { "an HTML page".to_owned() } else { shown(text, limit) }
+    if text.starts_with('<') { "an HTML page".to_owned() } else { sanitize(text, limit) }
 }
 
 /// A key escaped as one segment of a JSON pointer.
-#[must_use]
-pub fn escaped(key: &str) -> String {
+pub(crate) fn escaped(key: &str) -> String {
     key.replace('~', "~0").replace('/', "~1")
 }
 
 /// Fields of an object, summarized for the log: a single label or annotation is named, several are counted, other
 /// fields are JSON pointers.
-#[must_use]
-pub fn fields_shown(fields: &[String]) -> String {
+pub(crate) fn summarize_fields(fields: &[String]) -> String {
     let mut rest: Vec<&str> = fields.iter().map(String::as_str).collect();
     let mut parts = Vec::new();
     for (kind, at) in [("annotation", "/metadata/annotations/"), ("label", "/metadata/labels/")] {
@@ -102,35 +93,36 @@ mod tests {
 
     #[test]
     fn sanitized_text_stays_on_one_line() {
-        assert_eq!(shown("a\nb\u{1b}[2J\u{202e}c", 9), "a b [2J c");
-        assert_eq!(shown("\u{e4}\u{f6}\u{fc}", 2), "\u{e4}\u{f6}\u{2026}");
+        assert_eq!(sanitize("a\nb\u{1b}[2J\u{202e}c", 9), "a b [2J c");
+        assert_eq!(sanitize("\u{e4}\u{f6}\u{fc}", 2), "\u{e4}\u{f6}\u{2026}");
     }
 
     #[test]
     fn key_of_name_length_is_shown() {
-        assert_eq!(key_shown("app.kubernetes.io/managed-by"), "`app.kubernetes.io/managed-by`");
-        assert_eq!(key_shown(&"k".repeat(33)), "with a name of 33 characters");
-        assert_eq!(key_shown("a\nb"), "with a name of 3 characters");
+        assert_eq!(quote_key("app.kubernetes.io/managed-by"), "`app.kubernetes.io/managed-by`");
+        assert_eq!(quote_key(&"k".repeat(33)), "with a name of 33 characters");
+        assert_eq!(quote_key("a\nb"), "with a name of 3 characters");
     }
 
     #[test]
     fn fields_are_summarized() {
-        let shown = |fields: &[&str]| fields_shown(&fields.iter().map(|&field| field.to_owned()).collect::<Vec<_>>());
+        let summary =
+            |fields: &[&str]| summarize_fields(&fields.iter().map(|&field| field.to_owned()).collect::<Vec<_>>());
         let (label, other) = ("/metadata/labels/a.io~1b", "/metadata/labels/c");
-        assert_eq!(shown(&["/rules/0/verbs", "/rules/1"]), "/rules/0/verbs /rules/1");
-        assert_eq!(shown(&["/metadata/annotations/x", label, "/rules"]), "annotation x; label a.io/b; /rules");
-        assert_eq!(shown(&[label, other]), "2 labels");
-        assert_eq!(shown(&[label, "/metadata/name"]), "label a.io/b; /metadata/name");
-        assert_eq!(shown(&[]), "");
+        assert_eq!(summary(&["/rules/0/verbs", "/rules/1"]), "/rules/0/verbs /rules/1");
+        assert_eq!(summary(&["/metadata/annotations/x", label, "/rules"]), "annotation x; label a.io/b; /rules");
+        assert_eq!(summary(&[label, other]), "2 labels");
+        assert_eq!(summary(&[label, "/metadata/name"]), "label a.io/b; /metadata/name");
+        assert_eq!(summary(&[]), "");
     }
 
     #[test]
     fn pointer_is_cut_before_unshowable_segment() {
         let long = "k".repeat(33);
-        assert_eq!(pointer_shown("/a~1b/0/c"), "/a~1b/0/c");
-        assert_eq!(pointer_shown(&format!("/a/{long}/b")), "/a");
-        assert_eq!(pointer_shown(&format!("/{long}")), "");
-        assert_eq!(pointer_shown("/a\nb/c"), "");
-        assert_eq!(pointer_shown(""), "");
+        assert_eq!(presentable_pointer("/a~1b/0/c"), "/a~1b/0/c");
+        assert_eq!(presentable_pointer(&format!("/a/{long}/b")), "/a");
+        assert_eq!(presentable_pointer(&format!("/{long}")), "");
+        assert_eq!(presentable_pointer("/a\nb/c"), "");
+        assert_eq!(presentable_pointer(""), "");
     }
 }

@@ -15,19 +15,18 @@ use crate::x509::{
 };
 
 /// The crypto provider. It is passed explicitly: rustls panics if it has to choose between two.
-#[must_use]
-pub fn provider() -> CryptoProvider {
+pub(crate) fn provider() -> CryptoProvider {
     aws_lc_rs::default_provider()
 }
 
 /// A client certificate with its private key.
-pub type Identity = Arc<CertifiedKey>;
+pub(crate) type ClientCertificate = Arc<CertifiedKey>;
 
 /// Parses a client certificate and its key from PEM. Blocks of other types are skipped, so both can be in one file.
 ///
 /// # Errors
 /// What is wrong with them, without any part of them.
-pub fn identity(certificate: &[u8], key: &[u8]) -> Result<Identity, String> {
+pub(crate) fn identity(certificate: &[u8], key: &[u8]) -> Result<ClientCertificate, String> {
     let found = blocks(certificate);
     let chain: Vec<_> = found.iter().filter(|block| block.is_certificate()).map(|block| block.der.clone()).collect();
     let Some(first) = chain.first() else {

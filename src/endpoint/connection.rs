@@ -11,7 +11,7 @@ use crate::{
         finding::{self, Finding},
         secret::Token,
     },
-    endpoint::{client_certificate::Identity, host, proxy::Route},
+    endpoint::{client_certificate::ClientCertificate, host, proxy::Route},
     x509::{
         Certificate,
         pem_blocks::{Block, blocks},
@@ -20,7 +20,7 @@ use crate::{
 
 /// The server's URL, verbatim, and parsed: https, a host, no user, no query. A path is kept (Rancher).
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Server {
+pub(crate) struct Server {
     text: String,
     uri: http::Uri,
 }
@@ -30,7 +30,7 @@ impl Server {
     ///
     /// # Errors
     /// What is wrong, without the value.
-    pub fn parse(text: &str) -> Result<Self, &'static str> {
+    pub(crate) fn parse(text: &str) -> Result<Self, &'static str> {
         const FORM: &str = "is not the URL of a server (expected https://host, with port and path if needed, and an \
                             IPv6 address in brackets)";
         if text.is_empty() {
@@ -74,31 +74,26 @@ impl Server {
     }
 
     /// The text as it was given and is published.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
+    pub(crate) fn as_str(&self) -> &str {
         &self.text
     }
 
     /// Parsed.
-    #[must_use]
-    pub const fn uri(&self) -> &http::Uri {
+    pub(crate) const fn uri(&self) -> &http::Uri {
         &self.uri
     }
 }
 
 /// The CA certificates that the server is verified against.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct CaBundle {
+pub(crate) struct CaBundle {
     base64: String,
     certificates: Vec<Vec<u8>>,
 }
 
 impl CaBundle {
     /// Parses base64-encoded PEM, as in a kubeconfig; line breaks in it are ignored.
-    ///
-    /// # Errors
-    /// What is wrong with it, and what was expected.
-    pub fn parse(text: &str) -> Result<Self, &'static str> {
+    pub(crate) fn parse(text: &str) -> Result<Self, &'static str> {
         if text.contains("-----BEGIN") {
             return Err("is plain PEM (expected the base64 encoding of PEM)");
         }
@@ -117,16 +112,12 @@ impl CaBundle {
     }
 
     /// Parses PEM, as in a file.
-    ///
-    /// # Errors
-    /// What is wrong with it.
-    pub fn parse_pem(pem: &[u8]) -> Result<Self, &'static str> {
+    pub(crate) fn parse_pem(pem: &[u8]) -> Result<Self, &'static str> {
         Self::from_pem(pem, STANDARD.encode(pem))
     }
 
     /// A bundle of one certificate in DER.
-    #[must_use]
-    pub fn of(certificate: &[u8]) -> Option<Self> {
+    pub(crate) fn of(certificate: &[u8]) -> Option<Self> {
         Self::parse_pem(pem::encode(&pem::Pem::new("CERTIFICATE", certificate)).as_bytes()).ok()
     }
 
@@ -156,21 +147,19 @@ impl CaBundle {
     }
 
     /// The text as it was given and is published.
-    #[must_use]
-    pub fn as_base64(&self) -> &str {
+    pub(crate) fn as_base64(&self) -> &str {
         &self.base64
     }
 
     /// The certificates in DER.
-    #[must_use]
-    pub fn certificates(&self) -> &[Vec<u8>] {
+    pub(crate) fn certificates(&self) -> &[Vec<u8>] {
         &self.certificates
     }
 }
 
 /// The CAs that have to verify the server.
 #[derive(Clone)]
-pub enum Trust {
+pub(crate) enum ServerTrust {
     /// These certificates.
     Given(CaBundle),
     /// The system trust store, for a kubeconfig without a CA.
@@ -179,72 +168,70 @@ pub enum Trust {
 
 /// The login of the parent credential.
 #[derive(Clone)]
-pub enum Login {
+pub(crate) enum ClusterLogin {
     /// The connection's token.
     Token(Token),
     /// Another login of a kubeconfig.
-    Kubeconfig(Box<Person>),
+    Kubeconfig(Box<KubeconfigUser>),
 }
 
-impl Login {
+impl ClusterLogin {
     /// The token, if the login is a token.
-    #[must_use]
-    pub fn token(&self) -> Option<&Token> {
+    pub(crate) fn token(&self) -> Option<&Token> {
         match self {
             Self::Token(token) => Some(token),
-            Self::Kubeconfig(person) => person.credentials.token.as_ref(),
+            Self::Kubeconfig(user) => user.credentials.token.as_ref(),
         }
     }
 }
 
 /// A kubeconfig user with another login than a token.
 #[derive(Clone)]
-pub struct Person {
+pub(crate) struct KubeconfigUser {
     /// Its static credentials.
-    pub credentials: Credentials,
+    pub(crate) credentials: Credentials,
     /// The login command that prints the credentials, if there are no static ones.
-    pub command: Option<Command>,
+    pub(crate) command: Option<ExecPlugin>,
     /// The impersonated user: `as` and its related fields.
-    pub acting: AuthInfo,
+    pub(crate) acting: AuthInfo,
 }
 
-impl Person {
+impl KubeconfigUser {
     /// Whether the login command may prompt at the terminal.
-    #[must_use]
-    pub fn talks(&self) -> bool {
+    pub(crate) fn is_interactive(&self) -> bool {
         self.command.as_ref().is_some_and(|command| command.interactive)
     }
 }
 
 /// The credentials that are sent to the server.
 #[derive(Clone, Default)]
-pub struct Credentials {
+pub(crate) struct Credentials {
     /// The token, for the header of every request.
-    pub token: Option<Token>,
+    pub(crate) token: Option<Token>,
     /// The client certificate, for the handshake.
-    pub identity: Option<Identity>,
+    pub(crate) identity: Option<ClientCertificate>,
 }
 
 /// A login command (exec plugin).
 #[derive(Clone)]
-pub struct Command {
+pub(crate) struct ExecPlugin {
     /// A name to search in PATH, or a path.
-    pub program: String,
+    pub(crate) program: String,
     /// Its arguments.
-    pub arguments: Vec<String>,
+    pub(crate) arguments: Vec<String>,
     /// Variables in addition to those of this process.
-    pub variables: Vec<(String, String)>,
+    pub(crate) variables: Vec<(String, String)>,
     /// The content of `KUBERNETES_EXEC_INFO`.
-    pub told: Value,
+    pub(crate) told: Value,
     /// Whether it may prompt at the terminal.
-    pub interactive: bool,
+    pub(crate) interactive: bool,
     /// The kubeconfig's `installHint`.
-    pub hint: Option<String>,
+    pub(crate) hint: Option<String>,
 }
 
 /// The shape of a kubernetes-cluster document: one of two formats.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Shape {
+pub(crate) enum Shape {
     /// All fields at the top; since 2026.
     Flat,
     /// All fields except `specs` under `data`.
@@ -253,33 +240,32 @@ pub enum Shape {
 
 /// A cluster connection.
 #[derive(Clone)]
-pub struct Connection {
+pub(crate) struct Connection {
     /// The server's URL.
-    pub server: Server,
+    pub(crate) server: Server,
     /// The CAs that have to verify it.
-    pub ca: Trust,
+    pub(crate) ca: ServerTrust,
     /// Name to expect in the server's certificate instead of the host.
-    pub tls_server_name: Option<ServerName<'static>>,
+    pub(crate) tls_server_name: Option<ServerName<'static>>,
     /// The route to it: direct, or through a proxy.
-    pub route: Route,
+    pub(crate) route: Route,
     /// The login.
-    pub login: Login,
+    pub(crate) login: ClusterLogin,
     /// The document's shape.
-    pub shape: Shape,
+    pub(crate) shape: Shape,
     /// `infrastructure`, unless empty.
-    pub infrastructure: Option<Map<String, Value>>,
+    pub(crate) infrastructure: Option<Map<String, Value>>,
     /// `specs`.
-    pub specs: Option<Map<String, Value>>,
+    pub(crate) specs: Option<Map<String, Value>>,
     /// Whether a published document of this shape contains its namespace.
-    pub names_namespace: bool,
+    pub(crate) names_namespace: bool,
     /// The context of the kubeconfig, if it is from one.
-    pub context: Option<String>,
+    pub(crate) context: Option<String>,
 }
 
 impl Connection {
     /// Findings about properties of this connection for which the published document has no field.
-    #[must_use]
-    pub fn limits(&self) -> Vec<Finding> {
+    pub(crate) fn limits(&self) -> Vec<Finding> {
         let mut findings = Vec::new();
         let host = self.server.uri().host().unwrap_or_default();
         if host::is_relative(host) {
@@ -305,13 +291,10 @@ impl Connection {
 }
 
 /// The field of a kubeconfig that names a proxy.
-pub const PROXY_URL: &str = "proxy-url";
+pub(crate) const PROXY_URL: &str = "proxy-url";
 
 /// Parses the name to expect in a server's certificate.
-///
-/// # Errors
-/// What was expected.
-pub fn server_name(name: &str) -> Result<ServerName<'static>, &'static str> {
+pub(crate) fn server_name(name: &str) -> Result<ServerName<'static>, &'static str> {
     ServerName::try_from(name.to_owned())
         .map_err(|_| "is not a valid server name (expected a DNS name or an IP address)")
 }

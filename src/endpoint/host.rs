@@ -4,8 +4,7 @@ use std::net::IpAddr;
 
 /// Whether every machine reaches itself at this address: loopback, the unspecified address, which connects to loopback,
 /// and the names of loopback (RFC 6761, section 6.3). An IPv6 address may be in brackets.
-#[must_use]
-pub fn is_this_machine(host: &str) -> bool {
+pub(crate) fn is_this_machine(host: &str) -> bool {
     let host = plain(host);
     let name = host.strip_suffix('.').unwrap_or(&host);
     if let Ok(address) = name.parse::<IpAddr>() {
@@ -22,16 +21,14 @@ const OTHER_NAMES: [&str; 4] = ["localhost.localdomain", "localhost6", "ip6-loca
 const DOCKER_NAMES: [&str; 2] = ["kubernetes.docker.internal", "host.docker.internal"];
 
 /// Whether this address means something else on another machine.
-#[must_use]
-pub fn is_relative(host: &str) -> bool {
+pub(crate) fn is_relative(host: &str) -> bool {
     let host = plain(host);
     is_this_machine(&host) || DOCKER_NAMES.contains(&host.strip_suffix('.').unwrap_or(&host))
 }
 
 /// Whether this name exists inside a cluster only: a single label, as of a Service in the same namespace, or a name in
 /// the cluster's own domain.
-#[must_use]
-pub fn is_inside_a_cluster(host: &str) -> bool {
+pub(crate) fn is_inside_a_cluster(host: &str) -> bool {
     let host = plain(host);
     if !host.contains('.') {
         // Some resolvers take a number for an IPv4 address.

@@ -1,6 +1,6 @@
 //! Endpoints: where a server is, and how to log in there. Pure.
 
-pub mod client_certificate;
-pub mod connection;
-pub mod host;
-pub mod proxy;
+pub(crate) mod client_certificate;
+pub(crate) mod connection;
+pub(crate) mod host;
+pub(crate) mod proxy;

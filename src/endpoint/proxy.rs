@@ -11,7 +11,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 
 /// The route to a server.
 #[derive(Clone, Debug)]
-pub enum Route {
+pub(crate) enum Route {
     /// No proxy is configured.
     Direct,
     /// `NO_PROXY` excludes this server.
@@ -22,24 +22,23 @@ pub enum Route {
 
 /// A proxy, with the login to it.
 #[derive(Clone, Debug)]
-pub struct Proxy {
+pub(crate) struct Proxy {
     /// Scheme, host and port, without a user.
     uri: Uri,
-    login: Option<Login>,
+    login: Option<ProxyAuth>,
     /// Its source, as in `HTTPS_PROXY`.
-    pub source: &'static str,
+    pub(crate) source: &'static str,
 }
 
 #[derive(Clone, Debug)]
-struct Login {
+struct ProxyAuth {
     user: String,
     password: SecretString,
 }
 
 impl Route {
     /// The proxy, if there is one.
-    #[must_use]
-    pub const fn proxy(&self) -> Option<&Proxy> {
+    pub(crate) const fn proxy(&self) -> Option<&Proxy> {
         match self {
             Self::Proxied(proxy) => Some(proxy),
             Self::Direct | Self::Excepted => None,
@@ -47,8 +46,7 @@ impl Route {
     }
 
     /// The line of the log about it; none if no proxy is configured.
-    #[must_use]
-    pub fn told(&self, target: &str) -> Option<String> {
+    pub(crate) fn told(&self, target: &str) -> Option<String> {
         match self {
             Self::Direct => None,
             Self::Excepted => Some(format!("none for {target}, because of NO_PROXY")),
@@ -62,7 +60,7 @@ impl Proxy {
     ///
     /// # Errors
     /// What was expected, without the value: it may contain a password.
-    pub fn parse(text: &str, source: &'static str) -> Result<Self, &'static str> {
+    pub(crate) fn parse(text: &str, source: &'static str) -> Result<Self, &'static str> {
         const FORM: &str = "is not the URL of a proxy (expected http://, https:// or socks5://host:port)";
 
         let uri: Uri = text.parse().map_err(|_| FORM)?;
@@ -77,7 +75,7 @@ impl Proxy {
         let decoded = |text: &str| percent_decode_str(text).decode_utf8_lossy().into_owned();
         let login = authority.as_str().rsplit_once('@').map(|(login, _)| {
             let (user, password) = login.split_once(':').unwrap_or((login, ""));
-            Login { user: decoded(user), password: SecretString::from(decoded(password)) }
+            ProxyAuth { user: decoded(user), password: SecretString::from(decoded(password)) }
         });
         let uri = Uri::builder()
             .scheme(uri.scheme_str().unwrap_or_default())
@@ -89,14 +87,12 @@ impl Proxy {
     }
 
     /// Its address, for messages.
-    #[must_use]
-    pub fn address(&self) -> String {
+    pub(crate) fn address(&self) -> String {
         self.uri.to_string().trim_end_matches('/').to_owned()
     }
 
     /// The URL to connect to, with or without TLS, whatever is sent to it then.
-    #[must_use]
-    pub fn hop(&self) -> Uri {
+    pub(crate) fn hop(&self) -> Uri {
         let mut parts = self.uri.clone().into_parts();
         if self.is_socks() {
             parts.scheme = Some(http::uri::Scheme::HTTP);
@@ -105,26 +101,22 @@ impl Proxy {
     }
 
     /// Whether it is a SOCKS proxy, not an HTTP one.
-    #[must_use]
-    pub fn is_socks(&self) -> bool {
+    pub(crate) fn is_socks(&self) -> bool {
         self.uri.scheme_str().is_some_and(|scheme| scheme.starts_with("socks"))
     }
 
     /// User and password.
-    #[must_use]
-    pub fn login(&self) -> Option<(&str, &str)> {
+    pub(crate) fn login(&self) -> Option<(&str, &str)> {
         self.login.as_ref().map(|login| (login.user.as_str(), login.password.expose_secret()))
     }
 
     /// The secrets in it.
-    #[must_use]
-    pub fn secret(&self) -> Option<&SecretString> {
+    pub(crate) fn secret(&self) -> Option<&SecretString> {
         self.login.as_ref().map(|login| &login.password)
     }
 
     /// The Proxy-Authorization header of an HTTP proxy.
-    #[must_use]
-    pub fn authorization(&self) -> Option<HeaderValue> {
+    pub(crate) fn authorization(&self) -> Option<HeaderValue> {
         let (user, password) = self.login()?;
         let mut value =
             HeaderValue::try_from(format!("Basic {}", STANDARD.encode(format!("{user}:{password}")))).ok()?;
@@ -135,13 +127,13 @@ impl Proxy {
 
 /// `HTTPS_PROXY`, `HTTP_PROXY` and `NO_PROXY` in upper case, else in lower case; each with its name.
 #[derive(Clone, Default)]
-pub struct Variables {
+pub(crate) struct Variables {
     /// For https.
-    pub https: Option<(&'static str, String)>,
+    pub(crate) https: Option<(&'static str, String)>,
     /// For http.
-    pub http: Option<(&'static str, String)>,
+    pub(crate) http: Option<(&'static str, String)>,
     /// The list of excluded servers.
-    pub no: Option<String>,
+    pub(crate) no: Option<String>,
 }
 
 impl Variables {
@@ -150,7 +142,7 @@ impl Variables {
     /// # Errors
     /// The variable whose value is not the URL of a proxy, without the value. Go ignores it and connects directly,
     /// which is not what the variable was set for.
-    pub fn route_to(&self, target: &Uri) -> Result<Route, String> {
+    pub(crate) fn route_to(&self, target: &Uri) -> Result<Route, String> {
         let (variable, port) = match target.scheme_str() {
             Some("http") => (&self.http, 80),
             _ => (&self.https, 443),

@@ -1,4 +1,4 @@
 //! Input: documents are read, then parsed once into what each command needs. Nothing invalid exists past here.
 
-pub mod documents;
-pub mod request;
+pub(crate) mod documents;
+pub(crate) mod request;

@@ -6,30 +6,27 @@ use crate::{
         finding::{self, Finding},
     },
     k8s::object::{Kind, Reference},
-    rbac::{Atom, Tuple, sentences},
+    rbac::{Permission, PermissionRecord, summarize},
 };
 
 /// The permission that a request on this object requires. A Namespace is a cluster-scoped object.
-#[must_use]
-pub fn needed(verb: &str, object: &Reference) -> Tuple {
-    let atom = Atom::new(verb, object.kind.group(), object.kind.resource());
+pub(crate) fn needed(verb: &str, object: &Reference) -> PermissionRecord {
+    let permission = Permission::new(verb, object.kind.group(), object.kind.resource());
     // A POST or a list is authorized without a name.
     let nameless = verb == "list" || (object.kind == Kind::Namespace && verb == "create");
-    let atom = if nameless { atom } else { atom.named(&object.name) };
-    atom.within(object.namespace.as_deref()).tuple()
+    let permission = if nameless { permission } else { permission.named(&object.name) };
+    permission.within(object.namespace.as_deref()).record()
 }
 
 /// The failure of requests that the authorizer denies, with all missing permissions.
-#[must_use]
-pub fn denied(doing: &str, missing: Vec<Tuple>) -> Failure {
+pub(crate) fn denied(doing: &str, missing: Vec<PermissionRecord>) -> Failure {
     let cause = format!("the parent credential lacks {}", summary(&missing));
     let finding = Finding::remark(finding::Code::MissingPermission, cause.clone());
     Failure { findings: vec![finding], missing, ..Failure::new(Code::MissingPermission, doing, cause) }
 }
 
 /// The failure of a grant beyond the permissions of the granter (RBAC's escalation check).
-#[must_use]
-pub fn not_grantable(doing: &str, missing: Vec<Tuple>) -> Failure {
+pub(crate) fn not_grantable(doing: &str, missing: Vec<PermissionRecord>) -> Failure {
     let mut cause = format!("the parent credential may not grant permissions it does not hold: {}", summary(&missing));
     if missing.iter().any(is_wildcard) {
         cause.push_str("; a wildcard can only be granted by a credential that holds the wildcard itself");
@@ -39,9 +36,8 @@ pub fn not_grantable(doing: &str, missing: Vec<Tuple>) -> Failure {
 }
 
 /// The first three permissions of a list, and the number of further ones.
-#[must_use]
-pub fn summary(tuples: &[Tuple]) -> String {
-    let lines = sentences(tuples);
+pub(crate) fn summary(records: &[PermissionRecord]) -> String {
+    let lines = summarize(records);
     let shown = lines.iter().take(3).map(String::as_str).collect::<Vec<_>>().join("; ");
     match lines.len().saturating_sub(3) {
         0 => shown,
@@ -49,13 +45,12 @@ pub fn summary(tuples: &[Tuple]) -> String {
     }
 }
 
-fn is_wildcard(tuple: &Tuple) -> bool {
-    matches!(tuple, Tuple::Resource { verb, group, resource, .. } if [verb, group, resource].contains(&&"*".to_owned()))
+fn is_wildcard(record: &PermissionRecord) -> bool {
+    matches!(record, PermissionRecord::Resource { verb, group, resource, .. } if [verb, group, resource].contains(&&"*".to_owned()))
 }
 
 /// A sentence with the permissions that the parent credential lacks.
-#[must_use]
-pub fn lacks(missing: &[Tuple]) -> String {
+pub(crate) fn lacks(missing: &[PermissionRecord]) -> String {
     format!("the parent credential lacks {}", summary(missing))
 }
 
@@ -66,25 +61,30 @@ mod tests {
 
     #[rstest]
     #[case::named("get", Reference::new(Kind::Role, "a", "demo"),
-        Atom::new("get", "rbac.authorization.k8s.io", "roles").named("demo").within(Some("a")).tuple())]
-    #[case::list("list", Reference::new(Kind::Secret, "a", "demo"), Atom::new("list", "", "secrets").within(Some("a")).tuple())]
-    #[case::post("create", Reference::namespace("a"), Atom::new("create", "", "namespaces").tuple())]
-    #[case::namespace("get", Reference::namespace("a"), Atom::new("get", "", "namespaces").named("a").tuple())]
-    fn request_on_object_needs_permission(#[case] verb: &str, #[case] object: Reference, #[case] permission: Tuple) {
+        Permission::new("get", "rbac.authorization.k8s.io", "roles").named("demo").within(Some("a")).record())]
+    #[case::list("list", Reference::new(Kind::Secret, "a", "demo"), Permission::new("list", "", "secrets").within(Some("a")).record())]
+    #[case::post("create", Reference::namespace("a"), Permission::new("create", "", "namespaces").record())]
+    #[case::namespace("get", Reference::namespace("a"), Permission::new("get", "", "namespaces").named("a").record())]
+    fn request_on_object_needs_permission(
+        #[case] verb: &str,
+        #[case] object: Reference,
+        #[case] permission: PermissionRecord,
+    ) {
         assert_eq!(needed(verb, &object), permission);
     }
 
     #[test]
     fn long_lists_are_truncated_after_three() {
-        let tuples: Vec<Tuple> = ["a", "b", "c", "d", "e"].map(|it| Atom::new("get", "", it).tuple()).into();
-        let text = summary(&tuples);
+        let records: Vec<PermissionRecord> =
+            ["a", "b", "c", "d", "e"].map(|it| Permission::new("get", "", it).record()).into();
+        let text = summary(&records);
         assert!(text.ends_with("; and 2 more"), "{text}");
         assert_eq!(text.matches("; ").count(), 3, "{text}");
     }
 
     #[test]
     fn missing_wildcard_is_explained() {
-        let of = |verb| not_grantable("x", vec![Atom::new(verb, "", "pods").tuple()]).cause;
+        let of = |verb| not_grantable("x", vec![Permission::new(verb, "", "pods").record()]).cause;
         assert!(of("*").contains("holds the wildcard itself"));
         assert!(!of("get").contains("wildcard"));
     }

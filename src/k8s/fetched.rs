@@ -15,13 +15,13 @@ use crate::{
 };
 
 /// An object, and the token in it if it is a Secret.
-pub struct FetchedObject {
+pub(crate) struct FetchedObject {
     /// The object without a Secret's data.
-    pub live: Live,
+    pub(crate) live: Live,
     /// The token of a Secret.
-    pub token: Option<Token>,
+    pub(crate) token: Option<Token>,
     /// Whether a Secret has any data where its token belongs.
-    pub has_token_data: bool,
+    pub(crate) has_token_data: bool,
 }
 
 /// The fields of a kind that are compared. Never `data`.
@@ -29,8 +29,7 @@ const FIELDS: [&str; 5] = ["rules", "subjects", "roleRef", "type", "immutable"];
 
 impl FetchedObject {
     /// Takes the JSON of an object apart. What is absent counts as empty: an object without metadata matches none.
-    #[must_use]
-    pub fn of(object: &Value) -> Self {
+    pub(crate) fn of(object: &Value) -> Self {
         let data = text(object, "/data/token");
         let token = STANDARD.decode(&data).unwrap_or_default();
         let token = std::str::from_utf8(&token).ok().and_then(|token| Token::parse(token).ok());
@@ -77,20 +76,17 @@ fn last_managers(managed: &[Value]) -> BTreeMap<String, String> {
 }
 
 /// The text at a JSON pointer; empty when there is none.
-#[must_use]
-pub fn text(value: &Value, pointer: &str) -> String {
+pub(crate) fn text(value: &Value, pointer: &str) -> String {
     value.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned()
 }
 
 /// The list at a JSON pointer; empty when there is none.
-#[must_use]
-pub fn list<'a>(value: &'a Value, pointer: &str) -> &'a [Value] {
+pub(crate) fn list<'a>(value: &'a Value, pointer: &str) -> &'a [Value] {
     value.pointer(pointer).and_then(Value::as_array).map_or(&[], Vec::as_slice)
 }
 
 /// The list of texts at a JSON pointer; empty when there is none.
-#[must_use]
-pub fn texts(value: &Value, pointer: &str) -> Vec<String> {
+pub(crate) fn texts(value: &Value, pointer: &str) -> Vec<String> {
     list(value, pointer).iter().filter_map(Value::as_str).map(str::to_owned).collect()
 }
 

@@ -13,7 +13,7 @@ use crate::{
 
 /// A scope: one namespace, or the whole cluster. In printing order: namespaces by name, the whole cluster last.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Scope {
+pub(crate) enum Scope {
     /// One namespace: Role and RoleBinding.
     Namespace(Namespace),
     /// The whole cluster: ClusterRole and ClusterRoleBinding.
@@ -25,13 +25,12 @@ impl Scope {
     ///
     /// # Errors
     /// What was expected, without the value.
-    pub fn parse(text: &str) -> Result<Self, &'static str> {
+    pub(crate) fn parse(text: &str) -> Result<Self, &'static str> {
         if text == "*" { Ok(Self::Cluster) } else { Namespace::parse(text).map(Self::Namespace) }
     }
 
     /// The namespace; none for the whole cluster.
-    #[must_use]
-    pub fn namespace(&self) -> Option<&str> {
+    pub(crate) fn namespace(&self) -> Option<&str> {
         match self {
             Self::Namespace(namespace) => Some(namespace.as_str()),
             Self::Cluster => None,
@@ -39,8 +38,7 @@ impl Scope {
     }
 
     /// An object of this scope, of one of two kinds.
-    #[must_use]
-    pub fn reference(&self, in_namespace: Kind, in_cluster: Kind, name: &str) -> Reference {
+    pub(crate) fn reference(&self, in_namespace: Kind, in_cluster: Kind, name: &str) -> Reference {
         match self {
             Self::Namespace(namespace) => Reference::new(in_namespace, namespace.as_str(), name),
             Self::Cluster => Reference::at_cluster(in_cluster, name),
@@ -56,17 +54,16 @@ impl fmt::Display for Scope {
 
 /// The role that a binding refers to.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Authority {
+pub(crate) enum RoleSource {
     /// The instance's own Role or ClusterRole, one for each scope.
     Rules,
     /// An existing ClusterRole of someone else.
     ClusterRole(ClusterRoleName),
 }
 
-impl Authority {
+impl RoleSource {
     /// The existing ClusterRole, if it is one.
-    #[must_use]
-    pub const fn cluster_role(&self) -> Option<&ClusterRoleName> {
+    pub(crate) const fn cluster_role(&self) -> Option<&ClusterRoleName> {
         match self {
             Self::Rules => None,
             Self::ClusterRole(name) => Some(name),
@@ -76,35 +73,33 @@ impl Authority {
 
 /// A place: one binding, with the instance's own Role if the binding refers to it. The inventory lists places.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Place {
+pub(crate) struct Place {
     /// Its scope.
-    pub scope: Scope,
+    pub(crate) scope: Scope,
     /// The role that the binding refers to.
-    pub authority: Authority,
+    pub(crate) role_source: RoleSource,
     /// Whether it is a temporary binding, which early builds of version 2.0.0 created while they replaced another one.
     /// None is created any more; those that an inventory lists are deleted.
-    pub temporary: bool,
+    pub(crate) temporary: bool,
 }
 
 impl Place {
     /// The place of a grant.
-    #[must_use]
-    pub const fn new(scope: Scope, authority: Authority) -> Self {
-        Self { scope, authority, temporary: false }
+    pub(crate) const fn new(scope: Scope, role_source: RoleSource) -> Self {
+        Self { scope, role_source, temporary: false }
     }
 
     /// The place of the temporary binding that belongs to this one.
     #[must_use]
-    pub fn temporary(self) -> Self {
+    pub(crate) fn temporary(self) -> Self {
         Self { temporary: true, ..self }
     }
 
     /// As in `by rules in namespace team-b`.
-    #[must_use]
-    pub fn words(&self) -> String {
-        let by = match &self.authority {
-            Authority::Rules => "by rules".to_owned(),
-            Authority::ClusterRole(name) => format!("by ClusterRole {}", name.as_str()),
+    pub(crate) fn describe(&self) -> String {
+        let by = match &self.role_source {
+            RoleSource::Rules => "by rules".to_owned(),
+            RoleSource::ClusterRole(name) => format!("by ClusterRole {}", name.as_str()),
         };
         match &self.scope {
             Scope::Namespace(namespace) => format!("{by} in namespace {namespace}"),
@@ -113,53 +108,51 @@ impl Place {
     }
 
     /// Whether the instance's own Role or ClusterRole belongs to it.
-    #[must_use]
-    pub fn has_role(&self) -> bool {
-        self.authority == Authority::Rules && !self.temporary
+    pub(crate) fn has_role(&self) -> bool {
+        self.role_source == RoleSource::Rules && !self.temporary
     }
 }
 
 /// A grant: the permissions at one place.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Grant {
+pub(crate) struct Grant {
     /// Its scope.
-    pub place: Place,
+    pub(crate) place: Place,
     /// The rules of the own Role; empty for an existing ClusterRole.
-    pub rules: Vec<Rule>,
+    pub(crate) rules: Vec<Rule>,
 }
 
 /// An entry of `rules`, before merging.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RequestedRule {
+pub(crate) struct RequestedRule {
     /// JSON pointer to it in the params.
-    pub pointer: String,
+    pub(crate) pointer: String,
     /// The rule.
-    pub rule: Rule,
+    pub(crate) rule: Rule,
     /// Its scope.
-    pub scopes: Vec<Scope>,
+    pub(crate) scopes: Vec<Scope>,
 }
 
 /// The grants of the params, place by place: the home namespace first, then the others by name, then the cluster;
 /// together with the requested rules before merging.
 #[derive(Debug, Default)]
-pub struct Grants {
+pub(crate) struct Grants {
     requested: Vec<RequestedRule>,
     merged: Vec<Grant>,
 }
 
 impl Grants {
     /// Merges the rules of each scope into one grant; each ClusterRole is a grant of its own in each of its scopes.
-    #[must_use]
-    pub fn new(requested: Vec<RequestedRule>, roles: Vec<(ClusterRoleName, Vec<Scope>)>, home: &Scope) -> Self {
+    pub(crate) fn new(requested: Vec<RequestedRule>, roles: Vec<(ClusterRoleName, Vec<Scope>)>, home: &Scope) -> Self {
         let mut places: BTreeMap<Place, Vec<Rule>> = BTreeMap::new();
         for RequestedRule { rule, scopes, .. } in &requested {
             for scope in scopes {
-                places.entry(Place::new(scope.clone(), Authority::Rules)).or_default().push(rule.clone());
+                places.entry(Place::new(scope.clone(), RoleSource::Rules)).or_default().push(rule.clone());
             }
         }
         for (name, scopes) in roles {
             for scope in scopes {
-                places.entry(Place::new(scope, Authority::ClusterRole(name.clone()))).or_default();
+                places.entry(Place::new(scope, RoleSource::ClusterRole(name.clone()))).or_default();
             }
         }
         let mut merged: Vec<Grant> = places.into_iter().map(|(place, rules)| Grant { place, rules }).collect();
@@ -168,20 +161,17 @@ impl Grants {
     }
 
     /// The requested rules before merging.
-    #[must_use]
-    pub fn requested(&self) -> &[RequestedRule] {
+    pub(crate) fn requested(&self) -> &[RequestedRule] {
         &self.requested
     }
 
     /// Whether there is a grant at this place.
-    #[must_use]
-    pub fn wants(&self, place: &Place) -> bool {
+    pub(crate) fn wants(&self, place: &Place) -> bool {
         self.merged.iter().any(|grant| grant.place == *place)
     }
 
     /// The rules of the own Role at this place.
-    #[must_use]
-    pub fn rules(&self, place: &Place) -> &[Rule] {
+    pub(crate) fn rules(&self, place: &Place) -> &[Rule] {
         self.merged.iter().find(|grant| grant.place == *place).map_or(&[], |grant| &grant.rules)
     }
 }

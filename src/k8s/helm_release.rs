@@ -8,9 +8,9 @@ use serde_json::Value;
 use crate::k8s::object::{Live, MANAGED_BY, MANAGER, TOKEN_SECRET};
 
 /// The value of [`MANAGED_BY`] on objects of Helm.
-pub const HELM: &str = "Helm";
+pub(crate) const HELM: &str = "Helm";
 /// The name of the original bundle's chart.
-pub const CHART: &str = "k8s-token";
+pub(crate) const CHART: &str = "k8s-token";
 /// Says which chart an object came from, as in `k8s-token-0.1.0`. Helm knows nothing of it; charts set it.
 const CHART_LABEL: &str = "helm.sh/chart";
 /// Annotation of Helm: the release.
@@ -22,7 +22,7 @@ const ACCOUNT: &str = "kubernetes.io/service-account.name";
 
 /// What an object of a Helm release is to an instance.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Release {
+pub(crate) enum Release {
     /// It is an object of the original bundle's release of this very instance.
     Original,
     /// It is an object of another release, or of another chart; the text says of which.
@@ -31,8 +31,7 @@ pub enum Release {
 
 /// Judges an object that is managed by Helm. The chart's Secret carries no label of the chart, so it is known by what
 /// it is for.
-#[must_use]
-pub fn release_of(live: &Live, name: &str, namespace: &str) -> Release {
+pub(crate) fn release_of(live: &Live, name: &str, namespace: &str) -> Release {
     let annotation = |key: &str| live.annotations.get(key).map_or("", String::as_str);
     let (release, home) = (annotation(RELEASE_NAME), annotation(RELEASE_NAMESPACE));
     if release != name || home != namespace {
@@ -61,8 +60,7 @@ pub fn release_of(live: &Live, name: &str, namespace: &str) -> Release {
 }
 
 /// True when the label says beyond doubt that the object came from the original bundle's chart.
-#[must_use]
-pub fn names_our_chart(live: &Live) -> bool {
+pub(crate) fn names_our_chart(live: &Live) -> bool {
     live.labels.get(CHART_LABEL).is_some_and(|chart| is_our_chart(chart))
 }
 
@@ -73,30 +71,26 @@ fn is_our_chart(chart: &str) -> bool {
 
 /// True when an object of the original bundle carries the platform's mark of this very instance: a tag with the name of
 /// the package, as it was called at first, or of the instance. A namesake elsewhere carries another.
-#[must_use]
-pub fn is_marked(live: &Live, tags: &BTreeMap<String, String>) -> bool {
+pub(crate) fn is_marked(live: &Live, tags: &BTreeMap<String, String>) -> bool {
     let marks = ["md-package", "md-instance"].into_iter();
     marks.filter_map(|key| live.labels.get_key_value(key)).any(|(key, mark)| tags.get(key) == Some(mark))
 }
 
 /// True for our own entry of the managed fields.
-#[must_use]
-pub fn is_ours(entry: &Value) -> bool {
+pub(crate) fn is_ours(entry: &Value) -> bool {
     entry["manager"] == MANAGER && entry["operation"] == "Apply"
 }
 
 /// True for an entry of Helm. The command line is called `helm`; a program that has Helm built in is known by what
 /// only Helm writes.
-#[must_use]
-pub fn is_helms(entry: &Value) -> bool {
+pub(crate) fn is_helms(entry: &Value) -> bool {
     let annotations = entry.pointer("/fieldsV1/f:metadata/f:annotations");
     let wrote = annotations.is_some_and(|keys| keys.get(format!("f:{RELEASE_NAME}")).is_some());
     entry.get("subresource").is_none() && !is_ours(entry) && (entry["manager"] == "helm" || wrote)
 }
 
 /// True for an object that Helm manages.
-#[must_use]
-pub fn is_managed_by_helm(live: &Live) -> bool {
+pub(crate) fn is_managed_by_helm(live: &Live) -> bool {
     live.labels.get(MANAGED_BY).is_some_and(|manager| manager == HELM)
 }
 

@@ -7,13 +7,13 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::k8s::{
-    grant::{Authority, Place, Scope},
+    grant::{Place, RoleSource, Scope},
     name::ClusterRoleName,
 };
 
 /// A set of places. A ServiceAccount without the annotation has one: that of the home namespace's own Role.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Inventory(BTreeSet<Place>);
+pub(crate) struct Inventory(BTreeSet<Place>);
 
 /// The written form.
 #[derive(Default, Serialize, Deserialize)]
@@ -44,13 +44,12 @@ struct WrittenPlaces {
 impl Inventory {
     /// Maximum length of the inventory of one request, in bytes. All annotations of an object together have 256 KiB
     /// (apimachinery, `TotalAnnotationSizeLimitB`), and between two requests the inventory holds the places of both.
-    pub const LONGEST: usize = 100 << 10;
+    pub(crate) const LONGEST: usize = 100 << 10;
     /// Maximum length between two requests.
-    pub const LONGEST_ON_THE_WAY: usize = 2 * Self::LONGEST;
+    pub(crate) const LONGEST_ON_THE_WAY: usize = 2 * Self::LONGEST;
 
     /// The inventory in an annotation, and whether it was understood completely. What was not is left out.
-    #[must_use]
-    pub fn parse(text: Option<&str>, home: &Place) -> (Self, bool) {
+    pub(crate) fn parse(text: Option<&str>, home: &Place) -> (Self, bool) {
         let Some(text) = text else { return (Self::from_iter([home.clone()]), true) };
         let written = serde_json::from_str::<Value>(text).and_then(serde_json::from_value::<Written>);
         let Ok(written) = written else { return (Self::default(), false) };
@@ -61,8 +60,7 @@ impl Inventory {
     }
 
     /// The value of the annotation; none where the home namespace's own Role is the only place.
-    #[must_use]
-    pub fn text(&self, home: &Place) -> Option<String> {
+    pub(crate) fn text(&self, home: &Place) -> Option<String> {
         if self.0.iter().all(|place| place == home) {
             return None;
         }
@@ -75,13 +73,12 @@ impl Inventory {
     }
 
     /// The places.
-    pub fn places(&self) -> impl Iterator<Item = &Place> {
+    pub(crate) fn places(&self) -> impl Iterator<Item = &Place> {
         self.0.iter()
     }
 
     /// Whether this place is in the inventory.
-    #[must_use]
-    pub fn contains(&self, place: &Place) -> bool {
+    pub(crate) fn contains(&self, place: &Place) -> bool {
         self.0.contains(place)
     }
 }
@@ -98,9 +95,9 @@ impl WrittenPlaces {
     }
 
     fn add(&mut self, place: &Place) {
-        let scopes = match &place.authority {
-            Authority::Rules => &mut self.rules,
-            Authority::ClusterRole(name) => self.cluster_roles.entry(name.as_str().to_owned()).or_default(),
+        let scopes = match &place.role_source {
+            RoleSource::Rules => &mut self.rules,
+            RoleSource::ClusterRole(name) => self.cluster_roles.entry(name.as_str().to_owned()).or_default(),
         };
         scopes.insert(place.scope.to_string());
     }
@@ -109,19 +106,19 @@ impl WrittenPlaces {
     fn parse(&self) -> (BTreeSet<Place>, bool) {
         let mut places = BTreeSet::new();
         let mut is_complete = self.unknown.is_empty();
-        let mut add = |scopes: &BTreeSet<String>, authority: Option<Authority>| {
+        let mut add = |scopes: &BTreeSet<String>, role_source: Option<RoleSource>| {
             for scope in scopes {
-                match (Scope::parse(scope), &authority) {
-                    (Ok(scope), Some(authority)) => {
-                        places.insert(Place::new(scope, authority.clone()));
+                match (Scope::parse(scope), &role_source) {
+                    (Ok(scope), Some(role_source)) => {
+                        places.insert(Place::new(scope, role_source.clone()));
                     }
                     _ => is_complete = false,
                 }
             }
         };
-        add(&self.rules, Some(Authority::Rules));
+        add(&self.rules, Some(RoleSource::Rules));
         for (name, scopes) in &self.cluster_roles {
-            add(scopes, ClusterRoleName::parse(name).ok().map(Authority::ClusterRole));
+            add(scopes, ClusterRoleName::parse(name).ok().map(RoleSource::ClusterRole));
         }
         (places, is_complete)
     }
@@ -133,9 +130,9 @@ mod tests {
     use proptest::prelude::*;
 
     fn place(scope: &str, role: Option<&str>) -> Place {
-        let authority =
-            role.map_or(Authority::Rules, |name| Authority::ClusterRole(ClusterRoleName::parse(name).unwrap()));
-        Place::new(Scope::parse(scope).unwrap(), authority)
+        let role_source =
+            role.map_or(RoleSource::Rules, |name| RoleSource::ClusterRole(ClusterRoleName::parse(name).unwrap()));
+        Place::new(Scope::parse(scope).unwrap(), role_source)
     }
 
     #[test]

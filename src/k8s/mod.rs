@@ -1,12 +1,12 @@
 //! What Kubernetes and this program call things: names, objects, ownership, the record on the ServiceAccount. Pure.
 
-pub mod denial;
-pub mod fetched;
-pub mod grant;
-pub mod helm_release;
-pub mod inventory;
-pub mod name;
-pub mod object;
-pub mod object_names;
-pub mod ownership;
-pub mod record;
+pub(crate) mod denial;
+pub(crate) mod fetched;
+pub(crate) mod grant;
+pub(crate) mod helm_release;
+pub(crate) mod inventory;
+pub(crate) mod name;
+pub(crate) mod object;
+pub(crate) mod object_names;
+pub(crate) mod ownership;
+pub(crate) mod record;

@@ -5,14 +5,14 @@ use std::fmt;
 
 /// A namespace: DNS-1123 label, 1 to 63 characters.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Namespace(String);
+pub(crate) struct Namespace(String);
 
 impl Namespace {
     /// Checks the name.
     ///
     /// # Errors
     /// What was expected, without the value.
-    pub fn parse(text: &str) -> Result<Self, &'static str> {
+    pub(crate) fn parse(text: &str) -> Result<Self, &'static str> {
         if text.len() <= 63 && is_label(text) {
             Ok(Self(text.to_owned()))
         } else {
@@ -22,8 +22,7 @@ impl Namespace {
     }
 
     /// The name.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
+    pub(crate) fn as_str(&self) -> &str {
         &self.0
     }
 }
@@ -36,17 +35,17 @@ impl fmt::Display for Namespace {
 
 /// The instance's name: DNS-1123 subdomain, so that the names made from it are valid for a ServiceAccount.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct InstanceName(String);
+pub(crate) struct InstanceName(String);
 
 impl InstanceName {
     /// 253 characters of a Kubernetes name, less `-token-` and the ten digits of the largest generation.
-    pub const MAX: usize = 253 - 17;
+    pub(crate) const MAX: usize = 253 - 17;
 
     /// Checks the name.
     ///
     /// # Errors
     /// What was expected, without the value.
-    pub fn parse(text: &str) -> Result<Self, String> {
+    pub(crate) fn parse(text: &str) -> Result<Self, String> {
         if text.is_empty() {
             return Err("the name is empty".to_owned());
         }
@@ -65,8 +64,7 @@ impl InstanceName {
     }
 
     /// The name.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
+    pub(crate) fn as_str(&self) -> &str {
         &self.0
     }
 }
@@ -78,18 +76,18 @@ impl fmt::Display for InstanceName {
 }
 
 /// The maximum length of a name of most kinds.
-pub const LONGEST: usize = 253;
+pub(crate) const LONGEST: usize = 253;
 
 /// The name of an existing ClusterRole: one segment of a path.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct ClusterRoleName(String);
+pub(crate) struct ClusterRoleName(String);
 
 impl ClusterRoleName {
     /// Checks the name, as the server does (apimachinery, `IsValidPathSegmentName`).
     ///
     /// # Errors
     /// What was expected, without the value.
-    pub fn parse(text: &str) -> Result<Self, &'static str> {
+    pub(crate) fn parse(text: &str) -> Result<Self, &'static str> {
         let bad = text.is_empty() || text == "." || text == ".." || text.contains(['/', '%']);
         if bad || text.chars().count() > LONGEST || text.chars().any(char::is_control) {
             Err("a ClusterRole's name must have 1 to 253 characters, without /, % and control characters")
@@ -99,8 +97,7 @@ impl ClusterRoleName {
     }
 
     /// The name.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
+    pub(crate) fn as_str(&self) -> &str {
         &self.0
     }
 }
@@ -114,7 +111,7 @@ fn is_label(text: &str) -> bool {
 ///
 /// # Errors
 /// A sentence without the value.
-pub fn label(key: &str, value: &serde_json::Value) -> Result<String, &'static str> {
+pub(crate) fn label(key: &str, value: &serde_json::Value) -> Result<String, &'static str> {
     let (prefix, name) = key.split_once('/').map_or((None, key), |(prefix, name)| (Some(prefix), name));
     let prefix_ok = prefix.is_none_or(|prefix| prefix.len() <= 253 && prefix.split('.').all(is_label));
     if name.is_empty() || !prefix_ok || !is_label_text(name) {

@@ -10,16 +10,16 @@ use serde_json::Value;
 use crate::{diagnostics::text::escaped, rbac::Rule};
 
 /// The field manager of this program, and the value of [`MANAGED_BY`].
-pub const MANAGER: &str = "k8s-token";
+pub(crate) const MANAGER: &str = "k8s-token";
 /// Label: the program that manages an object.
-pub const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
+pub(crate) const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
 
 /// The type of a Secret that the token controller fills.
-pub const TOKEN_SECRET: &str = "kubernetes.io/service-account-token";
+pub(crate) const TOKEN_SECRET: &str = "kubernetes.io/service-account-token";
 
 /// The kinds of an instance's objects, in the order of creation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Kind {
+pub(crate) enum Kind {
     /// Created if it is missing, never deleted.
     Namespace,
     /// The identity.
@@ -38,8 +38,7 @@ pub enum Kind {
 
 impl Kind {
     /// As in `kind`.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
+    pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::Namespace => "Namespace",
             Self::ServiceAccount => "ServiceAccount",
@@ -52,8 +51,7 @@ impl Kind {
     }
 
     /// The API group.
-    #[must_use]
-    pub const fn group(self) -> &'static str {
+    pub(crate) const fn group(self) -> &'static str {
         match self {
             Self::Namespace | Self::ServiceAccount | Self::Secret => "",
             Self::Role | Self::ClusterRole | Self::RoleBinding | Self::ClusterRoleBinding => {
@@ -63,8 +61,7 @@ impl Kind {
     }
 
     /// As in `apiVersion`.
-    #[must_use]
-    pub fn api_version(self) -> String {
+    pub(crate) fn api_version(self) -> String {
         match self.group() {
             "" => "v1".to_owned(),
             group => format!("{group}/v1"),
@@ -72,8 +69,7 @@ impl Kind {
     }
 
     /// The resource name, as in rules and paths.
-    #[must_use]
-    pub const fn resource(self) -> &'static str {
+    pub(crate) const fn resource(self) -> &'static str {
         match self {
             Self::Namespace => "namespaces",
             Self::ServiceAccount => "serviceaccounts",
@@ -88,37 +84,33 @@ impl Kind {
 
 /// A reference to an object. Prints as `Role team-a/demo-token`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Reference {
+pub(crate) struct Reference {
     /// Its kind.
-    pub kind: Kind,
+    pub(crate) kind: Kind,
     /// Its namespace; none for a Namespace and cluster-scoped objects.
-    pub namespace: Option<String>,
+    pub(crate) namespace: Option<String>,
     /// Its name.
-    pub name: String,
+    pub(crate) name: String,
 }
 
 impl Reference {
     /// An object in a namespace.
-    #[must_use]
-    pub fn new(kind: Kind, namespace: &str, name: &str) -> Self {
+    pub(crate) fn new(kind: Kind, namespace: &str, name: &str) -> Self {
         Self { kind, namespace: Some(namespace.to_owned()), name: name.to_owned() }
     }
 
     /// A cluster-scoped object.
-    #[must_use]
-    pub fn at_cluster(kind: Kind, name: &str) -> Self {
+    pub(crate) fn at_cluster(kind: Kind, name: &str) -> Self {
         Self { kind, namespace: None, name: name.to_owned() }
     }
 
     /// A Namespace.
-    #[must_use]
-    pub fn namespace(name: &str) -> Self {
+    pub(crate) fn namespace(name: &str) -> Self {
         Self::at_cluster(Kind::Namespace, name)
     }
 
     /// The printing order: the home namespace, then the others by name, then the whole cluster.
-    #[must_use]
-    pub fn place_in_reading_order(&self, home: &str) -> impl Ord + use<'_> {
+    pub(crate) fn place_in_reading_order(&self, home: &str) -> impl Ord + use<'_> {
         let place = match self.namespace.as_deref() {
             None if self.kind == Kind::Namespace => 0,
             None => 2,
@@ -145,48 +137,46 @@ impl Serialize for Kind {
 
 /// A desired object: the body of a server-side apply, with the owned fields and no others.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Manifest {
+pub(crate) struct Manifest {
     /// Its reference.
-    pub reference: Reference,
+    pub(crate) reference: Reference,
     /// The apply body: apiVersion, kind, metadata and the kind's own fields.
-    pub body: Value,
+    pub(crate) body: Value,
 }
 
 /// An observed object, without a Secret's data.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Live {
+pub(crate) struct Live {
     /// The uid: differs after deletion and recreation.
-    pub uid: String,
+    pub(crate) uid: String,
     /// The resourceVersion: differs after every write.
-    pub resource_version: String,
+    pub(crate) resource_version: String,
     /// Labels.
-    pub labels: BTreeMap<String, String>,
+    pub(crate) labels: BTreeMap<String, String>,
     /// Annotations.
-    pub annotations: BTreeMap<String, String>,
+    pub(crate) annotations: BTreeMap<String, String>,
     /// The kind's own fields: `rules`, `subjects`, `roleRef`, `type`.
-    pub fields: BTreeMap<String, Value>,
+    pub(crate) fields: BTreeMap<String, Value>,
     /// Labels that the field manager of k8s-token owns; on an object of Helm, those that Helm owns too.
-    pub owned_labels: BTreeSet<String>,
+    pub(crate) owned_labels: BTreeSet<String>,
     /// Annotations that the field manager of k8s-token owns; likewise.
-    pub owned_annotations: BTreeSet<String>,
+    pub(crate) owned_annotations: BTreeSet<String>,
     /// The managed fields; only of an object of Helm.
-    pub managed_fields: Vec<Value>,
+    pub(crate) managed_fields: Vec<Value>,
     /// The field manager that set each of [`Self::fields`] last: k8s-token if it is one of several.
-    pub managers: BTreeMap<String, String>,
+    pub(crate) managers: BTreeMap<String, String>,
     /// The finalizers that hold it, if it is being deleted: it exists as long as they do.
-    pub deleting: Option<Vec<String>>,
+    pub(crate) deleting: Option<Vec<String>>,
 }
 
 impl Live {
     /// The message why an object that is being deleted still exists; none if it is not being deleted.
-    #[must_use]
-    pub fn held(&self) -> Option<String> {
+    pub(crate) fn held(&self) -> Option<String> {
         self.deleting.as_deref().map(held_by)
     }
 
     /// Pointers to the differences between this state of an object and another, as far as they are read.
-    #[must_use]
-    pub fn differences(&self, other: &Self) -> Vec<String> {
+    pub(crate) fn differences(&self, other: &Self) -> Vec<String> {
         let mut found = Vec::new();
         for (map, ours, theirs) in
             [("labels", &self.labels, &other.labels), ("annotations", &self.annotations, &other.annotations)]
@@ -205,15 +195,13 @@ impl Live {
     }
 
     /// The rules of a Role or ClusterRole.
-    #[must_use]
-    pub fn rules(&self) -> Vec<Rule> {
+    pub(crate) fn rules(&self) -> Vec<Rule> {
         self.fields.get("rules").and_then(|rules| serde_json::from_value(rules.clone()).ok()).unwrap_or_default()
     }
 }
 
 /// The message why an object that is being deleted still exists.
-#[must_use]
-pub fn held_by(finalizers: &[String]) -> String {
+pub(crate) fn held_by(finalizers: &[String]) -> String {
     match finalizers {
         [] => "it is being deleted".to_owned(),
         [one] => format!("it is being deleted, and the finalizer {one} holds it"),
@@ -222,7 +210,7 @@ pub fn held_by(finalizers: &[String]) -> String {
 }
 
 /// Adds pointers to the smallest parts that differ. A list of scalars is one part: the server owns it as a whole.
-pub fn differing(at: &str, one: &Value, other: &Value, found: &mut Vec<String>) {
+pub(crate) fn differing(at: &str, one: &Value, other: &Value, found: &mut Vec<String>) {
     match (one, other) {
         (Value::Object(one), Value::Object(other)) => {
             let keys: BTreeSet<&String> = one.keys().chain(other.keys()).collect();

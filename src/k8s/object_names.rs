@@ -3,7 +3,7 @@
 use crate::{
     diagnostics::secret::sha256,
     k8s::{
-        grant::{Authority, Place, Scope},
+        grant::{Place, RoleSource, Scope},
         name::{InstanceName, LONGEST, Namespace},
         object::{Kind, Live, Reference},
         ownership::{self, Owner},
@@ -12,7 +12,7 @@ use crate::{
 
 /// The names of an instance's objects: in the home namespace the same as in version 1.0.0.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Names {
+pub(crate) struct Names {
     instance: InstanceName,
     home: Namespace,
     object: String,
@@ -24,78 +24,68 @@ const DIGITS: usize = 10;
 
 impl Names {
     /// The names for this instance.
-    #[must_use]
-    pub fn of(instance: &InstanceName, home: &Namespace) -> Self {
+    pub(crate) fn of(instance: &InstanceName, home: &Namespace) -> Self {
         Self { instance: instance.clone(), home: home.clone(), object: format!("{instance}-token") }
     }
 
     /// The names of the same instance with another home namespace.
     #[must_use]
-    pub fn in_home(&self, home: &Namespace) -> Self {
+    pub(crate) fn in_home(&self, home: &Namespace) -> Self {
         Self::of(&self.instance, home)
     }
 
     /// The instance's name.
-    #[must_use]
-    pub fn instance(&self) -> &str {
+    pub(crate) fn instance(&self) -> &str {
         self.instance.as_str()
     }
 
     /// The home namespace.
-    #[must_use]
-    pub const fn namespace(&self) -> &Namespace {
+    pub(crate) const fn namespace(&self) -> &Namespace {
         &self.home
     }
 
     /// The owner of an object, seen by this instance.
-    #[must_use]
-    pub fn owner(&self, live: &Live) -> Owner {
+    pub(crate) fn owner(&self, live: &Live) -> Owner {
         ownership::owner(live, self.instance.as_str(), self.home.as_str())
     }
 
     /// `<name>-token`: ServiceAccount, and Role and RoleBinding in the home namespace.
-    #[must_use]
-    pub fn object(&self) -> &str {
+    pub(crate) fn object(&self) -> &str {
         &self.object
     }
 
     /// The ServiceAccount.
-    #[must_use]
-    pub fn service_account(&self) -> Reference {
+    pub(crate) fn service_account(&self) -> Reference {
         Reference::new(Kind::ServiceAccount, self.home.as_str(), &self.object)
     }
 
     /// The Secret in a token slot: `<name>-token`, then `<name>-token-2`, and so on.
-    #[must_use]
-    pub fn token_secret(&self, slot: u32) -> Reference {
+    pub(crate) fn token_secret(&self, slot: u32) -> Reference {
         let name = if slot <= 1 { self.object.clone() } else { format!("{}-{slot}", self.object) };
         Reference::new(Kind::Secret, self.home.as_str(), &name)
     }
 
     /// The place of the own Role in the home namespace, which always belongs to the instance.
-    #[must_use]
-    pub fn home(&self) -> Place {
-        Place::new(Scope::Namespace(self.home.clone()), Authority::Rules)
+    pub(crate) fn home(&self) -> Place {
+        Place::new(Scope::Namespace(self.home.clone()), RoleSource::Rules)
     }
 
     /// The own Role or ClusterRole of a scope.
-    #[must_use]
-    pub fn role(&self, scope: &Scope) -> Reference {
+    pub(crate) fn role(&self, scope: &Scope) -> Reference {
         let name = if self.is_home(scope) { self.object.clone() } else { self.hashed(&[&self.instance_hash()]) };
         scope.reference(Kind::Role, Kind::ClusterRole, &name)
     }
 
     /// The binding of a place. Every place has its own, because the roleRef of a binding is immutable: another role is
     /// another binding, and the new one is created before the old one is deleted.
-    #[must_use]
-    pub fn binding(&self, place: &Place) -> Reference {
-        let Place { scope, authority, temporary } = place;
-        let name = match (authority, temporary) {
-            (Authority::Rules, false) => self.role(scope).name,
-            (authority, temporary) => {
-                let role = match authority {
-                    Authority::Rules => "Role",
-                    Authority::ClusterRole(name) => &format!("ClusterRole/{}", name.as_str()),
+    pub(crate) fn binding(&self, place: &Place) -> Reference {
+        let Place { scope, role_source, temporary } = place;
+        let name = match (role_source, temporary) {
+            (RoleSource::Rules, false) => self.role(scope).name,
+            (role_source, temporary) => {
+                let role = match role_source {
+                    RoleSource::Rules => "Role",
+                    RoleSource::ClusterRole(name) => &format!("ClusterRole/{}", name.as_str()),
                 };
                 let what = if *temporary { format!("{role}/stand-in") } else { role.to_owned() };
                 let hash = hash(&format!("{}/{}/{what}", self.home, self.instance));
@@ -106,8 +96,7 @@ impl Names {
     }
 
     /// All objects of a place, in the order of deletion.
-    #[must_use]
-    pub fn objects(&self, place: &Place) -> Vec<Reference> {
+    pub(crate) fn objects(&self, place: &Place) -> Vec<Reference> {
         let role = place.has_role().then(|| self.role(&place.scope));
         std::iter::once(self.binding(place)).chain(role).collect()
     }
@@ -154,10 +143,10 @@ mod tests {
     }
 
     fn places() -> Vec<Place> {
-        let authorities = ["view", "edit"].map(|name| Authority::ClusterRole(ClusterRoleName::parse(name).unwrap()));
-        let authorities = [Authority::Rules].into_iter().chain(authorities);
-        let places = authorities
-            .flat_map(|authority| ["team-a", "team-b", "*"].map(|text| Place::new(scope(text), authority.clone())));
+        let role_sources = ["view", "edit"].map(|name| RoleSource::ClusterRole(ClusterRoleName::parse(name).unwrap()));
+        let role_sources = [RoleSource::Rules].into_iter().chain(role_sources);
+        let places = role_sources
+            .flat_map(|role_source| ["team-a", "team-b", "*"].map(|text| Place::new(scope(text), role_source.clone())));
         places.flat_map(|place| [place.clone().temporary(), place]).collect()
     }
 

@@ -7,13 +7,13 @@ use crate::k8s::{
 };
 
 /// Annotation of every object: the instance's name, as the platform calls it.
-pub const NAME: &str = "k8s-token.massdriver.cloud/name";
+pub(crate) const NAME: &str = "k8s-token.massdriver.cloud/name";
 /// Annotation of every object: the instance's home namespace.
-pub const NAMESPACE: &str = "k8s-token.massdriver.cloud/namespace";
+pub(crate) const NAMESPACE: &str = "k8s-token.massdriver.cloud/namespace";
 
 /// The owner of an object, as seen by one instance.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Owner {
+pub(crate) enum Owner {
     /// This instance.
     Ours,
     /// This instance's Helm release of version 1.0.0: the object can be adopted.
@@ -23,8 +23,7 @@ pub enum Owner {
 }
 
 /// The owner of an object, seen by the instance of this name and home namespace.
-#[must_use]
-pub fn owner(live: &Live, name: &str, namespace: &str) -> Owner {
+pub(crate) fn owner(live: &Live, name: &str, namespace: &str) -> Owner {
     let manager = live.labels.get(MANAGED_BY).map(String::as_str);
     let instance = (live.annotations.get(NAME), live.annotations.get(NAMESPACE));
     match (manager, instance) {

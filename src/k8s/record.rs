@@ -16,7 +16,7 @@ const NEWEST_SLOT: &str = "k8s-token.massdriver.cloud/token-generation";
 const REPLACED_SLOT: &str = "k8s-token.massdriver.cloud/token-replaced";
 /// Annotation: every place where the instance may have objects, except its own Role and binding in the home namespace;
 /// written before anything is created there.
-pub const INVENTORY: &str = "k8s-token.massdriver.cloud/inventory";
+pub(crate) const INVENTORY: &str = "k8s-token.massdriver.cloud/inventory";
 /// Annotation: identity of the instance on the platform. Distinguishes an instance whose namespace was changed from
 /// another instance of the same name.
 const INSTANCE: &str = "k8s-token.massdriver.cloud/instance";
@@ -25,24 +25,24 @@ const ADOPTION: &str = "k8s-token.massdriver.cloud/taken-over";
 
 /// The record of one ServiceAccount.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct AccountRecord {
+pub(crate) struct AccountRecord {
     /// Token slots in use.
-    pub slots: SlotNumbers,
+    pub(crate) slots: SlotNumbers,
     /// Places where the instance may have objects.
-    pub inventory: Inventory,
+    pub(crate) inventory: Inventory,
     /// Identity of the instance on the platform, if a run ever knew it.
-    pub instance: Option<String>,
+    pub(crate) instance: Option<String>,
     /// Adoption of the Helm release of version 1.0.0, if there was one.
-    pub adoption: Option<AdoptionRecord>,
+    pub(crate) adoption: Option<AdoptionRecord>,
 }
 
 /// The numbers of the token slots in use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SlotNumbers {
+pub(crate) struct SlotNumbers {
     /// The newest slot; 1 is the first.
-    pub newest: u32,
+    pub(crate) newest: u32,
     /// The slot that the newest one replaces, where that does not follow from the newest number.
-    pub replaced: Option<u32>,
+    pub(crate) replaced: Option<u32>,
 }
 
 impl Default for SlotNumbers {
@@ -54,21 +54,20 @@ impl Default for SlotNumbers {
 /// The adoption of the Helm release of version 1.0.0. Recorded before the first object loses Helm's label, so that a run
 /// that was stopped half-way leaves no Secret of Helm with a parent credential behind.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct AdoptionRecord {
+pub(crate) struct AdoptionRecord {
     /// Name of the release.
-    pub release: String,
+    pub(crate) release: String,
     /// Fingerprint of the parent credential that was in the release's Secrets; none for a login without a token.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub exposed: Option<String>,
+    pub(crate) exposed: Option<String>,
     /// True until all Secrets of the release are deleted.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub pending: bool,
+    pub(crate) pending: bool,
 }
 
 impl AccountRecord {
     /// The record in the annotations of a ServiceAccount, and whether the inventory in it was understood completely.
-    #[must_use]
-    pub fn from_annotations(annotations: &BTreeMap<String, String>, home: &Place) -> (Self, bool) {
+    pub(crate) fn from_annotations(annotations: &BTreeMap<String, String>, home: &Place) -> (Self, bool) {
         let text = |key: &str| annotations.get(key).map(String::as_str);
         let number = |key: &str| text(key).and_then(|number| number.parse().ok()).filter(|number| *number > 0);
         let (inventory, is_complete) = Inventory::parse(text(INVENTORY), home);
@@ -82,8 +81,7 @@ impl AccountRecord {
     }
 
     /// The annotations that store this record.
-    #[must_use]
-    pub fn to_annotations(&self, home: &Place) -> Vec<(&'static str, String)> {
+    pub(crate) fn to_annotations(&self, home: &Place) -> Vec<(&'static str, String)> {
         let adoption = self.adoption.as_ref().and_then(|adoption| serde_json::to_string(adoption).ok());
         let optional = [
             (REPLACED_SLOT, self.slots.replaced.map(|number| number.to_string())),
@@ -102,12 +100,12 @@ mod tests {
 
     use super::*;
     use crate::k8s::{
-        grant::{Authority, Scope},
+        grant::{RoleSource, Scope},
         name::ClusterRoleName,
     };
 
     fn place(scope: &str) -> Place {
-        Place::new(Scope::parse(scope).unwrap(), Authority::Rules)
+        Place::new(Scope::parse(scope).unwrap(), RoleSource::Rules)
     }
 
     fn read(annotations: &[(&str, &str)]) -> (AccountRecord, bool) {
@@ -201,8 +199,8 @@ mod tests {
         ) -> AccountRecord {
             let places = scopes.iter().map(|(scope, role)| {
                 let role = role.as_deref().map(|role| ClusterRoleName::parse(role).unwrap());
-                let authority = role.map_or(Authority::Rules, Authority::ClusterRole);
-                Place::new(Scope::parse(scope).unwrap(), authority)
+                let role_source = role.map_or(RoleSource::Rules, RoleSource::ClusterRole);
+                Place::new(Scope::parse(scope).unwrap(), role_source)
             });
             AccountRecord {
                 slots: SlotNumbers { newest, replaced },

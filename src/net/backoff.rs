@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// The observer of a client: what happens beside its results.
-pub trait Observer {
+pub(crate) trait Observer {
     /// An attempt failed, and the next one follows after a pause, which ends when the result is dropped.
     fn retrying<'o>(
         &'o self,
@@ -36,27 +36,27 @@ pub trait Observer {
 }
 
 /// A pause between two attempts, while it lasts.
-pub trait Pausing {}
+pub(crate) trait Pausing {}
 
 /// What the requests of one client share: a deadline and an observer.
 #[derive(Clone)]
-pub struct RetryContext<'a> {
+pub(crate) struct RetryContext<'a> {
     /// The time that is left.
-    pub budget: Budget,
+    pub(crate) budget: Budget,
     /// The observer of retries and warnings.
-    pub observer: &'a dyn Observer,
+    pub(crate) observer: &'a dyn Observer,
 }
 
 impl RetryContext<'_> {
     /// The context of an operation with a time limit of its own.
     #[must_use]
-    pub fn within(&self, limit: Duration) -> Self {
+    pub(crate) fn within(&self, limit: Duration) -> Self {
         Self { budget: self.budget.within(limit), ..self.clone() }
     }
 
     /// The last outcome of a request, and the attempts that it took: repeated while the outcome is transient and another
     /// attempt is allowed.
-    pub async fn retry<T>(
+    pub(crate) async fn retry<T>(
         &self,
         what: &dyn Display,
         mut attempt: impl AsyncFnMut() -> T,
@@ -84,8 +84,7 @@ impl RetryContext<'_> {
 }
 
 /// The `Retry-After` header of a response.
-#[must_use]
-pub fn retry_after_of(headers: &http::HeaderMap) -> Option<Duration> {
+pub(crate) fn retry_after_of(headers: &http::HeaderMap) -> Option<Duration> {
     retry_after(headers.get(http::header::RETRY_AFTER)?.to_str().ok()?, SystemTime::now())
 }
 

@@ -5,14 +5,14 @@ use std::{error::Error, fmt, io};
 use crate::{
     diagnostics::{
         error::{Code, Failure},
-        text::shown,
+        text::sanitize,
     },
     net::tls::{Fault, Kind},
 };
 
 /// Why there is no connection, or no response on it.
 #[derive(Clone, Debug)]
-pub enum TransportError {
+pub(crate) enum TransportError {
     /// DNS does not know the host name.
     Dns,
     /// The connection was refused, or the host is unreachable.
@@ -36,7 +36,7 @@ pub enum TransportError {
 
 /// Why a proxy is unusable. Contains its address, never its login.
 #[derive(Debug)]
-pub struct ProxyError(pub String);
+pub(crate) struct ProxyError(pub(crate) String);
 
 impl fmt::Display for ProxyError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -48,8 +48,7 @@ impl Error for ProxyError {}
 
 impl TransportError {
     /// The root cause in an error chain: the outer errors only say "client error".
-    #[must_use]
-    pub fn of(error: &(dyn Error + 'static)) -> Self {
+    pub(crate) fn of(error: &(dyn Error + 'static)) -> Self {
         let mut layer = Some(error);
         let mut deepest = error.to_string();
         while let Some(current) = layer {
@@ -64,7 +63,7 @@ impl TransportError {
                 None => current.source(),
             };
         }
-        Self::Lost(shown(&deepest, 200))
+        Self::Lost(sanitize(&deepest, 200))
     }
 
     fn known(error: &(dyn Error + 'static)) -> Option<Self> {
@@ -94,8 +93,7 @@ impl TransportError {
     }
 
     /// The error code it is reported under.
-    #[must_use]
-    pub const fn code(&self) -> Code {
+    pub(crate) const fn code(&self) -> Code {
         match self {
             Self::Dns => Code::Dns,
             Self::Refused(_) => Code::ConnectionFailed,
@@ -112,11 +110,12 @@ impl TransportError {
     }
 
     /// The failure with the next step that fits this cause.
-    #[must_use]
-    pub fn advise(&self, failure: Failure) -> Failure {
+    pub(crate) fn advise(&self, failure: Failure) -> Failure {
         match self {
-            Self::Login { hint: Some(hint), .. } => failure
-                .next(format!("install the login command, then run again; the kubeconfig says: {}", shown(hint, 300))),
+            Self::Login { hint: Some(hint), .. } => failure.next(format!(
+                "install the login command, then run again; the kubeconfig says: {}",
+                sanitize(hint, 300)
+            )),
             Self::Tls(fault) => failure.next(fault.next),
             _ => failure,
         }

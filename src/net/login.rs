@@ -18,20 +18,20 @@ use rustls::{SignatureScheme, client::ResolvesClientCert, sign::CertifiedKey};
 use serde_json::Value;
 use tower::{Service, ServiceExt as _};
 
-use crate::endpoint::client_certificate::{self, Identity};
+use crate::endpoint::client_certificate::{self, ClientCertificate};
 use crate::{
     budget::Budget,
     diagnostics::secret::{Redactor, Token},
-    endpoint::connection::{Command, Credentials},
+    endpoint::connection::{Credentials, ExecPlugin},
     net::{error::TransportError, transport::Http},
 };
 
-impl Command {
+impl ExecPlugin {
     /// Runs the login command. Its output is not shown, unless it is interactive.
     ///
     /// # Errors
     /// What failed, without any of its output.
-    pub async fn run(&self, within: Duration) -> Result<Credentials, TransportError> {
+    pub(crate) async fn run(&self, within: Duration) -> Result<Credentials, TransportError> {
         let name = Path::new(&self.program).file_name().unwrap_or_default().to_string_lossy().into_owned();
         let login =
             |cause: String, hint| TransportError::Login { cause: format!("the login command `{name}` {cause}"), hint };
@@ -90,65 +90,67 @@ impl Command {
 }
 
 /// The login of one connection: the header of its requests, and the certificate of its handshakes.
-pub struct Session {
-    shown: RwLock<Shown>,
+pub(crate) struct LoginSession {
+    presented: RwLock<Presented>,
     renewal: Option<tokio::sync::Mutex<Renewal>>,
 }
 
-struct Shown {
+struct Presented {
     header: Option<HeaderValue>,
-    identity: Option<Identity>,
-    generation: Generation,
+    identity: Option<ClientCertificate>,
+    generation: LoginGeneration,
 }
 
 /// The login of a session that a request was sent with. Each response carries it in its extensions.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Generation(u8);
+pub(crate) struct LoginGeneration(u8);
 
 struct Renewal {
-    command: Command,
+    command: ExecPlugin,
     budget: Budget,
     redactor: Redactor,
     left: u8,
 }
 
-impl Session {
+impl LoginSession {
     /// A session with fixed credentials.
-    #[must_use]
-    pub fn fixed(credentials: &Credentials) -> Arc<Self> {
-        Arc::new(Self { shown: RwLock::new(Shown::new(credentials, Generation::default())), renewal: None })
+    pub(crate) fn fixed(credentials: &Credentials) -> Arc<Self> {
+        Arc::new(Self {
+            presented: RwLock::new(Presented::new(credentials, LoginGeneration::default())),
+            renewal: None,
+        })
     }
 
     /// A session with the credentials that this command prints.
-    ///
-    /// # Errors
-    /// Why the command printed no credentials.
-    pub async fn by(command: &Command, budget: &Budget, redactor: &Redactor) -> Result<Arc<Self>, TransportError> {
+    pub(crate) async fn by(
+        command: &ExecPlugin,
+        budget: &Budget,
+        redactor: &Redactor,
+    ) -> Result<Arc<Self>, TransportError> {
         let credentials = command.run(budget.at_most(Duration::MAX)).await?;
-        credentials.token.iter().for_each(|token| redactor.learn(token));
+        credentials.token.iter().for_each(|token| redactor.register(token));
         let renewal = Renewal { command: command.clone(), budget: budget.clone(), redactor: redactor.clone(), left: 1 };
-        let shown = RwLock::new(Shown::new(&credentials, Generation::default()));
-        Ok(Arc::new(Self { shown, renewal: Some(tokio::sync::Mutex::new(renewal)) }))
+        let presented = RwLock::new(Presented::new(&credentials, LoginGeneration::default()));
+        Ok(Arc::new(Self { presented, renewal: Some(tokio::sync::Mutex::new(renewal)) }))
     }
 
     /// Adds the login to a request; returns which one it was.
-    fn dress(&self, request: &mut Request<Body>) -> Generation {
-        let shown = self.shown.read().unwrap_or_else(PoisonError::into_inner);
-        if let Some(header) = &shown.header {
+    fn authorize(&self, request: &mut Request<Body>) -> LoginGeneration {
+        let presented = self.presented.read().unwrap_or_else(PoisonError::into_inner);
+        if let Some(header) = &presented.header {
             request.headers_mut().insert(AUTHORIZATION, header.clone());
         }
-        shown.generation
+        presented.generation
     }
 
     /// Whether the login was renewed since.
-    #[must_use]
-    pub fn has_changed_since(&self, login: Generation) -> bool {
-        self.shown.read().unwrap_or_else(PoisonError::into_inner).generation != login
+    pub(crate) fn has_changed_since(&self, login: LoginGeneration) -> bool {
+        self.presented.read().unwrap_or_else(PoisonError::into_inner).generation != login
     }
 
     /// Runs the command again, because the server rejected this login; false if there is no command, if it was run
     /// again before, or if it fails.
-    pub async fn renew(&self, refused: Generation) -> bool {
+    pub(crate) async fn renew(&self, refused: LoginGeneration) -> bool {
         let Some(renewal) = &self.renewal else { return false };
         // Concurrent requests are rejected at the same time: the first of them renews the login for all.
         let mut renewal = renewal.lock().await;
@@ -158,29 +160,29 @@ impl Session {
         let Some(left) = renewal.left.checked_sub(1) else { return false };
         renewal.left = left;
         let Ok(credentials) = renewal.command.run(renewal.budget.at_most(Duration::MAX)).await else { return false };
-        credentials.token.iter().for_each(|token| renewal.redactor.learn(token));
-        *self.shown.write().unwrap_or_else(PoisonError::into_inner) =
-            Shown::new(&credentials, Generation(refused.0 + 1));
+        credentials.token.iter().for_each(|token| renewal.redactor.register(token));
+        *self.presented.write().unwrap_or_else(PoisonError::into_inner) =
+            Presented::new(&credentials, LoginGeneration(refused.0 + 1));
         true
     }
 }
 
-impl Shown {
-    fn new(credentials: &Credentials, generation: Generation) -> Self {
+impl Presented {
+    fn new(credentials: &Credentials, generation: LoginGeneration) -> Self {
         let header = credentials.token.as_ref().and_then(Token::bearer);
         Self { header, identity: credentials.identity.clone(), generation }
     }
 }
 
-impl fmt::Debug for Session {
+impl fmt::Debug for LoginSession {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a login")
     }
 }
 
-impl ResolvesClientCert for Session {
+impl ResolvesClientCert for LoginSession {
     fn resolve(&self, _: &[&[u8]], _: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
-        self.shown.read().unwrap_or_else(PoisonError::into_inner).identity.clone()
+        self.presented.read().unwrap_or_else(PoisonError::into_inner).identity.clone()
     }
 
     fn has_certs(&self) -> bool {
@@ -190,25 +192,24 @@ impl ResolvesClientCert for Session {
 
 /// A service that adds the login to every request to one server.
 #[derive(Clone)]
-pub struct LoggedIn {
-    session: Arc<Session>,
-    http: Arc<Mutex<(Generation, Http)>>,
+pub(crate) struct LoggedIn {
+    session: Arc<LoginSession>,
+    http: Arc<Mutex<(LoginGeneration, Http)>>,
 }
 
 impl LoggedIn {
     /// A service with this login over these connections.
-    #[must_use]
-    pub fn new(session: Arc<Session>, http: Http) -> Self {
-        Self { session, http: Arc::new(Mutex::new((Generation::default(), http))) }
+    pub(crate) fn new(session: Arc<LoginSession>, http: Http) -> Self {
+        Self { session, http: Arc::new(Mutex::new((LoginGeneration::default(), http))) }
     }
 
     /// Adds the login to a request; returns which one it was, and the connections to use. Connections of an earlier
     /// login present an outdated certificate or none, and without a token the request would be anonymous.
-    fn dressed(&self, request: &mut Request<Body>) -> (Generation, Http) {
-        let generation = self.session.dress(request);
+    fn authorized(&self, request: &mut Request<Body>) -> (LoginGeneration, Http) {
+        let generation = self.session.authorize(request);
         let mut http = self.http.lock().unwrap_or_else(PoisonError::into_inner);
         if http.0 != generation {
-            *http = (generation, http.1.anew());
+            *http = (generation, http.1.without_pool());
         }
         http.clone()
     }
@@ -224,10 +225,10 @@ impl Service<Request<Body>> for LoggedIn {
     }
 
     fn call(&mut self, mut request: Request<Body>) -> Self::Future {
-        let (shown, http) = self.dressed(&mut request);
+        let (presented, http) = self.authorized(&mut request);
         Box::pin(async move {
             let mut answer = http.oneshot(request).await?;
-            answer.extensions_mut().insert(shown);
+            answer.extensions_mut().insert(presented);
             Ok(answer)
         })
     }

@@ -1,10 +1,10 @@
 //! Connections: DNS, TCP, proxies, TLS, logins, retries.
 
-pub mod backoff;
-pub mod error;
-pub mod login;
-pub mod proxy_connector;
-pub mod retry;
-pub mod tls;
-pub mod transport;
-pub mod watched;
+pub(crate) mod backoff;
+pub(crate) mod error;
+pub(crate) mod login;
+pub(crate) mod proxy_connector;
+pub(crate) mod retry;
+pub(crate) mod tls;
+pub(crate) mod transport;
+pub(crate) mod watched;

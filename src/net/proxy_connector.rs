@@ -19,20 +19,20 @@ use hyper_util::client::legacy::connect::{Connected, Connection, HttpConnector, 
 use tower::{BoxError, Service, ServiceExt as _};
 
 use crate::{
-    diagnostics::text::shown,
+    diagnostics::text::sanitize,
     endpoint::proxy::Proxy,
     net::{
         error::{ProxyError, TransportError},
-        tls::{Roots, Tls},
+        tls::{Tls, TrustRoots},
     },
 };
 
 /// The `User-Agent` of every request, CONNECT included. Audit logs and managed fields record it.
-pub const USER_AGENT: &str = concat!("k8s-token/", env!("CARGO_PKG_VERSION"));
+pub(crate) const USER_AGENT: &str = concat!("k8s-token/", env!("CARGO_PKG_VERSION"));
 
 /// A connector of one server.
 #[derive(Clone)]
-pub enum Tunnel {
+pub(crate) enum Tunnel {
     /// Without a proxy.
     Straight(HttpConnector),
     /// Through one, which may speak TLS itself.
@@ -44,13 +44,13 @@ impl Tunnel {
     ///
     /// # Errors
     /// The proxy uses TLS, and the system trust store is empty.
-    pub fn new(proxy: Option<&Proxy>) -> Result<Self, rustls::Error> {
+    pub(crate) fn new(proxy: Option<&Proxy>) -> Result<Self, rustls::Error> {
         let mut tcp = HttpConnector::new();
         tcp.enforce_http(false);
         tcp.set_nodelay(true);
         let Some(proxy) = proxy else { return Ok(Self::Straight(tcp)) };
         let encrypted = proxy.hop().scheme() == Some(&http::uri::Scheme::HTTPS);
-        let roots = if encrypted { Roots::System } else { Roots::Nobody };
+        let roots = if encrypted { TrustRoots::System } else { TrustRoots::Nobody };
         let tls = Tls::new(roots, None)?.config;
         let builder = hyper_rustls::HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http();
         Ok(Self::Through(Box::new((proxy.clone(), builder.enable_http1().wrap_connector(tcp)))))
@@ -99,7 +99,7 @@ async fn open(proxy: &Proxy, connector: HttpsConnector<HttpConnector>, target: U
         let stream = socks.oneshot(target).await;
         return stream
             .map(Stream::new)
-            .map_err(|error| format!("could not connect to the server: {}", shown(&error.to_string(), 200)));
+            .map_err(|error| format!("could not connect to the server: {}", sanitize(&error.to_string(), 200)));
     }
     if target.scheme() == Some(&http::uri::Scheme::HTTP) {
         // Each request then names the server and carries the proxy's login.
@@ -140,7 +140,7 @@ where
         .header(header::USER_AGENT, HeaderValue::from_static(USER_AGENT));
     let login = proxy.authorization();
     let request = login.iter().fold(request, |request, login| request.header(header::PROXY_AUTHORIZATION, login));
-    let request = request.body(Empty::<Bytes>::new()).map_err(|error| shown(&error.to_string(), 200))?;
+    let request = request.body(Empty::<Bytes>::new()).map_err(|error| sanitize(&error.to_string(), 200))?;
     let answer = sender.send_request(request).await.map_err(broke)?;
     match answer.status() {
         status if status.is_success() => hyper::upgrade::on(answer).await.map(Stream::new).map_err(broke),
@@ -155,7 +155,7 @@ where
 }
 
 /// A byte stream to the server, direct or through a proxy.
-pub struct Stream {
+pub(crate) struct Stream {
     bytes: Box<dyn Bidirectional>,
     /// Whether a proxy forwards the requests (plain http).
     passes_on: bool,

@@ -9,7 +9,7 @@
 use std::time::Duration;
 
 use crate::{
-    diagnostics::{error::Failure, text::shown},
+    diagnostics::{error::Failure, text::sanitize},
     net::error::TransportError::{self, Dns, Login, Lost, Proxy, Refused, Timeout, Tls},
 };
 
@@ -22,18 +22,18 @@ const FIRST_PAUSE: Duration = Duration::from_millis(500);
 
 /// A transient failure of an attempt.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Transient {
+pub(crate) struct Transient {
     /// What happened, in one line.
-    pub what: String,
+    pub(crate) what: String,
     /// Whether the request may have been applied.
-    pub outcome: Outcome,
+    pub(crate) outcome: Outcome,
     /// The pause that the server asks for (`Retry-After`).
-    pub after: Option<Duration>,
+    pub(crate) after: Option<Duration>,
 }
 
 /// Whether a request without a usable response may have been applied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
+pub(crate) enum Outcome {
     /// It was not processed.
     NotSent,
     /// It may have been applied.
@@ -45,27 +45,24 @@ pub enum Outcome {
 impl Transient {
     /// The transient failure of a response: the server is overloaded, or it or a gateway failed. All other refusals are
     /// permanent.
-    #[must_use]
-    pub fn of_status(status: u16, text: &str, after: Option<Duration>) -> Option<Self> {
+    pub(crate) fn of_status(status: u16, text: &str, after: Option<Duration>) -> Option<Self> {
         let outcome = match status {
             429 => Outcome::NotSent,
             408 | 500 | 502 | 503 | 504 => Outcome::Unknown,
             _ => return None,
         };
-        let text = shown(text.trim(), 120);
+        let text = sanitize(text.trim(), 120);
         let what = if text.is_empty() { status.to_string() } else { format!("{status}: {text}") };
         Some(Self { what, outcome, after })
     }
 
     /// The transient failure of opening a connection.
-    #[must_use]
-    pub fn of_result<T>(result: &Result<T, TransportError>) -> Option<Self> {
+    pub(crate) fn of_result<T>(result: &Result<T, TransportError>) -> Option<Self> {
         result.as_ref().err().and_then(Self::of_transport)
     }
 
     /// The transient failure of a connection. Certificates, logins and proxies fail permanently.
-    #[must_use]
-    pub fn of_transport(error: &TransportError) -> Option<Self> {
+    pub(crate) fn of_transport(error: &TransportError) -> Option<Self> {
         let outcome = match error {
             Dns | Refused(_) => Outcome::NotSent,
             Lost(_) => Outcome::Unknown,
@@ -78,7 +75,7 @@ impl Transient {
 
 /// The attempts of one request so far.
 #[derive(Clone, Debug, Default)]
-pub struct RetryState {
+pub(crate) struct RetryState {
     begun: u8,
     timeouts: u8,
     outcome_unknown: bool,
@@ -88,12 +85,12 @@ pub struct RetryState {
 
 impl RetryState {
     /// Counts another attempt.
-    pub const fn begin(&mut self) {
+    pub(crate) const fn begin(&mut self) {
         self.begun += 1;
     }
 
     /// The pause before the next attempt after this outcome; none if there must be no other. `dice` is between 0 and 1.
-    pub fn pause(&mut self, transient: &Transient, left: Duration, dice: f64) -> Option<Duration> {
+    pub(crate) fn pause(&mut self, transient: &Transient, left: Duration, dice: f64) -> Option<Duration> {
         self.outcome_unknown |= transient.outcome != Outcome::NotSent;
         self.timeouts += u8::from(transient.outcome == Outcome::TimedOut);
         if self.begun >= MAX_ATTEMPTS || self.timeouts >= MAX_TIMEOUTS {
@@ -112,20 +109,17 @@ impl RetryState {
     }
 
     /// The numbers of the next attempt and of the last possible one.
-    #[must_use]
-    pub const fn next(&self) -> (u8, u8) {
+    pub(crate) const fn next(&self) -> (u8, u8) {
         (self.begun + 1, MAX_ATTEMPTS)
     }
 
     /// Whether an earlier attempt may have been applied.
-    #[must_use]
-    pub const fn outcome_unknown(&self) -> bool {
+    pub(crate) const fn outcome_unknown(&self) -> bool {
         self.outcome_unknown
     }
 
     /// The failure, with the number of attempts before it.
-    #[must_use]
-    pub fn describe(&self, mut failure: Failure) -> Failure {
+    pub(crate) fn describe(&self, mut failure: Failure) -> Failure {
         if self.begun > 1 {
             failure.cause = format!("{} (tried {} times)", failure.cause, self.begun);
         }
@@ -141,8 +135,7 @@ impl RetryState {
 }
 
 /// The value of a `Retry-After` header: seconds, or a date, relative to the local clock.
-#[must_use]
-pub fn retry_after(value: &str, now: std::time::SystemTime) -> Option<Duration> {
+pub(crate) fn retry_after(value: &str, now: std::time::SystemTime) -> Option<Duration> {
     let value = value.trim();
     if let Ok(seconds) = value.parse() {
         return Some(Duration::from_secs(seconds));

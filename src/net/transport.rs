@@ -42,21 +42,21 @@ use crate::{
 const CONNECT: Duration = Duration::from_secs(10);
 
 /// The time limit for one response, of any server.
-pub const ANSWER: Duration = Duration::from_secs(30);
+pub(crate) const ANSWER: Duration = Duration::from_secs(30);
 /// The interval of HTTP/2 pings on a connection that waits for a response, and the time limit for their
 /// acknowledgement: a dead connection is abandoned before the time limit of the response, so that the next attempt
 /// opens a new one.
 const SIGN_OF_LIFE: Duration = Duration::from_secs(10);
 
-pub use super::proxy_connector::USER_AGENT;
+pub(crate) use super::proxy_connector::USER_AGENT;
 
 type Stream = Watched<MaybeHttpsStream<proxy_connector::Stream>>;
 
-type Pool = Retry<Unprocessed, Client<Warm, Body>>;
+type Pool = Retry<Unprocessed, Client<PrimedConnector, Body>>;
 
 /// An open connection, reopened when it breaks between two requests.
 #[derive(Clone)]
-pub struct Http {
+pub(crate) struct Http {
     pool: Pool,
     connector: Connector,
     http2: bool,
@@ -67,19 +67,19 @@ type Connector = (HttpsConnector<Tunnel>, Witness);
 
 impl Http {
     fn new(first: Option<Stream>, connector: Connector, http2: bool) -> Self {
-        let warm = Warm { first: Arc::new(Mutex::new(first)), connector: connector.clone() };
+        let primed = PrimedConnector { first: Arc::new(Mutex::new(first)), connector: connector.clone() };
         let client = Client::builder(TokioExecutor::new())
             .http2_only(http2)
             .timer(TokioTimer::new())
             .http2_keep_alive_interval(SIGN_OF_LIFE)
             .http2_keep_alive_timeout(SIGN_OF_LIFE)
-            .build(warm);
+            .build(primed);
         Self { pool: Retry::new(Unprocessed { left: 3 }, client), connector, http2 }
     }
 
     /// The same connector without the connections opened so far.
     #[must_use]
-    pub fn anew(&self) -> Self {
+    pub(crate) fn without_pool(&self) -> Self {
         Self::new(None, self.connector.clone(), self.http2)
     }
 }
@@ -99,20 +99,21 @@ impl Service<Request<Body>> for Http {
 }
 
 /// A server to connect to.
-pub struct Target<'a> {
+pub(crate) struct Peer<'a> {
     /// The server.
-    pub uri: &'a http::Uri,
+    pub(crate) uri: &'a http::Uri,
     /// The name of its certificate, if that is not its host.
-    pub name: Option<&'a ServerName<'static>>,
+    pub(crate) name: Option<&'a ServerName<'static>>,
     /// The proxy in front of it.
-    pub proxy: Option<&'a Proxy>,
+    pub(crate) proxy: Option<&'a Proxy>,
 }
 
 /// Opens a connection; `within` is the time left for the run.
-///
-/// # Errors
-/// The step of connecting that failed.
-pub async fn open(target: &Target<'_>, tls: &Tls, within: Duration) -> Result<(Http, &'static str), TransportError> {
+pub(crate) async fn open(
+    target: &Peer<'_>,
+    tls: &Tls,
+    within: Duration,
+) -> Result<(Http, &'static str), TransportError> {
     let tunnel = Tunnel::new(target.proxy).map_err(|error| TransportError::of(&error))?;
     let builder = HttpsConnectorBuilder::new().with_tls_config(tls.config.clone()).https_or_http();
     let builder = match target.name {
@@ -144,7 +145,7 @@ pub async fn open(target: &Target<'_>, tls: &Tls, within: Duration) -> Result<(H
 /// then, to spread its clients (`--goaway-chance`) and after a 401; requests under way are then rejected, and may be
 /// repeated whatever they are (RFC 9113, section 8.7). Nothing else is repeated here.
 #[derive(Clone)]
-pub struct Unprocessed {
+pub(crate) struct Unprocessed {
     left: u8,
 }
 
@@ -182,12 +183,12 @@ fn copy(request: &Request<Body>) -> Option<Request<Body>> {
 
 /// A connector that returns the open connection first, and then new ones.
 #[derive(Clone)]
-pub struct Warm {
+pub(crate) struct PrimedConnector {
     first: Arc<Mutex<Option<Stream>>>,
     connector: Connector,
 }
 
-impl Service<http::Uri> for Warm {
+impl Service<http::Uri> for PrimedConnector {
     type Response = Stream;
     type Error = BoxError;
     type Future = Pin<Box<dyn Future<Output = Result<Stream, BoxError>> + Send>>;
@@ -209,8 +210,7 @@ impl Service<http::Uri> for Warm {
 }
 
 /// A transport error, refined by the outcome of the connection's TLS handshakes.
-#[must_use]
-pub fn explained(error: TransportError, witness: &Witness) -> TransportError {
+pub(crate) fn explained(error: TransportError, witness: &Witness) -> TransportError {
     match error {
         TransportError::Tls(fault) => TransportError::Tls(witness.explain(fault)),
         TransportError::Lost(cause) => witness.refusal().map_or(TransportError::Lost(cause), TransportError::Tls),

@@ -13,14 +13,14 @@ use hyper_util::client::legacy::connect::{Connected, Connection};
 use crate::net::tls::Witness;
 
 /// A byte stream with a record of how its TLS session ended.
-pub struct Watched<S> {
+pub(crate) struct Watched<S> {
     stream: S,
     witness: Witness,
 }
 
 impl<S> Watched<S> {
     /// Wraps this stream.
-    pub const fn new(stream: S, witness: Witness) -> Self {
+    pub(crate) const fn new(stream: S, witness: Witness) -> Self {
         Self { stream, witness }
     }
 }

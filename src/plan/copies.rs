@@ -11,13 +11,12 @@ use crate::{
         object_names::Names,
         ownership::{NAME, Owner},
     },
-    plan::snapshot::Sight,
+    plan::snapshot::Snapshot,
 };
 
 /// Whether an object with the label and annotations of the instance was created by another controller: it has a name
 /// that the instance does not use at that place, or no managed fields of k8s-token.
-#[must_use]
-pub fn is_copy(names: &Names, object: &Reference, live: &Live) -> bool {
+pub(crate) fn is_copy(names: &Names, object: &Reference, live: &Live) -> bool {
     let away = object.namespace.as_deref() != Some(names.namespace().as_str());
     let misplaced = away && object.name == names.object();
     misplaced || !live.owned_annotations.contains(NAME)
@@ -25,9 +24,8 @@ pub fn is_copy(names: &Names, object: &Reference, live: &Live) -> bool {
 
 /// The bindings of this instance at places that neither the params nor the ServiceAccount list, among the `found`
 /// objects of a search by label.
-#[must_use]
-pub fn rights_elsewhere(names: &Names, sight: &Sight, found: &[(Reference, Live)]) -> Vec<Finding> {
-    let known: BTreeSet<Reference> = sight.observed.places.keys().map(|place| names.binding(place)).collect();
+pub(crate) fn rights_elsewhere(names: &Names, snapshot: &Snapshot, found: &[(Reference, Live)]) -> Vec<Finding> {
+    let known: BTreeSet<Reference> = snapshot.observed.places.keys().map(|place| names.binding(place)).collect();
     let elsewhere = found
         .iter()
         .filter(|(object, live)| is_binding(object) && names.owner(live) == Owner::Ours && !known.contains(object));
@@ -46,8 +44,7 @@ pub fn rights_elsewhere(names: &Names, sight: &Sight, found: &[(Reference, Live)
 }
 
 /// The finding about a copy that a decommission could not delete, with its remaining effect.
-#[must_use]
-pub fn left(names: &Names, object: &Reference, why: &str, account_is_gone: bool) -> Finding {
+pub(crate) fn not_deleted(names: &Names, object: &Reference, why: &str, account_is_gone: bool) -> Finding {
     let account = names.service_account();
     let meaning = match (is_binding(object), account_is_gone) {
         (true, true) => format!(

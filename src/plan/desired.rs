@@ -7,12 +7,12 @@ use serde_json::{Value, json};
 use crate::{
     input::request::Request,
     k8s::{
-        grant::{Authority, Grant, Place, Scope},
+        grant::{Grant, Place, RoleSource, Scope},
         object::{Kind, MANAGED_BY, MANAGER, Manifest, Reference, TOKEN_SECRET},
         ownership::{NAME, NAMESPACE},
         record::AccountRecord,
     },
-    plan::{adoption::take_over::TakeOver, observed::Observed, token_slots::SlotPlan},
+    plan::{adoption::outcome::Adoption, observed::Observed, token_slots::SlotPlan},
     rbac::Rule,
 };
 
@@ -21,48 +21,47 @@ const DEPLOYED_WITH: (&str, &str) = ("app.kubernetes.io/deployed-with", "massdri
 
 /// The desired state of one instance.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Desired {
+pub(crate) struct Desired {
     /// What happens to the token slots.
-    pub slots: SlotPlan,
+    pub(crate) slots: SlotPlan,
     /// The record of the ServiceAccount when the run is done.
-    pub record: AccountRecord,
+    pub(crate) record: AccountRecord,
     /// The adoption of the Helm release of version 1.0.0.
-    pub take_over: TakeOver,
+    pub(crate) adoption: Adoption,
     /// The ServiceAccount, with its record.
-    pub service_account: Manifest,
+    pub(crate) service_account: Manifest,
     /// The objects of each grant, in the order of the request.
-    pub grants: Vec<Granted>,
+    pub(crate) grants: Vec<GrantObjects>,
     /// The Secret in the newest token slot.
-    pub secret: Manifest,
+    pub(crate) secret: Manifest,
 }
 
 /// The objects of one grant.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Granted {
+pub(crate) struct GrantObjects {
     /// Their place.
-    pub place: Place,
+    pub(crate) place: Place,
     /// The instance's own Role or ClusterRole; none when another ClusterRole is bound.
-    pub role: Option<Manifest>,
+    pub(crate) role: Option<Manifest>,
     /// The binding.
-    pub binding: Manifest,
+    pub(crate) binding: Manifest,
 }
 
 impl Desired {
     /// The desired state for a request. `kept` are places of earlier requests that cannot be cleared.
-    #[must_use]
-    pub fn new(
+    pub(crate) fn new(
         request: &Request,
         observed: &Observed,
         slots: SlotPlan,
         kept: impl IntoIterator<Item = Place>,
-        take_over: TakeOver,
+        adoption: Adoption,
     ) -> Self {
         let record = AccountRecord {
             slots: slots.numbers,
             inventory: request.grants.iter().map(|grant| grant.place.clone()).chain(kept).collect(),
             // A request by hand does not know it.
             instance: request.instance.platform_id.as_ref().or(observed.record.instance.as_ref()).cloned(),
-            adoption: take_over.record.clone(),
+            adoption: adoption.record.clone(),
         };
         Self {
             service_account: service_account(request, &record),
@@ -70,20 +69,18 @@ impl Desired {
             secret: token_secret(request, slots.numbers.newest),
             slots,
             record,
-            take_over,
+            adoption,
         }
     }
 
     /// Places of earlier requests that stay.
-    #[must_use]
-    pub fn kept(&self, request: &Request) -> BTreeSet<Place> {
+    pub(crate) fn kept(&self, request: &Request) -> BTreeSet<Place> {
         self.record.inventory.places().filter(|place| !request.grants.wants(place)).cloned().collect()
     }
 }
 
 /// The ServiceAccount with this record.
-#[must_use]
-pub fn service_account(request: &Request, record: &AccountRecord) -> Manifest {
+pub(crate) fn service_account(request: &Request, record: &AccountRecord) -> Manifest {
     let annotations = record.to_annotations(&request.instance.names.home());
     manifest(request, request.instance.names.service_account(), &annotations, json!({}))
 }
@@ -94,23 +91,21 @@ fn token_secret(request: &Request, slot: u32) -> Manifest {
     manifest(request, request.instance.names.token_secret(slot), &account, json!({"type": TOKEN_SECRET}))
 }
 
-fn granted(request: &Request, grant: &Grant) -> Granted {
+fn granted(request: &Request, grant: &Grant) -> GrantObjects {
     let role = grant.place.has_role().then(|| role(request, &grant.place.scope, &grant.rules));
-    Granted { place: grant.place.clone(), role, binding: binding(request, &grant.place) }
+    GrantObjects { place: grant.place.clone(), role, binding: binding(request, &grant.place) }
 }
 
 /// The instance's own Role or ClusterRole of a scope, with these rules.
-#[must_use]
-pub fn role(request: &Request, scope: &Scope, rules: &[Rule]) -> Manifest {
+pub(crate) fn role(request: &Request, scope: &Scope, rules: &[Rule]) -> Manifest {
     manifest(request, request.instance.names.role(scope), &[], json!({"rules": rules}))
 }
 
 /// The binding of a place.
-#[must_use]
-pub fn binding(request: &Request, place: &Place) -> Manifest {
-    let role_ref = match &place.authority {
-        Authority::Rules => request.instance.names.role(&place.scope),
-        Authority::ClusterRole(name) => Reference::at_cluster(Kind::ClusterRole, name.as_str()),
+pub(crate) fn binding(request: &Request, place: &Place) -> Manifest {
+    let role_ref = match &place.role_source {
+        RoleSource::Rules => request.instance.names.role(&place.scope),
+        RoleSource::ClusterRole(name) => Reference::at_cluster(Kind::ClusterRole, name.as_str()),
     };
     let own_fields = json!({
         "roleRef": {"apiGroup": role_ref.kind.group(), "kind": role_ref.kind, "name": role_ref.name},

@@ -10,7 +10,7 @@ use crate::{
     diagnostics::text::escaped,
     input::request::Request,
     k8s::{
-        grant::{Authority, Grant, Place},
+        grant::{Grant, Place, RoleSource},
         helm_release,
         object::{Live, MANAGER, Manifest, Reference, differing},
         ownership::Owner,
@@ -20,13 +20,13 @@ use crate::{
         observed::{Observed, Presence},
         token_slots::Slot,
     },
-    rbac::{Atom, Permissions, Rule, atoms, difference, same_permissions},
+    rbac::{Permission, PermissionChanges, Rule, difference, permissions_of, same_permissions},
 };
 
 /// The change of an object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Action {
+pub(crate) enum ChangeKind {
     /// It does not exist.
     Create,
     /// Some of the owned fields differ.
@@ -41,10 +41,9 @@ pub enum Action {
     Unchanged,
 }
 
-impl Action {
+impl ChangeKind {
     /// As it is printed.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
+    pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::Create => "create",
             Self::Update => "update",
@@ -58,27 +57,25 @@ impl Action {
 
 /// An object and its change.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Change {
+pub(crate) struct Change {
     /// The change.
-    pub action: Action,
+    pub(crate) action: ChangeKind,
     /// The object.
-    pub reference: Reference,
+    pub(crate) reference: Reference,
     /// JSON pointers to the fields that differ; empty if the whole object does.
-    pub fields: Vec<String>,
+    pub(crate) fields: Vec<String>,
 }
 
 impl Change {
     /// The deletion of an object.
-    #[must_use]
-    pub const fn delete(reference: Reference) -> Self {
-        Self { action: Action::Delete, reference, fields: Vec::new() }
+    pub(crate) const fn delete(reference: Reference) -> Self {
+        Self { action: ChangeKind::Delete, reference, fields: Vec::new() }
     }
 
     /// The order in which changes are printed: place by place, created objects before deleted ones.
-    #[must_use]
-    pub fn reading_order(&self, home: &str) -> impl Ord + use<'_> {
+    pub(crate) fn reading_order(&self, home: &str) -> impl Ord + use<'_> {
         let Reference { kind, name, .. } = &self.reference;
-        (self.reference.place_in_reading_order(home), self.action == Action::Delete, *kind, name)
+        (self.reference.place_in_reading_order(home), self.action == ChangeKind::Delete, *kind, name)
     }
 }
 
@@ -98,47 +95,46 @@ impl Serialize for Change {
 
 /// An object with a required name that belongs to someone else.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Foreign {
+pub(crate) struct Foreign {
     /// The object.
-    pub reference: Reference,
+    pub(crate) reference: Reference,
     /// A sentence about its owner.
-    pub whose: String,
+    pub(crate) whose: String,
 }
 
 /// An object of the instance that was changed by someone else.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Drift {
+pub(crate) struct Drift {
     /// The object.
-    pub reference: Reference,
+    pub(crate) reference: Reference,
     /// JSON pointers to the fields that were changed.
-    pub fields: Vec<String>,
+    pub(crate) fields: Vec<String>,
     /// The field managers that changed it, as far as its managed fields show.
-    pub by: BTreeSet<String>,
+    pub(crate) by: BTreeSet<String>,
     /// Whether the change affects permissions or their subject.
-    pub grants: bool,
+    pub(crate) grants: bool,
 }
 
 /// The changes of a provision.
 #[derive(Debug, Default)]
-pub struct Plan {
+pub(crate) struct Plan {
     /// One for each object, in printing order: the home namespace, the other namespaces by name, the whole cluster.
-    pub changes: Vec<Change>,
+    pub(crate) changes: Vec<Change>,
     /// The permissions that are added and removed.
-    pub permissions: Permissions,
+    pub(crate) permissions: PermissionChanges,
     /// Objects of someone else with a required name.
-    pub foreign: Vec<Foreign>,
+    pub(crate) foreign: Vec<Foreign>,
     /// Objects that were changed by someone else; all are restored.
-    pub drift: Vec<Drift>,
+    pub(crate) drift: Vec<Drift>,
 }
 
 impl Plan {
     /// Compares desired and observed objects.
-    #[must_use]
-    pub fn new(request: &Request, desired: &Desired, observed: &Observed) -> Self {
+    pub(crate) fn new(request: &Request, desired: &Desired, observed: &Observed) -> Self {
         let home = request.instance.namespace.as_str();
         let mut plan = Self::default();
         if observed.presence(&request.instance.namespace) == Presence::Absent {
-            plan.push(Action::Create, Reference::namespace(home));
+            plan.push(ChangeKind::Create, Reference::namespace(home));
         }
         plan.compare(request, &desired.service_account, observed.service_account.as_ref());
         for granted in &desired.grants {
@@ -148,15 +144,15 @@ impl Plan {
             plan.compare(request, &granted.binding, observed.binding(&granted.place));
         }
         plan.compare(request, &desired.secret, observed.slots.usable().map(|slot| &slot.live));
-        for (_, reference, _) in going(request, desired, observed) {
-            plan.push(Action::Delete, reference);
+        for (_, reference, _) in to_delete(request, desired, observed) {
+            plan.push(ChangeKind::Delete, reference);
         }
         if let Some(Slot { number, unusable: Some(unusable), .. }) = observed.slots.current() {
             let (reference, fields) = (request.instance.names.token_secret(*number), vec![unusable.field.to_owned()]);
             plan.drift.push(Drift { reference, fields, by: BTreeSet::new(), grants: true });
         }
         for slot in desired.slots.superseded.iter().chain(&desired.slots.retired) {
-            plan.push(Action::Delete, request.instance.names.token_secret(*slot));
+            plan.push(ChangeKind::Delete, request.instance.names.token_secret(*slot));
         }
         plan.sort(request);
         plan.permissions = permissions(request, desired, observed);
@@ -164,9 +160,9 @@ impl Plan {
     }
 
     /// Adds deletions of other objects.
-    pub fn delete(&mut self, request: &Request, objects: &[Reference]) {
+    pub(crate) fn delete(&mut self, request: &Request, objects: &[Reference]) {
         for object in objects {
-            self.push(Action::Delete, object.clone());
+            self.push(ChangeKind::Delete, object.clone());
         }
         self.sort(request);
     }
@@ -176,7 +172,7 @@ impl Plan {
         self.changes.sort_by(|one, other| one.reading_order(home).cmp(&other.reading_order(home)));
     }
 
-    fn push(&mut self, action: Action, reference: Reference) {
+    fn push(&mut self, action: ChangeKind, reference: Reference) {
         self.changes.push(Change { action, reference, fields: Vec::new() });
     }
 
@@ -193,20 +189,18 @@ impl Plan {
     }
 
     /// The change of this object, if it does not belong to someone else.
-    #[must_use]
-    pub fn change(&self, object: &Reference) -> Option<&Change> {
+    pub(crate) fn change(&self, object: &Reference) -> Option<&Change> {
         self.changes.iter().find(|change| change.reference == *object)
     }
 
     /// Whether a provision would write nothing.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.changes.iter().all(|change| change.action == Action::Unchanged)
+    pub(crate) fn is_empty(&self) -> bool {
+        self.changes.iter().all(|change| change.action == ChangeKind::Unchanged)
     }
 }
 
 /// The places of earlier configurations, and the objects there: binding first, in the order of deletion.
-pub fn leftovers<'a>(
+pub(crate) fn stale_objects<'a>(
     request: &'a Request,
     observed: &'a Observed,
 ) -> impl Iterator<Item = (&'a Place, Vec<(Reference, &'a Live)>)> {
@@ -220,26 +214,25 @@ pub fn leftovers<'a>(
 
 /// The objects to delete: those of the instance at places of earlier configurations, except places that cannot be
 /// cleared.
-pub fn going<'a>(
+pub(crate) fn to_delete<'a>(
     request: &'a Request,
     desired: &'a Desired,
     observed: &'a Observed,
 ) -> impl Iterator<Item = (&'a Place, Reference, &'a Live)> {
-    let left = leftovers(request, observed).filter(|(place, _)| !desired.record.inventory.contains(place));
+    let left = stale_objects(request, observed).filter(|(place, _)| !desired.record.inventory.contains(place));
     let objects =
         left.flat_map(|(place, objects)| objects.into_iter().map(move |(object, live)| (place, object, live)));
     objects.filter(|(_, _, live)| request.instance.owns(live))
 }
 
 /// The permissions granted at these places, as far as known.
-#[must_use]
-pub fn held_at<'a>(places: &'a BTreeSet<Place>, observed: &Observed) -> Vec<(&'a Place, Vec<Rule>)> {
+pub(crate) fn held_at<'a>(places: &'a BTreeSet<Place>, observed: &Observed) -> Vec<(&'a Place, Vec<Rule>)> {
     places.iter().map(|place| (place, observed.rules(place))).collect()
 }
 
 /// The permissions that are added and removed: what the live bindings grant now, compared with the params and with
 /// places that cannot be cleared.
-fn permissions(request: &Request, desired: &Desired, observed: &Observed) -> Permissions {
+fn permissions(request: &Request, desired: &Desired, observed: &Observed) -> PermissionChanges {
     let bound = observed.places.iter().filter(|(place, found)| {
         let binding = found.binding.as_ref().filter(|binding| request.instance.owns(binding));
         binding.is_some_and(|binding| {
@@ -250,23 +243,21 @@ fn permissions(request: &Request, desired: &Desired, observed: &Observed) -> Per
     let wanted = granted_rules(request, observed);
     let kept = desired.kept(request);
     let kept = held_at(&kept, observed);
-    difference(&all_atoms(&held), &all_atoms(&wanted)).except(&all_atoms(&kept).into_iter().collect())
+    difference(&all_permissions(&held), &all_permissions(&wanted)).except(&all_permissions(&kept).into_iter().collect())
 }
 
 /// The requested permissions, place by place: the rules, and those that the existing ClusterRoles contain now.
-#[must_use]
-pub fn granted_rules<'a>(request: &'a Request, observed: &Observed) -> Vec<(&'a Place, Vec<Rule>)> {
-    let rules = |grant: &'a Grant| match grant.place.authority {
-        Authority::Rules => grant.rules.clone(),
-        Authority::ClusterRole(_) => observed.rules(&grant.place),
+pub(crate) fn granted_rules<'a>(request: &'a Request, observed: &Observed) -> Vec<(&'a Place, Vec<Rule>)> {
+    let rules = |grant: &'a Grant| match grant.place.role_source {
+        RoleSource::Rules => grant.rules.clone(),
+        RoleSource::ClusterRole(_) => observed.rules(&grant.place),
     };
     request.grants.iter().map(|grant| (&grant.place, rules(grant))).collect()
 }
 
 /// Every single permission of these rules, with its scope.
-#[must_use]
-pub fn all_atoms<'a>(rules: &'a [(&Place, Vec<Rule>)]) -> Vec<Atom<'a>> {
-    rules.iter().flat_map(|(place, rules)| atoms(rules, place.scope.namespace())).collect()
+pub(crate) fn all_permissions<'a>(rules: &'a [(&Place, Vec<Rule>)]) -> Vec<Permission<'a>> {
+    rules.iter().flat_map(|(place, rules)| permissions_of(rules, place.scope.namespace())).collect()
 }
 
 /// Whether a live binding binds the role of this place to the instance's ServiceAccount, whatever else it binds. A
@@ -285,23 +276,22 @@ fn binds(binding: &Live, wanted: &Manifest, home: &str) -> bool {
 }
 
 /// The change that turns the live object into the manifest.
-#[must_use]
-pub fn change(manifest: &Manifest, live: Option<&Live>) -> Change {
+pub(crate) fn change(manifest: &Manifest, live: Option<&Live>) -> Change {
     let reference = manifest.reference.clone();
     let Some(live) = live else {
-        return Change { action: Action::Create, reference, fields: Vec::new() };
+        return Change { action: ChangeKind::Create, reference, fields: Vec::new() };
     };
     let fields = differences(manifest, live);
     let action = if fields.is_empty() {
-        Action::Unchanged
+        ChangeKind::Unchanged
     } else if fields.iter().any(|field| field.starts_with("/roleRef")) {
         // roleRef is immutable, by validation of RoleBinding. So is the type of a Secret: one of another type is
         // retired.
-        Action::Replace
+        ChangeKind::Replace
     } else if helm_release::is_managed_by_helm(live) {
-        Action::Adopt // one of someone else is refused before
+        ChangeKind::Adopt // one of someone else is refused before
     } else {
-        Action::Update
+        ChangeKind::Update
     };
     Change { action, reference, fields }
 }
@@ -396,7 +386,7 @@ mod tests {
         let mut live = live(&pods(&["list", "get"]));
         live.labels.insert("theirs".to_owned(), "x".to_owned());
         live.annotations.insert("kubernetes.io/service-account.uid".to_owned(), "u".to_owned());
-        assert_eq!(change(&role(&pods(&["get", "list"])), Some(&live)).action, Action::Unchanged);
+        assert_eq!(change(&role(&pods(&["get", "list"])), Some(&live)).action, ChangeKind::Unchanged);
     }
 
     #[test]
@@ -405,7 +395,7 @@ mod tests {
         drifted.labels.insert("a/b".to_owned(), "2".to_owned());
         drifted.annotations.clear();
         let change = change(&role(&pods(&["get", "list"])), Some(&drifted));
-        assert_eq!(change.action, Action::Update);
+        assert_eq!(change.action, ChangeKind::Update);
         assert_eq!(change.fields, ["/metadata/annotations/x", "/metadata/labels/a~1b", "/rules/0/verbs"]);
     }
 
@@ -452,7 +442,7 @@ mod tests {
         let binding = Manifest { reference, body: json!({"metadata": {}, "roleRef": {"kind": "Role", "name": "a"}}) };
         let mut live = Live::default();
         live.fields.insert("roleRef".to_owned(), json!({"kind": "Role", "name": "b"}));
-        assert_eq!(change(&binding, Some(&live)).action, Action::Replace);
-        assert_eq!(change(&binding, None).action, Action::Create);
+        assert_eq!(change(&binding, Some(&live)).action, ChangeKind::Replace);
+        assert_eq!(change(&binding, None).action, ChangeKind::Create);
     }
 }

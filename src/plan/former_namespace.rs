@@ -15,21 +15,20 @@ use crate::{
         ownership::Owner,
         record::{AccountRecord, INVENTORY},
     },
-    plan::{adoption::decision, parent_access, removal::Left, snapshot::Sight},
+    plan::{adoption::decision, parent_access, removal::Removal, snapshot::Snapshot},
 };
 
 /// What an instance is on the platform, whatever its namespace.
 #[derive(Clone, Copy)]
-pub struct PlatformInstance<'a> {
+pub(crate) struct PlatformInstance<'a> {
     /// `<organization>/<instance>`, as the ServiceAccount records it.
-    pub id: &'a str,
+    pub(crate) id: &'a str,
     /// Labels of the objects.
-    pub tags: &'a BTreeMap<String, String>,
+    pub(crate) tags: &'a BTreeMap<String, String>,
 }
 
 /// The namespaces of these ServiceAccounts that belong to the same instance of the platform, except the home namespace.
-#[must_use]
-pub fn former_namespaces(
+pub(crate) fn former_namespaces(
     names: &Names,
     instance: PlatformInstance<'_>,
     accounts: &[(Reference, Live)],
@@ -54,34 +53,32 @@ fn is_same_instance(there: &Names, instance: PlatformInstance<'_>, live: &Live) 
 }
 
 /// A former namespace and what is there.
-pub struct FormerNamespace {
+pub(crate) struct FormerNamespace {
     /// The names of the objects there.
-    pub names: Names,
+    pub(crate) names: Names,
     /// The objects there.
-    pub sight: Sight,
+    pub(crate) snapshot: Snapshot,
 }
 
 impl FormerNamespace {
     /// The findings: that there is one, and what happens to it.
-    #[must_use]
-    pub fn remarks(&self, request: &Request, severity: Severity, then: &str) -> Vec<Finding> {
+    pub(crate) fn remarks(&self, request: &Request, severity: Severity, then: &str) -> Vec<Finding> {
         let home = self.names.namespace();
         let text = format!("this instance was in namespace {home} before, and its objects there still exist: {then}");
-        let exposed = decision::exposure(request, &self.names, &self.sight);
+        let exposed = decision::exposure(request, &self.names, &self.snapshot);
         [Finding::remark(finding::Code::Moved, text).severity(severity)].into_iter().chain(exposed).collect()
     }
 
     /// The objects to delete, and a finding where something stays.
-    #[must_use]
-    pub fn going(&self) -> (Left, Option<Finding>) {
-        let mut left = Left::of(&self.names, &self.sight, &[]);
+    pub(crate) fn to_delete(&self) -> (Removal, Option<Finding>) {
+        let mut left = Removal::of(&self.names, &self.snapshot, &[]);
         let objects: Vec<Reference> = left.ours.keys().cloned().collect();
         let mut missing = left.unseen.clone();
-        missing.extend(parent_access::undeletable(&self.sight, &objects));
+        missing.extend(parent_access::missing_delete(&self.snapshot, &objects));
         if !missing.is_empty() {
-            return (Left::default(), Some(self.left_behind(&lacks(&missing))));
+            return (Removal::default(), Some(self.left_behind(&lacks(&missing))));
         }
-        if self.sight.inventory_is_whole {
+        if self.snapshot.inventory_is_whole {
             return (left, None);
         }
         // The ServiceAccount stays, because nothing else leads to what is not found now.
@@ -92,8 +89,7 @@ impl FormerNamespace {
     }
 
     /// The finding that something stays, and why.
-    #[must_use]
-    pub fn left_behind(&self, why: &str) -> Finding {
+    pub(crate) fn left_behind(&self, why: &str) -> Finding {
         let home = self.names.namespace();
         let text =
             format!("permissions of this instance in its previous namespace {home} may still be in effect: {why}");

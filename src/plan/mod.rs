@@ -1,15 +1,15 @@
 //! Decisions: the desired objects, the differences, the obstacles. Pure.
 
-pub mod adoption;
-pub mod copies;
-pub mod desired;
-pub mod diff;
-pub mod former_namespace;
-pub mod observed;
-pub mod parent_access;
-pub mod parent_role;
-pub mod preflight;
-pub mod removal;
-pub mod snapshot;
-pub mod token_slots;
-pub mod waves;
+pub(crate) mod adoption;
+pub(crate) mod copies;
+pub(crate) mod desired;
+pub(crate) mod diff;
+pub(crate) mod former_namespace;
+pub(crate) mod observed;
+pub(crate) mod parent_access;
+pub(crate) mod parent_role;
+pub(crate) mod preflight;
+pub(crate) mod removal;
+pub(crate) mod snapshot;
+pub(crate) mod token_slots;
+pub(crate) mod waves;

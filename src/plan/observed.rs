@@ -4,18 +4,18 @@ use std::collections::BTreeMap;
 
 use crate::{
     k8s::{
-        grant::{Authority, Place},
+        grant::{Place, RoleSource},
         name::{ClusterRoleName, Namespace},
         object::Live,
         record::AccountRecord,
     },
     plan::token_slots::TokenSlots,
-    rbac::{Rule, Tuple},
+    rbac::{PermissionRecord, Rule},
 };
 
 /// The state of a namespace.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Presence {
+pub(crate) enum Presence {
     /// It exists.
     Active,
     /// It does not exist.
@@ -29,67 +29,62 @@ pub enum Presence {
 
 /// The objects at one place.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Found {
+pub(crate) struct LiveGrant {
     /// The instance's own Role or ClusterRole.
-    pub role: Option<Live>,
+    pub(crate) role: Option<Live>,
     /// The binding.
-    pub binding: Option<Live>,
+    pub(crate) binding: Option<Live>,
     /// Permissions that the parent credential lacks to read them.
-    pub denied: Vec<Tuple>,
+    pub(crate) denied: Vec<PermissionRecord>,
 }
 
 /// The observed state of an instance on the cluster.
 #[derive(Clone, Default)]
-pub struct Observed {
+pub(crate) struct Observed {
     /// The namespaces that were read, the home namespace among them.
-    pub namespaces: BTreeMap<Namespace, Presence>,
+    pub(crate) namespaces: BTreeMap<Namespace, Presence>,
     /// The ServiceAccount.
-    pub service_account: Option<Live>,
+    pub(crate) service_account: Option<Live>,
     /// The record in its annotations.
-    pub record: AccountRecord,
+    pub(crate) record: AccountRecord,
     /// The objects at the places of the request and of the inventory, and at that of the home namespace's own Role.
-    pub places: BTreeMap<Place, Found>,
+    pub(crate) places: BTreeMap<Place, LiveGrant>,
     /// The rules of ClusterRoles that the instance does not own, as far as they were read; none for one that is absent.
-    pub cluster_roles: BTreeMap<ClusterRoleName, Option<Vec<Rule>>>,
+    pub(crate) cluster_roles: BTreeMap<ClusterRoleName, Option<Vec<Rule>>>,
     /// The token slots with a Secret.
-    pub slots: TokenSlots,
+    pub(crate) slots: TokenSlots,
 }
 
 impl Observed {
     /// Whether the instance has any object.
-    #[must_use]
-    pub fn is_anything_there(&self) -> bool {
+    pub(crate) fn is_anything_there(&self) -> bool {
         let granted = self.places.values().any(|found| found.role.is_some() || found.binding.is_some());
         granted || self.service_account.is_some() || self.slots.current().is_some()
     }
 
     /// The state of a namespace; unknown when it was not read.
-    #[must_use]
-    pub fn presence(&self, namespace: &Namespace) -> Presence {
+    pub(crate) fn presence(&self, namespace: &Namespace) -> Presence {
         self.namespaces.get(namespace).copied().unwrap_or_default()
     }
 
     /// The instance's own Role or ClusterRole at a place.
-    #[must_use]
-    pub fn role(&self, place: &Place) -> Option<&Live> {
+    pub(crate) fn role(&self, place: &Place) -> Option<&Live> {
         self.places.get(place)?.role.as_ref()
     }
 
     /// The binding at a place.
-    #[must_use]
-    pub fn binding(&self, place: &Place) -> Option<&Live> {
+    pub(crate) fn binding(&self, place: &Place) -> Option<&Live> {
         self.places.get(place)?.binding.as_ref()
     }
 
     /// The rules that a binding at this place grants, as far as they are known.
-    #[must_use]
-    pub fn rules(&self, place: &Place) -> Vec<Rule> {
-        match &place.authority {
-            Authority::Rules => {
-                let own = Place::new(place.scope.clone(), Authority::Rules);
+    pub(crate) fn rules(&self, place: &Place) -> Vec<Rule> {
+        match &place.role_source {
+            RoleSource::Rules => {
+                let own = Place::new(place.scope.clone(), RoleSource::Rules);
                 self.role(&own).map(Live::rules).unwrap_or_default()
             }
-            Authority::ClusterRole(name) => self.cluster_roles.get(name).cloned().flatten().unwrap_or_default(),
+            RoleSource::ClusterRole(name) => self.cluster_roles.get(name).cloned().flatten().unwrap_or_default(),
         }
     }
 }
@@ -108,17 +103,17 @@ mod tests {
         serde_json::from_value(json!({"apiGroups": [""], "resources": ["pods"], "verbs": [verb]})).unwrap()
     }
 
-    fn cluster_role(name: &str) -> Authority {
-        Authority::ClusterRole(ClusterRoleName::parse(name).unwrap())
+    fn cluster_role(name: &str) -> RoleSource {
+        RoleSource::ClusterRole(ClusterRoleName::parse(name).unwrap())
     }
 
     #[test]
     fn rules_come_from_the_bound_role() {
         let scope = Scope::parse("a").unwrap();
-        let own = Place::new(scope.clone(), Authority::Rules);
+        let own = Place::new(scope.clone(), RoleSource::Rules);
         let mut role = Live::default();
         role.fields.insert("rules".to_owned(), json!([rule("get")]));
-        let found = Found { role: Some(role), ..Found::default() };
+        let found = LiveGrant { role: Some(role), ..LiveGrant::default() };
         let observed = Observed {
             places: BTreeMap::from([(own.clone(), found)]),
             cluster_roles: BTreeMap::from([
@@ -129,7 +124,7 @@ mod tests {
         };
         for (place, rules) in [
             (own, vec![rule("get")]),
-            (Place::new(Scope::Cluster, Authority::Rules), vec![]),
+            (Place::new(Scope::Cluster, RoleSource::Rules), vec![]),
             (Place::new(scope.clone(), cluster_role("view")), vec![rule("list")]),
             (Place::new(scope.clone(), cluster_role("gone")), vec![]),
             (Place::new(scope.clone(), cluster_role("unread")), vec![]),
@@ -140,7 +135,7 @@ mod tests {
 
     #[test]
     fn instance_exists_with_its_first_object() {
-        let place = Place::new(Scope::Cluster, Authority::Rules);
+        let place = Place::new(Scope::Cluster, RoleSource::Rules);
         let slot = |number| {
             let secret = FetchedObject { live: Live::default(), token: None, has_token_data: false };
             let slot = Slot::new(number, secret, true, ("a", "demo-token"), None);
@@ -149,9 +144,9 @@ mod tests {
         let found = |found| Observed { places: BTreeMap::from([(place.clone(), found)]), ..Observed::default() };
         for (observed, is_there) in [
             (Observed::default(), false),
-            (found(Found::default()), false),
-            (found(Found { binding: Some(Live::default()), ..Found::default() }), true),
-            (found(Found { role: Some(Live::default()), ..Found::default() }), true),
+            (found(LiveGrant::default()), false),
+            (found(LiveGrant { binding: Some(Live::default()), ..LiveGrant::default() }), true),
+            (found(LiveGrant { role: Some(Live::default()), ..LiveGrant::default() }), true),
             (Observed { service_account: Some(Live::default()), ..Observed::default() }, true),
             (Observed { slots: slot(1), ..Observed::default() }, true),
             (Observed { slots: slot(2), ..Observed::default() }, false),

@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::{
     input::request::Params,
     k8s::{
-        grant::{Authority, Grant, Place, Scope},
+        grant::{Grant, Place, RoleSource, Scope},
         name::{InstanceName, Namespace},
         object::Kind,
         object_names::Names,
@@ -27,8 +27,7 @@ struct Needed {
 const SLOTS: u32 = 5;
 
 /// The manifests as YAML: for these params, else for any rules in one namespace; with a name limited to its objects.
-#[must_use]
-pub fn render(wanted: Option<&Params>, name: Option<&InstanceName>) -> String {
+pub(crate) fn render(wanted: Option<&Params>, name: Option<&InstanceName>) -> String {
     let names = |home: &Namespace| name.map(|name| Names::of(name, home));
     let needed = match wanted {
         Some(Params { namespace, grants }) => for_grants(namespace, grants, names(namespace).as_ref()),
@@ -161,9 +160,9 @@ fn bindings<'a>(names: &Names, places: impl IntoIterator<Item = &'a Place>) -> V
 }
 
 fn cluster_roles<'a>(grants: impl Iterator<Item = &'a Grant>) -> Vec<String> {
-    let names = grants.filter_map(|grant| match &grant.place.authority {
-        Authority::ClusterRole(name) => Some(name.as_str().to_owned()),
-        Authority::Rules => None,
+    let names = grants.filter_map(|grant| match &grant.place.role_source {
+        RoleSource::ClusterRole(name) => Some(name.as_str().to_owned()),
+        RoleSource::Rules => None,
     });
     let mut names: Vec<String> = names.collect();
     names.sort();

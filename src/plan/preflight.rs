@@ -17,10 +17,10 @@ use crate::{
     plan::{
         adoption::decision,
         desired::Desired,
-        diff::{Action, Drift, Plan, leftovers},
+        diff::{ChangeKind, Drift, Plan, stale_objects},
         observed::{Observed, Presence},
         parent_access,
-        snapshot::Sight,
+        snapshot::Snapshot,
         token_slots::Unusable,
     },
 };
@@ -28,24 +28,23 @@ use crate::{
 const DOING: &str = "checking";
 
 /// The desired objects, and the changes to reach them.
-#[must_use]
-pub fn compare(request: &Request, sight: &Sight) -> (Desired, Plan) {
+pub(crate) fn compare(request: &Request, snapshot: &Snapshot) -> (Desired, Plan) {
     // An object that may not be read cannot be distinguished from an absent one.
-    let slots = sight.observed.slots.decide(sight.denied.is_empty());
-    let kept = kept(request, sight).map(|(place, _)| place.clone());
-    let take_over = decision::take_over(request, &request.instance.names, sight);
-    let desired = Desired::new(request, &sight.observed, slots, kept, take_over);
-    let mut plan = Plan::new(request, &desired, &sight.observed);
-    plan.delete(request, &desired.take_over.revisions);
+    let slots = snapshot.observed.slots.decide(snapshot.denied.is_empty());
+    let kept = uncleared(request, snapshot).map(|(place, _)| place.clone());
+    let adoption = decision::decide(request, &request.instance.names, snapshot);
+    let desired = Desired::new(request, &snapshot.observed, slots, kept, adoption);
+    let mut plan = Plan::new(request, &desired, &snapshot.observed);
+    plan.delete(request, &desired.adoption.revisions);
     (desired, plan)
 }
 
 /// Places of earlier configurations that cannot be cleared, each with a finding: the parent credential may no longer
 /// read or delete objects there, a finalizer holds an object that is being deleted, or someone else has taken over a
 /// binding.
-fn kept<'a>(request: &'a Request, sight: &'a Sight) -> impl Iterator<Item = (&'a Place, Finding)> {
-    let observed = &sight.observed;
-    let left = leftovers(request, observed).filter(|(place, _)| observed.record.inventory.contains(place));
+fn uncleared<'a>(request: &'a Request, snapshot: &'a Snapshot) -> impl Iterator<Item = (&'a Place, Finding)> {
+    let observed = &snapshot.observed;
+    let left = stale_objects(request, observed).filter(|(place, _)| observed.record.inventory.contains(place));
     left.filter_map(|(place, objects)| {
         let mut missing = observed.places.get(place).map(|found| found.denied.clone()).unwrap_or_default();
         let there: Vec<Reference> = match &missing[..] {
@@ -56,7 +55,7 @@ fn kept<'a>(request: &'a Request, sight: &'a Sight) -> impl Iterator<Item = (&'a
                 .collect(),
             _ => request.instance.names.objects(place),
         };
-        missing.extend(parent_access::undeletable(sight, &there));
+        missing.extend(parent_access::missing_delete(snapshot, &there));
         if !missing.is_empty() {
             return Some((place, not_cleared(place, &lacks(&missing))));
         }
@@ -76,21 +75,20 @@ fn kept<'a>(request: &'a Request, sight: &'a Sight) -> impl Iterator<Item = (&'a
 }
 
 /// The findings about the observed objects, before they are changed.
-#[must_use]
-pub fn remarks(request: &Request, sight: &Sight, desired: &Desired, plan: &Plan) -> Vec<Finding> {
-    let taken_over = decision::remarks(&desired.take_over, request, sight);
-    let drift = plan.drift.iter().map(|drift| drifted(request, sight, drift));
-    let kept = kept(request, sight).map(|(_, finding)| finding);
-    let gone = gone(&sight.observed, |place| !request.grants.wants(place));
+pub(crate) fn remarks(request: &Request, snapshot: &Snapshot, desired: &Desired, plan: &Plan) -> Vec<Finding> {
+    let taken_over = decision::remarks(&desired.adoption, request, snapshot);
+    let drift = plan.drift.iter().map(|drift| drifted(request, snapshot, drift));
+    let kept = uncleared(request, snapshot).map(|(_, finding)| finding);
+    let gone = namespaces_gone(&snapshot.observed, |place| !request.grants.wants(place));
     taken_over.into_iter().chain(drift).chain(kept).chain(gone).collect()
 }
 
 /// The finding about an object that was changed by others.
-fn drifted(request: &Request, sight: &Sight, drift: &Drift) -> Finding {
+fn drifted(request: &Request, snapshot: &Snapshot, drift: &Drift) -> Finding {
     let Drift { reference, fields, by, grants } = drift;
     let severity = if *grants { Severity::Medium } else { Severity::Low };
     let fields = fields.join(" ");
-    let unusable = sight.observed.slots.current().and_then(|slot| Some((slot.number, slot.unusable.as_ref()?)));
+    let unusable = snapshot.observed.slots.current().and_then(|slot| Some((slot.number, slot.unusable.as_ref()?)));
     let text = match unusable {
         Some((slot, Unusable { why, .. })) if *reference == request.instance.names.token_secret(slot) => {
             format!(
@@ -107,7 +105,7 @@ fn drifted(request: &Request, sight: &Sight, drift: &Drift) -> Finding {
 }
 
 /// The findings about namespaces that no longer exist and had one of these places.
-pub fn gone(observed: &Observed, counts: impl Fn(&Place) -> bool) -> impl Iterator<Item = Finding> {
+pub(crate) fn namespaces_gone(observed: &Observed, counts: impl Fn(&Place) -> bool) -> impl Iterator<Item = Finding> {
     let absent = observed.namespaces.iter().filter(|(_, presence)| **presence == Presence::Absent);
     let left = absent.filter(move |(namespace, _)| {
         let mut places = observed.record.inventory.places().filter(|place| counts(place));
@@ -120,25 +118,28 @@ pub fn gone(observed: &Observed, counts: impl Fn(&Place) -> bool) -> impl Iterat
 }
 
 /// The finding about a place of an earlier configuration that could not be cleared.
-#[must_use]
-pub fn not_cleared(place: &Place, why: &str) -> Finding {
-    let text = format!("permissions granted earlier {} may still be in effect: {why}", place.words());
+pub(crate) fn not_cleared(place: &Place, why: &str) -> Finding {
+    let text = format!("permissions granted earlier {} may still be in effect: {why}", place.describe());
     Finding::remark(finding::Code::NotTakenBack, text)
         .help("fix this and run again: the place stays on the list until a run finds it empty")
 }
 
 /// The reason to refuse a plan before anything is tried.
-#[must_use]
-pub fn refusal(request: &Request, sight: &Sight, desired: &Desired, plan: &Plan) -> Option<Failure> {
-    sight
+pub(crate) fn preflight_failure(
+    request: &Request,
+    snapshot: &Snapshot,
+    desired: &Desired,
+    plan: &Plan,
+) -> Option<Failure> {
+    snapshot
         .too_old
         .clone()
-        .or_else(|| obstacles(request, sight, desired, plan))
-        .or_else(|| parent_access::lacking(request, sight, desired, plan))
+        .or_else(|| blockers(request, snapshot, desired, plan))
+        .or_else(|| parent_access::missing_permissions(request, snapshot, desired, plan))
 }
 
 /// An obstacle for every parent credential.
-struct Obstacle {
+struct Blocker {
     code: Code,
     finding: finding::Code,
     object: String,
@@ -146,8 +147,8 @@ struct Obstacle {
 }
 
 /// The obstacles for every parent credential, as a failure named by the first.
-fn obstacles(request: &Request, sight: &Sight, desired: &Desired, plan: &Plan) -> Option<Failure> {
-    let foreign = plan.foreign.iter().map(|foreign| Obstacle {
+fn blockers(request: &Request, snapshot: &Snapshot, desired: &Desired, plan: &Plan) -> Option<Failure> {
+    let foreign = plan.foreign.iter().map(|foreign| Blocker {
         code: Code::ForeignObject,
         finding: finding::Code::ForeignObject,
         object: foreign.reference.to_string(),
@@ -162,10 +163,10 @@ fn obstacles(request: &Request, sight: &Sight, desired: &Desired, plan: &Plan) -
                 Scope::Namespace(namespace) if *namespace != request.instance.namespace => Some(namespace),
                 _ => None,
             })
-            .filter(move |namespace| sight.observed.presence(namespace) == presence)
+            .filter(move |namespace| snapshot.observed.presence(namespace) == presence)
     };
     let of = |code: Code, finding: finding::Code, cause: &'static str| {
-        move |namespace: &Namespace| Obstacle {
+        move |namespace: &Namespace| Blocker {
             code,
             finding,
             object: format!("Namespace {namespace}"),
@@ -177,16 +178,16 @@ fn obstacles(request: &Request, sight: &Sight, desired: &Desired, plan: &Plan) -
         finding::Code::NamespaceAbsent,
         "the namespace does not exist, and only the instance's own namespace is created",
     ));
-    let missing = sight.observed.cluster_roles.iter().filter(|(name, rules)| {
-        rules.is_none() && request.grants.iter().any(|grant| grant.place.authority.cluster_role() == Some(name))
+    let missing = snapshot.observed.cluster_roles.iter().filter(|(name, rules)| {
+        rules.is_none() && request.grants.iter().any(|grant| grant.place.role_source.cluster_role() == Some(name))
     });
-    let missing = missing.map(|(name, _)| Obstacle {
+    let missing = missing.map(|(name, _)| Blocker {
         code: Code::ClusterRoleAbsent,
         finding: finding::Code::ClusterRoleAbsent,
         object: format!("ClusterRole {}", name.as_str()),
         cause: "the ClusterRole does not exist".to_owned(),
     });
-    let home = (sight.observed.presence(&request.instance.namespace) == Presence::Terminating)
+    let home = (snapshot.observed.presence(&request.instance.namespace) == Presence::Terminating)
         .then_some(&request.instance.namespace);
     let terminating = home.into_iter().chain(others(Presence::Terminating));
     let terminating = terminating.map(of(
@@ -195,24 +196,24 @@ fn obstacles(request: &Request, sight: &Sight, desired: &Desired, plan: &Plan) -
         "the namespace is being deleted",
     ));
     // Changes to an object that is being deleted would be lost.
-    let held = there(desired, &sight.observed).filter(|(_, live)| request.instance.owns(live));
+    let held = existing(desired, &snapshot.observed).filter(|(_, live)| request.instance.owns(live));
     let held = held.filter_map(|(manifest, live)| {
         let object = manifest.reference.to_string();
-        Some(Obstacle { code: Code::BeingDeleted, finding: finding::Code::BeingDeleted, object, cause: live.held()? })
+        Some(Blocker { code: Code::BeingDeleted, finding: finding::Code::BeingDeleted, object, cause: live.held()? })
     });
 
-    let found: Vec<Obstacle> = foreign.chain(absent).chain(missing).chain(terminating).chain(held).collect();
+    let found: Vec<Blocker> = foreign.chain(absent).chain(missing).chain(terminating).chain(held).collect();
     let first = found.first()?;
     let mut failure = Failure::new(first.code, DOING, first.cause.clone()).on(first.object.clone());
     failure.findings = found
         .iter()
-        .map(|Obstacle { finding, object, cause, .. }| Finding::remark(*finding, format!("{object}: {cause}")))
+        .map(|Blocker { finding, object, cause, .. }| Finding::remark(*finding, format!("{object}: {cause}")))
         .collect();
     Some(failure)
 }
 
 /// Every existing object that is kept, as desired and as observed.
-fn there<'a>(desired: &'a Desired, observed: &'a Observed) -> impl Iterator<Item = (&'a Manifest, &'a Live)> {
+fn existing<'a>(desired: &'a Desired, observed: &'a Observed) -> impl Iterator<Item = (&'a Manifest, &'a Live)> {
     let account = (&desired.service_account, observed.service_account.as_ref());
     let grants = desired.grants.iter().flat_map(|granted| {
         let role = granted.role.as_ref().map(|role| (role, observed.role(&granted.place)));
@@ -223,36 +224,36 @@ fn there<'a>(desired: &'a Desired, observed: &'a Observed) -> impl Iterator<Item
 }
 
 /// A change that can be dry-run.
-pub struct Trial<'a> {
+pub(crate) struct DryRun<'a> {
     /// The manifest to apply.
-    pub manifest: &'a Manifest,
+    pub(crate) manifest: &'a Manifest,
     /// The live object, if it exists.
-    pub live: Option<&'a Live>,
+    pub(crate) live: Option<&'a Live>,
     /// The place, if it belongs to a grant.
-    pub place: Option<&'a Place>,
+    pub(crate) place: Option<&'a Place>,
 }
 
 /// The changes that can be dry-run. A binding to a Role that does not exist yet can only be dry-run by a parent that
 /// may bind any role, and an object that has to be deleted first not at all.
-#[must_use]
-pub fn trials<'a>(sight: &'a Sight, desired: &'a Desired, plan: &Plan) -> Vec<Trial<'a>> {
-    let observed = &sight.observed;
+pub(crate) fn dry_runs<'a>(snapshot: &'a Snapshot, desired: &'a Desired, plan: &Plan) -> Vec<DryRun<'a>> {
+    let observed = &snapshot.observed;
     let identity = [
         (&desired.service_account, observed.service_account.as_ref()),
         (&desired.secret, observed.slots.usable().map(|slot| &slot.live)),
     ];
-    let identity = identity.map(|(manifest, live)| Trial { manifest, live, place: None });
+    let identity = identity.map(|(manifest, live)| DryRun { manifest, live, place: None });
     let grants = desired.grants.iter().flat_map(|granted| {
         let place = Some(&granted.place);
         let role = granted.role.as_ref().map(|role| (role, observed.role(&granted.place)));
         let bindable = role.is_none_or(|(_, live)| live.is_some());
         let binding = bindable.then(|| (&granted.binding, observed.binding(&granted.place)));
-        role.into_iter().chain(binding).map(move |(manifest, live)| Trial { manifest, live, place })
+        role.into_iter().chain(binding).map(move |(manifest, live)| DryRun { manifest, live, place })
     });
     let all = identity.into_iter().chain(grants);
-    all.filter(|trial| {
-        let change = plan.change(&trial.manifest.reference);
-        change.is_some_and(|change| matches!(change.action, Action::Create | Action::Update | Action::Adopt))
+    all.filter(|dry_run| {
+        let change = plan.change(&dry_run.manifest.reference);
+        change
+            .is_some_and(|change| matches!(change.action, ChangeKind::Create | ChangeKind::Update | ChangeKind::Adopt))
     })
     .collect()
 }

@@ -9,35 +9,35 @@ use crate::{
         object_names::Names,
         ownership::Owner,
     },
-    plan::{copies, snapshot::Sight},
-    rbac::Tuple,
+    plan::{copies, snapshot::Snapshot},
+    rbac::PermissionRecord,
 };
 
 /// The objects to delete, and the reasons that prevent it.
 #[derive(Default)]
-pub struct Left {
+pub(crate) struct Removal {
     /// The objects of the instance.
-    pub ours: BTreeMap<Reference, Live>,
+    pub(crate) ours: BTreeMap<Reference, Live>,
     /// Copies of them that another controller made.
-    pub copies: BTreeMap<Reference, Live>,
+    pub(crate) copies: BTreeMap<Reference, Live>,
     /// Objects of someone else with a name of the instance.
-    pub foreign: Vec<(Reference, String)>,
+    pub(crate) foreign: Vec<(Reference, String)>,
     /// Objects that may exist, but may not be read.
-    pub hidden: Vec<Reference>,
+    pub(crate) hidden: Vec<Reference>,
     /// The permissions that the parent credential lacks to read those.
-    pub unseen: Vec<Tuple>,
+    pub(crate) unseen: Vec<PermissionRecord>,
 }
 
-impl Left {
+impl Removal {
     /// The objects of the instance whose deletion was not requested before.
-    pub fn not_yet_deleted(&self) -> impl Iterator<Item = &Reference> {
+    pub(crate) fn not_yet_deleted(&self) -> impl Iterator<Item = &Reference> {
         self.ours.iter().filter(|(_, live)| live.deleting.is_none()).map(|(object, _)| object)
     }
 
     /// All objects of the instance of these names, from the snapshot and from the search.
-    pub fn of(names: &Names, sight: &Sight, found: &[(Reference, Live)]) -> Self {
-        let observed = &sight.observed;
-        let mut left = Self::default();
+    pub(crate) fn of(names: &Names, snapshot: &Snapshot, found: &[(Reference, Live)]) -> Self {
+        let observed = &snapshot.observed;
+        let mut removal = Self::default();
         let secrets = observed.slots.iter().map(|slot| (names.token_secret(slot.number), Some(&slot.live)));
         let newest = names.token_secret(observed.slots.newest());
         let hidden = observed.slots.current().is_none().then(|| (newest.clone(), None));
@@ -53,12 +53,12 @@ impl Left {
             // unknown.
             let lost = observed.service_account.is_none() && *place == home;
             if lost || observed.record.inventory.contains(place) {
-                left.unseen.extend(found.denied.iter().cloned());
+                removal.unseen.extend(found.denied.iter().cloned());
             }
         }
         let identity = [names.service_account(), newest];
         let unseen = identity.iter().map(|object| needed("get", object));
-        left.unseen.extend(unseen.filter(|tuple| sight.denied.contains(tuple)));
+        removal.unseen.extend(unseen.filter(|record| snapshot.denied.contains(record)));
         // The Secret of version 1.0.0 names no chart, so its ServiceAccount decides.
         let account = observed.service_account.as_ref().map(|live| names.owner(live));
         let owner = |live: &Live| match (names.owner(live), &account) {
@@ -67,20 +67,20 @@ impl Left {
         };
         for (object, live) in objects {
             match live.map(|live| (live, owner(live))) {
-                Some((live, Owner::Ours | Owner::Original)) => drop(left.ours.insert(object, live.clone())),
-                Some((_, Owner::Foreign(whose))) => left.foreign.push((object, whose)),
-                None if left.unseen.contains(&needed("get", &object)) => left.hidden.push(object),
+                Some((live, Owner::Ours | Owner::Original)) => drop(removal.ours.insert(object, live.clone())),
+                Some((_, Owner::Foreign(whose))) => removal.foreign.push((object, whose)),
+                None if removal.unseen.contains(&needed("get", &object)) => removal.hidden.push(object),
                 None => {}
             }
         }
-        left.ours.extend(sight.adoption.revisions.iter().cloned());
+        removal.ours.extend(snapshot.adoption.revisions.iter().cloned());
         for (object, live) in found {
-            if names.owner(live) == Owner::Ours && !left.ours.contains_key(object) {
+            if names.owner(live) == Owner::Ours && !removal.ours.contains_key(object) {
                 let others = copies::is_copy(names, object, live);
-                let list = if others { &mut left.copies } else { &mut left.ours };
+                let list = if others { &mut removal.copies } else { &mut removal.ours };
                 list.insert(object.clone(), live.clone());
             }
         }
-        left
+        removal
     }
 }

@@ -30,31 +30,31 @@ const ACCOUNT_UID: &str = "kubernetes.io/service-account.uid";
 
 /// A slot with a Secret in it.
 #[derive(Clone)]
-pub struct Slot {
+pub(crate) struct Slot {
     /// Number of the slot; 1 is the first.
-    pub number: u32,
+    pub(crate) number: u32,
     /// The Secret, without its data.
-    pub live: Live,
+    pub(crate) live: Live,
     /// Whether the Secret belongs to the instance.
-    pub is_own: bool,
+    pub(crate) is_own: bool,
     /// The token in it.
-    pub token: Option<Token>,
+    pub(crate) token: Option<Token>,
     /// Why the Secret cannot hold a valid token any more; none when it holds one or waits for it.
-    pub unusable: Option<Unusable>,
+    pub(crate) unusable: Option<Unusable>,
 }
 
 /// The reason why a token Secret is unusable.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Unusable {
+pub(crate) struct Unusable {
     /// JSON pointer to the field that makes it so.
-    pub field: &'static str,
+    pub(crate) field: &'static str,
     /// The reason in words.
-    pub why: String,
+    pub(crate) why: String,
 }
 
 /// The slots of a ServiceAccount that were read.
 #[derive(Clone, Default)]
-pub struct TokenSlots {
+pub(crate) struct TokenSlots {
     /// The numbers that the ServiceAccount records; none when it does not exist.
     recorded: Option<SlotNumbers>,
     /// In ascending order.
@@ -63,19 +63,18 @@ pub struct TokenSlots {
 
 /// What a provision does with the slots.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct SlotPlan {
+pub(crate) struct SlotPlan {
     /// The numbers to record. The newest slot is the one whose token is delivered; its Secret may have to be created.
-    pub numbers: SlotNumbers,
+    pub(crate) numbers: SlotNumbers,
     /// Slots whose Secret is deleted before another one is created: only failed runs have tried them.
-    pub superseded: Vec<u32>,
+    pub(crate) superseded: Vec<u32>,
     /// Slots whose Secret is deleted after the new token is delivered.
-    pub retired: Vec<u32>,
+    pub(crate) retired: Vec<u32>,
 }
 
 impl Slot {
     /// The Secret in a slot. `uid` is that of the ServiceAccount; none when there is no ServiceAccount.
-    #[must_use]
-    pub fn new(
+    pub(crate) fn new(
         number: u32,
         secret: FetchedObject,
         is_own: bool,
@@ -99,60 +98,53 @@ impl Slot {
 
 impl TokenSlots {
     /// The slots that were read, in any order.
-    #[must_use]
-    pub fn new(recorded: Option<SlotNumbers>, mut slots: Vec<Slot>) -> Self {
+    pub(crate) fn new(recorded: Option<SlotNumbers>, mut slots: Vec<Slot>) -> Self {
         slots.sort_by_key(|slot| slot.number);
         Self { recorded, slots }
     }
 
     /// The slots that have to be read: the newest, the one that it replaces, and the first, which had the token of
     /// version 1.0.0. In ascending order.
-    #[must_use]
-    pub fn numbers_to_read(recorded: SlotNumbers) -> BTreeSet<u32> {
+    pub(crate) fn numbers_to_read(recorded: SlotNumbers) -> BTreeSet<u32> {
         let SlotNumbers { newest, replaced } = recorded;
         let earlier = implied(newest).into_iter().chain(replaced).filter(|number| (1..newest).contains(number));
         earlier.chain([newest]).collect()
     }
 
     /// The newest slot that ever had a Secret, or 1.
-    #[must_use]
-    pub fn newest(&self) -> u32 {
+    pub(crate) fn newest(&self) -> u32 {
         self.recorded.unwrap_or_default().newest
     }
 
     /// All slots with a Secret, in ascending order.
-    pub fn iter(&self) -> impl Iterator<Item = &Slot> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Slot> {
         self.slots.iter()
     }
 
     /// The slot of this number, if it has a Secret.
-    #[must_use]
-    pub fn get(&self, number: u32) -> Option<&Slot> {
+    pub(crate) fn get(&self, number: u32) -> Option<&Slot> {
         self.slots.iter().find(|slot| slot.number == number)
     }
 
     /// The newest slot, if it has a Secret, usable or not.
-    #[must_use]
-    pub fn current(&self) -> Option<&Slot> {
+    pub(crate) fn current(&self) -> Option<&Slot> {
         self.get(self.newest())
     }
 
     /// The same, to be changed.
-    pub fn current_mut(&mut self) -> Option<&mut Slot> {
+    pub(crate) fn current_mut(&mut self) -> Option<&mut Slot> {
         let newest = self.newest();
         self.slots.iter_mut().find(|slot| slot.number == newest)
     }
 
     /// The newest slot, if its Secret is usable.
-    #[must_use]
-    pub fn usable(&self) -> Option<&Slot> {
+    pub(crate) fn usable(&self) -> Option<&Slot> {
         self.current().filter(|slot| slot.unusable.is_none())
     }
 
     /// What a provision does with the slots. While the parent credential `sees_all`, a Secret that was not found is
     /// missing; otherwise nothing is known to be missing.
-    #[must_use]
-    pub fn decide(&self, sees_all: bool) -> SlotPlan {
+    pub(crate) fn decide(&self, sees_all: bool) -> SlotPlan {
         let newest = if sees_all { self.wanted() } else { self.newest() };
         let creates = newest != self.newest();
         let kept = self.kept();

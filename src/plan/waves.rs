@@ -15,20 +15,20 @@ use crate::{
         record::AccountRecord,
     },
     plan::{
-        desired::{self, Desired, Granted},
-        diff::{Action, Plan, going},
+        desired::{self, Desired, GrantObjects},
+        diff::{ChangeKind, Plan, to_delete},
         observed::{Observed, Presence},
-        snapshot::Sight,
+        snapshot::Snapshot,
     },
     rbac::{Widening, widening},
 };
 
 /// Writes that are sent at the same time.
-pub type Wave<'a> = Vec<Write<'a>>;
+pub(crate) type Wave<'a> = Vec<Write<'a>>;
 
 /// One write. Most are one request; a write whose object is as it should be already is none.
 #[derive(Clone, Debug)]
-pub enum Write<'a> {
+pub(crate) enum Write<'a> {
     /// Creates the home namespace.
     CreateNamespace(&'a Namespace),
     /// Applies the ServiceAccount, with a record of every place that may have objects until the run is done.
@@ -57,11 +57,11 @@ pub enum Write<'a> {
 
 /// A Role that has all desired rules, and others that are removed after the proof.
 #[derive(Clone, Debug)]
-pub struct Narrowing<'a> {
+pub(crate) struct Narrowing<'a> {
     /// The Role with the desired rules.
-    pub role: &'a Manifest,
+    pub(crate) role: &'a Manifest,
     /// The Role as it is until then.
-    pub live: Live,
+    pub(crate) live: Live,
 }
 
 /// The record that the ServiceAccount has until the run is done. It lists the desired places and those that are still to
@@ -69,8 +69,12 @@ pub struct Narrowing<'a> {
 ///
 /// # Errors
 /// The places do not fit in an annotation.
-pub fn record_ahead(request: &Request, desired: &Desired, observed: &Observed) -> Result<AccountRecord, Failure> {
-    let to_clear = going(request, desired, observed).map(|(place, ..)| place.clone());
+pub(crate) fn record_ahead(
+    request: &Request,
+    desired: &Desired,
+    observed: &Observed,
+) -> Result<AccountRecord, Failure> {
+    let to_clear = to_delete(request, desired, observed).map(|(place, ..)| place.clone());
     let inventory: Inventory = desired.record.inventory.places().cloned().chain(to_clear).collect();
     let length = inventory.text(&request.instance.names.home()).map_or(0, |text| text.len());
     if length > Inventory::LONGEST_ON_THE_WAY {
@@ -83,7 +87,7 @@ pub fn record_ahead(request: &Request, desired: &Desired, observed: &Observed) -
             .on(request.instance.names.service_account().to_string())
             .next("provision with a shorter list of namespaces first, then with the complete one"));
     }
-    Ok(AccountRecord { inventory, adoption: desired.take_over.record_on_the_way(), ..desired.record.clone() })
+    Ok(AccountRecord { inventory, adoption: desired.adoption.record_on_the_way(), ..desired.record.clone() })
 }
 
 /// The writes before the proof.
@@ -94,19 +98,23 @@ pub fn record_ahead(request: &Request, desired: &Desired, observed: &Observed) -
 ///   controller deletes a Secret without ServiceAccount.
 /// - A Role comes before its binding: the API server reads the Role when it judges the binding.
 /// - A binding that has to be replaced comes when all others are there.
-#[must_use]
-pub fn before_proof<'a>(request: &'a Request, sight: &'a Sight, desired: &'a Desired, plan: &Plan) -> Vec<Wave<'a>> {
-    let observed = &sight.observed;
+pub(crate) fn before_proof<'a>(
+    request: &'a Request,
+    snapshot: &'a Snapshot,
+    desired: &'a Desired,
+    plan: &Plan,
+) -> Vec<Wave<'a>> {
+    let observed = &snapshot.observed;
     let home = request.instance.names.home();
     let action = |manifest: &Manifest| plan.change(&manifest.reference).map(|change| change.action);
-    let binding = |granted: &'a Granted| Write::Apply(&granted.binding, observed.binding(&granted.place));
+    let binding = |granted: &'a GrantObjects| Write::Apply(&granted.binding, observed.binding(&granted.place));
 
     let namespace = &request.instance.namespace;
     let create_namespace = observed.presence(namespace) == Presence::Absent;
 
-    let (home_grants, other_grants): (Vec<&Granted>, Vec<&Granted>) =
+    let (home_grants, other_grants): (Vec<&GrantObjects>, Vec<&GrantObjects>) =
         desired.grants.iter().partition(|granted| granted.place == home);
-    let roles = |grants: &[&'a Granted]| -> Wave<'a> {
+    let roles = |grants: &[&'a GrantObjects]| -> Wave<'a> {
         let with_role = grants.iter().filter_map(|granted| Some((*granted, granted.role.as_ref()?)));
         with_role
             .filter_map(|(granted, role)| role_before_proof(request, observed, granted, role, action(role)))
@@ -114,14 +122,14 @@ pub fn before_proof<'a>(request: &'a Request, sight: &'a Sight, desired: &'a Des
     };
     let (mut first, mut second) = (vec![Write::Record], roles(&home_grants));
     let is_found_unrecorded = observed.service_account.is_none() || observed.record.inventory.contains(&home);
-    if is_found_unrecorded && !desired.take_over.under_way {
+    if is_found_unrecorded && !desired.adoption.under_way {
         first.append(&mut second);
     }
 
-    let (replaced, applied): (Vec<&Granted>, Vec<&Granted>) =
-        desired.grants.iter().partition(|granted| action(&granted.binding) == Some(Action::Replace));
+    let (replaced, applied): (Vec<&GrantObjects>, Vec<&GrantObjects>) =
+        desired.grants.iter().partition(|granted| action(&granted.binding) == Some(ChangeKind::Replace));
     // A Role elsewhere is created in the third wave, and its binding in the fourth.
-    let (after_role, at_once): (Vec<&Granted>, Vec<&Granted>) =
+    let (after_role, at_once): (Vec<&GrantObjects>, Vec<&GrantObjects>) =
         applied.into_iter().partition(|granted| granted.role.is_some() && granted.place != home);
     let secret = Write::Apply(&desired.secret, observed.slots.usable().map(|slot| &slot.live));
     let third = at_once.into_iter().map(binding).chain([secret]).chain(roles(&other_grants)).collect();
@@ -144,12 +152,12 @@ pub fn before_proof<'a>(request: &'a Request, sight: &'a Sight, desired: &'a Des
 fn role_before_proof<'a>(
     request: &Request,
     observed: &'a Observed,
-    granted: &'a Granted,
+    granted: &'a GrantObjects,
     role: &'a Manifest,
-    action: Option<Action>,
+    action: Option<ChangeKind>,
 ) -> Option<Write<'a>> {
     let live = observed.role(&granted.place);
-    let (Some(live), Some(Action::Update | Action::Adopt)) = (live, action) else {
+    let (Some(live), Some(ChangeKind::Update | ChangeKind::Adopt)) = (live, action) else {
         return Some(Write::Apply(role, live));
     };
     match widening(&live.rules(), request.grants.rules(&granted.place)) {
@@ -162,8 +170,7 @@ fn role_before_proof<'a>(
 }
 
 /// The Roles that only lose rules. Those of [`Write::Widen`] are narrowed as well, when they were widened.
-#[must_use]
-pub fn narrowed_only<'a>(
+pub(crate) fn narrowed_only<'a>(
     request: &Request,
     observed: &'a Observed,
     desired: &'a Desired,
@@ -182,19 +189,18 @@ pub fn narrowed_only<'a>(
 /// The writes after the proof. Bindings are deleted first, because that removes access within milliseconds; a Role is
 /// deleted when its binding is. The last record of the ServiceAccount comes after these, because it lists the places
 /// that could not be cleared.
-#[must_use]
-pub fn after_proof<'a>(
+pub(crate) fn after_proof<'a>(
     request: &'a Request,
-    sight: &'a Sight,
+    snapshot: &'a Snapshot,
     desired: &'a Desired,
     narrowings: Vec<Narrowing<'a>>,
 ) -> Vec<Wave<'a>> {
     let names = &request.instance.names;
-    let (bindings, roles): (Vec<_>, Vec<_>) = going(request, desired, &sight.observed)
+    let (bindings, roles): (Vec<_>, Vec<_>) = to_delete(request, desired, &snapshot.observed)
         .map(|(place, reference, live)| Write::Delete(place, reference, live))
         .partition(|write| matches!(write, Write::Delete(place, reference, _) if *reference == names.binding(place)));
-    let revisions = sight.adoption.revisions.iter();
-    let revisions = revisions.filter(|(reference, _)| desired.take_over.revisions.contains(reference));
+    let revisions = snapshot.adoption.revisions.iter();
+    let revisions = revisions.filter(|(reference, _)| desired.adoption.revisions.contains(reference));
     let revisions = revisions.map(|(reference, live)| Write::DeleteRevision(reference, live));
     let first = bindings.into_iter().chain(narrowings.into_iter().map(Write::Narrow)).chain(revisions).collect();
     [first, roles].into_iter().filter(|wave: &Wave<'_>| !wave.is_empty()).collect()
@@ -211,21 +217,21 @@ mod tests {
     use crate::{
         diagnostics::secret::Token,
         endpoint::{
-            connection::{Connection, Login, Server, Shape, Trust},
+            connection::{ClusterLogin, Connection, Server, ServerTrust, Shape},
             proxy::Route,
         },
         input::request::Instance,
         k8s::{
-            grant::{Authority, Grants, RequestedRule, Scope},
+            grant::{Grants, RequestedRule, RoleSource, Scope},
             name::{ClusterRoleName, InstanceName},
             object::{MANAGED_BY, MANAGER},
             object_names::Names,
             ownership::{NAME, NAMESPACE},
         },
         plan::{
-            adoption::{evidence::Evidence, take_over::TakeOver},
-            observed::Found,
-            snapshot::Rights,
+            adoption::{evidence::Evidence, outcome::Adoption},
+            observed::LiveGrant,
+            snapshot::ParentAccess,
         },
         rbac::{Coverage, Rule},
     };
@@ -261,8 +267,9 @@ mod tests {
     }
 
     fn places() -> impl Strategy<Value = Place> {
-        let view = Authority::ClusterRole(ClusterRoleName::parse("view").unwrap());
-        (scopes(), select(vec![Authority::Rules, view])).prop_map(|(scope, authority)| Place::new(scope, authority))
+        let view = RoleSource::ClusterRole(ClusterRoleName::parse("view").unwrap());
+        (scopes(), select(vec![RoleSource::Rules, view]))
+            .prop_map(|(scope, role_source)| Place::new(scope, role_source))
     }
 
     fn verbs() -> impl Strategy<Value = Vec<&'static str>> {
@@ -306,10 +313,10 @@ mod tests {
             },
             connection: Connection {
                 server: Server::parse("https://127.0.0.1").unwrap(),
-                ca: Trust::System,
+                ca: ServerTrust::System,
                 tls_server_name: None,
                 route: Route::Direct,
-                login: Login::Token(Token::parse("a-token").unwrap()),
+                login: ClusterLogin::Token(Token::parse("a-token").unwrap()),
                 shape: Shape::Flat,
                 infrastructure: None,
                 specs: None,
@@ -337,7 +344,7 @@ mod tests {
         }
     }
 
-    fn sight(case: &Case, request: &Request) -> Sight {
+    fn snapshot(case: &Case, request: &Request) -> Snapshot {
         let inventory = case.recorded.iter().flatten().cloned().collect();
         let mut observed = Observed {
             service_account: case.recorded.is_some().then(|| live(&[])),
@@ -359,12 +366,12 @@ mod tests {
                 live(&[("roleRef", fields["roleRef"].take()), ("subjects", fields["subjects"].take())])
             });
             let role = place.has_role().then(|| live(&[("rules", json!([rule(verbs)]))]));
-            observed.places.insert(place.clone(), Found { role, binding, denied: Vec::new() });
+            observed.places.insert(place.clone(), LiveGrant { role, binding, denied: Vec::new() });
         }
-        Sight {
+        Snapshot {
             observed,
             server_version: None,
-            rights: Rights::default(),
+            parent_access: ParentAccess::default(),
             denied: Vec::new(),
             inventory_is_whole: true,
             adoption: Evidence { is_there: case.adopts, ..Evidence::default() },
@@ -393,7 +400,7 @@ mod tests {
     }
 
     fn coverage(rules: &[Rule]) -> Coverage<'_> {
-        crate::rbac::atoms(rules, None).collect()
+        crate::rbac::permissions_of(rules, None).collect()
     }
 
     proptest! {
@@ -403,12 +410,12 @@ mod tests {
         fn writes_are_ordered_safely_for_every_interruption(case in cases()) {
             let request = request(&case);
             let names = &request.instance.names;
-            let sight = sight(&case, &request);
-            let observed = &sight.observed;
-            let take_over = TakeOver { under_way: case.adopts, ..TakeOver::default() };
-            let desired = Desired::new(&request, observed, observed.slots.decide(true), [], take_over);
+            let snapshot = snapshot(&case, &request);
+            let observed = &snapshot.observed;
+            let adoption = Adoption { under_way: case.adopts, ..Adoption::default() };
+            let desired = Desired::new(&request, observed, observed.slots.decide(true), [], adoption);
             let plan = Plan::new(&request, &desired, observed);
-            let before = before_proof(&request, &sight, &desired, &plan);
+            let before = before_proof(&request, &snapshot, &desired, &plan);
             let record = record_ahead(&request, &desired, observed).unwrap();
 
             // At most as many round trips as there are reasons to wait.
@@ -435,7 +442,7 @@ mod tests {
                 let binding = at(&before, &grant.binding.reference);
                 prop_assert!(binding.is_some());
                 let role = grant.role.as_ref().and_then(|role| at(&before, &role.reference));
-                prop_assert!(role < binding, "{} in {:?}, {} in {:?}", grant.place.words(), role, grant.binding.reference, binding);
+                prop_assert!(role < binding, "{} in {:?}, {} in {:?}", grant.place.describe(), role, grant.binding.reference, binding);
             }
 
             // Before the proof no Role loses a rule that it has and that is desired, and each has all desired rules, at
@@ -453,7 +460,7 @@ mod tests {
                 let Ok(rules) = serde_json::from_value::<Vec<Rule>>(rules.clone()) else { continue };
                 let (held, kept) = (live.rules(), coverage(&rules));
                 for rule in &held {
-                    prop_assert!(rule.atoms(None).all(|atom| kept.covers(atom)), "{} loses {rule:?}", role.reference);
+                    prop_assert!(rule.permissions(None).all(|permission| kept.covers(permission)), "{} loses {rule:?}", role.reference);
                 }
                 if matches!(write, Write::Widen { .. }) {
                     narrowings.push(Narrowing { role, live: Live::default() });
@@ -461,7 +468,7 @@ mod tests {
             }
 
             // After the proof: every binding is deleted before its Role, and every Role that has too much is narrowed.
-            let after = after_proof(&request, &sight, &desired, narrowings);
+            let after = after_proof(&request, &snapshot, &desired, narrowings);
             prop_assert!(after.len() <= 2);
             for place in observed.places.keys().filter(|place| !request.grants.wants(place)) {
                 let [binding, role] = [names.binding(place), names.role(&place.scope)].map(|object| at(&after, &object));

@@ -4,12 +4,12 @@
 
 use std::collections::{BTreeSet, HashSet};
 
-use crate::rbac::{Atom, Rule, Target, Tuple, atoms};
+use crate::rbac::{Permission, PermissionRecord, PermissionTarget, Rule, permissions_of};
 
 /// Permissions held, indexed for lookup. A cluster-wide permission is held in each namespace.
 #[derive(Default)]
-pub struct Coverage<'a> {
-    held: HashSet<Atom<'a>>,
+pub(crate) struct Coverage<'a> {
+    held: HashSet<Permission<'a>>,
     wildcards: Wildcards,
 }
 
@@ -25,20 +25,20 @@ struct Wildcards {
     url: bool,
 }
 
-impl<'a> FromIterator<Atom<'a>> for Coverage<'a> {
-    fn from_iter<I: IntoIterator<Item = Atom<'a>>>(held: I) -> Self {
-        let held: HashSet<Atom<'a>> = held.into_iter().collect();
+impl<'a> FromIterator<Permission<'a>> for Coverage<'a> {
+    fn from_iter<I: IntoIterator<Item = Permission<'a>>>(held: I) -> Self {
+        let held: HashSet<Permission<'a>> = held.into_iter().collect();
         let mut wildcards = Wildcards::default();
-        for atom in &held {
-            wildcards.everywhere |= atom.namespace.is_none();
-            wildcards.verb |= atom.verb == "*";
-            match atom.target {
-                Target::Resource { group, resource, .. } => {
+        for permission in &held {
+            wildcards.everywhere |= permission.namespace.is_none();
+            wildcards.verb |= permission.verb == "*";
+            match permission.target {
+                PermissionTarget::Resource { group, resource, .. } => {
                     wildcards.group |= group == "*";
                     wildcards.resource |= resource == "*";
                     wildcards.subresource |= resource.starts_with("*/");
                 }
-                Target::Url(url) => wildcards.url |= url.ends_with('*'),
+                PermissionTarget::Url(url) => wildcards.url |= url.ends_with('*'),
             }
         }
         Self { held, wildcards }
@@ -47,43 +47,44 @@ impl<'a> FromIterator<Atom<'a>> for Coverage<'a> {
 
 impl Coverage<'_> {
     /// Whether one permission held is equal to or wider than this one.
-    #[must_use]
-    pub fn covers(&self, asked: Atom<'_>) -> bool {
+    pub(crate) fn covers(&self, asked: Permission<'_>) -> bool {
         self.any_wider(asked, |_| true)
     }
 
     /// Whether another permission held is wider than this one.
-    fn covers_strictly(&self, asked: Atom<'_>) -> bool {
+    fn covers_strictly(&self, asked: Permission<'_>) -> bool {
         self.any_wider(asked, |candidate| candidate != asked)
     }
 
     /// Tries every permission that would cover the requested one: at most 48 for a resource, whatever the number of
     /// rules; for a path, four for each of its characters.
-    fn any_wider(&self, asked: Atom<'_>, counts: impl Fn(Atom<'_>) -> bool) -> bool {
+    fn any_wider(&self, asked: Permission<'_>, counts: impl Fn(Permission<'_>) -> bool) -> bool {
         let all = self.wildcards;
-        let anywhere = |target: Target<'_>| {
+        let anywhere = |target: PermissionTarget<'_>| {
             once_or_twice(asked.verb, "*", all.verb).any(|verb| {
                 once_or_twice(asked.namespace, None, all.everywhere).any(|namespace| {
-                    let candidate = Atom { namespace, target, verb };
+                    let candidate = Permission { namespace, target, verb };
                     self.held.contains(&candidate) && counts(candidate)
                 })
             })
         };
         match asked.target {
-            Target::Resource { group, resource, name } => {
+            PermissionTarget::Resource { group, resource, name } => {
                 let subresource = resource.split_once('/').filter(|_| all.subresource);
                 let subresource = subresource.map(|(_, subresource)| format!("*/{subresource}"));
                 let resources = once_or_twice(resource, "*", all.resource).chain(subresource.as_deref());
                 resources.into_iter().any(|resource| {
                     once_or_twice(group, "*", all.group).any(|group| {
-                        once_or_twice(name, None, true).any(|name| anywhere(Target::Resource { group, resource, name }))
+                        once_or_twice(name, None, true)
+                            .any(|name| anywhere(PermissionTarget::Resource { group, resource, name }))
                     })
                 })
             }
-            Target::Url(url) => {
+            PermissionTarget::Url(url) => {
                 let prefixes = url.char_indices().map(|(end, _)| &url[..end]).chain([url]).filter(|_| all.url);
                 let mut patterns = prefixes.map(|prefix| format!("{prefix}*"));
-                anywhere(Target::Url(url)) || patterns.any(|pattern| anywhere(Target::Url(&pattern)))
+                anywhere(PermissionTarget::Url(url))
+                    || patterns.any(|pattern| anywhere(PermissionTarget::Url(&pattern)))
             }
         }
     }
@@ -96,48 +97,48 @@ fn once_or_twice<T: Copy + PartialEq>(value: T, wider: T, there: bool) -> impl I
 
 /// The difference for the credential when the old permissions are replaced by the new ones.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
-pub struct Permissions {
+pub(crate) struct PermissionChanges {
     /// Permissions that were not held before: the widest ones, without those that match nothing.
-    pub widened: Vec<Tuple>,
+    pub(crate) widened: Vec<PermissionRecord>,
     /// Permissions that are no longer held, likewise.
-    pub narrowed: Vec<Tuple>,
+    pub(crate) narrowed: Vec<PermissionRecord>,
     /// Number of single permissions of the new rules that were held before.
-    pub unchanged: usize,
+    pub(crate) unchanged: usize,
 }
 
-impl Permissions {
+impl PermissionChanges {
     /// Without what is held all the same.
     #[must_use]
-    pub fn except(mut self, kept: &Coverage<'_>) -> Self {
-        self.narrowed.retain(|tuple| !kept.covers(tuple.atom()));
+    pub(crate) fn except(mut self, kept: &Coverage<'_>) -> Self {
+        self.narrowed.retain(|record| !kept.covers(record.permission()));
         self
     }
 }
 
 /// Compares two lists of permissions by what they allow, not by how they are written.
-#[must_use]
-pub fn difference(old: &[Atom<'_>], new: &[Atom<'_>]) -> Permissions {
-    let asked: HashSet<Atom<'_>> = new.iter().copied().filter(|atom| !atom.is_dead()).collect();
+pub(crate) fn difference(old: &[Permission<'_>], new: &[Permission<'_>]) -> PermissionChanges {
+    let asked: HashSet<Permission<'_>> =
+        new.iter().copied().filter(|permission| !permission.matches_nothing()).collect();
     let (before, after) = (old.iter().copied().collect(), new.iter().copied().collect());
-    let tuples = |atoms: BTreeSet<Atom<'_>>| atoms.iter().map(Atom::tuple).collect();
-    Permissions {
-        widened: tuples(beyond(new, &before)),
-        narrowed: tuples(beyond(old, &after)),
-        unchanged: asked.into_iter().filter(|atom| before.covers(*atom)).count(),
+    let records = |permissions: BTreeSet<Permission<'_>>| permissions.iter().map(Permission::record).collect();
+    PermissionChanges {
+        widened: records(beyond(new, &before)),
+        narrowed: records(beyond(old, &after)),
+        unchanged: asked.into_iter().filter(|permission| before.covers(*permission)).count(),
     }
 }
 
 /// Whether both lists allow the same, however they are ordered, split or merged.
-#[must_use]
-pub fn same_permissions(one: &[Rule], other: &[Rule]) -> bool {
-    let (one, other): (Vec<Atom<'_>>, Vec<Atom<'_>>) = (atoms(one, None).collect(), atoms(other, None).collect());
+pub(crate) fn same_permissions(one: &[Rule], other: &[Rule]) -> bool {
+    let (one, other): (Vec<Permission<'_>>, Vec<Permission<'_>>) =
+        (permissions_of(one, None).collect(), permissions_of(other, None).collect());
     beyond(&one, &other.iter().copied().collect()).is_empty()
         && beyond(&other, &one.iter().copied().collect()).is_empty()
 }
 
 /// The steps in which the rules of a Role change, so that permissions that are kept are never interrupted.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Widening {
+pub(crate) enum Widening {
     /// Nothing is added: the whole change can wait until the test of the token.
     None,
     /// Nothing is removed: the whole change can be made at once.
@@ -147,10 +148,12 @@ pub enum Widening {
 }
 
 /// Compares the live rules of a Role with the desired ones.
-#[must_use]
-pub fn widening(have: &[Rule], want: &[Rule]) -> Widening {
-    let (before, after): (Coverage<'_>, Coverage<'_>) = (atoms(have, None).collect(), atoms(want, None).collect());
-    let lacks = |held: &Coverage<'_>, rule: &Rule| rule.atoms(None).any(|atom| !atom.is_dead() && !held.covers(atom));
+pub(crate) fn widening(have: &[Rule], want: &[Rule]) -> Widening {
+    let (before, after): (Coverage<'_>, Coverage<'_>) =
+        (permissions_of(have, None).collect(), permissions_of(want, None).collect());
+    let lacks = |held: &Coverage<'_>, rule: &Rule| {
+        rule.permissions(None).any(|permission| !permission.matches_nothing() && !held.covers(permission))
+    };
     let stale = || have.iter().filter(|rule| lacks(&after, rule));
     match (want.iter().any(|rule| lacks(&before, rule)), stale().next().is_some()) {
         (false, true) => Widening::None,
@@ -160,10 +163,11 @@ pub fn widening(have: &[Rule], want: &[Rule]) -> Widening {
 }
 
 /// The widest of these permissions that the coverage lacks, without those that match nothing.
-fn beyond<'a>(permissions: &[Atom<'a>], held: &Coverage<'_>) -> BTreeSet<Atom<'a>> {
-    let lacking = permissions.iter().copied().filter(|atom| !atom.is_dead() && !held.covers(*atom));
-    let lacking: Coverage<'a> = lacking.collect();
-    lacking.held.iter().copied().filter(|atom| !lacking.covers_strictly(*atom)).collect()
+fn beyond<'a>(permissions: &[Permission<'a>], held: &Coverage<'_>) -> BTreeSet<Permission<'a>> {
+    let missing =
+        permissions.iter().copied().filter(|permission| !permission.matches_nothing() && !held.covers(*permission));
+    let missing: Coverage<'a> = missing.collect();
+    missing.held.iter().copied().filter(|permission| !missing.covers_strictly(*permission)).collect()
 }
 
 #[cfg(test)]
@@ -184,29 +188,29 @@ mod tests {
 
     /// Columns: held, requested, covered. The rows of the server's own table, and the pitfalls of its matching.
     #[rstest::rstest]
-    #[case::equal(rule(&[""], &["pods"], &["get"], &[]), Atom::new("get", "", "pods"), true)]
-    #[case::other_group(rule(&[""], &["pods"], &["get"], &[]), Atom::new("get", "metrics.k8s.io", "pods"), false)]
-    #[case::group_wildcard(rule(&["*"], &["pods"], &["get"], &[]), Atom::new("get", "", "pods"), true)]
-    #[case::all_groups_need_the_wildcard(rule(&["", "apps"], &["pods"], &["get"], &[]), Atom::new("get", "*", "pods"), false)]
-    #[case::verb_wildcard(rule(&[""], &["pods"], &["*"], &[]), Atom::new("escalate", "", "pods"), true)]
-    #[case::all_verbs_need_the_wildcard(rule(&[""], &["pods"], &crate::rbac::VERBS, &[]), Atom::new("*", "", "pods"), false)]
-    #[case::subresource_is_its_own(rule(&[""], &["pods"], &["get"], &[]), Atom::new("get", "", "pods/log"), false)]
-    #[case::resource_wildcard_has_subresources(rule(&[""], &["*"], &["get"], &[]), Atom::new("get", "", "pods/log"), true)]
-    #[case::any_scale(rule(&["apps"], &["*/scale"], &["get"], &[]), Atom::new("get", "apps", "deployments/scale"), true)]
-    #[case::any_scale_is_not_any(rule(&["apps"], &["*/scale"], &["get"], &[]), Atom::new("get", "apps", "deployments"), false)]
-    #[case::star_after_the_slash_is_no_wildcard(rule(&[""], &["pods/*"], &["get"], &[]), Atom::new("get", "", "pods/log"), false)]
-    #[case::no_names_cover_a_name(rule(&[""], &["pods"], &["get"], &[]), Atom::new("get", "", "pods").named("a"), true)]
-    #[case::a_name_covers_itself(rule(&[""], &["pods"], &["get"], &["a"]), Atom::new("get", "", "pods").named("a"), true)]
-    #[case::a_name_covers_no_other(rule(&[""], &["pods"], &["get"], &["a"]), Atom::new("get", "", "pods").named("b"), false)]
-    #[case::a_name_does_not_cover_all(rule(&[""], &["pods"], &["get"], &["a"]), Atom::new("get", "", "pods"), false)]
-    fn coverage_matches_the_api_server(#[case] held: Rule, #[case] asked: Atom<'_>, #[case] covered: bool) {
+    #[case::equal(rule(&[""], &["pods"], &["get"], &[]), Permission::new("get", "", "pods"), true)]
+    #[case::other_group(rule(&[""], &["pods"], &["get"], &[]), Permission::new("get", "metrics.k8s.io", "pods"), false)]
+    #[case::group_wildcard(rule(&["*"], &["pods"], &["get"], &[]), Permission::new("get", "", "pods"), true)]
+    #[case::all_groups_need_the_wildcard(rule(&["", "apps"], &["pods"], &["get"], &[]), Permission::new("get", "*", "pods"), false)]
+    #[case::verb_wildcard(rule(&[""], &["pods"], &["*"], &[]), Permission::new("escalate", "", "pods"), true)]
+    #[case::all_verbs_need_the_wildcard(rule(&[""], &["pods"], &crate::rbac::VERBS, &[]), Permission::new("*", "", "pods"), false)]
+    #[case::subresource_is_its_own(rule(&[""], &["pods"], &["get"], &[]), Permission::new("get", "", "pods/log"), false)]
+    #[case::resource_wildcard_has_subresources(rule(&[""], &["*"], &["get"], &[]), Permission::new("get", "", "pods/log"), true)]
+    #[case::any_scale(rule(&["apps"], &["*/scale"], &["get"], &[]), Permission::new("get", "apps", "deployments/scale"), true)]
+    #[case::any_scale_is_not_any(rule(&["apps"], &["*/scale"], &["get"], &[]), Permission::new("get", "apps", "deployments"), false)]
+    #[case::star_after_the_slash_is_no_wildcard(rule(&[""], &["pods/*"], &["get"], &[]), Permission::new("get", "", "pods/log"), false)]
+    #[case::no_names_cover_a_name(rule(&[""], &["pods"], &["get"], &[]), Permission::new("get", "", "pods").named("a"), true)]
+    #[case::a_name_covers_itself(rule(&[""], &["pods"], &["get"], &["a"]), Permission::new("get", "", "pods").named("a"), true)]
+    #[case::a_name_covers_no_other(rule(&[""], &["pods"], &["get"], &["a"]), Permission::new("get", "", "pods").named("b"), false)]
+    #[case::a_name_does_not_cover_all(rule(&[""], &["pods"], &["get"], &["a"]), Permission::new("get", "", "pods"), false)]
+    fn coverage_matches_the_api_server(#[case] held: Rule, #[case] asked: Permission<'_>, #[case] covered: bool) {
         let held = [held];
-        assert_eq!(atoms(&held, None).collect::<Coverage<'_>>().covers(asked), covered);
+        assert_eq!(permissions_of(&held, None).collect::<Coverage<'_>>().covers(asked), covered);
         let here = Some("a");
-        assert_eq!(atoms(&held, here).collect::<Coverage<'_>>().covers(asked.within(here)), covered);
-        assert_eq!(atoms(&held, None).collect::<Coverage<'_>>().covers(asked.within(here)), covered);
-        assert!(!atoms(&held, here).collect::<Coverage<'_>>().covers(asked), "a namespace is not the cluster");
-        assert!(!atoms(&held, here).collect::<Coverage<'_>>().covers(asked.within(Some("b"))));
+        assert_eq!(permissions_of(&held, here).collect::<Coverage<'_>>().covers(asked.within(here)), covered);
+        assert_eq!(permissions_of(&held, None).collect::<Coverage<'_>>().covers(asked.within(here)), covered);
+        assert!(!permissions_of(&held, here).collect::<Coverage<'_>>().covers(asked), "a namespace is not the cluster");
+        assert!(!permissions_of(&held, here).collect::<Coverage<'_>>().covers(asked.within(Some("b"))));
     }
 
     #[test]
@@ -215,8 +219,8 @@ mod tests {
         let new = [rule(&[""], &["*"], &["get"], &[]), rule(&[""], &["pods", "services"], &["get"], &[])];
         let at = Some("a");
         let difference = difference(&all(&old, at), &all(&new, at));
-        assert_eq!(difference.widened, [Atom::new("get", "", "*").within(at).tuple()]);
-        assert_eq!(difference.narrowed, [Atom::new("list", "", "pods").within(at).tuple()]);
+        assert_eq!(difference.widened, [Permission::new("get", "", "*").within(at).record()]);
+        assert_eq!(difference.narrowed, [Permission::new("list", "", "pods").within(at).record()]);
         assert_eq!(difference.unchanged, 1);
     }
 
@@ -226,24 +230,25 @@ mod tests {
         let new =
             [rule(&[""], &["pods", "pods/*"], &["get"], &[]), rule(&[""], &["pods"], &["deletecollection"], &["a"])];
         assert!(same_permissions(&old, &new));
-        let expected = Permissions { unchanged: 1, ..Permissions::default() };
+        let expected = PermissionChanges { unchanged: 1, ..PermissionChanges::default() };
         assert_eq!(difference(&all(&old, None), &all(&new, None)), expected);
     }
 
-    fn all<'a>(rules: &'a [Rule], namespace: Option<&'a str>) -> Vec<Atom<'a>> {
-        atoms(rules, namespace).collect()
+    fn all<'a>(rules: &'a [Rule], namespace: Option<&'a str>) -> Vec<Permission<'a>> {
+        permissions_of(rules, namespace).collect()
     }
 
     #[test]
     fn difference_from_cluster_to_namespace_is_narrowed() {
         let rules = [rule(&[""], &["pods"], &["get"], &[])];
         let (wide, narrow) = (all(&rules, None), all(&rules, Some("a")));
-        let get_pods = Atom::new("get", "", "pods").tuple();
-        let expected = Permissions { narrowed: vec![get_pods.clone()], unchanged: 1, ..Permissions::default() };
+        let get_pods = Permission::new("get", "", "pods").record();
+        let expected =
+            PermissionChanges { narrowed: vec![get_pods.clone()], unchanged: 1, ..PermissionChanges::default() };
         assert_eq!(difference(&wide, &narrow), expected);
         assert_eq!(
             difference(&narrow, &wide),
-            Permissions { widened: vec![get_pods.clone()], ..Permissions::default() }
+            PermissionChanges { widened: vec![get_pods.clone()], ..PermissionChanges::default() }
         );
         let both = [wide, narrow].concat();
         assert_eq!(difference(&both, &[]).narrowed, [get_pods], "the largest says it all");
@@ -264,10 +269,10 @@ mod tests {
             [Rule { verbs: vec!["get".to_owned()], non_resource_urls: vec![url.to_owned()], ..Rule::default() }]
         };
         let (held, asked) = (rule(held), rule(asked));
-        assert_eq!(atoms(&asked, Some("a")).count(), 0, "a path is in no namespace");
-        let asked = atoms(&asked, None).next().unwrap();
-        assert_eq!(atoms(&held, None).collect::<Coverage<'_>>().covers(asked), covered);
-        assert!(!atoms(&held, None).collect::<Coverage<'_>>().covers(Atom { verb: "put", ..asked }));
+        assert_eq!(permissions_of(&asked, Some("a")).count(), 0, "a path is in no namespace");
+        let asked = permissions_of(&asked, None).next().unwrap();
+        assert_eq!(permissions_of(&held, None).collect::<Coverage<'_>>().covers(asked), covered);
+        assert!(!permissions_of(&held, None).collect::<Coverage<'_>>().covers(Permission { verb: "put", ..asked }));
     }
 
     #[test]
@@ -319,14 +324,14 @@ mod tests {
         #[test]
         fn old_without_narrowed_plus_widened_equals_new(old in prop::collection::vec(any_rule(), 0..4),
                                                  new in prop::collection::vec(any_rule(), 0..4)) {
-            let (before, after): (Coverage<'_>, Coverage<'_>) = (atoms(&old, None).collect(), atoms(&new, None).collect());
+            let (before, after): (Coverage<'_>, Coverage<'_>) = (permissions_of(&old, None).collect(), permissions_of(&new, None).collect());
             let widened = beyond(&all(&new, None), &before);
             let gained: Coverage<'_> = widened.iter().copied().collect();
-            for atom in atoms(&new, None) {
-                prop_assert!(before.covers(atom) || gained.covers(atom));
+            for permission in permissions_of(&new, None) {
+                prop_assert!(before.covers(permission) || gained.covers(permission));
             }
-            for atom in widened {
-                prop_assert!(after.covers(atom) && !before.covers(atom));
+            for permission in widened {
+                prop_assert!(after.covers(permission) && !before.covers(permission));
             }
         }
     }

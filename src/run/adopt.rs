@@ -19,7 +19,7 @@ use crate::{
             evidence::{Evidence, is_evident},
             fields, release,
         },
-        observed::{Found, Observed, Presence},
+        observed::{LiveGrant, Observed, Presence},
     },
     run::Run,
 };
@@ -28,11 +28,11 @@ use crate::{
 ///
 /// # Errors
 /// Any fault but a denial.
-pub async fn observe(
+pub(crate) async fn observe(
     cluster: &Cluster<'_>,
     names: &Names,
     observed: &Observed,
-    home: Option<&Found>,
+    home: Option<&LiveGrant>,
     parent: Option<&Token>,
 ) -> Result<Evidence, ApiError> {
     let is_evident = is_evident(names, observed, home);
@@ -83,7 +83,7 @@ async fn read_release(
 ///
 /// # Errors
 /// The first failure.
-pub async fn take_fields(run: &Run<'_>, observed: &mut Observed) -> Result<(), Failure> {
+pub(crate) async fn adopt_fields(run: &Run<'_>, observed: &mut Observed) -> Result<(), Failure> {
     let (request, names) = (run.request, &run.request.instance.names);
     let secret = names.token_secret(observed.slots.newest());
     let secret = (secret, observed.slots.current_mut().map(|slot| &mut slot.live));
@@ -94,9 +94,9 @@ pub async fn take_fields(run: &Run<'_>, observed: &mut Observed) -> Result<(), F
     let objects = identity.into_iter().chain(places).filter_map(|(object, live)| Some((object, live?)));
     let taken =
         objects.filter(|(_, live)| request.instance.owner(live) == Owner::Original).filter_map(|(object, live)| {
-            let fields = fields::handed_over(&live.managed_fields)?;
+            let fields = fields::transferred_fields(&live.managed_fields)?;
             Some(async move {
-                *live = run.session.cluster.hand_over(&object, live, fields).await?;
+                *live = run.session.cluster.transfer_field_ownership(&object, live, fields).await?;
                 Ok::<_, Failure>(())
             })
         });

@@ -24,34 +24,34 @@ use crate::{
     plan::{
         adoption::decision::release_left,
         desired::{self, Desired},
-        diff::{Action, Change, Plan, change, going},
+        diff::{Change, ChangeKind, Plan, change, to_delete},
         observed::Presence,
-        preflight::{not_cleared, trials},
-        snapshot::Sight,
+        preflight::{dry_runs, not_cleared},
+        snapshot::Snapshot,
         waves::{self, Narrowing, Wave, Write},
     },
     run::{
         Run,
-        plan::{disowned, tried},
+        plan::{dry_run_all, ownership_lost},
     },
 };
 
 /// The change from the observed to the desired state.
-pub struct Apply<'a> {
+pub(crate) struct Apply<'a> {
     /// The run.
-    pub run: &'a Run<'a>,
+    pub(crate) run: &'a Run<'a>,
     /// The observed state.
-    pub sight: &'a Sight,
+    pub(crate) snapshot: &'a Snapshot,
     /// The desired state.
-    pub desired: &'a Desired,
+    pub(crate) desired: &'a Desired,
     /// The difference.
-    pub plan: &'a Plan,
+    pub(crate) plan: &'a Plan,
 }
 
 /// The state before the proof: everything is created and widened, and nothing is deleted or narrowed.
-pub struct Widened<'a> {
+pub(crate) struct Widened<'a> {
     /// The ServiceAccount.
-    pub service_account: Live,
+    pub(crate) service_account: Live,
     /// Its record.
     record: AccountRecord,
     /// The Roles that are narrowed after the proof.
@@ -77,7 +77,7 @@ enum ApplyError {
     /// The request failed.
     Api(ApiError),
     /// An admission policy removed what identifies the object as one of this instance.
-    Disowned(Failure),
+    OwnershipLost(Failure),
 }
 
 impl From<ApiError> for ApplyError {
@@ -98,23 +98,23 @@ impl<'a> Apply<'a> {
     ///
     /// # Errors
     /// What stands in the way; nothing was changed.
-    pub async fn preflight(&self) -> Result<(), Failure> {
+    pub(crate) async fn preflight(&self) -> Result<(), Failure> {
         let home = Scope::Namespace(self.run.request.instance.namespace.clone());
-        let mut trials = trials(self.sight, self.desired, self.plan);
-        trials.retain(|trial| self.is_uncertain(trial.place.map_or(&home, |place| &place.scope)));
-        tried(self.run, self.sight, trials).await.map(drop)
+        let mut dry_runs = dry_runs(self.snapshot, self.desired, self.plan);
+        dry_runs.retain(|dry_run| self.is_uncertain(dry_run.place.map_or(&home, |place| &place.scope)));
+        dry_run_all(self.run, self.snapshot, dry_runs).await.map(drop)
     }
 
     fn is_uncertain(&self, scope: &Scope) -> bool {
-        let presence = |namespace: &Namespace| self.sight.observed.presence(namespace);
-        let told = self.sight.rights.complete(scope);
+        let presence = |namespace: &Namespace| self.snapshot.observed.presence(namespace);
+        let is_exhaustive = self.snapshot.parent_access.is_exhaustive(scope);
         match scope {
             // Whoever may not look at the home namespace finds out with the first write.
             Scope::Namespace(namespace) if *namespace == self.run.request.instance.namespace => {
-                !told && presence(namespace) != Presence::Absent
+                !is_exhaustive && presence(namespace) != Presence::Absent
             }
-            Scope::Namespace(namespace) => !told || presence(namespace) == Presence::Unknown,
-            Scope::Cluster => !told,
+            Scope::Namespace(namespace) => !is_exhaustive || presence(namespace) == Presence::Unknown,
+            Scope::Cluster => !is_exhaustive,
         }
     }
 
@@ -122,13 +122,13 @@ impl<'a> Apply<'a> {
     ///
     /// # Errors
     /// The first failure; a repeat goes on from there.
-    pub async fn widen(&self) -> Result<Widened<'a>, Failure> {
-        let (request, observed) = (self.run.request, &self.sight.observed);
+    pub(crate) async fn widen(&self) -> Result<Widened<'a>, Failure> {
+        let (request, observed) = (self.run.request, &self.snapshot.observed);
         let record = waves::record_ahead(request, self.desired, observed)?;
         let mut service_account = Live::default();
         let mut narrowings = waves::narrowed_only(request, observed, self.desired, self.plan);
         let mut refused_unions = Wave::new();
-        for wave in waves::before_proof(request, self.sight, self.desired, self.plan) {
+        for wave in waves::before_proof(request, self.snapshot, self.desired, self.plan) {
             for written in self.write_all(wave, &record).await? {
                 match written {
                     Written::Account(live) => service_account = live,
@@ -144,11 +144,10 @@ impl<'a> Apply<'a> {
     }
 
     /// True when there is something to delete, to narrow, or to remove from the record.
-    #[must_use]
-    pub fn will_shrink(&self, widened: &Widened<'_>) -> bool {
-        going(self.run.request, self.desired, &self.sight.observed).next().is_some()
+    pub(crate) fn will_shrink(&self, widened: &Widened<'_>) -> bool {
+        to_delete(self.run.request, self.desired, &self.snapshot.observed).next().is_some()
             || !widened.narrowings.is_empty()
-            || self.desired.take_over.under_way
+            || self.desired.adoption.under_way
             || widened.record.inventory != self.desired.record.inventory
     }
 
@@ -157,11 +156,11 @@ impl<'a> Apply<'a> {
     ///
     /// # Errors
     /// The first failure of another kind.
-    pub async fn shrink(&self, widened: Widened<'a>) -> Result<BTreeSet<Place>, Failure> {
+    pub(crate) async fn shrink(&self, widened: Widened<'a>) -> Result<BTreeSet<Place>, Failure> {
         let request = self.run.request;
         let mut kept = BTreeSet::new();
         let mut revision_kept: Option<String> = None;
-        for wave in waves::after_proof(request, self.sight, self.desired, widened.narrowings) {
+        for wave in waves::after_proof(request, self.snapshot, self.desired, widened.narrowings) {
             for written in self.write_all(wave, &widened.record).await? {
                 match written {
                     Written::Kept(Some(place), why) => {
@@ -182,7 +181,7 @@ impl<'a> Apply<'a> {
         }
         record.inventory = self.desired.record.inventory.places().chain(&kept).cloned().collect();
         let moved = record.inventory != widened.record.inventory || record.inventory != self.desired.record.inventory;
-        if moved || self.desired.take_over.under_way {
+        if moved || self.desired.adoption.under_way {
             self.account(&record, Some(&widened.service_account), true).await?;
         }
         Ok(kept)
@@ -198,7 +197,7 @@ impl<'a> Apply<'a> {
             Write::CreateNamespace(namespace) => self.create_namespace(namespace).await.map(|()| Written::Done),
             Write::Record => {
                 let is_final = *record == self.desired.record;
-                let live = self.sight.observed.service_account.as_ref();
+                let live = self.snapshot.observed.service_account.as_ref();
                 self.account(record, live, is_final).await.map(Written::Account)
             }
             Write::Apply(manifest, live) => self.make(manifest, live).await.map(|()| Written::Done),
@@ -214,7 +213,7 @@ impl<'a> Apply<'a> {
         let started = Instant::now();
         self.run.session.cluster.create_namespace(namespace).await?;
         let reference = Reference::namespace(namespace.as_str());
-        self.record(&Change { action: Action::Create, reference, fields: Vec::new() }, started.elapsed());
+        self.record(&Change { action: ChangeKind::Create, reference, fields: Vec::new() }, started.elapsed());
         Ok(())
     }
 
@@ -223,10 +222,10 @@ impl<'a> Apply<'a> {
         let manifest = desired::service_account(self.run.request, record);
         let started = Instant::now();
         let written = match live {
-            Some(live) if change(&manifest, Some(live)).action == Action::Unchanged => None,
+            Some(live) if change(&manifest, Some(live)).action == ChangeKind::Unchanged => None,
             live => Some(self.applied(&manifest, live).await?),
         };
-        let before = self.sight.observed.service_account.as_ref();
+        let before = self.snapshot.observed.service_account.as_ref();
         let whole = match (before, &written) {
             (Some(before), Some(made)) => as_done(change(&manifest, Some(before)), before, made),
             _ => change(&manifest, before),
@@ -234,7 +233,7 @@ impl<'a> Apply<'a> {
         match (is_final, &written) {
             (true, Some(_)) => self.record(&whole, started.elapsed()),
             (true, None) => self.run.report.change(&whole, None),
-            (false, Some(_)) if whole.action == Action::Unchanged => {}
+            (false, Some(_)) if whole.action == ChangeKind::Unchanged => {}
             (false, Some(_)) => {
                 self.note(whole.action, &manifest.reference, "(interim: records what this run will touch)");
             }
@@ -246,7 +245,7 @@ impl<'a> Apply<'a> {
     async fn widen_role(&self, union: &Manifest, role: &'a Manifest, live: &'a Live) -> Result<Written<'a>, Failure> {
         match self.apply(union, Some(live)).await {
             Ok(live) => {
-                self.note(Action::Update, &role.reference, "(interim: old and new rules together)");
+                self.note(ChangeKind::Update, &role.reference, "(interim: old and new rules together)");
                 Ok(Written::Widened(Narrowing { role, live }))
             }
             Err(ApplyError::Api(error)) if !is_union_refused(&error) => Err(self.not_applied(union, error)),
@@ -259,7 +258,7 @@ impl<'a> Apply<'a> {
     async fn replace(&self, binding: &Manifest, live: &Live) -> Result<(), Failure> {
         let started = Instant::now();
         self.run.session.cluster.delete(&binding.reference, live).await?;
-        self.note(Action::Delete, &binding.reference, "(refers to another role, and is created again)");
+        self.note(ChangeKind::Delete, &binding.reference, "(refers to another role, and is created again)");
         self.applied(binding, None).await?;
         if let Some(planned) = self.plan.change(&binding.reference) {
             self.record(planned, started.elapsed());
@@ -270,7 +269,7 @@ impl<'a> Apply<'a> {
     /// Applies an object, unless it is as desired.
     async fn make(&self, manifest: &Manifest, live: Option<&Live>) -> Result<(), Failure> {
         let planned = self.plan.change(&manifest.reference).cloned().unwrap_or_else(|| change(manifest, live));
-        if planned.action == Action::Unchanged && live.is_some() {
+        if planned.action == ChangeKind::Unchanged && live.is_some() {
             self.run.report.change(&planned, None);
             return Ok(());
         }
@@ -291,10 +290,10 @@ impl<'a> Apply<'a> {
             if live.is_none() {
                 self.run.session.cluster.delete(&manifest.reference, &made).await?; // the uid says that it is this one
             }
-            return Err(ApplyError::Disowned(disowned("applying", manifest, &made)));
+            return Err(ApplyError::OwnershipLost(ownership_lost("applying", manifest, &made)));
         }
         let kept = change(manifest, Some(&made));
-        if kept.action != Action::Unchanged {
+        if kept.action != ChangeKind::Unchanged {
             let fields = kept.fields.join(" ");
             let text = format!("{}: an admission policy changes {fields}", kept.reference);
             self.run.report.finding_once(
@@ -308,19 +307,19 @@ impl<'a> Apply<'a> {
     async fn applied(&self, manifest: &Manifest, live: Option<&Live>) -> Result<Live, Failure> {
         self.apply(manifest, live).await.map_err(|error| match error {
             ApplyError::Api(error) => self.not_applied(manifest, error),
-            ApplyError::Disowned(failure) => failure,
+            ApplyError::OwnershipLost(failure) => failure,
         })
     }
 
     fn record(&self, change: &Change, took: Duration) {
-        if change.action != Action::Unchanged {
+        if change.action != ChangeKind::Unchanged {
             self.run.report.wrote(change.action, &change.reference);
         }
         self.run.report.change(change, Some(took));
     }
 
     /// A write on the way, which the outcome does not show.
-    fn note(&self, action: Action, reference: &Reference, how: &str) {
+    fn note(&self, action: ChangeKind, reference: &Reference, how: &str) {
         self.run.report.wrote(action, reference);
         self.run.report.step(action.as_str(), &format!("{reference} {how}"), None);
     }
@@ -332,13 +331,13 @@ impl<'a> Apply<'a> {
         let role = instance.names.role(&instance.names.home().scope);
         // Beside a ServiceAccount that is created, its failure speaks for both.
         let is_first = manifest.reference == instance.names.service_account()
-            || (manifest.reference == role && self.sight.observed.service_account.is_some());
+            || (manifest.reference == role && self.snapshot.observed.service_account.is_some());
         if !(is_first && matches!(error.kind, ApiErrorKind::NamespaceAbsent)) {
             return error.into();
         }
         let failure = Failure::from(error);
         let namespace = &instance.namespace;
-        if self.sight.observed.presence(namespace) != Presence::Unknown {
+        if self.snapshot.observed.presence(namespace) != Presence::Unknown {
             return failure.next("find out what deletes the namespace, then run again");
         }
         let home = Reference::namespace(namespace.as_str());
@@ -375,7 +374,7 @@ impl<'a> Apply<'a> {
 /// What a change has come to: nothing, where an admission policy has undone it and the server has stored nothing.
 fn as_done(change: Change, before: &Live, made: &Live) -> Change {
     if (&before.uid, &before.resource_version) == (&made.uid, &made.resource_version) {
-        return Change { action: Action::Unchanged, fields: Vec::new(), ..change };
+        return Change { action: ChangeKind::Unchanged, fields: Vec::new(), ..change };
     }
     change
 }

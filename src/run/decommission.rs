@@ -19,13 +19,16 @@ use crate::{
         object::{Kind, Live, Reference},
     },
     net::backoff::RetryContext,
-    plan::{adoption, copies, observed::Presence, parent_access, preflight::gone, removal::Left, snapshot::Sight},
+    plan::{
+        adoption, copies, observed::Presence, parent_access, preflight::namespaces_gone, removal::Removal,
+        snapshot::Snapshot,
+    },
     platform::{self, Publisher},
-    rbac::Tuple,
+    rbac::PermissionRecord,
     report::Report,
     run::{
         Run, former_namespace,
-        remove::{Outcome, clear, prove_all_dead},
+        remove::{RemovalOutcome, clear, prove_all_dead},
     },
 };
 
@@ -33,7 +36,7 @@ use crate::{
 ///
 /// # Errors
 /// What could not be finished, the cluster first. The other side is completed nevertheless.
-pub async fn decommission(
+pub(crate) async fn decommission(
     request: &Request,
     platform: Option<&Platform>,
     budget: Budget,
@@ -52,7 +55,7 @@ pub async fn decommission(
         (Ok(deleted), platform) => match platform {
             Ok(retracted) => Ok(deleted || retracted),
             Err(failure) => {
-                let there = if failure.unsettled { "may still exist" } else { "still exists" };
+                let there = if failure.outcome_unknown { "may still exist" } else { "still exists" };
                 Err(failure.state(format!("everything in the cluster is deleted; Massdriver's record {there}")))
             }
         },
@@ -77,12 +80,12 @@ async fn platform_side(
 async fn cluster_side(request: &Request, is_published: bool, budget: Budget, report: &Report) -> Result<bool, Failure> {
     let run = &Run::connect(request, budget, report).await?;
     let cluster = &run.session.cluster;
-    let (sight, swept, search) = tokio::join!(
-        run.look(false, cluster.version()),
-        sweep(cluster, &request.instance.namespace),
+    let (snapshot, labelled, search) = tokio::join!(
+        run.observe(false, cluster.version()),
+        list_by_label(cluster, &request.instance.namespace),
         former_namespace::search(run),
     );
-    let sight = sight?;
+    let snapshot = snapshot?;
     // What is in the home namespace is deleted, whether former namespaces can be read or not.
     let (former, unsearched, unread) = match search {
         Ok(search) => match former_namespace::observe(run, &search.found).await {
@@ -91,7 +94,7 @@ async fn cluster_side(request: &Request, is_published: bool, budget: Budget, rep
         },
         Err(error) => (Vec::new(), Vec::new(), Some(Failure::from(error))),
     };
-    let unsearched: Vec<Tuple> = unsearched.iter().chain(&swept.unsearched).cloned().collect();
+    let unsearched: Vec<PermissionRecord> = unsearched.iter().chain(&labelled.unsearched).cloned().collect();
     if !unsearched.is_empty() {
         let text = format!(
             "could not search for objects missing from the ServiceAccount's list: the parent credential lacks {}",
@@ -99,9 +102,11 @@ async fn cluster_side(request: &Request, is_published: bool, budget: Budget, rep
         );
         run.report.finding(Finding::remark(finding::Code::NotSearched, text));
     }
-    for remark in
-        gone(&sight.observed, |_| true).chain(adoption::decision::exposure(request, &request.instance.names, &sight))
-    {
+    for remark in namespaces_gone(&snapshot.observed, |_| true).chain(adoption::decision::exposure(
+        request,
+        &request.instance.names,
+        &snapshot,
+    )) {
         run.report.finding(remark);
     }
     for home in &former {
@@ -110,49 +115,51 @@ async fn cluster_side(request: &Request, is_published: bool, budget: Budget, rep
         }
     }
 
-    let failed = swept.failed.clone().map(Failure::from).or(unread);
-    let mut outcome = Outcome { failed, ..Outcome::default() };
-    let known = former.iter().map(|home| &home.sight).chain([&sight]).all(|sight| sight.inventory_is_whole);
-    if !(swept.unsearched.is_empty() || known) {
-        outcome.missing.extend(swept.unsearched.iter().cloned()); // only a search finds objects that the inventory lacks
+    let failed = labelled.failed.clone().map(Failure::from).or(unread);
+    let mut outcome = RemovalOutcome { failed, ..RemovalOutcome::default() };
+    let known = former.iter().map(|home| &home.snapshot).chain([&snapshot]).all(|snapshot| snapshot.inventory_is_whole);
+    if !(labelled.unsearched.is_empty() || known) {
+        outcome.missing.extend(labelled.unsearched.iter().cloned()); // only a search finds objects that the inventory lacks
     }
-    let homes = former.iter().map(|home| (&home.names, &home.sight));
-    let homes: Vec<_> = [(&request.instance.names, &sight)].into_iter().chain(homes).collect();
+    let homes = former.iter().map(|home| (&home.names, &home.snapshot));
+    let homes: Vec<_> = [(&request.instance.names, &snapshot)].into_iter().chain(homes).collect();
     let mut there = Vec::new();
-    for (names, sight) in &homes {
-        let mut left = Left::of(names, sight, &swept.found);
-        for (object, whose) in std::mem::take(&mut left.foreign) {
+    for (names, snapshot) in &homes {
+        let mut removal = Removal::of(names, snapshot, &labelled.found);
+        for (object, whose) in std::mem::take(&mut removal.foreign) {
             let text = format!("{object} is not deleted: {whose}");
             run.report.finding(Finding::remark(finding::Code::ForeignObject, text).severity(Severity::Info));
         }
-        outcome.missing.append(&mut left.unseen);
-        outcome.missing.extend(sight.adoption.missing.iter().cloned());
-        clear(run, &left, &mut outcome).await;
-        there.push((sight, left.ours.into_keys().chain(left.hidden).collect::<Vec<_>>()));
+        outcome.missing.append(&mut removal.unseen);
+        outcome.missing.extend(snapshot.adoption.missing.iter().cloned());
+        clear(run, &removal, &mut outcome).await;
+        there.push((snapshot, removal.ours.into_keys().chain(removal.hidden).collect::<Vec<_>>()));
     }
-    Failure::all(join_all(homes.iter().map(|(names, sight)| prove_all_dead(run, names, sight, &outcome))).await)?;
+    Failure::all(join_all(homes.iter().map(|(names, snapshot)| prove_all_dead(run, names, snapshot, &outcome))).await)?;
     if !outcome.missing.is_empty() {
-        outcome.missing.extend(there.iter().flat_map(|(sight, objects)| parent_access::undeletable(sight, objects)));
+        outcome
+            .missing
+            .extend(there.iter().flat_map(|(snapshot, objects)| parent_access::missing_delete(snapshot, objects)));
     }
     let account = request.instance.names.service_account();
     let gone = outcome.deleted.contains(&account) || !there.iter().any(|(_, objects)| objects.contains(&account));
     for (object, why) in &outcome.copies_left {
-        run.report.finding(copies::left(&request.instance.names, object, why, gone));
+        run.report.finding(copies::not_deleted(&request.instance.names, object, why, gone));
     }
     let copied = !outcome.copies_left.is_empty();
-    let found = outcome.judge(request)?;
+    let found = outcome.into_result(request)?;
     if !(found || copied || is_published) {
-        run.report.finding(nothing_found(request, &sight));
+        run.report.finding(nothing_found(request, &snapshot));
     }
     Ok(found)
 }
 
 /// The finding of a decommission on the command line that found nothing: a repeat, or a mistyped name. At the platform
 /// it can only be a repeat.
-fn nothing_found(request: &Request, sight: &Sight) -> Finding {
+fn nothing_found(request: &Request, snapshot: &Snapshot) -> Finding {
     let (home, connection) = (&request.instance.namespace, &request.connection);
     let context = connection.context.as_ref().map(|context| format!(" (context {context})")).unwrap_or_default();
-    let namespace = match sight.observed.presence(home) {
+    let namespace = match snapshot.observed.presence(home) {
         Presence::Absent => ", and the namespace does not exist either",
         Presence::Active | Presence::Terminating | Presence::Unknown => "",
     };
@@ -167,15 +174,15 @@ fn nothing_found(request: &Request, sight: &Sight) -> Finding {
 
 /// The result of a search by label, for any instance.
 #[derive(Default)]
-struct Swept {
+struct LabelledObjects {
     found: Vec<(Reference, Live)>,
     /// The permissions that the parent credential lacks for a complete search.
-    unsearched: Vec<Tuple>,
+    unsearched: Vec<PermissionRecord>,
     /// Any other reason for which a search failed. Known objects are deleted nevertheless.
     failed: Option<ApiError>,
 }
 
-impl Swept {
+impl LabelledObjects {
     /// Adds the result of a list; true if it was a denial.
     fn take(&mut self, answer: Result<Vec<(Reference, Live)>, ApiError>) -> bool {
         match answer {
@@ -192,18 +199,18 @@ impl Swept {
 
 /// Searches the whole cluster for objects with the label of k8s-token, as far as the parent credential may list;
 /// otherwise the home namespace.
-async fn sweep(cluster: &Cluster<'_>, home: &Namespace) -> Swept {
+async fn list_by_label(cluster: &Cluster<'_>, home: &Namespace) -> LabelledObjects {
     let everywhere =
         [Kind::RoleBinding, Kind::Role, Kind::ClusterRoleBinding, Kind::ClusterRole].map(|kind| (kind, None));
     let lists = everywhere.into_iter().chain([(Kind::Secret, Some(home))]);
     let answers = join_all(lists.map(async |(kind, namespace)| (kind, cluster.list(kind, namespace).await)));
-    let (mut swept, mut again) = (Swept::default(), Vec::new());
+    let (mut labelled, mut again) = (LabelledObjects::default(), Vec::new());
     for (kind, answer) in answers.await {
-        let denied = swept.take(answer);
+        let denied = labelled.take(answer);
         again.extend((denied && matches!(kind, Kind::RoleBinding | Kind::Role)).then_some(kind));
     }
     for answer in join_all(again.into_iter().map(|kind| cluster.list(kind, Some(home)))).await {
-        swept.take(answer);
+        labelled.take(answer);
     }
-    swept
+    labelled
 }

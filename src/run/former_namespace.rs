@@ -10,29 +10,29 @@ use crate::{
     k8s::{denial::lacks, name::Namespace, object::Kind},
     plan::{
         former_namespace::{FormerNamespace, PlatformInstance, former_namespaces},
-        removal::Left,
+        removal::Removal,
     },
-    rbac::Tuple,
+    rbac::PermissionRecord,
     run::{
         Run, observe,
-        remove::{self, Outcome},
+        remove::{self, RemovalOutcome},
     },
 };
 
 /// The result of the search.
 #[derive(Default)]
-pub struct Search {
+pub(crate) struct Search {
     /// The former namespaces.
-    pub found: Vec<Namespace>,
+    pub(crate) found: Vec<Namespace>,
     /// What the parent credential lacks to search.
-    pub missing: Vec<Tuple>,
+    pub(crate) missing: Vec<PermissionRecord>,
 }
 
 /// Searches all namespaces for ServiceAccounts of the instance. Only a run of the platform knows which instance it is.
 ///
 /// # Errors
 /// Any fault but a denial.
-pub async fn search(run: &Run<'_>) -> Result<Search, ApiError> {
+pub(crate) async fn search(run: &Run<'_>) -> Result<Search, ApiError> {
     let Instance { names, labels, platform_id, .. } = &run.request.instance;
     let Some(id) = platform_id else { return Ok(Search::default()) };
     match run.session.cluster.namesakes(Kind::ServiceAccount, names.object()).await {
@@ -49,14 +49,14 @@ pub async fn search(run: &Run<'_>) -> Result<Search, ApiError> {
 ///
 /// # Errors
 /// Any fault but a denial.
-pub async fn observe(run: &Run<'_>, found: &[Namespace]) -> Result<Vec<FormerNamespace>, Failure> {
+pub(crate) async fn observe(run: &Run<'_>, found: &[Namespace]) -> Result<Vec<FormerNamespace>, Failure> {
     let cluster = &run.session.cluster;
     let former = found.iter().map(async |namespace| -> Result<FormerNamespace, Failure> {
         let names = run.request.instance.names.in_home(namespace);
         let parent = run.request.connection.login.token();
-        let sight = observe::look(cluster, &names, &[], parent, false, cluster.version()).await?;
-        run.learn(&sight);
-        Ok(FormerNamespace { names, sight })
+        let snapshot = observe::observe(cluster, &names, &[], parent, false, cluster.version()).await?;
+        run.register_tokens(&snapshot);
+        Ok(FormerNamespace { names, snapshot })
     });
     Failure::all(join_all(former).await)
 }
@@ -65,28 +65,28 @@ pub async fn observe(run: &Run<'_>, found: &[Namespace]) -> Result<Vec<FormerNam
 ///
 /// # Errors
 /// What could not be finished for another reason than a denial or a finalizer; a repeat goes on from there.
-pub async fn clear(run: &Run<'_>, found: &[Namespace]) -> Result<(), Failure> {
+pub(crate) async fn clear(run: &Run<'_>, found: &[Namespace]) -> Result<(), Failure> {
     for former in observe(run, found).await? {
         let then = "they are deleted now that the new credential is delivered";
         for remark in former.remarks(run.request, Severity::High, then) {
             run.report.finding(remark);
         }
-        let (left, stays) = former.going();
+        let (removal, stays) = former.to_delete();
         if let Some(finding) = stays {
             run.report.finding(finding);
         }
-        if !left.ours.is_empty() {
-            delete(run, &former, &left).await?;
+        if !removal.ours.is_empty() {
+            delete(run, &former, &removal).await?;
         }
     }
     Ok(())
 }
 
-async fn delete(run: &Run<'_>, former: &FormerNamespace, left: &Left) -> Result<(), Failure> {
+async fn delete(run: &Run<'_>, former: &FormerNamespace, removal: &Removal) -> Result<(), Failure> {
     // Secrets of Helm that may not be listed are found again by the ServiceAccount.
-    let mut outcome = Outcome::default();
-    outcome.missing.extend(former.sight.adoption.missing.iter().cloned());
-    remove::clear(run, left, &mut outcome).await;
+    let mut outcome = RemovalOutcome::default();
+    outcome.missing.extend(former.snapshot.adoption.missing.iter().cloned());
+    remove::clear(run, removal, &mut outcome).await;
     let held = outcome
         .held
         .iter()
@@ -95,7 +95,7 @@ async fn delete(run: &Run<'_>, former: &FormerNamespace, left: &Left) -> Result<
     for why in held.chain(denied) {
         run.report.finding(former.left_behind(&why));
     }
-    remove::prove_all_dead(run, &former.names, &former.sight, &outcome).await?;
+    remove::prove_all_dead(run, &former.names, &former.snapshot, &outcome).await?;
     outcome.failed.take().map_or(Ok(()), |failure| {
         let home = former.names.namespace();
         Err(failure.state(format!("the new credential is delivered; the one of namespace {home} is not deleted yet")))

@@ -1,5 +1,5 @@
 //! The sequences: plan, provision, decommission, in the words of operator.md. Owns the order of things; what each
-//! step means is decided by the pure files, and done by `cluster/` and `publish.rs`.
+//! step means is decided by the pure files, and done by `cluster/` and `platform.rs`.
 
 mod adopt;
 mod apply;
@@ -13,10 +13,10 @@ mod remove;
 mod session;
 mod verify;
 
-pub use decommission::decommission;
-pub use plan::plan;
-pub use provision::provision;
-pub use verify::verify;
+pub(crate) use decommission::decommission;
+pub(crate) use plan::plan;
+pub(crate) use provision::provision;
+pub(crate) use verify::verify;
 
 use std::{cell::OnceCell, time::Instant};
 
@@ -29,33 +29,30 @@ use crate::{
         error::Failure,
         finding::{self, Finding},
     },
-    endpoint::connection::Trust,
+    endpoint::connection::ServerTrust,
     input::request::Request,
     k8s::record::INVENTORY,
-    plan::snapshot::Sight,
+    plan::snapshot::Snapshot,
     report::Report,
 };
 
 /// What a command about the grants of an instance works with.
-pub struct Run<'a> {
+pub(crate) struct Run<'a> {
     /// The instance and its grants.
-    pub request: &'a Request,
+    pub(crate) request: &'a Request,
     /// Where it prints to.
-    pub report: &'a Report,
+    pub(crate) report: &'a Report,
     /// The cluster.
-    pub session: Session<'a>,
+    pub(crate) session: Session<'a>,
     /// The server's version, once it was asked.
     server_version: OnceCell<String>,
 }
 
 impl<'a> Run<'a> {
     /// Connects to the cluster of the request.
-    ///
-    /// # Errors
-    /// Which step on the way failed.
-    pub async fn connect(request: &'a Request, budget: Budget, report: &'a Report) -> Result<Self, Failure> {
+    pub(crate) async fn connect(request: &'a Request, budget: Budget, report: &'a Report) -> Result<Self, Failure> {
         let session = Session::connect(&request.connection, budget, report).await?;
-        if matches!(request.connection.ca, Trust::System) {
+        if matches!(request.connection.ca, ServerTrust::System) {
             let text =
                 "no CA given: a CA from the system trust store verified the server, and is included in the credential";
             report.finding(Finding::remark(finding::Code::SystemCa, text));
@@ -71,12 +68,13 @@ impl<'a> Run<'a> {
     /// The first look at the cluster of a run after which a holder will use the token. A holder shows no client
     /// certificate: where the parent showed one, the server's version is asked for without it, so that a server that
     /// requires one is found before anything is made, and at no additional request.
-    async fn survey(&self) -> Result<Sight, Failure> {
+    async fn survey(&self) -> Result<Snapshot, Failure> {
         let cluster = &self.session.cluster;
         let refused = OnceCell::new();
         let version = async {
             if cluster.showed_certificate() {
-                let anonymous = async { self.session.open_line().await?.version_without_certificate().await };
+                let anonymous =
+                    async { self.session.open_unauthenticated().await?.version_without_certificate().await };
                 match anonymous.await {
                     Ok(Some(version)) => return Ok(version),
                     Ok(None) => {}
@@ -85,32 +83,33 @@ impl<'a> Run<'a> {
             }
             cluster.version().await
         };
-        let sight = self.look(true, version).await?;
+        let snapshot = self.observe(true, version).await?;
         match refused.into_inner() {
             Some(error) => Err(error.into()),
-            None => Ok(sight),
+            None => Ok(snapshot),
         }
     }
 
     /// Looks at what is there, and where something is to be `proved`, whether the server can be asked for that.
-    async fn look(
+    async fn observe(
         &self,
         proved: bool,
         version: impl Future<Output = Result<String, ApiError>>,
-    ) -> Result<Sight, Failure> {
+    ) -> Result<Snapshot, Failure> {
         let started = Instant::now();
         let _waiting = self.report.waiting("reading the current state");
         let Request { instance, connection, grants } = self.request;
         let parent = connection.login.token();
-        let sight = observe::look(&self.session.cluster, &instance.names, grants, parent, proved, version).await?;
-        self.learn(&sight);
-        let version = sight.server_version.as_deref().unwrap_or("of unknown version");
+        let snapshot =
+            observe::observe(&self.session.cluster, &instance.names, grants, parent, proved, version).await?;
+        self.register_tokens(&snapshot);
+        let version = snapshot.server_version.as_deref().unwrap_or("of unknown version");
         self.report.step("observe", &format!("Kubernetes {version}"), Some(started.elapsed()));
-        self.report.server_version(sight.server_version.clone());
-        if let Some(version) = &sight.server_version {
+        self.report.server_version(snapshot.server_version.clone());
+        if let Some(version) = &snapshot.server_version {
             let _ = self.server_version.set(version.clone());
         }
-        if !sight.inventory_is_whole {
+        if !snapshot.inventory_is_whole {
             let text =
                 format!("the annotation {INVENTORY} of the ServiceAccount cannot be read, so not every place is known");
             self.report.finding(Finding::remark(finding::Code::InventoryUnreadable, text).help(
@@ -118,11 +117,16 @@ impl<'a> Run<'a> {
                            list in the whole cluster",
             ));
         }
-        Ok(sight)
+        Ok(snapshot)
     }
 
     /// Tells the redactor what tokens were seen.
-    fn learn(&self, sight: &Sight) {
-        sight.observed.slots.iter().filter_map(|slot| slot.token.as_ref()).for_each(|token| self.report.learn(token));
+    fn register_tokens(&self, snapshot: &Snapshot) {
+        snapshot
+            .observed
+            .slots
+            .iter()
+            .filter_map(|slot| slot.token.as_ref())
+            .for_each(|token| self.report.register(token));
     }
 }

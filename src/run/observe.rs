@@ -11,7 +11,7 @@ use crate::{
     diagnostics::{error::Failure, secret::Token},
     k8s::{
         fetched::FetchedObject,
-        grant::{Authority, Grant, Place, Scope},
+        grant::{Grant, Place, RoleSource, Scope},
         name::{ClusterRoleName, Namespace},
         object::{Kind, Live, Reference},
         object_names::Names,
@@ -20,11 +20,11 @@ use crate::{
     },
     plan::{
         adoption::evidence::Evidence,
-        observed::{Found, Observed, Presence},
-        snapshot::{Rights, Sight},
+        observed::{LiveGrant, Observed, Presence},
+        snapshot::{ParentAccess, Snapshot},
         token_slots::{Slot, TokenSlots},
     },
-    rbac::Tuple,
+    rbac::PermissionRecord,
     run::adopt,
 };
 
@@ -33,14 +33,14 @@ use crate::{
 ///
 /// # Errors
 /// Any fault but a denial; denials are collected, so that all of them can be reported at once.
-pub async fn look(
+pub(crate) async fn observe(
     cluster: &Cluster<'_>,
     names: &Names,
     grants: &[Grant],
     parent: Option<&Token>,
     proved: bool,
     version: impl Future<Output = Result<String, ApiError>>,
-) -> Result<Sight, ApiError> {
+) -> Result<Snapshot, ApiError> {
     let first = FirstRound::read(cluster, names, grants, proved, version).await?;
     let second = SecondRound::read(cluster, names, &first, parent).await;
     assemble(names, first, second)
@@ -56,10 +56,10 @@ struct FirstRound {
     first_slot: Result<Option<FetchedObject>, ApiError>,
     /// Scopes that were read.
     scopes: BTreeSet<Scope>,
-    rights: Rights,
+    parent_access: ParentAccess,
     server_version: Option<String>,
     /// What the parent credential lacks to read what is asked for.
-    denied: Vec<Tuple>,
+    denied: Vec<PermissionRecord>,
     /// Why no credential can be proved on this server.
     too_old: Option<ApiError>,
 }
@@ -100,21 +100,21 @@ impl FirstRound {
 
         let mut denied = Vec::new();
         let service_account = tolerate(account, &mut denied)?.map(|seen| seen.live);
-        let places = places.into_iter().collect::<Result<BTreeMap<Place, Found>, _>>()?;
+        let places = places.into_iter().collect::<Result<BTreeMap<Place, LiveGrant>, _>>()?;
         let wanted_places = places.iter().filter(|(place, _)| wanted.contains(place));
         denied.extend(wanted_places.flat_map(|(_, found)| found.denied.iter().cloned()));
         let mut observed = Observed { service_account, places, ..Observed::default() };
-        let mut rights = Rights::default();
+        let mut parent_access = ParentAccess::default();
         // The version is only reported: nothing depends on a cluster telling it.
         let server_version = version.ok();
         let mut too_old = unidentified.and_then(|error| too_old_for_proof(error, server_version.as_deref()));
-        denied.extend(surroundings.settle(&mut observed, &mut rights, &mut too_old)?);
+        denied.extend(surroundings.settle(&mut observed, &mut parent_access, &mut too_old)?);
         let mut inventory_is_whole = true;
         if let Some(account) = &observed.service_account {
             (observed.record, inventory_is_whole) = AccountRecord::from_annotations(&account.annotations, &home);
         }
         let scopes = scopes.into_iter().cloned().collect();
-        Ok(Self { observed, inventory_is_whole, first_slot, scopes, rights, server_version, denied, too_old })
+        Ok(Self { observed, inventory_is_whole, first_slot, scopes, parent_access, server_version, denied, too_old })
     }
 }
 
@@ -125,7 +125,7 @@ struct SecondRound {
     /// Around the places that only the record names.
     surroundings: Surroundings,
     /// Those places.
-    places: Vec<Result<(Place, Found), ApiError>>,
+    places: Vec<Result<(Place, LiveGrant), ApiError>>,
     adoption: Result<Evidence, ApiError>,
 }
 
@@ -148,11 +148,11 @@ impl SecondRound {
 }
 
 /// The snapshot of both rounds.
-fn assemble(names: &Names, first: FirstRound, second: SecondRound) -> Result<Sight, ApiError> {
-    let FirstRound { mut observed, mut rights, mut denied, mut too_old, .. } = first;
+fn assemble(names: &Names, first: FirstRound, second: SecondRound) -> Result<Snapshot, ApiError> {
+    let FirstRound { mut observed, mut parent_access, mut denied, mut too_old, .. } = first;
     let adoption = second.adoption?;
     // What a ClusterRole allows that is not asked for any more need not be known.
-    second.surroundings.settle(&mut observed, &mut rights, &mut too_old)?;
+    second.surroundings.settle(&mut observed, &mut parent_access, &mut too_old)?;
     observed.places.extend(second.places.into_iter().collect::<Result<Vec<_>, _>>()?);
     let Observed { places, namespaces, .. } = &mut observed;
     for (place, found) in places {
@@ -165,10 +165,10 @@ fn assemble(names: &Names, first: FirstRound, second: SecondRound) -> Result<Sig
     }
     let slots = [(1, first.first_slot)].into_iter().chain(second.later_slots).collect();
     observed.slots = settle_slots(names, &observed, slots, &mut denied)?;
-    Ok(Sight {
+    Ok(Snapshot {
         observed,
         server_version: first.server_version,
-        rights,
+        parent_access,
         denied,
         inventory_is_whole: first.inventory_is_whole,
         adoption,
@@ -182,7 +182,7 @@ fn settle_slots(
     names: &Names,
     observed: &Observed,
     read: Vec<(u32, Result<Option<FetchedObject>, ApiError>)>,
-    denied: &mut Vec<Tuple>,
+    denied: &mut Vec<PermissionRecord>,
 ) -> Result<TokenSlots, ApiError> {
     let account = observed.service_account.as_ref();
     let identity = (names.namespace().as_str(), names.object());
@@ -238,9 +238,9 @@ impl Surroundings {
             Scope::Cluster => None,
         });
         let cluster_roles: BTreeSet<&ClusterRoleName> = places
-            .filter_map(|place| match &place.authority {
-                Authority::ClusterRole(name) => Some(name),
-                Authority::Rules => None,
+            .filter_map(|place| match &place.role_source {
+                RoleSource::ClusterRole(name) => Some(name),
+                RoleSource::Rules => None,
             })
             .collect();
         let (reviews, namespaces, cluster_roles) = tokio::join!(
@@ -268,9 +268,9 @@ impl Surroundings {
     fn settle(
         self,
         observed: &mut Observed,
-        rights: &mut Rights,
+        parent_access: &mut ParentAccess,
         too_old: &mut Option<ApiError>,
-    ) -> Result<Vec<Tuple>, ApiError> {
+    ) -> Result<Vec<PermissionRecord>, ApiError> {
         for (scope, review) in self.reviews {
             let review = match review {
                 Err(error) if matches!(error.kind, ApiErrorKind::ReviewUnsupported(_)) => {
@@ -279,7 +279,7 @@ impl Surroundings {
                 }
                 other => allowed_to_ask(other)?,
             };
-            rights.add(scope, review);
+            parent_access.add(scope, review);
         }
         for (namespace, presence) in self.namespaces {
             observed.namespaces.insert(namespace, presence?);
@@ -298,14 +298,14 @@ impl Surroundings {
 }
 
 /// The objects at one place.
-async fn read_place(cluster: &Cluster<'_>, names: &Names, place: &Place) -> Result<(Place, Found), ApiError> {
+async fn read_place(cluster: &Cluster<'_>, names: &Names, place: &Place) -> Result<(Place, LiveGrant), ApiError> {
     let (role, binding) = (names.role(&place.scope), names.binding(place));
     let role = async { if place.has_role() { cluster.get(&role).await } else { Ok(None) } };
     let (role, binding) = tokio::join!(role, cluster.get(&binding));
     let mut denied = Vec::new();
     let mut live = |seen| tolerate(seen, &mut denied).map(|seen| seen.map(|seen: FetchedObject| seen.live));
     let (role, binding): (Option<Live>, Option<Live>) = (live(role)?, live(binding)?);
-    Ok((place.clone(), Found { role, binding, denied }))
+    Ok((place.clone(), LiveGrant { role, binding, denied }))
 }
 
 /// Reads the slots after the first that may have a Secret, in ascending order.
@@ -327,7 +327,7 @@ fn allowed_to_ask(review: Result<Review, ApiError>) -> Result<Review, ApiError> 
 }
 
 /// Sets a denial aside and goes on.
-fn tolerate<T>(result: Result<Option<T>, ApiError>, denied: &mut Vec<Tuple>) -> Result<Option<T>, ApiError> {
+fn tolerate<T>(result: Result<Option<T>, ApiError>, denied: &mut Vec<PermissionRecord>) -> Result<Option<T>, ApiError> {
     match result {
         Err(ApiError { kind: ApiErrorKind::Denied { mut missing, .. }, .. }) => {
             denied.append(&mut missing);

@@ -12,11 +12,11 @@ use crate::{
     plan::{
         copies::rights_elsewhere,
         desired::Desired,
-        diff::{Action, Change, Plan, change},
+        diff::{Change, ChangeKind, Plan, change},
         observed::Presence,
-        parent_access::with_ways_out,
-        preflight::{Trial, compare, refusal, remarks, trials},
-        snapshot::Sight,
+        parent_access::with_hint,
+        preflight::{DryRun, compare, dry_runs, preflight_failure, remarks},
+        snapshot::Snapshot,
     },
     run::{
         Run, former_namespace,
@@ -29,30 +29,30 @@ use crate::{
 ///
 /// # Errors
 /// What a provision would fail with, as far as reads can tell.
-pub async fn plan(run: &Run<'_>) -> Result<bool, Failure> {
+pub(crate) async fn plan(run: &Run<'_>) -> Result<bool, Failure> {
     if run.request.connection.tls_server_name.is_some() {
-        run.session.open_line().await?; // reports a server name that users of the credential would lack
+        run.session.open_unauthenticated().await?; // reports a server name that users of the credential would lack
     }
-    let (sight, former) = join(run.survey(), former_namespace::search(run)).await;
-    let (sight, former) = (sight?, former?);
-    let (desired, mut plan) = compare(run.request, &sight);
-    let refused = refusal(run.request, &sight, &desired, &plan);
-    for remark in remarks(run.request, &sight, &desired, &plan) {
+    let (snapshot, former) = join(run.survey(), former_namespace::search(run)).await;
+    let (snapshot, former) = (snapshot?, former?);
+    let (desired, mut plan) = compare(run.request, &snapshot);
+    let refused = preflight_failure(run.request, &snapshot, &desired, &plan);
+    for remark in remarks(run.request, &snapshot, &desired, &plan) {
         run.report.finding(remark);
     }
 
-    if sight.rights.lack_what_rbac_lists() && is_unlimited(run).await {
+    if snapshot.parent_access.lacks_rbac_defaults() && is_unlimited(run).await {
         run.report.finding(unlimited("the credential"));
     }
     // Before the first deployment there is nothing to copy. A search that is denied or fails does not stop a provision.
     let copies = async {
-        match sight.observed.service_account {
+        match snapshot.observed.service_account {
             Some(_) => run.session.cluster.list(Kind::RoleBinding, None).await.unwrap_or_default(),
             None => Vec::new(),
         }
     };
     let (former, bindings) = join(former_namespace::observe(run, &former.found), copies).await;
-    for remark in rights_elsewhere(&run.request.instance.names, &sight, &bindings) {
+    for remark in rights_elsewhere(&run.request.instance.names, &snapshot, &bindings) {
         run.report.finding(remark);
     }
     for home in former? {
@@ -60,7 +60,7 @@ pub async fn plan(run: &Run<'_>) -> Result<bool, Failure> {
         for remark in home.remarks(run.request, Severity::High, then) {
             run.report.finding(remark);
         }
-        let (left, stays) = home.going();
+        let (left, stays) = home.to_delete();
         if let Some(finding) = stays {
             run.report.finding(finding);
         }
@@ -68,7 +68,7 @@ pub async fn plan(run: &Run<'_>) -> Result<bool, Failure> {
     }
     let mut verdict = Ok(());
     if refused.is_none() {
-        verdict = preview(run, &sight, &desired, &mut plan).await;
+        verdict = preview(run, &snapshot, &desired, &mut plan).await;
     }
     for change in &plan.changes {
         run.report.change(change, None);
@@ -90,22 +90,22 @@ async fn is_unlimited(run: &Run<'_>) -> bool {
 /// A dry run of each change; what the server cannot dry-run is simulated. If the namespace does not exist yet, only its
 /// creation can be dry-run there. The token Secret that is kept is not: the API server would record a use of the token
 /// (`kubernetes.io/legacy-token-last-used`), and a plan changes nothing.
-async fn preview(run: &Run<'_>, sight: &Sight, desired: &Desired, plan: &mut Plan) -> Result<(), Failure> {
+async fn preview(run: &Run<'_>, snapshot: &Snapshot, desired: &Desired, plan: &mut Plan) -> Result<(), Failure> {
     let home = &run.request.instance.namespace;
-    let absent = sight.observed.presence(home) == Presence::Absent;
+    let absent = snapshot.observed.presence(home) == Presence::Absent;
     if absent {
         run.session.cluster.dry_run_namespace(home).await?;
     }
-    let mut trials = trials(sight, desired, plan);
-    trials.retain(|trial| !absent || trial.manifest.reference.namespace.as_deref() != Some(home.as_str()));
+    let mut dry_runs = dry_runs(snapshot, desired, plan);
+    dry_runs.retain(|dry_run| !absent || dry_run.manifest.reference.namespace.as_deref() != Some(home.as_str()));
     // The result of the dry run counts: admission may add to a change, or undo it.
-    for (trial, outcome) in tried(run, sight, trials).await? {
-        let change = plan.changes.iter_mut().find(|change| change.reference == trial.manifest.reference);
-        let change = change.filter(|change| change.action != Action::Adopt); // Helm still owns fields that will be removed
-        if let (Some(change), Some(live), Some(outcome)) = (change, trial.live, outcome) {
+    for (dry_run, outcome) in dry_run_all(run, snapshot, dry_runs).await? {
+        let change = plan.changes.iter_mut().find(|change| change.reference == dry_run.manifest.reference);
+        let change = change.filter(|change| change.action != ChangeKind::Adopt); // Helm still owns fields that will be removed
+        if let (Some(change), Some(live), Some(outcome)) = (change, dry_run.live, outcome) {
             change.fields = outcome.differences(live);
             if change.fields.is_empty() {
-                change.action = Action::Unchanged;
+                change.action = ChangeKind::Unchanged;
             }
         }
     }
@@ -116,20 +116,20 @@ async fn preview(run: &Run<'_>, sight: &Sight, desired: &Desired, plan: &mut Pla
 ///
 /// # Errors
 /// The first refusal, with what the others add.
-pub async fn tried<'a>(
+pub(crate) async fn dry_run_all<'a>(
     run: &Run<'_>,
-    sight: &Sight,
-    trials: Vec<Trial<'a>>,
-) -> Result<Vec<(Trial<'a>, Option<Live>)>, Failure> {
-    let outcomes = join_all(trials.into_iter().map(async |trial| {
-        match run.session.cluster.dry_run(trial.manifest, trial.live).await {
+    snapshot: &Snapshot,
+    dry_runs: Vec<DryRun<'a>>,
+) -> Result<Vec<(DryRun<'a>, Option<Live>)>, Failure> {
+    let outcomes = join_all(dry_runs.into_iter().map(async |dry_run| {
+        match run.session.cluster.dry_run(dry_run.manifest, dry_run.live).await {
             Ok(Some(outcome)) if !run.request.instance.owns(&outcome) => {
-                Err(disowned("dry run: applying", trial.manifest, &outcome))
+                Err(ownership_lost("dry run: applying", dry_run.manifest, &outcome))
             }
-            Ok(outcome) => Ok((trial, outcome)),
-            Err(error) => Err(match (trial.place, &error.kind) {
+            Ok(outcome) => Ok((dry_run, outcome)),
+            Err(error) => Err(match (dry_run.place, &error.kind) {
                 (Some(place), ApiErrorKind::NotGrantable(_)) => {
-                    with_ways_out(run.request, sight, &[place], error.into())
+                    with_hint(run.request, snapshot, &[place], error.into())
                 }
                 _ => error.into(),
             }),
@@ -140,8 +140,7 @@ pub async fn tried<'a>(
 
 /// The failure of an apply after which an admission policy leaves the object without its ownership labels: nothing
 /// could delete it later.
-#[must_use]
-pub fn disowned(doing: &str, manifest: &Manifest, made: &Live) -> Failure {
+pub(crate) fn ownership_lost(doing: &str, manifest: &Manifest, made: &Live) -> Failure {
     let fields = change(manifest, Some(made)).fields.join(" ");
     let cause = format!(
         "an admission policy changes {fields}, by which k8s-token recognises its objects; it could not delete the \

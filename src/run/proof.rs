@@ -11,7 +11,7 @@ use futures_util::future::join_all;
 use crate::{
     cluster::{ApiError, ApiErrorKind, Cluster},
     credential::{
-        access_checks::{Proof, Questions, Verdict, check_identity},
+        access_checks::{AccessChecks, AccessDecision, Proof, check_identity},
         claims::Account,
         defaults::{Defaults, Excess},
     },
@@ -20,13 +20,13 @@ use crate::{
         finding::{self, Finding, Severity},
     },
     k8s::{denial::summary, grant::Scope},
-    rbac::{Atom, Coverage, Tuple},
+    rbac::{Coverage, Permission, PermissionRecord},
     report::Report,
     run::Run,
 };
 
 /// The operation in the messages of a failed test.
-pub const DOING: &str = "testing the credential";
+pub(crate) const DOING: &str = "testing the credential";
 /// The time limit for a grant to reach the queried API server: milliseconds on a single one, a few seconds behind a
 /// load balancer under stress.
 const PROPAGATION: Duration = Duration::from_secs(5);
@@ -34,15 +34,15 @@ const PROPAGATION: Duration = Duration::from_secs(5);
 const SINGLE_QUESTIONS: usize = 50;
 
 /// All permissions. Without a Role that grants them, only an authorizer other than RBAC allows them.
-pub const EVERYTHING: Atom<'static> = Atom::new("*", "*", "*");
+pub(crate) const EVERYTHING: Permission<'static> = Permission::new("*", "*", "*");
 
 /// Why a credential failed its test.
 #[derive(Debug)]
-pub enum ProofError {
+pub(crate) enum ProofError {
     /// The server answers the token with 401.
     Unauthorized,
     /// The server does not confirm these permissions.
-    NotConfirmed(Vec<Tuple>),
+    NotConfirmed(Vec<PermissionRecord>),
     /// The server denies the reviews that every authenticated user may create.
     MayNotAsk,
     /// The server does not serve a review that the test requires.
@@ -98,32 +98,33 @@ impl From<ProofError> for Failure {
 }
 
 /// The expected identity and permissions of a credential.
-pub struct Claim<'a> {
+pub(crate) struct Expectation<'a> {
     /// The expected ServiceAccount.
-    pub expected: Account<'a>,
+    pub(crate) account: Account<'a>,
     /// The permissions that it has to have.
-    pub granted: Vec<Atom<'a>>,
+    pub(crate) granted: Vec<Permission<'a>>,
 }
 
 /// The permissions that a run has removed.
 #[derive(Default)]
-pub struct Taken<'a> {
+pub(crate) struct RevokedAccess<'a> {
     /// Permissions that are no longer granted.
-    pub narrowed: Coverage<'a>,
+    pub(crate) narrowed: Coverage<'a>,
     /// Permissions that could not be removed, which was reported.
-    pub kept: Coverage<'a>,
+    pub(crate) kept: Coverage<'a>,
     /// Scopes of earlier configurations.
-    pub cleared: BTreeSet<&'a Scope>,
+    pub(crate) cleared: BTreeSet<&'a Scope>,
 }
 
 /// Tests that the token has the requested permissions, while it may still have more.
-///
-/// # Errors
-/// The check that failed.
-pub async fn prove_wanted(run: &Run<'_>, holder: &Cluster<'_>, claim: &Claim<'_>) -> Result<(), ProofError> {
+pub(crate) async fn prove_wanted(
+    run: &Run<'_>,
+    holder: &Cluster<'_>,
+    expectation: &Expectation<'_>,
+) -> Result<(), ProofError> {
     let started = Instant::now();
-    let proof = ask_until(run, holder, claim, &BTreeSet::new(), |_| true).await?;
-    let name = claim.expected.name;
+    let proof = ask_until(run, holder, expectation, &BTreeSet::new(), |_| true).await?;
+    let name = expectation.account.name;
     let what = format!("{name}: {} permissions allowed; removing old ones", proof.allowed);
     run.report.step("prove", &what, Some(started.elapsed()));
     Ok(())
@@ -132,47 +133,46 @@ pub async fn prove_wanted(run: &Run<'_>, holder: &Cluster<'_>, claim: &Claim<'_>
 /// Tests the token in every scope, and waits until removed permissions are denied. True if it has more permissions in
 /// some namespace than were granted there. The parent credential reads the server's default bindings, if the token has permissions
 /// beyond the known defaults.
-///
-/// # Errors
-/// The check that failed.
-pub async fn prove(
+pub(crate) async fn prove(
     run: &Run<'_>,
     holder: &Cluster<'_>,
-    claim: &Claim<'_>,
-    taken: &Taken<'_>,
+    expectation: &Expectation<'_>,
+    revoked: &RevokedAccess<'_>,
 ) -> Result<bool, ProofError> {
     let started = Instant::now();
-    let lingers = |tuple: &Tuple| taken.narrowed.covers(tuple.atom()) && !taken.kept.covers(tuple.atom());
+    let lingers = |record: &PermissionRecord| {
+        revoked.narrowed.covers(record.permission()) && !revoked.kept.covers(record.permission())
+    };
     let defaults = Defaults::of(run.server_version());
     let gone = |proof: &Proof| proof.unlimited || !defaults.beyond(proof.excess.clone()).iter().any(lingers);
-    let mut proof = ask_until(run, holder, claim, &taken.cleared, gone).await?;
-    proof.excess.retain(|tuple| !taken.kept.covers(tuple.atom()));
+    let mut proof = ask_until(run, holder, expectation, &revoked.cleared, gone).await?;
+    proof.excess.retain(|record| !revoked.kept.covers(record.permission()));
     let excess = beyond_defaults(&defaults, Some(&run.session.cluster), &mut proof).await;
-    let name = claim.expected.name;
+    let name = expectation.account.name;
     let what = format!("{name}: {} permissions allowed, {} adjacent denied", proof.allowed, proof.denied);
     run.report.step("prove", &what, Some(started.elapsed()));
-    tell_excess(run.report, &proof, &excess);
-    let exceeds = proof.excess.iter().any(|tuple| tuple.atom().namespace.is_some());
+    report_excess(run.report, &proof, &excess);
+    let exceeds = proof.excess.iter().any(|record| record.permission().namespace.is_some());
     run.report.proof(proof);
     Ok(exceeds)
 }
 
 /// Removes the server's defaults from the additional permissions. `reader` reads the server's default bindings, if any
 /// permissions remain; without a reader, or if it may not read them, possible defaults are kept apart.
-pub async fn beyond_defaults(defaults: &Defaults, reader: Option<&Cluster<'_>>, proof: &mut Proof) -> Excess {
+pub(crate) async fn beyond_defaults(defaults: &Defaults, reader: Option<&Cluster<'_>>, proof: &mut Proof) -> Excess {
     let left = defaults.beyond(std::mem::take(&mut proof.excess));
     let stock = match reader {
         Some(reader) if !left.is_empty() && !proof.unlimited => reader.stock().await.ok(),
         _ => None,
     };
-    let excess = defaults.judge(left, stock.as_ref());
+    let excess = defaults.classify(left, stock.as_ref());
     proof.excess = excess.certain.iter().chain(&excess.perhaps).cloned().collect();
     proof.excess.sort();
     excess
 }
 
 /// Reports the additional permissions and their source.
-pub fn tell_excess(report: &Report, proof: &Proof, excess: &Excess) {
+pub(crate) fn report_excess(report: &Report, proof: &Proof, excess: &Excess) {
     if proof.unlimited {
         report.finding(unlimited("the credential"));
         return;
@@ -199,7 +199,7 @@ pub fn tell_excess(report: &Report, proof: &Proof, excess: &Excess) {
 }
 
 /// The finding that an authorizer allows this identity everything.
-pub fn unlimited(whom: &str) -> Finding {
+pub(crate) fn unlimited(whom: &str) -> Finding {
     let text =
         format!("an authorizer of the API server other than RBAC allows {whom} everything: Roles limit nothing there");
     Finding::remark(finding::Code::Unlimited, text).help(
@@ -211,13 +211,13 @@ pub fn unlimited(whom: &str) -> Finding {
 async fn ask_until(
     run: &Run<'_>,
     holder: &Cluster<'_>,
-    claim: &Claim<'_>,
+    expectation: &Expectation<'_>,
     cleared: &BTreeSet<&Scope>,
     enough: impl Fn(&Proof) -> bool,
 ) -> Result<Proof, ProofError> {
     let started = Instant::now();
     let _waiting = run.report.waiting("testing the credential");
-    let questions = Questions::new(&claim.granted);
+    let checks = AccessChecks::new(&expectation.granted);
     // The home namespace, whatever is granted there, and (as none) the whole cluster.
     let mut scopes = BTreeSet::from([None, Some(run.request.instance.namespace.as_str())]);
     scopes.extend(run.request.grants.iter().map(|grant| grant.place.scope.namespace()));
@@ -226,7 +226,7 @@ async fn ask_until(
     let mut pause = Duration::from_millis(10);
     loop {
         let late = started.elapsed() >= limit;
-        match attempt(holder, &questions, claim, &scopes).await {
+        match attempt(holder, &checks, expectation, &scopes).await {
             Ok(proof) if late || enough(&proof) => return Ok(proof),
             Err(error) if late || !error.may_be_propagation() => return Err(error),
             Ok(_) | Err(_) => {}
@@ -237,30 +237,27 @@ async fn ask_until(
 }
 
 /// Tests once: the grants of an existing credential have reached every API server.
-///
-/// # Errors
-/// What the server does not confirm.
-pub async fn prove_at_once(
+pub(crate) async fn prove_at_once(
     holder: &Cluster<'_>,
-    claim: &Claim<'_>,
+    expectation: &Expectation<'_>,
     scopes: &BTreeSet<Option<&str>>,
 ) -> Result<Proof, ProofError> {
-    let questions = Questions::new(&claim.granted);
-    attempt(holder, &questions, claim, scopes).await
+    let checks = AccessChecks::new(&expectation.granted);
+    attempt(holder, &checks, expectation, scopes).await
 }
 
 async fn attempt(
     cluster: &Cluster<'_>,
-    questions: &Questions<'_>,
-    claim: &Claim<'_>,
+    checks: &AccessChecks<'_>,
+    expectation: &Expectation<'_>,
     scopes: &BTreeSet<Option<&str>>,
 ) -> Result<Proof, ProofError> {
-    let home = claim.expected.namespace;
-    let ask = async |example: Option<Atom<'_>>| match example {
-        Some(atom) => cluster.allowed(atom).await.map(Some),
+    let home = expectation.account.namespace;
+    let ask = async |example: Option<Permission<'_>>| match example {
+        Some(permission) => cluster.allowed(permission).await.map(Some),
         None => Ok::<_, ApiError>(None),
     };
-    let (allowed, denied) = (questions.allowed_example(home), questions.denied_example(home));
+    let (allowed, denied) = (checks.allowed_example(home), checks.denied_example(home));
     let (identity, reviews, allowed_answer, denied_answer) = tokio::join!(
         cluster.identity(),
         join_all(scopes.iter().map(async |scope| Ok((*scope, cluster.rules(*scope).await?)))),
@@ -268,53 +265,55 @@ async fn attempt(
         ask(denied),
     );
     let identity = identity?;
-    check_identity(&identity, &claim.expected)?;
+    check_identity(&identity, &expectation.account)?;
     let reviews: Vec<_> = reviews.into_iter().collect::<Result<_, ApiError>>()?;
     let complete = reviews.iter().all(|(_, review)| review.complete);
 
-    let mut judgement = questions.judge(&reviews);
+    let mut result = checks.evaluate(&reviews);
     let allowed_answer = allowed_answer?;
     let mut asked = vec![(denied, denied_answer?)];
-    if let (Some(atom), Some(Verdict { allowed: false, .. })) = (allowed, &allowed_answer) {
-        judgement.uncovered.push(atom);
+    if let (Some(permission), Some(AccessDecision { allowed: false, .. })) = (allowed, &allowed_answer) {
+        result.uncovered.push(permission);
     } else if !complete {
         // The list is incomplete: permissions that are not on it are checked one by one, and so is one elsewhere.
-        let mut unknown = std::mem::take(&mut judgement.uncovered);
+        let mut unknown = std::mem::take(&mut result.uncovered);
         let rest = unknown.split_off(unknown.len().min(SINGLE_QUESTIONS));
-        let answers = join_all(unknown.iter().map(|atom| cluster.allowed(*atom))).await;
-        let verdicts: Vec<Verdict> = answers.into_iter().collect::<Result<_, _>>()?;
-        for (atom, verdict) in unknown.into_iter().zip(verdicts) {
-            if !verdict.allowed {
-                judgement.uncovered.push(atom);
+        let answers = join_all(unknown.iter().map(|permission| cluster.allowed(*permission))).await;
+        let decisions: Vec<AccessDecision> = answers.into_iter().collect::<Result<_, _>>()?;
+        for (permission, decision) in unknown.into_iter().zip(decisions) {
+            if !decision.allowed {
+                result.uncovered.push(permission);
             }
         }
-        judgement.uncovered.extend(rest);
-        let elsewhere = questions.elsewhere_example();
+        result.uncovered.extend(rest);
+        let elsewhere = checks.elsewhere_example();
         asked.push((elsewhere, ask(elsewhere).await?));
     }
-    if !judgement.uncovered.is_empty() {
-        let mut missing: Vec<Tuple> = judgement.uncovered.iter().map(Atom::tuple).collect();
+    if !result.uncovered.is_empty() {
+        let mut missing: Vec<PermissionRecord> = result.uncovered.iter().map(Permission::record).collect();
         missing.sort();
         missing.dedup();
         return Err(ProofError::NotConfirmed(missing));
     }
     // Absence from an incomplete list is no denial: then only single checks count.
-    let answers = || asked.iter().filter_map(|(atom, answer)| Some((*atom, answer.as_ref()?)));
-    let denials = answers().filter(|(_, verdict)| !verdict.allowed).count();
-    let mut excess: BTreeSet<Tuple> = judgement.excess.into_iter().collect();
-    excess.extend(answers().filter(|(_, verdict)| verdict.allowed).filter_map(|(atom, _)| Some(atom?.tuple())));
+    let answers = || asked.iter().filter_map(|(permission, answer)| Some((*permission, answer.as_ref()?)));
+    let denials = answers().filter(|(_, decision)| !decision.allowed).count();
+    let mut excess: BTreeSet<PermissionRecord> = result.excess.into_iter().collect();
+    excess.extend(
+        answers().filter(|(_, decision)| decision.allowed).filter_map(|(permission, _)| Some(permission?.record())),
+    );
     // Only an authorizer other than RBAC can allow everything without a binding. If one took part in a decision, that
     // is checked.
-    let verdicts = || allowed_answer.iter().chain(answers().map(|(_, verdict)| verdict));
-    let is_suspicious = verdicts().any(Verdict::is_by_another_authorizer)
-        || excess.contains(&EVERYTHING.tuple())
-        || (!complete && verdicts().next().is_none());
+    let decisions = || allowed_answer.iter().chain(answers().map(|(_, decision)| decision));
+    let is_suspicious = decisions().any(AccessDecision::is_by_another_authorizer)
+        || excess.contains(&EVERYTHING.record())
+        || (!complete && decisions().next().is_none());
     let unlimited = is_suspicious && cluster.allowed(EVERYTHING).await?.is_by_another_authorizer();
     Ok(Proof {
         username: identity.username,
         uid: identity.uid,
-        allowed: questions.requested(),
-        denied: if complete { judgement.denied } else { denials },
+        allowed: checks.requested(),
+        denied: if complete { result.denied } else { denials },
         excess: excess.into_iter().collect(),
         unlimited,
         complete,

@@ -23,20 +23,20 @@ use crate::{
     plan::{
         copies::rights_elsewhere,
         desired::Desired,
-        diff::{Action, Plan, all_atoms, granted_rules, held_at, leftovers},
+        diff::{ChangeKind, Plan, all_permissions, granted_rules, held_at, stale_objects},
         observed::Observed,
-        preflight::{compare, refusal, remarks},
-        snapshot::Sight,
+        preflight::{compare, preflight_failure, remarks},
+        snapshot::Snapshot,
         token_slots::{Slot, Unusable},
     },
     platform::{self, Publisher},
-    rbac::{Coverage, Tuple},
+    rbac::{Coverage, PermissionRecord},
     report::TokenFacts,
     run::{
         Run, adopt,
         apply::{Apply, Widened},
         former_namespace,
-        proof::{self, Claim, ProofError, Taken},
+        proof::{self, Expectation, ProofError, RevokedAccess},
     },
 };
 
@@ -44,46 +44,46 @@ use crate::{
 ///
 /// # Errors
 /// Which step failed; a repeat goes on from there.
-pub async fn provision(
+pub(crate) async fn provision(
     run: &Run<'_>,
     delivery: &Delivery,
     deliver: impl FnOnce(&Artifact) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
-    let tried = Tried::default();
-    let result = establish(run, &tried, delivery, deliver).await;
-    match (result, tried.account.get()) {
-        (Err(Unmade { failure, token_refused }), Some(uid)) if failure.code.exit() == Exit::Unproved => {
-            let token = tried.token.take();
+    let unproved = Unproved::default();
+    let result = establish(run, &unproved, delivery, deliver).await;
+    match (result, unproved.account.get()) {
+        (Err(EstablishError { failure, token_refused }), Some(uid)) if failure.code.exit() == Exit::Unproved => {
+            let token = unproved.token.take();
             match lost_race(run, uid, &failure).await {
                 Some(conflict) => Err(conflict),
-                None if token_refused => Err(unaccepted(run, uid, token.as_ref(), failure).await),
+                None if token_refused => Err(explain_rejection(run, uid, token.as_ref(), failure).await),
                 None => Err(failure),
             }
         }
-        (result, _) => result.map_err(|unmade| unmade.failure),
+        (result, _) => result.map_err(|error| error.failure),
     }
 }
 
 /// The failure of making or proving a credential.
-struct Unmade {
+struct EstablishError {
     failure: Failure,
     /// Whether the server answers the new token with 401.
     token_refused: bool,
 }
 
-impl From<Failure> for Unmade {
+impl From<Failure> for EstablishError {
     fn from(failure: Failure) -> Self {
         Self { failure, token_refused: false }
     }
 }
 
-impl From<ApiError> for Unmade {
+impl From<ApiError> for EstablishError {
     fn from(error: ApiError) -> Self {
         Failure::from(error).into()
     }
 }
 
-impl From<ProofError> for Unmade {
+impl From<ProofError> for EstablishError {
     fn from(error: ProofError) -> Self {
         let token_refused = matches!(error, ProofError::Unauthorized);
         Self { failure: error.into(), token_refused }
@@ -92,7 +92,7 @@ impl From<ProofError> for Unmade {
 
 /// What is known of a credential before it is proved.
 #[derive(Default)]
-struct Tried {
+struct Unproved {
     /// The uid of the ServiceAccount, as soon as that is there.
     account: OnceCell<String>,
     /// The token that was used last.
@@ -104,23 +104,23 @@ struct Tried {
 async fn lost_race(run: &Run<'_>, uid: &str, failure: &Failure) -> Option<Failure> {
     let (request, cluster) = (run.request, &run.session.cluster);
     let account = request.instance.names.service_account();
-    let lost = |object: &Reference, what: &str| {
+    let revoked = |object: &Reference, what: &str| {
         let cause = format!("it was {what} during this run, perhaps by another run");
         Some(Failure::new(Code::Conflict, failure.doing.clone(), cause).on(object.to_string()))
     };
     match cluster.get(&account).await {
-        Ok(Some(seen)) if seen.live.uid != uid => return lost(&account, "deleted and created again"),
-        Ok(None) => return lost(&account, "deleted"),
+        Ok(Some(seen)) if seen.live.uid != uid => return revoked(&account, "deleted and created again"),
+        Ok(None) => return revoked(&account, "deleted"),
         Ok(Some(_)) | Err(_) => {}
     }
     let binding = request.instance.names.binding(&request.grants.first()?.place);
     let is_deleted = failure.code == Code::TokenSecretVanished && matches!(cluster.get(&binding).await, Ok(None));
-    if is_deleted { lost(&binding, "deleted") } else { None }
+    if is_deleted { revoked(&binding, "deleted") } else { None }
 }
 
 /// The likely cause of a 401 for the token of a ServiceAccount that is there: the key that signed it, or a second
 /// cluster at the same address.
-async fn unaccepted(run: &Run<'_>, uid: &str, token: Option<&Token>, failure: Failure) -> Failure {
+async fn explain_rejection(run: &Run<'_>, uid: &str, token: Option<&Token>, failure: Failure) -> Failure {
     const CAUSE: &str = "401: the server rejects the token that its own cluster has issued";
     const ONE_CLUSTER: &str =
         "check that only one cluster answers at the connection's server, and that the CA belongs to that cluster";
@@ -168,16 +168,17 @@ async fn reaches_account(run: &Run<'_>, uid: &str) -> Option<bool> {
 /// All of it.
 async fn establish(
     run: &Run<'_>,
-    tried: &Tried,
+    unproved: &Unproved,
     delivery: &Delivery,
     deliver: impl FnOnce(&Artifact) -> Result<(), Failure>,
-) -> Result<(), Unmade> {
+) -> Result<(), EstablishError> {
     let platform = delivery.platform.as_ref();
     // Nothing waits for the search but what happens after the delivery.
-    let (made, former) = tokio::join!(make_or_replace(run, tried, platform), former_namespace::search(run));
-    let (sight, made) = made?;
-    let is_known_here = sight.observed.is_anything_there() || !matches!(&former, Ok(former) if former.found.is_empty());
-    let Made { token, dialled, plan, retired, exceeds } = made;
+    let (made, former) = tokio::join!(make_or_replace(run, unproved, platform), former_namespace::search(run));
+    let (snapshot, made) = made?;
+    let is_known_here =
+        snapshot.observed.is_anything_there() || !matches!(&former, Ok(former) if former.found.is_empty());
+    let ProvedCredential { token, dialled, plan, retired, exceeds } = made;
 
     let ca = run.session.ca().as_base64();
     let artifact = delivery.form.fill(&run.request.connection, ca, &token).map_err(|findings| Failure {
@@ -188,16 +189,16 @@ async fn establish(
             "the document does not match its schema",
         )
     })?;
-    if hand_over(run, platform, dialled, &artifact).await? && !is_known_here {
+    if publish(run, platform, dialled, &artifact).await? && !is_known_here {
         run.report.finding(cluster_changed(run));
     }
     deliver(&artifact)?;
     // Everybody has the new token by now.
-    delete_secrets(run, &sight, &plan, &retired).await?;
+    delete_secrets(run, &snapshot, &plan, &retired).await?;
     // The search costs a request, and is made where rights are more than granted, or where some have been taken away.
     if exceeds || takes_away(&plan) {
         let found = run.session.cluster.list(Kind::RoleBinding, None).await.unwrap_or_default(); // whoever may not, cannot tell
-        for remark in rights_elsewhere(&run.request.instance.names, &sight, &found) {
+        for remark in rights_elsewhere(&run.request.instance.names, &snapshot, &found) {
             run.report.finding(remark);
         }
     }
@@ -208,26 +209,30 @@ async fn establish(
 
 /// Makes the credential and proves it. A token that the server does not accept any more is found by its use; then another
 /// one takes its place.
-async fn make_or_replace(run: &Run<'_>, tried: &Tried, platform: Option<&Platform>) -> Result<(Sight, Made), Unmade> {
-    let mut sight = run.survey().await?;
-    let made = match make(run, tried, platform, &mut sight).await {
-        Err(Unmade { token_refused: true, .. }) if is_dead(run, &sight).await => {
-            sight = run.look(false, run.session.cluster.version()).await?;
+async fn make_or_replace(
+    run: &Run<'_>,
+    unproved: &Unproved,
+    platform: Option<&Platform>,
+) -> Result<(Snapshot, ProvedCredential), EstablishError> {
+    let mut snapshot = run.survey().await?;
+    let made = match make(run, unproved, platform, &mut snapshot).await {
+        Err(EstablishError { token_refused: true, .. }) if is_token_rejected(run, &snapshot).await => {
+            snapshot = run.observe(false, run.session.cluster.version()).await?;
             let (field, why) = ("/data/token", "the server does not accept its token".to_owned());
-            if let Some(slot) = sight.observed.slots.current_mut() {
+            if let Some(slot) = snapshot.observed.slots.current_mut() {
                 slot.unusable.get_or_insert(Unusable { field, why });
             }
-            make(run, tried, platform, &mut sight).await?
+            make(run, unproved, platform, &mut snapshot).await?
         }
         made => made?,
     };
-    Ok((sight, made))
+    Ok((snapshot, made))
 }
 
 /// Whether the token of a Secret that was there before is dead: the server does not accept it, and is that of our
 /// cluster. So it is when the key that tokens are signed with was replaced, or when somebody wrote into the Secret.
-async fn is_dead(run: &Run<'_>, sight: &Sight) -> bool {
-    let Observed { service_account: Some(account), slots, .. } = &sight.observed else { return false };
+async fn is_token_rejected(run: &Run<'_>, snapshot: &Snapshot) -> bool {
+    let Observed { service_account: Some(account), slots, .. } = &snapshot.observed else { return false };
     // The connection of a run that was misled is to the right cluster: another one tells.
     slots.usable().is_some_and(|slot| slot.token.is_some()) && reaches_account(run, &account.uid).await == Some(true)
 }
@@ -235,11 +240,11 @@ async fn is_dead(run: &Run<'_>, sight: &Sight) -> bool {
 /// Whether a binding goes.
 fn takes_away(plan: &Plan) -> bool {
     let mut changes = plan.changes.iter();
-    changes.any(|change| change.action == Action::Delete && change.reference.kind == Kind::RoleBinding)
+    changes.any(|change| change.action == ChangeKind::Delete && change.reference.kind == Kind::RoleBinding)
 }
 
 /// What was made.
-struct Made {
+struct ProvedCredential {
     /// Proved.
     token: Token,
     /// An open connection to the platform.
@@ -253,73 +258,81 @@ struct Made {
 }
 
 /// Makes the credential and proves it.
-async fn make(run: &Run<'_>, tried: &Tried, platform: Option<&Platform>, sight: &mut Sight) -> Result<Made, Unmade> {
+async fn make(
+    run: &Run<'_>,
+    unproved: &Unproved,
+    platform: Option<&Platform>,
+    snapshot: &mut Snapshot,
+) -> Result<ProvedCredential, EstablishError> {
     let request = run.request;
-    let (desired, plan) = compare(request, sight);
-    if let Some(failure) = refusal(request, sight, &desired, &plan) {
+    let (desired, plan) = compare(request, snapshot);
+    if let Some(failure) = preflight_failure(request, snapshot, &desired, &plan) {
         return Err(failure.into());
     }
-    for remark in remarks(request, sight, &desired, &plan) {
+    for remark in remarks(request, snapshot, &desired, &plan) {
         run.report.finding_once(remark); // this may be the second attempt
     }
 
-    Apply { run, sight, desired: &desired, plan: &plan }.preflight().await?;
-    adopt::take_fields(run, &mut sight.observed).await?;
-    let sight = &*sight;
+    Apply { run, snapshot, desired: &desired, plan: &plan }.preflight().await?;
+    adopt::adopt_fields(run, &mut snapshot.observed).await?;
+    let snapshot = &*snapshot;
     // Before the ServiceAccount records the next number, because a Secret is found by its distance to that.
-    delete_secrets(run, sight, &plan, &desired.slots.superseded).await?;
-    let apply = Apply { run, sight, desired: &desired, plan: &plan };
+    delete_secrets(run, snapshot, &plan, &desired.slots.superseded).await?;
+    let apply = Apply { run, snapshot, desired: &desired, plan: &plan };
     // Connecting as the new credential takes as long as two of these requests, and needs no token yet.
-    let (created, line) = tokio::join!(create(&apply, tried), run.session.open_line());
+    let (created, connection) = tokio::join!(create(&apply, unproved), run.session.open_unauthenticated());
     let (widened, token) = created?;
 
     let uid = widened.service_account.uid.clone();
-    let rules = granted_rules(request, &sight.observed);
-    let claim = Claim { expected: account(run, &uid), granted: all_atoms(&rules) };
-    let narrowed = || plan.permissions.narrowed.iter().map(Tuple::atom).collect();
+    let rules = granted_rules(request, &snapshot.observed);
+    let expectation = Expectation { account: account(run, &uid), granted: all_permissions(&rules) };
+    let narrowed = || plan.permissions.narrowed.iter().map(PermissionRecord::permission).collect();
     let mut kept = desired.kept(request);
     // The platform is called while the proof is going on; it hears nothing before that is done.
     let proving = async {
-        let line = line?;
-        let line = if line.is_fresh() { line } else { run.session.open_line().await? };
-        let holder = line.log_in(&token)?;
+        let connection = connection?;
+        let connection = if connection.is_fresh() { connection } else { run.session.open_unauthenticated().await? };
+        let holder = connection.log_in(&token)?;
         if apply.will_shrink(&widened) {
-            proof::prove_wanted(run, &holder, &claim).await?;
+            proof::prove_wanted(run, &holder, &expectation).await?;
             return Ok((holder, None));
         }
-        let held = held_at(&kept, &sight.observed);
-        let lost =
-            Taken { narrowed: narrowed(), kept: all_atoms(&held).into_iter().collect(), cleared: BTreeSet::new() };
-        let exceeds = proof::prove(run, &holder, &claim, &lost).await?;
-        Ok::<_, Unmade>((holder, Some(exceeds)))
+        let held = held_at(&kept, &snapshot.observed);
+        let revoked = RevokedAccess {
+            narrowed: narrowed(),
+            kept: all_permissions(&held).into_iter().collect(),
+            cleared: BTreeSet::new(),
+        };
+        let exceeds = proof::prove(run, &holder, &expectation, &revoked).await?;
+        Ok::<_, EstablishError>((holder, Some(exceeds)))
     };
     let (proved, dialled) = tokio::join!(proving, dial(run, platform));
     let exceeds = match proved? {
         (_, Some(exceeds)) => exceeds,
         (holder, None) => {
             kept.extend(apply.shrink(widened).await?);
-            let held = held_at(&kept, &sight.observed);
-            let kept: Coverage<'_> = all_atoms(&held).into_iter().collect();
+            let held = held_at(&kept, &snapshot.observed);
+            let kept: Coverage<'_> = all_permissions(&held).into_iter().collect();
             run.report.permissions(plan.permissions.clone().except(&kept));
-            let cleared = leftovers(request, &sight.observed).map(|(place, _)| &place.scope).collect();
-            proof::prove(run, &holder, &claim, &Taken { narrowed: narrowed(), kept, cleared }).await?
+            let cleared = stale_objects(request, &snapshot.observed).map(|(place, _)| &place.scope).collect();
+            proof::prove(run, &holder, &expectation, &RevokedAccess { narrowed: narrowed(), kept, cleared }).await?
         }
     };
-    Ok(Made { token, dialled, plan, retired: desired.slots.retired, exceeds })
+    Ok(ProvedCredential { token, dialled, plan, retired: desired.slots.retired, exceeds })
 }
 
 /// Creates and widens the objects, and returns the token that the controller has made of them.
-async fn create<'a>(apply: &Apply<'a>, tried: &Tried) -> Result<(Widened<'a>, Token), Failure> {
-    let Apply { run, sight, desired, plan } = apply;
+async fn create<'a>(apply: &Apply<'a>, unproved: &Unproved) -> Result<(Widened<'a>, Token), Failure> {
+    let Apply { run, snapshot, desired, plan } = apply;
     let widened = apply.widen().await?;
     let uid = &widened.service_account.uid;
-    let _ = tried.account.set(uid.clone());
+    let _ = unproved.account.set(uid.clone());
     if !apply.will_shrink(&widened) {
         run.report.permissions(plan.permissions.clone());
     }
-    let (token, secret) = token(run, sight, desired).await?;
+    let (token, secret) = token(run, snapshot, desired).await?;
     claims::check(&token, &account(run, uid))?;
-    tried.token.set(Some(token.clone()));
+    unproved.token.set(Some(token.clone()));
     run.report.token(TokenFacts {
         fingerprint: token.fingerprint(),
         secret: Some(desired.secret.reference.name.clone()),
@@ -336,8 +349,8 @@ fn account<'a>(run: &'a Run<'_>, uid: &'a str) -> Account<'a> {
 }
 
 /// Deletes the Secrets in these token slots, as planned.
-async fn delete_secrets(run: &Run<'_>, sight: &Sight, plan: &Plan, slots: &[u32]) -> Result<(), Failure> {
-    for slot in slots.iter().filter_map(|number| sight.observed.slots.get(*number)) {
+async fn delete_secrets(run: &Run<'_>, snapshot: &Snapshot, plan: &Plan, slots: &[u32]) -> Result<(), Failure> {
+    for slot in slots.iter().filter_map(|number| snapshot.observed.slots.get(*number)) {
         let Some(planned) = plan.change(&run.request.instance.names.token_secret(slot.number)) else { continue };
         let started = Instant::now();
         match run.session.cluster.delete(&planned.reference, &slot.live).await {
@@ -351,21 +364,21 @@ async fn delete_secrets(run: &Run<'_>, sight: &Sight, plan: &Plan, slots: &[u32]
 }
 
 /// The token that was seen at the first look, or the one that the controller has made by now.
-async fn token(run: &Run<'_>, sight: &Sight, desired: &Desired) -> Result<(Token, Live), Failure> {
-    if let Some(Slot { token: Some(token), live, .. }) = sight.observed.slots.usable() {
-        run.report.step("token", &short(token), None);
+async fn token(run: &Run<'_>, snapshot: &Snapshot, desired: &Desired) -> Result<(Token, Live), Failure> {
+    if let Some(Slot { token: Some(token), live, .. }) = snapshot.observed.slots.usable() {
+        run.report.step("token", &short_fingerprint(token), None);
         return Ok((token.clone(), live.clone()));
     }
     let started = Instant::now();
     let _waiting = run.report.waiting("waiting for the token");
     let (token, live) = run.session.cluster.token(&desired.secret.reference).await?;
-    run.report.learn(&token);
-    run.report.step("token", &short(&token), Some(started.elapsed()));
+    run.report.register(&token);
+    run.report.step("token", &short_fingerprint(&token), Some(started.elapsed()));
     Ok((token, live))
 }
 
 /// As much of the fingerprint as tells two tokens apart.
-pub(super) fn short(token: &Token) -> String {
+pub(super) fn short_fingerprint(token: &Token) -> String {
     token.fingerprint().chars().take("sha256:".len() + 12).collect()
 }
 
@@ -389,7 +402,7 @@ fn cluster_changed(run: &Run<'_>) -> Finding {
 }
 
 /// True when the platform had something published by an earlier deployment.
-async fn hand_over(
+async fn publish(
     run: &Run<'_>,
     platform: Option<&Platform>,
     dialled: Option<Result<transport::Http, TransportError>>,
@@ -408,7 +421,7 @@ async fn hand_over(
             .await
     };
     let replaced = publishing.await.map_err(|failure| {
-        let has_it = if failure.unsettled { "may not have it yet" } else { "does not have it yet" };
+        let has_it = if failure.outcome_unknown { "may not have it yet" } else { "does not have it yet" };
         failure
             .state(format!("the credential is in the cluster, tested and working; Massdriver {has_it}"))
             .next("fix this and deploy again: the same credential will be published")

@@ -15,7 +15,7 @@ use crate::{
         finding::{self, Finding},
         secret::Token,
     },
-    endpoint::connection::Login,
+    endpoint::connection::ClusterLogin,
     input::request::Request,
     k8s::{
         denial::denied,
@@ -23,49 +23,49 @@ use crate::{
         object_names::Names,
     },
     plan::{
-        diff::{Action, Change},
-        removal::Left,
-        snapshot::Sight,
+        diff::{Change, ChangeKind},
+        removal::Removal,
+        snapshot::Snapshot,
     },
-    rbac::Tuple,
+    rbac::PermissionRecord,
     run::Run,
 };
 
 /// The time limit for a deleted token to be rejected: the API server caches a successful login for 10 s, which no flag
 /// changes. The rest is for slow responses.
-const MEMORY: Duration = Duration::from_secs(20);
+const TOKEN_CACHE: Duration = Duration::from_secs(20);
 /// The pause before the first request. An API server that has not observed the deletion yet would accept the token once
 /// more, and cache that for 10 s.
-const HEARSAY: Duration = Duration::from_millis(50);
+const DELETION_PROPAGATION: Duration = Duration::from_millis(50);
 
 /// The pause between the first two requests; doubled each time, up to a second.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 
 /// The outcome of the deletion of an instance's objects.
 #[derive(Default)]
-pub struct Outcome {
+pub(crate) struct RemovalOutcome {
     /// Objects whose deletion was accepted.
-    pub deleted: Vec<Reference>,
+    pub(crate) deleted: Vec<Reference>,
     /// Those of them that finalizers still hold.
-    pub held: Vec<Failure>,
+    pub(crate) held: Vec<Failure>,
     /// The permissions that the parent credential lacks.
-    pub missing: Vec<Tuple>,
+    pub(crate) missing: Vec<PermissionRecord>,
     /// The authorizer's reasons.
-    pub reasons: BTreeSet<String>,
+    pub(crate) reasons: BTreeSet<String>,
     /// Any other reason for which an object still exists.
-    pub failed: Option<Failure>,
+    pub(crate) failed: Option<Failure>,
     /// Copies of the instance's objects that were made by others and not deleted, each with the reason.
-    pub copies_left: Vec<(Reference, String)>,
+    pub(crate) copies_left: Vec<(Reference, String)>,
 }
 
-impl Outcome {
+impl RemovalOutcome {
     /// Whether no object of the instance is left.
     const fn is_complete(&self) -> bool {
         self.held.is_empty() && self.missing.is_empty() && self.failed.is_none()
     }
 
     /// Whether there were objects, all of which are deleted.
-    pub fn judge(mut self, request: &Request) -> Result<bool, Failure> {
+    pub(crate) fn into_result(mut self, request: &Request) -> Result<bool, Failure> {
         let account = request.instance.names.service_account();
         if let Some(failure) = self.failed {
             return Err(Failure { missing: self.missing, ..failure });
@@ -101,7 +101,7 @@ impl Outcome {
 /// Deletes the objects of the instance. Bindings first, because that revokes access within milliseconds, while the
 /// deletion of a Secret takes effect after up to 10 s. The ServiceAccount last, and only when all else is deleted: it
 /// stores the number of the newest token slot, and the list of places. A failed deletion does not stop the others.
-pub async fn clear(run: &Run<'_>, left: &Left, outcome: &mut Outcome) {
+pub(crate) async fn clear(run: &Run<'_>, removal: &Removal, outcome: &mut RemovalOutcome) {
     for stage in [
         &[Kind::RoleBinding, Kind::ClusterRoleBinding][..],
         &[Kind::Secret],
@@ -111,14 +111,14 @@ pub async fn clear(run: &Run<'_>, left: &Left, outcome: &mut Outcome) {
         if stage == [Kind::ServiceAccount] && !outcome.is_complete() {
             break; // its inventory leads to what is left
         }
-        let objects = left.ours.iter().chain(&left.copies).filter(|(object, _)| stage.contains(&object.kind));
+        let objects = removal.ours.iter().chain(&removal.copies).filter(|(object, _)| stage.contains(&object.kind));
         let answers = join_all(objects.map(async |(object, live)| {
             let started = Instant::now();
             let answer = run.session.cluster.delete(object, live).await;
             if answer.as_ref().err().is_none_or(is_held) {
                 // Repeating an accepted deletion is no change.
                 if live.deleting.is_none() {
-                    run.report.wrote(Action::Delete, object);
+                    run.report.wrote(ChangeKind::Delete, object);
                     run.report.change(&Change::delete(object.clone()), Some(started.elapsed()));
                 }
             }
@@ -127,7 +127,7 @@ pub async fn clear(run: &Run<'_>, left: &Left, outcome: &mut Outcome) {
         for (object, answer) in answers.await {
             match answer {
                 Ok(()) => outcome.deleted.push(object),
-                Err(error) if left.copies.contains_key(&object) && is_kept_by_others(&error) => {
+                Err(error) if removal.copies.contains_key(&object) && is_kept_by_others(&error) => {
                     outcome.copies_left.push((object, Failure::from(error).cause));
                 }
                 Err(error) if is_held(&error) => {
@@ -161,11 +161,16 @@ const fn is_held(error: &ApiError) -> bool {
 ///
 /// # Errors
 /// A token that is still accepted, or that could not be tested.
-pub async fn prove_all_dead(run: &Run<'_>, names: &Names, sight: &Sight, outcome: &Outcome) -> Result<(), Failure> {
+pub(crate) async fn prove_all_dead(
+    run: &Run<'_>,
+    names: &Names,
+    snapshot: &Snapshot,
+    outcome: &RemovalOutcome,
+) -> Result<(), Failure> {
     let is_own = |token: &&Token| {
         Claims::of(token).is_some_and(|claims| claims.is_of(names.namespace().as_str(), names.object()))
     };
-    for slot in sight.observed.slots.iter() {
+    for slot in snapshot.observed.slots.iter() {
         if let Some(token) = slot.token.as_ref().filter(is_own)
             && outcome.deleted.contains(&names.token_secret(slot.number))
         {
@@ -188,9 +193,9 @@ async fn prove_dead(run: &Run<'_>, token: &Token) -> Result<(), Failure> {
 
     let started = Instant::now();
     let _waiting = run.report.waiting("waiting until the token is rejected");
-    tokio::time::sleep(HEARSAY).await;
-    let cluster = run.session.connect_as(&Login::Token(token.clone())).await?;
-    let limit = run.session.budget.at_most(MEMORY);
+    tokio::time::sleep(DELETION_PROPAGATION).await;
+    let cluster = run.session.connect_as(&ClusterLogin::Token(token.clone())).await?;
+    let limit = run.session.budget.at_most(TOKEN_CACHE);
     let (mut pause, mut accepted) = (FIRST_PAUSE, false);
     loop {
         // An old server, or a gateway, may not serve the review: then any other request answers 401 to a deleted token.

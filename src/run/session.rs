@@ -6,24 +6,24 @@ use rustls::pki_types::ServerName;
 
 use crate::{
     budget::Budget,
-    cluster::{ApiError, Cluster, Line, Way},
+    cluster::{ApiError, Cluster, Endpoint, UnauthenticatedConnection},
     diagnostics::{
         error::{Code, Failure},
         finding::{self, Finding},
     },
-    endpoint::connection::{CaBundle, Connection, Login, Trust},
+    endpoint::connection::{CaBundle, ClusterLogin, Connection, ServerTrust},
     net::backoff::RetryContext,
     report::Report,
 };
 
 /// The connection of a command, with its time limit and its report.
-pub struct Session<'a> {
+pub(crate) struct Session<'a> {
     /// Server and login.
-    pub connection: &'a Connection,
+    pub(crate) connection: &'a Connection,
     /// The open connection.
-    pub cluster: Cluster<'a>,
+    pub(crate) cluster: Cluster<'a>,
     /// Time and requests of the run.
-    pub budget: Budget,
+    pub(crate) budget: Budget,
     report: &'a Report,
     /// The CA for every further connection; it is published with the credential.
     ca: CaBundle,
@@ -33,21 +33,22 @@ pub struct Session<'a> {
 
 impl<'a> Session<'a> {
     /// Connects and logs in.
-    ///
-    /// # Errors
-    /// The step of connecting that failed.
-    pub async fn connect(connection: &'a Connection, budget: Budget, report: &'a Report) -> Result<Self, Failure> {
+    pub(crate) async fn connect(
+        connection: &'a Connection,
+        budget: Budget,
+        report: &'a Report,
+    ) -> Result<Self, Failure> {
         let started = Instant::now();
         // A login command that prompts has the terminal for itself.
-        let is_alone = matches!(&connection.login, Login::Kubeconfig(person) if person.talks());
+        let is_alone = matches!(&connection.login, ClusterLogin::Kubeconfig(user) if user.is_interactive());
         let waiting = (!is_alone).then(|| report.waiting("connecting to the cluster"));
         let given = match &connection.ca {
-            Trust::Given(ca) => Some(ca),
-            Trust::System => None,
+            ServerTrust::Given(ca) => Some(ca),
+            ServerTrust::System => None,
         };
-        let way = Way { connection, ca: given, name: connection.tls_server_name.as_ref() };
+        let endpoint = Endpoint { connection, ca: given, name: connection.tls_server_name.as_ref() };
         let context = RetryContext { budget: budget.clone(), observer: report };
-        let cluster = Cluster::connect(way, &connection.login, context).await?;
+        let cluster = Cluster::connect(endpoint, &connection.login, context).await?;
         drop(waiting);
         let what = format!("{} ({})", connection.server.as_str(), cluster.protocol);
         report.step("connect", &what, Some(started.elapsed()));
@@ -59,32 +60,24 @@ impl<'a> Session<'a> {
     }
 
     /// The CA that the server was verified against.
-    #[must_use]
-    pub const fn ca(&self) -> &CaBundle {
+    pub(crate) const fn ca(&self) -> &CaBundle {
         &self.ca
     }
 
     /// The context of retries.
-    #[must_use]
-    pub fn retry_context(&self) -> RetryContext<'a> {
+    pub(crate) fn retry_context(&self) -> RetryContext<'a> {
         RetryContext { budget: self.budget.clone(), observer: self.report }
     }
 
     /// Another connection to the same server, as this user.
-    ///
-    /// # Errors
-    /// The step of connecting that failed.
-    pub async fn connect_as(&self, login: &Login) -> Result<Cluster<'a>, ApiError> {
-        Cluster::connect(self.way(self.connection.tls_server_name.as_ref()), login, self.retry_context()).await
+    pub(crate) async fn connect_as(&self, login: &ClusterLogin) -> Result<Cluster<'a>, ApiError> {
+        Cluster::connect(self.endpoint(self.connection.tls_server_name.as_ref()), login, self.retry_context()).await
     }
 
     /// A connection as a user of the published document opens it, without a login. The document has no field for a
     /// tls-server-name: if the server cannot be verified without it, that is reported, and the name is used.
-    ///
-    /// # Errors
-    /// The step of connecting that failed.
-    pub async fn open_line(&self) -> Result<Line<'a>, ApiError> {
-        let open = async |name| Line::open(self.way(name), self.retry_context()).await;
+    pub(crate) async fn open_unauthenticated(&self) -> Result<UnauthenticatedConnection<'a>, ApiError> {
+        let open = async |name| UnauthenticatedConnection::open(self.endpoint(name), self.retry_context()).await;
         let Some(name) = &self.connection.tls_server_name else { return open(None).await };
         match open(None).await {
             Err(error) if error.is_tls() => {
@@ -93,12 +86,12 @@ impl<'a> Session<'a> {
                 }
                 open(Some(name)).await
             }
-            line => line,
+            connection => connection,
         }
     }
 
-    fn way<'b>(&'b self, name: Option<&'b ServerName<'static>>) -> Way<'b> {
-        Way { connection: self.connection, ca: Some(&self.ca), name }
+    fn endpoint<'b>(&'b self, name: Option<&'b ServerName<'static>>) -> Endpoint<'b> {
+        Endpoint { connection: self.connection, ca: Some(&self.ca), name }
     }
 }
 

@@ -19,22 +19,19 @@ use crate::{
         name::{InstanceName, Namespace},
         object_names::Names,
     },
-    plan::diff::all_atoms,
+    plan::diff::all_permissions,
     report::{Report, TokenFacts},
     run::{
         observe::is_before_self_subject_review,
-        proof::{self, Claim, ProofError},
-        provision::short,
+        proof::{self, Expectation, ProofError},
+        provision::short_fingerprint,
         session::Session,
     },
 };
 
 /// Tests that the credential works: that it belongs to the ServiceAccount it claims and to the named instance, and has
 /// the permissions of the params. Without params, its permissions are only listed.
-///
-/// # Errors
-/// The check that failed.
-pub async fn verify(credential: &Credential, budget: Budget, report: &Report) -> Result<(), Failure> {
+pub(crate) async fn verify(credential: &Credential, budget: Budget, report: &Report) -> Result<(), Failure> {
     let Credential { connection, token, .. } = credential;
     let claims = Claims::of(token).filter(|claims| claims.account().is_some());
     let (secret, expires) = match &claims {
@@ -44,10 +41,10 @@ pub async fn verify(credential: &Credential, budget: Budget, report: &Report) ->
     let account = claims.as_ref().and_then(Claims::account);
     let account = account.ok_or_else(|| refused("the token does not belong to a ServiceAccount".to_owned()));
     if let Ok(account) = &account {
-        report.about(credential.name.as_ref().map(InstanceName::as_str), account.namespace);
+        report.instance(credential.name.as_ref().map(InstanceName::as_str), account.namespace);
     }
     report.token(TokenFacts { fingerprint: token.fingerprint(), secret, secret_uid: None, expires });
-    report.step("token", &short(token), None);
+    report.step("token", &short_fingerprint(token), None);
     let account = account?;
     check_wanted(credential, &account)?;
 
@@ -56,12 +53,12 @@ pub async fn verify(credential: &Credential, budget: Budget, report: &Report) ->
 
     let grants: &[Grant] = credential.params.as_ref().map_or(&[], |params| &*params.grants);
     let rules: Vec<_> = grants.iter().map(|grant| (&grant.place, grant.rules.clone())).collect();
-    let claim = Claim { expected: account, granted: all_atoms(&rules) };
+    let expectation = Expectation { account, granted: all_permissions(&rules) };
     let mut scopes = BTreeSet::from([None, Some(account.namespace)]);
     scopes.extend(grants.iter().map(|grant| grant.place.scope.namespace()));
     let started = Instant::now();
     let waiting = report.waiting("testing the credential");
-    let (version, proof) = tokio::join!(holder.version(), proof::prove_at_once(holder, &claim, &scopes));
+    let (version, proof) = tokio::join!(holder.version(), proof::prove_at_once(holder, &expectation, &scopes));
     drop(waiting);
     // A server without this review and without a version is not a Kubernetes API.
     let proof = match (&version, proof) {
@@ -84,12 +81,12 @@ pub async fn verify(credential: &Credential, budget: Budget, report: &Report) ->
         // The credential may not read its ClusterRoles: in their scopes, additional permissions cannot be distinguished from
         // granted ones.
         let others =
-            || grants.iter().filter_map(|grant| Some((grant.place.authority.cluster_role()?, &grant.place.scope)));
+            || grants.iter().filter_map(|grant| Some((grant.place.role_source.cluster_role()?, &grant.place.scope)));
         let names: BTreeSet<&str> = others().map(|(role, _)| role.as_str()).collect();
         if !names.is_empty() {
             let everywhere = others().any(|(_, scope)| *scope == Scope::Cluster);
             let unknown: BTreeSet<Option<&str>> = others().map(|(_, scope)| scope.namespace()).collect();
-            proof.excess.retain(|tuple| !everywhere && !unknown.contains(&tuple.atom().namespace));
+            proof.excess.retain(|record| !everywhere && !unknown.contains(&record.permission().namespace));
             proof.complete = false;
             let names: Vec<&str> = names.into_iter().collect();
             let text = format!("the permissions of these ClusterRoles are not tested: {}", names.join(", "));
@@ -98,12 +95,12 @@ pub async fn verify(credential: &Credential, budget: Budget, report: &Report) ->
         let what = format!("{}: {} permissions allowed, {} adjacent denied", account.name, proof.allowed, proof.denied);
         report.step("prove", &what, Some(started.elapsed()));
         let excess = proof::beyond_defaults(&defaults, None, &mut proof).await;
-        proof::tell_excess(report, &proof, &excess);
+        proof::report_excess(report, &proof, &excess);
     } else {
         let what = format!("{}: the server confirms its identity", account.name);
         report.step("prove", &what, Some(started.elapsed()));
         proof::beyond_defaults(&defaults, None, &mut proof).await;
-        report.may(&proof.excess);
+        report.allowed(&proof.excess);
         if proof.unlimited {
             report.finding(proof::unlimited("the credential"));
         }
@@ -134,7 +131,7 @@ fn check_wanted(credential: &Credential, account: &Account<'_>) -> Result<(), Fa
     {
         return Err(refused(format!(
             "the namespace of the token is `{}`, not `{namespace}`",
-            shown(account.namespace)
+            sanitize(account.namespace)
         )));
     }
     let Some(name) = &credential.name else { return Ok(()) };
@@ -144,12 +141,12 @@ fn check_wanted(credential: &Credential, account: &Account<'_>) -> Result<(), Fa
     if wanted == Ok(account.name) {
         return Ok(());
     }
-    let has = shown(account.name);
+    let has = sanitize(account.name);
     Err(refused(format!("the ServiceAccount of the token is `{has}`, not `{}`", wanted.unwrap_or_default())))
 }
 
-fn shown(text: &str) -> String {
-    crate::diagnostics::text::shown(text, 80)
+fn sanitize(text: &str) -> String {
+    crate::diagnostics::text::sanitize(text, 80)
 }
 
 fn refused(cause: String) -> Failure {

@@ -50,7 +50,6 @@ fn known(table: &'static [(&str, &str)], id: &ObjectIdentifier) -> Cow<'static, 
 }
 
 /// A signature algorithm, named by its AlgorithmIdentifier.
-#[must_use]
 pub(super) fn signature(algorithm: &[u8]) -> Cow<'static, str> {
     match Reader::new(algorithm).oid() {
         Ok(id) => known(SIGNATURES, &id),
@@ -59,8 +58,7 @@ pub(super) fn signature(algorithm: &[u8]) -> Cow<'static, str> {
 }
 
 /// A public key, as in "an RSA key of 1024 bits".
-#[must_use]
-pub fn key(algorithm: &[u8], key: &[u8]) -> String {
+pub(crate) fn key(algorithm: &[u8], key: &[u8]) -> String {
     let mut parts = Reader::new(algorithm);
     let Ok(id) = parts.oid() else { return "a key of an unknown algorithm".to_owned() };
     match id.to_string().as_str() {

@@ -25,7 +25,7 @@ enum Subtree {
 
 impl Constraints {
     /// Parses the extension; also returns whether all constraints are of a supported kind.
-    pub fn read(list: Element<'_>) -> Result<(Self, bool), Option<Unreadable>> {
+    pub(crate) fn read(list: Element<'_>) -> Result<(Self, bool), Option<Unreadable>> {
         let mut reader = Reader::new(list.value);
         let mut understood = true;
         let mut subtrees = |number| -> Result<Vec<Subtree>, Option<Unreadable>> {
@@ -53,12 +53,12 @@ impl Constraints {
     }
 
     /// Whether there are no constraints.
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.permitted.is_empty() && self.excluded.is_empty()
     }
 
     /// Whether a certificate below this CA may contain this name.
-    pub fn allow(&self, name: &Name) -> bool {
+    pub(crate) fn allow(&self, name: &Name) -> bool {
         // An invalid name could bypass an exclusion: `bad.example.` does not end with `example`.
         if let Name::Dns(name) = name
             && !is_domain(name)

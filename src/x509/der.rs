@@ -12,61 +12,61 @@ type Problem = Option<Unreadable>;
 
 /// Tags; certificates use no tag number above 30.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Tag(u8);
+pub(crate) struct Tag(u8);
 
 impl Tag {
-    pub const BOOLEAN: Self = Self(0x01);
-    pub const INTEGER: Self = Self(0x02);
-    pub const BIT_STRING: Self = Self(0x03);
-    pub const OCTET_STRING: Self = Self(0x04);
-    pub const OID: Self = Self(0x06);
-    pub const UTF8_STRING: Self = Self(0x0c);
-    pub const NUMERIC_STRING: Self = Self(0x12);
-    pub const PRINTABLE_STRING: Self = Self(0x13);
-    pub const IA5_STRING: Self = Self(0x16);
-    pub const UTC_TIME: Self = Self(0x17);
-    pub const GENERALIZED_TIME: Self = Self(0x18);
-    pub const SEQUENCE: Self = Self(0x30);
-    pub const SET: Self = Self(0x31);
+    pub(crate) const BOOLEAN: Self = Self(0x01);
+    pub(crate) const INTEGER: Self = Self(0x02);
+    const BIT_STRING: Self = Self(0x03);
+    pub(crate) const OCTET_STRING: Self = Self(0x04);
+    const OID: Self = Self(0x06);
+    pub(crate) const UTF8_STRING: Self = Self(0x0c);
+    pub(crate) const NUMERIC_STRING: Self = Self(0x12);
+    pub(crate) const PRINTABLE_STRING: Self = Self(0x13);
+    pub(crate) const IA5_STRING: Self = Self(0x16);
+    const UTC_TIME: Self = Self(0x17);
+    const GENERALIZED_TIME: Self = Self(0x18);
+    pub(crate) const SEQUENCE: Self = Self(0x30);
+    pub(crate) const SET: Self = Self(0x31);
 
     /// Tag of an explicitly tagged field.
-    pub const fn explicit(number: u8) -> Self {
+    pub(crate) const fn explicit(number: u8) -> Self {
         Self(0xa0 | number)
     }
 
     /// Tag of an implicitly tagged field.
-    pub const fn implicit(number: u8) -> Self {
+    pub(crate) const fn implicit(number: u8) -> Self {
         Self(0x80 | number)
     }
 }
 
 /// A DER element.
 #[derive(Clone, Copy, Debug)]
-pub struct Element<'a> {
-    pub tag: Tag,
-    pub value: &'a [u8],
+pub(crate) struct Element<'a> {
+    pub(crate) tag: Tag,
+    pub(crate) value: &'a [u8],
     /// All bytes, tag and length included.
-    pub whole: &'a [u8],
+    pub(crate) whole: &'a [u8],
 }
 
 /// The bytes not yet read.
 #[derive(Clone, Copy, Debug)]
-pub struct Reader<'a>(&'a [u8]);
+pub(crate) struct Reader<'a>(&'a [u8]);
 
 impl<'a> Reader<'a> {
-    pub const fn new(bytes: &'a [u8]) -> Self {
+    pub(crate) const fn new(bytes: &'a [u8]) -> Self {
         Self(bytes)
     }
 
-    pub const fn is_empty(&self) -> bool {
+    pub(crate) const fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    pub fn finish(&self) -> Result<(), Problem> {
+    pub(crate) fn finish(&self) -> Result<(), Problem> {
         if self.is_empty() { Ok(()) } else { Err(None) }
     }
 
-    pub fn any(&mut self) -> Result<Element<'a>, Problem> {
+    pub(crate) fn any(&mut self) -> Result<Element<'a>, Problem> {
         let mut reader = SliceReader::new(self.0).map_err(|_| None)?;
         if self.0.first().is_some_and(|first| first & 0x1f == 0x1f) {
             return Err(None); // a tag number above 30
@@ -78,20 +78,20 @@ impl<'a> Reader<'a> {
         Ok(Element { tag: Tag(*whole.first().ok_or(None)?), value, whole })
     }
 
-    pub fn expect(&mut self, tag: Tag) -> Result<Element<'a>, Problem> {
+    pub(crate) fn expect(&mut self, tag: Tag) -> Result<Element<'a>, Problem> {
         self.optional(tag)?.ok_or(None)
     }
 
-    pub fn optional(&mut self, tag: Tag) -> Result<Option<Element<'a>>, Problem> {
+    pub(crate) fn optional(&mut self, tag: Tag) -> Result<Option<Element<'a>>, Problem> {
         if self.0.first() == Some(&tag.0) { self.any().map(Some) } else { Ok(None) }
     }
 
-    pub fn oid(&mut self) -> Result<ObjectIdentifier, Problem> {
+    pub(crate) fn oid(&mut self) -> Result<ObjectIdentifier, Problem> {
         ObjectIdentifier::from_bytes(self.expect(Tag::OID)?.value).map_err(|_| None)
     }
 
     /// An INTEGER in its shortest encoding.
-    pub fn integer(&mut self) -> Result<&'a [u8], Problem> {
+    pub(crate) fn integer(&mut self) -> Result<&'a [u8], Problem> {
         match self.expect(Tag::INTEGER)?.value {
             [] | [0, ..=0x7f, ..] | [0xff, 0x80..=0xff, ..] => Err(None),
             value => Ok(value),
@@ -99,7 +99,7 @@ impl<'a> Reader<'a> {
     }
 
     /// A BIT STRING of whole bytes.
-    pub fn bits(&mut self) -> Result<&'a [u8], Problem> {
+    pub(crate) fn bits(&mut self) -> Result<&'a [u8], Problem> {
         match self.expect(Tag::BIT_STRING)?.value.split_first() {
             Some((0, bits)) => Ok(bits),
             _ => Err(None),
@@ -107,7 +107,7 @@ impl<'a> Reader<'a> {
     }
 
     /// A BIT STRING whose last byte may be partial.
-    pub fn bits_with_rest(&mut self) -> Result<&'a [u8], Problem> {
+    pub(crate) fn bits_with_rest(&mut self) -> Result<&'a [u8], Problem> {
         match self.expect(Tag::BIT_STRING)?.value.split_first() {
             Some((0, bits)) => Ok(bits),
             // The unused bits must be zero.
@@ -121,7 +121,7 @@ impl<'a> Reader<'a> {
     }
 
     /// A time, in seconds of Unix time.
-    pub fn time(&mut self) -> Result<i64, Problem> {
+    pub(crate) fn time(&mut self) -> Result<i64, Problem> {
         const WRONG: Problem = Some(Unreadable("has an invalid time"));
         let element = self.any()?;
         let text = std::str::from_utf8(element.value).map_err(|_| WRONG)?;
@@ -144,7 +144,7 @@ impl<'a> Reader<'a> {
 }
 
 /// A BOOLEAN.
-pub fn truth(value: &[u8]) -> Result<bool, Problem> {
+pub(crate) fn truth(value: &[u8]) -> Result<bool, Problem> {
     match value {
         [0xff] => Ok(true),
         [0] => Ok(false),
@@ -153,7 +153,7 @@ pub fn truth(value: &[u8]) -> Result<bool, Problem> {
 }
 
 /// A non-negative INTEGER.
-pub fn number(value: &[u8]) -> Result<u32, Problem> {
+pub(crate) fn number(value: &[u8]) -> Result<u32, Problem> {
     match value.first() {
         None | Some(0x80..) => Err(None),
         Some(_) => {

@@ -74,11 +74,11 @@ fn is_host(name: &str, is_pattern: bool) -> bool {
 }
 
 /// These names on one line.
-pub(super) fn shown(names: &[Name]) -> Option<String> {
+pub(super) fn list_names(names: &[Name]) -> Option<String> {
     let texts: Vec<String> = names
         .iter()
         .filter_map(|name| match name {
-            Name::Dns(name) => Some(crate::diagnostics::text::shown(name, 120)),
+            Name::Dns(name) => Some(crate::diagnostics::text::sanitize(name, 120)),
             Name::Ip(address) => Some(address.to_string()),
             Name::Email(_) | Name::Uri(_) => None,
         })

@@ -5,13 +5,13 @@ mod algorithm;
 mod constraints;
 mod der;
 mod host;
-pub mod pem_blocks;
+pub(crate) mod pem_blocks;
 mod verify;
 
 use std::net::IpAddr;
 
-pub use algorithm::key;
-pub use verify::{Flaw, Judge};
+pub(crate) use algorithm::key;
+pub(crate) use verify::{Flaw, Judge};
 
 use ::der::asn1::ObjectIdentifier;
 use constraints::Constraints;
@@ -29,21 +29,21 @@ const SHOWN: usize = 120;
 
 /// Why a certificate cannot be parsed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Unreadable(pub &'static str);
+pub(crate) struct Unreadable(pub(crate) &'static str);
 
 /// A parsed certificate; its fields borrow from its bytes.
 #[derive(Clone, Debug)]
-pub struct Certificate<'a> {
+pub(crate) struct Certificate<'a> {
     /// The whole certificate.
-    pub der: &'a [u8],
+    pub(crate) der: &'a [u8],
     /// Version 1, 2 or 3.
-    pub version: u8,
+    pub(crate) version: u8,
     /// AlgorithmIdentifier of the public key.
-    pub key_algorithm: &'a [u8],
+    pub(crate) key_algorithm: &'a [u8],
     /// Public key.
-    pub key: &'a [u8],
+    pub(crate) key: &'a [u8],
     /// SubjectPublicKeyInfo: algorithm and key.
-    pub key_info: &'a [u8],
+    pub(crate) key_info: &'a [u8],
     signed: &'a [u8],
     algorithm: &'a [u8],
     signature: &'a [u8],
@@ -87,10 +87,7 @@ enum Name {
 
 impl<'a> Certificate<'a> {
     /// Parses a certificate.
-    ///
-    /// # Errors
-    /// What is wrong with it.
-    pub fn parse(der: &'a [u8]) -> Result<Self, Unreadable> {
+    pub(crate) fn parse(der: &'a [u8]) -> Result<Self, Unreadable> {
         const MALFORMED: Unreadable = Unreadable("is not the DER of a certificate");
         Self::read(der).map_err(|problem| problem.unwrap_or(MALFORMED))
     }
@@ -156,14 +153,12 @@ impl<'a> Certificate<'a> {
     }
 
     /// The subject, sanitized.
-    #[must_use]
-    pub fn subject(&self) -> String {
+    pub(crate) fn subject(&self) -> String {
         name(self.subject)
     }
 
     /// The issuer, sanitized.
-    #[must_use]
-    pub fn issuer(&self) -> String {
+    pub(crate) fn issuer(&self) -> String {
         name(self.issuer)
     }
 }
@@ -301,7 +296,7 @@ fn name(bytes: &[u8]) -> String {
     if text.is_empty() {
         "without a name".to_owned()
     } else {
-        format!("\"{}\"", crate::diagnostics::text::shown(&text, SHOWN))
+        format!("\"{}\"", crate::diagnostics::text::sanitize(&text, SHOWN))
     }
 }
 

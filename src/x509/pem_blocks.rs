@@ -2,9 +2,9 @@
 //! around blocks is ignored, and a block that cannot be decoded is skipped. Pure.
 
 /// A PEM block.
-pub struct Block {
+pub(crate) struct Block {
     /// Decoded contents.
-    pub der: Vec<u8>,
+    pub(crate) der: Vec<u8>,
     kind: String,
     has_headers: bool,
     is_encrypted: bool,
@@ -12,33 +12,28 @@ pub struct Block {
 
 impl Block {
     /// Whether this is a certificate.
-    #[must_use]
-    pub fn is_certificate(&self) -> bool {
+    pub(crate) fn is_certificate(&self) -> bool {
         self.kind == "CERTIFICATE"
     }
 
     /// Whether this is a CA certificate; Go ignores those with headers.
-    #[must_use]
-    pub fn is_ca(&self) -> bool {
+    pub(crate) fn is_ca(&self) -> bool {
         self.is_certificate() && !self.has_headers
     }
 
     /// Whether this is a private key of any type.
-    #[must_use]
-    pub fn is_private_key(&self) -> bool {
+    pub(crate) fn is_private_key(&self) -> bool {
         self.kind == "PRIVATE KEY" || self.kind.ends_with(" PRIVATE KEY")
     }
 
     /// Whether a passphrase protects it: encrypted PKCS#8, or the older format with headers.
-    #[must_use]
-    pub fn is_encrypted(&self) -> bool {
+    pub(crate) fn is_encrypted(&self) -> bool {
         self.is_encrypted
     }
 }
 
 /// All blocks that can be decoded.
-#[must_use]
-pub fn blocks(text: &[u8]) -> Vec<Block> {
+pub(crate) fn blocks(text: &[u8]) -> Vec<Block> {
     let mut found = Vec::new();
     let mut begun: Option<(usize, &[u8])> = None;
     let mut at = 0;

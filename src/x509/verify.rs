@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use rustls::pki_types::SignatureVerificationAlgorithm;
 
 use crate::{
-    diagnostics::text::shown,
+    diagnostics::text::sanitize,
     x509::{ANY_USAGE, Certificate, SERVER, algorithm, host},
 };
 
@@ -17,7 +17,7 @@ const SIGNATURES: u8 = 100;
 
 /// Why a server is not trusted.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Flaw {
+pub(crate) enum Flaw {
     /// Unknown issuer: no trusted CA signed the certificate.
     UnknownIssuer {
         /// The issuer named in the certificate.
@@ -66,8 +66,7 @@ impl std::error::Error for Flaw {}
 
 impl Flaw {
     /// The next step, if it differs from the usual one.
-    #[must_use]
-    pub const fn next(&self) -> &'static str {
+    pub(crate) const fn next(&self) -> &'static str {
         match self {
             Self::UnknownIssuer { by_system: true, .. } => {
                 "add the server's CA to the kubeconfig, or set SSL_CERT_FILE to a file with it, then run again"
@@ -85,17 +84,17 @@ impl Flaw {
 }
 
 /// Everything that a server certificate is verified against.
-pub struct Judge<'a> {
+pub(crate) struct Judge<'a> {
     /// The trusted CAs, in the given order.
-    pub roots: &'a [Certificate<'a>],
+    pub(crate) roots: &'a [Certificate<'a>],
     /// Whether they are from the system trust store.
-    pub by_system: bool,
+    pub(crate) by_system: bool,
     /// The intermediate certificates that the server sent.
-    pub intermediates: &'a [Certificate<'a>],
+    pub(crate) intermediates: &'a [Certificate<'a>],
     /// The current time, in seconds of Unix time.
-    pub now: i64,
+    pub(crate) now: i64,
     /// The supported signature algorithms.
-    pub algorithms: &'a [&'static dyn SignatureVerificationAlgorithm],
+    pub(crate) algorithms: &'a [&'static dyn SignatureVerificationAlgorithm],
 }
 
 /// The position of a certificate in a chain.
@@ -116,10 +115,7 @@ struct Search<'a> {
 
 impl<'a> Judge<'a> {
     /// Verifies the certificate of a server dialled by this name; returns the index of the CA that the chain ends with.
-    ///
-    /// # Errors
-    /// Why it is not trusted.
-    pub fn judge(&self, leaf: &'a Certificate<'a>, host: &str) -> Result<usize, Flaw> {
+    pub(crate) fn judge(&self, leaf: &'a Certificate<'a>, host: &str) -> Result<usize, Flaw> {
         self.check(leaf, Role::Leaf, &[])?;
         if !host::matches(&leaf.extensions.names, host) {
             return Err(wrong_host(leaf, host));
@@ -317,7 +313,7 @@ fn judge_chain(chain: &[&Certificate<'_>]) -> Result<(), Flaw> {
         }
         let names = chain[..place].iter().flat_map(|beneath| &beneath.extensions.names);
         if let Some(name) = names.into_iter().find(|name| !constraints.allow(name)) {
-            let name = host::shown(std::slice::from_ref(name)).unwrap_or_else(|| "a name".to_owned());
+            let name = host::list_names(std::slice::from_ref(name)).unwrap_or_else(|| "a name".to_owned());
             let cause =
                 format!("{} may not sign for {name}: its name constraints exclude that name", who(it, role(place)));
             return Err(Flaw::Other {
@@ -330,11 +326,11 @@ fn judge_chain(chain: &[&Certificate<'_>]) -> Result<(), Flaw> {
 }
 
 fn wrong_host(leaf: &Certificate<'_>, host: &str) -> Flaw {
-    let names = match host::shown(&leaf.extensions.names) {
+    let names = match host::list_names(&leaf.extensions.names) {
         Some(names) => format!("it is for {names}"),
         None => format!("it has no alternative names, and its common name {} is ignored", leaf.subject()),
     };
-    Flaw::WrongHost { host: shown(host, 120), names }
+    Flaw::WrongHost { host: sanitize(host, 120), names }
 }
 
 fn no_ca(it: &Certificate<'_>, role: Role) -> Flaw {

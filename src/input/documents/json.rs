@@ -13,11 +13,11 @@ const TOLD: usize = 1000;
 
 /// The location of a duplicate key.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Duplicate {
+pub(crate) struct Duplicate {
     /// A JSON pointer to the key, or to the closest object around it whose path can be printed.
-    pub pointer: String,
+    pub(crate) pointer: String,
     /// Whether the pointer is that of the key itself.
-    pub exact: bool,
+    pub(crate) exact: bool,
 }
 
 /// Parses one document. A byte order mark before it is ignored, as RFC 8259 (section 8.1) allows: Windows tools write
@@ -25,7 +25,7 @@ pub struct Duplicate {
 ///
 /// # Errors
 /// What is wrong and where, without any part of the text: it may be a secret.
-pub fn parse(bytes: &[u8]) -> Result<(Value, BTreeSet<Duplicate>), String> {
+pub(crate) fn parse(bytes: &[u8]) -> Result<(Value, BTreeSet<Duplicate>), String> {
     if let [0xff, 0xfe, ..] | [0xfe, 0xff, ..] | [0, 1..=255, ..] | [1..=255, 0, ..] = bytes {
         return Err("is UTF-16: save it as UTF-8".to_owned());
     }
@@ -44,8 +44,7 @@ pub fn parse(bytes: &[u8]) -> Result<(Value, BTreeSet<Duplicate>), String> {
 }
 
 /// Whether a document is empty.
-#[must_use]
-pub fn is_blank(bytes: &[u8]) -> bool {
+pub(crate) fn is_blank(bytes: &[u8]) -> bool {
     unmarked(bytes).iter().all(u8::is_ascii_whitespace)
 }
 

@@ -17,45 +17,49 @@ use secrecy::SecretString;
 use crate::{
     diagnostics::{
         finding::{self, Finding},
-        text::shown,
+        text::sanitize,
     },
     env::{self, Environment},
     input::documents::{absolute, exists, read_file},
 };
-pub use entry::{Place, Problems};
+pub(crate) use entry::{EntryLocation, Problems};
 use yaml::{Mapping, Node, Value};
 
 /// One context of a kubeconfig.
-pub struct Context {
+pub(crate) struct Context {
     /// Its name.
-    pub name: String,
+    pub(crate) name: String,
     /// The server and its CA.
-    pub cluster: Cluster,
+    pub(crate) cluster: Cluster,
     /// Where that entry is.
-    pub cluster_place: Place,
+    pub(crate) cluster_location: EntryLocation,
     /// The login.
-    pub user: AuthInfo,
+    pub(crate) user: AuthInfo,
     /// Where that entry is.
-    pub user_place: Place,
+    pub(crate) user_location: EntryLocation,
     /// The content of the file `certificate-authority`, if set.
-    pub authority: Option<Vec<u8>>,
+    pub(crate) authority: Option<Vec<u8>>,
     /// The content of the file `client-certificate`, if set.
-    pub certificate: Option<Vec<u8>>,
+    pub(crate) certificate: Option<Vec<u8>>,
     /// The content of the file `client-key`, if set.
-    pub key: Option<Vec<u8>>,
+    pub(crate) key: Option<Vec<u8>>,
     /// Whether a login command can prompt at a terminal; false until the reader of standard input has set it.
-    pub terminal: bool,
+    pub(crate) terminal: bool,
     /// Problems of the three entries.
-    pub problems: Vec<Finding>,
+    pub(crate) problems: Vec<Finding>,
     /// Findings that do not block.
-    pub remarks: Vec<Finding>,
+    pub(crate) remarks: Vec<Finding>,
 }
 
 /// Reads the context, its cluster and its user.
 ///
 /// # Errors
 /// What is missing, quoting no secret.
-pub fn read(path: Option<&Path>, context: Option<&str>, environment: &Environment) -> Result<Context, Vec<Finding>> {
+pub(crate) fn read(
+    path: Option<&Path>,
+    context: Option<&str>,
+    environment: &Environment,
+) -> Result<Context, Vec<Finding>> {
     let (paths, wanted) = match path {
         Some(path) => (vec![path.to_owned()], true),
         None => found(environment)?,
@@ -84,8 +88,7 @@ pub fn read(path: Option<&Path>, context: Option<&str>, environment: &Environmen
 }
 
 /// Whether a text is meant as a kubeconfig, in YAML or JSON.
-#[must_use]
-pub fn recognized(bytes: &[u8]) -> bool {
+pub(crate) fn recognized(bytes: &[u8]) -> bool {
     let Ok(document) = yaml::parse(bytes) else { return false };
     let Value::Map(root) = &document.root.value else { return false };
     let is_config = |kind: &Rc<Node>| matches!(&kind.value, Value::Text(kind) if kind == "Config");
@@ -96,7 +99,7 @@ pub fn recognized(bytes: &[u8]) -> bool {
 ///
 /// # Errors
 /// What is missing, quoting no secret.
-pub fn parse(bytes: &[u8], name: &str, directory: &Path) -> Result<Context, Vec<Finding>> {
+pub(crate) fn parse(bytes: &[u8], name: &str, directory: &Path) -> Result<Context, Vec<Finding>> {
     let file = File::parse(bytes, name, absolute(directory)).map_err(refused)?;
     choose(&[file], None)
 }
@@ -189,29 +192,29 @@ impl File {
 }
 
 /// An entry that was found.
-struct Found<'a> {
+struct FoundEntry<'a> {
     file: &'a File,
     node: Option<&'a Rc<Node>>,
-    place: Place,
+    location: EntryLocation,
 }
 
 /// Finds an entry by its name, in the first file that contains one.
-fn find<'a>(files: &'a [File], list: &str, kind: &'static str, name: &str) -> Result<Option<Found<'a>>, String> {
+fn find<'a>(files: &'a [File], list: &str, kind: &'static str, name: &str) -> Result<Option<FoundEntry<'a>>, String> {
     let field = kind;
     for file in files {
         let mut named = file.entries(list)?.filter(|(candidate, _)| *candidate == name).map(|(_, map)| map);
         let Some(map) = named.next() else { continue };
         if named.next().is_some() {
-            return Err(format!("{} has the {kind} `{}` twice: remove one of them", file.name, shown(name, 80)));
+            return Err(format!("{} has the {kind} `{}` twice: remove one of them", file.name, sanitize(name, 80)));
         }
         let node = map.get(field);
-        let place = Place::new(
+        let location = EntryLocation::new(
             kind,
             name,
             &file.name,
             node.map_or(&Node { line: line_of(map), value: Value::Null }, Rc::as_ref),
         );
-        return Ok(Some(Found { file, node, place }));
+        return Ok(Some(FoundEntry { file, node, location }));
     }
     Ok(None)
 }
@@ -229,12 +232,12 @@ fn choose(files: &[File], context: Option<&str>) -> Result<Context, Vec<Finding>
     };
     let found = find(files, "contexts", "context", name).map_err(refused)?;
     if found.is_none() && (context.is_some() || !name.is_empty()) {
-        return Err(refused(format!("the kubeconfig has no context `{}`; {}", shown(name, 80), known(files))));
+        return Err(refused(format!("the kubeconfig has no context `{}`; {}", sanitize(name, 80), known(files))));
     }
     // Without a context name, kubectl uses the entries without a name.
     let mut problems = Problems::default();
     let named = match &found {
-        Some(found) => entry::context(found.node, &found.place, &mut problems),
+        Some(found) => entry::context(found.node, &found.location, &mut problems),
         None => entry::Named { cluster: String::new(), user: String::new() },
     };
     let clusters = find(files, "clusters", "cluster", &named.cluster);
@@ -246,12 +249,12 @@ fn choose(files: &[File], context: Option<&str>) -> Result<Context, Vec<Finding>
             return Err(refused(text));
         }
         (clusters, users) => {
-            let of = found.as_ref().map(|found| format!(" {}", found.place.of("/context"))).unwrap_or_default();
-            let missing = |found: Result<Option<Found<'_>>, String>, kind: &str, name: &str| match found {
+            let of = found.as_ref().map(|found| format!(" {}", found.location.of("/context"))).unwrap_or_default();
+            let missing = |found: Result<Option<FoundEntry<'_>>, String>, kind: &str, name: &str| match found {
                 Ok(Some(_)) => None,
                 Ok(None) if name.is_empty() => Some(format!("the context has no {kind}{of}")),
                 Ok(None) => {
-                    Some(format!("the kubeconfig has no {kind} `{}`, which its context names{of}", shown(name, 80)))
+                    Some(format!("the kubeconfig has no {kind} `{}`, which its context names{of}", sanitize(name, 80)))
                 }
                 Err(problem) => Some(problem),
             };
@@ -288,7 +291,7 @@ fn known(files: &[File]) -> String {
     if names.is_empty() {
         return "it has no contexts".to_owned();
     }
-    let told: Vec<String> = names.iter().take(SHOWN).map(|name| shown(name, 80)).collect();
+    let told: Vec<String> = names.iter().take(SHOWN).map(|name| sanitize(name, 80)).collect();
     match names.len() - told.len() {
         0 => format!("it has the contexts {}", told.join(", ")),
         more => format!("it has the contexts {} and {more} more", told.join(", ")),
@@ -296,13 +299,18 @@ fn known(files: &[File]) -> String {
 }
 
 /// Reads the cluster and the user of a context, and the files that they refer to.
-fn contents(name: &str, cluster_entry: &Found<'_>, user_entry: &Found<'_>, mut problems: Problems) -> Context {
-    let cluster = entry::cluster(cluster_entry.node, &cluster_entry.place, &mut problems);
-    let mut user = entry::user(user_entry.node, &user_entry.place, &mut problems);
+fn contents(
+    name: &str,
+    cluster_entry: &FoundEntry<'_>,
+    user_entry: &FoundEntry<'_>,
+    mut problems: Problems,
+) -> Context {
+    let cluster = entry::cluster(cluster_entry.node, &cluster_entry.location, &mut problems);
+    let mut user = entry::user(user_entry.node, &user_entry.location, &mut problems);
     let authority = match (&cluster.certificate_authority_data, &cluster.certificate_authority) {
         (Some(_), Some(_)) => {
             let problem = "and certificate-authority-data are both set, which kubectl rejects: keep one of them";
-            problems.note(&cluster_entry.place, "/cluster/certificate-authority", problem);
+            problems.note(&cluster_entry.location, "/cluster/certificate-authority", problem);
             None
         }
         (_, file) => cluster_entry.content("certificate-authority", file.as_deref(), &mut problems),
@@ -310,7 +318,7 @@ fn contents(name: &str, cluster_entry: &Found<'_>, user_entry: &Found<'_>, mut p
     let mut part = |field: &str, data: bool, file: &Option<String>| match file {
         Some(_) if data => {
             let problem = format!("and {field}-data are both set, which kubectl rejects: keep one of them");
-            problems.note(&user_entry.place, &format!("/user/{field}"), &problem);
+            problems.note(&user_entry.location, &format!("/user/{field}"), &problem);
             None
         }
         file => user_entry.content(field, file.as_deref(), &mut problems),
@@ -326,7 +334,7 @@ fn contents(name: &str, cluster_entry: &Found<'_>, user_entry: &Found<'_>, mut p
     let token = match token {
         Some(Err(cause)) if user.token.is_none() => {
             let file = user_entry.path(user.token_file.as_deref().unwrap_or_default());
-            problems.note(&user_entry.place, "/user/tokenFile", &unreadable(&file, &cause));
+            problems.note(&user_entry.location, "/user/tokenFile", &unreadable(&file, &cause));
             None
         }
         Some(Ok(bytes)) => String::from_utf8(bytes).ok(),
@@ -343,9 +351,9 @@ fn contents(name: &str, cluster_entry: &Found<'_>, user_entry: &Found<'_>, mut p
     Context {
         name: name.to_owned(),
         cluster,
-        cluster_place: cluster_entry.place.clone(),
+        cluster_location: cluster_entry.location.clone(),
         user,
-        user_place: user_entry.place.clone(),
+        user_location: user_entry.location.clone(),
         authority,
         certificate,
         key,
@@ -355,7 +363,7 @@ fn contents(name: &str, cluster_entry: &Found<'_>, user_entry: &Found<'_>, mut p
     }
 }
 
-impl Found<'_> {
+impl FoundEntry<'_> {
     /// The path of a file that the entry refers to: relative to the kubeconfig, without resolving symbolic links, as in
     /// Go.
     fn path(&self, file: &str) -> PathBuf {
@@ -379,14 +387,14 @@ impl Found<'_> {
     fn content(&self, field: &str, file: Option<&str>, problems: &mut Problems) -> Option<Vec<u8>> {
         let file = self.path(file?);
         let noted = |cause: std::io::Error| {
-            problems.note(&self.place, &format!("/{}/{field}", self.place.kind), &unreadable(&file, &cause));
+            problems.note(&self.location, &format!("/{}/{field}", self.location.kind), &unreadable(&file, &cause));
         };
         read_file(&file).map_err(noted).ok()
     }
 }
 
 fn unreadable(file: &Path, cause: &std::io::Error) -> String {
-    format!("cannot be read: {}: {cause}", shown(&file.display().to_string(), 300))
+    format!("cannot be read: {}: {cause}", sanitize(&file.display().to_string(), 300))
 }
 
 /// The directory of a kubeconfig, as an absolute path: a command relative to it must not be searched in PATH.

@@ -2,7 +2,7 @@
 //! `request/` interprets them.
 
 mod json;
-pub mod kubeconfig;
+pub(crate) mod kubeconfig;
 
 use std::{
     io::{IsTerminal as _, Read as _},
@@ -22,14 +22,14 @@ use crate::{
 };
 
 /// The key of the cluster connection in a dependencies document.
-pub const SLOT: &str = "kubernetes_cluster";
+pub(crate) const SLOT: &str = "kubernetes_cluster";
 
 /// The maximum size of a document: the API server itself accepts no body above 3 MiB.
 const SIZE_LIMIT: u64 = 8 << 20;
 
 /// How much of the input has to be valid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Strictness {
+pub(crate) enum Strictness {
     /// All of it.
     Strict,
     /// What locates the instance. For a decommission: other invalid input must not keep a token alive.
@@ -38,32 +38,32 @@ pub enum Strictness {
 
 /// The documents and options of a run, not yet interpreted.
 #[derive(Default)]
-pub struct Inputs {
+pub(crate) struct Inputs {
     /// `params.json`, or `--params`.
-    pub params: Value,
+    pub(crate) params: Value,
     /// `--name`.
-    pub name: Option<String>,
+    pub(crate) name: Option<String>,
     /// The cluster connection.
-    pub cluster: ClusterInput,
+    pub(crate) cluster: ClusterInput,
     /// `--tls-server-name`.
-    pub tls_server_name: Option<String>,
+    pub(crate) tls_server_name: Option<String>,
     /// The proxy variables of the environment.
-    pub proxies: proxy::Variables,
+    pub(crate) proxies: proxy::Variables,
     /// `config.json`; null if absent.
-    pub config: Value,
+    pub(crate) config: Value,
     /// `bundle/schema-params.json`, where it differs from the embedded one.
-    pub params_schema: Option<Value>,
+    pub(crate) params_schema: Option<Value>,
     /// `bundle/schema-artifacts.json`.
-    pub artifacts_schema: ArtifactsSchema,
+    pub(crate) artifacts_schema: ArtifactsSchema,
     /// `bundle/massdriver.yaml`, if it differs from the embedded one, which only contains the defaults.
-    pub bundle: Option<Value>,
+    pub(crate) bundle: Option<Value>,
     /// The platform's variables of the environment.
-    pub platform: PlatformInput,
+    pub(crate) platform: PlatformInput,
 }
 
 /// The type of the published document in the bundle.
 #[derive(Default)]
-pub enum ArtifactsSchema {
+pub(crate) enum ArtifactsSchema {
     /// The bundle has none.
     #[default]
     Absent,
@@ -75,7 +75,7 @@ pub enum ArtifactsSchema {
 
 /// The source of the cluster connection.
 #[derive(Default)]
-pub enum ClusterInput {
+pub(crate) enum ClusterInput {
     /// It could not be read; a finding says why.
     #[default]
     Missing,
@@ -87,37 +87,35 @@ pub enum ClusterInput {
 
 /// The environment variables of the platform.
 #[derive(Default)]
-pub struct PlatformInput {
+pub(crate) struct PlatformInput {
     /// Base URL.
-    pub url: Option<String>,
+    pub(crate) url: Option<String>,
     /// User name.
-    pub deployment_id: Option<String>,
+    pub(crate) deployment_id: Option<String>,
     /// Password.
-    pub token: Option<String>,
+    pub(crate) token: Option<String>,
     /// Instance, new name.
-    pub instance_id: Option<String>,
+    pub(crate) instance_id: Option<String>,
     /// Instance, old name.
-    pub package_name: Option<String>,
+    pub(crate) package_name: Option<String>,
     /// Organization.
-    pub organization_id: Option<String>,
+    pub(crate) organization_id: Option<String>,
 }
 
 /// A document: its name in messages, and its content or why it could not be read.
-pub struct Document {
+pub(crate) struct Document {
     name: String,
     content: std::io::Result<Vec<u8>>,
 }
 
 impl Document {
     /// A document that exists.
-    #[must_use]
-    pub fn new(name: &str, content: &[u8]) -> Self {
+    pub(crate) fn new(name: &str, content: &[u8]) -> Self {
         Self { name: name.to_owned(), content: Ok(content.to_vec()) }
     }
 
     /// A document that does not exist.
-    #[must_use]
-    pub fn absent(name: &str) -> Self {
+    pub(crate) fn absent(name: &str) -> Self {
         Self { name: name.to_owned(), content: Err(std::io::ErrorKind::NotFound.into()) }
     }
 
@@ -133,21 +131,21 @@ impl Document {
 }
 
 /// The documents of an instance, in Massdriver's layout.
-pub struct Documents {
+pub(crate) struct Documents {
     /// `params.json`
-    pub params: Document,
+    pub(crate) params: Document,
     /// `dependencies.json`
-    pub dependencies: Document,
+    pub(crate) dependencies: Document,
     /// `connections.json`: the same under its old name.
-    pub connections: Document,
+    pub(crate) connections: Document,
     /// `config.json`
-    pub config: Document,
+    pub(crate) config: Document,
     /// `bundle/schema-params.json`
-    pub params_schema: Document,
+    pub(crate) params_schema: Document,
     /// `bundle/schema-artifacts.json`
-    pub artifacts_schema: Document,
+    pub(crate) artifacts_schema: Document,
     /// `bundle/massdriver.yaml`
-    pub bundle: Document,
+    pub(crate) bundle: Document,
 }
 
 impl Documents {
@@ -165,8 +163,7 @@ impl Documents {
     }
 
     /// Parses all documents. One that cannot be parsed becomes a blocking finding.
-    #[must_use]
-    pub fn parse(&self, strictness: Strictness) -> (Inputs, Vec<Finding>) {
+    pub(crate) fn parse(&self, strictness: Strictness) -> (Inputs, Vec<Finding>) {
         let mut reader = Reader::new(strictness);
         let mut inputs = Inputs { params: reader.required(&self.params).unwrap_or_default(), ..Inputs::default() };
         let known = reader.findings.len();
@@ -203,8 +200,7 @@ impl Documents {
 }
 
 /// Reads everything that the invocation names. A document that cannot be read becomes a blocking finding.
-#[must_use]
-pub fn load(source: &Source, strictness: Strictness, environment: &Environment) -> (Inputs, Vec<Finding>) {
+pub(crate) fn load(source: &Source, strictness: Strictness, environment: &Environment) -> (Inputs, Vec<Finding>) {
     let (inputs, findings) = match source {
         Source::Instance(directory) => Documents::read(directory).parse(strictness),
         Source::Files { params, name, cluster, tls_server_name } => {
@@ -245,8 +241,7 @@ pub fn load(source: &Source, strictness: Strictness, environment: &Environment) 
 }
 
 /// Reads params without a cluster connection, and a name. Params that cannot be read become a blocking finding.
-#[must_use]
-pub fn params(path: &Path, name: Option<String>) -> (Inputs, Vec<Finding>) {
+pub(crate) fn params(path: &Path, name: Option<String>) -> (Inputs, Vec<Finding>) {
     let mut reader = Reader::new(Strictness::Strict);
     let params = reader.required(&Document::read(path)).unwrap_or_default();
     (Inputs { params, name, ..Inputs::default() }, reader.findings)
@@ -254,8 +249,7 @@ pub fn params(path: &Path, name: Option<String>) -> (Inputs, Vec<Finding>) {
 
 /// Reads a credential, and the params that it has to match: those of a file, or those of an instance with the documents
 /// that decide how they are read.
-#[must_use]
-pub fn credential(options: &VerifyOptions, environment: &Environment) -> (Inputs, Vec<Finding>) {
+pub(crate) fn credential(options: &VerifyOptions, environment: &Environment) -> (Inputs, Vec<Finding>) {
     let mut reader = Reader::new(Strictness::Strict);
     let cluster = reader.credential(&options.artifact);
     let inputs = match &options.expected {
@@ -269,10 +263,7 @@ pub fn credential(options: &VerifyOptions, environment: &Environment) -> (Inputs
 }
 
 /// Reads a single document: the argument of `kubeconfig`.
-///
-/// # Errors
-/// The finding that says why not.
-pub fn document(path: &Path) -> Result<Value, Vec<Finding>> {
+pub(crate) fn document(path: &Path) -> Result<Value, Vec<Finding>> {
     let mut reader = Reader::new(Strictness::Strict);
     let document = reader.required(&Document::read(path));
     document.filter(|_| reader.findings.is_empty()).ok_or(reader.findings)

@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 use crate::{
     diagnostics::{
         finding::{self, Finding},
-        text::key_shown,
+        text::quote_key,
     },
     endpoint::connection::Shape,
     input::{
@@ -28,11 +28,11 @@ const WITHOUT_SERVER: [&str; 3] = ["infrastructure", "namespace", "specs"];
 
 /// The options of the published document, as far as they are set.
 #[derive(Clone, Copy)]
-pub struct ArtifactOptions {
+pub(crate) struct ArtifactOptions {
     /// `output_shape`, unless `auto`.
-    pub shape: Option<Shape>,
+    pub(crate) shape: Option<Shape>,
     /// `emit_namespace`.
-    pub emit_namespace: Option<bool>,
+    pub(crate) emit_namespace: Option<bool>,
 }
 
 /// An option that is set; null counts as absent.
@@ -41,7 +41,7 @@ fn option<'a>(config: &'a Value, key: &str) -> Option<&'a Value> {
 }
 
 /// Notes unknown options, and parts that have the wrong type as a whole.
-pub fn check(config: &Value, strictness: Strictness, findings: &mut Vec<Finding>) {
+pub(crate) fn check(config: &Value, strictness: Strictness, findings: &mut Vec<Finding>) {
     let Some(map) = config.as_object() else {
         findings.extend(match (config.is_null(), strictness) {
             (true, _) => None,
@@ -77,20 +77,25 @@ pub fn check(config: &Value, strictness: Strictness, findings: &mut Vec<Finding>
 
 /// The finding about an unknown option.
 fn no_effect(key: &str, part: &str, at: &str) -> Finding {
-    let text = format!("unknown option {} in {part}config.json: it has no effect", key_shown(key));
+    let text = format!("unknown option {} in {part}config.json: it has no effect", quote_key(key));
     Finding::remark(finding::Code::UnknownConfig, text).at(pointer(at, key))
 }
 
 /// The blocking finding about an unknown member of the cluster, for every command. It may be meant to set another
 /// server: then the credential would be created in, or deleted from, the wrong cluster.
 fn misspelt(key: &str) -> Finding {
-    let text = format!("unknown field {} in kubernetes_cluster of config.json (additionalProperties)", key_shown(key));
+    let text = format!("unknown field {} in kubernetes_cluster of config.json (additionalProperties)", quote_key(key));
     Finding::blocking(finding::Code::Schema, pointer("/kubernetes_cluster", key), text)
         .help("known fields: authentication, with cluster.server, cluster.certificate-authority-data and user.token")
 }
 
 /// The time limit of a run: `asked` on the command line, else `timeout_seconds`.
-pub fn timeout(config: &Value, asked: Option<u64>, strictness: Strictness, findings: &mut Vec<Finding>) -> Duration {
+pub(crate) fn timeout(
+    config: &Value,
+    asked: Option<u64>,
+    strictness: Strictness,
+    findings: &mut Vec<Finding>,
+) -> Duration {
     let configured = option(config, "timeout_seconds");
     let seconds = configured.and_then(Value::as_u64).filter(|seconds| (1..=86_400).contains(seconds));
     if configured.is_some() && seconds.is_none() && strictness == Strictness::Strict {
@@ -101,12 +106,12 @@ pub fn timeout(config: &Value, asked: Option<u64>, strictness: Strictness, findi
 }
 
 /// The time limit of a run; the default if none is given.
-pub fn timeout_or_default(seconds: Option<u64>) -> Duration {
+pub(crate) fn timeout_or_default(seconds: Option<u64>) -> Duration {
     seconds.map_or(TIMEOUT, Duration::from_secs)
 }
 
 /// The options of the published document.
-pub fn artifact(config: &Value, findings: &mut Vec<Finding>) -> ArtifactOptions {
+pub(crate) fn artifact(config: &Value, findings: &mut Vec<Finding>) -> ArtifactOptions {
     let shape = match option(config, "output_shape").map(|value| value.as_str().unwrap_or_default()) {
         None | Some("auto") => None,
         Some("flat") => Some(Shape::Flat),

@@ -8,10 +8,10 @@ use crate::{
     diagnostics::{
         finding::{self, Finding},
         secret::Token,
-        text::{self, key_shown},
+        text::{self, quote_key},
     },
     endpoint::{
-        connection::{CaBundle, Connection, Login, Server, Shape, Trust},
+        connection::{CaBundle, ClusterLogin, Connection, Server, ServerTrust, Shape},
         proxy::Route,
     },
     input::documents::SLOT,
@@ -50,7 +50,7 @@ const OTHERS_OF_USER: [&str; 13] = [
 ///
 /// # Errors
 /// Every problem, with pointers into the document that it is in.
-pub fn parse(document: &Value, overrides: Option<&Value>) -> Result<(Connection, Vec<Finding>), Vec<Finding>> {
+pub(crate) fn parse(document: &Value, overrides: Option<&Value>) -> Result<(Connection, Vec<Finding>), Vec<Finding>> {
     let mut findings = Vec::new();
     let overridden = overrides.and_then(|value| overriding(value, &mut findings));
     let found = slot(document).and_then(|slot| {
@@ -91,10 +91,10 @@ pub fn parse(document: &Value, overrides: Option<&Value>) -> Result<(Connection,
     let alone = members.keys().all(|key| key == "authentication" || present(members, key).is_none());
     let connection = Connection {
         server,
-        ca: Trust::Given(ca),
+        ca: ServerTrust::Given(ca),
         tls_server_name: None,
         route: Route::Direct,
-        login: Login::Token(token),
+        login: ClusterLogin::Token(token),
         shape,
         infrastructure: object(home.get("infrastructure")).filter(|map| !map.is_empty()),
         specs: object(members.get("specs")),
@@ -148,7 +148,7 @@ fn overriding<'a>(overrides: &'a Value, findings: &mut Vec<Finding>) -> Option<&
         };
         let unknown = map.keys().filter(|key| !known.contains(&key.as_str()) && !others.contains(&key.as_str()));
         findings.extend(unknown.map(|key| {
-            let text = format!("unknown field {} in config.json (additionalProperties)", key_shown(key));
+            let text = format!("unknown field {} in config.json (additionalProperties)", quote_key(key));
             Finding::blocking(finding::Code::Schema, at, text).help(format!("known fields: {}", known.join(", ")))
         }));
         Some(map)
@@ -226,11 +226,11 @@ impl Reader<'_> {
                         format!("{step} must be of type object (type)"),
                     ));
                 }
-                None => return Err(lacking(step, at)),
+                None => return Err(missing_field(step, at)),
             };
             at = format!("{at}/{step}");
         }
-        present(map, key).ok_or_else(|| lacking(key, at))
+        present(map, key).ok_or_else(|| missing_field(key, at))
     }
 
     /// Reports other logins, which are ignored.
@@ -255,7 +255,7 @@ fn unmasked(text: &str) -> Result<&str, &'static str> {
     if text::is_masked(text) { Err(text::MASKED) } else { Ok(text) }
 }
 
-fn lacking(field: &str, at: String) -> Finding {
+fn missing_field(field: &str, at: String) -> Finding {
     Finding::blocking(
         finding::Code::Schema,
         at,

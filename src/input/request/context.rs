@@ -15,12 +15,13 @@ use crate::{
     diagnostics::{
         finding::{self, Finding},
         secret::Token,
-        text::shown,
+        text::sanitize,
     },
     endpoint::{
-        client_certificate::{self, Identity},
+        client_certificate::{self, ClientCertificate},
         connection::{
-            CaBundle, Command, Connection, Credentials, Login, PROXY_URL, Person, Server, Shape, Trust, server_name,
+            CaBundle, ClusterLogin, Connection, Credentials, ExecPlugin, KubeconfigUser, PROXY_URL, Server,
+            ServerTrust, Shape, server_name,
         },
         proxy::{Proxy, Route},
     },
@@ -31,17 +32,17 @@ use crate::{
 ///
 /// # Errors
 /// Every problem; pointers name the field of the kubeconfig's cluster or user.
-pub fn parse(context: &Context) -> Result<Connection, Vec<Finding>> {
+pub(crate) fn parse(context: &Context) -> Result<Connection, Vec<Finding>> {
     let mut problems = Problems { context, found: context.problems.clone() };
     let cluster = &context.cluster;
     let server =
         problems.keep("/cluster/server", cluster.server.as_deref().ok_or("is missing").and_then(Server::parse));
     let ca = match (&cluster.certificate_authority_data, &context.authority) {
-        (Some(data), _) => problems.keep("/cluster/certificate-authority-data", ca_of(data)).map(Trust::Given),
+        (Some(data), _) => problems.keep("/cluster/certificate-authority-data", ca_of(data)).map(ServerTrust::Given),
         (None, Some(pem)) => {
-            problems.keep("/cluster/certificate-authority", CaBundle::parse_pem(pem)).map(Trust::Given)
+            problems.keep("/cluster/certificate-authority", CaBundle::parse_pem(pem)).map(ServerTrust::Given)
         }
-        (None, None) => Some(Trust::System),
+        (None, None) => Some(ServerTrust::System),
     };
     if cluster.insecure_skip_tls_verify == Some(true) {
         let text = "is not supported: without verification any server could receive the credential";
@@ -63,7 +64,7 @@ pub fn parse(context: &Context) -> Result<Connection, Vec<Finding>> {
             infrastructure: None,
             specs: None,
             names_namespace: true,
-            context: Some(shown(&context.name, 100)),
+            context: Some(sanitize(&context.name, 100)),
         }),
         _ => Err(problems.found),
     }
@@ -90,7 +91,7 @@ impl Problems<'_> {
         };
         if !self.found.iter().any(is_known) {
             let context = self.context;
-            let place = if pointer.starts_with("/user") { &context.user_place } else { &context.cluster_place };
+            let place = if pointer.starts_with("/user") { &context.user_location } else { &context.cluster_location };
             let field = pointer.rsplit('/').next().unwrap_or(pointer);
             let text = format!("{field} {problem} {}", place.of(pointer));
             self.found.push(Finding::blocking(finding::Code::Connection, pointer, text));
@@ -119,7 +120,7 @@ fn ca_of(data: &str) -> Result<CaBundle, &'static str> {
 
 /// The login of a user: the first of token and client certificate (or both), then the login command. Logins that
 /// kubectl or API servers no longer support are rejected.
-fn login(context: &Context, problems: &mut Problems<'_>) -> Option<Login> {
+fn login(context: &Context, problems: &mut Problems<'_>) -> Option<ClusterLogin> {
     let user = &context.user;
     let has_password = user.username.is_some() || user.password.is_some();
     let token = match user.token.as_ref().map(|token| Token::parse(token.expose_secret().trim_end_matches(' '))) {
@@ -158,16 +159,16 @@ fn login(context: &Context, problems: &mut Problems<'_>) -> Option<Login> {
             "/user",
             Err("has no supported login (expected a token, a client certificate or a login command in exec)"),
         ),
-        (Some(token), None, None) if acting.impersonate.is_none() => Some(Login::Token(token)),
+        (Some(token), None, None) if acting.impersonate.is_none() => Some(ClusterLogin::Token(token)),
         (token, identity, command) => {
             let credentials = Credentials { token, identity };
-            Some(Login::Kubeconfig(Box::new(Person { credentials, command, acting })))
+            Some(ClusterLogin::Kubeconfig(Box::new(KubeconfigUser { credentials, command, acting })))
         }
     }
 }
 
 /// The client certificate with its key; for each, inline data takes precedence over a file.
-fn identity(context: &Context) -> Option<Result<Identity, String>> {
+fn identity(context: &Context) -> Option<Result<ClientCertificate, String>> {
     let part = |data: Option<&str>, file: &Option<Vec<u8>>| match data.filter(|data| !data.is_empty()) {
         Some(data) => Some(base64_of(data).ok_or("or its key is not the base64 encoding of PEM")),
         None => file.clone().map(Ok),
@@ -209,7 +210,7 @@ fn acting(user: &AuthInfo) -> Result<AuthInfo, &'static str> {
 }
 
 /// A login command, as client-go reads it. If it will run, `interactiveMode` may require a terminal.
-fn command(exec: &ExecConfig, runs: bool, context: &Context, problems: &mut Problems<'_>) -> Option<Command> {
+fn command(exec: &ExecConfig, runs: bool, context: &Context, problems: &mut Problems<'_>) -> Option<ExecPlugin> {
     let version = exec.api_version.as_deref().unwrap_or_default();
     if !["client.authentication.k8s.io/v1", "client.authentication.k8s.io/v1beta1"].contains(&version) {
         let text =
@@ -232,7 +233,7 @@ fn command(exec: &ExecConfig, runs: bool, context: &Context, problems: &mut Prob
     let variable = |variable: &std::collections::HashMap<String, String>| {
         Some((variable.get("name")?.clone(), variable.get("value")?.clone()))
     };
-    Some(Command {
+    Some(ExecPlugin {
         program,
         arguments: exec.args.clone().unwrap_or_default(),
         variables: exec.env.iter().flatten().filter_map(variable).collect(),

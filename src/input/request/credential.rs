@@ -5,7 +5,7 @@ use crate::{
         finding::{self, Finding},
         secret::Token,
     },
-    endpoint::connection::{Connection, Login},
+    endpoint::connection::{ClusterLogin, Connection},
     input::{
         documents::{Inputs, Strictness},
         request::{Params, Parsed, connection, params, settle},
@@ -14,29 +14,26 @@ use crate::{
 };
 
 /// A credential, and its expected properties.
-pub struct Credential {
+pub(crate) struct Credential {
     /// Its server, CA and token.
-    pub connection: Connection,
+    pub(crate) connection: Connection,
     /// Its token.
-    pub token: Token,
+    pub(crate) token: Token,
     /// The instance that it has to belong to, if given.
-    pub name: Option<InstanceName>,
+    pub(crate) name: Option<InstanceName>,
     /// The namespace that it has to belong to and the grants that it has to have, if given.
-    pub params: Option<Params>,
+    pub(crate) params: Option<Params>,
 }
 
 /// Parses a credential, and the params that it has to match, if any.
-///
-/// # Errors
-/// All problems and remarks.
-pub fn parse(inputs: &Inputs, has_params: bool, mut findings: Vec<Finding>) -> Parsed<Credential> {
+pub(crate) fn parse(inputs: &Inputs, has_params: bool, mut findings: Vec<Finding>) -> Parsed<Credential> {
     let params = if has_params { params::parse(inputs, Strictness::Strict, &mut findings) } else { None };
     let name = params::name_if_any(inputs, &mut findings);
     // A credential is tested at its own server, whatever the instance's config.json sets.
     let connection = connection(inputs, None, &mut findings);
     let token = connection.as_ref().and_then(|connection| match &connection.login {
-        Login::Token(token) => Some(token.clone()),
-        Login::Kubeconfig(_) => {
+        ClusterLogin::Token(token) => Some(token.clone()),
+        ClusterLogin::Kubeconfig(_) => {
             let text = "the kubeconfig does not log in with a token only (expected the token of a ServiceAccount)";
             findings.push(Finding::blocking(finding::Code::Connection, "/user", text));
             None

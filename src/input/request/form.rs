@@ -8,16 +8,16 @@ use crate::{
     credential::artifact::{self, Form},
     diagnostics::{
         finding::{self, Finding},
-        text::pointer_shown,
+        text::presentable_pointer,
     },
-    endpoint::connection::{Connection, Shape, Trust},
+    endpoint::connection::{Connection, ServerTrust, Shape},
     input::{documents::ArtifactsSchema, request::config::ArtifactOptions},
     k8s::object_names::Names,
     schema::Schema,
 };
 
 /// The format of the published document, after an example has passed its schema.
-pub fn parse(
+pub(crate) fn parse(
     schema: &ArtifactsSchema,
     options: ArtifactOptions,
     connection: &Connection,
@@ -62,8 +62,8 @@ fn bundle_type(schema: &ArtifactsSchema) -> Option<Value> {
 /// Validates an example document; `source` is the name of its schema.
 fn try_example(form: &Form, source: &str, connection: &Connection, names: &Names) -> Result<(), Vec<Finding>> {
     let ca = match &connection.ca {
-        Trust::Given(ca) => Cow::Borrowed(ca.as_base64()),
-        Trust::System => Cow::Owned(artifact::example_ca()),
+        ServerTrust::Given(ca) => Cow::Borrowed(ca.as_base64()),
+        ServerTrust::System => Cow::Owned(artifact::example_ca()),
     };
     let token = artifact::example_token(names.namespace().as_str(), names.object()).ok_or_else(Vec::new)?;
     let unfit = |problem: Finding| Finding {
@@ -73,13 +73,13 @@ fn try_example(form: &Form, source: &str, connection: &Connection, names: &Names
     let artifact =
         form.fill(connection, &ca, &token).map_err(|problems| problems.into_iter().map(unfit).collect::<Vec<_>>())?;
     // A token that is a common word may occur anywhere.
-    let parent = connection.login.token().filter(|token| token.is_telling());
+    let parent = connection.login.token().filter(|token| token.is_distinctive());
     match parent.and_then(|token| artifact.place_of(token)) {
         None => Ok(()),
         Some(place) => {
             let text = format!(
                 "the connection's own token is also in {}, and would be published with the credential",
-                pointer_shown(&place)
+                presentable_pointer(&place)
             );
             Err(vec![Finding::refusal(finding::Code::Connection, text)])
         }

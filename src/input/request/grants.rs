@@ -29,8 +29,7 @@ struct ScopedRole {
 
 /// The grants of the params, and a blocking finding for each entry that cannot be read: none is dropped silently. A
 /// decommission ignores those findings, because what was granted is in the inventory.
-#[must_use]
-pub fn parse(params: &Value, home: &Place) -> (Grants, Vec<Finding>) {
+pub(crate) fn parse(params: &Value, home: &Place) -> (Grants, Vec<Finding>) {
     let (mut requested, mut cluster_roles, mut findings) = (Vec::new(), Vec::new(), Vec::new());
     for (pointer, entry) in entries(params, "rules") {
         match rule(entry, home) {
@@ -76,14 +75,14 @@ fn scopes(namespaces: Option<&[String]>, home: &Place) -> Result<Vec<Scope>, &'s
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::k8s::grant::Authority;
+    use crate::k8s::grant::RoleSource;
     use serde_json::json;
 
     fn parsed(params: &Value) -> Vec<(String, Vec<String>)> {
-        let home = Place::new(Scope::parse("team-m").unwrap(), Authority::Rules);
-        let place = |place: &Place| match &place.authority {
-            Authority::Rules => place.scope.to_string(),
-            Authority::ClusterRole(name) => format!("{} {}", place.scope, name.as_str()),
+        let home = Place::new(Scope::parse("team-m").unwrap(), RoleSource::Rules);
+        let place = |place: &Place| match &place.role_source {
+            RoleSource::Rules => place.scope.to_string(),
+            RoleSource::ClusterRole(name) => format!("{} {}", place.scope, name.as_str()),
         };
         let resources = |rules: &[Rule]| rules.iter().flat_map(|rule| rule.resources.clone()).collect();
         parse(params, &home).0.iter().map(|grant| (place(&grant.place), resources(&grant.rules))).collect()
@@ -137,7 +136,7 @@ mod tests {
         let params =
             json!({"rules": [1, {"verbs": "get"}, null], "cluster_roles": [{"name": "a/b"}, {"name": "view"}, {}]});
         assert_eq!(parsed(&params), expected(&[("team-m view", &[])]));
-        let home = Place::new(Scope::parse("team-m").unwrap(), Authority::Rules);
+        let home = Place::new(Scope::parse("team-m").unwrap(), RoleSource::Rules);
         let findings = parse(&params, &home).1;
         let pointers: Vec<_> = findings.iter().filter_map(|finding| finding.pointer.as_deref()).collect();
         let unread = ["/rules/0", "/rules/1", "/rules/2", "/cluster_roles/0", "/cluster_roles/2"];
@@ -149,7 +148,7 @@ mod tests {
     fn requested_rules_keep_pointer_and_scopes() {
         let rule = json!({"apiGroups": [""], "resources": ["pods"], "verbs": ["get"]});
         let params = json!({"rules": [rule, {"verbs": 1}, {"apiGroups": [""], "resources": ["nodes"], "verbs": ["get"], "namespaces": ["*", "b"]}]});
-        let home = Place::new(Scope::parse("team-m").unwrap(), Authority::Rules);
+        let home = Place::new(Scope::parse("team-m").unwrap(), RoleSource::Rules);
         let grants = parse(&params, &home).0;
         let requested: Vec<(&str, &str, Vec<String>)> = grants
             .requested()

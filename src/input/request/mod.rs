@@ -2,7 +2,7 @@
 //! exists past here, and no code here uses the network. Pure.
 
 mod config;
-pub mod connection;
+pub(crate) mod connection;
 mod context;
 mod credential;
 mod form;
@@ -10,10 +10,10 @@ mod grants;
 mod params;
 mod platform;
 
-pub use config::timeout_or_default;
-pub use credential::{Credential, parse as credential};
-pub use params::{Params, check};
-pub use platform::{FIELD, Platform};
+pub(crate) use config::timeout_or_default;
+pub(crate) use credential::{Credential, parse as credential};
+pub(crate) use params::{Params, check};
+pub(crate) use platform::{FIELD, Platform};
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -36,79 +36,77 @@ use crate::{
 };
 
 /// An instance: one credential with its name and namespace.
-pub struct Instance {
+pub(crate) struct Instance {
     /// Its name.
-    pub name: InstanceName,
+    pub(crate) name: InstanceName,
     /// Its home namespace.
-    pub namespace: Namespace,
+    pub(crate) namespace: Namespace,
     /// The names of its objects.
-    pub names: Names,
+    pub(crate) names: Names,
     /// Its tags that can be labels.
-    pub labels: BTreeMap<String, String>,
+    pub(crate) labels: BTreeMap<String, String>,
     /// `<organization>/<instance>` at the platform, unique across clusters and namespaces; none if unknown.
-    pub platform_id: Option<String>,
+    pub(crate) platform_id: Option<String>,
 }
 
 impl Instance {
     /// The owner of an object: this instance, when it carries its name and home namespace.
-    #[must_use]
-    pub fn owner(&self, live: &Live) -> Owner {
+    pub(crate) fn owner(&self, live: &Live) -> Owner {
         self.names.owner(live)
     }
 
     /// Whether an object belongs to this instance, whoever created it.
-    #[must_use]
-    pub fn owns(&self, live: &Live) -> bool {
+    pub(crate) fn owns(&self, live: &Live) -> bool {
         !matches!(self.owner(live), Owner::Foreign(_))
     }
 }
 
 /// An instance in a cluster, and its grants.
-pub struct Request {
+pub(crate) struct Request {
     /// The instance.
-    pub instance: Instance,
+    pub(crate) instance: Instance,
     /// The cluster.
-    pub connection: Connection,
+    pub(crate) connection: Connection,
     /// The grants of the credential, place by place.
-    pub grants: Grants,
+    pub(crate) grants: Grants,
 }
 
 /// The published document and its destination.
-pub struct Delivery {
+pub(crate) struct Delivery {
     /// The format of the document.
-    pub form: Form,
+    pub(crate) form: Form,
     /// The platform, if it is published.
-    pub platform: Option<Platform>,
+    pub(crate) platform: Option<Platform>,
 }
 
 /// The input of plan and provision.
-pub struct Provision {
+pub(crate) struct Provision {
     /// The instance, the cluster and the grants.
-    pub request: Request,
+    pub(crate) request: Request,
     /// The published document.
-    pub delivery: Delivery,
+    pub(crate) delivery: Delivery,
     /// The time limit of the run.
-    pub timeout: Duration,
+    pub(crate) timeout: Duration,
 }
 
 /// The input of decommission.
-pub struct Decommission {
+pub(crate) struct Decommission {
     /// The instance, the cluster and the grants, whose places may have objects that no inventory records.
-    pub request: Request,
+    pub(crate) request: Request,
     /// The platform, if the document was published.
-    pub platform: Option<Platform>,
+    pub(crate) platform: Option<Platform>,
     /// The time limit of the run.
-    pub timeout: Duration,
+    pub(crate) timeout: Duration,
 }
 
 /// The parsed input with non-blocking findings; or all findings.
-pub type Parsed<T> = Result<(T, Vec<Finding>), Vec<Finding>>;
+pub(crate) type Parsed<T> = Result<(T, Vec<Finding>), Vec<Finding>>;
 
 /// Parses the input of a plan or a provision; `findings` are those of reading, `timeout` is that of the command line.
 ///
 /// # Errors
 /// All findings, at least one of which is blocking.
-pub fn provision(
+pub(crate) fn provision(
     inputs: &Inputs,
     publish: Publishing,
     timeout: Option<u64>,
@@ -138,7 +136,7 @@ pub fn provision(
 ///
 /// # Errors
 /// All findings, at least one of which is blocking.
-pub fn decommission(
+pub(crate) fn decommission(
     inputs: &Inputs,
     publish: Publishing,
     timeout: Option<u64>,

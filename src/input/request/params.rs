@@ -7,14 +7,14 @@ use serde_json::Value;
 use crate::{
     diagnostics::{
         finding::{self, Finding, add_new},
-        text::key_shown,
+        text::quote_key,
     },
     input::{
         documents::{Inputs, Strictness},
         request::{Parsed, grants, pointer, settle},
     },
     k8s::{
-        grant::{Authority, Grants, Place, Scope},
+        grant::{Grants, Place, RoleSource, Scope},
         inventory::Inventory,
         name::{self, InstanceName, Namespace},
     },
@@ -22,26 +22,26 @@ use crate::{
 };
 
 /// Validated params.
-pub struct Params {
+pub(crate) struct Params {
     /// The home namespace.
-    pub namespace: Namespace,
+    pub(crate) namespace: Namespace,
     /// The grants of the credential.
-    pub grants: Grants,
+    pub(crate) grants: Grants,
 }
 
 /// Params without a cluster; on the command line the name may be missing.
-pub struct Checked {
+pub(crate) struct Checked {
     /// The instance, if it is named.
-    pub name: Option<InstanceName>,
+    pub(crate) name: Option<InstanceName>,
     /// The params.
-    pub params: Params,
+    pub(crate) params: Params,
 }
 
 /// Parses params without a cluster, as those of a provision.
 ///
 /// # Errors
 /// All findings, at least one of which is blocking.
-pub fn check(inputs: &Inputs, mut findings: Vec<Finding>) -> Parsed<Checked> {
+pub(crate) fn check(inputs: &Inputs, mut findings: Vec<Finding>) -> Parsed<Checked> {
     let params = parse(inputs, Strictness::Strict, &mut findings);
     let name = name_if_any(inputs, &mut findings);
     labels(&inputs.params, &mut findings);
@@ -49,18 +49,18 @@ pub fn check(inputs: &Inputs, mut findings: Vec<Finding>) -> Parsed<Checked> {
 }
 
 /// The name of the instance, if given.
-pub fn name_if_any(inputs: &Inputs, findings: &mut Vec<Finding>) -> Option<InstanceName> {
+pub(crate) fn name_if_any(inputs: &Inputs, findings: &mut Vec<Finding>) -> Option<InstanceName> {
     let is_named = inputs.name.is_some() || inputs.params.pointer("/md_metadata/name_prefix").is_some();
     if is_named && !is_unread(inputs, findings) { name(inputs, findings) } else { None }
 }
 
 /// Whether the params could not be read, which was reported.
-pub fn is_unread(inputs: &Inputs, findings: &[Finding]) -> bool {
+pub(crate) fn is_unread(inputs: &Inputs, findings: &[Finding]) -> bool {
     inputs.params.is_null() && findings.iter().any(|finding| finding.blocking)
 }
 
 /// Parses namespace and grants. `namespace` of `config.json` takes precedence over that of the params.
-pub fn parse(inputs: &Inputs, strictness: Strictness, findings: &mut Vec<Finding>) -> Option<Params> {
+pub(crate) fn parse(inputs: &Inputs, strictness: Strictness, findings: &mut Vec<Finding>) -> Option<Params> {
     if is_unread(inputs, findings) {
         return None;
     }
@@ -97,7 +97,7 @@ pub fn parse(inputs: &Inputs, strictness: Strictness, findings: &mut Vec<Finding
 
 /// The grants, as far as the ServiceAccount can record their places.
 fn grants_of(document: &Value, home: &Namespace, strictness: Strictness, findings: &mut Vec<Finding>) -> Grants {
-    let home = Place::new(Scope::Namespace(home.clone()), Authority::Rules);
+    let home = Place::new(Scope::Namespace(home.clone()), RoleSource::Rules);
     let (grants, mut unread) = grants::parse(document, &home);
     let inventory: Inventory = grants.iter().map(|grant| grant.place.clone()).collect();
     let length = inventory.text(&home).map_or(0, |text| text.len());
@@ -155,14 +155,14 @@ fn check_params(inputs: &Inputs, document: &Value) -> Vec<Finding> {
     // The platform adds the first, and its form the name of the selected preset.
     let platform = ["md_metadata", "__name"];
     for key in params.keys().filter(|key| !platform.contains(&key.as_str()) && !is_known(key)) {
-        let text = format!("unknown param {}: it has no effect", key_shown(key));
+        let text = format!("unknown param {}: it has no effect", quote_key(key));
         findings.push(Finding::remark(finding::Code::UnknownParam, text).at(pointer("", key)));
     }
     findings
 }
 
 /// The name of the instance: `--name`, else that of the params.
-pub fn name(inputs: &Inputs, findings: &mut Vec<Finding>) -> Option<InstanceName> {
+pub(crate) fn name(inputs: &Inputs, findings: &mut Vec<Finding>) -> Option<InstanceName> {
     let prefix = inputs.params.pointer("/md_metadata/name_prefix");
     let (text, place) = match (&inputs.name, prefix) {
         (Some(name), _) => (Some(name.as_str()), "--name"),
@@ -193,7 +193,7 @@ pub fn name(inputs: &Inputs, findings: &mut Vec<Finding>) -> Option<InstanceName
 }
 
 /// The tags of the instance that can be labels.
-pub fn labels(params: &Value, findings: &mut Vec<Finding>) -> BTreeMap<String, String> {
+pub(crate) fn labels(params: &Value, findings: &mut Vec<Finding>) -> BTreeMap<String, String> {
     let tags = params.pointer("/md_metadata/default_tags").filter(|tags| !tags.is_null());
     if tags.is_some_and(|tags| !tags.is_object()) {
         let text = "the tags are not used as labels: they are not an object";
@@ -207,7 +207,7 @@ pub fn labels(params: &Value, findings: &mut Vec<Finding>) -> BTreeMap<String, S
                 labels.insert(key.clone(), value);
             }
             Err(problem) => {
-                let text = format!("the tag {} is not used as a label: {problem}", key_shown(key));
+                let text = format!("the tag {} is not used as a label: {problem}", quote_key(key));
                 let at = pointer("/md_metadata/default_tags", key);
                 findings.push(Finding::remark(finding::Code::LabelDropped, text).at(at));
             }

@@ -18,36 +18,34 @@ use crate::{
 };
 
 /// The field under which the bundle publishes.
-pub const FIELD: &str = "token";
+pub(crate) const FIELD: &str = "token";
 /// The default URL, if the environment sets none.
 const DEFAULT_URL: &str = "https://api.massdriver.cloud";
 
 /// The platform that a resource is published at.
-pub struct Platform {
+pub(crate) struct Platform {
     /// Base URL; plain http only within one machine or cluster.
-    pub url: http::Uri,
+    pub(crate) url: http::Uri,
     /// The route to it: direct, or through a proxy.
-    pub route: Route,
+    pub(crate) route: Route,
     /// User name of the login.
-    pub deployment_id: String,
+    pub(crate) deployment_id: String,
     /// Its password.
-    pub token: Token,
+    pub(crate) token: Token,
     /// The possible ids of the resource, the newest convention first.
-    pub resource_ids: Vec<String>,
+    pub(crate) resource_ids: Vec<String>,
     /// The type, for platforms that cannot infer it.
-    pub resource_type: String,
+    pub(crate) resource_type: String,
 }
 
 impl Platform {
     /// Whether it is reached without TLS.
-    #[must_use]
-    pub fn is_plain(&self) -> bool {
+    pub(crate) fn is_plain(&self) -> bool {
         self.url.scheme() == Some(&http::uri::Scheme::HTTP)
     }
 
     /// The finding about a connection without TLS.
-    #[must_use]
-    pub fn clear_text(&self) -> Option<Finding> {
+    pub(crate) fn clear_text(&self) -> Option<Finding> {
         let text = format!(
             "{} is http: the deployment's token and the credential are sent to {} unencrypted",
             env::URL,
@@ -58,8 +56,7 @@ impl Platform {
     }
 
     /// The base URL without a trailing slash.
-    #[must_use]
-    pub fn address(&self) -> String {
+    pub(crate) fn address(&self) -> String {
         self.url.to_string().trim_end_matches('/').to_owned()
     }
 }
@@ -69,7 +66,7 @@ impl Platform {
 ///
 /// # Errors
 /// Every problem; missing variables have the code `environment-missing`.
-pub fn parse(
+pub(crate) fn parse(
     input: &PlatformInput,
     name: &str,
     publish: Publishing,
@@ -145,7 +142,7 @@ pub fn parse(
 
 /// The id of the instance across clusters and namespaces: organization and instance, or package as it was called
 /// before. None unless the environment contains both.
-pub fn instance(input: &PlatformInput) -> Option<String> {
+pub(crate) fn instance(input: &PlatformInput) -> Option<String> {
     let plain = |text: &&String| {
         let legal = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
         !text.is_empty() && text.len() <= 253 && text.bytes().all(legal)

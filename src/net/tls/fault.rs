@@ -2,11 +2,11 @@
 
 use rustls::{AlertDescription, CertificateError, Error, PeerIncompatible};
 
-use crate::{diagnostics::text::shown, x509::Flaw};
+use crate::{diagnostics::text::sanitize, x509::Flaw};
 
 /// The kind of a TLS failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub(crate) enum Kind {
     /// No trusted CA signed the certificate.
     UnknownIssuer,
     /// The server requires a client certificate.
@@ -17,13 +17,13 @@ pub enum Kind {
 
 /// A TLS failure.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Fault {
+pub(crate) struct Fault {
     /// Its kind.
-    pub kind: Kind,
+    pub(crate) kind: Kind,
     /// The reason, on one line.
-    pub cause: String,
+    pub(crate) cause: String,
     /// How to fix it.
-    pub next: &'static str,
+    pub(crate) next: &'static str,
     alert: Option<AlertDescription>,
 }
 
@@ -34,8 +34,7 @@ const SETTINGS: &str =
 
 impl Fault {
     /// Explains an error of rustls.
-    #[must_use]
-    pub fn of(error: &Error) -> Self {
+    pub(crate) fn of(error: &Error) -> Self {
         let other = |cause: String, next| Self { kind: Kind::Other, cause, next, alert: None };
         let tls = |cause: &str, next| other(format!("TLS failed: {cause}"), next);
         match error {
@@ -68,7 +67,7 @@ impl Fault {
             Error::DecryptError | Error::PeerSentOversizedRecord => tls("data from the server arrived damaged", HEALTH),
             Error::NoApplicationProtocol => tls("the server speaks neither HTTP/2 nor HTTP/1.1", ADDRESS),
             // The text of `x509/verify.rs`.
-            Error::General(text) => other(format!("TLS failed: {}", shown(text, 200)), NO_CA),
+            Error::General(text) => other(format!("TLS failed: {}", sanitize(text, 200)), NO_CA),
             _ => tls("k8s-token cannot continue the handshake", HEALTH),
         }
     }
@@ -106,20 +105,18 @@ impl Fault {
     }
 
     /// The failure of a connection that fails because no client certificate was sent.
-    #[must_use]
-    pub fn without_certificate() -> Self {
+    pub(crate) fn without_certificate() -> Self {
         Self::wants_certificate(None)
     }
 
     /// Whether a server sends this alert when it rejects a client certificate or requires one.
-    #[must_use]
-    pub fn is_about_certificates(&self) -> bool {
+    pub(crate) fn is_about_certificates(&self) -> bool {
         self.alert.is_some_and(is_about_certificates)
     }
 
     /// The same failure, for a handshake in which the server requested a client certificate.
     #[must_use]
-    pub fn when_asked(self, showed: bool) -> Self {
+    pub(crate) fn when_asked(self, showed: bool) -> Self {
         let Some(alert) = self.alert.filter(|alert| is_about_certificates(*alert)) else { return self };
         if !showed {
             return Self::wants_certificate(Some(alert));

@@ -16,12 +16,12 @@ use rustls::{
     sign::CertifiedKey,
 };
 
-pub use fault::{Fault, Kind};
+pub(crate) use fault::{Fault, Kind};
 use verifier::Verifier;
 
 /// The CAs to trust.
 #[derive(Clone, Copy)]
-pub enum Roots<'a> {
+pub(crate) enum TrustRoots<'a> {
     /// These certificates, in DER.
     Given(&'a [Vec<u8>]),
     /// The system trust store: `SSL_CERT_FILE`, `SSL_CERT_DIR`, else the platform's own.
@@ -31,11 +31,11 @@ pub enum Roots<'a> {
 }
 
 /// TLS configuration of a client.
-pub struct Tls {
+pub(crate) struct Tls {
     /// For rustls.
-    pub config: ClientConfig,
+    pub(crate) config: ClientConfig,
     /// Records the outcome of its handshakes.
-    pub witness: Witness,
+    pub(crate) witness: Witness,
 }
 
 impl Tls {
@@ -43,15 +43,18 @@ impl Tls {
     ///
     /// # Errors
     /// No CA to trust.
-    pub fn new(roots: Roots<'_>, identity: Option<Arc<dyn ResolvesClientCert>>) -> Result<Self, rustls::Error> {
+    pub(crate) fn new(
+        roots: TrustRoots<'_>,
+        identity: Option<Arc<dyn ResolvesClientCert>>,
+    ) -> Result<Self, rustls::Error> {
         let provider = Arc::new(provider());
         let verifier = Arc::new(match roots {
-            Roots::Given(certificates) => Verifier::of(certificates.to_vec(), &provider),
-            Roots::System => Verifier::of_the_system(&provider)?,
-            Roots::Nobody => Verifier::of(Vec::new(), &provider),
+            TrustRoots::Given(certificates) => Verifier::of(certificates.to_vec(), &provider),
+            TrustRoots::System => Verifier::of_the_system(&provider)?,
+            TrustRoots::Nobody => Verifier::of(Vec::new(), &provider),
         });
         let resolver = Arc::new(Resolver { identity, ..Resolver::default() });
-        let anchor = matches!(roots, Roots::System).then(|| Arc::clone(&verifier));
+        let anchor = matches!(roots, TrustRoots::System).then(|| Arc::clone(&verifier));
         let mut config = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()?
             .dangerous() // the name rustls gives every verifier but webpki's
@@ -67,7 +70,7 @@ impl Tls {
 
 /// Outcome of the handshakes with one server.
 #[derive(Clone)]
-pub struct Witness {
+pub(crate) struct Witness {
     anchor: Option<Arc<Verifier>>,
     resolver: Arc<Resolver>,
 }
@@ -75,19 +78,17 @@ pub struct Witness {
 impl Witness {
     /// The CA of the system trust store that verified the server, in DER; none before the first connection, and if a CA
     /// was given.
-    #[must_use]
-    pub fn certificate(&self) -> Option<&[u8]> {
+    pub(crate) fn certificate(&self) -> Option<&[u8]> {
         self.anchor.as_ref()?.found()
     }
 
     /// Whether the server requested a client certificate and received one.
-    #[must_use]
-    pub fn showed_certificate(&self) -> bool {
+    pub(crate) fn showed_certificate(&self) -> bool {
         self.resolver.showed.load(Ordering::Relaxed)
     }
 
     /// Records the error that ended a connection, if it is an alert about certificates.
-    pub fn saw(&self, error: &std::io::Error) {
+    pub(crate) fn saw(&self, error: &std::io::Error) {
         let error = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
         if let Some(fault) = error.map(Fault::of).filter(Fault::is_about_certificates) {
             let _ = self.resolver.refusal.set(fault); // the first one is kept
@@ -95,14 +96,12 @@ impl Witness {
     }
 
     /// The server's alert about the client certificate or its absence, if it has sent one.
-    #[must_use]
-    pub fn refusal(&self) -> Option<Fault> {
+    pub(crate) fn refusal(&self) -> Option<Fault> {
         self.resolver.refusal.get().map(|fault| self.explain(fault.clone()))
     }
 
     /// Refines a failure by whether the server requested a client certificate.
-    #[must_use]
-    pub fn explain(&self, fault: Fault) -> Fault {
+    pub(crate) fn explain(&self, fault: Fault) -> Fault {
         if self.resolver.asked.load(Ordering::Relaxed) { fault.when_asked(self.showed_certificate()) } else { fault }
     }
 }

@@ -17,7 +17,7 @@ use crate::x509::{Certificate, Flaw, Judge, Unreadable};
 /// Verifies servers against its CAs, and records the CA of the last successful verification: a handshake can fail after
 /// that, and the next connection can reach a server with another CA.
 #[derive(Debug)]
-pub struct Verifier {
+pub(crate) struct Verifier {
     roots: Vec<Vec<u8>>,
     by_system: bool,
     algorithms: WebPkiSupportedAlgorithms,
@@ -27,7 +27,7 @@ pub struct Verifier {
 
 impl Verifier {
     /// A verifier with these CAs, in DER.
-    pub fn of(roots: Vec<Vec<u8>>, provider: &CryptoProvider) -> Self {
+    pub(crate) fn of(roots: Vec<Vec<u8>>, provider: &CryptoProvider) -> Self {
         Self {
             roots,
             by_system: false,
@@ -40,7 +40,7 @@ impl Verifier {
     ///
     /// # Errors
     /// The store is empty.
-    pub fn of_the_system(provider: &CryptoProvider) -> Result<Self, Error> {
+    pub(crate) fn of_the_system(provider: &CryptoProvider) -> Result<Self, Error> {
         let roots = rustls_native_certs::load_native_certs().certs;
         // System trust stores also contain unusable certificates.
         let roots: Vec<_> =
@@ -54,7 +54,7 @@ impl Verifier {
     }
 
     /// The CA that verified the server, in DER.
-    pub fn found(&self) -> Option<&[u8]> {
+    pub(crate) fn found(&self) -> Option<&[u8]> {
         self.roots.get(self.found.load(Ordering::Relaxed)).map(Vec::as_slice)
     }
 }

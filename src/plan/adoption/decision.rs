@@ -13,42 +13,41 @@ use crate::{
     plan::{
         adoption::{
             evidence::{Evidence, record},
-            take_over::TakeOver,
+            outcome::Adoption,
         },
         observed::Observed,
         parent_access,
-        snapshot::Sight,
+        snapshot::Snapshot,
     },
 };
 
 /// Works out what has to be done, and what is to be remembered.
-#[must_use]
-pub fn take_over(request: &Request, names: &Names, sight: &Sight) -> TakeOver {
-    let evidence = &sight.adoption;
-    let before = record(names, &sight.observed);
+pub(crate) fn decide(request: &Request, names: &Names, snapshot: &Snapshot) -> Adoption {
+    let evidence = &snapshot.adoption;
+    let before = record(names, &snapshot.observed);
     let parent = request.connection.login.token().map(Token::fingerprint);
     if !evidence.is_there {
         // Remembered for as long as the credential is used that was to be read there, as far as anybody can tell.
         let record = before.filter(|record| record.exposed == parent);
-        return TakeOver { record, ..TakeOver::default() };
+        return Adoption { record, ..Adoption::default() };
     }
-    let deletable = |object: &Reference| parent_access::undeletable(sight, std::slice::from_ref(object)).is_empty();
+    let deletable =
+        |object: &Reference| parent_access::missing_delete(snapshot, std::slice::from_ref(object)).is_empty();
     let (revisions, left): (Vec<Reference>, Vec<Reference>) =
         evidence.revisions.iter().map(|(object, _)| object.clone()).partition(deletable);
     let mut missing = evidence.missing.clone();
-    missing.extend(parent_access::undeletable(sight, &left));
+    missing.extend(parent_access::missing_delete(snapshot, &left));
     let stuck = (!missing.is_empty()).then(|| lacks(&missing));
     let release = request.instance.name.as_str().to_owned();
     let exposed = before.and_then(|record| record.exposed).or(parent.filter(|_| evidence.exposes_parent));
     let record = AdoptionRecord { release, exposed, pending: stuck.is_some() };
-    TakeOver { under_way: true, record: Some(record), revisions, stuck }
+    Adoption { under_way: true, record: Some(record), revisions, stuck }
 }
 
 /// What there is to say of it.
-#[must_use]
-pub fn remarks(take_over: &TakeOver, request: &Request, sight: &Sight) -> Vec<Finding> {
+pub(crate) fn remarks(adoption: &Adoption, request: &Request, snapshot: &Snapshot) -> Vec<Finding> {
     let mut remarks = Vec::new();
-    if is_original(request, &sight.observed) {
+    if is_original(request, &snapshot.observed) {
         let text = format!(
             "version 1.0.0 of the bundle created this instance, as Helm release {}: its objects are adopted as they \
              are, including the token",
@@ -57,19 +56,19 @@ pub fn remarks(take_over: &TakeOver, request: &Request, sight: &Sight) -> Vec<Fi
         remarks
             .push(Finding::remark(finding::Code::Adopt, text).help("afterwards Helm no longer manages this instance"));
     }
-    remarks.extend(exposed(take_over, &request.instance.namespace, &sight.adoption));
-    remarks.extend(take_over.stuck.as_deref().map(|why| release_left(request, why)));
+    remarks.extend(exposed(adoption, &request.instance.namespace, &snapshot.adoption));
+    remarks.extend(adoption.stuck.as_deref().map(|why| release_left(request, why)));
     remarks
 }
 
 /// The parent credential that was to be read in the namespace.
-fn exposed(take_over: &TakeOver, home: &Namespace, evidence: &Evidence) -> Option<Finding> {
-    let record = take_over.record.as_ref()?;
+fn exposed(adoption: &Adoption, home: &Namespace, evidence: &Evidence) -> Option<Finding> {
+    let record = adoption.record.as_ref()?;
     // Of a login without a token nothing can be said.
     let whose =
         if record.exposed.is_some() { "the connection's credential" } else { "a credential of this connection" };
     let text = match evidence.revisions.len() {
-        0 if take_over.under_way => {
+        0 if adoption.under_way => {
             format!("Helm kept {whose} in namespace {home}, readable by everyone who may read Secrets there")
         }
         0 if record.exposed.is_none() => return None,
@@ -91,8 +90,7 @@ fn exposed(take_over: &TakeOver, home: &Namespace, evidence: &Evidence) -> Optio
 }
 
 /// Secrets of the release that stay, and why.
-#[must_use]
-pub fn release_left(request: &Request, why: &str) -> Finding {
+pub(crate) fn release_left(request: &Request, why: &str) -> Finding {
     let text = format!(
         "the Secrets of the Helm release {} in namespace {} cannot all be deleted: {why}",
         request.instance.name, request.instance.namespace
@@ -102,8 +100,8 @@ pub fn release_left(request: &Request, why: &str) -> Finding {
 }
 
 /// That the parent credential was to be read, where an instance is taken back that the original bundle made.
-pub fn exposure(request: &Request, names: &Names, sight: &Sight) -> Option<Finding> {
-    exposed(&take_over(request, names, sight), names.namespace(), &sight.adoption)
+pub(crate) fn exposure(request: &Request, names: &Names, snapshot: &Snapshot) -> Option<Finding> {
+    exposed(&decide(request, names, snapshot), names.namespace(), &snapshot.adoption)
 }
 
 /// True when an object is there that the original bundle made.

@@ -8,27 +8,26 @@ use crate::{
         ownership::Owner,
         record::AdoptionRecord,
     },
-    plan::observed::{Found, Observed},
-    rbac::Tuple,
+    plan::observed::{LiveGrant, Observed},
+    rbac::PermissionRecord,
 };
 
 /// What is known of the Helm release of version 1.0.0.
 #[derive(Clone, Debug, Default)]
-pub struct Evidence {
+pub(crate) struct Evidence {
     /// Whether the release is there, or may be.
-    pub is_there: bool,
+    pub(crate) is_there: bool,
     /// The Secrets in which Helm stores it.
-    pub revisions: Vec<(Reference, Live)>,
+    pub(crate) revisions: Vec<(Reference, Live)>,
     /// Whether the parent credential is in one of them; true if they could not be read.
-    pub exposes_parent: bool,
+    pub(crate) exposes_parent: bool,
     /// What the parent credential lacks to list them.
-    pub missing: Vec<Tuple>,
+    pub(crate) missing: Vec<PermissionRecord>,
 }
 
 /// True when the release's Secrets have to be looked for: an object at home came from the original's chart without
 /// doubt, or an earlier run has begun with the take-over and not finished it. The chart's Secret alone is no proof.
-#[must_use]
-pub fn is_evident(names: &Names, observed: &Observed, home: Option<&Found>) -> bool {
+pub(crate) fn is_evident(names: &Names, observed: &Observed, home: Option<&LiveGrant>) -> bool {
     let objects =
         observed.service_account.iter().chain(home.iter().flat_map(|found| found.role.iter().chain(&found.binding)));
     let original = |live: &Live| names.owner(live) == Owner::Original && helm_release::names_our_chart(live);
@@ -36,8 +35,7 @@ pub fn is_evident(names: &Names, observed: &Observed, home: Option<&Found>) -> b
 }
 
 /// The record of an adoption, if the ServiceAccount belongs to the instance.
-#[must_use]
-pub fn record(names: &Names, observed: &Observed) -> Option<AdoptionRecord> {
+pub(crate) fn record(names: &Names, observed: &Observed) -> Option<AdoptionRecord> {
     let is_own = |live: &Live| names.owner(live) == Owner::Ours;
     let record = observed.record.adoption.clone().filter(|record| record.release == names.instance());
     record.filter(|_| observed.service_account.as_ref().is_some_and(is_own))
@@ -77,11 +75,11 @@ mod tests {
 
     #[test]
     fn release_is_evident_from_an_account_role_or_binding_of_its_chart() {
-        let is_evident = |account: Option<Live>, found: Option<Found>| {
+        let is_evident = |account: Option<Live>, found: Option<LiveGrant>| {
             is_evident(&names(), &Observed { service_account: account, ..Observed::default() }, found.as_ref())
         };
-        let role = |role| Some(Found { role: Some(role), ..Found::default() });
-        let binding = |binding| Some(Found { binding: Some(binding), ..Found::default() });
+        let role = |role| Some(LiveGrant { role: Some(role), ..LiveGrant::default() });
+        let binding = |binding| Some(LiveGrant { binding: Some(binding), ..LiveGrant::default() });
         assert!(is_evident(Some(of_version_1()), None));
         assert!(is_evident(None, role(of_version_1())));
         assert!(is_evident(None, binding(of_version_1())));

@@ -18,8 +18,7 @@ const METADATA: [&str; 2] = ["f:annotations", "f:labels"];
 /// An apply alone would leave Helm as the owner of what it once wrote, and then a tag that goes away would stay. This
 /// is what `kubectl apply --server-side` does for those who come from its client-side form (client-go,
 /// `util/csaupgrade`). Helm 3 writes as an Update, Helm 4 as an Apply.
-#[must_use]
-pub fn handed_over(entries: &[Value]) -> Option<Vec<Value>> {
+pub(crate) fn transferred_fields(entries: &[Value]) -> Option<Vec<Value>> {
     let mut moved = Map::new();
     let mut kept = Vec::new();
     let mut version = Value::Null;
@@ -98,7 +97,7 @@ mod tests {
         let helm = |operation: &str| json!({"manager": "helm", "operation": operation, "apiVersion": "v1", "fieldsType": "FieldsV1", "time": "t", "fieldsV1": fields});
         let controller = json!({"manager": "kube-controller-manager", "operation": "Update", "apiVersion": "v1", "fieldsV1": {"f:data": {"f:token": {}}}});
         for operation in ["Update", "Apply"] {
-            let after = handed_over(&[helm(operation), controller.clone()]).unwrap();
+            let after = transferred_fields(&[helm(operation), controller.clone()]).unwrap();
             let entry = |manager: &str| after.iter().find(|entry| entry["manager"] == manager).unwrap();
             let rest = json!({"f:metadata": {"f:finalizers": {"v:\"x\"": {}}}, "f:data": {"f:token": {}}});
             assert_eq!(entry("helm")["fieldsV1"], rest);
@@ -110,7 +109,7 @@ mod tests {
                 "f:type": {},
             });
             assert_eq!(ours["fieldsV1"], moved);
-            assert_eq!(handed_over(&after[1..]), None, "and nothing is left to hand over");
+            assert_eq!(transferred_fields(&after[1..]), None, "and nothing is left to hand over");
         }
     }
 
@@ -118,7 +117,7 @@ mod tests {
     fn transferred_fields_merge_with_own_fields() {
         let ours = json!({"manager": MANAGER, "operation": "Apply", "apiVersion": "v1", "fieldsV1": {"f:metadata": {"f:labels": {"f:a": {}}}}});
         let helm = json!({"manager": "helm", "operation": "Update", "apiVersion": "v1", "fieldsV1": {"f:metadata": {"f:labels": {"f:b": {}}}}});
-        let after = handed_over(&[ours, helm]).unwrap();
+        let after = transferred_fields(&[ours, helm]).unwrap();
         assert_eq!(after.len(), 1);
         assert_eq!(after[0]["fieldsV1"], json!({"f:metadata": {"f:labels": {"f:a": {}, "f:b": {}}}}));
     }

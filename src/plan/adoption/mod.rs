@@ -3,13 +3,13 @@
 //! parent credential. The rest of the program meets it in three places:
 //!
 //! 1. The snapshot has an [`evidence::Evidence`]: what was found of the release.
-//! 2. The desired state has a [`take_over::TakeOver`], decided in [`decision`]: what is recorded and deleted.
+//! 2. The desired state has a [`outcome::Adoption`], decided in [`decision`]: what is recorded and deleted.
 //! 3. Before the first apply, the managed fields of Helm become ours: [`fields`].
 //!
 //! `run/adopt.rs` reads for the first and writes for the third. Pure.
 
-pub mod decision;
-pub mod evidence;
-pub mod fields;
-pub mod release;
-pub mod take_over;
+pub(crate) mod decision;
+pub(crate) mod evidence;
+pub(crate) mod fields;
+pub(crate) mod outcome;
+pub(crate) mod release;

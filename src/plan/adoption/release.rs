@@ -11,37 +11,33 @@ use serde::Deserialize;
 const LONGEST_RELEASE: usize = 53;
 
 /// True when Helm can have a release of this name.
-#[must_use]
-pub const fn can_be_release(name: &str) -> bool {
+pub(crate) const fn can_be_release(name: &str) -> bool {
     name.len() <= LONGEST_RELEASE
 }
 
 /// The labels by which Helm finds the Secrets that it keeps its releases in.
-#[must_use]
-pub fn release_selector(release: &str) -> String {
+pub(crate) fn release_selector(release: &str) -> String {
     format!("owner=helm,name={release}")
 }
 
 /// The number of the revision of this very release that a Secret of this name holds, as in `sh.helm.release.v1.demo.v3`.
-#[must_use]
-pub fn revision(secret: &str, release: &str) -> Option<u64> {
+pub(crate) fn revision(secret: &str, release: &str) -> Option<u64> {
     let revision = secret.strip_prefix("sh.helm.release.v1.")?.strip_prefix(release)?;
     let number = revision.strip_prefix(".v")?;
     number.bytes().all(|byte| byte.is_ascii_digit()).then(|| number.parse().ok())?
 }
 
 /// What a revision tells.
-pub struct Revision {
+pub(crate) struct Revision {
     /// The name of its chart.
-    pub chart: String,
+    pub(crate) chart: String,
     /// Whether the parent credential of today stands in it.
-    pub exposes: bool,
+    pub(crate) exposes: bool,
 }
 
 /// Reads a revision, which Helm keeps as base64 of packed JSON; `parent` is the token that is looked for in it. None for
 /// what is no revision.
-#[must_use]
-pub fn read(revision: &[u8], parent: Option<&str>) -> Option<Revision> {
+pub(crate) fn read(revision: &[u8], parent: Option<&str>) -> Option<Revision> {
     #[derive(Deserialize)]
     struct Document {
         chart: Chart,

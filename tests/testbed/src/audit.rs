@@ -93,13 +93,11 @@ impl Audit {
     }
 
     /// The log file, one JSON document per line.
-    #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
     }
 
     /// The end of the last complete line: the server may be writing the next one at this moment.
-    #[must_use]
     pub fn mark(&self) -> Mark {
         let end = match File::open(&self.path) {
             // No request has been logged yet.
@@ -110,7 +108,6 @@ impl Audit {
     }
 
     /// All requests after `mark`, of every user.
-    #[must_use]
     pub fn since(&self, mark: Mark) -> Vec<AuditEvent> {
         let mut text = String::new();
         let mut log = File::open(&self.path).or_fail("opening the audit log");
@@ -125,7 +122,6 @@ impl Audit {
     }
 
     /// The requests of one user after `mark`: tests of one binary share a control plane.
-    #[must_use]
     pub fn of(&self, user: &str, mark: Mark) -> Vec<AuditEvent> {
         let mut events = self.since(mark);
         events.retain(|event| event.user == user);
@@ -181,7 +177,6 @@ impl AuditEvent {
 
     /// Whether the request changes something: no dry run, and no review such as `selfsubjectaccessreviews`. A
     /// TokenRequest counts: it creates a credential.
-    #[must_use]
     pub fn is_write(&self) -> bool {
         let writes = ["create", "update", "patch", "delete", "deletecollection"];
         writes.contains(&self.verb.as_str()) && !self.dry_run && !self.resource.ends_with("reviews")

@@ -13,7 +13,6 @@ use crate::error::OrFail as _;
 
 /// Starts an authorizer that answers every review with this status, as `{"allowed": false}`. Returns the arguments for
 /// the API server; the file that they name is written into the directory, and must outlive the server.
-#[must_use]
 pub fn authorizer(directory: &Path, status: &Value) -> Vec<String> {
     let listener = TcpListener::bind("127.0.0.1:0").or_fail("listening");
     let server = format!("http://{}/authorize", listener.local_addr().or_fail("listening"));

@@ -83,7 +83,6 @@ struct Files {
 
 impl ControlPlane {
     /// The control plane of this test binary, started on first use. Panics if it cannot start.
-    #[must_use]
     pub fn shared() -> &'static Self {
         static SHARED: OnceLock<Result<ControlPlane, Error>> = OnceLock::new();
         match SHARED.get_or_init(|| Self::start(&Options::default())) {
@@ -183,37 +182,31 @@ impl ControlPlane {
     }
 
     /// `https://127.0.0.1:<port>`.
-    #[must_use]
     pub fn server(&self) -> &str {
         &self.server
     }
 
     /// The CA of the server's certificate, as PEM.
-    #[must_use]
     pub fn ca_pem(&self) -> &str {
         &self.ca_pem
     }
 
     /// Base64 of the CA's PEM, as `certificate-authority-data` has it.
-    #[must_use]
     pub fn ca_base64(&self) -> &str {
         &self.admin.ca
     }
 
     /// The version that the server reports, as `v1.37.2`.
-    #[must_use]
     pub fn version(&self) -> &str {
         &self.version
     }
 
     /// The duration of the start, without building binaries.
-    #[must_use]
     pub fn ready_after(&self) -> Duration {
         self.ready_after
     }
 
     /// A user bound to ClusterRole `cluster-admin`: all permissions, but by RBAC, unlike `system:masters`.
-    #[must_use]
     pub fn admin(&self) -> &Persona {
         &self.admin
     }
@@ -225,7 +218,6 @@ impl ControlPlane {
     }
 
     /// A new namespace, with the objects that controllers create in it.
-    #[must_use]
     pub fn namespace(&self, stem: &str) -> String {
         let name = self.unique(stem);
         self.post("/api/v1/namespaces", &json!({"metadata": {"name": name}}));
@@ -239,14 +231,12 @@ impl ControlPlane {
     }
 
     /// The name of a namespace that does not exist.
-    #[must_use]
     pub fn unused_namespace(&self, stem: &str) -> String {
         self.unique(stem)
     }
 
     /// A new user with exactly these permissions (and those of every user: discovery and reviews of itself). Returns
     /// when the server's caches contain them.
-    #[must_use]
     pub fn persona(&self, stem: &str, grants: &[Grant]) -> Persona {
         let name = self.unique(stem);
         self.make_persona(&name, grants).or_fail(format_args!("making persona {name}"))
@@ -343,13 +333,11 @@ impl ControlPlane {
     }
 
     /// A certificate for a user in at most two groups.
-    #[must_use]
     pub fn client_certificate(&self, user: &str, groups: &[&str]) -> ClientCertificate {
         self.authority.client(user, groups).or_fail("making a client certificate")
     }
 
     /// The object at a path, `None` if there is none. As `system:masters`, like the following methods.
-    #[must_use]
     #[track_caller]
     pub fn get(&self, path: &str) -> Option<Value> {
         let answer = self.masters.send("GET", path, None, None).or_fail("asking");
@@ -392,7 +380,6 @@ impl ControlPlane {
 
     /// Any request with any token (none: anonymous); every status is returned. For example to test whether an issued
     /// token still works.
-    #[must_use]
     #[track_caller]
     pub fn request(&self, method: &str, path: &str, bearer_token: Option<&str>, body: Option<&Value>) -> Response {
         self.anybody.send(method, path, bearer_token, body).or_fail("asking")
@@ -408,7 +395,6 @@ impl ControlPlane {
     }
 
     /// Runs the real kubectl with a kubeconfig, without the caller's environment.
-    #[must_use]
     pub fn kubectl(&self, kubeconfig: &Path, arguments: &[&str]) -> Output {
         Command::new(self.kubectl_path())
             .args(arguments)
@@ -421,25 +407,21 @@ impl ControlPlane {
     }
 
     /// The kubectl binary of the same release.
-    #[must_use]
     pub fn kubectl_path(&self) -> &Path {
         &self.binaries.kubectl
     }
 
     /// The audit log.
-    #[must_use]
     pub fn audit(&self) -> &Audit {
         &self.audit
     }
 
     /// The temporary directory of this control plane.
-    #[must_use]
     pub fn directory(&self) -> &Path {
         self.processes.directory()
     }
 
     /// The log of each component, by name.
-    #[must_use]
     pub fn logs(&self) -> Vec<(&'static str, PathBuf)> {
         let controllers = self.controllers();
         let etcd = self.etcd();
@@ -449,7 +431,6 @@ impl ControlPlane {
     }
 
     /// The process id of each component, by name.
-    #[must_use]
     pub fn process_ids(&self) -> Vec<(&'static str, u32)> {
         let controllers = self.controllers();
         let etcd = self.etcd();
@@ -493,7 +474,6 @@ impl ControlPlane {
 
     /// Every object of every listable resource, as text: the JSON of the server, and in addition the decoded values of
     /// Secrets, with those of Helm releases unpacked. Other compressed or encoded content of a Secret stays as it is.
-    #[must_use]
     pub fn dump_everything(&self) -> String {
         let mut dump = String::new();
         for (api, resource) in self.listable() {

@@ -24,13 +24,11 @@ impl SilentServer {
     }
 
     /// `https://127.0.0.1:<port>`.
-    #[must_use]
     pub fn server(&self) -> String {
         format!("https://{}", self.address)
     }
 
     /// `http://127.0.0.1:<port>`, for a platform URL.
-    #[must_use]
     pub fn url(&self) -> String {
         format!("http://{}", self.address)
     }
@@ -42,13 +40,11 @@ pub struct RefusedPort;
 
 impl RefusedPort {
     /// `https://127.0.0.1:1`: a port below 1024 that no system uses today, so that no other test gets it by accident.
-    #[must_use]
     pub fn server(self) -> &'static str {
         "https://127.0.0.1:1"
     }
 
     /// The same for a platform URL.
-    #[must_use]
     pub fn url(self) -> &'static str {
         "http://127.0.0.1:1"
     }

@@ -36,7 +36,6 @@ pub struct Lap {
 
 impl Floor {
     /// A client of this control plane with the token of this persona.
-    #[must_use]
     pub fn new(control_plane: &ControlPlane, parent: &Persona) -> Self {
         let client = Client::new(control_plane.server(), control_plane.ca_pem(), None).or_fail("making a client");
         Self { client, parent: parent.token.clone() }
@@ -44,7 +43,6 @@ impl Floor {
 
     /// Creates ServiceAccount and Secret in the home namespace, Role and RoleBinding in each of the namespaces, waits
     /// for the token, and sends its reviews: identity, rules in each namespace, and one access review.
-    #[must_use]
     pub fn credential(&self, home: &str, name: &str, namespaces: &[String], rules: &[Value]) -> Lap {
         let core = format!("/api/v1/namespaces/{home}");
         let account = json!({"metadata": {"name": name}});

@@ -43,31 +43,26 @@ pub enum Sign {
 
 impl Key {
     /// An RSA key of this size.
-    #[must_use]
     pub fn rsa(bits: usize) -> Self {
         Self::Rsa(Box::new(RsaPair(rsa::key(bits))))
     }
 
     /// ECDSA on P-256.
-    #[must_use]
     pub fn p256() -> Self {
         Self::of(&rcgen::PKCS_ECDSA_P256_SHA256)
     }
 
     /// ECDSA on P-384.
-    #[must_use]
     pub fn p384() -> Self {
         Self::of(&rcgen::PKCS_ECDSA_P384_SHA384)
     }
 
     /// ECDSA on P-521.
-    #[must_use]
     pub fn p521() -> Self {
         Self::of(&rcgen::PKCS_ECDSA_P521_SHA512)
     }
 
     /// Ed25519.
-    #[must_use]
     pub fn ed25519() -> Self {
         Self::of(&rcgen::PKCS_ED25519)
     }
@@ -89,7 +84,6 @@ impl Key {
     }
 
     /// PKCS#8, as DER.
-    #[must_use]
     pub fn pkcs8(&self) -> Vec<u8> {
         match self {
             Self::Other(key) => key.serialize_der(),
@@ -101,14 +95,12 @@ impl Key {
     }
 
     /// PKCS#8, as PEM.
-    #[must_use]
     pub fn pem(&self) -> String {
         pki::pem("PRIVATE KEY", &self.pkcs8())
     }
 
     /// The traditional format as PEM: PKCS#1 or SEC 1. `with_public_key` is for SEC 1 only, where the public key is
     /// optional.
-    #[must_use]
     pub fn traditional_pem(&self, with_public_key: bool) -> String {
         match self {
             Self::Rsa(key) => pki::pem("RSA PRIVATE KEY", &key.0.der),
@@ -211,7 +203,6 @@ pub struct Spec {
 
 impl Spec {
     /// A certificate with this common name, a long validity and no extensions.
-    #[must_use]
     pub fn new(name: &str) -> Self {
         Self {
             version: 3,
@@ -232,13 +223,11 @@ impl Spec {
     }
 
     /// A valid CA.
-    #[must_use]
     pub fn ca(name: &str) -> Self {
         Self::new(name).with(extension::basic(true, None)).with(extension::key_usage(true))
     }
 
     /// A valid server certificate for loopback.
-    #[must_use]
     pub fn server() -> Self {
         Self::new("kube-apiserver")
             .with(extension::basic(false, None))
@@ -290,7 +279,6 @@ pub struct Forged {
 
 impl Forged {
     /// A self-signed certificate.
-    #[must_use]
     pub fn self_signed(spec: &Spec, key: Key) -> Self {
         let algorithm = key.algorithm(spec.sign);
         let body = spec.body(&key, &spec.subject(), &algorithm);
@@ -299,7 +287,6 @@ impl Forged {
     }
 
     /// A certificate signed by the issuer's key, with the hash in the specification.
-    #[must_use]
     pub fn signed_by(issuer: &impl Issuer, spec: &Spec, key: Key) -> Self {
         let algorithm = issuer.algorithm(spec.sign);
         let body = spec.body(&key, &issuer.subject(), &algorithm);
@@ -308,13 +295,11 @@ impl Forged {
     }
 
     /// The certificate as PEM.
-    #[must_use]
     pub fn pem(&self) -> String {
         pki::pem("CERTIFICATE", &self.der)
     }
 
     /// Base64 of the PEM, as in `certificate-authority-data`.
-    #[must_use]
     pub fn base64(&self) -> String {
         STANDARD.encode(self.pem())
     }
@@ -375,7 +360,6 @@ pub mod extension {
     pub const ANY: &str = "2.5.29.37.0";
 
     /// An extension with any id and value.
-    #[must_use]
     pub fn other(id: &str, critical: bool, value: &[u8]) -> Vec<u8> {
         let mut parts = vec![oid(id)];
         if critical {
@@ -386,7 +370,6 @@ pub mod extension {
     }
 
     /// Basic constraints.
-    #[must_use]
     pub fn basic(ca: bool, longest_path: Option<u8>) -> Vec<u8> {
         let mut parts = Vec::new();
         if ca {
@@ -397,19 +380,16 @@ pub mod extension {
     }
 
     /// Key usage: signing certificates, or digital signatures only.
-    #[must_use]
     pub fn key_usage(signs_certificates: bool) -> Vec<u8> {
         other("2.5.29.15", true, if signs_certificates { &[3, 2, 1, 6] } else { &[3, 2, 7, 0x80] })
     }
 
     /// Extended key usage.
-    #[must_use]
     pub fn usages(ids: &[&str]) -> Vec<u8> {
         other("2.5.29.37", false, &sequence(&ids.iter().map(|id| oid(id)).collect::<Vec<_>>()))
     }
 
     /// Subject alternative names.
-    #[must_use]
     pub fn names(dns: &[&str], addresses: &[&[u8]]) -> Vec<u8> {
         let dns = dns.iter().map(|name| tagged(0x82, name.as_bytes()));
         let addresses = addresses.iter().map(|address| tagged(0x87, address));
@@ -417,7 +397,6 @@ pub mod extension {
     }
 
     /// Name constraints: permitted and excluded subtrees, each with the tag of its kind (0x82 DNS, 0x87 addresses).
-    #[must_use]
     pub fn constraints(permitted: &[(u8, &[u8])], excluded: &[(u8, &[u8])]) -> Vec<u8> {
         let list = |tag: u8, some: &[(u8, &[u8])]| {
             let some: Vec<_> = some.iter().map(|(kind, value)| sequence(&[tagged(*kind, value)])).collect();

@@ -23,7 +23,6 @@ pub struct Helm {
 
 impl Helm {
     /// Helm 3. Panics if it is missing and cannot be built.
-    #[must_use]
     #[track_caller]
     pub fn v3() -> &'static Self {
         static V3: OnceLock<Result<Helm, Error>> = OnceLock::new();
@@ -31,7 +30,6 @@ impl Helm {
     }
 
     /// Helm 4. Panics if it is missing and cannot be built.
-    #[must_use]
     #[track_caller]
     pub fn v4() -> &'static Self {
         static V4: OnceLock<Result<Helm, Error>> = OnceLock::new();
@@ -47,19 +45,16 @@ impl Helm {
     }
 
     /// The major version: 3 or 4.
-    #[must_use]
     pub fn major(&self) -> u8 {
         self.major
     }
 
     /// The path of the program.
-    #[must_use]
     pub fn program(&self) -> &Path {
         &self.program
     }
 
     /// Helm without the caller's environment; it writes its own files into `home`.
-    #[must_use]
     pub fn command(&self, home: &Path) -> Command {
         let mut command = Command::new(&self.program);
         command.env_clear().env("HOME", home).current_dir(home).stdin(Stdio::null());
@@ -82,7 +77,6 @@ pub struct HelmRelease {
 
 impl HelmRelease {
     /// All revisions of a release in a namespace, oldest first.
-    #[must_use]
     #[track_caller]
     pub fn all(control_plane: &ControlPlane, namespace: &str, name: &str) -> Vec<Self> {
         let path = format!("/api/v1/namespaces/{namespace}/secrets?labelSelector=owner%3Dhelm%2Cname%3D{name}");

@@ -33,7 +33,6 @@ pub struct HelmStep {
 
 impl HelmStep {
     /// A step that reads both formats of a connection. Nothing is executed yet.
-    #[must_use]
     pub fn new(
         control_plane: &ControlPlane,
         helm: &'static Helm,
@@ -94,7 +93,6 @@ impl HelmStep {
     }
 
     /// The revisions of the step's release, oldest first.
-    #[must_use]
     #[track_caller]
     pub fn releases(&self, control_plane: &ControlPlane) -> Vec<HelmRelease> {
         let config = self.evaluated_config();
@@ -164,7 +162,6 @@ struct Cluster {
 }
 
 /// The `config` of a step as the platform evaluates it: each string is a jq program on the instance's documents.
-#[must_use]
 #[track_caller]
 pub fn evaluate_config(config: &Value, inputs: &Value) -> Value {
     match config {

@@ -76,7 +76,6 @@ pub enum Verdict {
 
 impl Verdict {
     /// A refusal of the API server: a `Status` with this code, reason (`Forbidden`, `Conflict`) and message.
-    #[must_use]
     pub fn refusal(code: u16, reason: &str, message: &str) -> Self {
         let status = json!({
             "kind": "Status",
@@ -206,13 +205,11 @@ impl InterceptingProxy {
     }
 
     /// The URL of the proxy: `https://127.0.0.1:<port>`.
-    #[must_use]
     pub fn server(&self) -> String {
         format!("https://{}", self.address)
     }
 
     /// Every request so far, in order of arrival, also those after a cut.
-    #[must_use]
     #[track_caller]
     pub fn requests(&self) -> Vec<Intercepted> {
         self.healthy().requests.clone()
@@ -220,7 +217,6 @@ impl InterceptingProxy {
 
     /// Waits until the program has reached the cut: the decision for [`Verdict::CutBefore`], the server's response for
     /// [`Verdict::CutAfter`]. False at the timeout.
-    #[must_use]
     #[track_caller]
     pub fn wait_for_cut(&self, timeout: Duration) -> bool {
         self.wait(timeout, |state| matches!(state.phase, Phase::Open | Phase::Cutting))
@@ -238,7 +234,6 @@ impl InterceptingProxy {
     /// Sends SIGKILL to a program that uses this proxy, at the cut; returns when the program has ended and its
     /// forwarded requests are processed. False if the program ended by itself before the cut. Panics if neither happens
     /// within a minute.
-    #[must_use]
     #[track_caller]
     pub fn kill_at_cut(&self, program: &mut Child) -> bool {
         let start = Instant::now();

@@ -30,7 +30,6 @@ pub struct Original<'a> {
 #[expect(clippy::must_use_candidate, reason = "most runs are for what they do, not for what they print")]
 impl<'a> Original<'a> {
     /// An instance that is not deployed yet.
-    #[must_use]
     pub fn new(control_plane: &'a ControlPlane, helm: &'static Helm, params: &Value, connection: &Value) -> Self {
         let step = HelmStep::new(control_plane, helm, Path::new(CHART), params, &Value::Null);
         Self { params: params.clone(), connection: connection.clone(), helm, control_plane, step }
@@ -43,7 +42,6 @@ impl<'a> Original<'a> {
     }
 
     /// Installs or upgrades, and returns the result.
-    #[must_use]
     #[track_caller]
     pub fn try_provision(&self) -> Output {
         self.run("provision")
@@ -87,27 +85,23 @@ impl<'a> Original<'a> {
     }
 
     /// Uninstalls, and returns the result.
-    #[must_use]
     #[track_caller]
     pub fn decommission(&self) -> Output {
         self.run("decommission")
     }
 
     /// The revisions of the release in the namespace, oldest first.
-    #[must_use]
     #[track_caller]
     pub fn releases(&self) -> Vec<HelmRelease> {
         HelmRelease::all(self.control_plane, self.namespace(), self.name())
     }
 
     /// The name of the release.
-    #[must_use]
     pub fn name(&self) -> &str {
         self.params["md_metadata"]["name_prefix"].as_str().unwrap_or_default()
     }
 
     /// The namespace of the objects.
-    #[must_use]
     pub fn namespace(&self) -> &str {
         self.params["namespace"].as_str().unwrap_or("default")
     }

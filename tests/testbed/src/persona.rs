@@ -23,7 +23,6 @@ pub struct Persona {
 
 impl Persona {
     /// The flat kubernetes-cluster document for this user.
-    #[must_use]
     pub fn connection(&self) -> Value {
         json!({"authentication": {
             "cluster": {"server": self.server, "certificate-authority-data": self.ca},
@@ -32,7 +31,6 @@ impl Persona {
     }
 
     /// Writes a kubeconfig for this user into `directory`; context `testbed`, namespace `default`.
-    #[must_use]
     pub fn kubeconfig(&self, directory: &Path) -> PathBuf {
         let user = json!({"token": self.token});
         let name = self.user.rsplit(':').next().unwrap_or("user");
@@ -77,32 +75,27 @@ pub(crate) enum Rights {
 
 impl Grant {
     /// These rules in one namespace, by a Role and a RoleBinding.
-    #[must_use]
     pub fn in_namespace(namespace: &str, rules: &[Value]) -> Self {
         Self { namespace: Some(namespace.to_owned()), rights: Rights::Rules(rules.to_vec()) }
     }
 
     /// These rules in the whole cluster, by a ClusterRole and a ClusterRoleBinding.
-    #[must_use]
     pub fn everywhere(rules: &[Value]) -> Self {
         Self { namespace: None, rights: Rights::Rules(rules.to_vec()) }
     }
 
     /// An existing ClusterRole such as `admin`, bound in one namespace.
-    #[must_use]
     pub fn cluster_role_in(namespace: &str, name: &str) -> Self {
         Self { namespace: Some(namespace.to_owned()), rights: Rights::ClusterRole(name.to_owned()) }
     }
 
     /// An existing ClusterRole such as `cluster-admin`, bound in the whole cluster.
-    #[must_use]
     pub fn cluster_role(name: &str) -> Self {
         Self { namespace: None, rights: Rights::ClusterRole(name.to_owned()) }
     }
 }
 
 /// One RBAC rule: `rule(&[""], &["pods"], &["get", "list"])`.
-#[must_use]
 pub fn rule(groups: &[&str], resources: &[&str], verbs: &[&str]) -> Value {
     json!({"apiGroups": groups, "resources": resources, "verbs": verbs})
 }

@@ -23,7 +23,6 @@ pub struct ClientCertificate {
 
 impl ClientCertificate {
     /// A certificate for a user, signed by an unknown CA.
-    #[must_use]
     pub fn with_unknown_ca(user: &str) -> Self {
         let signed = Authority::new("somebody-else").and_then(|authority| authority.client(user, &[]));
         crate::error::OrFail::or_fail(signed, "making a stranger's certificate")
@@ -103,20 +102,17 @@ pub struct WrongCa {
 
 impl WrongCa {
     /// A new one.
-    #[must_use]
     pub fn new() -> Self {
         let authority = Authority::new("somebody-else");
         Self { pem: crate::error::OrFail::or_fail(authority, "making another CA").pem() }
     }
 
     /// The certificate as PEM.
-    #[must_use]
     pub fn pem(&self) -> &str {
         &self.pem
     }
 
     /// Base64 of the PEM, as in `certificate-authority-data`.
-    #[must_use]
     pub fn base64(&self) -> String {
         STANDARD.encode(&self.pem)
     }

@@ -184,43 +184,36 @@ impl Platform {
     }
 
     /// Its era.
-    #[must_use]
     pub fn era(&self) -> Era {
         self.era
     }
 
     /// `http://127.0.0.1:<port>`.
-    #[must_use]
     pub fn url(&self) -> String {
         format!("http://{}", self.address)
     }
 
     /// User name of its Basic authentication.
-    #[must_use]
     pub fn deployment_id(&self) -> &str {
         &self.shared.deployment
     }
 
     /// Password of its Basic authentication.
-    #[must_use]
     pub fn token(&self) -> &str {
         &self.shared.token
     }
 
     /// The instance, as `project-environment-component`.
-    #[must_use]
     pub fn instance_id(&self) -> &'static str {
         INSTANCE
     }
 
     /// The instance with its suffix, also used as `name_prefix`.
-    #[must_use]
     pub fn package_name(&self) -> &'static str {
         PACKAGE
     }
 
     /// The environment of a step in this era, without the action.
-    #[must_use]
     pub fn env(&self) -> Vec<(&'static str, String)> {
         let mut env = vec![
             ("MASSDRIVER_URL", self.url()),
@@ -248,20 +241,17 @@ impl Platform {
     }
 
     /// Every request so far, in order.
-    #[must_use]
     pub fn requests(&self) -> Vec<Recorded> {
         self.shared.state().requests.clone()
     }
 
     /// The published payload of a field.
-    #[must_use]
     pub fn resource(&self, field: &str) -> Option<Value> {
         let state = self.shared.state();
         state.resources.get(field).map(|resource| resource.payload.clone())
     }
 
     /// The display name of the resource of a field.
-    #[must_use]
     pub fn resource_name(&self, field: &str) -> Option<String> {
         let state = self.shared.state();
         state.resources.get(field)?.name.as_str().map(str::to_owned)
@@ -324,7 +314,6 @@ impl Platform {
     }
 
     /// Whether that request has arrived.
-    #[must_use]
     pub fn holds(&self) -> bool {
         self.shared.state().hold == Hold::Held
     }

@@ -81,13 +81,11 @@ impl ProxyServer {
     }
 
     /// `127.0.0.1:<port>`, for a URL of any scheme.
-    #[must_use]
     pub fn address(&self) -> String {
         self.address.to_string()
     }
 
     /// The requests so far: `CONNECT host:port`, `SOCKS host:port`, `GET http://..`.
-    #[must_use]
     pub fn asked(&self) -> Vec<String> {
         self.shared.asked().clone()
     }

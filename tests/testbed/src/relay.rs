@@ -60,19 +60,16 @@ impl RoundTripGate {
     }
 
     /// The URL of the gate: `https://127.0.0.1:<port>`.
-    #[must_use]
     pub fn server(&self) -> String {
         self.listener.server()
     }
 
     /// Round trips so far.
-    #[must_use]
     pub fn round_trips(&self) -> usize {
         locked(&self.state).round_trips
     }
 
     /// TCP connections so far.
-    #[must_use]
     pub fn connections(&self) -> usize {
         locked(&self.state).connections
     }
@@ -138,7 +135,6 @@ impl DistantServer {
     }
 
     /// The URL of the relay: `https://127.0.0.1:<port>`.
-    #[must_use]
     pub fn server(&self) -> String {
         self.listener.server()
     }

@@ -23,7 +23,6 @@ pub(crate) struct RsaKey {
 }
 
 /// A new key as a PKCS#1 PEM document.
-#[must_use]
 pub fn generate() -> String {
     pki::pem("RSA PRIVATE KEY", &key(BITS).der)
 }

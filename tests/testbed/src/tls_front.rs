@@ -74,7 +74,6 @@ impl TlsFront {
     }
 
     /// `https://<host>:<port>`; the host must lead to loopback.
-    #[must_use]
     pub fn server(&self, host: &str) -> String {
         format!("https://{host}:{}", self.address.port())
     }

@@ -32,7 +32,6 @@ pub enum WebhookAnswer {
 
 impl WebhookAnswer {
     /// A denial with this `status`.
-    #[must_use]
     pub fn denial(status: &Value) -> Self {
         Self::Admission(json!({"allowed": false, "status": status}))
     }
@@ -91,13 +90,11 @@ impl WebhookServer {
     }
 
     /// The URL of a path.
-    #[must_use]
     pub fn url(&self, path: &str) -> String {
         format!("{}://{}/{path}", self.scheme, self.address)
     }
 
     /// How often a path was requested.
-    #[must_use]
     pub fn asked(&self, path: &str) -> usize {
         let asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
         asked.iter().filter(|asked| *asked == path).count()

@@ -19,37 +19,35 @@ use crate::{
 
 /// The location of an entry of a context, a cluster or a user.
 #[derive(Clone, Debug, Default)]
-pub struct Place {
+pub(crate) struct EntryLocation {
     /// `cluster`, `user` or `context`.
-    pub kind: &'static str,
+    pub(crate) kind: &'static str,
     /// Its name.
-    pub name: String,
+    pub(crate) name: String,
     /// The file that it is in.
-    pub file: String,
+    pub(crate) file: String,
     lines: BTreeMap<String, usize>,
 }
 
-impl Place {
+impl EntryLocation {
     /// The location of the entry with this node.
-    #[must_use]
-    pub fn new(kind: &'static str, name: &str, file: &str, node: &Node) -> Self {
-        let mut place = Self { kind, name: name.to_owned(), file: file.to_owned(), lines: BTreeMap::new() };
-        place.learn(&format!("/{kind}"), node, 3);
-        place
+    pub(crate) fn new(kind: &'static str, name: &str, file: &str, node: &Node) -> Self {
+        let mut location = Self { kind, name: name.to_owned(), file: file.to_owned(), lines: BTreeMap::new() };
+        location.record_lines(&format!("/{kind}"), node, 3);
+        location
     }
 
-    fn learn(&mut self, pointer: &str, node: &Node, depth: usize) {
+    fn record_lines(&mut self, pointer: &str, node: &Node, depth: usize) {
         self.lines.insert(pointer.to_owned(), node.line);
         if let (Value::Map(map), Some(depth)) = (&node.value, depth.checked_sub(1)) {
             for (key, node) in map.iter().filter(|(key, _)| text::presentable(key)) {
-                self.learn(&format!("{pointer}/{}", text::escaped(key)), node, depth);
+                self.record_lines(&format!("{pointer}/{}", text::escaped(key)), node, depth);
             }
         }
     }
 
     /// The entry, and the line of the field or of the closest one around it, as the end of a sentence.
-    #[must_use]
-    pub fn of(&self, pointer: &str) -> String {
+    pub(crate) fn of(&self, pointer: &str) -> String {
         let mut at = pointer;
         let line = loop {
             match (self.lines.get(at), at.rfind('/')) {
@@ -58,52 +56,51 @@ impl Place {
                 (None, None) => break String::new(),
             }
         };
-        format!("({} `{}`,{line} of {})", self.kind, text::shown(&self.name, 80), self.file)
+        format!("({} `{}`,{line} of {})", self.kind, text::sanitize(&self.name, 80), self.file)
     }
 }
 
 /// The problems of an entry.
 #[derive(Default)]
-pub struct Problems(Vec<Finding>);
+pub(crate) struct Problems(Vec<Finding>);
 
 impl Problems {
     /// All problems.
-    #[must_use]
-    pub fn into_findings(self) -> Vec<Finding> {
+    pub(crate) fn into_findings(self) -> Vec<Finding> {
         self.0
     }
 
     /// Adds a problem of a field.
-    pub fn note(&mut self, place: &Place, pointer: &str, problem: &str) {
+    pub(crate) fn note(&mut self, location: &EntryLocation, pointer: &str, problem: &str) {
         let field = pointer.rsplit('/').next().unwrap_or(pointer);
-        let text = format!("{field} {problem} {}", place.of(pointer));
+        let text = format!("{field} {problem} {}", location.of(pointer));
         self.0.push(Finding::blocking(finding::Code::Connection, pointer, text));
     }
 }
 
 /// A reader of the fields of one mapping.
 struct Fields<'a> {
-    place: &'a Place,
+    location: &'a EntryLocation,
     at: String,
     map: Option<&'a Mapping>,
     problems: &'a mut Problems,
 }
 
 impl<'a> Fields<'a> {
-    fn of(node: Option<&'a Rc<Node>>, at: String, place: &'a Place, problems: &'a mut Problems) -> Self {
+    fn of(node: Option<&'a Rc<Node>>, at: String, location: &'a EntryLocation, problems: &'a mut Problems) -> Self {
         let map = match node.map(|node| &node.value) {
             Some(Value::Map(map)) => Some(map),
             None | Some(Value::Null) => None,
             Some(_) => {
                 let kind = node.map_or("nothing", |node| node.kind());
-                problems.note(place, &at, &format!("must be a mapping, but is {kind}"));
+                problems.note(location, &at, &format!("must be a mapping, but is {kind}"));
                 None
             }
         };
         if map.is_some_and(|map| map.odd_key.is_some()) {
-            problems.note(place, &at, "has a key that is not a string");
+            problems.note(location, &at, "has a key that is not a string");
         }
-        Self { place, at, map, problems }
+        Self { location, at, map, problems }
     }
 
     fn get(&self, key: &str) -> Option<&'a Rc<Node>> {
@@ -116,7 +113,7 @@ impl<'a> Fields<'a> {
 
     fn wrong(&mut self, key: &str, wanted: &str, node: &Node) {
         let problem = format!("must be {wanted}, but is {}", node.kind());
-        self.problems.note(self.place, &self.pointer(key), &problem);
+        self.problems.note(self.location, &self.pointer(key), &problem);
     }
 
     /// A string; none if it is empty, which means the same in every field.
@@ -133,7 +130,7 @@ impl<'a> Fields<'a> {
     fn secret(&mut self, key: &str) -> Option<String> {
         let text = self.text(key)?;
         if text::is_masked(&text) {
-            self.problems.note(self.place, &self.pointer(key), MASKED);
+            self.problems.note(self.location, &self.pointer(key), MASKED);
             return None;
         }
         Some(text)
@@ -165,7 +162,7 @@ impl<'a> Fields<'a> {
                 Value::Null => texts.push(String::new()),
                 _ => {
                     let problem = format!("must be a list of strings, but one item is {}", item.kind());
-                    self.problems.note(self.place, &self.pointer(key), &problem);
+                    self.problems.note(self.location, &self.pointer(key), &problem);
                     return None;
                 }
             }
@@ -176,14 +173,14 @@ impl<'a> Fields<'a> {
     /// The reader of a mapping inside this one.
     fn inner(&mut self, key: &str) -> Option<Fields<'_>> {
         let node = self.get(key)?;
-        Some(Fields::of(Some(node), self.pointer(key), self.place, self.problems))
+        Some(Fields::of(Some(node), self.pointer(key), self.location, self.problems))
     }
 
     fn extensions(&mut self) -> Vec<NamedExtension> {
         let mut extensions = Vec::new();
         for (index, item) in self.list("extensions").into_iter().flatten().enumerate() {
             let at = self.pointer(&format!("extensions/{index}"));
-            let mut fields = Fields::of(Some(item), at, self.place, self.problems);
+            let mut fields = Fields::of(Some(item), at, self.location, self.problems);
             let name = fields.text("name").unwrap_or_default();
             let extension = fields.get("extension").and_then(|node| node.json()).unwrap_or_default();
             extensions.push(NamedExtension { name, extension });
@@ -193,16 +190,16 @@ impl<'a> Fields<'a> {
 }
 
 /// The entries that a context refers to.
-pub struct Named {
+pub(crate) struct Named {
     /// The cluster's name.
-    pub cluster: String,
+    pub(crate) cluster: String,
     /// The user's name.
-    pub user: String,
+    pub(crate) user: String,
 }
 
 /// Reads a context.
-pub fn context(node: Option<&Rc<Node>>, place: &Place, problems: &mut Problems) -> Named {
-    let mut fields = Fields::of(node, "/context".to_owned(), place, problems);
+pub(crate) fn context(node: Option<&Rc<Node>>, location: &EntryLocation, problems: &mut Problems) -> Named {
+    let mut fields = Fields::of(node, "/context".to_owned(), location, problems);
     let cluster = fields.text("cluster").unwrap_or_default();
     let user = fields.text("user").unwrap_or_default();
     // The params decide the namespace: that of the context only has to be a string, as for kubectl.
@@ -212,8 +209,8 @@ pub fn context(node: Option<&Rc<Node>>, place: &Place, problems: &mut Problems) 
 }
 
 /// Reads a cluster.
-pub fn cluster(node: Option<&Rc<Node>>, place: &Place, problems: &mut Problems) -> Cluster {
-    let mut fields = Fields::of(node, "/cluster".to_owned(), place, problems);
+pub(crate) fn cluster(node: Option<&Rc<Node>>, location: &EntryLocation, problems: &mut Problems) -> Cluster {
+    let mut fields = Fields::of(node, "/cluster".to_owned(), location, problems);
     Cluster {
         server: fields.text("server"),
         insecure_skip_tls_verify: fields.truth("insecure-skip-tls-verify"),
@@ -228,8 +225,8 @@ pub fn cluster(node: Option<&Rc<Node>>, place: &Place, problems: &mut Problems) 
 }
 
 /// Reads a user.
-pub fn user(node: Option<&Rc<Node>>, place: &Place, problems: &mut Problems) -> AuthInfo {
-    let mut fields = Fields::of(node, "/user".to_owned(), place, problems);
+pub(crate) fn user(node: Option<&Rc<Node>>, location: &EntryLocation, problems: &mut Problems) -> AuthInfo {
+    let mut fields = Fields::of(node, "/user".to_owned(), location, problems);
     let secret = |text: Option<String>| text.map(SecretString::from);
     let extra = fields.inner("as-user-extra").map(|mut extra| {
         let keys: Vec<String> = extra.map.iter().flat_map(|map| map.iter()).map(|(key, _)| key.to_owned()).collect();
@@ -278,12 +275,12 @@ fn exec(mut fields: Fields<'_>) -> ExecConfig {
     let mut variables = Vec::new();
     for (index, item) in fields.list("env").into_iter().flatten().enumerate() {
         let at = fields.pointer(&format!("env/{index}"));
-        let mut variable = Fields::of(Some(item), at, fields.place, fields.problems);
+        let mut variable = Fields::of(Some(item), at, fields.location, fields.problems);
         let name = variable.text("name").unwrap_or_default();
         let value = variable.text("value").unwrap_or_default();
         if name.is_empty() {
             let at = variable.at.clone();
-            variable.problems.note(variable.place, &at, "of env has no name");
+            variable.problems.note(variable.location, &at, "of env has no name");
         }
         variables.push(HashMap::from([("name".to_owned(), name), ("value".to_owned(), value)]));
     }
@@ -300,7 +297,7 @@ fn exec(mut fields: Fields<'_>) -> ExecConfig {
         said => {
             let problem = if said.is_some() { "is invalid" } else { "is missing, but required by v1" };
             let problem = format!("{problem} (expected Never, IfAvailable or Always)");
-            fields.problems.note(fields.place, &fields.pointer("interactiveMode"), &problem);
+            fields.problems.note(fields.location, &fields.pointer("interactiveMode"), &problem);
             None
         }
     };

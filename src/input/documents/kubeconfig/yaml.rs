@@ -20,16 +20,16 @@ const NODES: usize = 10_000;
 
 /// A node of the document.
 #[derive(Debug)]
-pub struct Node {
+pub(crate) struct Node {
     /// Its line, from 1.
-    pub line: usize,
+    pub(crate) line: usize,
     /// Its value.
-    pub value: Value,
+    pub(crate) value: Value,
 }
 
 /// The value of a node.
 #[derive(Debug)]
-pub enum Value {
+pub(crate) enum Value {
     /// Empty, `~` or `null`.
     Null,
     /// A boolean, in all spellings of YAML 1.1.
@@ -48,29 +48,27 @@ pub enum Value {
 
 /// The members of a mapping, each key once, and the keys that cannot be members.
 #[derive(Debug, Default)]
-pub struct Mapping {
+pub(crate) struct Mapping {
     members: BTreeMap<String, Rc<Node>>,
     /// Duplicate keys, with the line of the later one, which is used.
-    pub repeated: Vec<(String, usize)>,
+    pub(crate) repeated: Vec<(String, usize)>,
     /// The line of a key that is not a string: null, a list, a mapping.
-    pub odd_key: Option<usize>,
+    pub(crate) odd_key: Option<usize>,
 }
 
 impl Mapping {
     /// The value of this key; none if null.
-    #[must_use]
-    pub fn get(&self, key: &str) -> Option<&Rc<Node>> {
+    pub(crate) fn get(&self, key: &str) -> Option<&Rc<Node>> {
         self.member(key).filter(|node| !matches!(node.value, Value::Null))
     }
 
     /// The value of this key.
-    #[must_use]
-    pub fn member(&self, key: &str) -> Option<&Rc<Node>> {
+    pub(crate) fn member(&self, key: &str) -> Option<&Rc<Node>> {
         self.members.get(key)
     }
 
     /// Keys and values.
-    pub fn iter(&self) -> impl Iterator<Item = (&str, &Rc<Node>)> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&str, &Rc<Node>)> {
         self.members.iter().map(|(key, node)| (key.as_str(), node))
     }
 
@@ -85,8 +83,7 @@ impl Mapping {
 
 impl Node {
     /// The kind of the value, for a sentence.
-    #[must_use]
-    pub const fn kind(&self) -> &'static str {
+    pub(crate) const fn kind(&self) -> &'static str {
         match self.value {
             Value::Null => "nothing",
             Value::Bool(_) => "a boolean (quote it if a string is meant)",
@@ -99,8 +96,7 @@ impl Node {
     }
 
     /// The value as JSON; none if it is too large.
-    #[must_use]
-    pub fn json(&self) -> Option<Json> {
+    pub(crate) fn json(&self) -> Option<Json> {
         self.json_within(&mut { NODES })
     }
 
@@ -122,18 +118,18 @@ impl Node {
 
 /// A document, and the line where another one begins after it.
 #[derive(Debug)]
-pub struct Document {
+pub(crate) struct Document {
     /// Its root node.
-    pub root: Rc<Node>,
+    pub(crate) root: Rc<Node>,
     /// The line of the next document, which kubectl does not read.
-    pub next: Option<usize>,
+    pub(crate) next: Option<usize>,
 }
 
 /// Reads the first document.
 ///
 /// # Errors
 /// What is wrong and where, without any part of the text: it may be a secret.
-pub fn parse(bytes: &[u8]) -> Result<Document, String> {
+pub(crate) fn parse(bytes: &[u8]) -> Result<Document, String> {
     let text = text_of(bytes)?;
     if let Some((place, _)) = text.char_indices().find(|(_, char)| !is_allowed(*char)) {
         let line = text[..place].matches('\n').count() + 1;

@@ -4,21 +4,20 @@ use crate::k8s::{object::Reference, record::AdoptionRecord};
 
 /// The adoption of a Helm release by a provision.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct TakeOver {
+pub(crate) struct Adoption {
     /// Whether Secrets of the release may be there.
-    pub under_way: bool,
+    pub(crate) under_way: bool,
     /// The record of the ServiceAccount when the run is done.
-    pub record: Option<AdoptionRecord>,
+    pub(crate) record: Option<AdoptionRecord>,
     /// The Secrets of the release that can be deleted.
-    pub revisions: Vec<Reference>,
+    pub(crate) revisions: Vec<Reference>,
     /// Why the others cannot be deleted, in words.
-    pub stuck: Option<String>,
+    pub(crate) stuck: Option<String>,
 }
 
-impl TakeOver {
+impl Adoption {
     /// The record of the ServiceAccount until the Secrets of the release are deleted.
-    #[must_use]
-    pub fn record_on_the_way(&self) -> Option<AdoptionRecord> {
+    pub(crate) fn record_on_the_way(&self) -> Option<AdoptionRecord> {
         self.record.clone().map(|record| AdoptionRecord { pending: record.pending || self.under_way, ..record })
     }
 }

@@ -13,7 +13,7 @@ use crate::{
 /// The state of the cluster that a run starts from: the objects at the places of the instance, and what the parent
 /// credential may do there.
 pub(crate) struct Snapshot {
-    /// The objects at our places.
+    /// The live objects.
     pub(crate) observed: Observed,
     /// As in `v1.37.2`; none from a server that hides it.
     pub(crate) server_version: Option<String>,

@@ -93,7 +93,7 @@ pub(crate) fn record_ahead(
 /// The writes before the proof.
 ///
 /// - The ServiceAccount comes first, because it records where objects are about to be created. The home Role may be
-///   created beside it: it is looked for whatever is recorded, unless other places are recorded and it is not.
+///   created at the same time: it is always observed, unless other places are recorded and it is not.
 /// - The ServiceAccount comes before the Secret, because it records the number of the token slot, and because the token
 ///   controller deletes a Secret without ServiceAccount.
 /// - A Role comes before its binding: the API server reads the Role when it judges the binding.

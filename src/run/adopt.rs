@@ -62,7 +62,7 @@ async fn read_release(
     parent: Option<&Token>,
 ) -> Result<(Vec<(Reference, Live)>, bool), ApiError> {
     let revisions = cluster.revisions(names.namespace(), names.instance()).await?;
-    // The newest one tells of which chart the release is now: v10 comes before v9 in a list.
+    // The newest revision names the chart that the release has now: v10 comes before v9 in a list.
     let mut newest_first: Vec<_> = revisions.iter().map(|(secret, _)| secret).collect();
     newest_first.sort_by_key(|secret| Reverse(release::revision(&secret.name, names.instance())));
     let read = join_all(newest_first.into_iter().map(|secret| cluster.revision(secret, parent))).await;

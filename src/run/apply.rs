@@ -93,11 +93,11 @@ const fn is_union_refused(error: &ApiError) -> bool {
 }
 
 impl<'a> Apply<'a> {
-    /// Has the server try what would otherwise be found out half-way: whether a namespace is there that the parent
-    /// may not look at, and whether the parent may do what it cannot list.
+    /// Dry-runs the changes that could otherwise fail half-way: in a namespace that the parent may not read, or where its
+    /// permissions cannot be listed.
     ///
     /// # Errors
-    /// What stands in the way; nothing was changed.
+    /// What prevents a change; nothing was changed.
     pub(crate) async fn preflight(&self) -> Result<(), Failure> {
         let home = Scope::Namespace(self.run.request.instance.namespace.clone());
         let mut dry_runs = dry_runs(self.snapshot, self.desired, self.plan);
@@ -109,7 +109,7 @@ impl<'a> Apply<'a> {
         let presence = |namespace: &Namespace| self.snapshot.observed.presence(namespace);
         let is_exhaustive = self.snapshot.parent_access.is_exhaustive(scope);
         match scope {
-            // Whoever may not look at the home namespace finds out with the first write.
+            // In a home namespace that the parent may not read, the first write shows whether it exists.
             Scope::Namespace(namespace) if *namespace == self.run.request.instance.namespace => {
                 !is_exhaustive && presence(namespace) != Presence::Absent
             }
@@ -121,7 +121,7 @@ impl<'a> Apply<'a> {
     /// Runs the waves before the proof.
     ///
     /// # Errors
-    /// The first failure; a repeat goes on from there.
+    /// The first failure; running again continues from there.
     pub(crate) async fn widen(&self) -> Result<Widened<'a>, Failure> {
         let (request, observed) = (self.run.request, &self.snapshot.observed);
         let record = waves::record_ahead(request, self.desired, observed)?;
@@ -138,7 +138,7 @@ impl<'a> Apply<'a> {
                 }
             }
         }
-        // Only now that everything else is there: what such a Role loses may be granted in another way by now.
+        // Last, because what such a Role loses may be granted by another binding now.
         self.write_all(refused_unions, &record).await?;
         Ok(Widened { service_account, record, narrowings })
     }

@@ -1,5 +1,5 @@
-//! Former namespaces of an instance: searched, read and cleared. Nothing waits for the search but what is done with its
-//! result.
+//! Former namespaces of an instance: search, observation and deletion. A provision does not wait for the search before it
+//! delivers the credential.
 
 use futures_util::future::join_all;
 
@@ -64,7 +64,7 @@ pub(crate) async fn observe(run: &Run<'_>, found: &[Namespace]) -> Result<Vec<Fo
 /// Deletes what is in former namespaces, after the new credential is delivered.
 ///
 /// # Errors
-/// What could not be finished for another reason than a denial or a finalizer; a repeat goes on from there.
+/// What could not be finished for another reason than a denial or a finalizer; running again continues from there.
 pub(crate) async fn clear(run: &Run<'_>, found: &[Namespace]) -> Result<(), Failure> {
     for former in observe(run, found).await? {
         let then = "they are deleted now that the new credential is delivered";

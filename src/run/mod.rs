@@ -1,14 +1,16 @@
-//! The sequences: plan, provision, decommission, in the words of operator.md. Owns the order of things; what each
-//! step means is decided by the pure files, and done by `cluster/` and `platform.rs`.
+//! The sequences of requests: plan, provision, decommission, verify. What a step means is decided by the pure files, and
+//! done by `cluster/` and `platform.rs`.
 
 mod adopt;
 mod apply;
 mod decommission;
+mod diagnosis;
 mod former_namespace;
 mod observe;
 mod plan;
 mod proof;
 mod provision;
+mod publish;
 mod remove;
 mod session;
 mod verify;
@@ -36,15 +38,15 @@ use crate::{
     report::Report,
 };
 
-/// What a command about the grants of an instance works with.
+/// The context of a command about the grants of an instance.
 pub(crate) struct Run<'a> {
-    /// The instance and its grants.
+    /// The instance, its grants and the cluster.
     pub(crate) request: &'a Request,
-    /// Where it prints to.
+    /// The log and the JSON document.
     pub(crate) report: &'a Report,
-    /// The cluster.
+    /// The connection to the cluster as the parent credential.
     pub(crate) session: Session<'a>,
-    /// The server's version, once it was asked.
+    /// The server's version, once it was read.
     server_version: OnceCell<String>,
 }
 
@@ -60,14 +62,14 @@ impl<'a> Run<'a> {
         Ok(Self { request, report, session, server_version: OnceCell::new() })
     }
 
-    /// The server's version; none before the first look, and from a server that hides it.
+    /// The server's version; none before the first observation, and from a server that hides it.
     fn server_version(&self) -> Option<&str> {
         self.server_version.get().map(String::as_str)
     }
 
-    /// The first look at the cluster of a run after which a holder will use the token. A holder shows no client
-    /// certificate: where the parent showed one, the server's version is asked for without it, so that a server that
-    /// requires one is found before anything is made, and at no additional request.
+    /// The first observation of a plan or a provision. Whoever uses the token presents no client certificate: where the
+    /// parent presented one, the server's version is read without it, so that a server that requires one is found before
+    /// anything is created, and without an additional request.
     async fn survey(&self) -> Result<Snapshot, Failure> {
         let cluster = &self.session.cluster;
         let refused = OnceCell::new();
@@ -90,7 +92,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Looks at what is there, and where something is to be `proved`, whether the server can be asked for that.
+    /// Observes the cluster; where a token is to be `proved`, also whether the server serves the reviews for that.
     async fn observe(
         &self,
         proved: bool,
@@ -120,7 +122,7 @@ impl<'a> Run<'a> {
         Ok(snapshot)
     }
 
-    /// Tells the redactor what tokens were seen.
+    /// Registers the observed tokens with the redactor.
     fn register_tokens(&self, snapshot: &Snapshot) {
         snapshot
             .observed

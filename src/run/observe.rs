@@ -156,7 +156,7 @@ fn assemble(names: &Names, first: FirstRound, second: SecondRound) -> Result<Sna
     observed.places.extend(second.places.into_iter().collect::<Result<Vec<_>, _>>()?);
     let Observed { places, namespaces, .. } = &mut observed;
     for (place, found) in places {
-        // Where the namespace is gone, so are the rights in it: nothing is left there to be denied.
+        // In a namespace that is deleted nothing is left to be denied.
         if let Scope::Namespace(namespace) = &place.scope
             && namespaces.get(namespace) == Some(&Presence::Absent)
         {
@@ -318,7 +318,7 @@ async fn read_later_slots(
     join_all(later.map(async |number| (number, cluster.get(&names.token_secret(number)).await))).await
 }
 
-/// Who may not ask what they may do is told by each denial.
+/// A parent that may not create the review has no known permissions: each request shows whether it is denied.
 fn allowed_to_ask(review: Result<Review, ApiError>) -> Result<Review, ApiError> {
     match review {
         Err(error) if error.is_denied() => Ok(Review::default()),
@@ -326,7 +326,7 @@ fn allowed_to_ask(review: Result<Review, ApiError>) -> Result<Review, ApiError> 
     }
 }
 
-/// Sets a denial aside and goes on.
+/// Collects a denial, so that it is reported with the others.
 fn tolerate<T>(result: Result<Option<T>, ApiError>, denied: &mut Vec<PermissionRecord>) -> Result<Option<T>, ApiError> {
     match result {
         Err(ApiError { kind: ApiErrorKind::Denied { mut missing, .. }, .. }) => {

@@ -1,4 +1,4 @@
-//! provision: look, compare, widen, prove, shrink, hand out.
+//! provision: observe, compare, apply what widens, test the token, apply what narrows, deliver.
 
 use std::{
     cell::{Cell, OnceCell},
@@ -10,40 +10,38 @@ use crate::{
     cluster::{ApiError, ApiErrorKind},
     credential::{
         artifact::Artifact,
-        claims::{self, Account, signing_key},
+        claims::{self, Account},
     },
     diagnostics::{
         error::{Code, Exit, Failure},
-        finding::{self, Finding},
         secret::Token,
     },
     input::request::{Delivery, Platform},
-    k8s::object::{Kind, Live, Reference},
-    net::{error::TransportError, transport},
+    k8s::object::{Kind, Live},
     plan::{
         copies::rights_elsewhere,
         desired::Desired,
         diff::{ChangeKind, Plan, all_permissions, granted_rules, held_at, stale_objects},
-        observed::Observed,
         preflight::{compare, preflight_failure, remarks},
         snapshot::Snapshot,
         token_slots::{Slot, Unusable},
     },
-    platform::{self, Publisher},
     rbac::{Coverage, PermissionRecord},
     report::TokenFacts,
     run::{
         Run, adopt,
         apply::{Apply, Widened},
+        diagnosis::{explain_rejection, is_token_rejected, lost_race},
         former_namespace,
         proof::{self, Expectation, ProofError, RevokedAccess},
+        publish::{Dialled, cluster_changed, dial, publish},
     },
 };
 
-/// Makes the credential, proves it, and hands it out: to the platform, then to `deliver`.
+/// Creates or updates the credential, tests it, and delivers it: to Massdriver, then to `deliver`.
 ///
 /// # Errors
-/// Which step failed; a repeat goes on from there.
+/// The step that failed; running again continues from there.
 pub(crate) async fn provision(
     run: &Run<'_>,
     delivery: &Delivery,
@@ -64,10 +62,10 @@ pub(crate) async fn provision(
     }
 }
 
-/// The failure of making or proving a credential.
+/// The failure to create or to test a credential.
 struct EstablishError {
     failure: Failure,
-    /// Whether the server answers the new token with 401.
+    /// Whether the server rejects the new token with 401.
     token_refused: bool,
 }
 
@@ -90,82 +88,16 @@ impl From<ProofError> for EstablishError {
     }
 }
 
-/// What is known of a credential before it is proved.
+/// What is known of a credential before it is tested.
 #[derive(Default)]
 struct Unproved {
-    /// The uid of the ServiceAccount, as soon as that is there.
+    /// The uid of the ServiceAccount, as soon as it exists.
     account: OnceCell<String>,
-    /// The token that was used last.
+    /// The token that was tested last.
     token: Cell<Option<Token>>,
 }
 
-/// The failure of a run whose objects another run deletes: then that is the cause, and not what it led to. A decommission
-/// deletes bindings first, then Secrets, and the ServiceAccount last.
-async fn lost_race(run: &Run<'_>, uid: &str, failure: &Failure) -> Option<Failure> {
-    let (request, cluster) = (run.request, &run.session.cluster);
-    let account = request.instance.names.service_account();
-    let revoked = |object: &Reference, what: &str| {
-        let cause = format!("it was {what} during this run, perhaps by another run");
-        Some(Failure::new(Code::Conflict, failure.doing.clone(), cause).on(object.to_string()))
-    };
-    match cluster.get(&account).await {
-        Ok(Some(seen)) if seen.live.uid != uid => return revoked(&account, "deleted and created again"),
-        Ok(None) => return revoked(&account, "deleted"),
-        Ok(Some(_)) | Err(_) => {}
-    }
-    let binding = request.instance.names.binding(&request.grants.first()?.place);
-    let is_deleted = failure.code == Code::TokenSecretVanished && matches!(cluster.get(&binding).await, Ok(None));
-    if is_deleted { revoked(&binding, "deleted") } else { None }
-}
-
-/// The likely cause of a 401 for the token of a ServiceAccount that is there: the key that signed it, or a second
-/// cluster at the same address.
-async fn explain_rejection(run: &Run<'_>, uid: &str, token: Option<&Token>, failure: Failure) -> Failure {
-    const CAUSE: &str = "401: the server rejects the token that its own cluster has issued";
-    const ONE_CLUSTER: &str =
-        "check that only one cluster answers at the connection's server, and that the CA belongs to that cluster";
-
-    match reaches_account(run, uid).await {
-        Some(false) => {
-            let cause = format!("{CAUSE}: a new connection to the same address reaches another cluster");
-            Failure { cause, ..failure.next(ONE_CLUSTER) }
-        }
-        None => failure,
-        Some(true) => {
-            let key = token.and_then(signing_key);
-            let published = run.session.cluster.signing_keys().await.unwrap_or_default();
-            let why = match key {
-                Some(key) if !published.is_empty() && !published.contains(&key) => format!(
-                    "kube-controller-manager signed it with the key {key}, and the API server publishes other keys \
-                     ({})",
-                    published.join(", ")
-                ),
-                _ => {
-                    "most likely kube-controller-manager signs with a key that the API server does not trust".to_owned()
-                }
-            };
-            let next = "make --service-account-key-file of the API server contain the key of \
-                        --service-account-private-key-file of kube-controller-manager, then run again: the Secret of \
-                        this attempt is reused or replaced";
-            Failure { cause: format!("{CAUSE}: {why}"), ..failure.next(next) }
-        }
-    }
-}
-
-/// Whether a new connection reaches the cluster of this ServiceAccount; none when it cannot tell.
-async fn reaches_account(run: &Run<'_>, uid: &str) -> Option<bool> {
-    let asked: Result<_, ApiError> = async {
-        let cluster = run.session.connect_as(&run.request.connection.login).await?;
-        cluster.get(&run.request.instance.names.service_account()).await
-    }
-    .await;
-    match asked {
-        Ok(seen) => Some(seen.is_some_and(|seen| seen.live.uid == uid)),
-        Err(error) => error.is_unauthorized().then_some(false),
-    }
-}
-
-/// All of it.
+/// The sequence of a provision.
 async fn establish(
     run: &Run<'_>,
     unproved: &Unproved,
@@ -193,11 +125,11 @@ async fn establish(
         run.report.finding(cluster_changed(run));
     }
     deliver(&artifact)?;
-    // Everybody has the new token by now.
+    // Every consumer has the new token now.
     delete_secrets(run, &snapshot, &plan, &retired).await?;
-    // The search costs a request, and is made where rights are more than granted, or where some have been taken away.
-    if exceeds || takes_away(&plan) {
-        let found = run.session.cluster.list(Kind::RoleBinding, None).await.unwrap_or_default(); // whoever may not, cannot tell
+    // The search takes a request: only where the token has more permissions than were granted, or where some were removed.
+    if exceeds || removes_binding(&plan) {
+        let found = run.session.cluster.list(Kind::RoleBinding, None).await.unwrap_or_default(); // optional for the parent
         for remark in rights_elsewhere(&run.request.instance.names, &snapshot, &found) {
             run.report.finding(remark);
         }
@@ -207,8 +139,7 @@ async fn establish(
     Ok(former_namespace::clear(run, &former.found).await?)
 }
 
-/// Makes the credential and proves it. A token that the server does not accept any more is found by its use; then another
-/// one takes its place.
+/// Creates or updates the credential and tests it. A token that the server no longer accepts is replaced.
 async fn make_or_replace(
     run: &Run<'_>,
     unproved: &Unproved,
@@ -229,35 +160,25 @@ async fn make_or_replace(
     Ok((snapshot, made))
 }
 
-/// Whether the token of a Secret that was there before is dead: the server does not accept it, and is that of our
-/// cluster. So it is when the key that tokens are signed with was replaced, or when somebody wrote into the Secret.
-async fn is_token_rejected(run: &Run<'_>, snapshot: &Snapshot) -> bool {
-    let Observed { service_account: Some(account), slots, .. } = &snapshot.observed else { return false };
-    // The connection of a run that was misled is to the right cluster: another one tells.
-    slots.usable().is_some_and(|slot| slot.token.is_some()) && reaches_account(run, &account.uid).await == Some(true)
-}
-
-/// Whether a binding goes.
-fn takes_away(plan: &Plan) -> bool {
+/// Whether a binding is deleted.
+fn removes_binding(plan: &Plan) -> bool {
     let mut changes = plan.changes.iter();
     changes.any(|change| change.action == ChangeKind::Delete && change.reference.kind == Kind::RoleBinding)
 }
 
-/// What was made.
+/// A credential that was tested.
 struct ProvedCredential {
-    /// Proved.
     token: Token,
-    /// An open connection to the platform.
-    dialled: Option<Result<transport::Http, TransportError>>,
-    /// What was done, but for what goes at the end.
+    dialled: Dialled,
+    /// The changes: all are applied except the deletion of retired Secrets.
     plan: Plan,
-    /// The token slots whose Secret goes at the end.
+    /// The token slots whose Secret is deleted after the delivery.
     retired: Vec<u32>,
-    /// Whether the token may do more in some namespace than is granted there.
+    /// Whether the token has more permissions in some namespace than were granted there.
     exceeds: bool,
 }
 
-/// Makes the credential and proves it.
+/// Creates or updates the credential and tests it.
 async fn make(
     run: &Run<'_>,
     unproved: &Unproved,
@@ -288,7 +209,7 @@ async fn make(
     let expectation = Expectation { account: account(run, &uid), granted: all_permissions(&rules) };
     let narrowed = || plan.permissions.narrowed.iter().map(PermissionRecord::permission).collect();
     let mut kept = desired.kept(request);
-    // The platform is called while the proof is going on; it hears nothing before that is done.
+    // The connection to Massdriver is opened during the test; nothing is sent before it has passed.
     let proving = async {
         let connection = connection?;
         let connection = if connection.is_fresh() { connection } else { run.session.open_unauthenticated().await? };
@@ -321,7 +242,7 @@ async fn make(
     Ok(ProvedCredential { token, dialled, plan, retired: desired.slots.retired, exceeds })
 }
 
-/// Creates and widens the objects, and returns the token that the controller has made of them.
+/// Creates and widens the objects, and waits for the token of the token controller.
 async fn create<'a>(apply: &Apply<'a>, unproved: &Unproved) -> Result<(Widened<'a>, Token), Failure> {
     let Apply { run, snapshot, desired, plan } = apply;
     let widened = apply.widen().await?;
@@ -342,7 +263,7 @@ async fn create<'a>(apply: &Apply<'a>, unproved: &Unproved) -> Result<(Widened<'
     Ok((widened, token))
 }
 
-/// The ServiceAccount that the token has to be of.
+/// The ServiceAccount that the token must belong to.
 fn account<'a>(run: &'a Run<'_>, uid: &'a str) -> Account<'a> {
     let instance = &run.request.instance;
     Account { namespace: instance.namespace.as_str(), name: instance.names.object(), uid }
@@ -363,7 +284,7 @@ async fn delete_secrets(run: &Run<'_>, snapshot: &Snapshot, plan: &Plan, slots: 
     Ok(())
 }
 
-/// The token that was seen at the first look, or the one that the controller has made by now.
+/// The token that was observed, or the one that the token controller has created since.
 async fn token(run: &Run<'_>, snapshot: &Snapshot, desired: &Desired) -> Result<(Token, Live), Failure> {
     if let Some(Slot { token: Some(token), live, .. }) = snapshot.observed.slots.usable() {
         run.report.step("token", &short_fingerprint(token), None);
@@ -377,56 +298,7 @@ async fn token(run: &Run<'_>, snapshot: &Snapshot, desired: &Desired) -> Result<
     Ok((token, live))
 }
 
-/// As much of the fingerprint as tells two tokens apart.
+/// The start of the fingerprint, long enough to tell two tokens apart.
 pub(super) fn short_fingerprint(token: &Token) -> String {
     token.fingerprint().chars().take("sha256:".len() + 12).collect()
-}
-
-/// Opens the connection that will be needed. What is wrong with it is told when it is.
-async fn dial(run: &Run<'_>, platform: Option<&Platform>) -> Option<Result<transport::Http, TransportError>> {
-    Some(platform::dial(platform?, &run.session.budget).await)
-}
-
-/// That the platform had a credential of an instance of which this cluster had nothing.
-fn cluster_changed(run: &Run<'_>) -> Finding {
-    let name = &run.request.instance.name;
-    let text = format!(
-        "Massdriver already had a credential of {name}, and this cluster had no object of it: if the connection was \
-         changed to another cluster, or the namespace was changed, the earlier credential still works there"
-    );
-    let help = format!(
-        "decommission the earlier credential by hand: k8s-token decommission --name {name}, with a login to the other \
-         cluster"
-    );
-    Finding::remark(finding::Code::ClusterChanged, text).help(help)
-}
-
-/// True when the platform had something published by an earlier deployment.
-async fn publish(
-    run: &Run<'_>,
-    platform: Option<&Platform>,
-    dialled: Option<Result<transport::Http, TransportError>>,
-    artifact: &Artifact,
-) -> Result<bool, Failure> {
-    let Some(platform) = platform else { return Ok(false) };
-    platform.clear_text().into_iter().for_each(|finding| run.report.finding(finding));
-    let started = Instant::now();
-    let _waiting = run.report.waiting("publishing the credential");
-    let title =
-        format!("Kubernetes token {} for namespace {}", run.request.instance.name, run.request.instance.namespace);
-    let publishing = async {
-        Publisher::connect(platform, run.session.retry_context().within(platform::TIME), dialled)
-            .await?
-            .publish(&title, artifact)
-            .await
-    };
-    let replaced = publishing.await.map_err(|failure| {
-        let has_it = if failure.outcome_unknown { "may not have it yet" } else { "does not have it yet" };
-        failure
-            .state(format!("the credential is in the cluster, tested and working; Massdriver {has_it}"))
-            .next("fix this and deploy again: the same credential will be published")
-    })?;
-    let what = format!("field {} at {}", crate::input::request::FIELD, platform.address());
-    run.report.step("publish", &what, Some(started.elapsed()));
-    Ok(replaced)
 }

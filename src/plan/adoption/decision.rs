@@ -99,7 +99,7 @@ pub(crate) fn release_left(request: &Request, why: &str) -> Finding {
         .help("fix this and run again: the release stays recorded until its Secrets are deleted")
 }
 
-/// That the parent credential was to be read, where an instance is taken back that the original bundle made.
+/// The finding that the parent credential was readable, where an instance of version 1.0.0 is decommissioned.
 pub(crate) fn exposure(request: &Request, names: &Names, snapshot: &Snapshot) -> Option<Finding> {
     exposed(&decide(request, names, snapshot), names.namespace(), &snapshot.adoption)
 }

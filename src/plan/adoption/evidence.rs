@@ -1,4 +1,4 @@
-//! The evidence: what tells that an instance was deployed by version 1.0.0, and what Helm has stored of it. Pure.
+//! The evidence that an instance was deployed by version 1.0.0, and what Helm has stored of it. Pure.
 
 use crate::{
     k8s::{

@@ -1,4 +1,4 @@
-//! The transfer of field ownership: the managed fields of an object after Helm's fields have become ours. Pure.
+//! The transfer of field ownership from Helm: the managed fields of an object afterwards. Pure.
 
 use serde_json::{Map, Value, json};
 
@@ -7,15 +7,15 @@ use crate::k8s::{
     object::MANAGER,
 };
 
-/// The fields of an object that we ever write, as managed fields name them. What else Helm may hold, such as the
-/// `data` of a Secret, must not become ours: our next apply would take it away.
+/// The fields that this program applies, as managed fields name them. Other fields that Helm may own, such as the `data` of
+/// a Secret, are not transferred: the next apply would remove them.
 const FIELDS: [&str; 5] = ["f:metadata", "f:roleRef", "f:rules", "f:subjects", "f:type"];
 /// Those in the metadata.
 const METADATA: [&str; 2] = ["f:annotations", "f:labels"];
 
 /// The managed fields of an object after Helm has handed its fields over to us; none when Helm holds nothing of it.
 ///
-/// An apply alone would leave Helm as the owner of what it once wrote, and then a tag that goes away would stay. This
+/// An apply alone would leave Helm as the owner of what it once wrote, and then a tag that is removed would stay. This
 /// is what `kubectl apply --server-side` does for those who come from its client-side form (client-go,
 /// `util/csaupgrade`). Helm 3 writes as an Update, Helm 4 as an Apply.
 pub(crate) fn transferred_fields(entries: &[Value]) -> Option<Vec<Value>> {
@@ -52,7 +52,7 @@ pub(crate) fn transferred_fields(entries: &[Value]) -> Option<Vec<Value>> {
     Some(kept)
 }
 
-/// Fields that become ours, and those that stay.
+/// The fields to transfer, and the others.
 fn split(fields: Map<String, Value>) -> (Map<String, Value>, Map<String, Value>) {
     let (mut ours, mut theirs) = (Map::new(), Map::new());
     for (key, value) in fields {

@@ -4,7 +4,7 @@
 //!
 //! 1. The snapshot has an [`evidence::Evidence`]: what was found of the release.
 //! 2. The desired state has a [`outcome::Adoption`], decided in [`decision`]: what is recorded and deleted.
-//! 3. Before the first apply, the managed fields of Helm become ours: [`fields`].
+//! 3. Before the first apply, the field ownership of Helm is transferred: [`fields`].
 //!
 //! `run/adopt.rs` reads for the first and writes for the third. Pure.
 

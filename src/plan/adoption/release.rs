@@ -27,11 +27,11 @@ pub(crate) fn revision(secret: &str, release: &str) -> Option<u64> {
     number.bytes().all(|byte| byte.is_ascii_digit()).then(|| number.parse().ok())?
 }
 
-/// What a revision tells.
+/// The content of a revision, as far as it matters.
 pub(crate) struct Revision {
     /// The name of its chart.
     pub(crate) chart: String,
-    /// Whether the parent credential of today stands in it.
+    /// Whether it contains the current parent credential.
     pub(crate) exposes: bool,
 }
 
@@ -55,11 +55,11 @@ pub(crate) fn read(revision: &[u8], parent: Option<&str>) -> Option<Revision> {
     let mut document = String::new();
     GzDecoder::new(packed.as_slice()).take(UNPACKED).read_to_string(&mut document).ok()?;
     let Document { chart } = serde_json::from_str(&document).ok()?;
-    // As it stands: nothing that is in a token is escaped in JSON.
+    // A plain search: no character of a token is escaped in JSON.
     Some(Revision { chart: chart.metadata.name, exposes: parent.is_some_and(|token| document.contains(token)) })
 }
 
-/// A Secret holds 1 MiB at most, and a chart that unpacks to more than this is not ours, which has five short files.
+/// A Secret holds 1 MiB at most, and a chart that unpacks to more than this is not that of version 1.0.0, which has five short files.
 const UNPACKED: u64 = 16 << 20;
 
 #[cfg(test)]

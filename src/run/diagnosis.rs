@@ -1,5 +1,7 @@
 //! Diagnosis of a credential that was created and does not work: another run, another cluster, or another signing key.
 
+use std::time::Duration;
+
 use crate::{
     cluster::ApiError,
     credential::claims::signing_key,
@@ -7,28 +9,36 @@ use crate::{
         error::{Code, Failure},
         secret::Token,
     },
-    k8s::object::Reference,
     plan::{observed::Observed, snapshot::Snapshot},
     run::Run,
 };
 
+/// How long a decommission takes from the deletion of the Secret to that of the ServiceAccount: two requests, each of them
+/// slow on a server under stress.
+const UNTIL_ACCOUNT_IS_DELETED: [Duration; 4] =
+    [Duration::from_millis(100), Duration::from_millis(300), Duration::from_millis(600), Duration::from_secs(2)];
+
 /// The conflict with another run that deleted objects of this run, if there was one: that is the cause then, and not what it
-/// led to. A decommission deletes bindings first, then Secrets, and the ServiceAccount last.
+/// led to.
 pub(super) async fn lost_race(run: &Run<'_>, uid: &str, failure: &Failure) -> Option<Failure> {
-    let (request, cluster) = (run.request, &run.session.cluster);
-    let account = request.instance.names.service_account();
-    let revoked = |object: &Reference, what: &str| {
+    let cluster = &run.session.cluster;
+    let account = run.request.instance.names.service_account();
+    let lost = |what: &str| {
         let cause = format!("it was {what} during this run, perhaps by another run");
-        Some(Failure::new(Code::Conflict, failure.doing.clone(), cause).on(object.to_string()))
+        Some(Failure::new(Code::Conflict, failure.doing.clone(), cause).on(account.to_string()))
     };
-    match cluster.get(&account).await {
-        Ok(Some(seen)) if seen.live.uid != uid => return revoked(&account, "deleted and created again"),
-        Ok(None) => return revoked(&account, "deleted"),
-        Ok(Some(_)) | Err(_) => {}
+    // A Secret is deleted before its ServiceAccount: whether that follows is seen a moment later.
+    let pauses: &[Duration] = if failure.code == Code::TokenSecretVanished { &UNTIL_ACCOUNT_IS_DELETED } else { &[] };
+    for pause in [Duration::ZERO].iter().chain(pauses) {
+        tokio::time::sleep(*pause).await;
+        match cluster.get(&account).await {
+            Ok(Some(seen)) if seen.live.uid != uid => return lost("deleted and created again"),
+            Ok(None) => return lost("deleted"),
+            Ok(Some(_)) => {}
+            Err(_) => return None,
+        }
     }
-    let binding = request.instance.names.binding(&request.grants.first()?.place);
-    let is_deleted = failure.code == Code::TokenSecretVanished && matches!(cluster.get(&binding).await, Ok(None));
-    if is_deleted { revoked(&binding, "deleted") } else { None }
+    None
 }
 
 /// The failure with the likely cause of a 401 for the token of an existing ServiceAccount: the key that signed it, or a

@@ -20,14 +20,15 @@ use crate::{
     },
     net::backoff::RetryContext,
     plan::{
-        adoption, copies, observed::Presence, parent_access, preflight::namespaces_gone, removal::Removal,
-        snapshot::Snapshot,
+        adoption, copies, former_namespace::FormerNamespace, observed::Presence, parent_access,
+        preflight::namespaces_gone, removal::Removal, snapshot::Snapshot,
     },
     platform::{self, Publisher},
     rbac::PermissionRecord,
     report::Report,
     run::{
-        Run, former_namespace,
+        Run,
+        former_namespace::{self, Search},
         remove::{RemovalOutcome, clear, prove_all_dead},
     },
 };
@@ -79,53 +80,12 @@ async fn platform_side(
 
 async fn cluster_side(request: &Request, is_published: bool, budget: Budget, report: &Report) -> Result<bool, Failure> {
     let run = &Run::connect(request, budget, report).await?;
-    let cluster = &run.session.cluster;
-    let (snapshot, labelled, search) = tokio::join!(
-        run.observe(false, cluster.version()),
-        list_by_label(cluster, &request.instance.namespace),
-        former_namespace::search(run),
-    );
-    let snapshot = snapshot?;
-    // What is in the home namespace is deleted, whether former namespaces can be read or not.
-    let (former, unsearched, unread) = match search {
-        Ok(search) => match former_namespace::observe(run, &search.found).await {
-            Ok(former) => (former, search.missing, None),
-            Err(failure) => (Vec::new(), search.missing, Some(failure)),
-        },
-        Err(error) => (Vec::new(), Vec::new(), Some(Failure::from(error))),
-    };
-    let unsearched: Vec<PermissionRecord> = unsearched.iter().chain(&labelled.unsearched).cloned().collect();
-    if !unsearched.is_empty() {
-        let text = format!(
-            "could not search for objects missing from the ServiceAccount's list: the parent credential lacks {}",
-            summary(&unsearched)
-        );
-        run.report.finding(Finding::remark(finding::Code::NotSearched, text));
-    }
-    for remark in namespaces_gone(&snapshot.observed, |_| true).chain(adoption::decision::exposure(
-        request,
-        &request.instance.names,
-        &snapshot,
-    )) {
-        run.report.finding(remark);
-    }
-    for home in &former {
-        for remark in home.remarks(request, Severity::Info, "they are deleted, too") {
-            run.report.finding(remark);
-        }
-    }
-
-    let failed = labelled.failed.clone().map(Failure::from).or(unread);
-    let mut outcome = RemovalOutcome { failed, ..RemovalOutcome::default() };
-    let known = former.iter().map(|home| &home.snapshot).chain([&snapshot]).all(|snapshot| snapshot.inventory_is_whole);
-    if !(labelled.unsearched.is_empty() || known) {
-        outcome.missing.extend(labelled.unsearched.iter().cloned()); // only a search finds objects that the inventory lacks
-    }
-    let homes = former.iter().map(|home| (&home.names, &home.snapshot));
-    let homes: Vec<_> = [(&request.instance.names, &snapshot)].into_iter().chain(homes).collect();
+    let Found { snapshot, former, labelled, mut outcome } = Found::read(run).await?;
+    let former = former.iter().map(|former| (&former.names, &former.snapshot));
+    let homes: Vec<_> = [(&request.instance.names, &snapshot)].into_iter().chain(former).collect();
     let mut there = Vec::new();
     for (names, snapshot) in &homes {
-        let mut removal = Removal::of(names, snapshot, &labelled.found);
+        let mut removal = Removal::of(names, snapshot, &labelled);
         for (object, whose) in std::mem::take(&mut removal.foreign) {
             let text = format!("{object} is not deleted: {whose}");
             run.report.finding(Finding::remark(finding::Code::ForeignObject, text).severity(Severity::Info));
@@ -137,9 +97,8 @@ async fn cluster_side(request: &Request, is_published: bool, budget: Budget, rep
     }
     Failure::all(join_all(homes.iter().map(|(names, snapshot)| prove_all_dead(run, names, snapshot, &outcome))).await)?;
     if !outcome.missing.is_empty() {
-        outcome
-            .missing
-            .extend(there.iter().flat_map(|(snapshot, objects)| parent_access::missing_delete(snapshot, objects)));
+        let undeletable = there.iter().flat_map(|(snapshot, objects)| parent_access::missing_delete(snapshot, objects));
+        outcome.missing.extend(undeletable);
     }
     let account = request.instance.names.service_account();
     let gone = outcome.deleted.contains(&account) || !there.iter().any(|(_, objects)| objects.contains(&account));
@@ -152,6 +111,59 @@ async fn cluster_side(request: &Request, is_published: bool, budget: Budget, rep
         run.report.finding(nothing_found(request, &snapshot));
     }
     Ok(found)
+}
+
+/// What is known of the instance before anything is deleted.
+struct Found {
+    snapshot: Snapshot,
+    former: Vec<FormerNamespace>,
+    /// The objects with the label of the program, of this instance and of others.
+    labelled: Vec<(Reference, Live)>,
+    /// What could not be read: it does not keep the rest from being deleted.
+    outcome: RemovalOutcome,
+}
+
+impl Found {
+    /// Reads it, and reports the findings.
+    async fn read(run: &Run<'_>) -> Result<Self, Failure> {
+        let (request, cluster) = (run.request, &run.session.cluster);
+        let (snapshot, labelled, search) = tokio::join!(
+            run.observe(false, cluster.version()),
+            list_by_label(cluster, &request.instance.namespace),
+            former_namespace::search(run),
+        );
+        let snapshot = snapshot?;
+        let (search, mut failed) = match search {
+            Ok(search) => (search, None),
+            Err(error) => (Search::default(), Some(Failure::from(error))),
+        };
+        let former = former_namespace::observe(run, &search.found).await.unwrap_or_else(|failure| {
+            failed = Some(failure);
+            Vec::new()
+        });
+        let unsearched: Vec<_> = search.missing.iter().chain(&labelled.unsearched).cloned().collect();
+        if !unsearched.is_empty() {
+            let text = format!(
+                "could not search for objects missing from the ServiceAccount's list: the parent credential lacks {}",
+                summary(&unsearched)
+            );
+            run.report.finding(Finding::remark(finding::Code::NotSearched, text));
+        }
+        let exposure = adoption::decision::exposure(request, &request.instance.names, &snapshot);
+        let of_former = former.iter().flat_map(|it| it.remarks(request, Severity::Info, "they are deleted, too"));
+        for remark in namespaces_gone(&snapshot.observed, |_| true).chain(exposure).chain(of_former) {
+            run.report.finding(remark);
+        }
+
+        let failed = labelled.failed.map(Failure::from).or(failed);
+        let mut outcome = RemovalOutcome { failed, ..RemovalOutcome::default() };
+        let is_inventory_whole = |former: &FormerNamespace| former.snapshot.inventory_is_whole;
+        if !(snapshot.inventory_is_whole && former.iter().all(is_inventory_whole)) {
+            // Only the search finds objects that the inventory lacks.
+            outcome.missing.extend(labelled.unsearched);
+        }
+        Ok(Self { snapshot, former, labelled: labelled.found, outcome })
+    }
 }
 
 /// The finding of a decommission on the command line that found nothing: a repeat, or a mistyped name. At the platform

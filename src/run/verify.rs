@@ -6,6 +6,7 @@ use crate::{
     budget::Budget,
     cluster::{ApiError, ApiErrorKind},
     credential::{
+        access_checks::Proof,
         claims::{Account, Claims},
         defaults::Defaults,
     },
@@ -60,38 +61,11 @@ pub(crate) async fn verify(credential: &Credential, budget: Budget, report: &Rep
     let waiting = report.waiting("testing the credential");
     let (version, proof) = tokio::join!(holder.version(), proof::prove_at_once(holder, &expectation, &scopes));
     drop(waiting);
-    // A server without this review and without a version is not a Kubernetes API.
-    let proof = match (&version, proof) {
-        (Err(other @ ApiError { kind: ApiErrorKind::NotKubernetes(_), .. }), Err(ProofError::ReviewUnsupported(_))) => {
-            return Err(other.clone().into());
-        }
-        (Ok(version), Err(ProofError::NotConfirmed(_) | ProofError::MayNotAsk))
-            if is_before_self_subject_review(version) =>
-        {
-            let review = format!("SelfSubjectReview of authentication.k8s.io/v1 ({version})");
-            return Err(ApiError::review_unsupported(proof::DOING, &review, connection.server.as_str()).into());
-        }
-        (_, proof) => proof,
-    };
-    let version = version.ok();
-    report.server_version(version.clone());
-    let mut proof = proof.map_err(not_proved)?;
-    let defaults = Defaults::of(version.as_deref());
+    report.server_version(version.as_ref().ok().cloned());
+    let mut proof = proof.map_err(|error| not_proved(error, &version, connection.server.as_str()))?;
+    let defaults = Defaults::of(version.as_deref().ok());
     if credential.params.is_some() {
-        // The credential may not read its ClusterRoles: in their scopes, additional permissions cannot be distinguished from
-        // granted ones.
-        let others =
-            || grants.iter().filter_map(|grant| Some((grant.place.role_source.cluster_role()?, &grant.place.scope)));
-        let names: BTreeSet<&str> = others().map(|(role, _)| role.as_str()).collect();
-        if !names.is_empty() {
-            let everywhere = others().any(|(_, scope)| *scope == Scope::Cluster);
-            let unknown: BTreeSet<Option<&str>> = others().map(|(_, scope)| scope.namespace()).collect();
-            proof.excess.retain(|record| !everywhere && !unknown.contains(&record.permission().namespace));
-            proof.complete = false;
-            let names: Vec<&str> = names.into_iter().collect();
-            let text = format!("the permissions of these ClusterRoles are not tested: {}", names.join(", "));
-            report.finding(Finding::remark(finding::Code::ClusterRoleUnverified, text).at("/cluster_roles"));
-        }
+        set_cluster_roles_aside(report, grants, &mut proof);
         let what = format!("{}: {} permissions allowed, {} adjacent denied", account.name, proof.allowed, proof.denied);
         report.step("prove", &what, Some(started.elapsed()));
         let excess = proof::beyond_defaults(&defaults, None, &mut proof).await;
@@ -109,18 +83,46 @@ pub(crate) async fn verify(credential: &Credential, budget: Budget, report: &Rep
     Ok(())
 }
 
+/// The scopes of ClusterRoles are set aside: the credential may not read those, so additional permissions there cannot be
+/// distinguished from granted ones.
+fn set_cluster_roles_aside(report: &Report, grants: &[Grant], proof: &mut Proof) {
+    let others =
+        || grants.iter().filter_map(|grant| Some((grant.place.role_source.cluster_role()?, &grant.place.scope)));
+    let names: BTreeSet<&str> = others().map(|(role, _)| role.as_str()).collect();
+    if names.is_empty() {
+        return;
+    }
+    let everywhere = others().any(|(_, scope)| *scope == Scope::Cluster);
+    let unknown: BTreeSet<Option<&str>> = others().map(|(_, scope)| scope.namespace()).collect();
+    proof.excess.retain(|record| !everywhere && !unknown.contains(&record.permission().namespace));
+    proof.complete = false;
+    let names: Vec<&str> = names.into_iter().collect();
+    let text = format!("the permissions of these ClusterRoles are not tested: {}", names.join(", "));
+    report.finding(Finding::remark(finding::Code::ClusterRoleUnverified, text).at("/cluster_roles"));
+}
+
 /// The failure of a test, with the next step for a user of the credential.
-fn not_proved(error: ProofError) -> Failure {
-    match error {
-        ProofError::Unauthorized => {
+fn not_proved(error: ProofError, version: &Result<String, ApiError>, server: &str) -> Failure {
+    match (error, version) {
+        // A server without this review and without a version is not a Kubernetes API.
+        (ProofError::ReviewUnsupported(_), Err(other @ ApiError { kind: ApiErrorKind::NotKubernetes(_), .. })) => {
+            other.clone().into()
+        }
+        (ProofError::NotConfirmed(_) | ProofError::MayNotAsk, Ok(version))
+            if is_before_self_subject_review(version) =>
+        {
+            let review = format!("SelfSubjectReview of authentication.k8s.io/v1 ({version})");
+            ApiError::review_unsupported(proof::DOING, &review, server).into()
+        }
+        (ProofError::Unauthorized, _) => {
             let cause =
                 "401: the server rejects the token: it was revoked, it has expired, or it belongs to another cluster";
             Failure::new(Code::TokenRefused, proof::DOING, cause)
         }
-        ProofError::NotConfirmed(_) | ProofError::MayNotAsk => {
+        (error @ (ProofError::NotConfirmed(_) | ProofError::MayNotAsk), _) => {
             Failure::from(error).next("provision again: that restores what others have changed")
         }
-        other => other.into(),
+        (other, _) => other.into(),
     }
 }
 

@@ -16,7 +16,7 @@ use crate::{
         grant::{Grants, Place, RequestedRule, RoleSource, Scope},
         helm_release::HELM,
         name::{ClusterRoleName, InstanceName, Namespace},
-        object::{Kind, Live, MANAGED_BY, MANAGER},
+        object::{Kind, Live, MANAGED_BY, MANAGER, Manifest},
         object_names::Names,
         ownership::{NAME, NAMESPACE},
         record::{AccountRecord, SlotNumbers},
@@ -25,6 +25,7 @@ use crate::{
         adoption::evidence::Evidence,
         desired,
         observed::{LiveGrant, Observed, Presence},
+        preflight::compare,
         snapshot::{ParentAccess, Snapshot},
         token_slots::{Slot, TokenSlots, Unusable},
     },
@@ -66,7 +67,10 @@ impl Case {
         for grant in grants {
             match entry(grant) {
                 (Place { scope, role_source: RoleSource::Rules, .. }, verbs) => drop(case.rules.insert(scope, verbs)),
-                (Place { scope, .. }, _) => drop(case.cluster_role.insert(scope)),
+                (place, _) => {
+                    assert!(grant.ends_with("/view"), "{grant}: a case binds no other ClusterRole");
+                    case.cluster_role.insert(place.scope);
+                }
             }
         }
         case
@@ -178,6 +182,38 @@ pub(crate) fn original() -> Live {
 /// The same object, held by these finalizers while it is being deleted.
 pub(crate) fn deleting(live: Live, finalizers: &[&str]) -> Live {
     Live { deleting: Some(finalizers.iter().map(ToString::to_string).collect()), ..live }
+}
+
+/// An object exactly as k8s-token has applied it.
+pub(crate) fn applied(Manifest { body, .. }: &Manifest) -> Live {
+    let strings =
+        |map: &str| serde_json::from_value::<BTreeMap<String, String>>(body["metadata"][map].clone()).unwrap();
+    let own =
+        body.as_object().unwrap().iter().filter(|(key, _)| !["apiVersion", "kind", "metadata"].contains(&key.as_str()));
+    let fields: BTreeMap<String, Value> = own.map(|(key, value)| (key.clone(), value.clone())).collect();
+    Live {
+        owned_labels: strings("labels").into_keys().collect(),
+        owned_annotations: strings("annotations").into_keys().collect(),
+        labels: strings("labels"),
+        annotations: strings("annotations"),
+        managers: fields.keys().map(|key| (key.clone(), MANAGER.to_owned())).collect(),
+        fields,
+        ..Live::default()
+    }
+}
+
+/// The snapshot after a provision with these grants: nothing differs from what they ask for.
+pub(crate) fn settled(grants: &[&'static str]) -> Snapshot {
+    let (request, mut snapshot) = Case::new(grants).start();
+    let (desired, _) = compare(&request, &snapshot);
+    snapshot.observed.service_account = Some(applied(&desired.service_account));
+    snapshot.observed.record = desired.record;
+    snapshot.observed.slots = slots(1, &[(1, applied(&desired.secret), None)]);
+    for granted in &desired.grants {
+        let (role, binding) = (granted.role.as_ref().map(applied), Some(applied(&granted.binding)));
+        snapshot.observed.places.insert(granted.place.clone(), LiveGrant { role, binding, denied: Vec::new() });
+    }
+    snapshot
 }
 
 /// The token Secrets of these slots, each with its object and the reason why it is unusable.

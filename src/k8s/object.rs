@@ -296,6 +296,7 @@ mod tests {
     #[case::key_with_slash(json!({"a/b": 1}), json!({}), &["/x/a~1b"])]
     #[case::list_of_scalars(json!(["a", "b"]), json!(["a", "c"]), &["/x"])]
     #[case::list_of_objects(json!([{"a": 1}, {"a": 2}]), json!([{"a": 1}, {"a": 3}]), &["/x/1/a"])]
+    #[case::list_with_an_object(json!([1, {"a": 1}]), json!([1, {"a": 2}]), &["/x/1/a"])]
     #[case::longer_list_of_objects(json!([{"a": 1}]), json!([{"a": 1}, {"a": 2}]), &["/x/1"])]
     #[case::list_becomes_empty(json!([{"a": 1}]), json!([]), &["/x/0"])]
     #[case::another_type(json!({"a": 1}), json!([1]), &["/x"])]

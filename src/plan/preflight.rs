@@ -302,6 +302,7 @@ mod tests {
     #[case::namespace_terminating(|it: &mut Snapshot| presence(it, "b", Presence::Terminating), Some(Code::NamespaceTerminating), &["Namespace b"])]
     #[case::unwanted_namespace_terminating(|it: &mut Snapshot| presence(it, "c", Presence::Terminating), None, &[])]
     #[case::cluster_role_absent(|it: &mut Snapshot| absent_cluster_role(it, "view"), Some(Code::ClusterRoleAbsent), &["ClusterRole view"])]
+    #[case::cluster_role_exists(|it: &mut Snapshot| drop(it.observed.cluster_roles.insert(ClusterRoleName::parse("view").unwrap(), Some(Vec::new()))), None, &[])]
     #[case::unwanted_cluster_role_absent(|it: &mut Snapshot| absent_cluster_role(it, "edit"), None, &[])]
     #[case::account_deleted(|it: &mut Snapshot| it.observed.service_account = Some(deleting(live(&[]), &[])), Some(Code::BeingDeleted), &["ServiceAccount home/demo-token"])]
     #[case::binding_deleted(|it: &mut Snapshot| grant(it, HOME).binding = Some(deleting(live(&[]), &[])), Some(Code::BeingDeleted), &["RoleBinding home/demo-token"])]

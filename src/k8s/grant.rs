@@ -183,3 +183,99 @@ impl Deref for Grants {
         &self.merged
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+
+    fn scope(text: &str) -> Scope {
+        Scope::parse(text).unwrap()
+    }
+
+    fn view() -> ClusterRoleName {
+        ClusterRoleName::parse("view").unwrap()
+    }
+
+    #[rstest]
+    #[case::namespace("team-a", Some("Role team-a/x"))]
+    #[case::whole_cluster("*", Some("ClusterRole x"))]
+    #[case::two_stars("**", None)]
+    #[case::empty("", None)]
+    #[case::upper_case("Team", None)]
+    fn scope_is_namespace_or_star(#[case] text: &str, #[case] object: Option<&str>) {
+        let scope = Scope::parse(text).ok();
+        let role = scope.as_ref().map(|scope| scope.reference(Kind::Role, Kind::ClusterRole, "x").to_string());
+        assert_eq!(role.as_deref(), object);
+        if let Some(scope) = scope {
+            assert_eq!((&*scope.to_string(), scope.namespace()), (text, Some(text).filter(|text| *text != "*")));
+        }
+    }
+
+    /// Columns: place, whether the own Role belongs to it, whether that of its temporary binding, description.
+    #[rstest]
+    #[case::rules(Place::new(scope("b"), RoleSource::Rules), true, "by rules in namespace b")]
+    #[case::rules_everywhere(Place::new(scope("*"), RoleSource::Rules), true, "by rules in the whole cluster")]
+    #[case::cluster_role(
+        Place::new(scope("b"), RoleSource::ClusterRole(view())),
+        false,
+        "by ClusterRole view in namespace b"
+    )]
+    #[case::temporary(Place::new(scope("b"), RoleSource::Rules).temporary(), false, "by rules in namespace b")]
+    fn own_role_belongs_to_lasting_rules(#[case] place: Place, #[case] has_role: bool, #[case] text: &str) {
+        assert_eq!((place.has_role(), &*place.describe()), (has_role, text));
+        assert!(!place.clone().temporary().has_role());
+        assert_eq!(place.role_source.cluster_role().is_some(), text.contains("ClusterRole"));
+    }
+
+    fn requested(pointer: &str, verb: &str, scopes: &[&str]) -> RequestedRule {
+        let rule = Rule { verbs: vec![verb.to_owned()], ..Rule::default() };
+        RequestedRule { pointer: pointer.to_owned(), rule, scopes: scopes.iter().map(|text| scope(text)).collect() }
+    }
+
+    #[test]
+    fn rules_are_merged_by_scope() {
+        let rules = vec![
+            requested("/rules/0", "get", &["z", "*"]),
+            requested("/rules/1", "list", &["home", "z"]),
+            requested("/rules/2", "watch", &["a"]),
+        ];
+        let grants = Grants::new(rules.clone(), vec![(view(), vec![scope("z"), scope("*")])], &scope("home"));
+        let merged: Vec<_> = grants
+            .iter()
+            .map(|grant| {
+                let verbs = grant.rules.iter().flat_map(|rule| rule.verbs.clone()).collect::<Vec<_>>().join(" ");
+                format!("{}: {verbs}", grant.place.describe())
+            })
+            .collect();
+        assert_eq!(
+            merged,
+            [
+                "by rules in namespace home: list",
+                "by rules in namespace a: watch",
+                "by rules in namespace z: get list",
+                "by ClusterRole view in namespace z: ",
+                "by rules in the whole cluster: get",
+                "by ClusterRole view in the whole cluster: ",
+            ]
+        );
+        assert_eq!(grants.requested(), rules);
+    }
+
+    #[test]
+    fn grant_is_found_by_its_place() {
+        let grants =
+            Grants::new(vec![requested("/rules/0", "get", &["a"])], vec![(view(), vec![scope("b")])], &scope("a"));
+        for (place, wanted, rules) in [
+            (Place::new(scope("a"), RoleSource::Rules), true, 1),
+            (Place::new(scope("b"), RoleSource::ClusterRole(view())), true, 0),
+            (Place::new(scope("b"), RoleSource::Rules), false, 0),
+            (Place::new(scope("a"), RoleSource::ClusterRole(view())), false, 0),
+            (Place::new(scope("a"), RoleSource::Rules).temporary(), false, 0),
+            (Place::new(scope("*"), RoleSource::Rules), false, 0),
+        ] {
+            assert_eq!((grants.wants(&place), grants.rules(&place).len()), (wanted, rules), "{}", place.describe());
+        }
+    }
+}

@@ -229,3 +229,112 @@ pub(crate) fn differing(at: &str, one: &Value, other: &Value, found: &mut Vec<St
         _ => found.push(at.to_owned()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+    use serde_json::json;
+
+    use super::*;
+
+    #[rstest]
+    #[case::namespace(Kind::Namespace, "v1", "namespaces")]
+    #[case::service_account(Kind::ServiceAccount, "v1", "serviceaccounts")]
+    #[case::secret(Kind::Secret, "v1", "secrets")]
+    #[case::role(Kind::Role, "rbac.authorization.k8s.io/v1", "roles")]
+    #[case::cluster_role(Kind::ClusterRole, "rbac.authorization.k8s.io/v1", "clusterroles")]
+    #[case::role_binding(Kind::RoleBinding, "rbac.authorization.k8s.io/v1", "rolebindings")]
+    #[case::cluster_role_binding(Kind::ClusterRoleBinding, "rbac.authorization.k8s.io/v1", "clusterrolebindings")]
+    fn kind_has_version_and_resource(#[case] kind: Kind, #[case] api_version: &str, #[case] resource: &str) {
+        assert_eq!((&*kind.api_version(), kind.resource()), (api_version, resource));
+        assert_eq!(json!(kind), kind.as_str());
+        assert_eq!(kind.as_str().to_lowercase() + "s", resource);
+    }
+
+    #[test]
+    fn references_print_namespace_and_name() {
+        assert_eq!(Reference::new(Kind::Role, "a", "demo").to_string(), "Role a/demo");
+        assert_eq!(Reference::at_cluster(Kind::ClusterRole, "view").to_string(), "ClusterRole view");
+        assert_eq!(Reference::namespace("a").to_string(), "Namespace a");
+    }
+
+    #[test]
+    fn references_are_printed_from_home_to_cluster() {
+        let role = |namespace| Reference::new(Kind::Role, namespace, "x");
+        let ordered = [
+            vec![Reference::namespace("home"), role("home")],
+            vec![role("a")],
+            vec![role("z")],
+            vec![Reference::at_cluster(Kind::ClusterRole, "a"), Reference::at_cluster(Kind::ClusterRoleBinding, "b")],
+        ];
+        for (at, group) in ordered.iter().enumerate() {
+            for (other, one) in
+                ordered.iter().enumerate().flat_map(|(other, group)| group.iter().map(move |it| (other, it)))
+            {
+                let order = group[0].place_in_reading_order("home").cmp(&one.place_in_reading_order("home"));
+                assert_eq!(order, at.cmp(&other), "{} and {one}", group[0]);
+            }
+        }
+    }
+
+    #[rstest]
+    #[case::not_deleted(None, None)]
+    #[case::no_finalizer(Some(""), Some("it is being deleted"))]
+    #[case::one_finalizer(Some("a/b"), Some("it is being deleted, and the finalizer a/b holds it"))]
+    #[case::two_finalizers(Some("a b"), Some("it is being deleted, and the finalizers a, b hold it"))]
+    fn held_object_names_its_finalizers(#[case] finalizers: Option<&str>, #[case] text: Option<&str>) {
+        let deleting = finalizers.map(|list| list.split_whitespace().map(str::to_owned).collect());
+        assert_eq!(Live { deleting, ..Live::default() }.held().as_deref(), text);
+    }
+
+    #[rstest]
+    #[case::equal(json!({"a": [1, {"b": 2}]}), json!({"a": [1, {"b": 2}]}), &[])]
+    #[case::scalar(json!(1), json!(2), &["/x"])]
+    #[case::nested(json!({"a": {"b": 1, "c": 1}}), json!({"a": {"b": 2, "c": 1}}), &["/x/a/b"])]
+    #[case::key_on_one_side(json!({"a": 1}), json!({"b": 1}), &["/x/a", "/x/b"])]
+    #[case::null_is_absent(json!({"a": null}), json!({}), &[])]
+    #[case::key_with_slash(json!({"a/b": 1}), json!({}), &["/x/a~1b"])]
+    #[case::list_of_scalars(json!(["a", "b"]), json!(["a", "c"]), &["/x"])]
+    #[case::list_of_objects(json!([{"a": 1}, {"a": 2}]), json!([{"a": 1}, {"a": 3}]), &["/x/1/a"])]
+    #[case::list_with_an_object(json!([1, {"a": 1}]), json!([1, {"a": 2}]), &["/x/1/a"])]
+    #[case::longer_list_of_objects(json!([{"a": 1}]), json!([{"a": 1}, {"a": 2}]), &["/x/1"])]
+    #[case::list_becomes_empty(json!([{"a": 1}]), json!([]), &["/x/0"])]
+    #[case::another_type(json!({"a": 1}), json!([1]), &["/x"])]
+    fn difference_points_to_smallest_part(#[case] one: Value, #[case] other: Value, #[case] pointers: &[&str]) {
+        for (one, other) in [(&one, &other), (&other, &one)] {
+            let mut found = Vec::new();
+            differing("/x", one, other, &mut found);
+            assert_eq!(found, pointers);
+        }
+    }
+
+    fn changed(change: impl FnOnce(&mut Live)) -> Vec<String> {
+        let map = |key: &str, value: &str| BTreeMap::from([(key.to_owned(), value.to_owned())]);
+        let one = Live { labels: map("a", "1"), annotations: map("b/c", "1"), ..Live::default() };
+        let mut other = one.clone();
+        change(&mut other);
+        one.differences(&other)
+    }
+
+    #[test]
+    fn differences_ignore_versions_and_managers() {
+        let set = |map: &mut BTreeMap<String, String>, key: &str| drop(map.insert(key.to_owned(), "2".to_owned()));
+        assert_eq!(changed(|_| {}), [""; 0]);
+        assert_eq!(changed(|it| it.resource_version = "2".to_owned()), [""; 0]);
+        assert_eq!(changed(|it| set(&mut it.managers, "rules")), [""; 0]);
+        assert_eq!(changed(|it| set(&mut it.labels, "a")), ["/metadata/labels/a"]);
+        assert_eq!(changed(|it| set(&mut it.labels, "new")), ["/metadata/labels/new"]);
+        assert_eq!(changed(|it| it.annotations.clear()), ["/metadata/annotations/b~1c"]);
+        assert_eq!(changed(|it| drop(it.fields.insert("type".to_owned(), json!("Opaque")))), ["/type"]);
+    }
+
+    #[rstest]
+    #[case::rules(json!([{"verbs": ["get"]}]), 1)]
+    #[case::none(json!(null), 0)]
+    #[case::garbled(json!([{"verbs": "get"}]), 0)]
+    fn rules_are_read_from_their_field(#[case] rules: Value, #[case] count: usize) {
+        let live = Live { fields: BTreeMap::from([("rules".to_owned(), rules)]), ..Live::default() };
+        assert_eq!(live.rules().len(), count);
+        assert!(Live::default().rules().is_empty());
+    }
+}

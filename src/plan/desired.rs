@@ -145,3 +145,101 @@ fn labels(tags: &BTreeMap<String, String>) -> BTreeMap<String, String> {
     labels.extend([(MANAGED_BY, MANAGER), DEPLOYED_WITH].map(|(key, value)| (key.to_owned(), value.to_owned())));
     labels
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        k8s::record::SlotNumbers,
+        plan::{
+            fixtures::{Case, map, place, request, rule},
+            token_slots::SlotPlan,
+        },
+    };
+
+    fn desired(request: &Request, observed: &Observed, newest: u32, kept: &[&str]) -> Desired {
+        let slots = SlotPlan { numbers: SlotNumbers { newest, replaced: None }, ..SlotPlan::default() };
+        Desired::new(request, observed, slots, kept.iter().map(|text| place(text)), Adoption::default())
+    }
+
+    #[test]
+    fn every_object_names_the_instance() {
+        let mut request = request(&Case::new(&["home get", "b/view", "* get"]));
+        request.instance.labels = map(&[("team", "a"), (MANAGED_BY, "x"), (DEPLOYED_WITH.0, "x")]);
+        let desired = desired(&request, &Observed::default(), 1, &[]);
+        let grants = desired.grants.iter().flat_map(|granted| granted.role.iter().chain([&granted.binding]));
+        let all: Vec<&Manifest> = [&desired.service_account, &desired.secret].into_iter().chain(grants).collect();
+        assert_eq!(all.len(), 7);
+        for Manifest { reference, body } in all {
+            assert_eq!(body["kind"], reference.kind.as_str());
+            assert_eq!(body["apiVersion"], reference.kind.api_version());
+            assert_eq!(body["metadata"]["name"], reference.name);
+            assert_eq!(body["metadata"].get("namespace").and_then(Value::as_str), reference.namespace.as_deref());
+            let labels = json!({"team": "a", MANAGED_BY: MANAGER, DEPLOYED_WITH.0: DEPLOYED_WITH.1});
+            assert_eq!(body["metadata"]["labels"], labels, "reserved keys win over tags");
+            let annotations = &body["metadata"]["annotations"];
+            assert_eq!((&annotations[NAME], &annotations[NAMESPACE]), (&json!("demo"), &json!("home")));
+        }
+    }
+
+    #[rstest::rstest]
+    #[case::own_role("home", "RoleBinding home/demo-token", "Role")]
+    #[case::own_role_elsewhere("b", "RoleBinding b/demo-token-", "Role")]
+    #[case::own_cluster_role("*", "ClusterRoleBinding demo-token-", "ClusterRole")]
+    #[case::cluster_role_in_a_namespace("b/view", "RoleBinding b/demo-token-", "ClusterRole")]
+    #[case::cluster_role_everywhere("*/view", "ClusterRoleBinding demo-token-", "ClusterRole")]
+    fn binding_refers_to_role_and_account(#[case] at: &str, #[case] object: &str, #[case] kind: &str) {
+        let request = request(&Case::new(&[]));
+        let Manifest { reference, body } = binding(&request, &place(at));
+        assert!(reference.to_string().starts_with(object), "{reference}");
+        let own = request.instance.names.role(&place(at).scope).name;
+        let name = if at.ends_with("view") { "view" } else { &own };
+        assert_eq!(body["roleRef"], json!({"apiGroup": "rbac.authorization.k8s.io", "kind": kind, "name": name}));
+        let account = json!([{"kind": "ServiceAccount", "name": "demo-token", "namespace": "home"}]);
+        assert_eq!(body["subjects"], account);
+    }
+
+    #[test]
+    fn only_own_roles_are_wanted() {
+        let request = request(&Case::new(&["home get list", "home/view"]));
+        let desired = desired(&request, &Observed::default(), 1, &[]);
+        let rules: Vec<_> =
+            desired.grants.iter().map(|it| it.role.as_ref().map(|role| role.body["rules"].clone())).collect();
+        assert_eq!(rules, [Some(json!([rule(&["get", "list"])])), None]);
+    }
+
+    #[test]
+    fn secret_is_that_of_the_newest_slot() {
+        for (newest, name) in [(1, "demo-token"), (4, "demo-token-4")] {
+            let secret = desired(&request(&Case::new(&[])), &Observed::default(), newest, &[]).secret;
+            assert_eq!((&*secret.reference.name, &secret.body["type"]), (name, &json!(TOKEN_SECRET)));
+            let account = &secret.body["metadata"]["annotations"]["kubernetes.io/service-account.name"];
+            assert_eq!(account, "demo-token");
+        }
+    }
+
+    /// Columns: identity on the platform in the request, in the record before, in the record afterwards.
+    #[rstest::rstest]
+    #[case::of_the_request(Some("org/a"), Some("org/b"), Some("org/a"))]
+    #[case::of_the_record(None, Some("org/b"), Some("org/b"))]
+    #[case::unknown(None, None, None)]
+    fn record_lists_grants_and_kept_places(
+        #[case] requested: Option<&str>,
+        #[case] recorded: Option<&str>,
+        #[case] wanted: Option<&str>,
+    ) {
+        let mut request = request(&Case::new(&["home get", "b/view"]));
+        request.instance.platform_id = requested.map(str::to_owned);
+        let mut observed = Observed::default();
+        observed.record.instance = recorded.map(str::to_owned);
+        let desired = desired(&request, &observed, 3, &["c"]);
+        assert_eq!(desired.record.instance.as_deref(), wanted);
+        assert_eq!(desired.record.slots.newest, 3);
+        assert_eq!(desired.record.inventory, ["home", "b/view", "c"].into_iter().map(place).collect());
+        assert_eq!(desired.kept(&request), BTreeSet::from([place("c")]));
+        let annotations = &desired.service_account.body["metadata"]["annotations"];
+        for (key, value) in desired.record.to_annotations(&place("home")) {
+            assert_eq!(annotations[key], value, "the ServiceAccount has the record");
+        }
+    }
+}

@@ -4,6 +4,8 @@ pub(crate) mod adoption;
 pub(crate) mod copies;
 pub(crate) mod desired;
 pub(crate) mod diff;
+#[cfg(test)]
+mod fixtures;
 pub(crate) mod former_namespace;
 pub(crate) mod observed;
 pub(crate) mod parent_access;

@@ -161,3 +161,208 @@ fn sorted(mut records: Vec<PermissionRecord>) -> Vec<PermissionRecord> {
     records.dedup();
     records
 }
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+    use crate::{
+        diagnostics::error::Code,
+        k8s::name::ClusterRoleName,
+        plan::{
+            fixtures::{self, Case, HOME, Objects, live, place, review, rule, settled, slots},
+            preflight::compare,
+        },
+    };
+
+    /// Requests on every object in the home namespace.
+    const MANAGE: [&str; 4] = [
+        "create,patch,delete serviceaccounts",
+        "create,patch,delete secrets",
+        "create,patch,delete roles",
+        "create,patch,delete rolebindings",
+    ];
+
+    fn failure(request: &Request, snapshot: &mut Snapshot, parent: &[(&str, &[&str])]) -> Option<Failure> {
+        for (scope, rules) in parent {
+            snapshot.parent_access.add(Scope::parse(scope).unwrap(), review(rules));
+        }
+        let view = ClusterRoleName::parse("view").unwrap();
+        snapshot.observed.cluster_roles.insert(view, Some(vec![rule(&["get"])]));
+        let (desired, plan) = compare(request, snapshot);
+        missing_permissions(request, snapshot, &desired, &plan)
+    }
+
+    /// Records as in `get pods web @home`.
+    fn shown(records: &[PermissionRecord]) -> Vec<String> {
+        let text = |record: &PermissionRecord| match record {
+            PermissionRecord::Resource { verb, resource, name, namespace, .. } => {
+                let part = |lead: &str, part: &Option<String>| part.as_ref().map(|part| format!(" {lead}{part}"));
+                let (name, namespace) = (part("", name), part("@", namespace));
+                format!("{verb} {resource}{}{}", name.unwrap_or_default(), namespace.unwrap_or_default())
+            }
+            PermissionRecord::Url { verb, url } => format!("{verb} {url}"),
+        };
+        records.iter().map(text).collect()
+    }
+
+    fn new_namespace() -> Case {
+        Case { has_home: false, ..Case::new(&["home get"]) }
+    }
+
+    fn another_role_bound() -> Case {
+        let mut case = Case::new(&["home get"]).with(&["home get"]);
+        case.live.insert(place(HOME), Objects { verbs: vec!["get"], binding: Some(false) });
+        case
+    }
+
+    /// Columns: state, permission instead of all on its resource, missing permissions.
+    #[rstest]
+    #[case::create(Case::new(&["home get"]), "create,patch secrets", &[])]
+    #[case::create_without_create(Case::new(&["home get"]), "patch secrets", &["create secrets demo-token @home"])]
+    #[case::create_without_patch(Case::new(&["home get"]), "create secrets", &["patch secrets demo-token @home"])]
+    #[case::limited_to_the_name(Case::new(&["home get"]), "create,patch secrets demo-token", &[])]
+    #[case::limited_to_another_name(Case::new(&["home get"]), "create,patch secrets demo", &["create secrets demo-token @home", "patch secrets demo-token @home"])]
+    #[case::wildcard(Case::new(&["home get"]), "* secrets", &[])]
+    #[case::update(Case::new(&["home get"]).with(&["home list"]), "patch roles", &[])]
+    #[case::update_without_patch(Case::new(&["home get"]).with(&["home list"]), "create,delete roles", &["patch roles demo-token @home"])]
+    #[case::replace(another_role_bound(), "delete,create,patch rolebindings", &[])]
+    #[case::replace_without_delete(another_role_bound(), "create,patch rolebindings", &["delete rolebindings demo-token @home"])]
+    #[case::replace_without_create(another_role_bound(), "delete,patch rolebindings", &["create rolebindings demo-token @home"])]
+    #[case::new_namespace(new_namespace(), "create namespaces", &[])]
+    #[case::new_namespace_by_name(new_namespace(), "create namespaces home", &["create namespaces"])]
+    fn change_needs_its_requests(#[case] case: Case, #[case] instead: &str, #[case] missing: &[&str]) {
+        let (request, mut snapshot) = case.start();
+        let resource = instead.split(' ').nth(1).unwrap();
+        let held = MANAGE.into_iter().filter(|rule| !rule.ends_with(&format!(" {resource}")));
+        let held: Vec<&str> = held.chain([instead, "get pods"]).collect();
+        let failure = failure(&request, &mut snapshot, &[(HOME, &held)]);
+        assert!(failure.as_ref().is_none_or(|failure| failure.code == Code::MissingPermission));
+        assert_eq!(failure.map(|failure| shown(&failure.missing)).unwrap_or_default(), missing);
+    }
+
+    /// Columns: grants before, wanted grants, permissions beside all requests, permissions that may not be granted, step.
+    #[rstest]
+    #[case::held(&[], &["home get"], &["get pods"], &[], "")]
+    #[case::one_of_two_held(&[], &["home get list"], &["get pods"], &["list pods @home"], "")]
+    #[case::held_for_one_name(&[], &["home get"], &["get pods web"], &["get pods @home"], "")]
+    #[case::escalate_and_bind(&[], &["home get"], &["escalate,bind roles demo-token"], &[], "")]
+    #[case::escalate_on_another_role(&[], &["home get"], &["escalate,bind roles demo"], &["get pods @home"], "")]
+    #[case::escalate_without_bind(&[], &["home get"], &["escalate roles"], &["get pods @home"], "")]
+    #[case::bind_without_escalate(&[], &["home get"], &["bind roles"], &["get pods @home"], "")]
+    #[case::binding_is_unchanged(&["home get"], &["home get list"], &["escalate roles"], &[], "")]
+    #[case::role_is_changed(&["home get"], &["home get list"], &["bind roles"], &["get pods @home", "list pods @home"], "")]
+    #[case::nothing_is_changed(&["home get"], &["home get"], &[], &[], "")]
+    #[case::role_is_narrowed(&["home get list"], &["home get"], &[], &["get pods @home"], HINT_NARROWED_ROLE)]
+    #[case::cluster_role_held(&[], &["home/view"], &["get pods"], &[], "")]
+    #[case::cluster_role_not_held(&[], &["home/view"], &["list pods"], &["get pods @home"], HINT_CLUSTER_ROLE)]
+    #[case::bind_on_the_cluster_role(&[], &["home/view"], &["bind clusterroles view"], &[], "")]
+    #[case::bind_on_another_cluster_role(&[], &["home/view"], &["bind clusterroles edit"], &["get pods @home"], HINT_CLUSTER_ROLE)]
+    #[case::bind_on_roles(&[], &["home/view"], &["bind roles view"], &["get pods @home"], HINT_CLUSTER_ROLE)]
+    #[case::granted_twice(&[], &["home get", "home/view"], &[], &["get pods @home"], HINT_CLUSTER_ROLE)]
+    fn grant_needs_its_permissions(
+        #[case] before: &[&'static str],
+        #[case] wanted: &[&'static str],
+        #[case] beside: &[&str],
+        #[case] missing: &[&str],
+        #[case] next: &str,
+    ) {
+        let case = Case::new(wanted);
+        let request = fixtures::request(&case);
+        let mut snapshot = if before.is_empty() { case.start().1 } else { settled(before) };
+        let held: Vec<&str> = MANAGE.iter().chain(beside).copied().collect();
+        let failure = failure(&request, &mut snapshot, &[(HOME, &held)]);
+        assert_eq!(failure.as_ref().map(|failure| shown(&failure.missing)).unwrap_or_default(), missing);
+        let usual = if next.is_empty() { Code::Escalation.next_step() } else { next };
+        assert!(failure.is_none_or(|failure| (failure.code, &*failure.next) == (Code::Escalation, usual)));
+    }
+
+    /// Columns: wanted grants, permissions by scope, missing permissions without the names of objects.
+    #[rstest]
+    #[case::not_listed(&["b get"], &[], &[])]
+    #[case::listed(&["b get"], &[("b", "create roles; create,patch rolebindings")], &["patch roles @b", "get pods @b"])]
+    #[case::held_elsewhere(&["b/view"], &[("b", "get pods"), ("c", "create,patch rolebindings")], &["create rolebindings @b", "patch rolebindings @b"])]
+    #[case::whole_cluster(&["* get"], &[("*", "create,patch clusterroles; patch clusterrolebindings")], &["create clusterrolebindings", "get pods"])]
+    #[case::roles_are_no_cluster_roles(&["*/view"], &[("*", "create,patch rolebindings; get pods")], &["create clusterrolebindings", "patch clusterrolebindings"])]
+    fn permissions_count_in_their_scope(
+        #[case] wanted: &[&'static str],
+        #[case] parent: &[(&str, &str)],
+        #[case] missing: &[&str],
+    ) {
+        let (request, mut snapshot) = Case::new(wanted).start();
+        for (scope, rules) in parent {
+            snapshot.parent_access.add(place(scope).scope, review(&rules.split("; ").collect::<Vec<_>>()));
+        }
+        let failure = failure(&request, &mut snapshot, &[]);
+        let unnamed =
+            |text: String| text.split(' ').filter(|word| !word.starts_with("demo")).collect::<Vec<_>>().join(" ");
+        let shown = failure.map(|failure| shown(&failure.missing)).unwrap_or_default();
+        assert_eq!(shown.into_iter().map(unnamed).collect::<Vec<_>>(), missing);
+    }
+
+    #[test]
+    fn denials_are_reported_beside_an_incomplete_list() {
+        let (request, mut snapshot) = Case::new(&["home get"]).start();
+        let mut incomplete = review(&[]);
+        incomplete.complete = false;
+        snapshot.parent_access.add(place(HOME).scope, incomplete);
+        assert!(failure(&request, &mut snapshot, &[]).is_none());
+        let account = request.instance.names.service_account();
+        snapshot.denied.push(needed("get", &account));
+        let only_denial = failure(&request, &mut snapshot, &[]).unwrap();
+        assert_eq!(shown(&only_denial.missing), ["get serviceaccounts demo-token @home"]);
+        let both = failure(&request, &mut snapshot, &[(HOME, &MANAGE)]).unwrap();
+        assert_eq!((both.code, both.findings.len()), (Code::MissingPermission, 2));
+        assert_eq!(shown(&both.missing), ["get serviceaccounts demo-token @home", "get pods @home"]);
+    }
+
+    #[test]
+    fn replaced_secret_needs_permission_to_delete() {
+        let (request, mut snapshot) = Case::new(&["home get"]).with(&["home get"]).start();
+        snapshot.observed.slots = slots(1, &[(1, live(&[]), Some("it has no token"))]);
+        let held = ["patch serviceaccounts", "create,patch secrets", "patch roles", "patch rolebindings", "get pods"];
+        let lacking = failure(&request, &mut snapshot, &[(HOME, &held)]).unwrap();
+        assert_eq!(shown(&lacking.missing), ["delete secrets demo-token @home"]);
+        let held = [&held[..], &["delete secrets demo-token"]].concat();
+        assert!(failure(&request, &mut snapshot, &[(HOME, &held)]).is_none());
+    }
+
+    #[rstest]
+    #[case::earlier_role(ChangeKind::Delete, Kind::Role, "demo-token", true)]
+    #[case::wanted_role(ChangeKind::Update, Kind::Role, "demo-token", false)]
+    #[case::token_secret(ChangeKind::Delete, Kind::Secret, "demo-token", false)]
+    #[case::helm_revision(ChangeKind::Delete, Kind::Secret, "sh.helm.release.v1.demo.v2", true)]
+    #[case::revision_of_another_release(ChangeKind::Delete, Kind::Secret, "sh.helm.release.v1.demo-2.v2", false)]
+    fn deletion_of_leftovers_stops_nothing(
+        #[case] action: ChangeKind,
+        #[case] kind: Kind,
+        #[case] name: &str,
+        #[case] is_left: bool,
+    ) {
+        let change = Change { action, ..Change::delete(Reference::new(kind, HOME, name)) };
+        assert_eq!(is_stale(&change, &fixtures::request(&Case::new(&[]))), is_left);
+    }
+
+    /// Columns: scope with its list, whether that is complete, permissions there, what the deletion of `home/x` lacks.
+    #[rstest]
+    #[case::held(HOME, true, "delete roles", &[])]
+    #[case::held_for_the_name(HOME, true, "delete roles x", &[])]
+    #[case::held_for_another_name(HOME, true, "delete roles y", &["delete roles x @home"])]
+    #[case::held_for_bindings(HOME, true, "delete rolebindings", &["delete roles x @home"])]
+    #[case::list_is_incomplete(HOME, false, "get roles", &[])]
+    #[case::list_of_another_scope("b", true, "get roles", &[])]
+    fn deletion_needs_permission_where_all_are_listed(
+        #[case] scope: &str,
+        #[case] complete: bool,
+        #[case] held: &str,
+        #[case] missing: &[&str],
+    ) {
+        let mut snapshot = Case::new(&[]).start().1;
+        snapshot.parent_access.add(
+            Scope::parse(scope).unwrap(),
+            crate::credential::access_checks::Review { complete, ..review(&[held]) },
+        );
+        assert_eq!(shown(&missing_delete(&snapshot, &[Reference::new(Kind::Role, HOME, "x")])), missing);
+    }
+}

@@ -185,3 +185,108 @@ fn rule(kind: Kind, verbs: &[&str], names: Option<Vec<String>>) -> Rule {
         ..Rule::default()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+    use crate::plan::fixtures::{Case, namespace, request};
+
+    /// A manifest without its head, one line for each rule: verbs and resources, with names after `:`.
+    fn shown(text: &str) -> Vec<String> {
+        let documents = text.split("---\n").skip(1);
+        let field = |item: &str, field: &str| -> Vec<String> {
+            let line = item.lines().find_map(|line| line.trim_start().strip_prefix(&format!("{field}: ")));
+            line.map(|list| serde_json::from_str(list).unwrap()).unwrap_or_default()
+        };
+        let mut lines = Vec::new();
+        for document in documents {
+            let (head, rules) = document.split_once("rules:\n").unwrap();
+            lines.push(
+                head.lines()
+                    .skip(1)
+                    .filter(|line| *line != "metadata:")
+                    .map(|line| line.split(' ').next_back().unwrap())
+                    .collect::<Vec<_>>()
+                    .join(" "),
+            );
+            for item in rules.split("- ").skip(1) {
+                let names = field(item, "resourceNames");
+                let names = if names.is_empty() { String::new() } else { format!(": {}", names.join(",")) };
+                lines.push(format!("{} {}{names}", field(item, "verbs").join(","), field(item, "resources").join(",")));
+            }
+        }
+        lines
+    }
+
+    const ALL: &str = "get,create,patch,delete";
+
+    fn identity() -> [String; 2] {
+        ["serviceaccounts", "secrets"].map(|resource| format!("{ALL} {resource}"))
+    }
+
+    /// Columns: grants, lines for Roles and ClusterRoles: `+` before a resource is every request on it.
+    #[rstest]
+    #[case::nothing(&[], &["Role \"k8s-token-parent\" \"home\"", "="])]
+    #[case::home(&["home get"], &["Role \"k8s-token-parent\" \"home\"", "=", "+roles", "+rolebindings", "get pods"])]
+    #[case::elsewhere(&["b get"], &["Role \"k8s-token-parent\" \"home\"", "=", "Role \"k8s-token-parent\" \"b\"", "+roles", "+rolebindings", "get pods"])]
+    #[case::whole_cluster(&["* get"], &["Role \"k8s-token-parent\" \"home\"", "=", "ClusterRole \"k8s-token-parent\"", "+clusterroles", "+clusterrolebindings", "get pods"])]
+    #[case::cluster_role(&["home/view"], &["Role \"k8s-token-parent\" \"home\"", "=", "+rolebindings", "bind clusterroles: view", "ClusterRole \"k8s-token-parent\"", "get clusterroles: view"])]
+    #[case::cluster_role_everywhere(&["*/view"], &["Role \"k8s-token-parent\" \"home\"", "=", "ClusterRole \"k8s-token-parent\"", "+clusterrolebindings", "bind clusterroles: view", "get clusterroles: view"])]
+    #[case::cluster_role_beside_all(&["home/view", "* get"], &["Role \"k8s-token-parent\" \"home\"", "=", "+rolebindings", "bind clusterroles: view", "ClusterRole \"k8s-token-parent\"", "+clusterroles", "+clusterrolebindings", "get pods"])]
+    fn permissions_follow_from_the_grants(#[case] grants: &[&'static str], #[case] lines: &[&str]) {
+        let params = Params { namespace: namespace("home"), grants: request(&Case::new(grants)).grants };
+        let wanted = lines.iter().flat_map(|line| match line.strip_prefix('+') {
+            Some(resource) => vec![format!("{ALL} {resource}")],
+            None if *line == "=" => identity().to_vec(),
+            None => vec![(*line).to_owned()],
+        });
+        assert_eq!(shown(&render(Some(&params), None)), wanted.collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn name_limits_permissions_to_its_objects() {
+        let params =
+            Params { namespace: namespace("home"), grants: request(&Case::new(&["home get", "b get"])).grants };
+        let name = InstanceName::parse("demo").unwrap();
+        let away = Names::of(&name, &params.namespace).role(&Scope::Namespace(namespace("b"))).name;
+        let text = render(Some(&params), Some(&name));
+        let slots = "demo-token,demo-token-2,demo-token-3,demo-token-4,demo-token-5";
+        assert_eq!(
+            shown(&text),
+            [
+                "Role \"demo-token-parent\" \"home\"",
+                &format!("{ALL} serviceaccounts: demo-token"),
+                &format!("{ALL} secrets: {slots}"),
+                &format!("{ALL} roles: demo-token"),
+                &format!("{ALL} rolebindings: demo-token"),
+                "get pods",
+                "Role \"demo-token-parent-home\" \"b\"",
+                &format!("{ALL} roles: {away}"),
+                &format!("{ALL} rolebindings: {away}"),
+                "get pods",
+            ]
+        );
+        assert!(text.contains(NAMED) && !text.contains(ANY));
+    }
+
+    #[rstest]
+    #[case::any_instance(None, "k8s-token-parent", "")]
+    #[case::one_instance(Some("demo"), "demo-token-parent", ": demo-token")]
+    fn unknown_rules_need_escalate_and_bind(#[case] name: Option<&str>, #[case] called: &str, #[case] limit: &str) {
+        let name = name.map(|name| InstanceName::parse(name).unwrap());
+        let text = render(None, name.as_ref());
+        let lines = shown(&text);
+        assert_eq!(lines[0], format!("Role \"{called}\""), "applied to any namespace");
+        assert_eq!(lines[lines.len() - 1], format!("escalate,bind roles{limit}"));
+        assert!(text.contains(ANY));
+        assert_eq!(text.contains(NAMED), name.is_some());
+    }
+
+    #[test]
+    fn values_stay_inside_their_quotes() {
+        let rule = Rule { resources: vec!["a\"]\n- verbs: [\"*".to_owned()], ..Rule::default() };
+        assert_eq!(entry(&rule), "- resources: [\"a\\\"]\\n- verbs: [\\\"*\"]\n");
+    }
+}

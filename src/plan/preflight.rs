@@ -257,3 +257,174 @@ pub(crate) fn dry_runs<'a>(snapshot: &'a Snapshot, desired: &'a Desired, plan: &
     })
     .collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+    use crate::{
+        k8s::name::ClusterRoleName,
+        plan::{
+            fixtures::{Case, HOME, deleting, foreign, live, namespace, place, request, review, settled, slots},
+            observed::LiveGrant,
+        },
+        rbac::{Permission, PermissionRecord},
+    };
+
+    fn get_pods() -> PermissionRecord {
+        Permission::new("get", "", "pods").record()
+    }
+
+    fn grant<'a>(snapshot: &'a mut Snapshot, at: &str) -> &'a mut LiveGrant {
+        snapshot.observed.places.entry(place(at)).or_default()
+    }
+
+    fn presence(snapshot: &mut Snapshot, name: &str, presence: Presence) {
+        snapshot.observed.namespaces.insert(namespace(name), presence);
+    }
+
+    fn absent_cluster_role(snapshot: &mut Snapshot, name: &str) {
+        snapshot.observed.cluster_roles.insert(ClusterRoleName::parse(name).unwrap(), None);
+    }
+
+    /// Columns: deviation from an empty cluster, code of the failure, objects in its findings.
+    #[rstest]
+    #[case::nothing_in_the_way(|_: &mut Snapshot| {}, None, &[])]
+    #[case::foreign_account(|it: &mut Snapshot| it.observed.service_account = Some(foreign()), Some(Code::ForeignObject), &["ServiceAccount home/demo-token"])]
+    #[case::foreign_role(|it: &mut Snapshot| grant(it, HOME).role = Some(foreign()), Some(Code::ForeignObject), &["Role home/demo-token"])]
+    #[case::foreign_object_elsewhere(|it: &mut Snapshot| grant(it, "c").role = Some(foreign()), None, &[])]
+    #[case::namespace_absent(|it: &mut Snapshot| presence(it, "b", Presence::Absent), Some(Code::NamespaceAbsent), &["Namespace b"])]
+    #[case::home_absent(|it: &mut Snapshot| presence(it, HOME, Presence::Absent), None, &[])]
+    #[case::unwanted_namespace_absent(|it: &mut Snapshot| presence(it, "c", Presence::Absent), None, &[])]
+    #[case::namespace_unknown(|it: &mut Snapshot| presence(it, "b", Presence::Unknown), None, &[])]
+    #[case::home_terminating(|it: &mut Snapshot| presence(it, HOME, Presence::Terminating), Some(Code::NamespaceTerminating), &["Namespace home"])]
+    #[case::namespace_terminating(|it: &mut Snapshot| presence(it, "b", Presence::Terminating), Some(Code::NamespaceTerminating), &["Namespace b"])]
+    #[case::unwanted_namespace_terminating(|it: &mut Snapshot| presence(it, "c", Presence::Terminating), None, &[])]
+    #[case::cluster_role_absent(|it: &mut Snapshot| absent_cluster_role(it, "view"), Some(Code::ClusterRoleAbsent), &["ClusterRole view"])]
+    #[case::cluster_role_exists(|it: &mut Snapshot| drop(it.observed.cluster_roles.insert(ClusterRoleName::parse("view").unwrap(), Some(Vec::new()))), None, &[])]
+    #[case::unwanted_cluster_role_absent(|it: &mut Snapshot| absent_cluster_role(it, "edit"), None, &[])]
+    #[case::account_deleted(|it: &mut Snapshot| it.observed.service_account = Some(deleting(live(&[]), &[])), Some(Code::BeingDeleted), &["ServiceAccount home/demo-token"])]
+    #[case::binding_deleted(|it: &mut Snapshot| grant(it, HOME).binding = Some(deleting(live(&[]), &[])), Some(Code::BeingDeleted), &["RoleBinding home/demo-token"])]
+    #[case::foreign_role_deleted(|it: &mut Snapshot| grant(it, HOME).role = Some(deleting(foreign(), &[])), Some(Code::ForeignObject), &["Role home/demo-token"])]
+    #[case::secret_deleted(|it: &mut Snapshot| it.observed.slots = slots(1, &[(1, deleting(live(&[]), &[]), Some("it is being deleted"))]), None, &[])]
+    #[case::all_are_listed(|it: &mut Snapshot| { presence(it, "b", Presence::Absent); absent_cluster_role(it, "view"); grant(it, HOME).role = Some(foreign()); },
+        Some(Code::ForeignObject), &["Role home/demo-token", "Namespace b", "ClusterRole view"])]
+    #[case::parent_that_lacks_permissions(|it: &mut Snapshot| it.denied.push(get_pods()), Some(Code::MissingPermission), &["the parent credential lacks get pods at cluster scope"])]
+    #[case::blocker_before_permissions(|it: &mut Snapshot| { it.denied.push(get_pods()); absent_cluster_role(it, "view"); }, Some(Code::ClusterRoleAbsent), &["ClusterRole view"])]
+    #[case::server_too_old_before_blocker(|it: &mut Snapshot| { it.too_old = Some(Failure::new(Code::TooOldServer, "", "")); absent_cluster_role(it, "view"); }, Some(Code::TooOldServer), &[])]
+    fn plan_is_refused_for_its_obstacles(
+        #[case] alter: impl FnOnce(&mut Snapshot),
+        #[case] code: Option<Code>,
+        #[case] objects: &[&str],
+    ) {
+        let (request, mut snapshot) = Case::new(&["home get", "b get", "b/view"]).start();
+        alter(&mut snapshot);
+        let (desired, plan) = compare(&request, &snapshot);
+        let failure = preflight_failure(&request, &snapshot, &desired, &plan);
+        assert_eq!(failure.as_ref().map(|failure| failure.code), code);
+        let findings = failure.into_iter().flat_map(|failure| failure.findings);
+        let found: Vec<String> = findings.map(|it| it.message.split(": ").next().unwrap().to_owned()).collect();
+        assert_eq!(found, objects);
+    }
+
+    /// Columns: deviation from a place of an earlier request, part of the finding; none where the place is cleared.
+    #[rstest]
+    #[case::cleared(|_: &mut Snapshot| {}, None)]
+    #[case::hidden(|it: &mut Snapshot| grant(it, "b").denied.push(get_pods()), Some("lacks get pods"))]
+    #[case::hidden_and_not_recorded(|it: &mut Snapshot| { grant(it, "b").denied.push(get_pods()); it.observed.record.inventory = [place(HOME)].into_iter().collect(); }, None)]
+    #[case::deletable(|it: &mut Snapshot| it.parent_access.add(place("b").scope, review(&["delete roles", "delete rolebindings"])), None)]
+    #[case::not_deletable(|it: &mut Snapshot| it.parent_access.add(place("b").scope, review(&["delete roles"])), Some("lacks delete rolebindings"))]
+    #[case::not_deletable_and_empty(|it: &mut Snapshot| { it.parent_access.add(place("b").scope, review(&[])); *grant(it, "b") = LiveGrant::default(); }, None)]
+    #[case::not_deletable_and_foreign_role(|it: &mut Snapshot| { it.parent_access.add(place("b").scope, review(&["delete rolebindings"])); grant(it, "b").role = Some(foreign()); }, None)]
+    #[case::held_by_a_finalizer(|it: &mut Snapshot| grant(it, "b").role = Some(deleting(live(&[]), &["x/y"])), Some("the finalizer x/y holds it"))]
+    #[case::foreign_role_held(|it: &mut Snapshot| grant(it, "b").role = Some(deleting(foreign(), &["x/y"])), None)]
+    #[case::foreign_binding(|it: &mut Snapshot| grant(it, "b").binding = Some(foreign()), Some("no longer belongs to this instance: it is managed by flux"))]
+    fn place_that_cannot_be_cleared_is_kept(#[case] alter: impl FnOnce(&mut Snapshot), #[case] why: Option<&str>) {
+        let (request, mut snapshot) = Case::new(&["home get"]).with(&["home get", "b get"]).start();
+        alter(&mut snapshot);
+        let (desired, plan) = compare(&request, &snapshot);
+        assert_eq!(desired.record.inventory.contains(&place("b")), why.is_some());
+        let remarks = remarks(&request, &snapshot, &desired, &plan);
+        let kept: Vec<&Finding> = remarks.iter().filter(|it| it.code == finding::Code::NotTakenBack).collect();
+        assert_eq!(kept.len(), usize::from(why.is_some()));
+        for finding in kept {
+            let granted = "permissions granted earlier by rules in namespace b may still be in effect";
+            assert!(finding.message.starts_with(granted) && finding.message.contains(why.unwrap()), "{finding:?}");
+        }
+    }
+
+    fn edited(snapshot: &mut Snapshot, manager: Option<&str>) {
+        let role = grant(snapshot, HOME).role.as_mut().unwrap();
+        role.fields.remove("rules");
+        role.managers = manager.map(|manager| ("rules".to_owned(), manager.to_owned())).into_iter().collect();
+    }
+
+    #[rstest]
+    #[case::edited(|it: &mut Snapshot| edited(it, Some("kubectl-edit")), Severity::Medium, "Role home/demo-token was changed by kubectl-edit: /rules; it is restored")]
+    #[case::edited_without_trace(|it: &mut Snapshot| edited(it, None), Severity::Medium, "Role home/demo-token was changed by someone else: /rules; it is restored")]
+    #[case::label(|it: &mut Snapshot| {
+        let account = it.observed.service_account.as_mut().unwrap();
+        account.labels.insert("app.kubernetes.io/deployed-with".to_owned(), "x".to_owned());
+        account.owned_labels.clear();
+    }, Severity::Low, "ServiceAccount home/demo-token was changed by someone else: /metadata/labels/app.kubernetes.io~1deployed-with; it is restored")]
+    #[case::secret(|it: &mut Snapshot| it.observed.slots = slots(1, &[(1, live(&[]), Some("its data is not a token"))]), Severity::Medium,
+        "Secret home/demo-token can no longer be used (/data/token): its data is not a token; it is replaced by a new Secret with a new token")]
+    fn drift_is_named_with_its_author(
+        #[case] alter: impl FnOnce(&mut Snapshot),
+        #[case] severity: Severity,
+        #[case] text: &str,
+    ) {
+        let (request, mut snapshot) = (request(&Case::new(&["home get"])), settled(&["home get"]));
+        alter(&mut snapshot);
+        let (desired, plan) = compare(&request, &snapshot);
+        let remarks = remarks(&request, &snapshot, &desired, &plan);
+        let found: Vec<_> = remarks.iter().map(|it| (it.code, it.severity, &*it.message)).collect();
+        assert_eq!(found, [(finding::Code::Drift, severity, text)]);
+    }
+
+    #[rstest]
+    #[case::absent(Presence::Absent, &["b"], true)]
+    #[case::terminating(Presence::Terminating, &["b"], false)]
+    #[case::unknown(Presence::Unknown, &["b"], false)]
+    #[case::nothing_recorded_there(Presence::Absent, &["c", "*"], false)]
+    #[case::place_that_does_not_count(Presence::Absent, &["b/view"], false)]
+    fn absent_namespace_with_a_place_is_reported(
+        #[case] presence: Presence,
+        #[case] recorded: &[&str],
+        #[case] is_reported: bool,
+    ) {
+        let mut observed = Observed::default();
+        observed.namespaces.insert(namespace("b"), presence);
+        observed.record.inventory = recorded.iter().map(|text| place(text)).collect();
+        assert_eq!(namespaces_gone(&observed, Place::has_role).count(), usize::from(is_reported));
+    }
+
+    fn unused() -> Snapshot {
+        let mut snapshot = settled(&["home get"]);
+        snapshot.observed.slots = slots(1, &[(1, live(&[]), Some("it has no token"))]);
+        snapshot
+    }
+
+    /// Columns: wanted grants, snapshot, changes that are dry-run.
+    #[rstest]
+    #[case::new_role(&["home get"], Case::new(&[]).start().1, &["ServiceAccount", "Secret", "Role"])]
+    #[case::new_binding_of_a_cluster_role(&["home/view"], Case::new(&[]).start().1, &["ServiceAccount", "Secret", "RoleBinding"])]
+    #[case::existing_role(&["home get"], Case::new(&["home get"]).with(&["home list"]).start().1, &["ServiceAccount", "Secret", "Role", "RoleBinding"])]
+    #[case::nothing_changes(&["home get"], settled(&["home get"]), &[])]
+    #[case::one_change(&["home get list"], settled(&["home get"]), &["Role"])]
+    #[case::replaced_secret(&["home get"], unused(), &["ServiceAccount", "Secret"])]
+    #[case::replaced_binding(&["home get"], { let mut it = settled(&["home get"]); grant(&mut it, HOME).binding = Some(live(&[])); it }, &[])]
+    #[case::foreign_role(&["home get"], { let mut it = settled(&["home get"]); grant(&mut it, HOME).role = Some(foreign()); it }, &[])]
+    fn changes_are_dry_run_where_possible(
+        #[case] wanted: &[&'static str],
+        #[case] snapshot: Snapshot,
+        #[case] kinds: &[&str],
+    ) {
+        let (desired, plan) = compare(&request(&Case::new(wanted)), &snapshot);
+        let dry_runs = dry_runs(&snapshot, &desired, &plan);
+        assert_eq!(dry_runs.iter().map(|it| it.manifest.reference.kind.as_str()).collect::<Vec<_>>(), kinds);
+        let with_place = dry_runs.iter().filter(|it| it.place.is_some());
+        assert_eq!(with_place.count(), kinds.iter().filter(|kind| kind.starts_with("Role")).count());
+    }
+}

@@ -63,3 +63,60 @@ impl ParentAccess {
         self.0.get(scope).into_iter().flat_map(|review| permissions_of(&review.rules, None)).collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+    use crate::plan::fixtures::{place, review};
+
+    fn access(scopes: &[(&str, &str, bool)]) -> ParentAccess {
+        let mut access = ParentAccess::default();
+        for (scope, rules, complete) in scopes {
+            access.add(
+                place(scope).scope,
+                Review { complete: *complete, ..review(&rules.split_terminator("; ").collect::<Vec<_>>()) },
+            );
+        }
+        access
+    }
+
+    #[test]
+    fn scope_is_listed_with_a_complete_review() {
+        let access = access(&[("b", "", true), ("c", "get pods", false)]);
+        assert_eq!(access.listed_scopes().collect::<Vec<_>>(), [&place("b").scope]);
+        for (scope, is_exhaustive) in [("b", true), ("c", false), ("d", false)] {
+            assert_eq!(access.is_exhaustive(&place(scope).scope), is_exhaustive, "{scope}");
+        }
+    }
+
+    #[test]
+    fn permissions_are_held_in_their_scope() {
+        let access = access(&[("b", "get pods; get /healthz", true), ("c", "list pods", false)]);
+        let url =
+            Permission { target: crate::rbac::PermissionTarget::Url("/healthz"), ..Permission::new("get", "", "") };
+        for (scope, permission, is_held) in [
+            ("b", Permission::new("get", "", "pods"), true),
+            ("b", Permission::new("list", "", "pods"), false),
+            ("b", url, true),
+            ("c", url, false),
+            ("c", Permission::new("list", "", "pods"), true),
+            ("d", Permission::new("get", "", "pods"), false),
+        ] {
+            assert_eq!(access.held(&place(scope).scope).covers(permission), is_held, "{permission:?} in {scope}");
+        }
+    }
+
+    #[rstest]
+    #[case::everything_alone(&[("b", "* *", true)], true)]
+    #[case::in_one_of_two_scopes(&[("b", "* *", true), ("c", "get pods", true)], true)]
+    #[case::with_the_defaults(&[("b", "* *; create selfsubjectrulesreviews", true)], false)]
+    #[case::with_other_permissions(&[("b", "* *; get selfsubjectrulesreviews", true)], true)]
+    #[case::defaults_in_another_scope(&[("b", "* *", true), ("c", "create selfsubjectrulesreviews", true)], false)]
+    #[case::not_quite_everything(&[("b", "get *", true)], false)]
+    #[case::nothing(&[], false)]
+    fn authorizer_without_defaults_is_recognized(#[case] scopes: &[(&str, &str, bool)], #[case] lacks_defaults: bool) {
+        assert_eq!(access(scopes).lacks_rbac_defaults(), lacks_defaults);
+    }
+}

@@ -208,59 +208,22 @@ pub(crate) fn after_proof<'a>(
 
 #[cfg(test)]
 mod tests {
-    use std::collections::{BTreeMap, BTreeSet};
+    use std::collections::BTreeSet;
 
     use proptest::{prelude::*, sample::select};
-    use serde_json::{Value, json};
 
     use super::*;
     use crate::{
-        diagnostics::secret::Token,
-        endpoint::{
-            connection::{ClusterLogin, Connection, Server, ServerTrust, Shape},
-            proxy::Route,
-        },
-        input::request::Instance,
         k8s::{
-            grant::{Grants, RequestedRule, RoleSource, Scope},
-            name::{ClusterRoleName, InstanceName},
-            object::{MANAGED_BY, MANAGER},
-            object_names::Names,
-            ownership::{NAME, NAMESPACE},
+            grant::{RoleSource, Scope},
+            name::ClusterRoleName,
         },
         plan::{
-            adoption::{evidence::Evidence, outcome::Adoption},
-            observed::LiveGrant,
-            snapshot::ParentAccess,
+            adoption::outcome::Adoption,
+            fixtures::{Case, HOME, Objects, request, snapshot},
         },
         rbac::{Coverage, Rule},
     };
-
-    const HOME: &str = "home";
-
-    /// What a provision starts from.
-    #[derive(Clone, Debug)]
-    struct Case {
-        /// The verbs of each desired Role.
-        rules: BTreeMap<Scope, Vec<&'static str>>,
-        /// Scopes in which a ClusterRole is to be bound.
-        cluster_role: BTreeSet<Scope>,
-        /// The objects that are there.
-        live: BTreeMap<Place, Objects>,
-        /// The inventory of the ServiceAccount, if there is one.
-        recorded: Option<BTreeSet<Place>>,
-        has_home: bool,
-        adopts: bool,
-    }
-
-    /// Objects of one place.
-    #[derive(Clone, Debug)]
-    struct Objects {
-        /// The verbs of the Role.
-        verbs: Vec<&'static str>,
-        /// Whether the binding refers to the right role; none where there is no binding.
-        binding: Option<bool>,
-    }
 
     fn scopes() -> impl Strategy<Value = Scope> {
         select(vec![HOME, "b", "c", "*"]).prop_map(|scope| Scope::parse(scope).unwrap())
@@ -290,92 +253,6 @@ mod tests {
             adopts: bool,
         ) -> Case {
             Case { rules, cluster_role, live, recorded, has_home, adopts }
-        }
-    }
-
-    fn request(case: &Case) -> Request {
-        let (name, namespace) = (InstanceName::parse("demo").unwrap(), Namespace::parse(HOME).unwrap());
-        let requested = case.rules.iter().enumerate().map(|(index, (scope, verbs))| RequestedRule {
-            pointer: format!("/rules/{index}"),
-            rule: rule(verbs),
-            scopes: vec![scope.clone()],
-        });
-        let scopes = case.cluster_role.iter().cloned().collect();
-        let roles = vec![(ClusterRoleName::parse("view").unwrap(), scopes)];
-        Request {
-            grants: Grants::new(requested.collect(), roles, &Scope::Namespace(namespace.clone())),
-            instance: Instance {
-                names: Names::of(&name, &namespace),
-                name,
-                namespace,
-                labels: BTreeMap::new(),
-                platform_id: None,
-            },
-            connection: Connection {
-                server: Server::parse("https://127.0.0.1").unwrap(),
-                ca: ServerTrust::System,
-                tls_server_name: None,
-                route: Route::Direct,
-                login: ClusterLogin::Token(Token::parse("a-token").unwrap()),
-                shape: Shape::Flat,
-                infrastructure: None,
-                specs: None,
-                names_namespace: false,
-                context: None,
-            },
-        }
-    }
-
-    fn rule(verbs: &[&str]) -> Rule {
-        serde_json::from_value(json!({"apiGroups": [""], "resources": ["pods"], "verbs": verbs})).unwrap()
-    }
-
-    /// An object of the instance with these fields of its kind.
-    fn live(fields: &[(&str, Value)]) -> Live {
-        let map = |pairs: &[(&str, &str)]| {
-            pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
-        };
-        Live {
-            uid: "1".to_owned(),
-            labels: map(&[(MANAGED_BY, MANAGER)]),
-            annotations: map(&[(NAME, "demo"), (NAMESPACE, HOME)]),
-            fields: fields.iter().map(|(key, value)| ((*key).to_owned(), value.clone())).collect(),
-            ..Live::default()
-        }
-    }
-
-    fn snapshot(case: &Case, request: &Request) -> Snapshot {
-        let inventory = case.recorded.iter().flatten().cloned().collect();
-        let mut observed = Observed {
-            service_account: case.recorded.is_some().then(|| live(&[])),
-            record: AccountRecord { inventory, ..AccountRecord::default() },
-            ..Observed::default()
-        };
-        let presence = if case.has_home { Presence::Active } else { Presence::Absent };
-        observed.namespaces.insert(request.instance.namespace.clone(), presence);
-        for (place, Objects { verbs, binding }) in &case.live {
-            let is_read = request.grants.wants(place) || *place == request.instance.names.home();
-            if !is_read && !observed.record.inventory.contains(place) {
-                continue;
-            }
-            let binding = binding.map(|is_right| {
-                let mut fields = desired::binding(request, place).body;
-                if !is_right {
-                    fields["roleRef"]["name"] = json!("another");
-                }
-                live(&[("roleRef", fields["roleRef"].take()), ("subjects", fields["subjects"].take())])
-            });
-            let role = place.has_role().then(|| live(&[("rules", json!([rule(verbs)]))]));
-            observed.places.insert(place.clone(), LiveGrant { role, binding, denied: Vec::new() });
-        }
-        Snapshot {
-            observed,
-            server_version: None,
-            parent_access: ParentAccess::default(),
-            denied: Vec::new(),
-            inventory_is_whole: true,
-            adoption: Evidence { is_there: case.adopts, ..Evidence::default() },
-            too_old: None,
         }
     }
 

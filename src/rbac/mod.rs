@@ -217,3 +217,103 @@ pub(crate) fn summarize(records: &[PermissionRecord]) -> Vec<String> {
     }
     lines.into_iter().map(|(target, verbs)| format!("{} {target}", verbs.join(", "))).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn rule(rule: Value) -> Rule {
+        serde_json::from_value(rule).unwrap()
+    }
+
+    /// Columns: rule, namespace, its permissions as sentences.
+    #[rstest]
+    #[case::each_verb(json!({"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list"]}), Some("a"), &["get pods in namespace a", "list pods in namespace a"])]
+    #[case::each_group_and_resource(json!({"apiGroups": ["", "apps"], "resources": ["a", "b"], "verbs": ["get"]}), None,
+        &["get a at cluster scope", "get b at cluster scope", "get a of apps at cluster scope", "get b of apps at cluster scope"])]
+    #[case::each_name(json!({"apiGroups": [""], "resources": ["pods"], "resourceNames": ["x", "y"], "verbs": ["get"]}), None,
+        &["get pods \"x\" at cluster scope", "get pods \"y\" at cluster scope"])]
+    #[case::path(json!({"nonResourceURLs": ["/healthz"], "verbs": ["get"]}), None, &["get /healthz"])]
+    #[case::path_in_a_namespace(json!({"nonResourceURLs": ["/healthz"], "verbs": ["get"]}), Some("a"), &[])]
+    #[case::no_group(json!({"resources": ["pods"], "verbs": ["get"]}), None, &[])]
+    #[case::no_verb(json!({"apiGroups": [""], "resources": ["pods"]}), None, &[])]
+    fn rule_consists_of_single_permissions(
+        #[case] text: Value,
+        #[case] namespace: Option<&str>,
+        #[case] permissions: &[&str],
+    ) {
+        let rules = [rule(text)];
+        let found: Vec<PermissionRecord> = permissions_of(&rules, namespace).map(|it| it.record()).collect();
+        assert_eq!(found.iter().flat_map(|it| summarize(std::slice::from_ref(it))).collect::<Vec<_>>(), permissions);
+        for (record, permission) in found.iter().zip(permissions_of(&rules, namespace)) {
+            assert_eq!(record.permission(), permission, "nothing is lost in the record");
+        }
+    }
+
+    #[rstest]
+    #[case::all(json!({"apiGroups": [""], "resources": ["pods"], "verbs": ["get"], "resourceNames": ["x"]}))]
+    #[case::path(json!({"verbs": ["get"], "nonResourceURLs": ["/a/*"]}))]
+    #[case::without_lists(json!({"verbs": []}))]
+    fn rule_keeps_its_form_on_the_server(#[case] text: Value) {
+        assert_eq!(json!(rule(text.clone())), text);
+    }
+
+    #[rstest]
+    #[case::resource(Permission::new("get", "", "pods"), false)]
+    #[case::subresource(Permission::new("get", "", "pods/log"), false)]
+    #[case::subresource_of_all(Permission::new("get", "", "*/scale"), false)]
+    #[case::all_subresources(Permission::new("get", "", "pods/*"), true)]
+    #[case::collection(Permission::new("deletecollection", "", "pods"), false)]
+    #[case::collection_of_one_name(Permission::new("deletecollection", "", "pods").named("x"), true)]
+    #[case::delete_of_one_name(Permission::new("delete", "", "pods").named("x"), false)]
+    #[case::path(Permission { namespace: None, target: PermissionTarget::Url("/healthz"), verb: "head" }, false)]
+    #[case::path_with_every_verb(Permission { namespace: None, target: PermissionTarget::Url("/healthz"), verb: "*" }, false)]
+    #[case::path_with_a_resource_verb(Permission { namespace: None, target: PermissionTarget::Url("/healthz"), verb: "list" }, true)]
+    fn some_permissions_match_no_request(#[case] permission: Permission<'_>, #[case] matches_nothing: bool) {
+        assert_eq!(permission.matches_nothing(), matches_nothing);
+    }
+
+    #[test]
+    fn path_takes_no_name() {
+        let path = Permission { namespace: None, target: PermissionTarget::Url("/healthz"), verb: "get" };
+        assert_eq!(path.named("x"), path);
+        let pod = Permission::new("get", "", "pods");
+        assert_ne!(pod.named("x"), pod);
+        assert_eq!(pod.within(Some("a")).within(None), pod);
+    }
+
+    #[test]
+    fn records_keep_their_form_for_users() {
+        let pod = Permission::new("get", "", "pods").within(Some("a")).record();
+        let shown = json!({"verb": "get", "group": "", "resource": "pods", "name": null, "namespace": "a"});
+        assert_eq!(json!(pod), shown);
+        let path = PermissionRecord::Url { verb: "get".to_owned(), url: "/healthz".to_owned() };
+        assert_eq!(json!(path), json!({"verb": "get", "url": "/healthz"}));
+    }
+
+    #[test]
+    fn summary_lists_verbs_by_resource() {
+        let pods = |verb| Permission::new(verb, "", "pods");
+        let records = [
+            pods("get").within(Some("a")),
+            Permission::new("get", "*", "pods/log"),
+            pods("list").within(Some("a")),
+            pods("list").within(Some("b")),
+            pods("get").named("x").within(Some("a")),
+            pods("get"),
+        ];
+        assert_eq!(
+            summarize(&records.map(|permission| permission.record())),
+            [
+                "get, list pods in namespace a",
+                "get pods/log of every group at cluster scope",
+                "list pods in namespace b",
+                "get pods \"x\" in namespace a",
+                "get pods at cluster scope",
+            ]
+        );
+    }
+}

@@ -304,10 +304,10 @@ mod tests {
         );
     }
 
-    /// A namespace takes up to 66 bytes of the inventory, which has room for 100 KiB.
+    /// Each of these namespaces takes 66 bytes of the inventory, which has room for 100 KiB.
     #[rstest]
-    #[case::fits(1500, true)]
-    #[case::too_long(1600, false)]
+    #[case::fits(1551, true)]
+    #[case::too_long(1552, false)]
     fn inventory_limits_the_number_of_namespaces(#[case] count: usize, #[case] fits: bool) {
         let namespaces: Vec<String> = (0..count).map(|number| format!("{number:063}")).collect();
         let mut inputs = inputs();

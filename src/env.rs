@@ -113,14 +113,16 @@ mod tests {
         #[case] lower: Option<&str>,
         #[case] used: Option<usize>,
     ) {
-        for names in [HTTPS_PROXY, HTTP_PROXY, NO_PROXY] {
+        let (https_names, http_names) = (["HTTPS_PROXY", "https_proxy"], ["HTTP_PROXY", "http_proxy"]);
+        let no_names = ["NO_PROXY", "no_proxy"];
+        for names in [https_names, http_names, no_names] {
             let set: Vec<_> =
                 names.into_iter().zip([upper, lower]).filter_map(|(name, it)| Some((name, it?))).collect();
             let Variables { https, http, no } = environment(&set).proxies();
             let expected = used.map(|used| (names[used], ["a", "b"][used].to_owned()));
             let only = |kind: [&str; 2]| expected.clone().filter(|_| names == kind);
-            assert_eq!((https, http), (only(HTTPS_PROXY), only(HTTP_PROXY)), "{names:?}");
-            assert_eq!(no, only(NO_PROXY).map(|(_, list)| list), "{names:?}");
+            assert_eq!((https, http), (only(https_names), only(http_names)), "{names:?}");
+            assert_eq!(no, only(no_names).map(|(_, list)| list), "{names:?}");
         }
     }
 

@@ -305,8 +305,19 @@ mod tests {
         assert_eq!(connection.context.as_deref(), Some("a b"));
         let system = parse(&context(&json!({"certificate-authority-data": null}), &token())).unwrap();
         assert!(matches!((system.ca, system.route), (ServerTrust::System, Route::Direct)));
-        let surplus = format!("{}\n", ca().replacen('L', "\r\nL", 1));
-        assert!(parse(&context(&json!({"certificate-authority-data": surplus}), &token())).is_ok());
+    }
+
+    #[test]
+    fn base64_is_decoded_like_go() {
+        let mut pem = STANDARD.decode(ca()).unwrap();
+        pem.resize(pem.len() / 3 * 3 + 4, b'\n');
+        let encoded = STANDARD.encode(&pem);
+        let surplus_bits = encoded.replace("Cg==", "Ch==");
+        assert_ne!(surplus_bits, encoded);
+        for data in [format!("{}\r\n{}\n", &encoded[..64], &encoded[64..]), surplus_bits] {
+            let connection = parse(&context(&json!({"certificate-authority-data": data}), &token())).unwrap();
+            assert!(matches!(connection.ca, ServerTrust::Given(bundle) if bundle.certificates().len() == 1));
+        }
     }
 
     #[rstest]

@@ -78,3 +78,66 @@ impl FromIterator<(&'static str, String)> for Environment {
         Self(variables.into_iter().collect())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+    use secrecy::ExposeSecret as _;
+
+    use super::*;
+
+    fn environment(variables: &[(&'static str, &str)]) -> Environment {
+        variables.iter().map(|(name, value)| (*name, (*value).to_owned())).collect()
+    }
+
+    #[rstest]
+    #[case::absent(&[], None)]
+    #[case::empty(&[(URL, "")], None)]
+    #[case::another(&[(TOKEN, "a")], None)]
+    #[case::blank(&[(URL, " ")], Some(" "))]
+    #[case::set(&[(URL, "a")], Some("a"))]
+    fn empty_variable_counts_as_absent(#[case] variables: &[(&'static str, &str)], #[case] value: Option<&str>) {
+        assert_eq!(environment(variables).get(URL), value);
+    }
+
+    /// Columns: the value of the upper-case name, that of the lower-case name, which of the two is used.
+    #[rstest]
+    #[case::none(None, None, None)]
+    #[case::upper_case(Some("a"), None, Some(0))]
+    #[case::lower_case(None, Some("b"), Some(1))]
+    #[case::both(Some("a"), Some("b"), Some(0))]
+    #[case::upper_case_is_empty(Some(""), Some("b"), Some(1))]
+    #[case::both_are_empty(Some(""), Some(""), None)]
+    fn upper_case_proxy_variable_takes_precedence(
+        #[case] upper: Option<&str>,
+        #[case] lower: Option<&str>,
+        #[case] used: Option<usize>,
+    ) {
+        let (https_names, http_names) = (["HTTPS_PROXY", "https_proxy"], ["HTTP_PROXY", "http_proxy"]);
+        let no_names = ["NO_PROXY", "no_proxy"];
+        for names in [https_names, http_names, no_names] {
+            let set: Vec<_> =
+                names.into_iter().zip([upper, lower]).filter_map(|(name, it)| Some((name, it?))).collect();
+            let Variables { https, http, no } = environment(&set).proxies();
+            let expected = used.map(|used| (names[used], ["a", "b"][used].to_owned()));
+            let only = |kind: [&str; 2]| expected.clone().filter(|_| names == kind);
+            assert_eq!((https, http), (only(https_names), only(http_names)), "{names:?}");
+            assert_eq!(no, only(no_names).map(|(_, list)| list), "{names:?}");
+        }
+    }
+
+    #[rstest]
+    #[case::absent(&[(URL, "10.0.0.1")], false)]
+    #[case::empty(&[(SERVICE_HOST, "")], false)]
+    #[case::set(&[(SERVICE_HOST, "10.0.0.1")], true)]
+    fn pod_is_detected_by_service_host(#[case] variables: &[(&'static str, &str)], #[case] is_in_a_pod: bool) {
+        assert_eq!(environment(variables).is_in_a_pod(), is_in_a_pod);
+    }
+
+    #[test]
+    fn platform_token_is_that_of_its_variable() {
+        let token = |variables: &[_]| environment(variables).platform_token().map(|it| it.expose_secret().to_owned());
+        assert_eq!(token(&[(TOKEN, "a"), (DEPLOYMENT_ID, "b")]).as_deref(), Some("a"));
+        assert_eq!(token(&[(TOKEN, ""), (DEPLOYMENT_ID, "b")]), None);
+    }
+}

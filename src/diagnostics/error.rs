@@ -305,3 +305,150 @@ const fn usual_next_step(code: Code) -> &'static str {
         Code::Terminated => "run the same action again: the next run continues from the state this one left",
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use rstest::rstest;
+
+    use super::*;
+    use crate::diagnostics::finding;
+
+    #[rstest]
+    #[case(Exit::Done, 0)]
+    #[case(Exit::Failed, 1)]
+    #[case(Exit::Changes, 2)]
+    #[case(Exit::Usage, 64)]
+    #[case(Exit::Input, 65)]
+    #[case(Exit::Unavailable, 69)]
+    #[case(Exit::Foreign, 73)]
+    #[case(Exit::NotNow, 75)]
+    #[case(Exit::Unproved, 76)]
+    #[case(Exit::Denied, 77)]
+    #[case(Exit::Terminated, 143)]
+    fn exit_status_is_as_released(#[case] exit: Exit, #[case] status: u8) {
+        assert_eq!(exit as u8, status);
+    }
+
+    /// Exit statuses 0 and 2 are those of success.
+    #[test]
+    fn each_code_is_distinct_and_fails() {
+        let names: BTreeSet<&str> = Code::ALL.iter().map(|code| code.as_str()).collect();
+        assert_eq!(names.len(), Code::ALL.len());
+        for code in Code::ALL {
+            let name = code.as_str();
+            assert!(name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'-'), "{name}");
+            assert!(!matches!(code.exit(), Exit::Done | Exit::Changes), "{name}");
+            assert_eq!(serde_json::to_value(code).unwrap(), name);
+        }
+    }
+
+    /// The words that a next step starts with.
+    const VERBS: [&str; 16] = [
+        "change",
+        "check",
+        "choose",
+        "compare",
+        "create",
+        "find",
+        "fix",
+        "grant",
+        "look",
+        "provision",
+        "put",
+        "raise",
+        "run",
+        "set",
+        "upgrade",
+        "wait",
+    ];
+
+    #[test]
+    fn next_step_starts_with_a_verb() {
+        for code in Code::ALL {
+            let step = code.next_step();
+            assert!(VERBS.contains(&step.split(' ').next().unwrap()), "{}: {step}", code.as_str());
+            assert!(!step.ends_with('.') && !step.contains("  "), "{}: {step}", code.as_str());
+        }
+    }
+
+    #[test]
+    fn next_step_is_replaced_and_state_is_kept() {
+        let failure = Failure::new(Code::Quota, "applying the Role", "exceeded");
+        assert_eq!((failure.next.as_str(), &failure.state, &failure.object), (Code::Quota.next_step(), &None, &None));
+        let failure = failure.on("Role a").next("wait").state("nothing was written").state("unknown");
+        assert_eq!(failure.next, "wait");
+        assert_eq!(failure.state.as_deref(), Some("nothing was written"), "the sequence nearest to the cause knows it");
+        assert_eq!(failure.object.as_deref(), Some("Role a"));
+    }
+
+    /// A failure with one finding and one missing permission, both of this name.
+    fn failure(name: &str, outcome_unknown: bool) -> Failure {
+        let missing = PermissionRecord::Url { verb: "get".to_owned(), url: name.to_owned() };
+        let findings = vec![Finding::refusal(finding::Code::Schema, name)];
+        Failure { missing: vec![missing], findings, outcome_unknown, ..Failure::new(Code::Conflict, name, "") }
+    }
+
+    /// What a failure combines: its step, the names of its permissions and findings, whether the outcome is unknown.
+    fn combined(failure: Failure) -> (String, Vec<String>, bool) {
+        let named = |record| if let PermissionRecord::Url { url, .. } = record { url } else { panic!("{record:?}") };
+        let permissions: Vec<String> = failure.missing.into_iter().map(named).collect();
+        let findings: Vec<String> = failure.findings.into_iter().map(|finding| finding.message).collect();
+        assert_eq!(permissions, findings);
+        (failure.doing, findings, failure.outcome_unknown)
+    }
+
+    /// Columns: the results, `a` for a success, `!` for a failure and `?` for one with an unknown outcome; then the step
+    /// of the failure, its findings and whether its outcome is unknown.
+    #[rstest]
+    #[case::none(&[], None)]
+    #[case::successes(&["a", "b"], None)]
+    #[case::first_fails(&["!a", "b"], Some(("!a", &["!a"][..], false)))]
+    #[case::last_fails(&["a", "!b"], Some(("!b", &["!b"][..], false)))]
+    #[case::all_fail(&["!a", "!b", "!c"], Some(("!a", &["!a", "!b", "!c"][..], false)))]
+    #[case::first_outcome_is_unknown(&["?a", "!b"], Some(("?a", &["?a", "!b"][..], true)))]
+    #[case::later_outcome_is_unknown(&["!a", "b", "?c"], Some(("!a", &["!a", "?c"][..], true)))]
+    fn concurrent_failures_are_combined_under_the_first(
+        #[case] results: &[&str],
+        #[case] expected: Option<(&str, &[&str], bool)>,
+    ) {
+        let result = |name: &&str| {
+            if name.starts_with(['!', '?']) {
+                Err(failure(name, name.starts_with('?')))
+            } else {
+                Ok((*name).to_owned())
+            }
+        };
+        let all = Failure::all(results.iter().map(result));
+        let owned = |list: &[&str]| list.iter().map(ToString::to_string).collect::<Vec<_>>();
+        match expected {
+            None => assert_eq!(all.unwrap(), owned(results), "in their order"),
+            Some((doing, findings, unknown)) => {
+                assert_eq!(combined(all.unwrap_err()), (doing.to_owned(), owned(findings), unknown));
+            }
+        }
+        if let [one, other] = results {
+            let both = Failure::both(result(one), result(other)).map(|(one, other)| vec![one, other]);
+            assert_eq!(both.map_err(combined), Failure::all(results.iter().map(result)).map_err(combined));
+        }
+    }
+
+    #[rstest]
+    #[case::one(1, 1, "1 problem in the input", 2)]
+    #[case::two(2, 0, "2 problems in the input", 2)]
+    #[case::more_than_are_listed(51, 0, "51 problems in the input", 50)]
+    fn blocking_findings_of_input_are_counted(
+        #[case] blocking: usize,
+        #[case] remarks: usize,
+        #[case] cause: &str,
+        #[case] listed: usize,
+    ) {
+        let problems = std::iter::repeat_n(Finding::refusal(finding::Code::Schema, "is wrong"), blocking);
+        let remarks = std::iter::repeat_n(Finding::remark(finding::Code::UnknownParam, "has no effect"), remarks);
+        let failure = Failure::input(problems.chain(remarks).collect());
+        assert_eq!((failure.code, failure.cause.as_str()), (Code::InputRefused, cause));
+        assert_eq!(failure.findings.len(), listed);
+        assert_eq!(failure.state.as_deref(), Some("nothing was sent, nothing was changed"));
+    }
+}

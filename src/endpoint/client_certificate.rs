@@ -71,3 +71,56 @@ fn signer(der: &[u8]) -> Option<Arc<dyn SigningKey>> {
     let key = PrivateKeyDer::try_from(der).ok()?.clone_key();
     provider().key_provider.load_private_key(key).ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use testbed::{Forged, Key, Spec};
+
+    use super::*;
+
+    fn block(label: &str, content: &[u8]) -> String {
+        pem::encode(&pem::Pem::new(label, content))
+    }
+
+    #[test]
+    fn certificate_with_its_key_is_accepted() {
+        for key in [Key::rsa(2048), Key::p256(), Key::p384(), Key::p521(), Key::ed25519()] {
+            let client = Forged::self_signed(&Spec::new("admin"), key);
+            let issuer = Forged::self_signed(&Spec::ca("ca"), Key::p256());
+            let one_file = client.key.pem() + &client.pem() + &issuer.pem();
+            let mislabelled = block("RSA PRIVATE KEY", &client.key.pkcs8());
+            let text_around = format!("subject=admin\n{}end\n", client.pem());
+            for (certificate, key, length) in
+                [(client.pem(), client.key.pem(), 1), (one_file.clone(), one_file, 2), (text_around, mislabelled, 1)]
+            {
+                let identity = identity(certificate.as_bytes(), key.as_bytes()).unwrap();
+                assert_eq!((identity.cert.len(), identity.cert[0].as_ref()), (length, client.der.as_slice()));
+            }
+        }
+    }
+
+    #[test]
+    fn mismatched_certificate_and_key_are_refused() {
+        let client = Forged::self_signed(&Spec::new("admin"), Key::p256());
+        let (certificate, key) = (client.pem(), client.key.pem());
+        let weak = Forged::self_signed(&Spec::new("admin"), Key::rsa(1024));
+        let damaged = block("PRIVATE KEY", &client.key.pkcs8()[1..]);
+        let encrypted = block("ENCRYPTED PRIVATE KEY", b"hello");
+        for (certificate, key, problem) in [
+            (String::new(), key.clone(), "is not a certificate in PEM format"),
+            (block("CERTIFICATE REQUEST", &client.der), key.clone(), "is not a certificate in PEM format"),
+            (key.clone(), certificate.clone(), "contains a private key and no certificate"),
+            (block("CERTIFICATE", b"hello"), key.clone(), "is not the DER of a certificate"),
+            (certificate.clone(), String::new(), "has a key that is not a private key in PEM format"),
+            (certificate.clone(), certificate.clone(), "has a client-key that contains a certificate"),
+            (certificate.clone(), encrypted, "has a key that is encrypted with a passphrase"),
+            (certificate.clone(), damaged, "has a key that cannot be used: the certificate has an ECDSA key"),
+            (weak.pem(), weak.key.pem(), "has a key that cannot be used: the certificate has an RSA key of 1024 bits"),
+            (certificate.clone(), Key::p256().pem(), "has a key that belongs to another certificate"),
+            (certificate, Key::ed25519().pem(), "has a key that belongs to another certificate"),
+        ] {
+            let found = identity(certificate.as_bytes(), key.as_bytes()).unwrap_err();
+            assert!(found.starts_with(problem), "{found} (expected {problem})");
+        }
+    }
+}

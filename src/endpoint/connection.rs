@@ -298,3 +298,141 @@ pub(crate) fn server_name(name: &str) -> Result<ServerName<'static>, &'static st
     ServerName::try_from(name.to_owned())
         .map_err(|_| "is not a valid server name (expected a DNS name or an IP address)")
 }
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+    use testbed::{Forged, Key, Spec};
+
+    use super::*;
+    use crate::endpoint::proxy::Proxy;
+
+    #[rstest]
+    #[case::host("https://a.example.com")]
+    #[case::port("https://a.example.com:6443")]
+    #[case::largest_port("https://a.example.com:65535")]
+    #[case::path("https://rancher.example.com/k8s/clusters/c-1/")]
+    #[case::scheme_in_upper_case("HTTPS://a.example.com")]
+    #[case::one_label("https://kubernetes")]
+    #[case::ipv4("https://10.0.0.1")]
+    #[case::ipv6("https://[2001:db8::1]:6443")]
+    #[case::at_sign_in_the_path("https://a.example.com/a@b")]
+    fn server_url_is_kept_verbatim(#[case] url: &str) {
+        let server = Server::parse(url).unwrap();
+        assert_eq!(server.as_str(), url);
+        assert_eq!(server.uri().scheme_str(), Some("https"));
+    }
+
+    #[rstest]
+    #[case::empty("", "is empty")]
+    #[case::blank_inside("https://a b", "contains whitespace")]
+    #[case::line_break_at_the_end("https://a.example.com\n", "contains whitespace")]
+    #[case::nul("https://a\0", "contains whitespace or a control character")]
+    #[case::not_ascii("https://b\u{fc}cher.example.com", "contains non-ASCII characters")]
+    #[case::no_scheme("a.example.com:6443", "is not the URL of a server")]
+    #[case::no_host("https://", "is not the URL of a server")]
+    #[case::another_scheme("ftp://a.example.com", "is not the URL of a server")]
+    #[case::http("http://a.example.com", "is http")]
+    #[case::http_in_upper_case("HTTP://a.example.com", "is http")]
+    #[case::user("https://admin@a.example.com", "contains a user name")]
+    #[case::user_and_password("https://admin:s3cret@a.example.com", "contains a user name")]
+    #[case::query("https://a.example.com/?a=b", "contains a query or a fragment")]
+    #[case::fragment("https://a.example.com#a", "contains a query or a fragment")]
+    #[case::port_zero("https://a.example.com:0", "has an invalid port")]
+    #[case::port_too_large("https://a.example.com:65536", "has an invalid port")]
+    #[case::port_empty("https://a.example.com:", "has an invalid port")]
+    #[case::ipv6_without_brackets("https://2001:db8::1", "is not the URL of a server")]
+    #[case::ipv4_in_brackets("https://[10.0.0.1]", "has an invalid host")]
+    #[case::incomplete_ipv4("https://10.0.1", "has an invalid host")]
+    #[case::empty_label("https://a..example.com", "has an invalid host")]
+    fn invalid_server_url_is_refused_without_its_value(#[case] url: &str, #[case] problem: &str) {
+        let found = Server::parse(url).unwrap_err();
+        assert!(found.starts_with(problem), "{found}");
+    }
+
+    #[test]
+    fn ca_bundle_is_kept_verbatim() {
+        let (one, two) =
+            (Forged::self_signed(&Spec::ca("a"), Key::p256()), Forged::self_signed(&Spec::ca("b"), Key::p256()));
+        let both = STANDARD.encode(one.pem() + &two.pem());
+        let broken = format!("{}\n {}\r\n", &both[..64], &both[64..]);
+        for text in [&both, &broken] {
+            let bundle = CaBundle::parse(text).unwrap();
+            assert_eq!(
+                (bundle.as_base64(), bundle.certificates()),
+                (text.as_str(), &[one.der.clone(), two.der.clone()][..])
+            );
+        }
+        let unreadable = pem::encode(&pem::Pem::new("CERTIFICATE", [0x30; 9])) + &one.pem();
+        assert_eq!(CaBundle::parse_pem(unreadable.as_bytes()).unwrap().certificates(), [one.der.clone()]);
+        assert_eq!(CaBundle::of(&one.der).unwrap().certificates(), [one.der]);
+        assert_eq!(CaBundle::of(b"no certificate"), None);
+    }
+
+    #[test]
+    fn invalid_ca_bundle_is_refused_with_its_cause() {
+        let ca = Forged::self_signed(&Spec::ca("a"), Key::p256());
+        let encoded = |text: &str| STANDARD.encode(text);
+        for (text, problem) in [
+            (ca.pem(), "is plain PEM"),
+            (String::new(), "is empty"),
+            (" \r\n".to_owned(), "is empty"),
+            ("s3cret!".to_owned(), "is not base64"),
+            (encoded(&ca.base64()), "is base64-encoded twice"),
+            (STANDARD.encode(&ca.der), "is the base64 encoding of DER"),
+            (encoded("hello"), "contains no certificate in PEM format"),
+            (encoded(&ca.key.pem()), "contains a private key"),
+            (encoded(&(ca.pem() + &ca.key.pem())), "contains a private key"),
+            (encoded(&pem::encode(&pem::Pem::new("CERTIFICATE", [0x30; 9]))), "contains no readable certificate"),
+            (encoded(&format!("ca: {}", ca.pem())), "contains a certificate whose BEGIN marker"),
+        ] {
+            let found = CaBundle::parse(&text).unwrap_err();
+            assert!(found.starts_with(problem), "{found} (expected {problem})");
+        }
+    }
+
+    #[rstest]
+    #[case("a.example.com", true)]
+    #[case("10.0.0.1", true)]
+    #[case("2001:db8::1", true)]
+    #[case("[2001:db8::1]", false)]
+    #[case("a.example.com:443", false)]
+    #[case("a b", false)]
+    #[case("", false)]
+    fn server_name_is_a_host_without_port(#[case] name: &str, #[case] valid: bool) {
+        assert_eq!(server_name(name).is_ok(), valid);
+    }
+
+    fn proxy(source: &'static str) -> Route {
+        Route::Proxied(Proxy::parse("http://u:s3cret@proxy.example.com:3128", source).unwrap())
+    }
+
+    #[rstest]
+    #[case::reachable("https://a.example.com", Route::Direct, &[])]
+    #[case::loopback("https://127.0.0.1:6443", Route::Direct, &["local-address"])]
+    #[case::docker_desktop("https://kubernetes.docker.internal:6443", Route::Direct, &["local-address"])]
+    #[case::proxy_of_the_kubeconfig("https://a.example.com", proxy(PROXY_URL), &["proxy-needed"])]
+    #[case::proxy_of_the_environment("https://a.example.com", proxy("HTTPS_PROXY"), &[])]
+    #[case::both("https://localhost", proxy(PROXY_URL), &["local-address", "proxy-needed"])]
+    fn properties_without_a_published_field_are_reported(
+        #[case] server: &str,
+        #[case] route: Route,
+        #[case] codes: &[&str],
+    ) {
+        let connection = Connection {
+            server: Server::parse(server).unwrap(),
+            ca: ServerTrust::System,
+            tls_server_name: None,
+            route,
+            login: ClusterLogin::Token(Token::parse("the-token").unwrap()),
+            shape: Shape::Flat,
+            infrastructure: None,
+            specs: None,
+            names_namespace: true,
+            context: None,
+        };
+        let findings = connection.limits();
+        assert_eq!(findings.iter().map(|finding| finding.code.as_str()).collect::<Vec<_>>(), codes);
+        assert!(!findings.iter().any(|finding| finding.blocking || finding.message.contains("s3cret")));
+    }
+}

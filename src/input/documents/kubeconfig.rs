@@ -131,11 +131,11 @@ impl File {
         if let Some(line) = file.map().and_then(|map| map.odd_key) {
             return Err(refusal(&format!("has a key that is not a string (line {line})")));
         }
-        for (key, right) in [("kind", "Config"), ("apiVersion", "v1")] {
+        for (key, noun, right) in [("kind", "a kind", "Config"), ("apiVersion", "an apiVersion", "v1")] {
             match file.member(key) {
                 None => {}
                 Some(node) if matches!(&node.value, Value::Text(text) if text == right || text.is_empty()) => {}
-                Some(node) => return Err(refusal(&format!("has a {key} other than {right} (line {})", node.line))),
+                Some(node) => return Err(refusal(&format!("has {noun} other than {right} (line {})", node.line))),
             }
         }
         Ok(file)
@@ -432,4 +432,202 @@ fn nothing(cause: &str, environment: &Environment) -> String {
         "{cause}, and k8s-token runs in a pod, whose own ServiceAccount is not used by default: pass --kubeconfig \
          FILE, or --connection FILE with the server, the CA and the token of the parent credential"
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+    use secrecy::ExposeSecret as _;
+
+    use super::*;
+
+    /// No file can be in this directory.
+    const DIRECTORY: &str = "/dev/null";
+
+    fn parsed(name: &str, text: &str) -> Result<File, String> {
+        File::parse(text.as_bytes(), name, DIRECTORY.into())
+    }
+
+    fn messages(findings: Vec<Finding>) -> Vec<String> {
+        findings.into_iter().map(|finding| finding.message).collect()
+    }
+
+    /// Server and token of the chosen context, or the problems. The files are named `0`, `1` and so on.
+    fn chosen(files: &[&str], context: Option<&str>) -> Result<(String, String), Vec<String>> {
+        let files: Vec<File> =
+            files.iter().enumerate().map(|(at, text)| parsed(&at.to_string(), text).unwrap()).collect();
+        let context = choose(&files, context).map_err(messages)?;
+        let token = context.user.token.map(|token| token.expose_secret().to_owned()).unwrap_or_default();
+        let server = context.cluster.server.unwrap_or_default();
+        if context.problems.is_empty() { Ok((server, token)) } else { Err(messages(context.problems)) }
+    }
+
+    const CLUSTERS: &str = "clusters: [{name: c, cluster: {server: C}}, {name: d, cluster: {server: D}}]";
+    const USERS: &str = "users: [{name: u, user: {token: U}}]";
+    const CONTEXTS: &str =
+        "contexts: [{name: a, context: {cluster: c, user: u}}, {name: b, context: {cluster: d, user: u}}]";
+    const NAMELESS: &str = "clusters: [{cluster: {server: C}}]\nusers: [{name: '', user: {token: U}}]";
+
+    fn all(more: &str) -> String {
+        format!("{more}\n{CONTEXTS}\n{CLUSTERS}\n{USERS}")
+    }
+
+    #[test]
+    fn context_is_found_as_by_kubectl() {
+        let current = &*all("current-context: a");
+        let second = "current-context: b\nclusters: [{name: c, cluster: {server: X}}, {name: x, cluster: {server: X}}]";
+        for (files, context, server) in [
+            (&[current][..], None, "C"),
+            (&[current], Some("b"), "D"),
+            (&[NAMELESS], None, "C"),
+            (&[current, second], None, "C"),
+            (&[second, current], None, "D"),
+            (&[second, current], Some("a"), "X"),
+            (&["current-context: ''", current], None, "C"),
+            (&["current-context: ~", current], None, "C"),
+            (&[CONTEXTS, CLUSTERS, USERS], Some("b"), "D"),
+            (&["current-context: a", "", current], None, "C"),
+        ] {
+            assert_eq!(chosen(files, context), Ok((server.to_owned(), "U".to_owned())), "{files:?} {context:?}");
+        }
+    }
+
+    /// A kubeconfig whose context `a` has these fields.
+    fn naming(fields: &str) -> String {
+        format!("contexts:\n- name: a\n  context: {{{fields}}}\n{CLUSTERS}\n{USERS}")
+    }
+
+    fn eleven_contexts() -> String {
+        (10..21).fold("contexts:".to_owned(), |text, number| format!("{text}\n- name: {number}x"))
+    }
+
+    #[rstest]
+    #[case::unknown_context(all(""), Some("x"), &["the kubeconfig has no context `x`; it has the contexts a, b"])]
+    #[case::empty_name(all(""), Some(""), &["the kubeconfig has no context ``; it has the contexts a, b"])]
+    #[case::unknown_current_context(all("current-context: x"), None, &["the kubeconfig has no context `x`; it has the contexts a, b"])]
+    #[case::no_current_context(all(""), None, &["the kubeconfig has no current context: choose one with --context; it has the contexts a, b"])]
+    #[case::empty(String::new(), None, &["the kubeconfig has no current context: choose one with --context; it has no contexts"])]
+    #[case::many_contexts(eleven_contexts(), Some("x"), &["the kubeconfig has no context `x`; it has the contexts 10x, 11x, 12x, 13x, 14x, 15x, 16x, 17x, 18x, 19x and 1 more"])]
+    #[case::unknown_cluster(naming("cluster: x, user: u"), Some("a"), &["the kubeconfig has no cluster `x`, which its context names (context `a`, line 3 of 0)"])]
+    #[case::two_problems(naming("user: x"), Some("a"), &["the context has no cluster (context `a`, line 3 of 0)", "the kubeconfig has no user `x`, which its context names (context `a`, line 3 of 0)"])]
+    #[case::number(naming("cluster: 1, user: u"), Some("a"), &["cluster must be a string, but is a number (quote it if a string is meant) (context `a`, line 3 of 0)", "the context has no cluster (context `a`, line 3 of 0)"])]
+    #[case::context_twice(all("").replace("name: b", "name: a"), Some("a"), &["0 has the context `a` twice: remove one of them"])]
+    #[case::cluster_twice(all("").replace("name: d", "name: c"), Some("a"), &["0 has the cluster `c` twice: remove one of them"])]
+    #[case::current_context_is_no_string("current-context: 1".to_owned(), None, &["current-context must be a string, but is a number (quote it if a string is meant) (line 1 of 0)"])]
+    #[case::contexts_are_no_list("contexts: {}".to_owned(), Some("a"), &["contexts must be a list, but is a mapping (line 1 of 0)"])]
+    fn missing_entries_are_reported_together(
+        #[case] text: String,
+        #[case] name: Option<&str>,
+        #[case] problems: &[&str],
+    ) {
+        assert_eq!(chosen(&[&text], name).unwrap_err(), problems);
+    }
+
+    #[rstest]
+    #[case::list("- a", Some("is a list (line 1)"))]
+    #[case::text("a", Some("is a string (line 1)"))]
+    #[case::connection("authentication: {}", Some("is a kubernetes-cluster document: pass it with --connection"))]
+    #[case::legacy_connection("data: {}", Some("is a kubernetes-cluster document: pass it with --connection"))]
+    #[case::clusters_and_data("data: {}\nclusters: []", None)]
+    #[case::odd_key("kind: Config\n~: a", Some("has a key that is not a string (line 2)"))]
+    #[case::another_kind("kind: Secret", Some("has a kind other than Config (line 1)"))]
+    #[case::another_version("kind: Config\napiVersion: v2", Some("has an apiVersion other than v1 (line 2)"))]
+    #[case::no_yaml("a: [", Some("is not valid YAML (line 1, column 4)"))]
+    #[case::empty("", None)]
+    #[case::empty_kind("kind: ''\napiVersion: v1", None)]
+    fn other_documents_are_no_kubeconfig(#[case] text: &str, #[case] problem: Option<&str>) {
+        let expected = problem.map(|problem| format!("config is not a kubeconfig: it {problem}"));
+        assert_eq!(parsed("config", text).err(), expected);
+    }
+
+    #[rstest]
+    #[case::clusters("clusters:", true)]
+    #[case::kind("kind: Config", true)]
+    #[case::json(r#"{"clusters": []}"#, true)]
+    #[case::another_kind("kind: Secret", false)]
+    #[case::connection("authentication: {cluster: {}}", false)]
+    #[case::list("[clusters]", false)]
+    #[case::no_yaml("clusters: [", false)]
+    fn kubeconfig_is_recognized(#[case] text: &str, #[case] expected: bool) {
+        assert_eq!(recognized(text.as_bytes()), expected);
+    }
+
+    #[rstest]
+    #[case::whole("kind: Config\nusers: []", None)]
+    #[case::repeated(
+        "kind: Config\nusers: []\nkind: Config\nusers: []",
+        Some("config: kind, users occur more than once, again at line 3")
+    )]
+    #[case::unread_key_repeated("preferences: {}\npreferences: {}", None)]
+    #[case::two_documents("kind: Config\n---\nkind: Config", Some("config: another document begins at line 2"))]
+    fn merged_parts_are_reported(#[case] text: &str, #[case] remark: Option<&str>) {
+        let found = parsed("config", text).unwrap().in_parts().map(|finding| finding.message);
+        assert_eq!(
+            found.as_ref().map(|found| found.split(": the ").next().unwrap().split(": only").next().unwrap()),
+            remark
+        );
+    }
+
+    #[rstest]
+    #[case::absolute("/home/a/.kube", "/etc/../ca", "/etc/../ca")]
+    #[case::beside("/home/a/.kube", "ca", "/home/a/.kube/ca")]
+    #[case::dots("/home/a/.kube", "./b/./../ca", "/home/a/.kube/ca")]
+    #[case::above("/home/a/.kube", "../ca", "/home/a/ca")]
+    #[case::above_the_root("/home", "../../../ca", "/ca")]
+    #[case::above_a_relative_directory("kube", "../../ca", "../ca")]
+    fn paths_are_relative_to_the_kubeconfig(#[case] directory: &str, #[case] file: &str, #[case] expected: &str) {
+        let owner = File::parse(b"", "config", directory.into()).unwrap();
+        let entry = FoundEntry { file: &owner, node: None, location: EntryLocation::default() };
+        assert_eq!(entry.path(file).to_str(), Some(expected));
+    }
+
+    /// Columns: fields of the cluster, fields of the user, the beginnings of the problems.
+    #[rstest]
+    #[case::ca_twice("certificate-authority: f, certificate-authority-data: d", "token: t", &["certificate-authority and certificate-authority-data are both set"])]
+    #[case::ca_file("certificate-authority: f", "token: t", &["certificate-authority cannot be read: /dev/null/f:"])]
+    #[case::certificate_twice("", "client-certificate: f, client-certificate-data: d", &["client-certificate and client-certificate-data are both set"])]
+    #[case::key_twice("", "client-certificate-data: d, client-key: f, client-key-data: d", &["client-key and client-key-data are both set"])]
+    #[case::certificate_files("", "client-certificate: f, client-key: g", &["client-certificate cannot be read: /dev/null/f:", "client-key cannot be read: /dev/null/g:"])]
+    #[case::key_without_certificate("", "client-key: f, client-key-data: d", &[])]
+    #[case::token_file("", "tokenFile: f", &["tokenFile cannot be read: /dev/null/f:"])]
+    #[case::token_file_beside_a_token("", "tokenFile: f, token: t", &[])]
+    fn files_of_an_entry_are_read(#[case] cluster: &str, #[case] user: &str, #[case] problems: &[&str]) {
+        let text = format!("clusters: [{{cluster: {{{cluster}}}}}]\nusers: [{{user: {{{user}}}}}]");
+        let found = messages(
+            parse(text.as_bytes(), "config", Path::new(DIRECTORY)).unwrap_or_else(|found| panic!("{found:?}")).problems,
+        );
+        assert_eq!(found.len(), problems.len(), "{found:?}");
+        assert!(found.iter().zip(problems).all(|(found, problem)| found.starts_with(problem)), "{found:?}");
+    }
+
+    #[rstest]
+    #[case::in_path("login", "login")]
+    #[case::relative("./login", "/dev/null/login")]
+    #[case::below("bin/login", "/dev/null/bin/login")]
+    #[case::absolute("/bin/login", "/bin/login")]
+    fn login_command_with_a_slash_is_a_path(#[case] command: &str, #[case] expected: &str) {
+        let text = format!("clusters: [{{cluster: {{}}}}]\nusers: [{{user: {{exec: {{command: {command}}}}}}}]");
+        let context =
+            parse(text.as_bytes(), "config", Path::new(DIRECTORY)).unwrap_or_else(|found| panic!("{found:?}"));
+        assert_eq!(context.user.exec.unwrap().command.as_deref(), Some(expected));
+    }
+
+    #[rstest]
+    #[case::list(&[(env::KUBECONFIG, "a::b:a"), (env::HOME, "/h")], Ok(&["a", "b"][..]))]
+    #[case::no_home(&[], Err("neither --connection, --kubeconfig, KUBECONFIG nor HOME is set: pass"))]
+    #[case::no_file(&[(env::HOME, "/dev/null")], Err("/dev/null/.kube/config does not exist: pass"))]
+    #[case::pod(&[("KUBERNETES_SERVICE_HOST", "10.0.0.1")], Err("neither --connection, --kubeconfig, KUBECONFIG nor HOME is set, and k8s-token runs in a pod"))]
+    fn default_kubeconfig_is_found(
+        #[case] variables: &[(&'static str, &str)],
+        #[case] expected: Result<&[&str], &str>,
+    ) {
+        let environment = variables.iter().map(|(name, value)| (*name, (*value).to_owned())).collect();
+        match (found(&environment).map_err(messages), expected) {
+            (Ok((files, must_exist)), Ok(expected)) => {
+                assert_eq!((files, must_exist), (expected.iter().map(PathBuf::from).collect(), false));
+            }
+            (Err(found), Err(problem)) => assert!(found.len() == 1 && found[0].starts_with(problem), "{found:?}"),
+            (found, _) => panic!("{found:?}"),
+        }
+    }
 }

@@ -398,3 +398,135 @@ fn limited(source: impl std::io::Read) -> std::io::Result<Vec<u8>> {
     }
     Ok(bytes)
 }
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+    use serde_json::json;
+
+    use super::*;
+
+    /// The documents of an instance: the given ones, and valid params and dependencies unless they are among them.
+    fn documents(given: &[(&str, Option<&str>)]) -> Documents {
+        let valid = [("params.json", Some("{}")), ("dependencies.json", Some("{}"))];
+        let document = |name: &str| {
+            let content =
+                given.iter().chain(&valid).find(|(known, _)| *known == name).and_then(|(_, content)| *content);
+            content.map_or_else(|| Document::absent(name), |content| Document::new(name, content.as_bytes()))
+        };
+        Documents {
+            params: document("params.json"),
+            dependencies: document("dependencies.json"),
+            connections: document("connections.json"),
+            config: document("config.json"),
+            params_schema: document("schema-params.json"),
+            artifacts_schema: document("schema-artifacts.json"),
+            bundle: document("massdriver.yaml"),
+        }
+    }
+
+    /// Pointer and message of each finding.
+    fn described(findings: &[Finding]) -> Vec<(&str, &str)> {
+        assert!(findings.iter().all(|finding| finding.blocking));
+        findings.iter().map(|it| (it.pointer.as_deref().unwrap_or_default(), it.message.as_str())).collect()
+    }
+
+    /// Columns: documents, messages for every strictness.
+    #[rstest]
+    #[case::valid(&[], &[])]
+    #[case::no_params(&[("params.json", None)], &["cannot read params.json: entity not found"])]
+    #[case::empty_params(&[("params.json", Some(" "))], &["params.json is empty"])]
+    #[case::null_params(&[("params.json", Some("null"))], &[])]
+    #[case::broken_params(&[("params.json", Some("{"))], &["params.json is incomplete JSON: line 1, column 1"])]
+    #[case::no_dependencies(&[("dependencies.json", None)], &["neither dependencies.json nor connections.json exists"])]
+    #[case::empty_dependencies(&[("dependencies.json", Some("\n"))], &["neither dependencies.json nor connections.json exists"])]
+    #[case::broken_dependencies(&[("dependencies.json", Some("}"))], &["dependencies.json is not valid JSON: line 1, column 1"])]
+    #[case::empty_config(&[("config.json", Some(""))], &[])]
+    #[case::null_config(&[("config.json", Some("null"))], &[])]
+    #[case::broken_config(&[("config.json", Some("x"))], &["config.json is not valid JSON: line 1, column 1"])]
+    #[case::broken_bundle(&[("massdriver.yaml", Some("a: ["))], &[])]
+    #[case::all_problems(&[("params.json", Some("x")), ("dependencies.json", None), ("config.json", Some("x"))], &["params.json is not valid JSON: line 1, column 1", "neither dependencies.json nor connections.json exists", "config.json is not valid JSON: line 1, column 1"])]
+    fn unreadable_document_is_reported(#[case] given: &[(&str, Option<&str>)], #[case] messages: &[&str]) {
+        for strictness in [Strictness::Strict, Strictness::OnlyWhatLocatesTheInstance] {
+            let (_, findings) = documents(given).parse(strictness);
+            assert_eq!(described(&findings), messages.iter().map(|text| ("", *text)).collect::<Vec<_>>());
+        }
+    }
+
+    #[rstest]
+    #[case::dependencies(Some(r#"{"a":1}"#), None, r#"{"a":1}"#)]
+    #[case::connections(None, Some(r#"{"b":1}"#), r#"{"b":1}"#)]
+    #[case::both(Some(r#"{"a":1}"#), Some(r#"{"b":1}"#), r#"{"a":1}"#)]
+    #[case::empty_dependencies(Some(""), Some(r#"{"b":1}"#), r#"{"b":1}"#)]
+    #[case::null_dependencies(Some("null"), Some(r#"{"b":1}"#), r#"{"b":1}"#)]
+    #[case::dependencies_without_content(Some("{}"), Some(r#"{"b":1}"#), "{}")]
+    fn connection_is_read_under_both_names(
+        #[case] dependencies: Option<&str>,
+        #[case] connections: Option<&str>,
+        #[case] expected: &str,
+    ) {
+        let given = [("dependencies.json", dependencies), ("connections.json", connections)];
+        let (inputs, findings) = documents(&given).parse(Strictness::Strict);
+        let ClusterInput::Document(document) = inputs.cluster else { panic!("{findings:?}") };
+        assert_eq!((document.to_string().as_str(), findings), (expected, vec![]));
+    }
+
+    /// Columns: document, content, the duplicate keys for a provision and for a decommission.
+    #[rstest]
+    #[case::namespace("params.json", r#"{"namespace":"a","namespace":"b"}"#, &["/namespace"], &["/namespace"])]
+    #[case::name("params.json", r#"{"md_metadata":{"name_prefix":"a","name_prefix":"b"}}"#, &["/md_metadata/name_prefix"], &["/md_metadata/name_prefix"])]
+    #[case::tag("params.json", r#"{"md_metadata":{"default_tags":{"a":1,"a":2}}}"#, &["/md_metadata/default_tags/a"], &[])]
+    #[case::rules("params.json", r#"{"rules":[],"rules":[]}"#, &["/rules"], &[])]
+    #[case::unprintable("params.json", "{\"md_metadata\":{\"a\\n\":1,\"a\\n\":2}}", &["/md_metadata"], &[])]
+    #[case::token("dependencies.json", r#"{"kubernetes_cluster":{"authentication":{"user":{"token":"a","token":"b"}}}}"#, &["/kubernetes_cluster/authentication/user/token"], &["/kubernetes_cluster/authentication/user/token"])]
+    #[case::specs("dependencies.json", r#"{"kubernetes_cluster":{"specs":1,"specs":2}}"#, &["/kubernetes_cluster/specs"], &[])]
+    #[case::config("config.json", r#"{"timeout_seconds":1,"timeout_seconds":2}"#, &["/timeout_seconds"], &[])]
+    fn duplicate_of_a_locating_key_always_blocks(
+        #[case] name: &str,
+        #[case] content: &str,
+        #[case] strict: &[&str],
+        #[case] lenient: &[&str],
+    ) {
+        let message = format!("{name} contains a key twice");
+        for (strictness, pointers) in [(Strictness::Strict, strict), (Strictness::OnlyWhatLocatesTheInstance, lenient)]
+        {
+            let (_, findings) = documents(&[(name, Some(content))]).parse(strictness);
+            assert_eq!(described(&findings), pointers.iter().map(|at| (*at, message.as_str())).collect::<Vec<_>>());
+        }
+    }
+
+    /// Columns: content of both schemas and the bundle, then what is kept of the schemas, and of the bundle.
+    #[test]
+    fn schemas_are_kept_where_they_differ() {
+        let parse = |strictness, params: Option<&str>, artifacts: Option<&str>, bundle: Option<&str>| {
+            let given =
+                [("schema-params.json", params), ("schema-artifacts.json", artifacts), ("massdriver.yaml", bundle)];
+            let (inputs, findings) = documents(&given).parse(strictness);
+            let artifacts = match inputs.artifacts_schema {
+                ArtifactsSchema::Absent => "absent".to_owned(),
+                ArtifactsSchema::Embedded => "embedded".to_owned(),
+                ArtifactsSchema::Own(schema) => schema.to_string(),
+            };
+            (inputs.params_schema, artifacts, inputs.bundle, findings.len())
+        };
+        let (strict, lenient) = (Strictness::Strict, Strictness::OnlyWhatLocatesTheInstance);
+        assert_eq!(parse(strict, None, None, None), (None, "absent".to_owned(), None, 0));
+        let embedded = (Some(schema::PARAMS), Some(schema::ARTIFACTS), Some(schema::BUNDLE));
+        assert_eq!(parse(strict, embedded.0, embedded.1, embedded.2), (None, "embedded".to_owned(), None, 0));
+        let own = parse(strict, Some("{}"), Some("{}"), Some("a: 1"));
+        assert_eq!(own, (Some(json!({})), "{}".to_owned(), Some(json!({"a": 1})), 0));
+        assert_eq!(parse(strict, Some(""), Some("null"), Some("[")), (None, "absent".to_owned(), None, 0));
+        assert_eq!(parse(strict, Some("{"), Some("{"), None), (None, "absent".to_owned(), None, 2));
+        assert_eq!(
+            parse(lenient, Some("{"), Some("{"), Some("a: 1")),
+            (None, "absent".to_owned(), Some(json!({"a": 1})), 0)
+        );
+    }
+
+    #[test]
+    fn document_above_8_mib_is_refused() {
+        let read = |size| limited(std::io::repeat(b' ').take(size)).map(|bytes| bytes.len() as u64);
+        assert_eq!(read(8 << 20).unwrap(), 8 << 20);
+        assert_eq!(read((8 << 20) + 1).unwrap_err().to_string(), "larger than 8 MiB");
+    }
+}

@@ -262,3 +262,159 @@ fn missing_field(field: &str, at: String) -> Finding {
         format!("the kubernetes-cluster document lacks the field `{field}` (required)"),
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+    use serde_json::json;
+
+    use super::*;
+    use crate::input::request::tests::{authentication, ca};
+
+    /// The document with these members at its top.
+    fn with(mut document: Value, members: &Value) -> Value {
+        document.as_object_mut().unwrap().extend(members.as_object().unwrap().clone());
+        document
+    }
+
+    fn flat() -> Value {
+        json!({"authentication": authentication()})
+    }
+
+    /// The connection; its problems are no problem of the table.
+    fn connection(document: &Value, overrides: Option<&Value>) -> (Connection, Vec<Finding>) {
+        parse(document, overrides).unwrap_or_else(|problems| panic!("{document}: {problems:?}"))
+    }
+
+    #[test]
+    fn both_shapes_are_read() {
+        let legacy = json!({"data": {"authentication": authentication()}});
+        let null = json!({"authentication": null, "data": {"authentication": authentication()}});
+        for (document, shape, names_namespace) in [
+            (flat(), Shape::Flat, true),
+            (with(flat(), &json!({"namespace": "a"})), Shape::Flat, true),
+            (with(flat(), &json!({"specs": {}, "namespace": "a"})), Shape::Flat, true),
+            (with(flat(), &json!({"specs": null})), Shape::Flat, true),
+            (with(flat(), &json!({"specs": {}})), Shape::Flat, false),
+            (with(flat(), &json!({"data": {}})), Shape::Flat, false),
+            (legacy.clone(), Shape::Legacy, false),
+            (with(legacy, &json!({"namespace": "a"})), Shape::Legacy, false),
+            (null, Shape::Legacy, false),
+        ] {
+            for document in [json!({"kubernetes_cluster": document}), document] {
+                let (connection, findings) = connection(&document, None);
+                assert_eq!((connection.shape, connection.names_namespace), (shape, names_namespace), "{document}");
+                assert_eq!((connection.server.as_str(), findings), ("https://a.example.com", vec![]));
+            }
+        }
+    }
+
+    #[test]
+    fn copied_fields_are_those_of_the_shape() {
+        let (infrastructure, specs) = (json!({"arn": "a"}), json!({"kubernetes": {}}));
+        let flat = with(flat(), &json!({"infrastructure": infrastructure, "specs": specs}));
+        let data = json!({"authentication": authentication(), "infrastructure": infrastructure, "specs": 1});
+        let legacy = json!({"data": data, "specs": specs, "infrastructure": 1});
+        for document in [flat, legacy] {
+            let (connection, _) = connection(&document, None);
+            assert_eq!(connection.infrastructure.map(Value::from), Some(infrastructure.clone()), "{document}");
+            assert_eq!(connection.specs.map(Value::from), Some(specs.clone()), "{document}");
+        }
+        let empty = connection(&with(self::flat(), &json!({"infrastructure": {}, "specs": {}})), None).0;
+        assert_eq!((empty.infrastructure, empty.specs), (None, Some(Map::new())));
+    }
+
+    /// Pointer and beginning of the message of every finding.
+    fn assert_findings(findings: &[Finding], expected: &[(&str, &str)]) {
+        let found: Vec<_> = findings.iter().map(|it| (it.pointer.as_deref().unwrap_or("-"), &*it.message)).collect();
+        let fits =
+            |((at, text), (pointer, start)): (&(&str, &str), &(&str, &str))| at == pointer && text.starts_with(start);
+        assert!(found.len() == expected.len() && found.iter().zip(expected).all(fits), "{found:?}");
+    }
+
+    /// A valid document but for the value at this pointer.
+    fn altered(pointer: &str, value: Value) -> Value {
+        let mut document = flat();
+        *document.pointer_mut(pointer).unwrap() = value;
+        document
+    }
+
+    const MISSING: &str = "the kubernetes-cluster document lacks the field";
+
+    #[rstest]
+    #[case::list(json!([]), &[("", "the connection must be a kubernetes-cluster document, an object")])]
+    #[case::nothing(json!({}), &[("", "the field `kubernetes_cluster` is missing")])]
+    #[case::null(json!({"kubernetes_cluster": null}), &[("", "the field `kubernetes_cluster` is missing")])]
+    #[case::string(json!({"kubernetes_cluster": "a"}), &[("/kubernetes_cluster", "`kubernetes_cluster` must be")])]
+    #[case::empty(json!({"kubernetes_cluster": {}}), &[("/kubernetes_cluster", MISSING)])]
+    #[case::empty_legacy(json!({"data": {}}), &[("/data", MISSING)])]
+    #[case::no_object(json!({"authentication": []}), &[("/authentication", "authentication must be of type object")])]
+    #[case::no_sections(json!({"authentication": {}}), &[("/authentication", MISSING), ("/authentication", MISSING)])]
+    #[case::user(altered("/authentication/user", json!("a")), &[("/authentication/user", "user must be of type object")])]
+    #[case::no_token(altered("/authentication/user", json!({})), &[("/authentication/user", MISSING)])]
+    #[case::number(altered("/authentication/user/token", json!(1)), &[("/authentication/user/token", "token must be of type string")])]
+    #[case::token(altered("/authentication/user/token", json!("a b")), &[("/authentication/user/token", "token contains whitespace")])]
+    #[case::masked(altered("/authentication/user/token", json!("REDACTED")), &[("/authentication/user/token", "token contains the placeholder")])]
+    #[case::two_problems(altered("/authentication/cluster", json!({"server": "http://a"})), &[("/authentication/cluster/server", "server is http"), ("/authentication/cluster", MISSING)])]
+    fn every_problem_of_a_document_is_located(#[case] document: Value, #[case] expected: &[(&str, &str)]) {
+        let problems = parse(&document, None).err().unwrap();
+        assert!(problems.iter().all(|problem| problem.blocking));
+        assert_findings(&problems, expected);
+    }
+
+    #[test]
+    fn kubeconfig_is_recognized() {
+        let problems = parse(&json!({"clusters": []}), None).err().unwrap();
+        assert_eq!(problems[0].help.as_deref(), Some("this is a kubeconfig: pass it with --kubeconfig"));
+    }
+
+    /// A document with another server alone, as overrides.
+    fn other_server() -> Value {
+        json!({"authentication": {"cluster": {"server": "https://b.example.com"}}})
+    }
+
+    fn without_server() -> Value {
+        altered("/authentication/cluster", json!({"certificate-authority-data": ca()}))
+    }
+
+    #[rstest]
+    #[case::another(flat(), other_server(), "https://b.example.com")]
+    #[case::missing_in_the_document(without_server(), other_server(), "https://b.example.com")]
+    #[case::no_document(json!({}), flat(), "https://a.example.com")]
+    #[case::null(flat(), json!({"authentication": {"cluster": {"server": null}, "user": null}}), "https://a.example.com")]
+    #[case::all_null(flat(), json!({"authentication": null}), "https://a.example.com")]
+    #[case::empty(flat(), json!({}), "https://a.example.com")]
+    fn strings_of_config_take_precedence(#[case] document: Value, #[case] overrides: Value, #[case] server: &str) {
+        let (connection, findings) = connection(&document, Some(&overrides));
+        assert_eq!((connection.server.as_str(), findings), (server, vec![]));
+    }
+
+    #[rstest]
+    #[case::no_object(json!(1), "", "authentication of config.json must be")]
+    #[case::unknown_section(json!({"users": {}}), "", "unknown field `users` in config.json")]
+    #[case::no_cluster(json!({"cluster": []}), "/cluster", "cluster of config.json must be of type object")]
+    #[case::cluster(json!({"cluster": {"sever": "a"}}), "/cluster", "unknown field `sever` in config.json")]
+    #[case::user(json!({"user": {"tokens": "a"}}), "/user", "unknown field `tokens` in config.json")]
+    #[case::number(json!({"user": {"token": 1}}), "/user/token", "token of config.json must be")]
+    #[case::empty(json!({"user": {"token": ""}}), "/user/token", "token of config.json is empty")]
+    fn invalid_field_of_config_blocks(#[case] authentication: Value, #[case] at: &str, #[case] problem: &str) {
+        let problems = parse(&flat(), Some(&json!({"authentication": authentication}))).err().unwrap();
+        assert_findings(&problems, &[(&format!("/kubernetes_cluster/authentication{at}"), problem)]);
+    }
+
+    #[test]
+    fn other_logins_are_ignored_and_reported() {
+        let mut document = flat();
+        document["authentication"]["user"]["username"] = json!("admin");
+        document["authentication"]["user"]["exec"] = json!({});
+        document["authentication"]["cluster"]["insecure-skip-tls-verify"] = json!(true);
+        let overrides = json!({"authentication": {"user": {"as": "a"}, "cluster": {"proxy-url": "a"}}});
+        let (_, findings) = connection(&document, Some(&overrides));
+        assert!(findings.iter().all(|finding| !finding.blocking && finding.code == finding::Code::LoginIgnored));
+        let expected = [
+            ("/authentication/user", "the connection contains other login fields (exec, username)"),
+            ("/kubernetes_cluster/authentication/user", "config.json contains other login fields (as)"),
+        ];
+        assert_findings(&findings, &expected);
+    }
+}

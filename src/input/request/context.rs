@@ -259,3 +259,201 @@ fn cluster_info(context: &Context) -> Value {
     ];
     told.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?))).collect::<Map<_, _>>().into()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use rstest::rstest;
+    use testbed::{Forged, Key, Spec};
+
+    use super::*;
+    use crate::input::{documents::kubeconfig, request::tests::ca};
+
+    /// The context of a kubeconfig with these fields of its cluster and its user, in JSON.
+    fn context(cluster: &Value, user: &Value) -> Context {
+        let valid = json!({"server": "https://a.example.com", "certificate-authority-data": ca()});
+        let kubeconfig = json!({
+            "current-context": "a\nb",
+            "contexts": [{"name": "a\nb", "context": {"cluster": "c", "user": "u"}}],
+            "clusters": [{"name": "c", "cluster": merged(&[valid, cluster.clone()])}],
+            "users": [{"name": "u", "user": user}],
+        });
+        let context = kubeconfig::parse(kubeconfig.to_string().as_bytes(), "config", Path::new("/dev/null"));
+        context.unwrap_or_else(|problems| panic!("{problems:?}"))
+    }
+
+    fn token() -> Value {
+        json!({"token": "the-token"})
+    }
+
+    /// Pointers and messages of all problems.
+    fn problems(context: &Context) -> Vec<(String, String)> {
+        let problems = parse(context).err().unwrap_or_default();
+        assert!(problems.iter().all(|problem| problem.blocking));
+        problems.into_iter().map(|it| (it.pointer.unwrap_or_default(), it.message)).collect()
+    }
+
+    #[test]
+    fn cluster_is_read() {
+        let connection = parse(&context(&json!({"tls-server-name": "b", "proxy-url": "http://p"}), &token())).unwrap();
+        assert_eq!(connection.server.as_str(), "https://a.example.com");
+        assert!(matches!(connection.ca, ServerTrust::Given(_)));
+        assert_eq!(connection.tls_server_name, server_name("b").ok());
+        assert_eq!(connection.route.proxy().map(|proxy| proxy.source), Some("proxy-url"));
+        assert_eq!((connection.shape, connection.names_namespace), (Shape::Flat, true));
+        assert_eq!(connection.context.as_deref(), Some("a b"));
+        let system = parse(&context(&json!({"certificate-authority-data": null}), &token())).unwrap();
+        assert!(matches!((system.ca, system.route), (ServerTrust::System, Route::Direct)));
+    }
+
+    #[test]
+    fn base64_is_decoded_like_go() {
+        let mut pem = STANDARD.decode(ca()).unwrap();
+        pem.resize(pem.len() / 3 * 3 + 4, b'\n');
+        let encoded = STANDARD.encode(&pem);
+        let surplus_bits = encoded.replace("Cg==", "Ch==");
+        assert_ne!(surplus_bits, encoded);
+        for data in [format!("{}\r\n{}\n", &encoded[..64], &encoded[64..]), surplus_bits] {
+            let connection = parse(&context(&json!({"certificate-authority-data": data}), &token())).unwrap();
+            assert!(matches!(connection.ca, ServerTrust::Given(bundle) if bundle.certificates().len() == 1));
+        }
+    }
+
+    #[rstest]
+    #[case::no_server(json!({"server": null}), "/cluster/server", "server is missing (cluster `c`, line 1 of config)")]
+    #[case::server_of_another_type(json!({"server": 1}), "/cluster/server", "server must be a string")]
+    #[case::http(json!({"server": "http://a"}), "/cluster/server", "server is http")]
+    #[case::plain_pem(json!({"certificate-authority-data": "-----BEGIN CERTIFICATE-----"}), "/cluster/certificate-authority-data", "certificate-authority-data is plain PEM")]
+    #[case::blank_after_base64(json!({"certificate-authority-data": format!("{} ", ca())}), "/cluster/certificate-authority-data", "certificate-authority-data is not base64")]
+    #[case::no_certificate(json!({"certificate-authority-data": "aGVsbG8="}), "/cluster/certificate-authority-data", "certificate-authority-data contains no certificate")]
+    #[case::unverified(json!({"insecure-skip-tls-verify": true}), "/cluster/insecure-skip-tls-verify", "insecure-skip-tls-verify is not supported")]
+    #[case::server_name(json!({"tls-server-name": "a:1"}), "/cluster/tls-server-name", "tls-server-name is not a valid server name")]
+    #[case::proxy(json!({"proxy-url": "ftp://a"}), "/cluster/proxy-url", "proxy-url is not the URL of a proxy")]
+    fn invalid_cluster_is_refused_once(#[case] cluster: Value, #[case] pointer: &str, #[case] problem: &str) {
+        let found = problems(&context(&cluster, &token()));
+        assert!(found.len() == 1 && found[0].0 == pointer && found[0].1.starts_with(problem), "{found:?}");
+    }
+
+    #[test]
+    fn ca_file_is_used_without_inline_data() {
+        let mut context = context(&json!({"certificate-authority-data": null}), &token());
+        context.authority = Some(b"hello".to_vec());
+        assert_eq!(problems(&context)[0].0, "/cluster/certificate-authority");
+        context.authority = STANDARD.decode(ca()).ok();
+        assert!(matches!(parse(&context).unwrap().ca, ServerTrust::Given(_)));
+    }
+
+    /// A user with a login command with these fields.
+    fn command(fields: &Value) -> Value {
+        let exec = json!({"apiVersion": "client.authentication.k8s.io/v1beta1", "command": "login"});
+        json!({"exec": merged(&[exec, fields.clone()])})
+    }
+
+    /// A client certificate with its key, as fields of a user.
+    fn identity_fields() -> Value {
+        let client = Forged::self_signed(&Spec::new("admin"), Key::p256());
+        json!({"client-certificate-data": client.base64(), "client-key-data": STANDARD.encode(client.key.pem())})
+    }
+
+    /// The fields of all objects, the last of equal ones.
+    fn merged(objects: &[Value]) -> Value {
+        objects.iter().flat_map(|object| object.as_object().unwrap().clone()).collect::<Map<_, _>>().into()
+    }
+
+    /// The logins in use: `token`, `certificate`, `command`, and `as` for impersonation.
+    fn logins(connection: &Connection) -> Vec<&'static str> {
+        let user = match &connection.login {
+            ClusterLogin::Token(_) => return vec!["token alone"],
+            ClusterLogin::Kubeconfig(user) => user,
+        };
+        let uses = [
+            (user.credentials.token.is_some(), "token"),
+            (user.credentials.identity.is_some(), "certificate"),
+            (user.command.is_some(), "command"),
+            (user.acting.impersonate.is_some(), "as"),
+        ];
+        uses.into_iter().filter(|(is_used, _)| *is_used).map(|(_, login)| login).collect()
+    }
+
+    #[rstest]
+    #[case::token(token(), &["token alone"])]
+    #[case::blanks_after_the_token(json!({"token": "the-token  "}), &["token alone"])]
+    #[case::token_before_command(merged(&[token(), command(&json!({}))]), &["token alone"])]
+    #[case::token_before_provider(merged(&[token(), provider("oidc")]), &["token alone"])]
+    #[case::token_as_another_user(merged(&[token(), json!({"as": "b", "as-groups": ["c"], "as-user-extra": {"d": ["e"]}})]), &["token", "as"])]
+    #[case::token_and_certificate(merged(&[token(), identity_fields()]), &["token", "certificate"])]
+    #[case::certificate(identity_fields(), &["certificate"])]
+    #[case::certificate_before_password(merged(&[identity_fields(), json!({"username": "a", "password": "b"})]), &["certificate"])]
+    #[case::certificate_before_command(merged(&[identity_fields(), command(&json!({}))]), &["certificate"])]
+    #[case::certificate_before_provider(merged(&[identity_fields(), provider("oidc")]), &["certificate"])]
+    #[case::certificate_as_another_user(merged(&[identity_fields(), json!({"as": "b"})]), &["certificate", "as"])]
+    #[case::command(command(&json!({})), &["command"])]
+    #[case::command_as_another_user(merged(&[command(&json!({})), json!({"as": "b"})]), &["command", "as"])]
+    fn login_is_chosen_as_by_kubectl(#[case] user: Value, #[case] expected: &[&str]) {
+        let connection = parse(&context(&json!({}), &user)).unwrap_or_else(|problems| panic!("{problems:?}"));
+        assert_eq!(logins(&connection), expected);
+    }
+
+    fn provider(name: &str) -> Value {
+        json!({"auth-provider": {"name": name, "config": {"idp-issuer-url": "a", "client-id": "b"}}})
+    }
+
+    #[rstest]
+    #[case::none(json!({}), "/user", "user has no supported login")]
+    #[case::invalid_token(json!({"token": "a b"}), "/user/token", "token contains whitespace")]
+    #[case::masked_token(json!({"token": "REDACTED"}), "/user/token", "token contains the placeholder")]
+    #[case::password(json!({"username": "a", "password": "b"}), "/user/username", "username and password are not supported")]
+    #[case::password_beside_a_token(merged(&[token(), json!({"password": "b"})]), "/user/username", "username and password are not supported")]
+    #[case::no_key(merged(&[identity_fields(), json!({"client-key-data": null})]), "/user/client-certificate", "client-certificate has no client-key")]
+    #[case::key_is_not_base64(merged(&[identity_fields(), json!({"client-key-data": "!"})]), "/user/client-certificate", "client-certificate or its key is not the base64")]
+    #[case::invalid_key(merged(&[identity_fields(), json!({"client-key-data": "aGVsbG8="})]), "/user/client-certificate", "client-certificate has a key that is not a private key")]
+    #[case::groups_without_a_name(merged(&[token(), json!({"as-groups": ["a"]})]), "/user/as", "as is missing, but as-uid")]
+    #[case::line_break_in_the_name(merged(&[token(), json!({"as": "a\nb"})]), "/user/as", "as contains characters that are not allowed")]
+    #[case::line_break_in_an_extra(merged(&[token(), json!({"as": "a", "as-user-extra": {"b": ["c\nd"]}})]), "/user/as", "as contains characters")]
+    #[case::provider(provider("oidc"), "/user/auth-provider", "auth-provider is not supported")]
+    #[case::vendors_provider_beside_a_token(merged(&[token(), provider("gcp")]), "/user/auth-provider", "auth-provider is not supported")]
+    #[case::provider_beside_a_command(merged(&[token(), command(&json!({})), provider("oidc")]), "/user/auth-provider", "auth-provider is not supported")]
+    #[case::command_beside_a_token(merged(&[token(), command(&json!({"command": null}))]), "/user/exec/command", "command is missing")]
+    #[case::older_exec(command(&json!({"apiVersion": "client.authentication.k8s.io/v1alpha1"})), "/user/exec/apiVersion", "apiVersion must be")]
+    #[case::no_terminal(command(&json!({"interactiveMode": "Always"})), "/user/exec/interactiveMode", "interactiveMode is Always, but standard input is not")]
+    fn unsupported_login_is_refused(#[case] user: Value, #[case] pointer: &str, #[case] problem: &str) {
+        let found = problems(&context(&json!({}), &user));
+        assert!(found.len() == 1 && found[0].0 == pointer && found[0].1.starts_with(problem), "{found:?}");
+    }
+
+    /// Columns: `interactiveMode`, whether standard input is a terminal, whether the command may prompt.
+    #[rstest]
+    #[case("Never", true, false)]
+    #[case("IfAvailable", false, false)]
+    #[case("IfAvailable", true, true)]
+    #[case("Always", true, true)]
+    fn login_command_prompts_at_a_terminal(#[case] mode: &str, #[case] terminal: bool, #[case] prompts: bool) {
+        let mut context = context(&json!({}), &command(&json!({"interactiveMode": mode})));
+        context.terminal = terminal;
+        let ClusterLogin::Kubeconfig(user) = parse(&context).unwrap().login else { panic!("a command") };
+        assert_eq!(user.is_interactive(), prompts);
+        assert_eq!(user.command.unwrap().told["spec"], json!({"interactive": prompts}));
+    }
+
+    #[test]
+    fn login_command_receives_its_cluster() {
+        let extension = |name: &str| json!({"name": name, "extension": {"audience": name}});
+        let extensions = [extension("other"), extension("client.authentication.k8s.io/exec")];
+        let cluster = json!({"tls-server-name": "b", "disable-compression": true, "extensions": extensions});
+        let fields = json!({"provideClusterInfo": true, "args": ["x"], "env": [{"name": "y", "value": "z"}], "installHint": "i"});
+        let connection = parse(&context(&cluster, &command(&fields))).unwrap();
+        let ClusterLogin::Kubeconfig(user) = connection.login else { panic!("a command") };
+        let command = user.command.unwrap();
+        assert_eq!((command.program.as_str(), &*command.arguments), ("login", &["x".to_owned()][..]));
+        assert_eq!((command.variables, command.hint.as_deref()), (vec![("y".to_owned(), "z".to_owned())], Some("i")));
+        let expected = json!({
+            "server": "https://a.example.com",
+            "certificate-authority-data": ca(),
+            "tls-server-name": "b",
+            "disable-compression": true,
+            "config": {"audience": "client.authentication.k8s.io/exec"},
+        });
+        assert_eq!(command.told["spec"]["cluster"], expected);
+    }
+}

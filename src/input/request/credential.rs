@@ -42,3 +42,81 @@ pub(crate) fn parse(inputs: &Inputs, has_params: bool, mut findings: Vec<Finding
     let credential = connection.zip(token).map(|(connection, token)| Credential { connection, token, name, params });
     settle(credential, findings)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use serde_json::json;
+
+    use super::*;
+    use crate::{
+        diagnostics::secret::sha256,
+        input::{
+            documents::{ClusterInput, kubeconfig},
+            request::tests::{inputs, located},
+        },
+    };
+
+    fn kubeconfig(user: &serde_json::Value) -> ClusterInput {
+        let cluster = json!({"server": "https://a.example.com"});
+        let text = json!({"clusters": [{"cluster": cluster}], "users": [{"user": user}]}).to_string();
+        let context = kubeconfig::parse(text.as_bytes(), "config", Path::new("/"));
+        ClusterInput::Kubeconfig(Box::new(context.unwrap_or_else(|problems| panic!("{problems:?}"))))
+    }
+
+    /// Name and whether there are params, or the findings.
+    fn parsed(inputs: &Inputs, has_params: bool) -> Result<(Option<String>, bool), Vec<(&'static str, String)>> {
+        match parse(inputs, has_params, Vec::new()) {
+            Ok((credential, _)) => {
+                Ok((credential.name.map(|name| name.as_str().to_owned()), credential.params.is_some()))
+            }
+            Err(findings) => Err(located(&findings).into_iter().map(|(code, at)| (code, at.to_owned())).collect()),
+        }
+    }
+
+    #[test]
+    fn credential_is_the_token_of_its_document() {
+        let login = json!({"token": "the-parents-token"});
+        for cluster in [inputs().cluster, kubeconfig(&login)] {
+            let (credential, findings) = parse(&Inputs { cluster, ..inputs() }, true, Vec::new()).ok().unwrap();
+            assert_eq!(credential.token.fingerprint(), format!("sha256:{}", sha256(b"the-parents-token")));
+            assert_eq!(findings, []);
+        }
+        let token_as = json!({"token": "the-parents-token", "as": "admin"});
+        let command = json!({"exec": {"apiVersion": "client.authentication.k8s.io/v1beta1", "command": "login"}});
+        for user in [token_as, command] {
+            let inputs = Inputs { cluster: kubeconfig(&user), ..inputs() };
+            assert_eq!(parsed(&inputs, true), Err(vec![("connection", "/user".to_owned())]), "{user}");
+        }
+    }
+
+    #[test]
+    fn expected_properties_are_optional() {
+        let only = |params: serde_json::Value, name: Option<&str>| Inputs {
+            params,
+            name: name.map(str::to_owned),
+            ..inputs()
+        };
+        let named = |name: &str| Some(name.to_owned());
+        let problem = |code, pointer: &str| Err(vec![(code, pointer.to_owned())]);
+        for (inputs, has_params, expected) in [
+            (inputs(), true, Ok((named("demo"), true))),
+            (only(json!(null), None), false, Ok((None, false))),
+            (only(json!(null), Some("b")), false, Ok((named("b"), false))),
+            (only(json!(null), Some("B")), false, problem("name", "")),
+            (only(json!({"namespace": "a", "cluster_roles": [{"name": "view"}]}), None), true, Ok((None, true))),
+            (only(json!({"cluster_roles": [{"name": "view"}]}), None), true, problem("schema", "")),
+        ] {
+            assert_eq!(parsed(&inputs, has_params), expected, "{} {:?}", inputs.params, inputs.name);
+        }
+    }
+
+    #[test]
+    fn server_of_config_is_not_used() {
+        let config =
+            json!({"kubernetes_cluster": {"authentication": {"cluster": {"server": "https://b.example.com"}}}});
+        let (credential, _) = parse(&Inputs { config, ..inputs() }, true, Vec::new()).ok().unwrap();
+        assert_eq!(credential.connection.server.as_str(), "https://a.example.com");
+    }
+}

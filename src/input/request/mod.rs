@@ -233,3 +233,185 @@ fn keep<T>(findings: &mut Vec<Finding>, result: Result<T, Vec<Finding>>) -> Opti
 fn pointer(base: &str, key: &str) -> String {
     format!("{base}/{}", escaped(key))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::LazyLock;
+
+    use rstest::rstest;
+    use serde_json::{Value, json};
+    use testbed::{Forged, Key, Spec};
+
+    use super::*;
+    use crate::input::documents::PlatformInput;
+
+    static CA: LazyLock<String> = LazyLock::new(|| Forged::self_signed(&Spec::ca("ca"), Key::p256()).base64());
+
+    /// A CA bundle, as in a connection.
+    pub(super) fn ca() -> &'static str {
+        &CA
+    }
+
+    /// `authentication` of a valid connection.
+    pub(super) fn authentication() -> Value {
+        json!({
+            "cluster": {"server": "https://a.example.com", "certificate-authority-data": ca()},
+            "user": {"token": "the-parents-token"},
+        })
+    }
+
+    /// The valid input of an instance `demo` in the namespace `home`.
+    pub(super) fn inputs() -> Inputs {
+        let rule = json!({"apiGroups": [""], "resources": ["pods"], "verbs": ["get"]});
+        Inputs {
+            params: json!({"namespace": "home", "rules": [rule], "md_metadata": {"name_prefix": "demo"}}),
+            cluster: ClusterInput::Document(json!({"kubernetes_cluster": {"authentication": authentication()}})),
+            ..Inputs::default()
+        }
+    }
+
+    /// Code and pointer of each finding.
+    pub(super) fn located(findings: &[Finding]) -> Vec<(&'static str, &str)> {
+        findings.iter().map(|it| (it.code.as_str(), it.pointer.as_deref().unwrap_or("-"))).collect()
+    }
+
+    fn never(inputs: &Inputs) -> Parsed<Provision> {
+        provision(inputs, Publishing::Never, None, Vec::new())
+    }
+
+    #[test]
+    fn valid_input_becomes_a_request() {
+        let (input, remarks) = never(&inputs()).unwrap_or_else(|findings| panic!("{findings:?}"));
+        assert_eq!(remarks, []);
+        assert_eq!((input.request.instance.name.as_str(), input.request.instance.namespace.as_str()), ("demo", "home"));
+        assert_eq!((input.request.grants.iter().count(), input.timeout), (1, Duration::from_secs(180)));
+        assert!(input.delivery.platform.is_none());
+        let (input, _) = decommission(&inputs(), Publishing::Never, Some(7), Vec::new()).ok().unwrap();
+        assert_eq!((input.request.instance.name.as_str(), input.timeout), ("demo", Duration::from_secs(7)));
+    }
+
+    /// Columns: an alteration of the input, the findings of a provision, those of a decommission; `!` marks one that
+    /// blocks.
+    #[rstest]
+    #[case::unreadable_cluster(|it: &mut Inputs| it.cluster = ClusterInput::Missing, &[], &[])]
+    #[case::namespace(|it: &mut Inputs| it.params["namespace"] = json!("A"), &["!schema /namespace"], &["!schema /namespace"])]
+    #[case::name(|it: &mut Inputs| it.name = Some("A".to_owned()), &["!name "], &["!name "])]
+    #[case::rules(|it: &mut Inputs| it.params["rules"] = json!([{}]), &["!schema /rules/0", "!schema /rules/0", "!schema /rules/0"], &[])]
+    #[case::unknown_param(|it: &mut Inputs| it.params["a"] = json!(1), &["unknown-param /a"], &[])]
+    #[case::config(|it: &mut Inputs| it.config = json!([]), &["!schema -"], &["unknown-config -"])]
+    #[case::timeout(|it: &mut Inputs| it.config = json!({"timeout_seconds": 0}), &["!schema /timeout_seconds"], &[])]
+    #[case::output_shape(|it: &mut Inputs| it.config = json!({"output_shape": 1}), &["!schema /output_shape"], &[])]
+    #[case::server(|it: &mut Inputs| it.config = json!({"kubernetes_cluster": {"authentication": {"cluster": {"server": ""}}}}), &["!connection /kubernetes_cluster/authentication/cluster/server"], &["!connection /kubernetes_cluster/authentication/cluster/server"])]
+    #[case::tls_server_name(|it: &mut Inputs| it.tls_server_name = Some("a:1".to_owned()), &["!connection -"], &["!connection -"])]
+    #[case::proxy(|it: &mut Inputs| it.proxies.https = Some(("HTTPS_PROXY", "ftp://a".to_owned())), &["!connection -"], &["!connection -"])]
+    #[case::all_at_once(|it: &mut Inputs| { it.params = json!({"namespace": 1, "cluster_roles": [{"name": "view"}]}); it.cluster = ClusterInput::Document(json!({})); it.config = json!({"timeout_seconds": 0}); }, &["!schema /namespace", "!name ", "!schema ", "!schema /timeout_seconds"], &["!schema /namespace", "!name ", "!schema "])]
+    fn all_problems_are_reported_at_once(
+        #[case] alter: impl Fn(&mut Inputs),
+        #[case] strict: &[&str],
+        #[case] lenient: &[&str],
+    ) {
+        let mut inputs = inputs();
+        alter(&mut inputs);
+        let blocked = matches!(inputs.cluster, ClusterInput::Missing);
+        let shown = |findings: &[Finding]| -> Vec<String> {
+            let blocks = findings.iter().map(|finding| if finding.blocking { "!" } else { "" });
+            blocks.zip(located(findings)).map(|(blocks, (code, at))| format!("{blocks}{code} {at}")).collect()
+        };
+        let provision = never(&inputs).map(|(_, findings)| findings);
+        let decommission = decommission(&inputs, Publishing::Never, None, Vec::new()).map(|(_, findings)| findings);
+        for (parsed, expected) in [(provision, strict), (decommission, lenient)] {
+            let is_refused = blocked || expected.iter().any(|finding| finding.starts_with('!'));
+            assert_eq!(parsed.is_err(), is_refused, "{expected:?}");
+            assert_eq!(shown(&parsed.unwrap_or_else(|findings| findings)), expected);
+        }
+    }
+
+    #[test]
+    fn blocking_finding_of_reading_refuses_the_input() {
+        let read = |finding: Finding| provision(&inputs(), Publishing::Never, None, vec![finding]);
+        assert!(read(Finding::refusal(finding::Code::DuplicateKey, "")).is_err());
+        assert_eq!(
+            read(Finding::remark(finding::Code::UnknownParam, "")).map(|(_, findings)| findings.len()).ok(),
+            Some(1)
+        );
+    }
+
+    #[test]
+    fn unread_params_are_reported_once() {
+        let inputs = Inputs { params: Value::Null, ..inputs() };
+        let unread = Finding::blocking(finding::Code::Schema, "", "cannot read params.json");
+        let findings = provision(&inputs, Publishing::Never, None, vec![unread.clone()]).err();
+        assert_eq!(findings, Some(vec![unread]));
+        assert_eq!(located(&never(&inputs).err().unwrap()), [("schema", "")], "null, but readable");
+    }
+
+    /// Columns: `--tls-server-name`, the name to expect instead of the host, whether it can be published.
+    #[rstest]
+    #[case::none(None, None, true)]
+    #[case::another(Some("b.example.com"), Some("b.example.com"), false)]
+    #[case::the_host_itself(Some("a.example.com"), None, true)]
+    fn tls_server_name_cannot_be_published(
+        #[case] option: Option<&str>,
+        #[case] expected: Option<&str>,
+        #[case] published: bool,
+    ) {
+        let inputs = Inputs { tls_server_name: option.map(str::to_owned), platform: platform_input(), ..inputs() };
+        let (input, _) = never(&inputs).ok().unwrap();
+        assert_eq!(
+            input.request.connection.tls_server_name.map(|name| name.to_str().into_owned()).as_deref(),
+            expected
+        );
+        let asked = provision(&inputs, Publishing::Asked, None, Vec::new());
+        assert_eq!(asked.is_ok(), published);
+        assert!(decommission(&inputs, Publishing::Asked, None, Vec::new()).is_ok(), "nothing is published");
+    }
+
+    fn platform_input() -> PlatformInput {
+        let set = |text: &str| Some(text.to_owned());
+        PlatformInput {
+            url: set("https://md.example.com"),
+            deployment_id: set("id"),
+            token: set("the-deployment-token"),
+            organization_id: set("org"),
+            instance_id: set("demo"),
+            ..PlatformInput::default()
+        }
+    }
+
+    #[test]
+    fn platform_is_required_only_to_publish() {
+        for (platform, publish, is_accepted) in [
+            (PlatformInput::default(), Publishing::Never, true),
+            (PlatformInput::default(), Publishing::AsProvisioner, false),
+            (PlatformInput { url: None, ..platform_input() }, Publishing::AsProvisioner, true),
+            (PlatformInput { url: None, ..platform_input() }, Publishing::Asked, false),
+            (platform_input(), Publishing::Asked, true),
+        ] {
+            let inputs = Inputs { platform, ..inputs() };
+            let provisioned =
+                provision(&inputs, publish, None, Vec::new()).map(|(it, _)| it.delivery.platform.is_some());
+            assert_eq!(provisioned.ok(), is_accepted.then_some(publish != Publishing::Never));
+            let deleted = decommission(&inputs, publish, None, Vec::new()).map(|(it, _)| it.platform.is_some());
+            assert_eq!(deleted.ok(), is_accepted.then_some(publish != Publishing::Never));
+        }
+    }
+
+    #[rstest]
+    #[case::of_the_params(None, Some("org/demo"))]
+    #[case::of_the_command_line(Some("demo"), None)]
+    fn platform_id_requires_a_name_in_the_params(#[case] name: Option<&str>, #[case] expected: Option<&str>) {
+        let inputs = Inputs { name: name.map(str::to_owned), platform: platform_input(), ..inputs() };
+        assert_eq!(never(&inputs).ok().unwrap().0.request.instance.platform_id.as_deref(), expected);
+    }
+
+    #[test]
+    fn proxy_of_the_environment_is_used() {
+        let mut inputs = inputs();
+        inputs.proxies.https = Some(("HTTPS_PROXY", "proxy.example.com:3128".to_owned()));
+        let source =
+            |inputs: &Inputs| never(inputs).ok().unwrap().0.request.connection.route.proxy().map(|it| it.source);
+        assert_eq!(source(&inputs), Some("HTTPS_PROXY"));
+        inputs.proxies.no = Some("a.example.com".to_owned());
+        assert_eq!(source(&inputs), None);
+    }
+}

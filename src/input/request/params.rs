@@ -215,3 +215,171 @@ pub(crate) fn labels(params: &Value, findings: &mut Vec<Finding>) -> BTreeMap<St
     }
     labels
 }
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+    use serde_json::json;
+
+    use super::*;
+    use crate::input::request::tests::{inputs, located};
+
+    const STRICT: Strictness = Strictness::Strict;
+    const LENIENT: Strictness = Strictness::OnlyWhatLocatesTheInstance;
+
+    fn with_params(params: Value) -> Inputs {
+        Inputs { params, ..Inputs::default() }
+    }
+
+    /// Columns: the params, the findings of a provision, those of a decommission.
+    #[rstest]
+    #[case::valid(json!({"namespace": "a", "cluster_roles": [{"name": "view"}]}), &[], &[])]
+    #[case::fields_of_the_platform(json!({"namespace": "a", "cluster_roles": [{"name": "view"}], "md_metadata": {}, "__name": "Admin"}), &[], &[])]
+    #[case::unknown_param(json!({"namespace": "a", "cluster_roles": [{"name": "view"}], "a/b": 1}), &[("unknown-param", "/a~1b")], &[])]
+    #[case::list(json!([]), &[("schema", "")], &[("schema", "")])]
+    #[case::no_namespace(json!({"cluster_roles": [{"name": "view"}]}), &[("schema", "")], &[("schema", "")])]
+    #[case::invalid_namespace(json!({"namespace": "A", "cluster_roles": [{"name": "view"}]}), &[("schema", "/namespace")], &[("schema", "/namespace")])]
+    #[case::namespace_of_another_type(json!({"namespace": 1, "cluster_roles": [{"name": "view"}]}), &[("schema", "/namespace")], &[("schema", "/namespace")])]
+    #[case::invalid_role(json!({"namespace": "a", "cluster_roles": [{"name": "a/b"}]}), &[("schema", "/cluster_roles/0/name")], &[])]
+    fn namespace_alone_is_required_to_decommission(
+        #[case] params: Value,
+        #[case] strict: &[(&str, &str)],
+        #[case] lenient: &[(&str, &str)],
+    ) {
+        let inputs = with_params(params);
+        for (strictness, expected) in [(STRICT, strict), (LENIENT, lenient)] {
+            let mut findings = Vec::new();
+            let params = parse(&inputs, strictness, &mut findings);
+            assert_eq!(located(&findings), expected, "{findings:?}");
+            assert_eq!(params.is_some(), findings.iter().all(|finding| !finding.blocking));
+        }
+    }
+
+    /// Columns: `namespace` of config.json, the namespace, the findings.
+    #[rstest]
+    #[case::absent(json!({}), Some("home"), &[])]
+    #[case::null(json!({"namespace": null}), Some("home"), &[])]
+    #[case::same(json!({"namespace": "home"}), Some("home"), &[])]
+    #[case::another(json!({"namespace": "other"}), Some("other"), &[("namespace-overridden", "/namespace")])]
+    #[case::invalid(json!({"namespace": 1}), None, &[("schema", "/namespace")])]
+    fn namespace_of_config_takes_precedence(
+        #[case] config: Value,
+        #[case] namespace: Option<&str>,
+        #[case] expected: &[(&str, &str)],
+    ) {
+        let inputs = Inputs { config, ..inputs() };
+        for strictness in [STRICT, LENIENT] {
+            let mut findings = Vec::new();
+            let params = parse(&inputs, strictness, &mut findings);
+            assert_eq!(params.as_ref().map(|params| params.namespace.as_str()), namespace);
+            assert_eq!(located(&findings), expected);
+            let blocking = findings.iter().filter(|finding| finding.blocking);
+            assert!(
+                blocking.into_iter().all(|it| it.message.starts_with("namespace of config.json: ")),
+                "{findings:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn bundle_schema_can_only_restrict() {
+        let with_schema = |schema: Value, rules: Value| {
+            let mut inputs = Inputs { params_schema: Some(schema), ..inputs() };
+            inputs.params["rules"] = rules;
+            let mut findings = Vec::new();
+            parse(&inputs, STRICT, &mut findings);
+            findings.into_iter().map(|finding| (finding.pointer, finding.message)).collect::<Vec<_>>()
+        };
+        let rule = json!([{"apiGroups": [""], "resources": ["pods"], "verbs": ["get"]}]);
+        assert_eq!(with_schema(json!({}), rule.clone()), []);
+        assert_eq!(with_schema(json!({"properties": {"rules": {"maxItems": 0}}}), rule.clone()).len(), 1);
+        let unknown = json!([{"apiGroups": [""], "resources": ["pods"], "verbs": ["get"], "names": ["a"]}]);
+        assert_eq!(with_schema(json!({}), unknown.clone()).len(), 1, "the embedded schema applies as well");
+        let embedded: Value = serde_json::from_str(schema::PARAMS).unwrap();
+        assert_eq!(with_schema(embedded, unknown).len(), 1, "the same problem is reported once");
+        let invalid = with_schema(json!({"type": 1}), rule);
+        assert!(
+            invalid.len() == 1 && invalid[0].1.starts_with("bundle/schema-params.json is not a usable JSON Schema"),
+            "{invalid:?}"
+        );
+    }
+
+    /// Each of these namespaces takes 66 bytes of the inventory, which has room for 100 KiB.
+    #[rstest]
+    #[case::fits(1551, true)]
+    #[case::too_long(1552, false)]
+    fn inventory_limits_the_number_of_namespaces(#[case] count: usize, #[case] fits: bool) {
+        let namespaces: Vec<String> = (0..count).map(|number| format!("{number:063}")).collect();
+        let mut inputs = inputs();
+        inputs.params["rules"][0]["namespaces"] = json!(namespaces);
+        let mut findings = Vec::new();
+        let grants = |strictness, findings: &mut Vec<_>| {
+            parse(&inputs, strictness, findings).map(|params| params.grants.iter().count())
+        };
+        assert_eq!(grants(STRICT, &mut findings), Some(count));
+        assert_eq!(findings.is_empty(), fits, "{findings:?}");
+        assert!(findings.iter().all(|finding| finding.blocking && finding.message.starts_with("too many namespaces")));
+        assert_eq!(
+            grants(LENIENT, &mut Vec::new()),
+            Some(if fits { count } else { 0 }),
+            "such a list was never granted"
+        );
+    }
+
+    /// Columns: `--name`, `md_metadata`, the name or the pointer to the problem.
+    #[rstest]
+    #[case::of_the_params(None, json!({"name_prefix": "a"}), Ok("a"))]
+    #[case::of_the_command_line(Some("b"), json!({"name_prefix": "a"}), Ok("b"))]
+    #[case::of_the_command_line_alone(Some("b"), json!(1), Ok("b"))]
+    #[case::invalid_option(Some("B"), json!({"name_prefix": "a"}), Err(("", "--name: ")))]
+    #[case::invalid(None, json!({"name_prefix": "A"}), Err(("/md_metadata/name_prefix", "md_metadata.name_prefix: ")))]
+    #[case::no_string(None, json!({"name_prefix": 1}), Err(("/md_metadata/name_prefix", "md_metadata.name_prefix must be of type string")))]
+    #[case::no_prefix(None, json!({}), Err(("/md_metadata", "no name given")))]
+    #[case::no_object(None, json!("a"), Err(("/md_metadata", "md_metadata must be of type object")))]
+    fn name_option_takes_precedence(
+        #[case] option: Option<&str>,
+        #[case] metadata: Value,
+        #[case] expected: Result<&str, (&str, &str)>,
+    ) {
+        let inputs = Inputs { name: option.map(str::to_owned), ..with_params(json!({"md_metadata": metadata})) };
+        let mut findings = Vec::new();
+        let found = name(&inputs, &mut findings);
+        assert_eq!(found.as_ref().map(InstanceName::as_str), expected.ok());
+        assert_eq!(findings.len(), usize::from(expected.is_err()));
+        if let Err((pointer, problem)) = expected {
+            assert_eq!(located(&findings), [("name", pointer)]);
+            assert!(findings[0].message.starts_with(problem), "{findings:?}");
+        }
+    }
+
+    #[test]
+    fn check_accepts_params_without_a_name() {
+        let checked = |metadata: Value| {
+            let mut inputs = inputs();
+            inputs.params["md_metadata"] = metadata;
+            check(&inputs, Vec::new()).map(|(checked, _)| checked.name.map(|name| name.as_str().to_owned()))
+        };
+        assert_eq!(checked(json!({"name_prefix": "a"})).unwrap().as_deref(), Some("a"));
+        assert_eq!(checked(json!({})).unwrap(), None);
+        assert_eq!(located(&checked(json!({"name_prefix": "A"})).unwrap_err()), [("name", "/md_metadata/name_prefix")]);
+    }
+
+    #[rstest]
+    #[case::none(json!({}), &[], &[])]
+    #[case::null(json!({"default_tags": null}), &[], &[])]
+    #[case::list(json!({"default_tags": []}), &[], &["/md_metadata/default_tags"])]
+    #[case::scalars(json!({"default_tags": {"a": "x", "b": 1, "c": true}}), &[("a", "x"), ("b", "1"), ("c", "true")], &[])]
+    #[case::unfit(json!({"default_tags": {"a": "x y", "b/c/d": "x", "e": {}, "f": "x"}}), &[("f", "x")], &["/md_metadata/default_tags/a", "/md_metadata/default_tags/b~1c~1d", "/md_metadata/default_tags/e"])]
+    fn tags_that_can_be_labels_are_used(
+        #[case] metadata: Value,
+        #[case] expected: &[(&str, &str)],
+        #[case] dropped: &[&str],
+    ) {
+        let mut findings = Vec::new();
+        let labels = labels(&json!({"md_metadata": metadata}), &mut findings);
+        let labels: Vec<_> = labels.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
+        assert_eq!(labels, expected);
+        assert_eq!(located(&findings), dropped.iter().map(|at| ("label-dropped", *at)).collect::<Vec<_>>());
+        assert!(findings.iter().all(|finding| !finding.blocking));
+    }
+}

@@ -312,3 +312,155 @@ fn exec(mut fields: Fields<'_>) -> ExecConfig {
         ..ExecConfig::default()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+    use secrecy::ExposeSecret as _;
+
+    use super::*;
+    use crate::input::documents::kubeconfig::yaml;
+
+    type Read<T> = fn(Option<&Rc<Node>>, &EntryLocation, &mut Problems) -> T;
+
+    /// What is read of an entry, and its problems, each after its pointer.
+    fn entry<T>(kind: &'static str, text: &str, read: Read<T>) -> (T, Vec<String>) {
+        let node = yaml::parse(text.as_bytes()).unwrap().root;
+        let location = EntryLocation::new(kind, "demo", "config", &node);
+        let mut problems = Problems::default();
+        let read = read(Some(&node), &location, &mut problems);
+        let described = |finding: Finding| format!("{}: {}", finding.pointer.unwrap_or_default(), finding.message);
+        (read, problems.into_findings().into_iter().map(described).collect())
+    }
+
+    fn problems(kind: &'static str, text: &str) -> Vec<String> {
+        match kind {
+            "context" => entry(kind, text, context).1,
+            "cluster" => entry(kind, text, cluster).1,
+            _ => entry(kind, text, user).1,
+        }
+    }
+
+    #[rstest]
+    #[case::context("context", "1: a\ncluster: a\nnamespace: ''\nextensions: []")]
+    #[case::nothing("context", "")]
+    #[case::null_fields("user", "token: ~\nexec: ~\nas-groups: ~")]
+    #[case::empty_fields("user", "token: ''\nclient-key: ''")]
+    #[case::unknown_field("cluster", "sever: [1]")]
+    #[case::boolean("cluster", "insecure-skip-tls-verify: no")]
+    #[case::placeholder_as_a_path("user", "tokenFile: REDACTED")]
+    #[case::lists("user", "as-groups: [a, ~]\nas-user-extra: {a: [b], c: ~}")]
+    #[case::older_exec("user", "exec: {apiVersion: client.authentication.k8s.io/v1beta1}")]
+    #[case::exec("user", "exec: {apiVersion: client.authentication.k8s.io/v1, interactiveMode: Never}")]
+    #[case::variable("user", "exec: {env: [{name: a}]}")]
+    fn fields_are_accepted_as_by_kubectl(#[case] kind: &'static str, #[case] text: &str) {
+        assert_eq!(problems(kind, text), Vec::<String>::new());
+    }
+
+    #[rstest]
+    #[case::no_mapping("context", "a", "/context: context must be a mapping, but is a string")]
+    #[case::odd_key("cluster", "server: a\n~: b", "/cluster: cluster has a key that is not a string")]
+    #[case::number("context", "cluster: 1", "/context/cluster: cluster must be a string, but is a number")]
+    #[case::namespace("context", "namespace: [a]", "/context/namespace: namespace must be a string, but is a list")]
+    #[case::extensions("context", "extensions: {}", "/context/extensions: extensions must be a list")]
+    #[case::extension("user", "extensions: [a]", "/user/extensions/0: 0 must be a mapping, but is a string")]
+    #[case::mistagged("user", "token: !!int a", "/user/token: token must be a string, but is a value that does not")]
+    #[case::boolean_in_quotes(
+        "cluster",
+        "disable-compression: 'true'",
+        "/cluster/disable-compression: disable-compression must be true or false"
+    )]
+    #[case::masked_ca(
+        "cluster",
+        "certificate-authority-data: DATA+OMITTED",
+        "/cluster/certificate-authority-data: certificate-authority-data contains the placeholder"
+    )]
+    #[case::masked_token("user", "token: ' REDACTED '", "/user/token: token contains the placeholder")]
+    #[case::no_list("user", "as-groups: a", "/user/as-groups: as-groups must be a list, but is a string")]
+    #[case::no_list_of_strings(
+        "user",
+        "as-groups: [a, 1]",
+        "/user/as-groups: as-groups must be a list of strings, but one item is a number"
+    )]
+    #[case::extra("user", "as-user-extra: {a: b}", "/user/as-user-extra/a: a must be a list")]
+    #[case::provider("user", "auth-provider: {config: {a: [b]}}", "/user/auth-provider/config/a: a must be a string")]
+    #[case::nameless_variable("user", "exec: {env: [{name: a}, {value: b}]}", "/user/exec/env/1: 1 of env has no name")]
+    #[case::no_mode(
+        "user",
+        "exec: {apiVersion: client.authentication.k8s.io/v1}",
+        "/user/exec/interactiveMode: interactiveMode is missing, but required by v1"
+    )]
+    #[case::another_mode(
+        "user",
+        "exec: {interactiveMode: never}",
+        "/user/exec/interactiveMode: interactiveMode is invalid"
+    )]
+    fn field_of_another_type_is_reported(#[case] kind: &'static str, #[case] text: &str, #[case] problem: &str) {
+        let found = problems(kind, text);
+        assert!(found.len() == 1 && found[0].starts_with(problem), "{found:?}");
+    }
+
+    #[test]
+    fn all_problems_of_an_entry_are_reported() {
+        let found = problems("user", "username: 1\ntoken: REDACTED\nexec:\n  command: 2\n  args: a");
+        let pointers: Vec<&str> = found.iter().map(|problem| problem.split(':').next().unwrap()).collect();
+        assert_eq!(pointers, ["/user/username", "/user/token", "/user/exec/command", "/user/exec/args"]);
+    }
+
+    #[rstest]
+    #[case::itself("/user", "line 2 of")]
+    #[case::field("/user/exec/command", "line 4 of")]
+    #[case::missing_field("/user/exec/args", "line 4 of")]
+    #[case::item_of_a_list("/user/exec/env/0/name", "line 5 of")]
+    #[case::another_entry("/cluster/server", ", of")]
+    fn location_is_that_of_the_closest_field(#[case] pointer: &str, #[case] line: &str) {
+        let text = "\ntoken: a\nexec:\n  command: b\n  env: [\n    {name: c}]";
+        let node = yaml::parse(text.as_bytes()).unwrap().root;
+        let location = EntryLocation::new("user", "de\nmo", "config", &node).of(pointer);
+        assert!(location.starts_with("(user `de mo`,") && location.ends_with("config)"), "{location}");
+        assert!(location.contains(line), "{location}");
+    }
+
+    #[test]
+    fn user_is_read_field_by_field() {
+        let text = "username: a\npassword: b\ntoken: c\ntokenFile: d\nclient-certificate: e\nclient-certificate-data: f\n\
+                    client-key: g\nclient-key-data: h\nas: i\nas-uid: j\nas-groups: [k, ~]\nas-user-extra: {l: [m]}\n\
+                    auth-provider: {name: q, config: {o: p}}";
+        let (user, problems) = entry("user", text, user);
+        assert_eq!(problems, Vec::<String>::new());
+        let secrets =
+            [&user.password, &user.token, &user.client_key_data].map(|secret| secret.as_ref().unwrap().expose_secret());
+        assert_eq!(secrets, ["b", "c", "h"]);
+        let texts = [
+            &user.username,
+            &user.token_file,
+            &user.client_certificate,
+            &user.client_certificate_data,
+            &user.client_key,
+            &user.impersonate,
+            &user.impersonate_uid,
+        ];
+        assert_eq!(texts.map(|text| text.as_deref().unwrap()), ["a", "d", "e", "f", "g", "i", "j"]);
+        assert_eq!(user.impersonate_groups.unwrap(), ["k", ""]);
+        assert_eq!(user.impersonate_user_extra.unwrap()["l"], ["m"]);
+        let provider = user.auth_provider.unwrap();
+        assert_eq!((provider.name.as_str(), provider.config["o"].as_str()), ("q", "p"));
+    }
+
+    #[rstest]
+    #[case::never("interactiveMode: Never", Some(ExecInteractiveMode::Never))]
+    #[case::always("interactiveMode: Always", Some(ExecInteractiveMode::Always))]
+    #[case::if_available("interactiveMode: IfAvailable", Some(ExecInteractiveMode::IfAvailable))]
+    #[case::older("apiVersion: client.authentication.k8s.io/v1beta1", Some(ExecInteractiveMode::IfAvailable))]
+    #[case::invalid("interactiveMode: Sometimes", None)]
+    fn login_command_is_read(#[case] mode: &str, #[case] expected: Option<ExecInteractiveMode>) {
+        let text = format!(
+            "exec:\n  command: a\n  args: [b]\n  env: [{{name: c, value: d}}]\n  provideClusterInfo: yes\n  {mode}"
+        );
+        let exec = entry("user", &text, user).0.exec.unwrap();
+        assert_eq!((exec.command.as_deref(), exec.args.as_deref()), (Some("a"), Some(&["b".to_owned()][..])));
+        assert_eq!(exec.env.unwrap()[0]["name"], "c");
+        assert!(exec.provide_cluster_info);
+        assert_eq!(exec.interactive_mode, expected);
+    }
+}

@@ -203,8 +203,7 @@ pub struct Target {
     /// Verbs that are a risk.
     pub verbs: Verbs,
     pub(super) within: Within,
-    /// Its own level, where it differs from the entry's.
-    pub(super) level: Option<Level>,
+    own_level: Option<Level>,
     pub(super) fact: Facts,
     /// Whether get is a risk on servers before 1.35 only, which did not ask for create when a client connects with GET.
     pub(super) get_before_1_35: bool,
@@ -212,15 +211,28 @@ pub struct Target {
 
 impl Target {
     const fn new(group: &'static str, resource: &'static str, verbs: Verbs) -> Self {
-        Self { group, resource, verbs, within: Within::Both, level: None, fact: Facts::NONE, get_before_1_35: false }
+        Self {
+            group,
+            resource,
+            verbs,
+            within: Within::Both,
+            own_level: None,
+            fact: Facts::NONE,
+            get_before_1_35: false,
+        }
+    }
+
+    /// Its own level, where it differs from the entry's.
+    pub const fn level(&self) -> Option<Level> {
+        self.own_level
     }
 
     const fn within(self, within: Within) -> Self {
         Self { within, ..self }
     }
 
-    const fn level(self, level: Level) -> Self {
-        Self { level: Some(level), ..self }
+    const fn with_level(self, level: Level) -> Self {
+        Self { own_level: Some(level), ..self }
     }
 
     const fn fact(self, fact: Facts) -> Self {
@@ -317,7 +329,7 @@ impl Entry {
     /// Every level that a finding of it may have.
     pub fn levels(&self) -> BTreeSet<Level> {
         let places = self.namespaced.into_iter().chain([self.cluster]).chain(self.system).chain(self.otherwise);
-        let of_targets = self.targets.iter().filter_map(|target| target.level);
+        let of_targets = self.targets.iter().filter_map(Target::level);
         let mut levels: BTreeSet<Level> = places.chain(of_targets).collect();
         if self.lower_with_names {
             levels = levels.iter().flat_map(|level| [*level, level.lowered()]).collect();
@@ -756,7 +768,7 @@ pub const CATALOG: &[Entry] = &[
         ..Entry::new("risk-r26", "Change nodes", High)
     },
     Entry {
-        targets: &[target("", "pods/status", CHANGE), target("", "services/status", CHANGE).level(Low)],
+        targets: &[target("", "pods/status", CHANGE), target("", "services/status", CHANGE).with_level(Low)],
         lower_with_names: true,
         consequence: "allows redirecting traffic {place}, through labels of pods or external addresses of Services",
         instead: "leave the status to its controller, and read it only",

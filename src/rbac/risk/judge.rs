@@ -345,7 +345,7 @@ impl Hit {
     }
 
     fn level(&self, entry: &Entry, namespace: Option<&str>) -> Level {
-        let level = self.target.level.unwrap_or_else(|| entry.level(namespace));
+        let level = self.target.level().unwrap_or_else(|| entry.level(namespace));
         let lower = self.named && entry.lower_with_names && !self.verbs.any(Verbs::CREATE);
         if lower { level.lowered() } else { level }
     }
@@ -675,7 +675,7 @@ mod tests {
             kube-system: core pods create => r06 critical
             *: core pods create => r06 critical
             a: core pods create x =>
-            a: core pods create,patch x => r06 high, r08 high
+            a: core pods create,patch x => r06 high, r08 medium
             a: apps deployments create => r07 high
             a: apps daemonsets,statefulsets,replicasets patch => r07 high
             a: core replicationcontrollers update => r07 high
@@ -878,7 +878,7 @@ mod tests {
             a: metrics.k8s.io pods get,create =>
             a: example.com secrets get =>
             a: serving.example.com services create =>
-            a: core * create => r05 high, r06 high, r07 high, r09 critical, r10 high, r12 medium, r14 high, r28 medium, r32 high, r36 high
+            a: core * create => r05 high, r06 critical, r07 high, r09 critical, r10 high, r12 medium, r14 high, r28 medium, r32 high, r36 high
             a: core pods * => r06 high, r08 high, r37 medium
             a: * secrets list => r03 high, r35 medium
             a: core */exec create => r09 high
@@ -945,6 +945,29 @@ mod tests {
         assert!(text("a: core secrets get,create").contains("together with write access to Secrets"));
         assert!(text("a: core pods/exec get").ends_with("get is enough on servers before 1.35"));
         assert!(!text("a: core pods/exec create").contains("1.35"));
+    }
+
+    /// Each preset of the form that is at least high names the worst risk in the comment above it.
+    #[test]
+    fn presets_explain_high_risks() {
+        let text = include_str!("../../../massdriver.yaml");
+        let bundle: serde_json::Value = serde_saphyr::from_str(text).unwrap();
+        let presets = bundle["params"]["examples"].as_array().unwrap();
+        let mut found = Vec::new();
+        for preset in presets {
+            let rules: Vec<Rule> = serde_json::from_value(preset["rules"].clone()).unwrap();
+            let requested: Vec<Requested<'_>> = rules.iter().map(|rule| (rule, Some("team-a"))).collect();
+            let risks = risks(&requested, None);
+            let worst = risks.iter().map(|risk| risk.severity).max().unwrap();
+            let first = risks.iter().find(|risk| risk.severity == worst).unwrap();
+            let name = preset["__name"].as_str().unwrap();
+            let before = text.split(&format!("    - __name: {name}\n")).next().unwrap();
+            let comment: Vec<&str> = before.lines().rev().take_while(|line| line.starts_with("    #")).collect();
+            let explains = comment.iter().any(|line| line.contains(first.code()));
+            assert!(worst < Level::High || explains, "{name} does not explain {}", first.code());
+            found.push(format!("{name}: {} {}", first.code(), worst.as_str()));
+        }
+        assert_eq!(found, ["Admin: risk-r01 critical", "Read-only: risk-r30 low", "Debugging: risk-r12 medium"]);
     }
 
     #[test]

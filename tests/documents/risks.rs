@@ -12,9 +12,9 @@ const INTRODUCTION: &str = "\
 
 <!-- Made from src/rbac/risk/catalog.rs: UPDATE_DOCS=1 cargo test --test documents -->
 
-Some permissions allow more than their names say: whoever may create pods can read every Secret of the namespace.
-`k8s-token check` reports them before anything is granted, with a severity, what a holder could do, and something
-narrower to grant instead. They never change the exit code.
+Some permissions allow more than their names say: a credential that may create pods can read every Secret of the
+namespace. `k8s-token check` reports them before anything is granted, with a severity, what a holder could do,
+and something narrower to grant instead. They never change the exit code.
 
 Rules are compared as the API server does it: API group, resource, subresource, verb and name count, and a wildcard
 raises every code that it reaches. Rules of one request are judged together: some permissions are worse beside others.
@@ -124,7 +124,7 @@ fn severity(entry: &Entry) -> String {
         text.push_str(" One lower where `resourceNames` limit it to single objects, unless it can create them.");
     }
     for together in entry.together {
-        let _ = write!(text, " One higher together {}.", together.text);
+        let _ = write!(text, " One higher together {}.", together.text.replacen(", it ", ": it ", 1));
     }
     text
 }

@@ -359,6 +359,11 @@ use Level::{Critical, High, Low, Medium};
 use Narrower::{Named, OneGroup, Only, Without};
 use Within::{Cluster, OwnNamespace};
 
+const GET_BEFORE_1_35: &str =
+    "`get` alone counts on servers before 1.35 and on unknown ones; later ones require `create`.";
+const GET_BEFORE_1_35_FORWARD: &str =
+    "`get` alone on `pods/portforward` counts on servers before 1.35 and on unknown ones; later ones require `create`.";
+
 const fn target(group: &'static str, resource: &'static str, verbs: Verbs) -> Target {
     Target::new(group, resource, verbs)
 }
@@ -490,7 +495,7 @@ pub const CATALOG: &[Entry] = &[
         ],
         consequence: "allows starting pods with every ServiceAccount, Secret, ConfigMap and volume claim {place}; without \
                       pod security, also with access to the node",
-        instead: "let a controller that exists create the pods, and grant reading them",
+        instead: "let an existing controller create the pods, and grant reading them",
         narrower: &[Only(READ)],
         ..Entry::new("risk-r06", "Create pods", High)
     },
@@ -541,12 +546,14 @@ pub const CATALOG: &[Entry] = &[
             other: Facts::CREATE_PODS,
             text: "with create on pods, it has a shell with every Secret and every ServiceAccount",
         }],
+        when: GET_BEFORE_1_35,
         consequence: "allows running commands in every pod {place}, with its ServiceAccount and everything it mounts",
         instead: "read logs (pods/log); or allow exec in a namespace whose pods have no ServiceAccount token",
         ..Entry::new("risk-r09", "Execute in pods", High)
     },
     Entry {
         targets: &[target("", "pods/attach", CONNECT).get_before_1_35()],
+        when: GET_BEFORE_1_35,
         consequence: "allows typing into the main process of every pod {place}, and so acting with its ServiceAccount",
         instead: "read logs (pods/log)",
         ..Entry::new("risk-r10", "Attach to pods", High)
@@ -564,6 +571,7 @@ pub const CATALOG: &[Entry] = &[
             target("", "pods/proxy", PROXIED),
             target("", "services/proxy", PROXIED),
         ],
+        when: GET_BEFORE_1_35_FORWARD,
         consequence: "allows reaching every port of the pods {place} past network policies, also ports that trust \
                       localhost",
         instead: "expose the one port that is needed with a Service or an Ingress",
@@ -572,8 +580,8 @@ pub const CATALOG: &[Entry] = &[
     Entry {
         targets: &[target("", "nodes/proxy", PROXIED).within(Cluster)],
         namespaced: None,
-        consequence: "allows running commands in every pod of every node through the kubelet; get is enough, and neither \
-                      audit logs nor admission policies see it",
+        consequence: "allows running commands in every pod of every node through the kubelet; get is enough, and requests \
+                      to the kubelet itself appear in no audit log and pass no admission",
         instead: "grant get on nodes/metrics, nodes/stats or nodes/log, which monitoring needs",
         ..Entry::new("risk-r13", "Kubelet API", Critical)
     },

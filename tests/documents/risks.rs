@@ -67,9 +67,12 @@ fn or(words: &[&str]) -> String {
     }
 }
 
+/// Resources by their API group.
+type Resources = BTreeMap<&'static str, Vec<&'static str>>;
+
 /// As in `get, list on secrets; create on deployments (apps)`.
 fn targets(entry: &Entry) -> String {
-    let mut lines: Vec<(Vec<&str>, BTreeMap<&str, Vec<&str>>)> = Vec::new();
+    let mut lines: Vec<(Vec<&str>, Resources)> = Vec::new();
     for target in entry.targets {
         let verbs: Vec<&str> = target.verbs.names().collect();
         let line = lines.iter().position(|(known, _)| *known == verbs).unwrap_or_else(|| {
@@ -79,7 +82,7 @@ fn targets(entry: &Entry) -> String {
         lines[line].1.entry(target.group).or_default().push(target.resource);
     }
     let code = |words: &[&str]| words.iter().map(|word| format!("`{word}`")).collect::<Vec<_>>().join(", ");
-    let line = |(verbs, groups): &(Vec<&str>, BTreeMap<&str, Vec<&str>>)| {
+    let line = |(verbs, groups): &(Vec<&str>, Resources)| {
         let resources = groups.iter().map(|(group, resources)| match *group {
             "" => code(resources),
             group => format!("{} ({group})", code(resources)),

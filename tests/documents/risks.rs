@@ -115,6 +115,9 @@ fn severity(entry: &Entry) -> String {
         Some(level) if level == entry.cluster => format!("{}.", capital(level.as_str())),
         Some(level) => format!("In a namespace {}; cluster-wide {}.", level.as_str(), entry.cluster.as_str()),
     };
+    if let Some(level) = entry.otherwise {
+        text = format!("{} or {}, as above.", capital(text.trim_end_matches('.')), level.as_str());
+    }
     if let Some(system) = entry.system {
         let _ = write!(text, " In kube-system, kube-public and kube-node-lease {}.", system.as_str());
     }

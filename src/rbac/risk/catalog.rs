@@ -419,7 +419,8 @@ pub const CATALOG: &[Entry] = &[
         consequence: "allows reading every Secret {place}, among them tokens of other ServiceAccounts; list and watch \
                       return the contents, too",
         instead: "name the Secrets that are needed",
-        narrower: &[Named(READ)],
+        // With names, list and watch only work for clients that ask for one name.
+        narrower: &[Named(Verbs::GET), Named(READ)],
         ..Entry::new("risk-r03", "Read Secrets", High)
     },
     Entry {

@@ -57,7 +57,7 @@ impl Risk {
         text
     }
 
-    /// What to grant instead, with a rule where the rest of this one can be written as one.
+    /// What to grant instead: in words, and as a rule where the requested one covers a less severe one.
     pub(crate) fn alternative(&self, (rule, namespace): Requested<'_>) -> Alternative {
         let found = self.entry.narrower.iter().find_map(|narrower| {
             let rule = self.narrowed(rule, *narrower)?;
@@ -86,6 +86,8 @@ impl Risk {
                 on(target.group, &[target.resource], verbs, vec!["NAME".to_owned()])
             }
             (Narrower::Only(verbs), Some(target)) => {
+                let get = own.verbs.both(verbs).both(Verbs::GET);
+                let verbs = if own.named && get != Verbs::NONE { get } else { verbs };
                 on(target.group, &[target.resource], verbs, rule.resource_names.clone())
             }
             (Narrower::Some(group, resources, verbs), None) if own.has_group(group) => {
@@ -214,7 +216,7 @@ pub(crate) fn risks(requested: &[Requested<'_>], server: Option<(u32, u32)>) -> 
         if let Some(group) = asked.every_group() {
             add(position("risk-r35"), base(position("risk-r35"), format!("/apiGroups/{group}")));
         }
-        if let (Some(resource), false) = (asked.wildcard_resource, asked.nothing()) {
+        if let (Some(resource), false) = (asked.wildcard_resource, asked.grants_nothing()) {
             let entry = position("risk-r36");
             let risk = base(entry, format!("/resources/{resource}"));
             let severity = if asked.has_group("") { risk.severity } else { Level::Medium };
@@ -278,7 +280,7 @@ impl<'a> Asked<'a> {
     }
 
     /// Whether it allows nothing on resources.
-    fn nothing(&self) -> bool {
+    fn grants_nothing(&self) -> bool {
         self.rule.verbs.is_empty() || self.groups.is_empty()
     }
 
@@ -927,7 +929,12 @@ mod tests {
             risk.alternative((&rules[0].0, rules[0].1)).rule
         };
         assert_eq!(alternative("a: core secrets,pods get", "risk-r03"), Some(rule("core secrets get NAME")));
-        assert_eq!(alternative("a: * * *", "risk-r03"), Some(rule("core secrets get,list,watch NAME")));
+        assert_eq!(alternative("a: core secrets list", "risk-r03"), Some(rule("core secrets list NAME")));
+        assert_eq!(
+            alternative("a: apps deployments get,list,patch x", "risk-r07"),
+            Some(rule("apps deployments get x"))
+        );
+        assert_eq!(alternative("a: * * *", "risk-r03"), Some(rule("core secrets get NAME")));
         assert_eq!(alternative("a: apps * get,patch", "risk-r07"), Some(rule("apps deployments patch NAME")));
         assert_eq!(alternative("a: apps deployments get,patch x", "risk-r07"), Some(rule("apps deployments get x")));
         assert_eq!(alternative("a: * pods get", "risk-r35"), Some(rule("core pods get")));

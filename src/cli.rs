@@ -128,7 +128,7 @@ enum Command {
         #[arg(long, value_name = "NAME")]
         name: Option<String>,
     },
-    /// Validate params offline
+    /// Validate params offline, and report the risks of their rules
     #[command(after_help = examples![
         "k8s-token check --params params.json",
         "k8s-token check < params.json",

@@ -10,6 +10,7 @@
 //! | [`main`] | `src/main.rs` |
 //! | [`error`]: `Exit`, `Code` | `src/main.rs`; tests that hold documents, manual page and output schema to the codes |
 //! | [`finding`]: `Severity`, `Code` | the same tests |
+//! | [`risk`]: `CATALOG` | the test that writes docs/risks.md |
 //! | [`secret`]: `Token` | its doctests, which prove that it cannot be printed; fingerprints in tests and the quickstart |
 //! | `fuzzing` | property tests and the fuzz target |
 
@@ -38,6 +39,7 @@ mod schema;
 mod x509;
 
 pub use diagnostics::{error, finding, secret};
+pub use rbac::risk;
 
 use std::{ffi::OsString, io::Write};
 

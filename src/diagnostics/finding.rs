@@ -7,7 +7,7 @@ use std::{
 
 use serde::{Serialize, Serializer};
 
-use crate::diagnostics::text::presentable_pointer;
+use crate::{diagnostics::text::presentable_pointer, rbac::risk::Level};
 
 /// How much a finding matters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -38,9 +38,22 @@ impl Severity {
     }
 }
 
+impl From<Level> for Severity {
+    fn from(level: Level) -> Self {
+        match level {
+            Level::Info => Self::Info,
+            Level::Low => Self::Low,
+            Level::Medium => Self::Medium,
+            Level::High => Self::High,
+            Level::Critical => Self::Critical,
+        }
+    }
+}
+
 macro_rules! codes {
     ($($(#[$doc:meta])* $variant:ident = $text:literal, $($severity:ident)+;)*) => {
-        /// Finding codes. Each has an entry in docs/warnings.md. They never change once released.
+        /// Finding codes. Each has an entry in docs/warnings.md, and those of risks in docs/risks.md. They never change
+        /// once released.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         pub enum Code { $($(#[$doc])* $variant,)* }
 
@@ -144,6 +157,85 @@ codes! {
     TlsServerName = "tls-server-name", High;
     /// The platform's record was not deleted either.
     PlatformRecord = "platform-record", High;
+    /// The rules allow everything.
+    RiskR01 = "risk-r01", Critical;
+    /// The rules allow every verb on RBAC objects.
+    RiskR02 = "risk-r02", Critical;
+    /// The rules allow reading Secrets.
+    RiskR03 = "risk-r03", High Critical;
+    /// The rules allow reading named Secrets.
+    RiskR04 = "risk-r04", Medium High;
+    /// The rules allow writing Secrets.
+    RiskR05 = "risk-r05", High Critical Medium;
+    /// The rules allow creating pods.
+    RiskR06 = "risk-r06", High Critical;
+    /// The rules allow writing workloads.
+    RiskR07 = "risk-r07", High Critical Medium;
+    /// The rules allow changing pods.
+    RiskR08 = "risk-r08", High Medium;
+    /// The rules allow executing commands in pods.
+    RiskR09 = "risk-r09", High Critical;
+    /// The rules allow attaching to pods.
+    RiskR10 = "risk-r10", High;
+    /// The rules allow adding debug containers to pods.
+    RiskR11 = "risk-r11", High;
+    /// The rules allow reaching ports of pods.
+    RiskR12 = "risk-r12", Medium;
+    /// The rules allow the kubelet API.
+    RiskR13 = "risk-r13", Critical;
+    /// The rules allow creating tokens of ServiceAccounts.
+    RiskR14 = "risk-r14", High Critical;
+    /// The rules allow impersonation.
+    RiskR15 = "risk-r15", Critical;
+    /// The rules allow escalate.
+    RiskR16 = "risk-r16", Critical;
+    /// The rules allow bind.
+    RiskR17 = "risk-r17", Critical;
+    /// The rules allow writing bindings.
+    RiskR18 = "risk-r18", High Critical Medium;
+    /// The rules allow writing Roles.
+    RiskR19 = "risk-r19", High Medium;
+    /// The rules allow approving certificates.
+    RiskR20 = "risk-r20", High Critical;
+    /// The rules allow signing certificates.
+    RiskR21 = "risk-r21", High Critical;
+    /// The rules allow writing admission webhooks and policies.
+    RiskR22 = "risk-r22", Critical High;
+    /// The rules allow creating volumes.
+    RiskR23 = "risk-r23", High;
+    /// The rules allow changing Namespaces.
+    RiskR24 = "risk-r24", High Critical Medium;
+    /// The rules allow changing ConfigMaps.
+    RiskR25 = "risk-r25", Low Critical High Info;
+    /// The rules allow changing nodes.
+    RiskR26 = "risk-r26", High Critical;
+    /// The rules allow changing the status of pods or Services.
+    RiskR27 = "risk-r27", Medium Low Info;
+    /// The rules allow writing Services and routes.
+    RiskR28 = "risk-r28", Medium Low;
+    /// The rules allow deleting events.
+    RiskR29 = "risk-r29", Medium;
+    /// The rules allow reading logs.
+    RiskR30 = "risk-r30", Low Medium;
+    /// The rules allow adding APIs.
+    RiskR31 = "risk-r31", High Medium;
+    /// The rules allow writing ServiceAccounts.
+    RiskR32 = "risk-r32", Medium High Low;
+    /// The rules allow custom resources with credentials or power.
+    RiskR33 = "risk-r33", High;
+    /// The rules apply to every API group.
+    RiskR35 = "risk-r35", Medium;
+    /// The rules apply to every resource of a group.
+    RiskR36 = "risk-r36", High Medium;
+    /// The rules allow deletecollection.
+    RiskR37 = "risk-r37", Medium;
+}
+
+impl Code {
+    /// The code of a risk, by its name in the catalogue.
+    pub(crate) fn of_risk(code: &str) -> Option<Self> {
+        Self::ALL.iter().copied().find(|known| known.as_str() == code)
+    }
 }
 
 impl Serialize for Code {
@@ -244,6 +336,26 @@ pub(crate) fn condensed(findings: Vec<Finding>) -> Vec<Finding> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::rbac::risk::CATALOG;
+
+    #[test]
+    fn risk_codes_are_those_of_the_catalogue() {
+        let risks = Code::ALL.iter().filter(|code| code.as_str().starts_with("risk-"));
+        let entries: Vec<&str> = CATALOG.iter().map(|entry| entry.code).collect();
+        assert_eq!(risks.map(|code| code.as_str()).collect::<Vec<_>>(), entries);
+        for entry in CATALOG {
+            let mut severities = Code::of_risk(entry.code).unwrap().severities().to_vec();
+            let usual = entry.namespaced.unwrap_or(entry.cluster).into();
+            assert_eq!(severities.first(), Some(&usual), "{}", entry.code);
+            severities.sort();
+            assert_eq!(
+                severities,
+                entry.levels().into_iter().map(Severity::from).collect::<Vec<_>>(),
+                "{}",
+                entry.code
+            );
+        }
+    }
 
     /// Compared each with each, so many would take hours.
     #[test]

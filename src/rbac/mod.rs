@@ -1,7 +1,8 @@
 //! RBAC as data: rules, the single permissions they consist of, and the records shown to users. Their algebra is in
-//! `coverage.rs`. Pure; no Kubernetes client, no I/O.
+//! `coverage.rs`, their risks are in `risk/`. Pure; no Kubernetes client, no I/O.
 
 mod coverage;
+pub mod risk;
 
 pub(crate) use coverage::{Coverage, PermissionChanges, Widening, difference, same_permissions, widening};
 

@@ -12,4 +12,5 @@ mod bundle;
 mod codes;
 mod layout;
 mod readme;
+mod risks;
 mod source;

@@ -15,7 +15,10 @@ use k8s_token::{
 };
 use serde_json::Value;
 
-use crate::codes::{Entry, entries, section};
+use crate::{
+    codes::{Entry, entries, section},
+    risks,
+};
 
 const CODES: &str = "docs/troubleshooting.md";
 const WARNINGS: &str = "docs/warnings.md";
@@ -136,6 +139,10 @@ fn warning_entries() -> Vec<Entry> {
     entries_of(WARNINGS, &["## Input errors", "## Warning codes"])
 }
 
+fn risk_entries() -> Vec<Entry> {
+    entries_of(risks::PAGE, &["## Risk codes"])
+}
+
 #[test]
 fn each_error_code_is_documented() {
     let listed: Vec<(String, String)> = error_entries().into_iter().map(|entry| (entry.code, entry.kind)).collect();
@@ -153,11 +160,13 @@ fn each_error_code_is_documented() {
 
 #[test]
 fn each_finding_code_is_documented() {
-    let mut listed: Vec<String> = warning_entries().into_iter().map(|entry| entry.code).collect();
+    let entries = warning_entries().into_iter().chain(risk_entries());
+    let mut listed: Vec<String> = entries.map(|entry| entry.code).collect();
     let sorted = listed.clone();
     listed.sort();
     listed.dedup();
     assert_eq!(listed.len(), sorted.len(), "a code has two entries");
+    assert!(risk_entries().iter().all(|entry| entry.code.starts_with("risk-")), "{}", risks::PAGE);
     let errors: BTreeSet<String> = Code::ALL.iter().map(|code| code.as_str().to_owned()).collect();
     let found = finding_codes();
     assert!(found.len() > 30, "{found:?}");
@@ -170,7 +179,7 @@ fn each_finding_code_is_documented() {
 
 #[test]
 fn documented_severities_match_the_program() {
-    for entry in warning_entries() {
+    for entry in warning_entries().into_iter().chain(risk_entries()) {
         let code = finding::Code::ALL.iter().find(|code| code.as_str() == entry.code).unwrap();
         let words: BTreeSet<&str> = entry.kind.split(|letter: char| !letter.is_ascii_alphabetic()).collect();
         if words.contains("Blocking") {

@@ -5,6 +5,7 @@
 mod fuzz_corpus;
 mod invalid_input;
 mod properties;
+mod risks;
 
 #[path = "../support/mod.rs"]
 mod support;

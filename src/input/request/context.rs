@@ -367,13 +367,13 @@ mod tests {
             ClusterLogin::Token(_) => return vec!["token alone"],
             ClusterLogin::Kubeconfig(user) => user,
         };
-        let uses = [
+        let logins = [
             (user.credentials.token.is_some(), "token"),
             (user.credentials.identity.is_some(), "certificate"),
             (user.command.is_some(), "command"),
             (user.acting.impersonate.is_some(), "as"),
         ];
-        uses.into_iter().filter(|(is_used, _)| *is_used).map(|(_, login)| login).collect()
+        logins.into_iter().filter(|(is_used, _)| *is_used).map(|(_, login)| login).collect()
     }
 
     #[rstest]

@@ -65,13 +65,11 @@ mod tests {
         ClusterInput::Kubeconfig(Box::new(context.unwrap_or_else(|problems| panic!("{problems:?}"))))
     }
 
-    /// Name and whether there are params, or the findings.
-    fn parsed(inputs: &Inputs, has_params: bool) -> Result<(Option<String>, bool), Vec<(&'static str, String)>> {
+    /// Name and whether there are params; or code and pointer of each finding.
+    fn parsed(inputs: &Inputs, has_params: bool) -> Result<(Option<String>, bool), Vec<String>> {
         match parse(inputs, has_params, Vec::new()) {
-            Ok((credential, _)) => {
-                Ok((credential.name.map(|name| name.as_str().to_owned()), credential.params.is_some()))
-            }
-            Err(findings) => Err(located(&findings).into_iter().map(|(code, at)| (code, at.to_owned())).collect()),
+            Ok((it, _)) => Ok((it.name.map(|name| name.as_str().to_owned()), it.params.is_some())),
+            Err(findings) => Err(located(&findings).into_iter().map(|(code, at)| format!("{code} {at}")).collect()),
         }
     }
 
@@ -87,7 +85,7 @@ mod tests {
         let command = json!({"exec": {"apiVersion": "client.authentication.k8s.io/v1beta1", "command": "login"}});
         for user in [token_as, command] {
             let inputs = Inputs { cluster: kubeconfig(&user), ..inputs() };
-            assert_eq!(parsed(&inputs, true), Err(vec![("connection", "/user".to_owned())]), "{user}");
+            assert_eq!(parsed(&inputs, true), Err(vec!["connection /user".to_owned()]), "{user}");
         }
     }
 
@@ -99,14 +97,14 @@ mod tests {
             ..inputs()
         };
         let named = |name: &str| Some(name.to_owned());
-        let problem = |code, pointer: &str| Err(vec![(code, pointer.to_owned())]);
+        let problem = |finding: &str| Err(vec![finding.to_owned()]);
         for (inputs, has_params, expected) in [
             (inputs(), true, Ok((named("demo"), true))),
             (only(json!(null), None), false, Ok((None, false))),
             (only(json!(null), Some("b")), false, Ok((named("b"), false))),
-            (only(json!(null), Some("B")), false, problem("name", "")),
+            (only(json!(null), Some("B")), false, problem("name ")),
             (only(json!({"namespace": "a", "cluster_roles": [{"name": "view"}]}), None), true, Ok((None, true))),
-            (only(json!({"cluster_roles": [{"name": "view"}]}), None), true, problem("schema", "")),
+            (only(json!({"cluster_roles": [{"name": "view"}]}), None), true, problem("schema ")),
         ] {
             assert_eq!(parsed(&inputs, has_params), expected, "{} {:?}", inputs.params, inputs.name);
         }

@@ -277,13 +277,13 @@ mod tests {
         findings.iter().map(|it| (it.code.as_str(), it.pointer.as_deref().unwrap_or("-"))).collect()
     }
 
-    fn never(inputs: &Inputs) -> Parsed<Provision> {
+    fn unpublished(inputs: &Inputs) -> Parsed<Provision> {
         provision(inputs, Publishing::Never, None, Vec::new())
     }
 
     #[test]
     fn valid_input_becomes_a_request() {
-        let (input, remarks) = never(&inputs()).unwrap_or_else(|findings| panic!("{findings:?}"));
+        let (input, remarks) = unpublished(&inputs()).unwrap_or_else(|findings| panic!("{findings:?}"));
         assert_eq!(remarks, []);
         assert_eq!((input.request.instance.name.as_str(), input.request.instance.namespace.as_str()), ("demo", "home"));
         assert_eq!((input.request.grants.iter().count(), input.timeout), (1, Duration::from_secs(180)));
@@ -299,10 +299,8 @@ mod tests {
     #[case::namespace(|it: &mut Inputs| it.params["namespace"] = json!("A"), &["!schema /namespace"], &["!schema /namespace"])]
     #[case::name(|it: &mut Inputs| it.name = Some("A".to_owned()), &["!name "], &["!name "])]
     #[case::rules(|it: &mut Inputs| it.params["rules"] = json!([{}]), &["!schema /rules/0", "!schema /rules/0", "!schema /rules/0"], &[])]
-    #[case::unknown_param(|it: &mut Inputs| it.params["a"] = json!(1), &["unknown-param /a"], &[])]
     #[case::config(|it: &mut Inputs| it.config = json!([]), &["!schema -"], &["unknown-config -"])]
     #[case::timeout(|it: &mut Inputs| it.config = json!({"timeout_seconds": 0}), &["!schema /timeout_seconds"], &[])]
-    #[case::output_shape(|it: &mut Inputs| it.config = json!({"output_shape": 1}), &["!schema /output_shape"], &[])]
     #[case::server(|it: &mut Inputs| it.config = json!({"kubernetes_cluster": {"authentication": {"cluster": {"server": ""}}}}), &["!connection /kubernetes_cluster/authentication/cluster/server"], &["!connection /kubernetes_cluster/authentication/cluster/server"])]
     #[case::tls_server_name(|it: &mut Inputs| it.tls_server_name = Some("a:1".to_owned()), &["!connection -"], &["!connection -"])]
     #[case::proxy(|it: &mut Inputs| it.proxies.https = Some(("HTTPS_PROXY", "ftp://a".to_owned())), &["!connection -"], &["!connection -"])]
@@ -319,7 +317,7 @@ mod tests {
             let blocks = findings.iter().map(|finding| if finding.blocking { "!" } else { "" });
             blocks.zip(located(findings)).map(|(blocks, (code, at))| format!("{blocks}{code} {at}")).collect()
         };
-        let provision = never(&inputs).map(|(_, findings)| findings);
+        let provision = unpublished(&inputs).map(|(_, findings)| findings);
         let decommission = decommission(&inputs, Publishing::Never, None, Vec::new()).map(|(_, findings)| findings);
         for (parsed, expected) in [(provision, strict), (decommission, lenient)] {
             let is_refused = blocked || expected.iter().any(|finding| finding.starts_with('!'));
@@ -344,7 +342,7 @@ mod tests {
         let unread = Finding::blocking(finding::Code::Schema, "", "cannot read params.json");
         let findings = provision(&inputs, Publishing::Never, None, vec![unread.clone()]).err();
         assert_eq!(findings, Some(vec![unread]));
-        assert_eq!(located(&never(&inputs).err().unwrap()), [("schema", "")], "null, but readable");
+        assert_eq!(located(&unpublished(&inputs).err().unwrap()), [("schema", "")], "null, but readable");
     }
 
     /// Columns: `--tls-server-name`, the name to expect instead of the host, whether it can be published.
@@ -358,7 +356,7 @@ mod tests {
         #[case] published: bool,
     ) {
         let inputs = Inputs { tls_server_name: option.map(str::to_owned), platform: platform_input(), ..inputs() };
-        let (input, _) = never(&inputs).ok().unwrap();
+        let (input, _) = unpublished(&inputs).ok().unwrap();
         assert_eq!(
             input.request.connection.tls_server_name.map(|name| name.to_str().into_owned()).as_deref(),
             expected
@@ -403,7 +401,7 @@ mod tests {
     #[case::of_the_command_line(Some("demo"), None)]
     fn platform_id_requires_a_name_in_the_params(#[case] name: Option<&str>, #[case] expected: Option<&str>) {
         let inputs = Inputs { name: name.map(str::to_owned), platform: platform_input(), ..inputs() };
-        assert_eq!(never(&inputs).ok().unwrap().0.request.instance.platform_id.as_deref(), expected);
+        assert_eq!(unpublished(&inputs).ok().unwrap().0.request.instance.platform_id.as_deref(), expected);
     }
 
     #[test]
@@ -411,7 +409,7 @@ mod tests {
         let mut inputs = inputs();
         inputs.proxies.https = Some(("HTTPS_PROXY", "proxy.example.com:3128".to_owned()));
         let source =
-            |inputs: &Inputs| never(inputs).ok().unwrap().0.request.connection.route.proxy().map(|it| it.source);
+            |inputs: &Inputs| unpublished(inputs).ok().unwrap().0.request.connection.route.proxy().map(|it| it.source);
         assert_eq!(source(&inputs), Some("HTTPS_PROXY"));
         inputs.proxies.no = Some("a.example.com".to_owned());
         assert_eq!(source(&inputs), None);

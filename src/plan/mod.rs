@@ -2,6 +2,7 @@
 
 pub(crate) mod adoption;
 pub(crate) mod copies;
+pub(crate) mod dead_rules;
 pub(crate) mod desired;
 pub(crate) mod diff;
 pub(crate) mod former_namespace;

@@ -1,9 +1,15 @@
 //! RBAC as data: rules, the single permissions they consist of, and the records shown to users. Their algebra is in
-//! `coverage.rs`. Pure; no Kubernetes client, no I/O.
+//! `coverage.rs`, the judgement of rules in `lint.rs`. Pure; no Kubernetes client, no I/O.
 
+mod catalog;
 mod coverage;
+mod lint;
+mod suggestion;
 
+pub(crate) use catalog::Catalog;
 pub(crate) use coverage::{Coverage, PermissionChanges, Widening, difference, same_permissions, widening};
+
+pub(crate) use lint::{DeadCode, DeadRule, RuleInScope, Weight, dead_rules};
 
 use std::collections::HashMap;
 

@@ -43,8 +43,7 @@ const FURTHER_VERBS: [(&str, &str, &[&str]); 3] = [
 ];
 
 /// Subresources of nodes that a kubelet asks about.
-const KUBELET: [&str; 9] =
-    ["checkpoint", "configz", "healthz", "log", "metrics", "pods", "spec", "stats", "statusz"];
+const KUBELET: [&str; 9] = ["checkpoint", "configz", "healthz", "log", "metrics", "pods", "spec", "stats", "statusz"];
 
 /// The subresource that each resource has in authorization: who sets a blocking owner reference may update it.
 const FINALIZERS: (&str, &[&str]) = ("finalizers", &["update"]);

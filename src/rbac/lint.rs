@@ -215,8 +215,10 @@ impl<'c> Judge<'_, 'c> {
             } else if let Some(known) = catalog.group(name) {
                 if catalog.is_stale(known) {
                     groups.is_open = true;
-                    let message =
-                        format!("the API service of the group {} does not answer, so it cannot be checked", quoted(name));
+                    let message = format!(
+                        "the API service of the group {} does not answer, so it cannot be checked",
+                        quoted(name)
+                    );
                     self.report(&element, DeadCode::UnknownGroup, Weight::Info, message, "check the APIService");
                 } else {
                     groups.at.push((Some(at), known));
@@ -497,9 +499,10 @@ impl<'c> Judge<'_, 'c> {
 
     fn names_with_create(&mut self, element: &str, verb: &str, referents: &[Referent<'c>]) {
         let applies = verb == "create"
-            && referents.iter().flat_map(Referent::targets).any(|target| {
-                self.fit(*target, verb, false) == Fit::NeverNamed && self.may_patch_all_names(target.0)
-            });
+            && referents
+                .iter()
+                .flat_map(Referent::targets)
+                .any(|target| self.fit(*target, verb, false) == Fit::NeverNamed && self.may_patch_all_names(target.0));
         let verb = quoted(verb);
         if applies {
             let message = format!("{verb} with resourceNames works only for server-side apply, together with `patch`");
@@ -695,9 +698,9 @@ fn set<'w>(words: impl Iterator<Item = &'w String>, list: &[String]) -> u64 {
     let set = words.fold(0, |set, word| {
         count += 1;
         // FNV-1a
-        let hash = word.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-        });
+        let hash = word
+            .bytes()
+            .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
         set | 1 << ((hash >> 32) % 63)
     });
     if count < list.len() { set | WILD } else { set }
@@ -713,10 +716,7 @@ fn covering<'a>(rules: &[RuleInScope<'a>], shapes: &[Shape], index: usize) -> Op
         return None;
     }
     let covers = |(at, (wide, of_wide)): &(usize, (&RuleInScope<'a>, &Shape))| {
-        *at != index
-            && of_wide.may_cover(shape)
-            && covers(wide, narrow)
-            && (*at < index || !covers(narrow, wide))
+        *at != index && of_wide.may_cover(shape) && covers(wide, narrow) && (*at < index || !covers(narrow, wide))
     };
     let found = rules.iter().zip(shapes).enumerate().find(covers);
     found.map(|(_, (wide, _))| wide.pointer)
@@ -756,9 +756,527 @@ fn is_wild_resource(word: &str) -> bool {
 
 fn covers_resource(list: &[String], word: &str) -> bool {
     let subresource = word.split_once('/').map(|(_, subresource)| subresource);
-    covers_word(list, word) || list.iter().any(|known| known.strip_prefix("*/").is_some_and(|it| Some(it) == subresource))
+    covers_word(list, word)
+        || list.iter().any(|known| known.strip_prefix("*/").is_some_and(|it| Some(it) == subresource))
 }
 
 fn covers_url(list: &[String], url: &str) -> bool {
     list.iter().any(|known| known == url || known.strip_suffix('*').is_some_and(|prefix| url.starts_with(prefix)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rbac::{Coverage, permissions_of};
+    use proptest::{prelude::*, sample::subsequence};
+    use serde_json::json;
+
+    /// Scope (namespaces, or `*`), groups (`-` is the core group), resources, verbs, names; then the findings, each with
+    /// pointer, code, severity and a part of its help. Rows without findings are sound.
+    const TABLE: &str = r#"
+a | - | pods | get,list,watch | >
+a | - | pods | get,list,watch,create,update,patch,delete,deletecollection | >
+a | - | pods/log | get | >
+a | - | pods,pods/log | get,list,watch | >
+a | - | pods/exec,pods/attach,pods/portforward | get,create | >
+a | - | pods/exec | create | a >
+a | - | pods/eviction | create | a >
+a | - | pods/binding | create | a >
+a | - | pods/ephemeralcontainers | get,patch,update | >
+a | - | pods/resize | get,patch,update | >
+a | - | pods/status | get,patch,update | >
+a | - | pods/proxy,services/proxy | get,create,update,patch,delete | >
+a | - | secrets | get | a,b >
+a | - | secrets | get,update,patch,delete | a >
+a | - | configmaps,secrets | get,list,watch | >
+a | - | serviceaccounts/token | create | a >
+a | - | serviceaccounts | impersonate | a >
+a | - | serviceaccounts | get,list | >
+a | - | bindings | create | >
+a | - | endpoints,services | get,list,watch | >
+a | - | services/status | get | >
+a | - | replicationcontrollers/scale | get,update,patch | >
+a | - | persistentvolumeclaims | get,list,watch,create,delete | >
+a | - | resourcequotas,limitranges,podtemplates | get,list | >
+a | -,events.k8s.io | events | get,list,watch | >
+a | - | events | create,patch | >
+a | apps | deployments | get,list,watch | >
+a | apps | deployments,statefulsets,daemonsets,replicasets,controllerrevisions | get,list,watch | >
+a | apps | deployments/scale | get,patch,update | >
+a | apps | deployments,deployments/scale,deployments/status | get,list,patch | >
+a | apps | deployments/finalizers | update | >
+a | -,apps,batch | pods,deployments,jobs | get,list,watch | >
+a | apps | * | get | >
+a | apps | */scale | get,update,patch | >
+a | - | */scale | patch | >
+a | * | */scale | patch | >
+a | * | */status | get | >
+a | * | */finalizers | update | >
+a | * | * | get,list,watch,create,update,patch,delete | >
+* | * | * | * | >
+* | * | * | get,list,watch | >
+a | * | pods | get | >
+a | * | deployments | get,list | >
+a | * | workflows | get,list | >
+a | * | services | get | >
+a | * | rules,tokens,limits,quotas,jobsets | get | >
+a | batch | jobs,cronjobs | get,list,watch,create,delete | >
+a | batch | jobs/status,cronjobs/status | get | >
+a | autoscaling | horizontalpodautoscalers | get,list,watch | >
+a | autoscaling | horizontalpodautoscalers/status | get | >
+a | policy | poddisruptionbudgets | get,list | >
+a | networking.k8s.io | ingresses,networkpolicies | get,list,watch | >
+a | networking.k8s.io | ingresses/status | update | >
+a | discovery.k8s.io | endpointslices | get,list,watch | >
+a | coordination.k8s.io | leases | get,create,update | >
+a | coordination.k8s.io | leases | get,update,patch | lock >
+a | rbac.authorization.k8s.io | roles,rolebindings | get,list,watch,create,update,patch,delete | >
+a | rbac.authorization.k8s.io | roles | escalate,bind | >
+a | rbac.authorization.k8s.io | clusterroles | bind | view >
+a | authorization.k8s.io | localsubjectaccessreviews | create | >
+a | resource.k8s.io | resourceclaims,resourceclaimtemplates | get,list,watch | >
+a | storage.k8s.io | csistoragecapacities | get,list | >
+a | certificates.k8s.io | podcertificaterequests | get,list | >
+a | scheduling.k8s.io | podgroups,workloads | get | >
+a | - | namespaces | get | >
+a | - | namespaces | get,patch,update,delete | a >
+a | - | namespaces/status,namespaces/finalize | get,update | >
+a,b | - | namespaces | get | b >
+a | - | pods,namespaces | get,list,watch | >
+a | -,metrics.k8s.io | nodes,pods | get,list | > /apiGroups/1 unknown-group info
+a | metrics.k8s.io | pods | get,list | > /apiGroups/0 unknown-group info: nothing to do
+a | argoproj.io | workflows,cronworkflows | get,fly | > /apiGroups/0 unknown-group info
+a | -,argoproj.io | workflow | get | > /apiGroups/1 unknown-group info
+a | autoscaling.k8s.io | verticalpodautoscalers | get | > /apiGroups/0 unknown-group info
+a | scheduling.x-k8s.io | podgroups | get | > /apiGroups/0 unknown-group info
+a | networking.istio.io | virtualservices | get | > /apiGroups/0 unknown-group info
+a | networking.gke.io | frontendconfigs | get | > /apiGroups/0 unknown-group info
+a | gateway.networking.k8s.io | gateways,httproutes | get | > /apiGroups/0 unknown-group info
+a | snapshot.storage.k8s.io | volumesnapshots | get | > /apiGroups/0 unknown-group info
+a | custom.metrics.k8s.io | pods/requests_per_second | get | > /apiGroups/0 unknown-group info
+a | external.metrics.k8s.io | datadogmetric@shop:queue | get,list | > /apiGroups/0 unknown-group info
+a | app.k8s.io | applications | get | > /apiGroups/0 unknown-group info
+a | apps.openshift.io | deploymentconfigs | get | > /apiGroups/0 unknown-group info
+a | serving.knative.dev | services | get,create | x > /apiGroups/0 unknown-group info
+a | extensions,apps | deployments | get | > /apiGroups/0 unknown-group low: `apps`
+a | extensions | ingresses | get | > /apiGroups/0 unknown-group low: `networking.k8s.io`
+a | frobnicators | frobs | get | > /apiGroups/0 unknown-group low: kubectl api-resources
+* | - | nodes | get,list,watch | >
+* | - | nodes/proxy | get,create | >
+* | - | nodes/metrics | get | >
+* | - | nodes/stats,nodes/log,nodes/spec,nodes/configz,nodes/healthz,nodes/pods | get | >
+* | - | nodes,nodes/metrics,services,endpoints,pods | get,list,watch | >
+* | - | nodes/status | get,patch | >
+* | - | namespaces | get,list,watch,create,delete | >
+* | - | persistentvolumes | get,list | >
+* | - | componentstatuses | get,list | >
+* | - | users,groups | impersonate | >
+* | - | users,groups,serviceaccounts | impersonate | jane >
+* | authentication.k8s.io | uids,userextras/scopes | impersonate | >
+* | authentication.k8s.io | users,groups,uids | impersonate:user-info | >
+* | - | pods | impersonate-on:user-info:list | >
+a | - | pods | impersonate-on:serviceaccount:list | >
+a | authentication.k8s.io | serviceaccounts | impersonate:serviceaccount | >
+* | authentication.k8s.io | tokenreviews | create | >
+* | authentication.k8s.io | admissionReviewAPIGroups | attest | >
+* | authorization.k8s.io | subjectaccessreviews,selfsubjectaccessreviews | create | >
+* | certificates.k8s.io | certificatesigningrequests | get,list,watch,create | >
+* | certificates.k8s.io | certificatesigningrequests/approval | update,patch | >
+* | certificates.k8s.io | signers | approve,sign | example.com/* >
+* | certificates.k8s.io | signers | attest | example.com/a >
+* | certificates.k8s.io | clustertrustbundles | get,list,watch | >
+* | rbac.authorization.k8s.io | clusterroles,clusterrolebindings | get,list,create | >
+* | rbac.authorization.k8s.io | clusterroles | bind,escalate | >
+* | apiextensions.k8s.io | customresourcedefinitions | get,list | >
+* | apiregistration.k8s.io | apiservices | get | >
+* | admissionregistration.k8s.io | validatingwebhookconfigurations | get,list | >
+* | admissionregistration.k8s.io | validatingadmissionpolicies,mutatingadmissionpolicies | get | >
+* | storage.k8s.io | storageclasses,csinodes,csidrivers,volumeattachments | get,list,watch | >
+* | networking.k8s.io | ingressclasses,ipaddresses,servicecidrs | get,list | >
+* | node.k8s.io | runtimeclasses | get,list | >
+* | scheduling.k8s.io | priorityclasses | get,list | >
+* | flowcontrol.apiserver.k8s.io | flowschemas | get | >
+* | internal.apiserver.k8s.io | storageversions | get | >
+* | storagemigration.k8s.io | storageversionmigrations | get,list | >
+* | resource.k8s.io | deviceclasses,resourceslices,devicetaintrules | get,list | >
+a | core | pods | get | > /apiGroups/0 unknown-group high: use `""`
+a | v1 | pods | get | > /apiGroups/0 unknown-group high: use `""`
+a | core/v1 | pods | get | > /apiGroups/0 unknown-group high: use `""`
+a | api | pods | get | > /apiGroups/0 unknown-group high: use `""`
+a | Core | pods | get | > /apiGroups/0 unknown-group high: use `""`
+a | "" | pods | get | > /apiGroups/0 unknown-group high: use `""`
+a | apps/v1 | deployments | get | > /apiGroups/0 unknown-group high: use `apps`
+a | batch/v1beta1 | cronjobs | get | > /apiGroups/0 unknown-group high: use `batch`
+a | networking.k8s.io/v1 | ingresses | get | > /apiGroups/0 unknown-group high: use `networking.k8s.io`
+a | argoproj.io/v1alpha1 | workflows | get | > /apiGroups/0 unknown-group high: use `argoproj.io`
+a | Apps | deployments | get | > /apiGroups/0 unknown-group high: use `apps`
+a | app | deployments | get | > /apiGroups/0 unknown-group high: use `apps`
+a | aps | deployments | get | > /apiGroups/0 unknown-group high: use `apps`
+a | apps.k8s.io | deployments | get | > /apiGroups/0 unknown-group high: use `apps`
+a | batch.k8s.io | jobs | get | > /apiGroups/0 unknown-group high: use `batch`
+a | policy.k8s.io | poddisruptionbudgets | get | > /apiGroups/0 unknown-group high: use `policy`
+a | networking | ingresses | get | > /apiGroups/0 unknown-group high: use `networking.k8s.io`
+a | rbac | roles | get | > /apiGroups/0 unknown-group high: use `rbac.authorization.k8s.io`
+a | rbac.authorization | roles | get | > /apiGroups/0 unknown-group high: use `rbac.authorization.k8s.io`
+a | rbac.authorisation.k8s.io | roles | get | > /apiGroups/0 unknown-group high: use `rbac.authorization.k8s.io`
+a | netwroking.k8s.io | ingresses | get | > /apiGroups/0 unknown-group high: use `networking.k8s.io`
+* | storage | storageclasses | get | > /apiGroups/0 unknown-group high: use `storage.k8s.io`
+a | discovery | endpointslices | get | > /apiGroups/0 unknown-group high: use `discovery.k8s.io`
+a | coordination.k8s | leases | get | > /apiGroups/0 unknown-group high: use `coordination.k8s.io`
+a | autoscalling | horizontalpodautoscalers | get | > /apiGroups/0 unknown-group high: use `autoscaling`
+a | -,core | pods | get | > /apiGroups/1 unknown-group high: use `""`
+a | apps/v1 | deployment | get | > /apiGroups/0 unknown-group high: use `apps` & /resources/0 unknown-resource high: use `deployments`
+a | apps | deployment | get | > /resources/0 unknown-resource high: use `deployments`
+a | apps | Deployment | get | > /resources/0 unknown-resource high: use `deployments`
+a | apps | deploy | get | > /resources/0 unknown-resource high: use `deployments`
+a | apps | deploymnets | get | > /resources/0 unknown-resource high: use `deployments`
+a | apps | deployments,statefulset | get | > /resources/1 unknown-resource high: use `statefulsets`
+a | apps | sts,ds,rs | get | > /resources/0 unknown-resource high: `statefulsets` & /resources/1 unknown-resource high: `daemonsets` & /resources/2 unknown-resource high: `replicasets`
+a | - | deployments | get | > /resources/0 unknown-resource high: use `deployments` with the group `apps`
+a | - | deployment | get | > /resources/0 unknown-resource high: use `deployments` with the group `apps`
+a | - | ingresses | get | > /resources/0 unknown-resource high: use `ingresses` with the group `networking.k8s.io`
+a | - | jobs | get | > /resources/0 unknown-resource high: use `jobs` with the group `batch`
+a | apps | pods | get | > /resources/0 unknown-resource high: use `pods` with the group `""`
+a | apps | jobs | get | > /resources/0 unknown-resource high: use `jobs` with the group `batch`
+a | networking.k8s.io | endpointslices | get | > /resources/0 unknown-resource high: use `endpointslices` with the group `discovery.k8s.io`
+a | - | deployments.apps | get | > /resources/0 unknown-resource high: use `deployments` with the group `apps`
+a | - | deployments.v1.apps | get | > /resources/0 unknown-resource high: use `deployments` with the group `apps`
+a | - | pods.v1 | get | > /resources/0 unknown-resource high: use `pods`
+a | - | v1/pods | get | > /resources/0 unknown-resource high: use `pods`
+a | - | apps/deployments | get | > /resources/0 unknown-resource high: use `deployments` with the group `apps`
+a | - | workflows.argoproj.io | get | > /resources/0 unknown-resource high: use `workflows` with the group `argoproj.io`
+a | - | pod | get | > /resources/0 unknown-resource high: use `pods`
+a | - | Pod | get | > /resources/0 unknown-resource high: use `pods`
+a | - | PODS | get | > /resources/0 unknown-resource high: use `pods`
+a | - | po | get | > /resources/0 unknown-resource high: use `pods`
+a | - | svc,cm | get | > /resources/0 unknown-resource high: use `services` & /resources/1 unknown-resource high: use `configmaps`
+a | - | sa | get | > /resources/0 unknown-resource high: use `serviceaccounts`
+a | - | pvc | get | > /resources/0 unknown-resource high: use `persistentvolumeclaims`
+a | - | secret | get | > /resources/0 unknown-resource high: use `secrets`
+a | - | configmap | get | > /resources/0 unknown-resource high: use `configmaps`
+a | - | confgmaps | get | > /resources/0 unknown-resource high: use `configmaps`
+a | - | service-accounts | get | > /resources/0 unknown-resource high: use `serviceaccounts`
+a | - | persistentvolumeclaim | get | > /resources/0 unknown-resource high: use `persistentvolumeclaims`
+a | - | logs | get | > /resources/0 unknown-resource high: use `pods/log`
+a | - | log | get | > /resources/0 unknown-resource high: use `pods/log`
+a | - | pods/logs | get | > /resources/0 unknown-resource high: use `pods/log`
+a | - | pod/log | get | > /resources/0 unknown-resource high: use `pods/log`
+a | - | exec | create | > /resources/0 unknown-resource high: use `pods/exec`
+a | - | portforward | create | > /resources/0 unknown-resource high: use `pods/portforward`
+a | - | portfoward | create | > /resources/0 unknown-resource high: use `pods/portforward`
+a | - | pods/portfoward | create | > /resources/0 unknown-resource high: use `pods/portforward`
+a | - | pods/port-forward | create | > /resources/0 unknown-resource high: use `pods/portforward`
+a | - | pods/scale | get | > /resources/0 unknown-resource high: use one of
+a | - | configmaps/status | get | > /resources/0 unknown-resource high: no subresource
+a | - | serviceaccounts/tokens | create | > /resources/0 unknown-resource high: use `serviceaccounts/token`
+a | - | deployments/scale | patch | > /resources/0 unknown-resource high: use `deployments/scale` with the group `apps`
+a | apps | deployment/scale | patch | > /resources/0 unknown-resource high: use `deployments/scale`
+a | apps | deployments/scales | patch | > /resources/0 unknown-resource high: use `deployments/scale`
+a | apps | deployments/log | get | > /resources/0 unknown-resource high: use one of
+a | apps | */scales | patch | > /resources/0 unknown-resource high: /scale`
+a | batch | job,cronjob | get | > /resources/0 unknown-resource high: use `jobs` & /resources/1 unknown-resource high: use `cronjobs`
+a | batch | pipelines | get | > /resources/0 unknown-resource high: use one of `cronjobs`, `jobs`
+a | autoscaling | hpa | get | > /resources/0 unknown-resource high: use `horizontalpodautoscalers`
+a | policy | pdb | get | > /resources/0 unknown-resource high: use `poddisruptionbudgets`
+* | policy | podsecuritypolicies | use | > /resources/0 unknown-resource high: use one of
+a | networking.k8s.io | ingress | get | > /resources/0 unknown-resource high: use `ingresses`
+a | networking.k8s.io | netpol,networkpolicys | get | > /resources/0 unknown-resource high: use `networkpolicies` & /resources/1 unknown-resource high: use `networkpolicies`
+a | rbac.authorization.k8s.io | role,rolebinding | get | > /resources/0 unknown-resource high: use `roles` & /resources/1 unknown-resource high: use `rolebindings`
+a | -,apps | pods,deployment | get | > /resources/1 unknown-resource high: use `deployments`
+a | -,apps | deployments | get | > /apiGroups/0 unknown-resource high: remove the group
+a | * | pod | get | > /resources/0 unknown-resource high: use `pods`
+a | * | Deployment | get | > /resources/0 unknown-resource high: use `deployments`
+a | * | deploymets | get | > /resources/0 unknown-resource low: use `deployments`
+a | * | deploy | get | > /resources/0 unknown-resource low: use `deployments`
+a | - | nodes | get | > /resources/0 cluster-scoped-resource high: ["*"]
+a | - | pods,nodes | get,list | > /resources/1 cluster-scoped-resource high
+a | * | nodes | get | > /resources/0 cluster-scoped-resource high
+a | - | nodes/proxy | get | > /resources/0 cluster-scoped-resource high
+a | - | persistentvolumes | get,list | > /resources/0 cluster-scoped-resource high
+a | - | node | get | > /resources/0 unknown-resource high: use `nodes`
+a,b | storage.k8s.io | storageclasses | get | > /resources/0 cluster-scoped-resource high
+a | rbac.authorization.k8s.io | clusterroles | get,list | > /resources/0 cluster-scoped-resource high
+a | rbac.authorization.k8s.io | clusterroles | escalate | > /resources/0 cluster-scoped-resource high
+a | rbac.authorization.k8s.io | roles,clusterrolebindings | get | > /resources/1 cluster-scoped-resource high
+a | networking.k8s.io | ingressclasses | get | > /resources/0 cluster-scoped-resource high
+a | apiextensions.k8s.io | customresourcedefinitions | get | > /resources/0 cluster-scoped-resource high
+a | node.k8s.io | * | get | > /resources/0 cluster-scoped-resource high
+a | certificates.k8s.io | signers | approve | x/y > /resources/0 cluster-scoped-resource high
+a | authentication.k8s.io | tokenreviews | create | > /resources/0 cluster-scoped-resource high
+a | - | namespaces | list | > /resources/0 cluster-scoped-resource high
+a | - | namespaces | list,watch,create | > /resources/0 cluster-scoped-resource high
+a | - | namespaces | get,list | > /verbs/1 cluster-scoped-resource high
+a | - | namespaces | get | b > /resources/0 cluster-scoped-resource high
+a | - | users | impersonate | jane > /resources/0 cluster-scoped-resource high
+a | - | pods/log | get,list | > /verbs/1 unknown-verb high: use `get`
+a | - | pods/log | list,watch | > /verbs/0 unknown-verb high & /verbs/1 unknown-verb high
+a | - | pods,pods/log | list,watch | > /resources/1 unknown-verb high: use `get`
+a | - | pods,pods/exec | list | > /resources/1 unknown-verb high: use `get`, `create`
+a | - | pods/exec | get,delete | > /verbs/1 unknown-verb high
+a | - | pods/log | delete | > /verbs/0 unknown-verb high
+a | - | pods/eviction | get | > /verbs/0 unknown-verb high: use `create`
+a | - | serviceaccounts/token | get,create | > /verbs/0 unknown-verb high: use `create`
+a | - | bindings | get,create | > /verbs/0 unknown-verb high
+a | - | services/proxy | list | > /verbs/0 unknown-verb high
+a | apps | deployments/scale | get,create | > /verbs/1 unknown-verb high
+a | apps | deployments/scale | delete | > /verbs/0 unknown-verb high
+a | apps | deployments/finalizers | list,update | > /verbs/0 unknown-verb high
+a | authorization.k8s.io | localsubjectaccessreviews | get | > /verbs/0 unknown-verb high
+* | authorization.k8s.io | * | list | > /verbs/0 unknown-verb high: use `create`
+* | - | nodes/metrics | list | > /verbs/0 unknown-verb high: use `get`
+* | - | namespaces | deletecollection | > /verbs/0 unknown-verb high
+* | - | namespaces,nodes | get,deletecollection | >
+* | - | componentstatuses | create | > /verbs/0 unknown-verb high
+* | - | nodes/proxy | list | > /verbs/0 unknown-verb high
+* | - | users | get | > /verbs/0 unknown-verb high: use `impersonate`
+a | - | pods | gets | > /verbs/0 unknown-verb high: use `get`
+a | - | pods | read | > /verbs/0 unknown-verb high: use `get`, `list`, `watch`
+a | - | pods | post,put | > /verbs/0 unknown-verb high: use `create` & /verbs/1 unknown-verb high: use `update`
+a | - | pods | delete-collection | > /verbs/0 unknown-verb high: use `deletecollection`
+a | - | pods | fly | > /verbs/0 unknown-verb high
+a | - | pods | escalate | > /verbs/0 unknown-verb high
+a | rbac.authorization.k8s.io | rolebindings | bind | > /verbs/0 unknown-verb high
+a | - | configmaps | create | x > /verbs/0 names-with-create high: without resourceNames
+a | - | configmaps | get,create | x > /verbs/1 names-with-create high
+a | - | configmaps | create,patch | x > /verbs/0 names-with-create medium: create objects otherwise
+a | - | configmaps | deletecollection | x > /verbs/0 names-with-create high
+a | - | configmaps | patch,deletecollection | x > /verbs/1 names-with-create high
+a | - | pods,pods/exec | create | x > /resources/0 names-with-create high
+a | - | pods,pods/exec | get,create | x >
+* | rbac.authorization.k8s.io | clusterroles | create | x > /verbs/0 names-with-create high
+a | - | configmaps | list | x > /verbs/0 names-with-list low: metadata.name
+a | - | configmaps | get,list,watch | x > /verbs/1 names-with-list low & /verbs/2 names-with-list low
+a | - | configmaps | get | * > /resourceNames/0 names-wildcard high: leave resourceNames out
+a | - | configmaps | get | a,* > /resourceNames/1 names-wildcard high
+a | - | configmaps | get | app-* > /resourceNames/0 names-wildcard high
+a | - | configmaps | get,list,create | * > /resourceNames/0 names-wildcard high
+a | - | pods/* | get | > /resources/0 subresource-wildcard high: `pods/log`
+a | - | pods,pods/* | get | > /resources/1 subresource-wildcard high
+a | * | */* | get | > /resources/0 subresource-wildcard high: use `*`
+a | apps | deployments/* | get | > /resources/0 subresource-wildcard high: `deployments/scale`
+* | authentication.k8s.io | userextras/* | impersonate | > /resources/0 subresource-wildcard high
+"#;
+
+    fn words(text: &str) -> Vec<String> {
+        let words = text.split(',').map(str::trim).filter(|word| !word.is_empty());
+        words.map(|word| if word == "-" { String::new() } else { word.to_owned() }).collect()
+    }
+
+    fn rule(groups: &str, resources: &str, verbs: &str, names: &str) -> Rule {
+        Rule {
+            api_groups: words(groups),
+            resources: words(resources),
+            verbs: words(verbs),
+            resource_names: words(names),
+            ..Rule::default()
+        }
+    }
+
+    fn urls(urls: &str, verbs: &str) -> Rule {
+        Rule { verbs: words(verbs), non_resource_urls: words(urls), ..Rule::default() }
+    }
+
+    fn scopes(text: &str) -> Vec<Option<&str>> {
+        text.split(',').map(str::trim).map(|scope| (scope != "*").then_some(scope)).collect()
+    }
+
+    fn name(code: DeadCode) -> &'static str {
+        match code {
+            DeadCode::UnknownGroup => "unknown-group",
+            DeadCode::UnknownResource => "unknown-resource",
+            DeadCode::UnknownVerb => "unknown-verb",
+            DeadCode::ClusterScopedResource => "cluster-scoped-resource",
+            DeadCode::NamesWithCreate => "names-with-create",
+            DeadCode::NamesWithList => "names-with-list",
+            DeadCode::NamesWildcard => "names-wildcard",
+            DeadCode::SubresourceWildcard => "subresource-wildcard",
+            DeadCode::RedundantRule => "redundant-rule",
+        }
+    }
+
+    /// As in `/verbs/0 unknown-verb high`.
+    fn summary(dead: &DeadRule) -> String {
+        format!("{} {} {:?}", dead.element, name(dead.code), dead.weight).to_lowercase()
+    }
+
+    #[test]
+    fn dead_elements_are_found_and_sound_ones_are_not() {
+        let mut wrong = Vec::new();
+        let rows: Vec<&str> = TABLE.lines().filter(|line| !line.is_empty()).collect();
+        assert!(rows.len() >= 200, "{} rows", rows.len());
+        for row in rows {
+            let (asked, expected) = row.split_once('>').unwrap();
+            let [scope, groups, resources, verbs, names] = asked.split('|').collect::<Vec<_>>()[..] else {
+                panic!("{row}")
+            };
+            let rule = rule(groups, resources, verbs, names);
+            let it = RuleInScope { pointer: "/rules/0", rule: &rule, namespaces: scopes(scope) };
+            let found = dead_rules(&[it], Catalog::embedded());
+            let expected: Vec<(String, &str)> = expected
+                .split(" & ")
+                .filter(|text| !text.trim().is_empty())
+                .map(|text| text.split_once(": ").unwrap_or((text, "")))
+                .map(|(what, help)| (what.trim().to_lowercase(), help.trim()))
+                .collect();
+            let same = found.len() == expected.len()
+                && found.iter().zip(&expected).all(|(found, (what, help))| {
+                    summary(found) == *what && found.help.contains(help) && !found.message.is_empty()
+                });
+            if !same {
+                let found: Vec<String> =
+                    found.iter().map(|it| format!("{} ({}): {}", summary(it), it.message, it.help)).collect();
+                wrong.push(format!("{row}\n    {}", found.join("\n    ")));
+            }
+        }
+        assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    }
+
+    #[test]
+    fn paths_take_http_methods() {
+        let rule = urls("/metrics", "get,list,create");
+        let it = RuleInScope { pointer: "/rules/0", rule: &rule, namespaces: vec![None] };
+        let found = dead_rules(&[it], Catalog::embedded());
+        let found: Vec<String> = found.iter().map(summary).collect();
+        assert_eq!(found, ["/verbs/1 unknown-verb high", "/verbs/2 unknown-verb high"]);
+    }
+
+    /// The rules, each with its scope, and which of them are redundant: index and pointer of the wider one.
+    #[rstest::rstest]
+    #[case::equal(&[("a", "-|pods|get"), ("a", "-|pods|get")], &[(1, "/rules/0")])]
+    #[case::narrower_verbs(&[("a", "-|pods|get"), ("a", "-|pods|get,list")], &[(0, "/rules/1")])]
+    #[case::narrower_names(&[("a", "-|pods|get|x"), ("a", "-|pods|get")], &[(0, "/rules/1")])]
+    #[case::other_names(&[("a", "-|pods|get|x"), ("a", "-|pods|get|y")], &[])]
+    #[case::all_names_are_wider(&[("a", "-|pods|get"), ("a", "-|pods|get|x")], &[(1, "/rules/0")])]
+    #[case::cluster_covers_namespace(&[("a", "-|pods|get"), ("*", "-|pods|get")], &[(0, "/rules/1")])]
+    #[case::other_namespace(&[("a", "-|pods|get"), ("b", "-|pods|get")], &[])]
+    #[case::one_of_two_namespaces(&[("a,b", "-|pods|get"), ("b", "-|pods|get")], &[(1, "/rules/0")])]
+    #[case::only_together(&[("a", "-|pods,services|get"), ("a", "-|pods|get"), ("a", "-|services|get")], &[(1, "/rules/0"), (2, "/rules/0")])]
+    #[case::wildcard_group(&[("a", "*|pods|get"), ("a", "-|pods|get")], &[(1, "/rules/0")])]
+    #[case::wildcard_resource(&[("a", "-|*|get"), ("a", "-|pods/log|get")], &[(1, "/rules/0")])]
+    #[case::any_scale(&[("a", "apps|*/scale|get"), ("a", "apps|deployments/scale|get")], &[(1, "/rules/0")])]
+    #[case::subresource_is_its_own(&[("a", "-|pods|get"), ("a", "-|pods/log|get")], &[])]
+    #[case::two_rules_are_needed(&[("a", "-|pods|get"), ("a", "-|services|get"), ("a", "-|pods,services|get")], &[(0, "/rules/2"), (1, "/rules/2")])]
+    fn covered_rule_is_redundant(#[case] rules: &[(&str, &str)], #[case] expected: &[(usize, &str)]) {
+        let pointers: Vec<String> = (0..rules.len()).map(|at| format!("/rules/{at}")).collect();
+        let parsed: Vec<Rule> = rules
+            .iter()
+            .map(|(_, text)| {
+                let parts: Vec<&str> = text.split('|').collect();
+                rule(parts[0], parts[1], parts[2], parts.get(3).copied().unwrap_or_default())
+            })
+            .collect();
+        let asked: Vec<RuleInScope<'_>> = rules
+            .iter()
+            .zip(&parsed)
+            .zip(&pointers)
+            .map(|(((scope, _), rule), pointer)| RuleInScope { pointer, rule, namespaces: scopes(scope) })
+            .collect();
+        let found = dead_rules(&asked, Catalog::embedded());
+        let redundant = found.iter().filter(|it| it.code == DeadCode::RedundantRule);
+        let found: Vec<(usize, &str)> = redundant.map(|it| (it.rule, it.message.split(' ').next().unwrap())).collect();
+        assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn patch_in_another_rule_lets_apply_create_objects() {
+        let rules = [rule("-", "configmaps", "create", "x"), rule("-", "*", "patch", "")];
+        let severity = |scope: &'static str| {
+            let scopes = [vec![Some("a")], scopes(scope)];
+            let asked: Vec<RuleInScope<'_>> = rules
+                .iter()
+                .zip(scopes)
+                .map(|(rule, namespaces)| RuleInScope { pointer: "", rule, namespaces })
+                .collect();
+            dead_rules(&asked, Catalog::embedded())[0].weight
+        };
+        assert_eq!([severity("a"), severity("*"), severity("b")], [Weight::Medium, Weight::Medium, Weight::High]);
+    }
+
+    #[test]
+    fn group_of_unreachable_service_is_not_judged() {
+        let list = json!({"items": [{"metadata": {"name": "metrics.k8s.io"}, "versions": [{"freshness": "Stale"}]}]});
+        let rule = rule("metrics.k8s.io", "pods,anything", "get,fly", "");
+        let it = RuleInScope { pointer: "", rule: &rule, namespaces: vec![Some("a")] };
+        let found = dead_rules(&[it], &Catalog::from_discovery([&list]));
+        assert_eq!(found.iter().map(summary).collect::<Vec<_>>(), ["/apigroups/0 unknown-group info"]);
+    }
+
+    #[test]
+    fn pasted_secret_is_not_printed() {
+        let secret = "S3CRET".repeat(20);
+        let rule = rule(&secret, &format!("pods,{secret},{secret}/log,{secret}/*"), &secret, &format!("{secret}*"));
+        let it = RuleInScope { pointer: "", rule: &rule, namespaces: vec![Some("a")] };
+        let found = dead_rules(&[it], Catalog::embedded());
+        assert!(!found.is_empty());
+        assert!(!format!("{found:?}").to_lowercase().contains("s3cret"), "{found:#?}");
+        let core = super::tests::rule("-", &format!("{secret},x.{secret}.y"), "get", "");
+        let it = RuleInScope { pointer: "", rule: &core, namespaces: vec![Some("a")] };
+        assert!(!format!("{:?}", dead_rules(&[it], Catalog::embedded())).to_lowercase().contains("s3cret"));
+    }
+
+    fn any_rule() -> impl Strategy<Value = Rule> {
+        let lists = (
+            subsequence(vec!["", "apps", "*"], 1..=3),
+            subsequence(vec!["pods", "pods/log", "*", "*/log", "secrets"], 1..=3),
+            subsequence(vec!["get", "list", "*"], 1..=3),
+            subsequence(vec!["a", "b"], 0..=2),
+        );
+        lists.prop_map(|(groups, resources, verbs, names)| {
+            let owned = |list: Vec<&str>| list.into_iter().map(str::to_owned).collect();
+            Rule {
+                api_groups: owned(groups),
+                resources: owned(resources),
+                verbs: owned(verbs),
+                resource_names: owned(names),
+                ..Rule::default()
+            }
+        })
+    }
+
+    fn any_url_rule() -> impl Strategy<Value = Rule> {
+        let lists = (subsequence(vec!["/a", "/a/b", "/a*", "*"], 1..=3), subsequence(vec!["get", "post", "*"], 1..=2));
+        lists.prop_map(|(paths, verbs)| urls(&paths.join(","), &verbs.join(",")))
+    }
+
+    proptest! {
+        #[test]
+        fn covering_rules_agree_with_coverage(wide in prop_oneof![any_rule(), any_url_rule()],
+                                              narrow in prop_oneof![any_rule(), any_url_rule()]) {
+            let held = [wide.clone()];
+            let held: Coverage<'_> = permissions_of(&held, None).collect();
+            let expected = narrow.permissions(None).all(|permission| held.covers(permission));
+            let (one, other) = (Shape::of(&wide), Shape::of(&narrow));
+            let at = |rule| RuleInScope { pointer: "", rule, namespaces: vec![None] };
+            let found = covers(&at(&wide), &at(&narrow));
+            prop_assert_eq!(found, expected);
+            prop_assert!(!found || one.may_cover(&other));
+        }
+
+        /// What discovery lists is sound where it is: in a namespace, or at cluster scope.
+        #[test]
+        fn rule_of_catalog_entries_is_never_dead(choice in prop::collection::vec((0_usize..1000, 0_usize..1000), 1..6),
+                                                 cluster in any::<bool>()) {
+            let catalog = Catalog::embedded();
+            let all: Vec<Target<'_>> = catalog
+                .resources()
+                .flat_map(|it| std::iter::once((it, None)).chain(it.subresources.keys().map(move |sub| (it, Some(*sub)))))
+                .filter(|(it, sub)| (cluster || it.namespaced) && !it.verbs_of(*sub).unwrap_or_default().is_empty())
+                .collect();
+            let mut rule = Rule::default();
+            let add = |list: &mut Vec<String>, word: &str| {
+                if !list.iter().any(|known| known == word) {
+                    list.push(word.to_owned());
+                }
+            };
+            for (at, verb) in choice {
+                let (resource, subresource) = all[at % all.len()];
+                let verbs = resource.verbs_of(subresource).unwrap();
+                add(&mut rule.api_groups, resource.group);
+                add(&mut rule.resources, &full_name(resource.name, subresource));
+                add(&mut rule.verbs, verbs[verb % verbs.len()]);
+            }
+            let it = RuleInScope { pointer: "", rule: &rule, namespaces: vec![(!cluster).then_some("a")] };
+            prop_assert_eq!(dead_rules(&[it], catalog), vec![]);
+        }
+    }
 }

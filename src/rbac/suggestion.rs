@@ -90,8 +90,8 @@ fn is_version(text: &str) -> bool {
 /// The known group that a wrong name probably means.
 pub(super) fn group<'a>(catalog: &Catalog<'a>, name: &str) -> Option<&'a str> {
     // Groups of custom resources that resemble those of Kubernetes.
-    let is_of_others = name == "autoscaling.k8s.io"
-        || [".x-k8s.io", ".k3s.io", ".k0s.io"].iter().any(|domain| name.ends_with(domain));
+    let is_of_others =
+        name == "autoscaling.k8s.io" || [".x-k8s.io", ".k3s.io", ".k0s.io"].iter().any(|domain| name.ends_with(domain));
     if is_of_others {
         return None;
     }
@@ -224,7 +224,8 @@ fn with_subresource<'c>(
     for (resource, _) in base.targets {
         let names = || resource.subresources.keys().copied();
         let singular = subresource.strip_suffix('s').unwrap_or(subresource);
-        let same = names().find(|it| *it == subresource || *it == singular || it.strip_suffix('s') == Some(subresource));
+        let same =
+            names().find(|it| *it == subresource || *it == singular || it.strip_suffix('s') == Some(subresource));
         if let Some(found) = same {
             targets.push((resource, Some(found)));
         } else if let Some((found, edits)) = nearest(names(), subresource, 3) {

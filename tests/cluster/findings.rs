@@ -170,7 +170,11 @@ fn embedded_catalog_lists_what_the_server_serves() {
         fs::write(CATALOG, &complete).unwrap();
     }
     let embedded = fs::read_to_string(CATALOG).unwrap_or_default();
-    assert!(embedded == complete, "{CATALOG} lacks resources of Kubernetes {}: UPDATE_DEFAULTS=1 adds them", cp.version());
+    assert!(
+        embedded == complete,
+        "{CATALOG} lacks resources of Kubernetes {}: UPDATE_DEFAULTS=1 adds them",
+        cp.version()
+    );
 }
 
 #[test]

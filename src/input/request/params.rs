@@ -54,7 +54,10 @@ pub(crate) fn readable_grants(inputs: &Inputs) -> Grants {
     let namespace = inputs.params.get("namespace").and_then(Value::as_str).map(Scope::parse);
     let home = namespace.and_then(Result::ok).filter(|scope| *scope != Scope::Cluster);
     let home = home.map_or_else(|| Scope::parse("default"), Ok);
-    home.map_or_else(|_| Grants::default(), |home| grants::parse(&inputs.params, &Place::new(home, RoleSource::Rules)).0)
+    home.map_or_else(
+        |_| Grants::default(),
+        |home| grants::parse(&inputs.params, &Place::new(home, RoleSource::Rules)).0,
+    )
 }
 
 /// The name of the instance, if given.

@@ -97,9 +97,10 @@ pub(super) fn group<'a>(catalog: &Catalog<'a>, name: &str) -> Option<&'a str> {
     }
     let groups = || catalog.groups().filter(|group| !group.is_empty());
     let is_meant = |group: &&str| {
-        // `networking`, `rbac.authorization`, `rbac`; and `apps.k8s.io`.
+        // `networking`, `rbac.authorization`, `rbac`; `apps.k8s.io`; `networking.k8s`.
         group.strip_suffix(".k8s.io").is_some_and(|short| short == name || short.split('.').next() == Some(name))
             || name.strip_suffix(".k8s.io") == Some(*group)
+            || group.strip_suffix(".io") == Some(name)
     };
     groups().find(is_meant).or_else(|| nearest(groups(), name, 2).map(|(group, _)| group))
 }
@@ -262,13 +263,16 @@ fn nearest<'n>(names: impl Iterator<Item = &'n str>, word: &str, most: usize) ->
     let letters_of_word = letters(word);
     let mut best: Option<(&'n str, usize)> = None;
     for name in names.filter(|name| name.len() > 2 && name.len().abs_diff(word.len()) <= limit) {
-        // Each letter that the name lacks is at least one edit.
-        let lacking = (letters_of_word & !letters(name)).count_ones();
+        // Each letter that one of them lacks is at least one edit.
+        let letters_of_name = letters(name);
+        let lacking =
+            (letters_of_word & !letters_of_name).count_ones().max((letters_of_name & !letters_of_word).count_ones());
         if lacking as usize > limit {
             continue;
         }
-        let edits = distance(name, word);
-        if edits <= limit && best.is_none_or(|(_, fewest)| edits < fewest) {
+        if let Some(edits) = distance(name, word, limit)
+            && best.is_none_or(|(_, fewest)| edits < fewest)
+        {
             best = Some((name, edits));
         }
     }
@@ -280,24 +284,36 @@ fn letters(word: &str) -> u32 {
     word.bytes().fold(0, |set, byte| set | (1 << (byte % 32)))
 }
 
-/// The number of edits between two words: insertions, deletions, replacements, and exchanges of neighbours.
-fn distance(one: &str, other: &str) -> usize {
+/// The longest word that is compared.
+const LONGEST: usize = 63;
+
+/// The number of edits between two words, up to a limit: insertions, deletions, replacements, and exchanges of neighbours.
+fn distance(one: &str, other: &str, limit: usize) -> Option<usize> {
     let (one, other) = (one.as_bytes(), other.as_bytes());
-    let at = |row: &[usize], index: usize| row.get(index).copied().unwrap_or(usize::MAX / 2);
-    let (mut second_last, mut last): (Vec<usize>, Vec<usize>) = (Vec::new(), (0..=other.len()).collect());
-    for (i, a) in one.iter().enumerate() {
-        let mut row = vec![i + 1];
-        for (j, b) in other.iter().enumerate() {
-            let replaced = at(&last, j) + usize::from(a != b);
-            let mut edits = replaced.min(at(&last, j + 1) + 1).min(at(&row, j) + 1);
-            if i > 0 && j > 0 && one.get(i - 1) == Some(b) && other.get(j - 1) == Some(a) {
-                edits = edits.min(at(&second_last, j - 1) + 1);
-            }
-            row.push(edits);
-        }
-        second_last = std::mem::replace(&mut last, row);
+    if one.len().max(other.len()) > LONGEST {
+        return None;
     }
-    last.last().copied().unwrap_or_default()
+    let (mut second_last, mut last, mut row) = ([0; LONGEST + 1], [0; LONGEST + 1], [0; LONGEST + 1]);
+    for (column, edits) in last.iter_mut().enumerate() {
+        *edits = column;
+    }
+    for (i, a) in one.iter().enumerate() {
+        row[0] = i + 1;
+        let mut fewest = row[0];
+        for (j, b) in other.iter().enumerate() {
+            let mut edits = (last[j] + usize::from(a != b)).min(last[j + 1] + 1).min(row[j] + 1);
+            if i > 0 && j > 0 && one[i - 1] == *b && other[j - 1] == *a {
+                edits = edits.min(second_last[j - 1] + 1);
+            }
+            row[j + 1] = edits;
+            fewest = fewest.min(edits);
+        }
+        if fewest > limit {
+            return None;
+        }
+        (second_last, last, row) = (last, row, second_last);
+    }
+    Some(last[other.len()]).filter(|edits| *edits <= limit)
 }
 
 #[cfg(test)]
@@ -312,8 +328,8 @@ mod tests {
     #[case("deployments", "deploymnet", 2)]
     #[case("", "pods", 4)]
     fn distance_counts_edits(#[case] one: &str, #[case] other: &str, #[case] edits: usize) {
-        assert_eq!(distance(one, other), edits);
-        assert_eq!(distance(other, one), edits);
+        assert_eq!(distance(one, other, 5), Some(edits));
+        assert_eq!(distance(other, one, edits), Some(edits));
     }
 
     #[rstest]

@@ -1288,27 +1288,4 @@ a | apps | deployments/* | get | > /resources/0 subresource-wildcard high: `depl
             prop_assert_eq!(dead_rules(&[it], catalog), vec![]);
         }
     }
-
-    #[test]
-    fn perf_tmp() {
-        let catalog = Catalog::embedded();
-        let kinds: [(&str, Box<dyn Fn(usize) -> Rule>); 5] = [
-            (
-                "sound",
-                Box::new(|at| rule("-,apps", "pods,pods/log,deployments,secrets", "get,list,watch", &format!("n{at}"))),
-            ),
-            ("distinct", Box::new(|at| rule("example.com", &format!("r{at}"), "get,list,watch", ""))),
-            ("typos", Box::new(|at| rule("apps", &format!("deploymnt{at},confgmaps{at}"), "get,list,watch", ""))),
-            ("groups", Box::new(|at| rule(&format!("netwroking{at}.k8s.io"), "ingresses", "get,list,watch", ""))),
-            ("wild", Box::new(|at| rule("*", "*", "get,list,watch,create", &format!("n{at}")))),
-        ];
-        for (name, make) in kinds {
-            let rules: Vec<Rule> = (0..1000).map(make).collect();
-            let asked: Vec<RuleInScope<'_>> =
-                rules.iter().map(|rule| RuleInScope { pointer: "", rule, namespaces: vec![Some("a")] }).collect();
-            let start = std::time::Instant::now();
-            let found = dead_rules(&asked, catalog).len();
-            eprintln!("PERF {name}: {:?} {found}", start.elapsed());
-        }
-    }
 }

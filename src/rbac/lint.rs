@@ -4,9 +4,12 @@
 //! An element is dead if every combination of group, resource and verb that contains it is: a verb that one of several
 //! resources has is sound. What may be a custom resource is never called wrong.
 
+use std::{cell::OnceCell, rc::Rc};
+
 use crate::rbac::{
-    Rule,
+    Rule, RuleInScope,
     catalog::{ApiResource, Catalog},
+    redundant::{Coverings, covers_resource, covers_scope, covers_word},
     suggestion::{self, Likeness, full_name, listed, quoted},
 };
 
@@ -15,23 +18,6 @@ const METHODS: [&str; 8] = ["*", "get", "head", "post", "put", "patch", "delete"
 
 /// The most resources of a group, or subresources of a resource, that a help lists.
 const LISTED: usize = 12;
-
-/// A rule to judge.
-pub(crate) struct RuleInScope<'a> {
-    /// Its JSON pointer, for the messages about other rules.
-    pub(crate) pointer: &'a str,
-    /// The rule.
-    pub(crate) rule: &'a Rule,
-    /// Its namespaces; none means cluster-wide.
-    pub(crate) namespaces: Vec<Option<&'a str>>,
-}
-
-impl RuleInScope<'_> {
-    /// Whether it applies in namespaces only.
-    fn is_namespaced(&self) -> bool {
-        !self.namespaces.is_empty() && self.namespaces.iter().all(Option::is_some)
-    }
-}
 
 /// Why an element is dead.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -88,13 +74,22 @@ pub(crate) struct DeadRule {
 
 /// The dead elements of these rules, rule by rule.
 pub(crate) fn dead_rules(rules: &[RuleInScope<'_>], catalog: &Catalog<'_>) -> Vec<DeadRule> {
-    let shapes: Vec<Shape> = rules.iter().map(|it| Shape::of(it.rule)).collect();
+    let coverings = Coverings::of(rules);
+    let everything = OnceCell::new();
     let patching: Vec<&RuleInScope<'_>> = rules.iter().filter(|it| covers_word(&it.rule.verbs, "patch")).collect();
     let mut dead = Vec::new();
     for (index, it) in rules.iter().enumerate() {
-        let mut judge = Judge { patching: &patching, index, it, catalog, names: Names::of(it.rule), dead: &mut dead };
+        let mut judge = Judge {
+            patching: &patching,
+            everything: &everything,
+            index,
+            it,
+            catalog,
+            names: Names::of(it.rule),
+            dead: &mut dead,
+        };
         judge.elements();
-        if let Some(wider) = covering(rules, &shapes, index) {
+        if let Some(wider) = coverings.pointer(index) {
             let message = format!("{wider} already allows all of it");
             judge.report("", DeadCode::RedundantRule, Weight::Low, message, "remove this rule");
         }
@@ -108,11 +103,11 @@ type Target<'c> = (&'c ApiResource<'c>, Option<&'c str>);
 /// What a resource of a rule refers to.
 enum Referent<'c> {
     /// These resources.
-    Known(Vec<Target<'c>>),
+    Known(Rc<[Target<'c>]>),
     /// Perhaps a custom resource.
     Open,
     /// A dead one, which was reported; the resources that it probably means, whatever their scope.
-    Dead(Vec<Target<'c>>),
+    Dead(Rc<[Target<'c>]>),
 }
 
 /// How a request for a resource with a verb can match the rule, the worst first.
@@ -159,6 +154,8 @@ impl Names {
 }
 
 struct Judge<'a, 'c> {
+    /// What `*` in `*` matches.
+    everything: &'a OnceCell<Rc<[Target<'c>]>>,
     /// The rules that allow to patch something.
     patching: &'a [&'a RuleInScope<'a>],
     index: usize,
@@ -286,7 +283,7 @@ impl<'c> Judge<'_, 'c> {
         let mut targets = Vec::new();
         for referent in referents {
             match referent {
-                Referent::Known(known) => targets.extend(known),
+                Referent::Known(known) => targets.extend(known.iter()),
                 Referent::Open => {}
                 Referent::Dead(_) => return,
             }
@@ -308,12 +305,16 @@ impl<'c> Judge<'_, 'c> {
         let element = format!("/resources/{at}");
         if let Some(name) = word.strip_suffix("/*") {
             self.subresource_wildcard(&element, word, name, groups);
-            return Referent::Dead(Vec::new());
+            return Referent::Dead(Rc::default());
         }
         if groups.is_open || groups.at.is_empty() {
             return Referent::Open;
         }
-        let known = targets(self.catalog, groups, word);
+        let known = if groups.is_wild && word == "*" {
+            Rc::clone(self.everything.get_or_init(|| targets(self.catalog, groups, word).into()))
+        } else {
+            targets(self.catalog, groups, word).into()
+        };
         if known.is_empty() {
             return self.unknown_resource(&element, word, groups);
         }
@@ -373,7 +374,7 @@ impl<'c> Judge<'_, 'c> {
             None => self.help_without_suggestion(word, &names),
         };
         self.report(element, DeadCode::UnknownResource, weight, message, help);
-        Referent::Dead(meant.map(|meant| meant.targets).unwrap_or_default())
+        Referent::Dead(meant.map(|meant| meant.targets.into()).unwrap_or_default())
     }
 
     fn help_without_suggestion(&self, word: &str, groups: &[&str]) -> String {
@@ -406,10 +407,14 @@ impl<'c> Judge<'_, 'c> {
 
     /// The best fit of a verb for one of these resources.
     fn best(&self, targets: &[Target<'c>], verb: &str, minds_scope: bool) -> Fit {
+        let at_best = match self.names {
+            Names::Some if ["list", "watch"].contains(&verb) => Fit::NamedBySelector,
+            _ => Fit::Matches,
+        };
         let mut best = Fit::NoSuchVerb;
         for target in targets {
             best = best.max(self.fit(*target, verb, minds_scope));
-            if best == Fit::Matches {
+            if best == at_best {
                 break;
             }
         }
@@ -529,7 +534,7 @@ impl<'c> Judge<'_, 'c> {
                     covers_scope(&other.namespaces, *namespace)
                         && covers_word(&rule.verbs, "patch")
                         && covers_word(&rule.api_groups, resource.group)
-                        && covers_word(&rule.resources, resource.name)
+                        && covers_resource(&rule.resources, resource.name)
                         && (rule.resource_names.is_empty() || rule.resource_names.contains(name))
                 };
                 allows(self.it) || self.patching.iter().any(|other| allows(other))
@@ -557,7 +562,7 @@ impl<'c> Judge<'_, 'c> {
                     CLUSTER_WIDE.to_owned(),
                 ),
                 _ => {
-                    let verbs = listed(verbs_of(known));
+                    let verbs = listed(verbs_of(known.iter()));
                     (format!("{} has none of the rule's verbs", quoted(word)), format!("use {verbs}"))
                 }
             };
@@ -625,12 +630,9 @@ fn targets<'c>(catalog: &'c Catalog<'c>, groups: &Groups<'c>, word: &str) -> Vec
     for group in groups.names() {
         if name == "*" {
             for resource in catalog.in_group(group) {
-                match subresource {
-                    Some(subresource) => found.extend(target(resource, Some(subresource))),
-                    None => {
-                        found.push((resource, None));
-                        found.extend(resource.subresources.keys().map(|name| (resource, Some(*name))));
-                    }
+                found.extend(target(resource, subresource));
+                if subresource.is_none() {
+                    found.extend(resource.subresources.keys().map(|name| (resource, Some(*name))));
                 }
             }
         } else if let Some(resource) = catalog.resource(group, name) {
@@ -662,122 +664,10 @@ fn verbs_of<'t, 'c: 't>(targets: impl IntoIterator<Item = &'t Target<'c>>) -> Ve
     verbs
 }
 
-// Rules that others cover. A rule is a product of lists, so one rule covers another exactly if each of its lists covers
-// that of the other; a test compares this with `Coverage`.
-
-/// The lists of a rule as sets of hashes, wildcards left out: which rules cannot cover it shows without their words.
-struct Shape {
-    verbs: u64,
-    groups: u64,
-    resources: u64,
-    names: u64,
-    urls: u64,
-}
-
-impl Shape {
-    fn of(rule: &Rule) -> Self {
-        let resources = |word: &String| !is_wild_resource(word);
-        let names = &rule.resource_names;
-        Self {
-            verbs: set(rule.verbs.iter().filter(|word| *word != "*"), &rule.verbs),
-            groups: set(rule.api_groups.iter().filter(|word| *word != "*"), &rule.api_groups),
-            resources: set(rule.resources.iter().filter(|word| resources(word)), &rule.resources),
-            names: if names.is_empty() { WILD } else { set(names.iter(), names) },
-            urls: set(rule.non_resource_urls.iter().filter(|url| !url.ends_with('*')), &rule.non_resource_urls),
-        }
-    }
-
-    /// Whether the rule may cover another one.
-    fn may_cover(&self, other: &Self) -> bool {
-        let may = |wide: u64, narrow: u64| narrow & !wide == 0 || wide & WILD != 0;
-        may(self.verbs, other.verbs)
-            && may(self.groups, other.groups)
-            && may(self.resources, other.resources)
-            && (may(self.names, other.names) || other.resources == 0)
-            && may(self.urls, other.urls)
-    }
-}
-
-/// Marks a list with a wildcard, which may cover any word.
-const WILD: u64 = 1 << 63;
-
-/// The hashes of words; marked if the list has others.
-fn set<'w>(words: impl Iterator<Item = &'w String>, list: &[String]) -> u64 {
-    let mut count = 0;
-    let set = words.fold(0, |set, word| {
-        count += 1;
-        // FNV-1a
-        let hash = word
-            .bytes()
-            .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
-        set | 1 << ((hash >> 32) % 63)
-    });
-    if count < list.len() { set | WILD } else { set }
-}
-
-/// The pointer of another rule that covers this one: of equal rules the earlier.
-fn covering<'a>(rules: &[RuleInScope<'a>], shapes: &[Shape], index: usize) -> Option<&'a str> {
-    let (narrow, shape) = (rules.get(index)?, shapes.get(index)?);
-    let grants_nothing = narrow.rule.verbs.is_empty()
-        || (narrow.rule.api_groups.is_empty() || narrow.rule.resources.is_empty())
-            && narrow.rule.non_resource_urls.is_empty();
-    if grants_nothing {
-        return None;
-    }
-    let covers = |(at, (wide, of_wide)): &(usize, (&RuleInScope<'a>, &Shape))| {
-        *at != index && of_wide.may_cover(shape) && covers(wide, narrow) && (*at < index || !covers(narrow, wide))
-    };
-    let found = rules.iter().zip(shapes).enumerate().find(covers);
-    found.map(|(_, (wide, _))| wide.pointer)
-}
-
-/// Whether a rule allows all that another one allows, wherever that applies.
-fn covers(wide: &RuleInScope<'_>, narrow: &RuleInScope<'_>) -> bool {
-    let (rule, other) = (wide.rule, narrow.rule);
-    let all = |list: &[String], covers: &dyn Fn(&str) -> bool| list.iter().all(|word| covers(word));
-    let resources = || {
-        other.api_groups.is_empty()
-            || other.resources.is_empty()
-            || all(&other.api_groups, &|group| covers_word(&rule.api_groups, group))
-                && all(&other.resources, &|resource| covers_resource(&rule.resources, resource))
-                && (rule.resource_names.is_empty()
-                    || !other.resource_names.is_empty()
-                        && all(&other.resource_names, &|name| rule.resource_names.iter().any(|known| known == name)))
-    };
-    let urls = || all(&other.non_resource_urls, &|url| covers_url(&rule.non_resource_urls, url));
-    all(&other.verbs, &|verb| covers_word(&rule.verbs, verb))
-        && narrow.namespaces.iter().all(|namespace| covers_scope(&wide.namespaces, *namespace))
-        && resources()
-        && urls()
-}
-
-fn covers_scope(wide: &[Option<&str>], namespace: Option<&str>) -> bool {
-    wide.iter().any(|scope| scope.is_none() || *scope == namespace)
-}
-
-fn covers_word(list: &[String], word: &str) -> bool {
-    list.iter().any(|known| known == "*" || known == word)
-}
-
-fn is_wild_resource(word: &str) -> bool {
-    word == "*" || word.starts_with("*/")
-}
-
-fn covers_resource(list: &[String], word: &str) -> bool {
-    let subresource = word.split_once('/').map(|(_, subresource)| subresource);
-    covers_word(list, word)
-        || list.iter().any(|known| known.strip_prefix("*/").is_some_and(|it| Some(it) == subresource))
-}
-
-fn covers_url(list: &[String], url: &str) -> bool {
-    list.iter().any(|known| known == url || known.strip_suffix('*').is_some_and(|prefix| url.starts_with(prefix)))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::rbac::{Coverage, permissions_of};
-    use proptest::{prelude::*, sample::subsequence};
+    use proptest::prelude::*;
     use serde_json::json;
 
     /// Scope (namespaces, or `*`), groups (`-` is the core group), resources, verbs, names; then the findings, each with
@@ -1223,44 +1113,7 @@ a | apps | deployments/* | get | > /resources/0 subresource-wildcard high: `depl
         assert!(!format!("{:?}", dead_rules(&[it], Catalog::embedded())).to_lowercase().contains("s3cret"));
     }
 
-    fn any_rule() -> impl Strategy<Value = Rule> {
-        let lists = (
-            subsequence(vec!["", "apps", "*"], 1..=3),
-            subsequence(vec!["pods", "pods/log", "*", "*/log", "secrets"], 1..=3),
-            subsequence(vec!["get", "list", "*"], 1..=3),
-            subsequence(vec!["a", "b"], 0..=2),
-        );
-        lists.prop_map(|(groups, resources, verbs, names)| {
-            let owned = |list: Vec<&str>| list.into_iter().map(str::to_owned).collect();
-            Rule {
-                api_groups: owned(groups),
-                resources: owned(resources),
-                verbs: owned(verbs),
-                resource_names: owned(names),
-                ..Rule::default()
-            }
-        })
-    }
-
-    fn any_url_rule() -> impl Strategy<Value = Rule> {
-        let lists = (subsequence(vec!["/a", "/a/b", "/a*", "*"], 1..=3), subsequence(vec!["get", "post", "*"], 1..=2));
-        lists.prop_map(|(paths, verbs)| urls(&paths.join(","), &verbs.join(",")))
-    }
-
     proptest! {
-        #[test]
-        fn covering_rules_agree_with_coverage(wide in prop_oneof![any_rule(), any_url_rule()],
-                                              narrow in prop_oneof![any_rule(), any_url_rule()]) {
-            let held = [wide.clone()];
-            let held: Coverage<'_> = permissions_of(&held, None).collect();
-            let expected = narrow.permissions(None).all(|permission| held.covers(permission));
-            let (one, other) = (Shape::of(&wide), Shape::of(&narrow));
-            let at = |rule| RuleInScope { pointer: "", rule, namespaces: vec![None] };
-            let found = covers(&at(&wide), &at(&narrow));
-            prop_assert_eq!(found, expected);
-            prop_assert!(!found || one.may_cover(&other));
-        }
-
         /// What discovery lists is sound where it is: in a namespace, or at cluster scope.
         #[test]
         fn rule_of_catalog_entries_is_never_dead(choice in prop::collection::vec((0_usize..1000, 0_usize..1000), 1..6),

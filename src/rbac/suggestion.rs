@@ -216,9 +216,10 @@ fn with_subresource<'c>(
         return whole(vec![resource], Likeness::Same);
     }
     let known: Vec<_> = matching(catalog, groups, |resource| resource.name == name);
-    let base = match known.is_empty() {
-        true => by_other_name(catalog, groups, name).or_else(|| by_spelling(catalog, groups, name))?,
-        false => whole(known, Likeness::Same)?,
+    let base = if known.is_empty() {
+        by_other_name(catalog, groups, name).or_else(|| by_spelling(catalog, groups, name))?
+    } else {
+        whole(known, Likeness::Same)?
     };
     let mut likeness = base.likeness;
     let mut targets: Vec<Target<'c>> = Vec::new();

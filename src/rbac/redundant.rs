@@ -28,10 +28,14 @@ impl<'a> Coverings<'a> {
             let is_wild = resource_names.is_empty() && resources.iter().any(|word| is_wild_resource(word));
             if is_wild || !non_resource_urls.is_empty() {
                 others.push(index);
-            } else if resource_names.is_empty() {
-                resources.iter().for_each(|word| by_resource.entry(word.as_str()).or_default().push(index));
-            } else {
-                resource_names.iter().for_each(|name| by_name.entry(name.as_str()).or_default().push(index));
+                continue;
+            }
+            let (map, words) = match resource_names.as_slice() {
+                [] => (&mut by_resource, resources),
+                _ => (&mut by_name, resource_names),
+            };
+            for word in words {
+                map.entry(word.as_str()).or_default().push(index);
             }
         }
         Self { rules, shapes, by_name, by_resource, others }

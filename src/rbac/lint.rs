@@ -9,7 +9,7 @@ use std::{cell::OnceCell, rc::Rc};
 use crate::rbac::{
     Rule, RuleInScope,
     catalog::{ApiResource, Catalog},
-    redundant::{Coverings, covers_resource, covers_scope, covers_word},
+    redundant::{Coverings, covers_names, covers_resource, covers_scope, covers_word},
     suggestion::{self, Likeness, full_name, listed, quoted},
 };
 
@@ -220,12 +220,14 @@ impl<'c> Judge<'_, 'c> {
                     );
                     self.report(&element, DeadCode::UnknownGroup, Weight::Info, message, "check the APIService");
                 } else {
-                    groups.at.push((Some(at), known));
+                    groups.add(Some(at), known);
                 }
             } else {
                 let meant = self.unknown_group(&element, name);
                 groups.is_open |= meant.is_none() && name != REMOVED_GROUP;
-                groups.at.extend(meant.map(|meant| (None, meant)));
+                if let Some(meant) = meant {
+                    groups.add(None, meant);
+                }
             }
         }
         if groups.is_wild {
@@ -525,19 +527,16 @@ impl<'c> Judge<'_, 'c> {
         }
     }
 
-    /// Whether the rules allow to patch all objects that this one names, wherever it applies.
+    /// Whether a rule allows to patch all objects that this one names, wherever it applies.
     fn may_patch_all_names(&self, resource: &ApiResource<'_>) -> bool {
+        let rule = self.it.rule;
         self.it.namespaces.iter().all(|namespace| {
-            self.it.rule.resource_names.iter().all(|name| {
-                let allows = |other: &RuleInScope<'_>| {
-                    let rule = other.rule;
-                    covers_scope(&other.namespaces, *namespace)
-                        && covers_word(&rule.verbs, "patch")
-                        && covers_word(&rule.api_groups, resource.group)
-                        && covers_resource(&rule.resources, resource.name)
-                        && (rule.resource_names.is_empty() || rule.resource_names.contains(name))
-                };
-                allows(self.it) || self.patching.iter().any(|other| allows(other))
+            std::iter::once(&self.it).chain(self.patching).any(|other| {
+                covers_scope(&other.namespaces, *namespace)
+                    && covers_word(&other.rule.verbs, "patch")
+                    && covers_word(&other.rule.api_groups, resource.group)
+                    && covers_resource(&other.rule.resources, resource.name)
+                    && covers_names(&other.rule.resource_names, &rule.resource_names)
             })
         })
     }
@@ -574,13 +573,13 @@ impl<'c> Judge<'_, 'c> {
 
     fn wildcard_names(&mut self) {
         let rule = self.it.rule;
+        let has = |is_called: &dyn Fn(&str) -> bool| rule.resources.iter().any(|resource| is_called(resource));
+        let (signers, users) =
+            (has(&|name| name == "signers"), has(&|name| ["users", "groups", "uids"].contains(&name)));
+        let extras = has(&|name| name.starts_with("userextras"));
         for (at, name) in rule.resource_names.iter().enumerate().filter(|(_, name)| name.contains('*')) {
-            let may_be_meant = |resource: &String| match resource.as_str() {
-                "signers" => name.ends_with("/*"),
-                "users" | "groups" | "uids" => name != "*",
-                _ => resource.starts_with("userextras"),
-            };
-            if rule.resources.iter().any(may_be_meant) {
+            // A signer can have a wildcard for its name; names of users can be any.
+            if signers && name.ends_with("/*") || users && name != "*" || extras {
                 continue;
             }
             let message = format!("{} in resourceNames is a literal name: `*` is no wildcard there", quoted(name));
@@ -606,6 +605,12 @@ struct Groups<'c> {
 }
 
 impl<'c> Groups<'c> {
+    fn add(&mut self, at: Option<usize>, name: &'c str) {
+        if self.names().all(|known| known != name) {
+            self.at.push((at, name));
+        }
+    }
+
     fn names(&self) -> impl Iterator<Item = &'c str> {
         self.at.iter().map(|(_, name)| *name)
     }

@@ -1,9 +1,15 @@
 //! Rules that another rule covers. A rule is a product of lists, so one rule covers another exactly if each of its lists
 //! covers that of the other; a test compares this with `Coverage`. Pure.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use crate::rbac::{Rule, RuleInScope};
+
+/// The most rules that each one is compared with, so that very many of them take no time that anyone notices.
+const COMPARED: usize = 2000;
+
+/// The longest list that is searched word by word.
+const SHORT: usize = 32;
 
 /// Rules by what another rule must contain to cover them, so that not each is compared with each.
 pub(super) struct Coverings<'a> {
@@ -57,11 +63,12 @@ impl<'a> Coverings<'a> {
                     .get(*at)
                     .is_some_and(|wide| covers(wide, narrow) && (*at < index || !covers(narrow, wide)))
         };
+        let first = |list: &[usize]| list.iter().copied().take(COMPARED).find(covers);
         let listed = |map: &HashMap<&'a str, Vec<usize>>, words: &[String]| {
-            words.first().and_then(|word| map.get(word.as_str())?.iter().copied().find(covers))
+            words.first().and_then(|word| map.get(word.as_str())).and_then(|list| first(list))
         };
         let found = [
-            self.others.iter().copied().find(covers),
+            first(&self.others),
             listed(&self.by_resource, &rule.resources),
             listed(&self.by_name, &rule.resource_names),
         ];
@@ -122,21 +129,35 @@ fn bit(word: &str) -> u64 {
 /// Whether a rule allows all that another one allows, wherever that applies.
 fn covers(wide: &RuleInScope<'_>, narrow: &RuleInScope<'_>) -> bool {
     let (rule, other) = (wide.rule, narrow.rule);
-    let all = |list: &[String], covers: &dyn Fn(&str) -> bool| list.iter().all(|word| covers(word));
-    let resources = || {
-        other.api_groups.is_empty()
-            || other.resources.is_empty()
-            || all(&other.api_groups, &|group| covers_word(&rule.api_groups, group))
-                && all(&other.resources, &|resource| covers_resource(&rule.resources, resource))
-                && (rule.resource_names.is_empty()
-                    || !other.resource_names.is_empty()
-                        && all(&other.resource_names, &|name| rule.resource_names.iter().any(|known| known == name)))
-    };
-    let urls = || all(&other.non_resource_urls, &|url| covers_url(&rule.non_resource_urls, url));
-    all(&other.verbs, &|verb| covers_word(&rule.verbs, verb))
-        && narrow.namespaces.iter().all(|namespace| covers_scope(&wide.namespaces, *namespace))
-        && resources()
-        && urls()
+    let is_for_resources = !other.api_groups.is_empty() && !other.resources.is_empty();
+    let is_star = |word: &str| word == "*";
+    narrow.namespaces.iter().all(|namespace| covers_scope(&wide.namespaces, *namespace))
+        && all(&rule.verbs, &other.verbs, is_star, covers_word)
+        && (!is_for_resources
+            || all(&rule.api_groups, &other.api_groups, is_star, covers_word)
+                && all(&rule.resources, &other.resources, is_wild_resource, covers_resource)
+                && covers_names(&rule.resource_names, &other.resource_names))
+        && all(&rule.non_resource_urls, &other.non_resource_urls, |url| url.ends_with('*'), covers_url)
+}
+
+/// Whether a list covers each word of another one; `is_wild` are the words that cover others.
+fn all(
+    wide: &[String],
+    narrow: &[String],
+    is_wild: impl Fn(&str) -> bool,
+    covers: impl Fn(&[String], &str) -> bool,
+) -> bool {
+    if wide.len() <= SHORT {
+        return narrow.iter().all(|word| covers(wide, word));
+    }
+    let known: HashSet<&String> = wide.iter().collect();
+    let wild: Vec<String> = wide.iter().filter(|word| is_wild(word)).cloned().collect();
+    narrow.iter().all(|word| known.contains(word) || covers(&wild, word))
+}
+
+/// Whether rules with these names apply to all objects that others apply to: no names are all objects.
+pub(super) fn covers_names(wide: &[String], narrow: &[String]) -> bool {
+    wide.is_empty() || !narrow.is_empty() && all(wide, narrow, |_| false, |list, name| list.iter().any(|it| it == name))
 }
 
 /// Whether a rule for these namespaces applies in this one.

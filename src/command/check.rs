@@ -1,27 +1,40 @@
-//! check: validates params offline, as a provision does before it contacts the cluster, and judges the risk of their
-//! rules.
+//! check: validates params offline, as a provision does before it contacts the cluster, and judges their rules: those that
+//! match nothing that Kubernetes itself serves, and those that allow more than they say.
 
-use std::path::Path;
+use std::{cmp::Reverse, collections::HashSet, path::Path};
 
 use crate::{
     command::tell,
     diagnostics::{error::Failure, finding::Finding},
     input::{documents, request},
-    k8s::name::InstanceName,
+    k8s::{grant::Grants, name::InstanceName},
+    plan::{dead_rules, risks},
+    rbac::Catalog,
     report::Report,
 };
 
 /// Runs the command.
 pub(crate) fn run(params: &Path, report: &Report) -> Result<(), Failure> {
     let (inputs, findings) = documents::params(params, None);
-    let risks = request::risks(&inputs);
-    let with_risks = |findings: Vec<Finding>| findings.into_iter().chain(risks).collect();
+    let grants = request::readable_grants(&inputs);
     let (checked, remarks) = match request::check(&inputs, findings) {
-        Ok((checked, remarks)) => (checked, with_risks(remarks)),
-        Err(problems) => return Err(Failure::input(with_risks(problems))),
+        Ok((checked, remarks)) => (checked, with_judged(remarks, &grants)),
+        Err(findings) => return Err(Failure::input(with_judged(findings, &grants))),
     };
     report.instance(checked.name.as_ref().map(InstanceName::as_str), checked.params.namespace.as_str());
     tell(report, remarks);
     report.done("the params are valid");
     Ok(())
+}
+
+/// Adds the findings about the rules, the worst first. A dead element that the schema refuses is not reported twice.
+fn with_judged(mut findings: Vec<Finding>, grants: &Grants) -> Vec<Finding> {
+    let refused: HashSet<Option<&str>> =
+        findings.iter().filter(|finding| finding.blocking).map(|finding| finding.pointer.as_deref()).collect();
+    let dead = dead_rules::findings(grants.requested(), Catalog::embedded()).into_iter();
+    let dead = dead.filter(|finding| !refused.contains(&finding.pointer.as_deref()));
+    let mut judged: Vec<Finding> = dead.chain(risks::findings(grants.requested(), None)).collect();
+    judged.sort_by_key(|finding| Reverse(finding.severity));
+    findings.append(&mut judged);
+    findings
 }

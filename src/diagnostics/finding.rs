@@ -89,6 +89,24 @@ codes! {
     UnknownParam = "unknown-param", Low;
     /// An option of `config.json` is unknown to this version and has no effect.
     UnknownConfig = "unknown-config", Low;
+    /// A rule names an API group that is not known.
+    UnknownGroup = "unknown-group", High Low Info;
+    /// A rule names a resource that its group does not have.
+    UnknownResource = "unknown-resource", High Low;
+    /// A verb of a rule fits none of its resources, or a resource none of its verbs.
+    UnknownVerb = "unknown-verb", High;
+    /// A rule for namespaces names a resource that is in no namespace.
+    ClusterScopedResource = "cluster-scoped-resource", High;
+    /// A rule limits create or deletecollection by names.
+    NamesWithCreate = "names-with-create", High Medium;
+    /// A rule limits list or watch by names.
+    NamesWithList = "names-with-list", Low;
+    /// A rule has a wildcard among its names.
+    NamesWildcard = "names-wildcard", High;
+    /// A rule has a wildcard in the place of a subresource.
+    SubresourceWildcard = "subresource-wildcard", High;
+    /// Another rule covers all of a rule.
+    RedundantRule = "redundant-rule", Low;
     /// A tag cannot be a label and is ignored.
     LabelDropped = "label-dropped", Low;
     /// The kubeconfig was merged from several documents or fields.

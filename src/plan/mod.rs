@@ -2,6 +2,7 @@
 
 pub(crate) mod adoption;
 pub(crate) mod copies;
+pub(crate) mod dead_rules;
 pub(crate) mod desired;
 pub(crate) mod diff;
 #[cfg(test)]
@@ -12,6 +13,7 @@ pub(crate) mod parent_access;
 pub(crate) mod parent_role;
 pub(crate) mod preflight;
 pub(crate) mod removal;
+pub(crate) mod risks;
 pub(crate) mod snapshot;
 pub(crate) mod token_slots;
 pub(crate) mod waves;

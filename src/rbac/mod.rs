@@ -1,10 +1,17 @@
 //! RBAC as data: rules, the single permissions they consist of, and the records shown to users. Their algebra is in
-//! `coverage.rs`, their risks are in `risk/`. Pure; no Kubernetes client, no I/O.
+//! `coverage.rs`, the judgement of rules in `lint.rs` and `risk/`. Pure; no Kubernetes client, no I/O.
 
+mod catalog;
 mod coverage;
+mod lint;
+mod redundant;
 pub mod risk;
+mod suggestion;
 
+pub(crate) use catalog::Catalog;
 pub(crate) use coverage::{Coverage, PermissionChanges, Widening, difference, same_permissions, widening};
+
+pub(crate) use lint::{DeadCode, DeadRule, Weight, dead_rules};
 
 use std::collections::HashMap;
 
@@ -50,6 +57,23 @@ impl Rule {
         let urls = self.non_resource_urls.iter().filter(move |_| namespace.is_none());
         let targets = resources.chain(urls.map(|url| PermissionTarget::Url(url.as_str())));
         targets.flat_map(move |target| self.verbs.iter().map(move |verb| Permission { namespace, target, verb }))
+    }
+}
+
+/// A rule and where it applies.
+pub(crate) struct RuleInScope<'a> {
+    /// Its JSON pointer, for the messages about other rules.
+    pub(crate) pointer: &'a str,
+    /// The rule.
+    pub(crate) rule: &'a Rule,
+    /// Its namespaces; none means cluster-wide.
+    pub(crate) namespaces: Vec<Option<&'a str>>,
+}
+
+impl RuleInScope<'_> {
+    /// Whether it applies in namespaces only.
+    pub(crate) fn is_namespaced(&self) -> bool {
+        !self.namespaces.is_empty() && self.namespaces.iter().all(Option::is_some)
     }
 }
 

@@ -2,9 +2,13 @@
 //! loopback addresses, platforms without TLS.
 //!
 //! `UPDATE_DEFAULTS=1 cargo test --test cluster embedded` writes the embedded defaults of the testbed's Kubernetes
-//! release, which `K8S_TOKEN_TESTBED_VERSION` selects.
+//! release, which `K8S_TOKEN_TESTBED_VERSION` selects, and adds what that release serves to the embedded catalogue.
 
-use std::{fs, process::Command};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    process::Command,
+};
 
 use rstest::rstest;
 use serde_json::{Value, json};
@@ -95,6 +99,81 @@ fn embedded_defaults_match_the_server() {
         embedded["roles"],
         Value::Object(roles),
         "{path} differs from Kubernetes {version}: UPDATE_DEFAULTS=1 writes it, src/credential/defaults.rs lists it"
+    );
+}
+
+const CATALOG: &str = "src/rbac/catalog.json";
+
+/// The catalogue of resources that `check` judges rules by: by group, then by resource, the part of its discovery that
+/// matters.
+type Resources = BTreeMap<String, BTreeMap<String, Value>>;
+
+/// Adds the resources of aggregated discovery, those of all versions together.
+fn add_resources(known: &mut Resources, list: &Value) {
+    let array = |value: &Value| value.as_array().cloned().unwrap_or_default();
+    for group in array(&list["items"]) {
+        let resources = known.entry(group["metadata"]["name"].as_str().unwrap_or_default().to_owned()).or_default();
+        for new in array(&group["versions"]).iter().flat_map(|version| array(&version["resources"])) {
+            let known = resources.entry(new["resource"].as_str().unwrap().to_owned()).or_insert_with(|| {
+                json!({
+                    "resource": new["resource"], "responseKind": {"kind": new["responseKind"]["kind"]},
+                    "scope": new["scope"], "singularResource": new["singularResource"],
+                    "shortNames": array(&new["shortNames"]), "verbs": [], "subresources": [],
+                })
+            });
+            let subresources = |of: &Value| -> BTreeMap<String, Value> {
+                let name = |it: &Value| it["subresource"].as_str().unwrap().to_owned();
+                array(&of["subresources"]).iter().map(|it| (name(it), it["verbs"].clone())).collect()
+            };
+            let merged = |one: &Value, other: &Value| {
+                let verbs: BTreeSet<String> =
+                    array(one).iter().chain(&array(other)).map(|it| it.as_str().unwrap().to_owned()).collect();
+                json!(verbs)
+            };
+            known["verbs"] = merged(&known["verbs"], &new["verbs"]);
+            let mut all = subresources(known);
+            for (name, verbs) in subresources(&new) {
+                let known = all.entry(name).or_default();
+                *known = merged(known, &verbs);
+            }
+            known["subresources"] =
+                all.into_iter().map(|(name, verbs)| json!({"subresource": name, "verbs": verbs})).collect();
+        }
+    }
+}
+
+/// The catalogue as a discovery of one version for each group, a line for each resource.
+fn catalog_text(resources: &Resources) -> String {
+    let groups = resources.iter().map(|(name, resources)| {
+        let lines: Vec<String> = resources.values().map(Value::to_string).collect();
+        let name = json!({"name": name});
+        format!("{{\"metadata\":{name},\"versions\":[{{\"resources\":[\n{}\n]}}]}}", lines.join(",\n"))
+    });
+    format!("{{\"items\":[\n{}\n]}}\n", groups.collect::<Vec<_>>().join(",\n"))
+}
+
+/// Alpha and beta APIs are in the catalogue, because a cluster may have enabled them.
+#[test]
+fn embedded_catalog_lists_what_the_server_serves() {
+    let everything = ["--runtime-config=api/all=true", "--feature-gates=AllAlpha=true,AllBeta=true"];
+    let api_server_arguments = everything.map(str::to_owned).to_vec();
+    let cp = ControlPlane::start(&Options { api_server_arguments, ..Options::default() }).unwrap();
+    let text = fs::read_to_string(CATALOG).unwrap_or_default();
+    let mut resources = Resources::new();
+    add_resources(&mut resources, &serde_json::from_str(&text).unwrap_or_default());
+    for list in cp.discovery().iter().chain(&ControlPlane::shared().discovery()) {
+        assert!(!list["items"].as_array().unwrap().is_empty(), "{list}");
+        add_resources(&mut resources, list);
+    }
+    let complete = catalog_text(&resources);
+    if std::env::var_os("UPDATE_DEFAULTS").is_some() {
+        fs::write(CATALOG, &complete).unwrap();
+    }
+    let embedded = fs::read_to_string(CATALOG).unwrap_or_default();
+    assert!(
+        embedded == complete,
+        "{CATALOG} lacks resources of Kubernetes {}: UPDATE_DEFAULTS=1 adds them",
+        cp.version()
     );
 }
 

@@ -9,13 +9,11 @@ mod form;
 mod grants;
 mod params;
 mod platform;
-mod risks;
 
 pub(crate) use config::timeout_or_default;
 pub(crate) use credential::{Credential, parse as credential};
-pub(crate) use params::{Params, check};
+pub(crate) use params::{Params, check, readable_grants};
 pub(crate) use platform::{FIELD, Platform};
-pub(crate) use risks::findings as risks;
 
 use std::{collections::BTreeMap, time::Duration};
 

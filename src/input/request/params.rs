@@ -48,6 +48,18 @@ pub(crate) fn check(inputs: &Inputs, mut findings: Vec<Finding>) -> Parsed<Check
     settle(params.map(|params| Checked { name, params }), findings)
 }
 
+/// The rules of the params as far as they can be read, even if the params are refused. Without a valid namespace they are
+/// taken as rules for some namespace.
+pub(crate) fn readable_grants(inputs: &Inputs) -> Grants {
+    let namespace = inputs.params.get("namespace").and_then(Value::as_str).map(Scope::parse);
+    let home = namespace.and_then(Result::ok).filter(|scope| *scope != Scope::Cluster);
+    let home = home.map_or_else(|| Scope::parse("default"), Ok);
+    home.map_or_else(
+        |_| Grants::default(),
+        |home| grants::parse(&inputs.params, &Place::new(home, RoleSource::Rules)).0,
+    )
+}
+
 /// The name of the instance, if given.
 pub(crate) fn name_if_any(inputs: &Inputs, findings: &mut Vec<Finding>) -> Option<InstanceName> {
     let is_named = inputs.name.is_some() || inputs.params.pointer("/md_metadata/name_prefix").is_some();

@@ -348,6 +348,15 @@ impl ControlPlane {
         }
     }
 
+    /// Aggregated discovery of the core group and of all others: two lists of kind `APIGroupDiscoveryList`.
+    #[track_caller]
+    pub fn discovery(&self) -> [Value; 2] {
+        const ACCEPTED: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
+        ["/api", "/apis"].map(|path| {
+            self.masters.send_accepting(ACCEPTED, "GET", path, None, None).or_fail("discovering resources").body
+        })
+    }
+
     /// Creates an object; returns what was stored.
     #[track_caller]
     pub fn post(&self, path: &str, body: &Value) -> Value {

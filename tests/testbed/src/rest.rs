@@ -60,6 +60,18 @@ impl Client {
         bearer_token: Option<&str>,
         body: Option<&Value>,
     ) -> Result<Response, Error> {
+        self.send_accepting("application/json", method, path, bearer_token, body)
+    }
+
+    /// Like `send`, with this list of media types for the response.
+    pub(crate) fn send_accepting(
+        &self,
+        accepted: &str,
+        method: &str,
+        path: &str,
+        bearer_token: Option<&str>,
+        body: Option<&Value>,
+    ) -> Result<Response, Error> {
         let what = format!("{method} {path}");
         let verb = Method::from_bytes(method.as_bytes()).doing(&what)?;
         let kind = match verb {
@@ -67,7 +79,7 @@ impl Client {
             _ => "application/json",
         };
         let mut request =
-            Request::builder().method(verb).uri(format!("{}{path}", self.server)).header("accept", "application/json");
+            Request::builder().method(verb).uri(format!("{}{path}", self.server)).header("accept", accepted);
         if let Some(token) = bearer_token {
             request = request.header("authorization", format!("Bearer {token}"));
         }

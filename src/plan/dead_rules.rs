@@ -1,0 +1,50 @@
+//! Dead rules as findings: the pointer of each element in the params. Pure.
+
+use crate::{
+    diagnostics::finding::{Code, Finding, Severity},
+    k8s::grant::{RequestedRule, Scope},
+    rbac::{self, Catalog, DeadCode, RuleInScope, Weight},
+};
+
+/// The findings about dead elements of the requested rules, judged by the resources of a server.
+pub(crate) fn findings(requested: &[RequestedRule], catalog: &Catalog<'_>) -> Vec<Finding> {
+    let rules: Vec<RuleInScope<'_>> = requested
+        .iter()
+        .map(|RequestedRule { pointer, rule, scopes }| RuleInScope {
+            pointer,
+            rule,
+            namespaces: scopes.iter().map(Scope::namespace).collect(),
+        })
+        .collect();
+    let finding = |dead: rbac::DeadRule| {
+        let rule = requested.get(dead.rule).map_or("", |it| it.pointer.as_str());
+        Finding::remark(code(dead.code), dead.message)
+            .severity(severity(dead.weight))
+            .at(format!("{rule}{}", dead.element))
+            .help(dead.help)
+    };
+    rbac::dead_rules(&rules, catalog).into_iter().map(finding).collect()
+}
+
+const fn code(dead: DeadCode) -> Code {
+    match dead {
+        DeadCode::UnknownGroup => Code::UnknownGroup,
+        DeadCode::UnknownResource => Code::UnknownResource,
+        DeadCode::UnknownVerb => Code::UnknownVerb,
+        DeadCode::ClusterScopedResource => Code::ClusterScopedResource,
+        DeadCode::NamesWithCreate => Code::NamesWithCreate,
+        DeadCode::NamesWithList => Code::NamesWithList,
+        DeadCode::NamesWildcard => Code::NamesWildcard,
+        DeadCode::SubresourceWildcard => Code::SubresourceWildcard,
+        DeadCode::RedundantRule => Code::RedundantRule,
+    }
+}
+
+const fn severity(weight: Weight) -> Severity {
+    match weight {
+        Weight::Info => Severity::Info,
+        Weight::Low => Severity::Low,
+        Weight::Medium => Severity::Medium,
+        Weight::High => Severity::High,
+    }
+}

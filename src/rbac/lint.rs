@@ -132,6 +132,18 @@ impl Fit {
     }
 }
 
+/// The best fit of these, or the first that is good enough; none if there are none.
+fn best_of<T>(list: &[T], enough: Fit, fit: impl Fn(&T) -> Fit) -> Option<Fit> {
+    let mut best = None;
+    for it in list {
+        best = best.max(Some(fit(it)));
+        if best >= Some(enough) {
+            break;
+        }
+    }
+    best
+}
+
 /// The resourceNames of a rule.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Names {
@@ -320,7 +332,7 @@ impl<'c> Judge<'_, 'c> {
         if known.is_empty() {
             return self.unknown_resource(&element, word, groups);
         }
-        if !self.it.is_namespaced() {
+        if !self.it.is_namespaced() || known.iter().all(|(resource, _)| resource.namespaced) {
             return Referent::Known(known);
         }
         let fits = |verb: &String| self.best(&known, verb, true);
@@ -413,14 +425,7 @@ impl<'c> Judge<'_, 'c> {
             Names::Some if ["list", "watch"].contains(&verb) => Fit::NamedBySelector,
             _ => Fit::Matches,
         };
-        let mut best = Fit::NoSuchVerb;
-        for target in targets {
-            best = best.max(self.fit(*target, verb, minds_scope));
-            if best == at_best {
-                break;
-            }
-        }
-        best
+        best_of(targets, at_best, |target| self.fit(*target, verb, minds_scope)).unwrap_or(Fit::NoSuchVerb)
     }
 
     fn fit(&self, (resource, subresource): Target<'c>, verb: &str, minds_scope: bool) -> Fit {
@@ -460,13 +465,13 @@ impl<'c> Judge<'_, 'c> {
         let rule = self.it.rule;
         let mut dead = Vec::with_capacity(rule.verbs.len());
         for (at, verb) in rule.verbs.iter().enumerate() {
-            let fits = referents.iter().map(|referent| match referent {
+            let fit = |referent: &Referent<'c>| match referent {
                 Referent::Open => Fit::Matches,
                 Referent::Dead(meant) if meant.is_empty() => Fit::Matches,
                 Referent::Dead(meant) => self.best(meant, verb, false),
                 Referent::Known(known) => self.best(known, verb, true),
-            });
-            let best = fits.max().unwrap_or(Fit::Matches);
+            };
+            let best = best_of(referents, Fit::Matches, fit).unwrap_or(Fit::Matches);
             let element = format!("/verbs/{at}");
             dead.push(best.dead_code().is_some());
             match best {
@@ -548,7 +553,8 @@ impl<'c> Judge<'_, 'c> {
             rule.verbs.iter().zip(dead).filter(|(_, dead)| !**dead).map(|(verb, _)| verb).collect();
         for ((at, word), referent) in rule.resources.iter().enumerate().zip(referents) {
             let Referent::Known(known) = referent else { continue };
-            let Some(best) = living.iter().map(|verb| self.best(known, verb, true)).max() else { return };
+            let fit = |verb: &&String| self.best(known, verb, true);
+            let Some(best) = best_of(&living, Fit::NamedBySelector, fit) else { return };
             let element = format!("/resources/{at}");
             let Some(code) = best.dead_code() else { continue };
             let (message, help) = match code {

@@ -5,8 +5,11 @@ use std::collections::{HashMap, HashSet};
 
 use crate::rbac::{Rule, RuleInScope};
 
-/// The most rules that each one is compared with, so that very many of them take no time that anyone notices.
+/// The most rules that each one is compared with: the time is linear in their number.
 const COMPARED: usize = 2000;
+
+/// The most namespaces of a rule that is found by each of them.
+const FOUND_BY: usize = 8;
 
 /// The longest list that is searched word by word.
 const SHORT: usize = 32;
@@ -15,24 +18,25 @@ const SHORT: usize = 32;
 pub(super) struct Coverings<'a> {
     rules: &'a [RuleInScope<'a>],
     shapes: Vec<Shape>,
-    /// Rules for single objects, by name.
-    by_name: HashMap<&'a str, Vec<usize>>,
-    /// Rules for all objects, by resource.
-    by_resource: HashMap<&'a str, Vec<usize>>,
-    /// Rules for all objects with a wildcard for resources, and rules for paths.
+    /// Rules for single objects, by name and namespace.
+    by_name: ByWord<'a>,
+    /// Rules for all objects, by resource and namespace.
+    by_resource: ByWord<'a>,
+    /// Rules for all objects with a wildcard for resources, for paths, or for many namespaces.
     others: Vec<usize>,
 }
+
+/// The indexes of rules, by a word and a namespace.
+type ByWord<'a> = HashMap<(&'a str, Option<&'a str>), Vec<usize>>;
 
 impl<'a> Coverings<'a> {
     pub(super) fn of(rules: &'a [RuleInScope<'a>]) -> Self {
         let shapes = rules.iter().map(Shape::of).collect();
-        let (mut by_name, mut by_resource) = (HashMap::<_, Vec<usize>>::new(), HashMap::<_, Vec<usize>>::new());
-        let mut others = Vec::new();
-        for (index, Rule { resources, resource_names, non_resource_urls, .. }) in
-            rules.iter().map(|it| it.rule).enumerate()
-        {
+        let (mut by_name, mut by_resource, mut others) = (ByWord::new(), ByWord::new(), Vec::new());
+        for (index, RuleInScope { rule, namespaces, .. }) in rules.iter().enumerate() {
+            let Rule { resources, resource_names, non_resource_urls, .. } = rule;
             let is_wild = resource_names.is_empty() && resources.iter().any(|word| is_wild_resource(word));
-            if is_wild || !non_resource_urls.is_empty() {
+            if is_wild || !non_resource_urls.is_empty() || namespaces.len() > FOUND_BY {
                 others.push(index);
                 continue;
             }
@@ -41,7 +45,9 @@ impl<'a> Coverings<'a> {
                 _ => (&mut by_name, resource_names),
             };
             for word in words {
-                map.entry(word.as_str()).or_default().push(index);
+                for namespace in namespaces {
+                    map.entry((word.as_str(), *namespace)).or_default().push(index);
+                }
             }
         }
         Self { rules, shapes, by_name, by_resource, others }
@@ -64,13 +70,16 @@ impl<'a> Coverings<'a> {
                     .is_some_and(|wide| covers(wide, narrow) && (*at < index || !covers(narrow, wide)))
         };
         let first = |list: &[usize]| list.iter().copied().take(COMPARED).find(covers);
-        let listed = |map: &HashMap<&'a str, Vec<usize>>, words: &[String]| {
-            words.first().and_then(|word| map.get(word.as_str())).and_then(|list| first(list))
+        let namespace = narrow.namespaces.first().copied().flatten();
+        let listed = |map: &ByWord<'a>, words: &'a [String], namespace| {
+            words.first().and_then(|word| map.get(&(word.as_str(), namespace))).and_then(|list| first(list))
         };
         let found = [
             first(&self.others),
-            listed(&self.by_resource, &rule.resources),
-            listed(&self.by_name, &rule.resource_names),
+            listed(&self.by_resource, &rule.resources, None),
+            listed(&self.by_resource, &rule.resources, namespace),
+            listed(&self.by_name, &rule.resource_names, None),
+            listed(&self.by_name, &rule.resource_names, namespace),
         ];
         let earliest = found.into_iter().flatten().min()?;
         self.rules.get(earliest).map(|wide| wide.pointer)

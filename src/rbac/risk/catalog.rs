@@ -378,6 +378,7 @@ pub(super) const PARTS: &[Target] = &[
     target("", "pods", REMOVE).fact(Facts::DELETE_PODS),
     // Together with create: server-side apply.
     target("", "persistentvolumes", Verbs::PATCH).within(Cluster),
+    target(CERTIFICATES, "certificatesigningrequests", Verbs::PATCH).within(Cluster),
     target(CERTIFICATES, "certificatesigningrequests", Verbs::CREATE).within(Cluster).fact(Facts::CREATE_CSR),
     target(CERTIFICATES, "certificatesigningrequests/status", CHANGE).within(Cluster).fact(Facts::WRITE_CSR_STATUS),
 ];

@@ -1126,6 +1126,19 @@ mod tests {
         }
     }
 
+    /// Server-side apply creates a named object with create and patch, also where these are in two rules: so patch is found
+    /// wherever create is.
+    #[test]
+    fn patch_is_known_of_every_resource_whose_creation_counts() {
+        let targets = || INDEX.targets.iter().map(|(_, target)| *target);
+        for created in targets().filter(|it| it.verbs.any(Verbs::CREATE) && !it.resource.contains('/')) {
+            let is_patch = |it: &&Target| {
+                it.verbs.any(Verbs::PATCH) && it.group == created.group && it.resource == created.resource
+            };
+            assert!(targets().any(|it| is_patch(&it)), "{} {}", created.group, created.resource);
+        }
+    }
+
     #[test]
     fn risks_of_permissions_that_match_nothing_are_none() {
         let dead = [rule("core pods/* *"), rule("core */* *")];

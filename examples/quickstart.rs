@@ -48,27 +48,27 @@ fn other_rules() -> Value {
 
 fn plan_on_nothing(stage: &Stage) -> Result<()> {
     heading("1. Plan, before anything exists");
-    tell("The platform hands a step its input as files, and the action in the environment. This is params.json:");
+    tell("Massdriver gives a step its input as files, and the action as an environment variable. This is params.json:");
     stage.ask_for(&rules())?;
     stage.print_params(&rules());
     let mark = stage.control_plane.audit().mark();
     let log = stage.provisioner("plan")?;
 
     stage.ok("the plan creates all five objects", log.matches("\ncreate ").count() == 5)?;
-    stage.ok("the API server was asked for no change (its audit log)", stage.writes_since(mark) == 0)?;
+    stage.ok("the API server received no write request (audit log)", stage.writes_since(mark) == 0)?;
     stage.ok("the namespace does not exist yet", stage.get("").is_none())
 }
 
 fn provision(stage: &Stage) -> Result<()> {
     heading("2. Provision");
-    tell("The same input, the other action. The token is proved with the URL and the CA it is published with.");
+    tell("The same input, another action. The token is tested with the URL and the CA that are published with it.");
     let log = stage.provisioner("provision")?;
 
     let artifact = stage.published()?;
     let token = stage.token()?;
-    stage.ok("the log says that it was proved", log.contains("\nprove "))?;
-    stage.ok("the platform has a kubernetes-cluster resource under the field `token`", artifact.is_object())?;
-    stage.ok("its server and CA are those of the connection", {
+    stage.ok("the log says that the token was tested", log.contains("\nprove "))?;
+    stage.ok("Massdriver has a kubernetes-cluster resource in the field `token`", artifact.is_object())?;
+    stage.ok("its server and CA are those of the cluster connection", {
         artifact.pointer("/authentication/cluster") == stage.parent.connection().pointer("/authentication/cluster")
     })?;
     let parent = stage.parent.token.as_str();
@@ -78,16 +78,19 @@ fn provision(stage: &Stage) -> Result<()> {
 
 fn use_it(stage: &Stage) -> Result<()> {
     heading("3. Use it");
-    tell("The artifact as a kubeconfig, and the real kubectl with it.");
+    tell("The published document as a kubeconfig, used by kubectl.");
     stage.write_kubeconfig()?;
     let whoami = stage.kubectl(&["auth", "whoami"]);
     let user = format!("system:serviceaccount:{}:{}", stage.namespace, stage.object());
-    stage.ok("it is the ServiceAccount of this instance", whoami.success && whoami.text.contains(&user))?;
+    stage.ok(
+        "kubectl is logged in as the ServiceAccount of this instance",
+        whoami.success && whoami.text.contains(&user),
+    )?;
     let pods = stage.kubectl(&["get", "configmaps", "--output=name"]);
     let found = pods.success && pods.text.contains("configmap/kube-root-ca.crt");
-    stage.ok("what a rule allows works, without naming the namespace", found)?;
+    stage.ok("a request that a rule allows succeeds, without a --namespace option", found)?;
     let secrets = stage.kubectl(&["get", "secrets"]);
-    stage.ok("what no rule allows is refused", !secrets.success && secrets.text.contains("(Forbidden)"))
+    stage.ok("a request that no rule allows is denied", !secrets.success && secrets.text.contains("(Forbidden)"))
 }
 
 fn change_the_rules(stage: &Stage) -> Result<()> {
@@ -96,41 +99,41 @@ fn change_the_rules(stage: &Stage) -> Result<()> {
     stage.ask_for(&other_rules())?;
     let (role, fingerprint) = (stage.role_uid(), stage.fingerprint()?);
     let plan = stage.provisioner("plan")?;
-    stage.ok("the plan says what is gained", plan.contains("\nwidened ") && plan.contains("deployments"))?;
-    stage.ok("and what is lost", plan.contains("\nnarrowed ") && plan.contains("pods"))?;
+    stage.ok("the plan lists the added permissions", plan.contains("\nwidened ") && plan.contains("deployments"))?;
+    stage.ok("and the removed ones", plan.contains("\nnarrowed ") && plan.contains("pods"))?;
 
-    tell("Then the deployment, and the kubeconfig that is there already:");
+    tell("Then the deployment. The kubeconfig stays the same:");
     stage.provisioner("provision")?;
-    stage.ok("the Role is the same object, changed in place", role.is_some() && role == stage.role_uid())?;
-    stage.ok(&format!("the token is the same one ({fingerprint})"), fingerprint == stage.fingerprint()?)?;
+    stage.ok("the Role was updated in place", role.is_some() && role == stage.role_uid())?;
+    stage.ok(&format!("the token did not change ({fingerprint})"), fingerprint == stage.fingerprint()?)?;
     let deployments = stage.kubectl(&["get", "deployments"]);
-    stage.ok("the new right is there", deployments.success)?;
+    stage.ok("the added permission works", deployments.success)?;
     let pods = stage.kubectl(&["get", "pods"]);
-    stage.ok("the old right is gone", !pods.success && pods.text.contains("(Forbidden)"))
+    stage.ok("the removed permission is denied", !pods.success && pods.text.contains("(Forbidden)"))
 }
 
 fn deploy_again(stage: &Stage) -> Result<()> {
-    heading("5. Deploy again, with nothing changed");
+    heading("5. Deploy again without changes");
     let (mark, before) = (stage.control_plane.audit().mark(), stage.objects());
     let log = stage.provisioner("provision")?;
-    stage.ok("the API server was asked for no change", stage.writes_since(mark) == 0)?;
-    stage.ok("uid and resourceVersion of every object are what they were", before == stage.objects())?;
-    stage.ok("the token was proved again all the same", log.contains("\nprove "))
+    stage.ok("the API server received no write request", stage.writes_since(mark) == 0)?;
+    stage.ok("no object has another uid or resourceVersion", before == stage.objects())?;
+    stage.ok("the token was tested again", log.contains("\nprove "))
 }
 
 fn decommission(stage: &Stage) -> Result<()> {
-    heading("6. Take it back");
+    heading("6. Decommission");
     tell(
-        "An API server remembers for 10 s that it has let a token in. This one is in use, so the proof takes a while.",
+        "An API server caches a successful login for 10 s. This token was just used, so the confirmation takes a while.",
     );
     let token = stage.token()?;
-    stage.ok("the token works until now", stage.status_of(&token) == 200)?;
+    stage.ok("the token works before that", stage.status_of(&token) == 200)?;
     stage.provisioner("decommission")?;
     let refused = stage.kubectl(&["get", "configmaps"]);
-    stage.ok("kubectl is not let in any more", !refused.success && refused.text.contains("(Unauthorized)"))?;
-    stage.ok("the old token is answered by 401", stage.status_of(&token) == 401)?;
+    stage.ok("kubectl can no longer log in", !refused.success && refused.text.contains("(Unauthorized)"))?;
+    stage.ok("the API server rejects the token with 401", stage.status_of(&token) == 401)?;
     let objects = stage.objects();
-    stage.ok("ServiceAccount, Role, RoleBinding and Secret are gone", objects.iter().all(Option::is_none))?;
-    stage.ok("so is the platform's record", stage.platform.resource("token").is_none())?;
-    stage.ok("the namespace is still there", stage.get("").is_some())
+    stage.ok("ServiceAccount, Role, RoleBinding and Secret are deleted", objects.iter().all(Option::is_none))?;
+    stage.ok("the record in Massdriver is deleted", stage.platform.resource("token").is_none())?;
+    stage.ok("the namespace still exists", stage.get("").is_some())
 }

@@ -124,7 +124,7 @@ fn provision(stage: &Stage, namespace: &str, rules: &Value) -> Result<Run> {
     let report: Vec<u64> =
         String::from_utf8(output.stdout)?.split_whitespace().map(str::parse).collect::<Result<_, _>>()?;
     let [wall, cpu, peak_bytes] = report[..] else { anyhow::bail!("the stopwatch reports something else") };
-    let requests = log.trim_end().strip_suffix(" requests").and_then(|line| line.rsplit(' ').next());
+    let requests = log.trim_end().strip_suffix(" requests)").and_then(|line| line.rsplit(' ').next());
     Ok(Run {
         wall: Duration::from_micros(wall),
         cpu: Duration::from_micros(cpu),

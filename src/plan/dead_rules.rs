@@ -1,9 +1,9 @@
 //! Dead rules as findings: the pointer of each element in the params. Pure.
 
 use crate::{
-    diagnostics::finding::{Code, Finding, Severity},
+    diagnostics::finding::{Code, Finding},
     k8s::grant::{RequestedRule, Scope},
-    rbac::{self, Catalog, DeadCode, RuleInScope, Weight},
+    rbac::{self, Catalog, DeadCode, RuleInScope},
 };
 
 /// The findings about dead elements of the requested rules, judged by the resources of a server.
@@ -19,7 +19,7 @@ pub(crate) fn findings(requested: &[RequestedRule], catalog: &Catalog<'_>) -> Ve
     let finding = |dead: rbac::DeadRule| {
         let rule = requested.get(dead.rule).map_or("", |it| it.pointer.as_str());
         Finding::remark(code(dead.code), dead.message)
-            .severity(severity(dead.weight))
+            .severity(dead.level.into())
             .at(format!("{rule}{}", dead.element))
             .help(dead.help)
     };
@@ -37,14 +37,5 @@ const fn code(dead: DeadCode) -> Code {
         DeadCode::NamesWildcard => Code::NamesWildcard,
         DeadCode::SubresourceWildcard => Code::SubresourceWildcard,
         DeadCode::RedundantRule => Code::RedundantRule,
-    }
-}
-
-const fn severity(weight: Weight) -> Severity {
-    match weight {
-        Weight::Info => Severity::Info,
-        Weight::Low => Severity::Low,
-        Weight::Medium => Severity::Medium,
-        Weight::High => Severity::High,
     }
 }

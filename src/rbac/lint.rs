@@ -10,6 +10,7 @@ use crate::rbac::{
     Rule, RuleInScope,
     catalog::{ApiResource, Catalog},
     redundant::{Coverings, covers_names, covers_resource, covers_scope, covers_word},
+    risk::Level,
     suggestion::{self, Likeness, full_name, listed, quoted},
 };
 
@@ -42,19 +43,6 @@ pub(crate) enum DeadCode {
     RedundantRule,
 }
 
-/// How much it matters.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Weight {
-    /// It cannot be judged.
-    Info,
-    /// It is harmless, or may be right.
-    Low,
-    /// It works for some clients.
-    Medium,
-    /// It matches nothing.
-    High,
-}
-
 /// A dead element of a rule.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct DeadRule {
@@ -65,7 +53,7 @@ pub(crate) struct DeadRule {
     /// Why it is dead.
     pub(crate) code: DeadCode,
     /// How much that matters.
-    pub(crate) weight: Weight,
+    pub(crate) level: Level,
     /// What is wrong.
     pub(crate) message: String,
     /// What would be right.
@@ -91,7 +79,7 @@ pub(crate) fn dead_rules(rules: &[RuleInScope<'_>], catalog: &Catalog<'_>) -> Ve
         judge.elements();
         if let Some(wider) = coverings.pointer(index) {
             let message = format!("{wider} already allows all of it");
-            judge.report("", DeadCode::RedundantRule, Weight::Low, message, "remove this rule");
+            judge.report("", DeadCode::RedundantRule, Level::Low, message, "remove this rule");
         }
     }
     dead
@@ -178,9 +166,9 @@ struct Judge<'a, 'c> {
 }
 
 impl<'c> Judge<'_, 'c> {
-    fn report(&mut self, element: &str, code: DeadCode, weight: Weight, message: String, help: impl Into<String>) {
+    fn report(&mut self, element: &str, code: DeadCode, level: Level, message: String, help: impl Into<String>) {
         let element = element.to_owned();
-        self.dead.push(DeadRule { rule: self.index, element, code, weight, message, help: help.into() });
+        self.dead.push(DeadRule { rule: self.index, element, code, level, message, help: help.into() });
     }
 
     fn elements(&mut self) {
@@ -208,7 +196,7 @@ impl<'c> Judge<'_, 'c> {
             if !METHODS.contains(&verb.as_str()) {
                 let message = format!("{} is no HTTP method, so it matches no path", quoted(verb));
                 let help = "use get, patch or delete for nonResourceURLs";
-                self.report(&format!("/verbs/{at}"), DeadCode::UnknownVerb, Weight::High, message, help);
+                self.report(&format!("/verbs/{at}"), DeadCode::UnknownVerb, Level::High, message, help);
             }
         }
     }
@@ -230,7 +218,7 @@ impl<'c> Judge<'_, 'c> {
                         "the API service of the group {} does not answer, so it cannot be checked",
                         quoted(name)
                     );
-                    self.report(&element, DeadCode::UnknownGroup, Weight::Info, message, "check the APIService");
+                    self.report(&element, DeadCode::UnknownGroup, Level::Info, message, "check the APIService");
                 } else {
                     groups.add(Some(at), known);
                 }
@@ -251,8 +239,8 @@ impl<'c> Judge<'_, 'c> {
     /// Reports an unknown group; returns the known one that it means.
     fn unknown_group(&mut self, element: &str, name: &str) -> Option<&'c str> {
         let catalog = self.catalog;
-        let mut report = |weight, message: String, help: String| {
-            self.report(element, DeadCode::UnknownGroup, weight, message, help);
+        let mut report = |level, message: String, help: String| {
+            self.report(element, DeadCode::UnknownGroup, level, message, help);
         };
         let unquoted = name.trim().trim_matches(['"', '\'']).trim().to_ascii_lowercase();
         let (plain, has_version) = match suggestion::without_version(&unquoted) {
@@ -266,25 +254,25 @@ impl<'c> Judge<'_, 'c> {
         let help = |right: &str| format!("use {}", quoted(right));
         if has_version {
             let message = format!("the group {} contains a version, which matches no group", quoted(name));
-            report(Weight::High, message, help(meant.unwrap_or(plain)));
+            report(Level::High, message, help(meant.unwrap_or(plain)));
         } else if meant == Some("") {
-            report(Weight::High, format!("the core group is written `\"\"`, not {}", quoted(name)), help(""));
+            report(Level::High, format!("the core group is written `\"\"`, not {}", quoted(name)), help(""));
         } else if unquoted != name {
             let message = format!("the group {} contains blanks, quotes or capital letters", quoted(name));
-            report(Weight::High, message, help(meant.unwrap_or(plain)));
+            report(Level::High, message, help(meant.unwrap_or(plain)));
         } else if let Some(meant) = meant {
-            report(Weight::High, format!("there is no API group {}", quoted(name)), help(meant));
+            report(Level::High, format!("there is no API group {}", quoted(name)), help(meant));
         } else if name == REMOVED_GROUP {
             let help = "use `apps` for workloads, `networking.k8s.io` for ingresses and networkpolicies";
-            report(Weight::Low, "the group `extensions` is no longer served".to_owned(), help.to_owned());
+            report(Level::Low, "the group `extensions` is no longer served".to_owned(), help.to_owned());
         } else if name.contains('.') {
             let message = format!("the group {} is not known, so its resources cannot be checked", quoted(name));
             let help = "nothing to do if its custom resources are, or will be, installed in the cluster";
-            report(Weight::Info, message, help.to_owned());
+            report(Level::Info, message, help.to_owned());
         } else {
             let message = format!("there is no API group {} in Kubernetes", quoted(name));
             let help = "look it up with `kubectl api-resources`: a group of custom resources contains a dot";
-            report(Weight::Low, message, help.to_owned());
+            report(Level::Low, message, help.to_owned());
         }
         meant
     }
@@ -308,7 +296,7 @@ impl<'c> Judge<'_, 'c> {
             if targets.iter().all(|(resource, _)| resource.group != *name) && !is_wild() {
                 let message = format!("the group {} has none of the rule's resources", quoted(name));
                 let help = "remove the group, or add the resource of it that is missing";
-                self.report(&format!("/apiGroups/{at}"), DeadCode::UnknownResource, Weight::High, message, help);
+                self.report(&format!("/apiGroups/{at}"), DeadCode::UnknownResource, Level::High, message, help);
             }
         }
     }
@@ -344,7 +332,7 @@ impl<'c> Judge<'_, 'c> {
             "*" => "the resources of the group are in no namespace, so a rule for namespaces matches none".to_owned(),
             _ => format!("{} is in no namespace, so a rule for namespaces never matches it", quoted(word)),
         };
-        self.report(&element, DeadCode::ClusterScopedResource, Weight::High, message, CLUSTER_WIDE);
+        self.report(&element, DeadCode::ClusterScopedResource, Level::High, message, CLUSTER_WIDE);
         Referent::Dead(known)
     }
 
@@ -360,7 +348,7 @@ impl<'c> Judge<'_, 'c> {
             _ => "list the subresources that are needed".to_owned(),
         };
         let message = format!("{} matches nothing: there is no wildcard after the slash", quoted(word));
-        self.report(element, DeadCode::SubresourceWildcard, Weight::High, message, help);
+        self.report(element, DeadCode::SubresourceWildcard, Level::High, message, help);
     }
 
     fn unknown_resource(&mut self, element: &str, word: &str, groups: &Groups<'c>) -> Referent<'c> {
@@ -371,11 +359,11 @@ impl<'c> Judge<'_, 'c> {
         let names: Vec<&str> = if groups.is_wild { Vec::new() } else { groups.names().collect() };
         let meant = suggestion::resource(catalog, &names, word);
         let likeness = meant.as_ref().map(|meant| meant.likeness);
-        let weight = match (groups.is_wild, likeness) {
-            (false, _) | (true, Some(Likeness::Same)) => Weight::High,
+        let level = match (groups.is_wild, likeness) {
+            (false, _) | (true, Some(Likeness::Same)) => Level::High,
             // It may be a custom resource.
-            (true, Some(Likeness::Short)) if !word.ends_with('s') || word == "logs" => Weight::Low,
-            (true, Some(Likeness::Edits(1))) if word.len() > 6 => Weight::Low,
+            (true, Some(Likeness::Short)) if !word.ends_with('s') || word == "logs" => Level::Low,
+            (true, Some(Likeness::Edits(1))) if word.len() > 6 => Level::Low,
             (true, _) => return Referent::Open,
         };
         let message = match names.as_slice() {
@@ -387,7 +375,7 @@ impl<'c> Judge<'_, 'c> {
             Some(meant) => meant.help(if groups.is_wild { None } else { Some(&names) }),
             None => self.help_without_suggestion(word, &names),
         };
-        self.report(element, DeadCode::UnknownResource, weight, message, help);
+        self.report(element, DeadCode::UnknownResource, level, message, help);
         Referent::Dead(meant.map(|meant| meant.targets.into()).unwrap_or_default())
     }
 
@@ -482,7 +470,7 @@ impl<'c> Judge<'_, 'c> {
                         quoted(verb),
                         listed(rule.resources.iter().map(String::as_str))
                     );
-                    self.report(&element, DeadCode::ClusterScopedResource, Weight::High, message, CLUSTER_WIDE);
+                    self.report(&element, DeadCode::ClusterScopedResource, Level::High, message, CLUSTER_WIDE);
                 }
                 Fit::NeverNamed => self.names_with_create(&element, verb, referents),
                 Fit::NamedBySelector => {
@@ -490,7 +478,7 @@ impl<'c> Judge<'_, 'c> {
                         format!("{} with resourceNames works only for clients that select a single name", quoted(verb));
                     let help = "clients need the field selector metadata.name=NAME; for all others put the verb into a \
                                 rule without resourceNames";
-                    self.report(&element, DeadCode::NamesWithList, Weight::Low, message, help);
+                    self.report(&element, DeadCode::NamesWithList, Level::Low, message, help);
                 }
                 Fit::Matches => {}
             }
@@ -511,7 +499,7 @@ impl<'c> Judge<'_, 'c> {
             (false, false) if !super::VERBS.contains(&verb) => format!("use {}", listed(similar)),
             _ => format!("use {}", listed(taken)),
         };
-        self.report(element, DeadCode::UnknownVerb, Weight::High, message, help);
+        self.report(element, DeadCode::UnknownVerb, Level::High, message, help);
     }
 
     fn names_with_create(&mut self, element: &str, verb: &str, referents: &[Referent<'c>]) {
@@ -524,11 +512,11 @@ impl<'c> Judge<'_, 'c> {
         if applies {
             let message = format!("{verb} with resourceNames works only for server-side apply, together with `patch`");
             let help = "clients that create objects otherwise need the verb in a rule without resourceNames";
-            self.report(element, DeadCode::NamesWithCreate, Weight::Medium, message, help);
+            self.report(element, DeadCode::NamesWithCreate, Level::Medium, message, help);
         } else {
             let message = format!("{verb} with resourceNames never matches, because the request contains no name");
             let help = "put the verb into a rule without resourceNames";
-            self.report(element, DeadCode::NamesWithCreate, Weight::High, message, help);
+            self.report(element, DeadCode::NamesWithCreate, Level::High, message, help);
         }
     }
 
@@ -571,7 +559,7 @@ impl<'c> Judge<'_, 'c> {
                     (format!("{} has none of the rule's verbs", quoted(word)), format!("use {verbs}"))
                 }
             };
-            self.report(&element, code, Weight::High, message, help);
+            self.report(&element, code, Level::High, message, help);
         }
     }
 
@@ -590,7 +578,7 @@ impl<'c> Judge<'_, 'c> {
             }
             let message = format!("{} in resourceNames is a literal name: `*` is no wildcard there", quoted(name));
             let help = "leave resourceNames out to allow all objects, or list their names";
-            self.report(&format!("/resourceNames/{at}"), DeadCode::NamesWildcard, Weight::High, message, help);
+            self.report(&format!("/resourceNames/{at}"), DeadCode::NamesWildcard, Level::High, message, help);
         }
     }
 }
@@ -1006,7 +994,7 @@ a | apps | deployments/* | get | > /resources/0 subresource-wildcard high: `depl
 
     /// As in `/verbs/0 unknown-verb high`.
     fn summary(dead: &DeadRule) -> String {
-        format!("{} {} {:?}", dead.element, name(dead.code), dead.weight).to_lowercase()
+        format!("{} {} {:?}", dead.element, name(dead.code), dead.level).to_lowercase()
     }
 
     #[test]
@@ -1097,9 +1085,9 @@ a | apps | deployments/* | get | > /resources/0 subresource-wildcard high: `depl
                 .zip(scopes)
                 .map(|(rule, namespaces)| RuleInScope { pointer: "", rule, namespaces })
                 .collect();
-            dead_rules(&asked, Catalog::embedded())[0].weight
+            dead_rules(&asked, Catalog::embedded())[0].level
         };
-        assert_eq!([severity("a"), severity("*"), severity("b")], [Weight::Medium, Weight::Medium, Weight::High]);
+        assert_eq!([severity("a"), severity("*"), severity("b")], [Level::Medium, Level::Medium, Level::High]);
     }
 
     #[test]

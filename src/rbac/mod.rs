@@ -11,7 +11,7 @@ mod suggestion;
 pub(crate) use catalog::Catalog;
 pub(crate) use coverage::{Coverage, PermissionChanges, Widening, difference, same_permissions, widening};
 
-pub(crate) use lint::{DeadCode, DeadRule, Weight, dead_rules};
+pub(crate) use lint::{DeadCode, DeadRule, dead_rules};
 
 use std::collections::HashMap;
 

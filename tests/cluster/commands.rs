@@ -376,6 +376,23 @@ fn printed_permissions_suffice_for_every_action(#[values(false, true)] wide: boo
     case.act(cp, &roles, "decommission").expect_code(0);
 }
 
+/// The Role of docs/permissions.md under "The minimum for one namespace".
+#[test]
+fn documented_minimum_suffices_for_every_action() {
+    let cp = ControlPlane::shared();
+    let page = fs::read_to_string("docs/permissions.md").unwrap();
+    let (_, section) = page.split_once("**The minimum for one namespace**").unwrap();
+    let (_, block) = section.split_once("```yaml\n").unwrap();
+    let role: Value = serde_saphyr::from_str(block.split_once("```").unwrap().0).unwrap();
+    let mut instance = Instance::new(cp.admin(), &cp.namespace("documented"));
+    instance = instance.rules(&json!([{"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list", "watch"]}]));
+    let rules = role["rules"].as_array().unwrap().clone();
+    instance.connection = parent(cp, &[(Some(instance.namespace.clone()), rules)]).connection();
+    for action in ["plan", "provision", "provision", "decommission"] {
+        instance.act(action).expect_code(0);
+    }
+}
+
 /// For each printed rule, or for an instance in one namespace each of its verbs, some run fails without it.
 #[rstest]
 fn every_printed_permission_is_required(#[values(false, true)] wide: bool) {

@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeSet, ops::BitOr};
 
-/// How much harm a holder could do.
+/// How serious a judgement of a rule is: for a risk, how much harm a holder could do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Level {
     /// Good to know.

@@ -463,8 +463,8 @@ impl<'a> Cluster<'a> {
         Ok(None)
     }
 
-    /// Deletes this object, by its uid; one that no longer exists counts as deleted. One that finalizers hold still
-    /// exists: it still grants what it grants.
+    /// Deletes this object, by its uid; one that no longer exists counts as deleted. If finalizers hold it,
+    /// the error is `HeldByFinalizers`: a Role or binding with a deletionTimestamp still takes effect.
     pub(crate) async fn delete(&self, reference: &Reference, live: &Live) -> Result<(), ApiError> {
         let attempt = Attempt { stores: true, ..self.attempt("deleting", "delete", Some(reference)) };
         let preconditions = Preconditions { uid: Some(live.uid.clone()), resource_version: None };
@@ -668,8 +668,8 @@ impl<'a> Cluster<'a> {
             Answer::Refusal(status, _) if status.is_unknown_login() && self.session.renew(login).await => {
                 Ok(self.answer(request).await?.0)
             }
-            // The request was sent again by the connection after another one had renewed the login: the old login was a
-            // certificate, which a new connection no longer presents.
+            // The HTTP client sent the request again on a new connection, after the login was renewed. That connection no
+            // longer presents the old client certificate, so the request was anonymous.
             Answer::Refusal(status, _) if status.is_anonymous() && self.session.has_changed_since(login) => {
                 Ok(self.answer(request).await?.0)
             }
@@ -744,8 +744,8 @@ fn patch(manifest: &Manifest, live: Option<&Live>, parameters: PatchParams) -> B
             body["metadata"]["uid"] = json!(live.uid);
             live.resource_version.as_str()
         }
-        // The server compares the resourceVersion with that of an existing object, and creates an absent one: no object
-        // has this version, which etcd gives to its first key.
+        // The server compares the resourceVersion with that of an existing object, and creates an absent one. No object has
+        // version 1, the revision of an etcd before its first write: an existing object gives a conflict.
         None => "1",
     };
     body["metadata"]["resourceVersion"] = json!(version);

@@ -296,13 +296,13 @@ pub(crate) fn change(manifest: &Manifest, live: Option<&Live>) -> Change {
     Change { action, reference, fields }
 }
 
-/// Changes by others to an object of the instance. A mere difference is no drift: k8s-token wrote the field last, for
-/// an earlier configuration. The managed fields show the owner of a field; an owned field that was removed has left no
-/// trace, and counts if every configuration has it.
+/// Drift: differences that another field manager wrote last. If k8s-token still owns the field, the configuration changed.
+/// A top-level field that was removed has no entry in the managed fields, and counts as drift, because every manifest sets
+/// it. A label or an annotation that was removed does not count.
 fn drift(manifest: &Manifest, live: &Live) -> Option<Drift> {
     let theirs = |field: &String| match field.trim_start_matches('/').split('/').collect::<Vec<_>>()[..] {
-        ["metadata", "labels", key] => altered(key, &live.labels, &live.owned_labels),
-        ["metadata", "annotations", key] => altered(key, &live.annotations, &live.owned_annotations),
+        ["metadata", "labels", key] => is_owned_by_others(key, &live.labels, &live.owned_labels),
+        ["metadata", "annotations", key] => is_owned_by_others(key, &live.annotations, &live.owned_annotations),
         [field, ..] => live.managers.get(field).is_none_or(|manager| manager != MANAGER),
         [] => false,
     };
@@ -313,8 +313,8 @@ fn drift(manifest: &Manifest, live: &Live) -> Option<Drift> {
     (!fields.is_empty()).then(|| Drift { reference: manifest.reference.clone(), fields, by, grants })
 }
 
-/// Whether a label or an annotation that differs exists, with another value than the one applied.
-fn altered(key: &str, have: &BTreeMap<String, String>, owned: &BTreeSet<String>) -> bool {
+/// Whether the live object has this label or annotation, and another field manager owns it.
+fn is_owned_by_others(key: &str, have: &BTreeMap<String, String>, owned: &BTreeSet<String>) -> bool {
     let is = |known: &String| escaped(known) == key;
     have.keys().any(is) && !owned.iter().any(is)
 }

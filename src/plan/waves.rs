@@ -1,8 +1,8 @@
 //! The order of the writes of a provision, as data: waves of writes. The writes of a wave are sent at the same time, and
 //! each wave starts when the one before is done. `run/apply.rs` sends them. Pure.
 //!
-//! Before the proof, nothing is taken away that the credential keeps: objects are created, adopted and widened. After
-//! the proof, objects are deleted and Roles narrowed.
+//! Before the test of the token, no permission is removed that the credential keeps: objects are created, adopted and
+//! widened. After it, objects are deleted and Roles narrowed.
 
 use crate::{
     diagnostics::error::{Code, Failure},
@@ -35,8 +35,8 @@ pub(crate) enum Write<'a> {
     Record,
     /// Applies an object over what was observed.
     Apply(&'a Manifest, Option<&'a Live>),
-    /// Applies a Role with old and new rules together. The API server may refuse them where it accepts the new ones; then
-    /// the Role is applied with the new rules alone, when everything else of this phase is there.
+    /// Applies a Role with the union of old and new rules. If the API server rejects that (escalation check, size of the
+    /// object), the Role is applied with the new rules alone, after all other writes before the test.
     Widen {
         /// The Role with old and new rules.
         union: Manifest,
@@ -93,7 +93,7 @@ pub(crate) fn record_ahead(
 /// The writes before the proof.
 ///
 /// - The ServiceAccount comes first, because it records where objects are about to be created. The home Role may be
-///   created at the same time: it is always observed, unless other places are recorded and it is not.
+///   created at the same time: the next run reads it even without a record, unless an existing inventory omits it.
 /// - The ServiceAccount comes before the Secret, because it records the number of the token slot, and because the token
 ///   controller deletes a Secret without ServiceAccount.
 /// - A Role comes before its binding: the API server reads the Role when it judges the binding.
@@ -120,28 +120,28 @@ pub(crate) fn before_proof<'a>(
             .filter_map(|(granted, role)| role_before_proof(request, observed, granted, role, action(role)))
             .collect()
     };
-    let (mut first, mut second) = (vec![Write::Record], roles(&home_grants));
-    let is_found_unrecorded = observed.service_account.is_none() || observed.record.inventory.contains(&home);
-    if is_found_unrecorded && !desired.adoption.under_way {
-        first.append(&mut second);
+    let (mut account, mut home_role) = (vec![Write::Record], roles(&home_grants));
+    let home_role_needs_no_record = observed.service_account.is_none() || observed.record.inventory.contains(&home);
+    if home_role_needs_no_record && !desired.adoption.under_way {
+        account.append(&mut home_role);
     }
 
     let (replaced, applied): (Vec<&GrantObjects>, Vec<&GrantObjects>) =
         desired.grants.iter().partition(|granted| action(&granted.binding) == Some(ChangeKind::Replace));
-    // A Role elsewhere is created in the third wave, and its binding in the fourth.
+    // The binding to a Role outside the home namespace follows one wave after its Role.
     let (after_role, at_once): (Vec<&GrantObjects>, Vec<&GrantObjects>) =
         applied.into_iter().partition(|granted| granted.role.is_some() && granted.place != home);
     let secret = Write::Apply(&desired.secret, observed.slots.usable().map(|slot| &slot.live));
-    let third = at_once.into_iter().map(binding).chain([secret]).chain(roles(&other_grants)).collect();
+    let secret_and_roles = at_once.into_iter().map(binding).chain([secret]).chain(roles(&other_grants)).collect();
     let replaced = replaced
         .into_iter()
         .filter_map(|granted| Some(Write::Replace(&granted.binding, observed.binding(&granted.place)?)));
 
     let waves = [
         create_namespace.then_some(Write::CreateNamespace(namespace)).into_iter().collect(),
-        first,
-        second,
-        third,
+        account,
+        home_role,
+        secret_and_roles,
         after_role.into_iter().map(binding).collect(),
         replaced.collect(),
     ];

@@ -1,8 +1,8 @@
 //! Dead rules: elements of rules that match no request, because of a wrong name, a wrong scope, or names where a request
 //! has none; and rules that another one covers. Pure.
 //!
-//! An element is dead if every combination of group, resource and verb that contains it is: a verb that one of several
-//! resources has is sound. What may be a custom resource is never called wrong.
+//! An element is dead if no combination of API group, resource and verb that contains it can match a request: a verb that
+//! any of the listed resources supports is sound. What may be a custom resource is never called wrong.
 
 use std::{cell::OnceCell, rc::Rc};
 

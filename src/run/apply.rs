@@ -48,7 +48,8 @@ pub(crate) struct Apply<'a> {
     pub(crate) plan: &'a Plan,
 }
 
-/// The state before the proof: everything is created and widened, and nothing is deleted or narrowed.
+/// The state before the test: everything desired is granted. Removals are still to come, except of replaced bindings, and in
+/// Roles whose union of rules was refused.
 pub(crate) struct Widened<'a> {
     /// The ServiceAccount.
     pub(crate) service_account: Live,
@@ -68,7 +69,7 @@ enum Written<'a> {
     Widened(Narrowing<'a>),
     /// The API server does not accept old and new rules together.
     UnionRefused(&'a Manifest, &'a Live),
-    /// The object stays, and why; with its place unless it is a Secret of Helm.
+    /// The object could not be deleted: its place (none for a Secret of Helm), and the reason.
     Kept(Option<&'a Place>, String),
 }
 
@@ -159,7 +160,7 @@ impl<'a> Apply<'a> {
     pub(crate) async fn shrink(&self, widened: Widened<'a>) -> Result<BTreeSet<Place>, Failure> {
         let request = self.run.request;
         let mut kept = BTreeSet::new();
-        let mut revision_kept: Option<String> = None;
+        let mut revision_error: Option<String> = None;
         for wave in waves::after_proof(request, self.snapshot, self.desired, widened.narrowings) {
             for written in self.write_all(wave, &widened.record).await? {
                 match written {
@@ -168,20 +169,21 @@ impl<'a> Apply<'a> {
                             self.run.report.finding(not_cleared(place, &why));
                         }
                     }
-                    Written::Kept(None, why) => drop(revision_kept.get_or_insert(why)),
+                    Written::Kept(None, why) => drop(revision_error.get_or_insert(why)),
                     Written::Done | Written::Account(_) | Written::Widened(_) | Written::UnionRefused(..) => {}
                 }
             }
         }
 
         let mut record = self.desired.record.clone();
-        if let (Some(adoption), Some(why)) = (&mut record.adoption, revision_kept) {
+        if let (Some(adoption), Some(why)) = (&mut record.adoption, revision_error) {
             adoption.pending = true;
             self.run.report.finding(release_left(request, &why));
         }
         record.inventory = self.desired.record.inventory.places().chain(&kept).cloned().collect();
-        let moved = record.inventory != widened.record.inventory || record.inventory != self.desired.record.inventory;
-        if moved || self.desired.adoption.under_way {
+        let inventory_changed =
+            record.inventory != widened.record.inventory || record.inventory != self.desired.record.inventory;
+        if inventory_changed || self.desired.adoption.under_way {
             self.account(&record, Some(&widened.service_account), true).await?;
         }
         Ok(kept)
@@ -200,10 +202,12 @@ impl<'a> Apply<'a> {
                 let live = self.snapshot.observed.service_account.as_ref();
                 self.account(record, live, is_final).await.map(Written::Account)
             }
-            Write::Apply(manifest, live) => self.make(manifest, live).await.map(|()| Written::Done),
+            Write::Apply(manifest, live) => self.apply_if_changed(manifest, live).await.map(|()| Written::Done),
             Write::Widen { union, role, live } => self.widen_role(&union, role, live).await,
             Write::Replace(binding, live) => self.replace(binding, live).await.map(|()| Written::Done),
-            Write::Narrow(Narrowing { role, live }) => self.make(role, Some(&live)).await.map(|()| Written::Done),
+            Write::Narrow(Narrowing { role, live }) => {
+                self.apply_if_changed(role, Some(&live)).await.map(|()| Written::Done)
+            }
             Write::Delete(place, reference, live) => self.delete(Some(place), &reference, live).await,
             Write::DeleteRevision(reference, live) => self.delete(None, reference, live).await,
         }
@@ -213,7 +217,7 @@ impl<'a> Apply<'a> {
         let started = Instant::now();
         self.run.session.cluster.create_namespace(namespace).await?;
         let reference = Reference::namespace(namespace.as_str());
-        self.record(&Change { action: ChangeKind::Create, reference, fields: Vec::new() }, started.elapsed());
+        self.report_change(&Change { action: ChangeKind::Create, reference, fields: Vec::new() }, started.elapsed());
         Ok(())
     }
 
@@ -227,15 +231,15 @@ impl<'a> Apply<'a> {
         };
         let before = self.snapshot.observed.service_account.as_ref();
         let whole = match (before, &written) {
-            (Some(before), Some(made)) => as_done(change(&manifest, Some(before)), before, made),
+            (Some(before), Some(made)) => actual_change(change(&manifest, Some(before)), before, made),
             _ => change(&manifest, before),
         };
         match (is_final, &written) {
-            (true, Some(_)) => self.record(&whole, started.elapsed()),
+            (true, Some(_)) => self.report_change(&whole, started.elapsed()),
             (true, None) => self.run.report.change(&whole, None),
             (false, Some(_)) if whole.action == ChangeKind::Unchanged => {}
             (false, Some(_)) => {
-                self.note(whole.action, &manifest.reference, "(interim: records what this run will touch)");
+                self.report_interim(whole.action, &manifest.reference, "(interim: records what this run will touch)");
             }
             (false, None) => {}
         }
@@ -245,7 +249,7 @@ impl<'a> Apply<'a> {
     async fn widen_role(&self, union: &Manifest, role: &'a Manifest, live: &'a Live) -> Result<Written<'a>, Failure> {
         match self.apply(union, Some(live)).await {
             Ok(live) => {
-                self.note(ChangeKind::Update, &role.reference, "(interim: old and new rules together)");
+                self.report_interim(ChangeKind::Update, &role.reference, "(interim: old and new rules together)");
                 Ok(Written::Widened(Narrowing { role, live }))
             }
             Err(ApplyError::Api(error)) if !is_union_refused(&error) => Err(self.not_applied(union, error)),
@@ -253,21 +257,21 @@ impl<'a> Apply<'a> {
         }
     }
 
-    /// Deletes and creates a binding. For that moment the ServiceAccount holds neither role; the role that it held
-    /// instead is no part of the request.
+    /// Deletes and creates a binding, because roleRef is immutable. In between, the ServiceAccount has neither role; the
+    /// earlier one was not requested.
     async fn replace(&self, binding: &Manifest, live: &Live) -> Result<(), Failure> {
         let started = Instant::now();
         self.run.session.cluster.delete(&binding.reference, live).await?;
-        self.note(ChangeKind::Delete, &binding.reference, "(refers to another role, and is created again)");
+        self.report_interim(ChangeKind::Delete, &binding.reference, "(refers to another role, and is created again)");
         self.applied(binding, None).await?;
         if let Some(planned) = self.plan.change(&binding.reference) {
-            self.record(planned, started.elapsed());
+            self.report_change(planned, started.elapsed());
         }
         Ok(())
     }
 
     /// Applies an object, unless it is as desired.
-    async fn make(&self, manifest: &Manifest, live: Option<&Live>) -> Result<(), Failure> {
+    async fn apply_if_changed(&self, manifest: &Manifest, live: Option<&Live>) -> Result<(), Failure> {
         let planned = self.plan.change(&manifest.reference).cloned().unwrap_or_else(|| change(manifest, live));
         if planned.action == ChangeKind::Unchanged && live.is_some() {
             self.run.report.change(&planned, None);
@@ -276,19 +280,19 @@ impl<'a> Apply<'a> {
         let started = Instant::now();
         let made = self.applied(manifest, live).await?;
         let done = match live {
-            Some(live) => as_done(planned, live, &made),
+            Some(live) => actual_change(planned, live, &made),
             None => planned,
         };
-        self.record(&done, started.elapsed());
+        self.report_change(&done, started.elapsed());
         Ok(())
     }
 
-    /// Applies, and says so where the server keeps something else than it was given.
+    /// Applies, and reports the fields that admission changed.
     async fn apply(&self, manifest: &Manifest, live: Option<&Live>) -> Result<Live, ApplyError> {
         let made = self.run.session.cluster.apply(manifest, live).await?;
         if !self.run.request.instance.owns(&made) {
             if live.is_none() {
-                self.run.session.cluster.delete(&manifest.reference, &made).await?; // the uid says that it is this one
+                self.run.session.cluster.delete(&manifest.reference, &made).await?; // only the object just created: its uid is a precondition
             }
             return Err(ApplyError::OwnershipLost(ownership_lost("applying", manifest, &made)));
         }
@@ -311,15 +315,15 @@ impl<'a> Apply<'a> {
         })
     }
 
-    fn record(&self, change: &Change, took: Duration) {
+    fn report_change(&self, change: &Change, took: Duration) {
         if change.action != ChangeKind::Unchanged {
             self.run.report.wrote(change.action, &change.reference);
         }
         self.run.report.change(change, Some(took));
     }
 
-    /// A write on the way, which the outcome does not show.
-    fn note(&self, action: ChangeKind, reference: &Reference, how: &str) {
+    /// Logs an interim write, which is no part of the plan.
+    fn report_interim(&self, action: ChangeKind, reference: &Reference, how: &str) {
         self.run.report.wrote(action, reference);
         self.run.report.step(action.as_str(), &format!("{reference} {how}"), None);
     }
@@ -329,7 +333,7 @@ impl<'a> Apply<'a> {
     fn not_applied(&self, manifest: &Manifest, error: ApiError) -> Failure {
         let instance = &self.run.request.instance;
         let role = instance.names.role(&instance.names.home().scope);
-        // Beside a ServiceAccount that is created, its failure speaks for both.
+        // If the ServiceAccount is created in the same wave, its failure is the one that is explained.
         let is_first = manifest.reference == instance.names.service_account()
             || (manifest.reference == role && self.snapshot.observed.service_account.is_some());
         if !(is_first && matches!(error.kind, ApiErrorKind::NamespaceAbsent)) {
@@ -346,7 +350,7 @@ impl<'a> Apply<'a> {
         Failure { cause, object: failure.object, ..lacking }
     }
 
-    /// Deletes an object that is not in the way. Where it cannot be deleted, it is kept.
+    /// Deletes an object that is no longer desired. If that is denied or blocked, the object is kept.
     async fn delete(
         &self,
         place: Option<&'a Place>,
@@ -356,7 +360,7 @@ impl<'a> Apply<'a> {
         let started = Instant::now();
         match self.run.session.cluster.delete(reference, live).await {
             Ok(()) => {
-                self.record(&Change::delete(reference.clone()), started.elapsed());
+                self.report_change(&Change::delete(reference.clone()), started.elapsed());
                 Ok(Written::Done)
             }
             Err(ApiError { kind: ApiErrorKind::Denied { missing, .. }, .. }) => {
@@ -371,8 +375,8 @@ impl<'a> Apply<'a> {
     }
 }
 
-/// What a change has come to: nothing, where an admission policy has undone it and the server has stored nothing.
-fn as_done(change: Change, before: &Live, made: &Live) -> Change {
+/// The change that was made: unchanged if uid and resourceVersion are, because admission reverted it.
+fn actual_change(change: Change, before: &Live, made: &Live) -> Change {
     if (&before.uid, &before.resource_version) == (&made.uid, &made.resource_version) {
         return Change { action: ChangeKind::Unchanged, fields: Vec::new(), ..change };
     }

@@ -1,5 +1,5 @@
-//! Former namespaces of an instance: search, observation and deletion. A provision does not wait for the search before it
-//! delivers the credential.
+//! Former namespaces of an instance: search, observation and deletion. In a provision the search runs beside the creation
+//! of the credential, and its failure is reported after the delivery.
 
 use futures_util::future::join_all;
 

@@ -47,11 +47,11 @@ pub(crate) async fn provision(
     delivery: &Delivery,
     deliver: impl FnOnce(&Artifact) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
-    let unproved = Unproved::default();
-    let result = establish(run, &unproved, delivery, deliver).await;
-    match (result, unproved.account.get()) {
+    let created = CreatedCredential::default();
+    let result = establish(run, &created, delivery, deliver).await;
+    match (result, created.account.get()) {
         (Err(EstablishError { failure, token_refused }), Some(uid)) if failure.code.exit() == Exit::Unproved => {
-            let token = unproved.token.take();
+            let token = created.token.take();
             match lost_race(run, uid, &failure).await {
                 Some(conflict) => Err(conflict),
                 None if token_refused => Err(explain_rejection(run, uid, token.as_ref(), failure).await),
@@ -88,25 +88,25 @@ impl From<ProofError> for EstablishError {
     }
 }
 
-/// What is known of a credential before it is tested.
+/// What was created so far, for the diagnosis of a failed test.
 #[derive(Default)]
-struct Unproved {
+struct CreatedCredential {
     /// The uid of the ServiceAccount, as soon as it exists.
     account: OnceCell<String>,
-    /// The token that was tested last.
+    /// The token that was read last.
     token: Cell<Option<Token>>,
 }
 
 /// The sequence of a provision.
 async fn establish(
     run: &Run<'_>,
-    unproved: &Unproved,
+    created: &CreatedCredential,
     delivery: &Delivery,
     deliver: impl FnOnce(&Artifact) -> Result<(), Failure>,
 ) -> Result<(), EstablishError> {
     let platform = delivery.platform.as_ref();
-    // Nothing waits for the search but what happens after the delivery.
-    let (made, former) = tokio::join!(make_or_replace(run, unproved, platform), former_namespace::search(run));
+    // The search runs beside it. Its failure is reported after the delivery.
+    let (made, former) = tokio::join!(issue_or_replace(run, created, platform), former_namespace::search(run));
     let (snapshot, made) = made?;
     let is_known_here =
         snapshot.observed.is_anything_there() || !matches!(&former, Ok(former) if former.found.is_empty());
@@ -140,20 +140,20 @@ async fn establish(
 }
 
 /// Creates or updates the credential and tests it. A token that the server no longer accepts is replaced.
-async fn make_or_replace(
+async fn issue_or_replace(
     run: &Run<'_>,
-    unproved: &Unproved,
+    created: &CreatedCredential,
     platform: Option<&Platform>,
 ) -> Result<(Snapshot, ProvedCredential), EstablishError> {
     let mut snapshot = run.survey().await?;
-    let made = match make(run, unproved, platform, &mut snapshot).await {
+    let made = match issue(run, created, platform, &mut snapshot).await {
         Err(EstablishError { token_refused: true, .. }) if is_token_rejected(run, &snapshot).await => {
             snapshot = run.observe(false, run.session.cluster.version()).await?;
             let (field, why) = ("/data/token", "the server does not accept its token".to_owned());
             if let Some(slot) = snapshot.observed.slots.current_mut() {
                 slot.unusable.get_or_insert(Unusable { field, why });
             }
-            make(run, unproved, platform, &mut snapshot).await?
+            issue(run, created, platform, &mut snapshot).await?
         }
         made => made?,
     };
@@ -179,9 +179,9 @@ struct ProvedCredential {
 }
 
 /// Creates or updates the credential and tests it.
-async fn make(
+async fn issue(
     run: &Run<'_>,
-    unproved: &Unproved,
+    created: &CreatedCredential,
     platform: Option<&Platform>,
     snapshot: &mut Snapshot,
 ) -> Result<ProvedCredential, EstablishError> {
@@ -197,12 +197,12 @@ async fn make(
     Apply { run, snapshot, desired: &desired, plan: &plan }.preflight().await?;
     adopt::adopt_fields(run, &mut snapshot.observed).await?;
     let snapshot = &*snapshot;
-    // Before the ServiceAccount records the next number, because a Secret is found by its distance to that.
+    // Before the ServiceAccount records the next slot number: later runs look for Secrets by counting back from it.
     delete_secrets(run, snapshot, &plan, &desired.slots.superseded).await?;
     let apply = Apply { run, snapshot, desired: &desired, plan: &plan };
     // Connecting as the new credential takes as long as two of these requests, and needs no token yet.
-    let (created, connection) = tokio::join!(create(&apply, unproved), run.session.open_unauthenticated());
-    let (widened, token) = created?;
+    let (objects, connection) = tokio::join!(create_objects(&apply, created), run.session.open_unauthenticated());
+    let (widened, token) = objects?;
 
     let uid = widened.service_account.uid.clone();
     let rules = granted_rules(request, &snapshot.observed);
@@ -243,17 +243,17 @@ async fn make(
 }
 
 /// Creates and widens the objects, and waits for the token of the token controller.
-async fn create<'a>(apply: &Apply<'a>, unproved: &Unproved) -> Result<(Widened<'a>, Token), Failure> {
+async fn create_objects<'a>(apply: &Apply<'a>, created: &CreatedCredential) -> Result<(Widened<'a>, Token), Failure> {
     let Apply { run, snapshot, desired, plan } = apply;
     let widened = apply.widen().await?;
     let uid = &widened.service_account.uid;
-    let _ = unproved.account.set(uid.clone());
+    let _ = created.account.set(uid.clone());
     if !apply.will_shrink(&widened) {
         run.report.permissions(plan.permissions.clone());
     }
-    let (token, secret) = token(run, snapshot, desired).await?;
+    let (token, secret) = wait_for_token(run, snapshot, desired).await?;
     claims::check(&token, &account(run, uid))?;
-    unproved.token.set(Some(token.clone()));
+    created.token.set(Some(token.clone()));
     run.report.token(TokenFacts {
         fingerprint: token.fingerprint(),
         secret: Some(desired.secret.reference.name.clone()),
@@ -285,7 +285,7 @@ async fn delete_secrets(run: &Run<'_>, snapshot: &Snapshot, plan: &Plan, slots: 
 }
 
 /// The token that was observed, or the one that the token controller has created since.
-async fn token(run: &Run<'_>, snapshot: &Snapshot, desired: &Desired) -> Result<(Token, Live), Failure> {
+async fn wait_for_token(run: &Run<'_>, snapshot: &Snapshot, desired: &Desired) -> Result<(Token, Live), Failure> {
     if let Some(Slot { token: Some(token), live, .. }) = snapshot.observed.slots.usable() {
         run.report.step("token", &short_fingerprint(token), None);
         return Ok((token.clone(), live.clone()));

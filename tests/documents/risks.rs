@@ -14,7 +14,8 @@ const INTRODUCTION: &str = "\
 
 Some permissions allow more than their names say: a credential that may create pods can read every Secret of the
 namespace. `k8s-token check` reports them before anything is granted, with a severity, what a holder could do,
-and something narrower to grant instead. They never change the exit code.
+and something narrower to grant instead. They never change the exit code. The verbs `*`, `escalate`, `bind` and
+`impersonate` are not accepted in params at all (`schema`, exit 65): their risks are reported beside that error.
 
 Rules are compared as the API server does it: API group, resource, subresource, verb and name count, and a wildcard
 raises every code that it reaches. Rules of one request are judged together: some permissions are worse beside others.
@@ -22,8 +23,8 @@ A permission that can have no effect is no risk, such as nodes in a Role.
 
 | severity | what a holder could take over |
 |---|---|
-| critical | a whole namespace or cluster |
-| high | everything in a namespace, with some effort |
+| critical | a whole namespace or cluster, at once |
+| high | a whole namespace, with a further step |
 | medium | single applications |
 | low, info | little |
 

@@ -535,7 +535,7 @@ pub const CATALOG: &[Entry] = &[
         targets: &[target("", "pods", CHANGE)],
         lower_with_names: true,
         consequence: "allows replacing the image of running pods {place}, and so acting as their ServiceAccounts",
-        instead: "change the workload that created the pod, by name; or read pods only",
+        instead: "change the workload that created the pod, by name; or limit it to named pods",
         narrower: &[Named(CHANGE), Only(READ)],
         ..Entry::new("risk-r08", "Change pods", High)
     },
@@ -563,7 +563,7 @@ pub const CATALOG: &[Entry] = &[
     Entry {
         targets: &[target("", "pods/ephemeralcontainers", CHANGE)],
         consequence: "allows adding a container to every running pod {place}, with its ServiceAccount and network",
-        instead: "read logs (pods/log); or debug a copy of the pod in another namespace",
+        instead: "read logs (pods/log); or debug a copy of the pod in another namespace; or read ephemeral containers only",
         narrower: &[Only(Verbs::GET)],
         ..Entry::new("risk-r11", "Debug containers", High)
     },

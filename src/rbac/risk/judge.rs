@@ -34,6 +34,8 @@ pub(crate) struct Risk {
     whole_cluster: bool,
     together: Option<&'static str>,
     only_get: bool,
+    /// Whether it is limited to the objects of resourceNames.
+    named: bool,
     target: Option<&'static Target>,
     server: Option<(u32, u32)>,
 }
@@ -47,6 +49,9 @@ impl Risk {
     /// What a holder could do, in one line.
     pub(crate) fn consequence(&self) -> String {
         let mut text = self.entry.consequence(self.whole_cluster);
+        if self.named {
+            text += "; limited to the objects in resourceNames";
+        }
         if self.only_get {
             text += "; get is enough on servers before 1.35";
         }
@@ -180,6 +185,7 @@ pub(crate) fn risks(requested: &[Requested<'_>], server: Option<(u32, u32)>) -> 
             whole_cluster: namespace.is_none(),
             together: None,
             only_get: false,
+            named: false,
             target: None,
             server,
         };
@@ -202,6 +208,8 @@ pub(crate) fn risks(requested: &[Requested<'_>], server: Option<(u32, u32)>) -> 
                     severity: if together.is_some() { severity.raised() } else { severity },
                     together: together.map(|together| together.text),
                     only_get: hit.target.get_before_1_35 && hit.verbs == Verbs::GET,
+                    // The text of risk-r04 names them.
+                    named: hit.named && !hit.place_is_named && catalogued.code != "risk-r04",
                     target: Some(hit.target),
                     ..base(entry, pointer)
                 },

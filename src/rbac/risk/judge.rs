@@ -169,76 +169,89 @@ pub(crate) fn risks(requested: &[Requested<'_>], server: Option<(u32, u32)>) -> 
     }
     same_secrets(requested, &mut hits, &mut facts);
 
-    let mut found: Vec<Risk> = Vec::new();
-    for (number, ((rule, namespace), asked)) in requested.iter().zip(&asked).enumerate() {
-        let mut own: BTreeMap<usize, Risk> = BTreeMap::new();
-        let mut add = |entry: usize, risk: Risk| match own.get_mut(&entry) {
-            Some(known) if known.severity >= risk.severity => {}
-            Some(known) => *known = risk,
-            None => drop(own.insert(entry, risk)),
-        };
-        let base = |entry: usize, pointer: String| Risk {
-            entry: &CATALOG[entry],
-            severity: CATALOG[entry].level(*namespace),
-            rule: number,
-            pointer,
-            whole_cluster: namespace.is_none(),
-            together: None,
-            only_get: false,
-            named: false,
-            target: None,
-            server,
-        };
-        for hit in &hits[number] {
-            let Some(entry) = hit.entry else { continue };
-            let others = match namespace {
-                None if hit.place_is_named => facts.of_names(&rule.resource_names),
-                namespace => facts.reached(*namespace),
-            };
-            let catalogued = &CATALOG[entry];
-            let pointer = match catalogued.element {
-                Element::Resource => format!("/resources/{}", hit.resource),
-                Element::Verb => format!("/verbs/{}", asked.verb_at(hit.target.verbs)),
-            };
-            let together = catalogued.together.iter().find(|it| hit.facts.any(it.own) && others.any(it.other));
-            let severity = hit.level(catalogued, *namespace);
-            add(
-                entry,
-                Risk {
-                    severity: if together.is_some() { severity.raised() } else { severity },
-                    together: together.map(|together| together.text),
-                    only_get: hit.target.get_before_1_35 && hit.verbs == Verbs::GET,
-                    // The text of risk-r04 names them.
-                    named: hit.named && !hit.place_is_named && catalogued.code != "risk-r04",
-                    target: Some(hit.target),
-                    ..base(entry, pointer)
-                },
-            );
-        }
-        if let Some(resource) = everything[number] {
-            add(position("risk-r01"), base(position("risk-r01"), format!("/resources/{resource}")));
-        }
-        if let Some(verb) = asked.constrained_impersonation() {
-            add(position("risk-r15"), base(position("risk-r15"), format!("/verbs/{verb}")));
-        }
-        if let Some(group) = asked.every_group() {
-            add(position("risk-r35"), base(position("risk-r35"), format!("/apiGroups/{group}")));
-        }
-        if let (Some(resource), false) = (asked.wildcard_resource, asked.grants_nothing()) {
-            let entry = position("risk-r36");
-            let risk = base(entry, format!("/resources/{resource}"));
-            let severity = if asked.has_group("") { risk.severity } else { Level::Medium };
-            add(entry, Risk { severity, ..risk });
-        }
-        if let Some(verb) = asked.deletes_collections(*namespace) {
-            add(position("risk-r37"), base(position("risk-r37"), format!("/verbs/{verb}")));
-        }
-        found.extend(own.into_values());
-    }
+    let of_rule = |number: usize| {
+        of_rule(number, requested[number], &asked[number], &hits[number], &facts, everything[number], server)
+    };
+    let mut found: Vec<Risk> = (0..requested.len()).flat_map(of_rule).collect();
     if found.iter().any(|risk| risk.code() == "risk-r03") {
         found.retain(|risk| risk.code() != "risk-r04");
     }
     found
+}
+
+/// The risks of one rule, in the order of the catalogue: for each entry that of the resource where it is worst.
+fn of_rule(
+    number: usize,
+    (rule, namespace): Requested<'_>,
+    asked: &Asked<'_>,
+    hits: &[Hit],
+    facts: &AllFacts,
+    everything: Option<usize>,
+    server: Option<(u32, u32)>,
+) -> Vec<Risk> {
+    let mut own: BTreeMap<usize, Risk> = BTreeMap::new();
+    let mut add = |entry: usize, risk: Risk| match own.get_mut(&entry) {
+        Some(known) if known.severity >= risk.severity => {}
+        Some(known) => *known = risk,
+        None => drop(own.insert(entry, risk)),
+    };
+    let base = |entry: usize, pointer: String| Risk {
+        entry: &CATALOG[entry],
+        severity: CATALOG[entry].level(namespace),
+        rule: number,
+        pointer,
+        whole_cluster: namespace.is_none(),
+        together: None,
+        only_get: false,
+        named: false,
+        target: None,
+        server,
+    };
+    for hit in hits {
+        let Some(entry) = hit.entry else { continue };
+        let others = match namespace {
+            None if hit.place_is_named => facts.of_names(&rule.resource_names),
+            namespace => facts.reached(namespace),
+        };
+        let catalogued = &CATALOG[entry];
+        let pointer = match catalogued.element {
+            Element::Resource => format!("/resources/{}", hit.resource),
+            Element::Verb => format!("/verbs/{}", asked.verb_at(hit.target.verbs)),
+        };
+        let together = catalogued.together.iter().find(|it| hit.facts.any(it.own) && others.any(it.other));
+        let severity = hit.level(catalogued, namespace);
+        add(
+            entry,
+            Risk {
+                severity: if together.is_some() { severity.raised() } else { severity },
+                together: together.map(|together| together.text),
+                only_get: hit.target.get_before_1_35 && hit.verbs == Verbs::GET,
+                // The text of risk-r04 names them.
+                named: hit.named && !hit.place_is_named && catalogued.code != "risk-r04",
+                target: Some(hit.target),
+                ..base(entry, pointer)
+            },
+        );
+    }
+    if let Some(resource) = everything {
+        add(position("risk-r01"), base(position("risk-r01"), format!("/resources/{resource}")));
+    }
+    if let Some(verb) = asked.constrained_impersonation() {
+        add(position("risk-r15"), base(position("risk-r15"), format!("/verbs/{verb}")));
+    }
+    if let Some(group) = asked.every_group() {
+        add(position("risk-r35"), base(position("risk-r35"), format!("/apiGroups/{group}")));
+    }
+    if let (Some(resource), false) = (asked.wildcard_resource, asked.grants_nothing()) {
+        let entry = position("risk-r36");
+        let risk = base(entry, format!("/resources/{resource}"));
+        let severity = if asked.has_group("") { risk.severity } else { Level::Medium };
+        add(entry, Risk { severity, ..risk });
+    }
+    if let Some(verb) = asked.deletes_collections(namespace) {
+        add(position("risk-r37"), base(position("risk-r37"), format!("/verbs/{verb}")));
+    }
+    own.into_values().collect()
 }
 
 /// The position of a code in the catalogue.

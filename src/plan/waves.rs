@@ -90,6 +90,15 @@ pub(crate) fn record_ahead(
     Ok(AccountRecord { inventory, adoption: desired.adoption.record_on_the_way(), ..desired.record.clone() })
 }
 
+/// What happens before the proof, and what it leaves for later.
+#[derive(Debug)]
+pub(crate) struct BeforeProof<'a> {
+    /// The writes.
+    pub(crate) waves: Vec<Wave<'a>>,
+    /// The Roles that only lose rules. Those of [`Write::Widen`] are narrowed as well, when they were widened.
+    pub(crate) narrowings: Vec<Narrowing<'a>>,
+}
+
 /// The writes before the proof.
 ///
 /// - The ServiceAccount comes first, because it records where objects are about to be created. The home Role may be
@@ -103,7 +112,7 @@ pub(crate) fn before_proof<'a>(
     snapshot: &'a Snapshot,
     desired: &'a Desired,
     plan: &Plan,
-) -> Vec<Wave<'a>> {
+) -> BeforeProof<'a> {
     let observed = &snapshot.observed;
     let home = request.instance.names.home();
     let action = |manifest: &Manifest| plan.change(&manifest.reference).map(|change| change.action);
@@ -114,11 +123,16 @@ pub(crate) fn before_proof<'a>(
 
     let (home_grants, other_grants): (Vec<&GrantObjects>, Vec<&GrantObjects>) =
         desired.grants.iter().partition(|granted| granted.place == home);
-    let roles = |grants: &[&'a GrantObjects]| -> Wave<'a> {
-        let with_role = grants.iter().filter_map(|granted| Some((*granted, granted.role.as_ref()?)));
-        with_role
-            .filter_map(|(granted, role)| role_before_proof(request, observed, granted, role, action(role)))
-            .collect()
+    let mut narrowings = Vec::new();
+    let mut roles = |grants: &[&'a GrantObjects]| -> Wave<'a> {
+        let mut writes = Wave::new();
+        for (granted, role) in grants.iter().filter_map(|granted| Some((granted, granted.role.as_ref()?))) {
+            match role_change(request, observed.role(&granted.place), &granted.place, role, action(role)) {
+                RoleChange::Before(write) => writes.push(write),
+                RoleChange::After(narrowing) => narrowings.push(narrowing),
+            }
+        }
+        writes
     };
     let (mut account, mut home_role) = (vec![Write::Record], roles(&home_grants));
     let home_role_needs_no_record = observed.service_account.is_none() || observed.record.inventory.contains(&home);
@@ -145,45 +159,35 @@ pub(crate) fn before_proof<'a>(
         after_role.into_iter().map(binding).collect(),
         replaced.collect(),
     ];
-    waves.into_iter().filter(|wave: &Wave<'_>| !wave.is_empty()).collect()
+    let waves = waves.into_iter().filter(|wave: &Wave<'_>| !wave.is_empty()).collect();
+    BeforeProof { waves, narrowings }
 }
 
-/// What happens to a Role before the proof; nothing where it only loses rules.
-fn role_before_proof<'a>(
+/// What happens to a Role, and when.
+enum RoleChange<'a> {
+    /// It is written before the proof.
+    Before(Write<'a>),
+    /// It only loses rules, after the proof.
+    After(Narrowing<'a>),
+}
+
+fn role_change<'a>(
     request: &Request,
-    observed: &'a Observed,
-    granted: &'a GrantObjects,
+    live: Option<&'a Live>,
+    place: &Place,
     role: &'a Manifest,
     action: Option<ChangeKind>,
-) -> Option<Write<'a>> {
-    let live = observed.role(&granted.place);
+) -> RoleChange<'a> {
     let (Some(live), Some(ChangeKind::Update | ChangeKind::Adopt)) = (live, action) else {
-        return Some(Write::Apply(role, live));
+        return RoleChange::Before(Write::Apply(role, live));
     };
-    match widening(&live.rules(), request.grants.rules(&granted.place)) {
-        Widening::Whole => Some(Write::Apply(role, Some(live))),
-        Widening::None => None,
+    match widening(&live.rules(), request.grants.rules(place)) {
+        Widening::Whole => RoleChange::Before(Write::Apply(role, Some(live))),
+        Widening::None => RoleChange::After(Narrowing { role, live: live.clone() }),
         Widening::Between(rules) => {
-            Some(Write::Widen { union: desired::role(request, &granted.place.scope, &rules), role, live })
+            RoleChange::Before(Write::Widen { union: desired::role(request, &place.scope, &rules), role, live })
         }
     }
-}
-
-/// The Roles that only lose rules. Those of [`Write::Widen`] are narrowed as well, when they were widened.
-pub(crate) fn narrowed_only<'a>(
-    request: &Request,
-    observed: &'a Observed,
-    desired: &'a Desired,
-    plan: &Plan,
-) -> Vec<Narrowing<'a>> {
-    let roles = desired.grants.iter().filter_map(|granted| Some((granted, granted.role.as_ref()?)));
-    let narrowed = roles.filter(|(granted, role)| {
-        let action = plan.change(&role.reference).map(|change| change.action);
-        role_before_proof(request, observed, granted, role, action).is_none()
-    });
-    let narrowings =
-        narrowed.filter_map(|(granted, role)| Some(Narrowing { role, live: observed.role(&granted.place)?.clone() }));
-    narrowings.collect()
 }
 
 /// The writes after the proof. Bindings are deleted first, because that removes access within milliseconds; a Role is
@@ -292,7 +296,7 @@ mod tests {
             let adoption = Adoption { under_way: case.adopts, ..Adoption::default() };
             let desired = Desired::new(&request, observed, observed.slots.decide(true), [], adoption);
             let plan = Plan::new(&request, &desired, observed);
-            let before = before_proof(&request, &snapshot, &desired, &plan);
+            let BeforeProof { waves: before, mut narrowings } = before_proof(&request, &snapshot, &desired, &plan);
             let record = record_ahead(&request, &desired, observed).unwrap();
 
             // At most as many round trips as there are reasons to wait.
@@ -324,7 +328,6 @@ mod tests {
 
             // Before the proof no Role loses a rule that it has and that is desired, and each has all desired rules, at
             // once or with a narrowing to follow.
-            let mut narrowings = narrowed_only(&request, observed, &desired, &plan);
             for write in before.iter().flatten() {
                 let (role, live, rules) = match write {
                     Write::Widen { union, role, live } => (*role, *live, &union.body["rules"]),

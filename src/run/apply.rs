@@ -28,7 +28,7 @@ use crate::{
         observed::Presence,
         preflight::{dry_runs, not_cleared},
         snapshot::Snapshot,
-        waves::{self, Narrowing, Wave, Write},
+        waves::{self, BeforeProof, Narrowing, Wave, Write},
     },
     run::{
         Run,
@@ -127,9 +127,10 @@ impl<'a> Apply<'a> {
         let (request, observed) = (self.run.request, &self.snapshot.observed);
         let record = waves::record_ahead(request, self.desired, observed)?;
         let mut service_account = Live::default();
-        let mut narrowings = waves::narrowed_only(request, observed, self.desired, self.plan);
+        let BeforeProof { waves, mut narrowings } =
+            waves::before_proof(request, self.snapshot, self.desired, self.plan);
         let mut refused_unions = Wave::new();
-        for wave in waves::before_proof(request, self.snapshot, self.desired, self.plan) {
+        for wave in waves {
             for written in self.write_all(wave, &record).await? {
                 match written {
                     Written::Account(live) => service_account = live,

@@ -1,14 +1,14 @@
 //! check: validates params offline, as a provision does before it contacts the cluster, and judges their rules: those that
 //! match nothing that Kubernetes itself serves, and those that allow more than they say.
 
-use std::{cmp::Reverse, collections::HashSet, path::Path};
+use std::{collections::HashSet, path::Path};
 
 use crate::{
     command::tell,
     diagnostics::{error::Failure, finding::Finding},
     input::{documents, request},
     k8s::{grant::Grants, name::InstanceName},
-    plan::{dead_rules, risks},
+    plan::judgement::judge,
     rbac::Catalog,
     report::Report,
 };
@@ -27,14 +27,11 @@ pub(crate) fn run(params: &Path, report: &Report) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Adds the findings about the rules, the worst first. A dead element that the schema refuses is not reported twice.
+/// Adds the findings about the rules. A dead element that the schema refuses is not reported twice.
 fn with_judged(mut findings: Vec<Finding>, grants: &Grants) -> Vec<Finding> {
-    let refused: HashSet<Option<&str>> =
-        findings.iter().filter(|finding| finding.blocking).map(|finding| finding.pointer.as_deref()).collect();
-    let dead = dead_rules::findings(grants.requested(), Catalog::embedded()).into_iter();
-    let dead = dead.filter(|finding| !refused.contains(&finding.pointer.as_deref()));
-    let mut judged: Vec<Finding> = dead.chain(risks::findings(grants.requested(), None)).collect();
-    judged.sort_by_key(|finding| Reverse(finding.severity));
-    findings.append(&mut judged);
+    let refused: HashSet<Option<String>> =
+        findings.iter().filter(|finding| finding.blocking).map(|finding| finding.pointer.clone()).collect();
+    let judged = judge(grants, Catalog::embedded(), None).into_iter();
+    findings.extend(judged.filter(|it| it.code.is_risk() || !refused.contains(&it.pointer)));
     findings
 }

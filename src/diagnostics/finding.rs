@@ -250,6 +250,11 @@ codes! {
 }
 
 impl Code {
+    /// Whether it is the code of a risk.
+    pub(crate) fn is_risk(self) -> bool {
+        self.as_str().starts_with("risk-")
+    }
+
     /// The code of a risk, by its name in the catalogue.
     pub(crate) fn of_risk(code: &str) -> Option<Self> {
         Self::ALL.iter().copied().find(|known| known.as_str() == code)
@@ -277,6 +282,8 @@ pub(crate) struct Finding {
     pub(crate) help: Option<String>,
     /// Whether it makes the input invalid.
     pub(crate) blocking: bool,
+    /// Where the params that it is about come from: a file, or an option of the command line. None for anything else.
+    pub(crate) source: Option<String>,
 }
 
 impl Finding {
@@ -293,7 +300,7 @@ impl Finding {
     /// A finding that does not block, of the code's usual severity.
     pub(crate) fn remark(code: Code, message: impl Into<String>) -> Self {
         let severity = code.severities().first().copied().unwrap_or(Severity::High);
-        Self { code, severity, pointer: None, message: message.into(), help: None, blocking: false }
+        Self { code, severity, pointer: None, message: message.into(), help: None, blocking: false, source: None }
     }
 
     /// Sets another of the code's severities.

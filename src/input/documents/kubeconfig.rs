@@ -2,7 +2,6 @@
 //! these name. Other entries are not read.
 
 mod entry;
-mod yaml;
 
 use std::{
     collections::BTreeSet,
@@ -20,10 +19,12 @@ use crate::{
         text::sanitize,
     },
     env::{self, Environment},
-    input::documents::{absolute, exists, read_file},
+    input::documents::{
+        absolute, exists, read_file,
+        yaml::{self, Mapping, Node, Value},
+    },
 };
 pub(crate) use entry::{EntryLocation, Problems};
-use yaml::{Mapping, Node, Value};
 
 /// One context of a kubeconfig.
 pub(crate) struct Context {

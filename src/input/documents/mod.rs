@@ -3,6 +3,7 @@
 
 mod json;
 pub(crate) mod kubeconfig;
+mod yaml;
 
 use std::{
     io::{IsTerminal as _, Read as _},

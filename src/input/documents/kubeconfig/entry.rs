@@ -14,7 +14,7 @@ use crate::{
         finding::{self, Finding},
         text::{self, MASKED},
     },
-    input::documents::kubeconfig::yaml::{Mapping, Node, Value},
+    input::documents::yaml::{Mapping, Node, Value},
 };
 
 /// The location of an entry of a context, a cluster or a user.

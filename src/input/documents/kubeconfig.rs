@@ -129,8 +129,8 @@ impl File {
         {
             return Err(refusal("is a kubernetes-cluster document: pass it with --connection"));
         }
-        if let Some(line) = file.map().and_then(|map| map.odd_key) {
-            return Err(refusal(&format!("has a key that is not a string (line {line})")));
+        if let Some(place) = file.map().and_then(|map| map.odd_key) {
+            return Err(refusal(&format!("has a key that is not a string ({place})")));
         }
         for (key, noun, right) in [("kind", "a kind", "Config"), ("apiVersion", "an apiVersion", "v1")] {
             match file.member(key) {
@@ -176,7 +176,7 @@ impl File {
         const OWN: [&str; 6] = ["apiVersion", "kind", "clusters", "contexts", "users", "current-context"];
         let repeated = self.map().into_iter().flat_map(|map| &map.repeated);
         let (keys, lines): (BTreeSet<&str>, Vec<usize>) =
-            repeated.filter(|(key, _)| OWN.contains(&key.as_str())).map(|(key, line)| (key.as_str(), *line)).unzip();
+            repeated.filter(|(key, _)| OWN.contains(&key.as_str())).map(|(key, place)| (key.as_str(), place.line)).unzip();
         let text = if let Some(line) = lines.first() {
             let keys: Vec<&str> = keys.into_iter().collect();
             format!(
@@ -213,7 +213,7 @@ fn find<'a>(files: &'a [File], list: &str, kind: &'static str, name: &str) -> Re
             kind,
             name,
             &file.name,
-            node.map_or(&Node { line: line_of(map), value: Value::Null }, Rc::as_ref),
+            node.map_or(&Node { line: line_of(map), column: 1, value: Value::Null }, Rc::as_ref),
         );
         return Ok(Some(FoundEntry { file, node, location }));
     }
@@ -530,7 +530,7 @@ mod tests {
     #[case::connection("authentication: {}", Some("is a kubernetes-cluster document: pass it with --connection"))]
     #[case::legacy_connection("data: {}", Some("is a kubernetes-cluster document: pass it with --connection"))]
     #[case::clusters_and_data("data: {}\nclusters: []", None)]
-    #[case::odd_key("kind: Config\n~: a", Some("has a key that is not a string (line 2)"))]
+    #[case::odd_key("kind: Config\n~: a", Some("has a key that is not a string (line 2, column 1)"))]
     #[case::another_kind("kind: Secret", Some("has a kind other than Config (line 1)"))]
     #[case::another_version("kind: Config\napiVersion: v2", Some("has an apiVersion other than v1 (line 2)"))]
     #[case::no_yaml("a: [", Some("is not valid YAML (line 1, column 4)"))]

@@ -1,14 +1,15 @@
-//! YAML or JSON as kubectl reads it, with the line of every node: YAML 1.1 (`yes` is a boolean), the first of several
-//! documents, the last of equal keys, and merge keys. Pure.
+//! YAML or JSON as kubectl reads it, with the place of every node: YAML 1.1 (`yes` is a boolean), the last of equal keys,
+//! and merge keys. Pure.
 
 use std::{
     borrow::Cow,
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
+    fmt,
     rc::Rc,
 };
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use granit_parser::{Event, Parser, ScalarStyle, Tag};
+use granit_parser::{Event, Parser, ScalarStyle, ScanError, Span, Tag};
 use serde_json::{Map, Value as Json};
 
 /// The maximum nesting depth of a document, the same as kubectl's.
@@ -23,6 +24,8 @@ const NODES: usize = 10_000;
 pub(crate) struct Node {
     /// Its line, from 1.
     pub(crate) line: usize,
+    /// Its column, from 1.
+    pub(crate) column: usize,
     /// Its value.
     pub(crate) value: Value,
 }
@@ -46,14 +49,31 @@ pub(crate) enum Value {
     Mistagged,
 }
 
+/// A place in the text: line and column, from 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Place {
+    /// The line.
+    pub(crate) line: usize,
+    /// The column, in characters.
+    pub(crate) column: usize,
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "line {}, column {}", self.line, self.column)
+    }
+}
+
 /// The members of a mapping, each key once, and the keys that cannot be members.
 #[derive(Debug, Default)]
 pub(crate) struct Mapping {
     members: BTreeMap<String, Rc<Node>>,
-    /// Duplicate keys, with the line of the later one, which is used.
-    pub(crate) repeated: Vec<(String, usize)>,
-    /// The line of a key that is not a string: null, a list, a mapping.
-    pub(crate) odd_key: Option<usize>,
+    /// The keys that are written in this mapping itself, not merged into it.
+    written: BTreeSet<String>,
+    /// Duplicate keys, with the place of the later one, which is used.
+    pub(crate) repeated: Vec<(String, Place)>,
+    /// The place of a key that is not a string: null, a list, a mapping.
+    pub(crate) odd_key: Option<Place>,
 }
 
 impl Mapping {
@@ -72,16 +92,26 @@ impl Mapping {
         self.members.iter().map(|(key, node)| (key.as_str(), node))
     }
 
-    /// The later value of a key is used, also if it comes from a merge key.
-    fn set(&mut self, key: String, node: Rc<Node>, merged: bool) {
-        let line = node.line;
-        if self.members.insert(key.clone(), node).is_some() && !merged {
-            self.repeated.push((key, line));
+    /// Sets a member that is written here. The later value of a key is used.
+    fn set(&mut self, key: String, place: Place, node: Rc<Node>) {
+        if !self.written.insert(key.clone()) {
+            self.repeated.push((key.clone(), place));
         }
+        self.members.insert(key, node);
+    }
+
+    /// Sets a member that comes from a merge key: the later value is used here, too, as in kubectl.
+    fn merge(&mut self, key: &str, node: &Rc<Node>) {
+        self.members.insert(key.to_owned(), node.clone());
     }
 }
 
 impl Node {
+    /// Its place.
+    pub(crate) const fn place(&self) -> Place {
+        Place { line: self.line, column: self.column }
+    }
+
     /// The kind of the value, for a sentence.
     pub(crate) const fn kind(&self) -> &'static str {
         match self.value {
@@ -125,43 +155,76 @@ pub(crate) struct Document {
     pub(crate) next: Option<usize>,
 }
 
-/// Reads the first document.
+/// Reads the first document. Anything after it is ignored, as kubectl does in a kubeconfig.
 ///
 /// # Errors
 /// What is wrong and where, without any part of the text: it may be a secret.
 pub(crate) fn parse(bytes: &[u8]) -> Result<Document, String> {
-    let text = text_of(bytes)?;
-    if let Some((place, _)) = text.char_indices().find(|(_, char)| !is_allowed(*char)) {
-        let line = text[..place].matches('\n').count() + 1;
-        return Err(format!("contains a control character, which YAML does not allow (line {line})"));
+    let text = readable(bytes)?;
+    let mut events = events(&text);
+    let root = composed(&mut events)?;
+    let root = root.unwrap_or_else(|| Rc::new(Node { line: 1, column: 1, value: Value::Null }));
+    let next = match events.next() {
+        Some(Ok((Event::DocumentStart(..), span))) => Some(span.start.line()),
+        _ => None,
+    };
+    Ok(Document { root, next })
+}
+
+/// Reads all documents.
+///
+/// # Errors
+/// What is wrong and where, without any part of the text: it may be a secret.
+pub(crate) fn all(bytes: &[u8]) -> Result<Vec<Rc<Node>>, String> {
+    let text = readable(bytes)?;
+    let mut events = events(&text);
+    let mut documents = Vec::new();
+    while let Some(root) = composed(&mut events)? {
+        documents.push(root);
     }
+    Ok(documents)
+}
+
+/// The decoded text, without characters that YAML does not allow.
+fn readable(bytes: &[u8]) -> Result<Cow<'_, str>, String> {
+    let text = text_of(bytes)?;
+    if let Some((at, _)) = text.char_indices().find(|(_, char)| !is_allowed(*char)) {
+        let before = &text[..at];
+        let line_start = before.rfind('\n').map_or(0, |at| at + 1);
+        let line = before.matches('\n').count() + 1;
+        let place = Place { line, column: before[line_start..].chars().count() + 1 };
+        return Err(format!("contains a control character, which YAML does not allow ({place})"));
+    }
+    Ok(text)
+}
+
+fn events(text: &str) -> impl Iterator<Item = Result<(Event<'_>, Span), ScanError>> {
     let mut options = granit_parser::options! {
         flow_nesting_limit: DEPTH,
         block_nesting_limit: DEPTH,
     };
     options.set_emit_comments(false);
+    Parser::new_from_str_with_options(text, options)
+}
+
+/// The next document; none after the last one.
+fn composed<'t>(
+    events: &mut impl Iterator<Item = Result<(Event<'t>, Span), ScanError>>,
+) -> Result<Option<Rc<Node>>, String> {
     let mut composer = Composer::default();
-    let mut next = None;
-    let mut line = 1;
-    for event in Parser::new_from_str_with_options(&text, options) {
-        let (event, span) = match event {
-            Ok(event) => event,
-            // Anything after the first document is ignored.
-            Err(_) if composer.ended => break,
-            Err(error) => {
-                let mark = error.marker();
-                return Err(format!("is not valid YAML (line {}, column {})", mark.line(), mark.col() + 1));
-            }
-        };
-        line = span.start.line();
-        if composer.ended {
-            next = matches!(event, Event::DocumentStart(..)).then_some(line);
-            break;
+    for event in events {
+        let (event, span) = event.map_err(|error| {
+            let mark = error.marker();
+            format!("is not valid YAML ({})", Place { line: mark.line(), column: mark.col() + 1 })
+        })?;
+        let place = Place { line: span.start.line(), column: span.start.col() + 1 };
+        if matches!(event, Event::DocumentEnd) {
+            let empty = || Rc::new(Node { line: place.line, column: place.column, value: Value::Null });
+            return Ok(Some(composer.root.unwrap_or_else(empty)));
         }
-        composer.take(event, line).map_err(|problem| format!("{problem} (line {line})"))?;
+        composer.take(event, place).map_err(|problem| format!("{problem} ({place})"))?;
     }
-    let root = composer.root.unwrap_or_else(|| Rc::new(Node { line, value: Value::Null }));
-    Ok(Document { root, next })
+    Ok(None)
 }
 
 /// The decoded text, in the encoding of the byte order mark.
@@ -195,10 +258,9 @@ const fn is_allowed(char: char) -> bool {
 /// A builder of nodes from parser events.
 #[derive(Default)]
 struct Composer {
-    open: Vec<(Open, usize, usize)>,
+    open: Vec<(Open, usize, Place)>,
     anchors: HashMap<usize, Rc<Node>>,
     root: Option<Rc<Node>>,
-    ended: bool,
 }
 
 /// A collection whose end event has not been read.
@@ -208,50 +270,42 @@ enum Open {
 }
 
 enum Key {
-    Text(String),
+    Text(String, Place),
     Merge,
     Odd,
 }
 
 impl Composer {
-    fn take(&mut self, event: Event<'_>, line: usize) -> Result<(), &'static str> {
+    fn take(&mut self, event: Event<'_>, place: Place) -> Result<(), &'static str> {
         match event {
             Event::Scalar(text, style, anchor, tag) => {
                 let merges = text == "<<" && (style == ScalarStyle::Plain && tag.is_none() || is_merge(tag.as_deref()));
                 let value = scalar(text, style, tag.as_deref());
-                self.put(Node { line, value }, anchor, merges)
+                self.put(value, place, anchor, merges)
             }
             Event::SequenceStart(_, anchor, _) => {
-                self.open.push((Open::List(Vec::new()), anchor, line));
+                self.open.push((Open::List(Vec::new()), anchor, place));
                 Ok(())
             }
             Event::MappingStart(_, anchor, _) => {
-                self.open.push((Open::Map(Mapping::default(), None), anchor, line));
+                self.open.push((Open::Map(Mapping::default(), None), anchor, place));
                 Ok(())
             }
             Event::SequenceEnd | Event::MappingEnd => match self.open.pop() {
-                Some((Open::List(items), anchor, line)) => {
-                    self.put(Node { line, value: Value::List(items) }, anchor, false)
-                }
-                Some((Open::Map(map, _), anchor, line)) => {
-                    self.put(Node { line, value: Value::Map(map) }, anchor, false)
-                }
+                Some((Open::List(items), anchor, place)) => self.put(Value::List(items), place, anchor, false),
+                Some((Open::Map(map, _), anchor, place)) => self.put(Value::Map(map), place, anchor, false),
                 None => Ok(()),
             },
             Event::Alias(anchor) => match self.anchors.get(&anchor) {
                 Some(node) => self.attach(node.clone(), false),
                 None => Err("has an anchor that contains itself"),
             },
-            Event::DocumentEnd => {
-                self.ended = true;
-                Ok(())
-            }
             _ => Ok(()),
         }
     }
 
-    fn put(&mut self, node: Node, anchor: usize, merges: bool) -> Result<(), &'static str> {
-        let node = Rc::new(node);
+    fn put(&mut self, value: Value, place: Place, anchor: usize, merges: bool) -> Result<(), &'static str> {
+        let node = Rc::new(Node { line: place.line, column: place.column, value });
         if anchor != 0 {
             self.anchors.insert(anchor, node.clone());
         }
@@ -266,15 +320,15 @@ impl Composer {
                 None => {
                     *key = Some(match &node.value {
                         _ if merges => Key::Merge,
-                        Value::Text(text) | Value::Number(text) => Key::Text(text.clone()),
-                        Value::Bool(value) => Key::Text(value.to_string()),
+                        Value::Text(text) | Value::Number(text) => Key::Text(text.clone(), node.place()),
+                        Value::Bool(value) => Key::Text(value.to_string(), node.place()),
                         Value::Null | Value::List(_) | Value::Map(_) | Value::Mistagged => {
-                            map.odd_key = map.odd_key.or(Some(node.line));
+                            map.odd_key = map.odd_key.or(Some(node.place()));
                             Key::Odd
                         }
                     });
                 }
-                Some(Key::Text(key)) => map.set(key, node, false),
+                Some(Key::Text(key, place)) => map.set(key, place, node),
                 Some(Key::Merge) => merge(map, &node)?,
                 Some(Key::Odd) => {}
             },
@@ -291,7 +345,7 @@ fn merge(map: &mut Mapping, node: &Node) -> Result<(), &'static str> {
     };
     for source in sources {
         let Value::Map(source) = &source.value else { return Err("has a merge key (<<) without a mapping") };
-        source.iter().for_each(|(key, node)| map.set(key.to_owned(), node.clone(), true));
+        source.iter().for_each(|(key, node)| map.merge(key, node));
     }
     Ok(())
 }
@@ -417,8 +471,8 @@ mod tests {
     #[case::empty("", "null")]
     #[case::comments("# nothing\n", "null")]
     #[case::unfinished("a: [", "is not valid YAML (line 1, column 4)")]
-    #[case::recursive_alias("&a [*a]", "has an anchor that contains itself (line 1)")]
-    #[case::no_merge("a: {<<: 1}", "has a merge key (<<) without a mapping (line 1)")]
+    #[case::recursive_alias("&a [*a]", "has an anchor that contains itself (line 1, column 5)")]
+    #[case::no_merge("a: {<<: 1}", "has a merge key (<<) without a mapping (line 1, column 9)")]
     fn yaml_is_read_like_kubectl(#[case] text: &str, #[case] expected: &str) {
         assert_eq!(shown(text), expected);
     }
@@ -433,17 +487,17 @@ mod tests {
 
     #[rstest]
     #[case::latin(b"a: b\nc: \xe9".as_slice(), "valid UTF-8 (line 2)")]
-    #[case::nul(b"a: b\nc: \0".as_slice(), "control character, which YAML does not allow (line 2)")]
+    #[case::nul(b"a: b\nc: \0".as_slice(), "control character, which YAML does not allow (line 2, column 4)")]
     #[case::half(b"\xff\xfea".as_slice(), "incomplete UTF-16")]
     fn invalid_encoding_is_refused_with_its_line(#[case] bytes: &[u8], #[case] problem: &str) {
         assert!(parse(bytes).unwrap_err().contains(problem));
     }
 
     #[test]
-    fn repeated_key_keeps_its_line() {
+    fn repeated_key_keeps_its_place() {
         let document = parse(b"kind: a\nusers: []\nkind: b\n---\nc: d").unwrap();
         let Value::Map(map) = &document.root.value else { panic!("a mapping") };
-        assert_eq!(map.repeated, [("kind".to_owned(), 3)]);
+        assert_eq!(map.repeated, [("kind".to_owned(), Place { line: 3, column: 1 })]);
         assert_eq!(document.next, Some(4));
     }
 

@@ -2,10 +2,14 @@
 //! environment of the platform is parsed. Pure.
 
 mod manual;
+mod params;
+
+pub(crate) use params::{Entry, ParamsContent, ParamsSource};
 
 use std::{ffi::OsString, path::PathBuf};
 
-use clap::{Args, CommandFactory as _, Parser, Subcommand};
+use clap::{Args, CommandFactory as _, Parser, Subcommand, error::ErrorKind};
+use params::ParamsArgs;
 use secrecy::{ExposeSecret as _, SecretString};
 
 use crate::{
@@ -60,13 +64,16 @@ macro_rules! examples {
     };
 }
 
-/// The two forms of a command line with input; clap's own usage line shows neither.
+/// The three forms of a command line with input; clap's own usage line shows none of them.
 macro_rules! usage {
     ($command:literal) => {
         concat!(
             "k8s-token ",
             $command,
             " --params <FILE> [--name <NAME>] [OPTIONS]\n       ",
+            "k8s-token ",
+            $command,
+            " --allow <VERBS RESOURCES> --namespace <NS> --name <NAME> [OPTIONS]\n       ",
             "k8s-token ",
             $command,
             " --instance-dir <DIR> [OPTIONS]"
@@ -79,6 +86,7 @@ enum Command {
     /// Show what provision would change; changes nothing
     #[command(override_usage = usage!("plan"), after_help = examples![
         "k8s-token plan --params params.json --name alice",
+        "k8s-token plan --allow 'get,list pods,deployments.apps' --namespace team-a --name alice",
         "k8s-token plan --params params.json --name alice --detailed-exitcode --json > plan.json",
     ])]
     Plan {
@@ -106,7 +114,7 @@ enum Command {
     /// Delete the credential and verify that its token is rejected
     #[command(override_usage = usage!("decommission"), after_help = examples![
         "k8s-token decommission --params params.json --name alice",
-        "echo '{\"namespace\": \"team-a\"}' | k8s-token decommission --params - --name alice",
+        "k8s-token decommission --namespace team-a --name alice",
     ])]
     Decommission {
         #[command(flatten)]
@@ -115,33 +123,32 @@ enum Command {
         #[arg(long)]
         publish: bool,
     },
-    /// Print, as YAML, the minimum permissions that your own credential needs
+    /// Print, as YAML, the minimum permissions that your own credential needs; without params, for any rules
     #[command(after_help = examples![
         "k8s-token permissions --params params.json --name alice > roles.yaml",
         "kubectl apply -f roles.yaml",
     ])]
     Permissions {
-        /// The params, for which to print permissions [default: any rules in one namespace]; - for stdin
-        #[arg(long, value_name = "FILE")]
-        params: Option<PathBuf>,
+        #[command(flatten)]
+        params: ParamsArgs,
         /// Name of the instance; limits the Roles to its objects
         #[arg(long, value_name = "NAME")]
         name: Option<String>,
     },
-    /// Validate params offline, and report the risks of their rules
+    /// Validate params offline, by default those on stdin, and report the risks of their rules
     #[command(after_help = examples![
         "k8s-token check --params params.json",
         "k8s-token check < params.json",
+        "kubectl get role NAME -o yaml | k8s-token check",
     ])]
     Check {
-        /// The params, one JSON document; - for stdin
-        #[arg(long, value_name = "FILE", default_value = "-")]
-        params: PathBuf,
+        #[command(flatten)]
+        params: ParamsArgs,
         /// Print one JSON document on stdout
         #[arg(long)]
         json: bool,
     },
-    /// Test whether an existing credential works
+    /// Test whether an existing credential works, and has every permission in the params
     #[command(after_help = examples![
         "k8s-token verify alice.json",
         "k8s-token verify alice.kubeconfig --params params.json --name alice",
@@ -150,14 +157,13 @@ enum Command {
         /// A credential file, or a kubeconfig with the token of a ServiceAccount; - for stdin
         #[arg(value_name = "FILE")]
         artifact: PathBuf,
-        /// Fail unless the credential has every permission in these params; - for stdin
-        #[arg(long, value_name = "FILE")]
-        params: Option<PathBuf>,
+        #[command(flatten)]
+        params: ParamsArgs,
         /// Fail unless the credential belongs to the instance with this name
         #[arg(long, value_name = "NAME")]
         name: Option<String>,
-        /// Read params and name from a directory in Massdriver's layout
-        #[arg(long, value_name = "DIR", conflicts_with_all = ["params", "name"])]
+        /// Read namespace, params and name from a directory in Massdriver's layout
+        #[arg(long, value_name = "DIR", conflicts_with_all = ["params", "namespace", "allow", "cluster_role", "preset", "name"])]
         instance_dir: Option<PathBuf>,
         /// Time limit for the whole run, in seconds [default: 180]
         #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=86_400))]
@@ -179,6 +185,16 @@ enum Command {
         #[arg(long, value_name = "NS")]
         namespace: Option<String>,
     },
+    /// Print a preset as params; without a name, the names of all presets
+    #[command(after_help = examples![
+        "k8s-token preset",
+        "k8s-token preset Read-only > params.json",
+    ])]
+    Preset {
+        /// The preset
+        #[arg(value_name = "NAME", value_parser = params::names_of_presets())]
+        name: Option<String>,
+    },
     /// Print a completion script for your shell
     #[command(after_help = examples![
         "k8s-token completions bash > ~/.local/share/bash-completion/completions/k8s-token",
@@ -198,9 +214,8 @@ enum Command {
 
 #[derive(Args)]
 struct InputArgs {
-    /// The params, one JSON document: namespace, rules, cluster_roles; - for stdin
-    #[arg(long, value_name = "FILE", required_unless_present = "instance_dir")]
-    params: Option<PathBuf>,
+    #[command(flatten)]
+    params: ParamsArgs,
     /// Name of the instance; its objects are called NAME-token
     #[arg(long, value_name = "NAME")]
     name: Option<String>,
@@ -217,7 +232,7 @@ struct InputArgs {
     #[arg(long, value_name = "NAME")]
     tls_server_name: Option<String>,
     /// Read all input from a directory in Massdriver's layout, instead of the options above
-    #[arg(long, value_name = "DIR", conflicts_with_all = ["params", "name", "connection", "kubeconfig", "context", "tls_server_name"])]
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["params", "namespace", "allow", "cluster_role", "preset", "name", "connection", "kubeconfig", "context", "tls_server_name"])]
     instance_dir: Option<PathBuf>,
     /// Time limit for the whole run, in seconds [default: 180]
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=86_400))]
@@ -273,8 +288,8 @@ pub(crate) enum Source {
     Instance(PathBuf),
     /// Files named on the command line.
     Files {
-        /// The params, `-` for stdin.
-        params: PathBuf,
+        /// The params.
+        params: ParamsSource,
         /// The name, instead of `md_metadata.name_prefix`.
         name: Option<String>,
         /// The cluster connection.
@@ -331,8 +346,8 @@ pub(crate) struct RunOptions {
 pub(crate) enum Expected {
     /// On the command line.
     Files {
-        /// Params that it has to match, `-` for stdin.
-        params: Option<PathBuf>,
+        /// Params that it has to match, and the namespace that it has to belong to.
+        params: ParamsSource,
         /// The instance that it has to belong to.
         name: Option<String>,
     },
@@ -342,8 +357,11 @@ pub(crate) enum Expected {
 
 impl Expected {
     /// Whether there are params that the credential has to match.
-    pub(crate) const fn has_params(&self) -> bool {
-        matches!(self, Self::Instance(_) | Self::Files { params: Some(_), .. })
+    pub(crate) fn has_params(&self) -> bool {
+        match self {
+            Self::Instance(_) => true,
+            Self::Files { params, .. } => params.is_given(),
+        }
     }
 }
 
@@ -367,15 +385,15 @@ pub(crate) enum Invocation {
     Run(RunOptions),
     /// permissions.
     Permissions {
-        /// The params, `-` for stdin; none means any rules.
-        params: Option<PathBuf>,
+        /// The params; none means any rules.
+        params: ParamsSource,
         /// The instance, if the Roles are limited to one.
         name: Option<String>,
     },
     /// check.
     Check {
-        /// The params, `-` for stdin.
-        params: PathBuf,
+        /// The params.
+        params: ParamsSource,
         /// Whether to print one JSON document on stdout.
         json: bool,
     },
@@ -388,15 +406,28 @@ pub(crate) enum Invocation {
         /// The namespace of the context, if given.
         namespace: Option<String>,
     },
-    /// A completion script or the manual page.
+    /// A preset, a completion script or the manual page.
     Print(String),
+}
+
+impl Invocation {
+    /// Whether rules and ClusterRoles come from more than one option.
+    pub(crate) fn has_mixed_params(&self) -> bool {
+        match self {
+            Self::Run(RunOptions { source: Source::Files { params, .. }, .. })
+            | Self::Permissions { params, .. }
+            | Self::Check { params, .. }
+            | Self::Verify(VerifyOptions { expected: Expected::Files { params, .. }, .. }) => params.is_mixed(),
+            _ => false,
+        }
+    }
 }
 
 impl Source {
     /// Whether two documents would be read from standard input.
     fn reads_stdin_twice(&self) -> bool {
         let Self::Files { params, cluster: ClusterSource::Document(connection), .. } = self else { return false };
-        params.as_os_str() == "-" && connection.as_os_str() == "-"
+        params.is_stdin() && connection.as_os_str() == "-"
     }
 }
 
@@ -458,8 +489,6 @@ pub(crate) fn parse(
     arguments: impl IntoIterator<Item = OsString>,
     environment: &Environment,
 ) -> Result<Invocation, ParseError> {
-    use clap::error::ErrorKind;
-
     let arguments: Vec<OsString> = arguments.into_iter().collect();
     if arguments.len() < 2 {
         return as_provisioner(environment); // building the definition of all commands takes a million instructions
@@ -470,10 +499,19 @@ pub(crate) fn parse(
     })?;
     let options = match cli.command {
         None => return as_provisioner(environment),
-        Some(Command::Permissions { params, name }) => return Ok(Invocation::Permissions { params, name }),
-        Some(Command::Check { params, json }) => return Ok(Invocation::Check { params, json }),
+        Some(Command::Permissions { params, name }) => {
+            return Ok(Invocation::Permissions { params: said("permissions", params)?, name });
+        }
+        Some(Command::Check { params, json }) => {
+            let mut params = said("check", params)?;
+            if !params.is_given() {
+                params.content = ParamsContent::File("-".into());
+            }
+            return Ok(Invocation::Check { params, json });
+        }
         Some(Command::Verify { artifact, params, name, instance_dir, timeout, json }) => {
-            if artifact.as_os_str() == "-" && params.as_ref().is_some_and(|params| params.as_os_str() == "-") {
+            let params = said("verify", params)?;
+            if artifact.as_os_str() == "-" && params.is_stdin() {
                 let text = "error: the credential file and --params - both read stdin: put one of them into a file\n";
                 return Err(ParseError::Usage(text.to_owned()));
             }
@@ -487,20 +525,21 @@ pub(crate) fn parse(
         Some(Command::Kubeconfig { artifact, namespace }) => {
             return Ok(Invocation::Kubeconfig { artifact, namespace });
         }
+        Some(Command::Preset { name }) => return Ok(Invocation::Print(params::shown_preset(name.as_deref()))),
         Some(Command::Completions { shell }) => {
             return Ok(Invocation::Print(manual::completions(&mut Cli::command(), shell)));
         }
         Some(Command::Man) => return Ok(Invocation::Print(manual::page(Cli::command()))),
         Some(Command::Plan { input, detailed_exitcode }) => {
-            RunOptions { detailed_exitcode, ..input.run(Operation::Plan) }
+            RunOptions { detailed_exitcode, ..input.run(Operation::Plan)? }
         }
         Some(Command::Provision { input, output, publish }) => {
             let output = output
                 .map(|path| if path.as_os_str() == "-" { OutputTarget::Stdout } else { OutputTarget::File(path) });
-            RunOptions { publish: Publishing::asked(publish), output, ..input.run(Operation::Provision) }
+            RunOptions { publish: Publishing::asked(publish), output, ..input.run(Operation::Provision)? }
         }
         Some(Command::Decommission { input, publish }) => {
-            RunOptions { publish: Publishing::asked(publish), ..input.run(Operation::Decommission) }
+            RunOptions { publish: Publishing::asked(publish), ..input.run(Operation::Decommission)? }
         }
     };
     let refusal = if options.json && options.output == Some(OutputTarget::Stdout) {
@@ -513,12 +552,36 @@ pub(crate) fn parse(
     Err(ParseError::Usage(refusal.to_owned()))
 }
 
+/// The params that the options of a command say.
+fn said(command: &str, params: ParamsArgs) -> Result<ParamsSource, ParseError> {
+    params.source().map_err(|problem| usage_error(command, ErrorKind::ValueValidation, &problem))
+}
+
+/// A usage error of a command, as clap prints its own.
+fn usage_error(command: &str, kind: ErrorKind, problem: &str) -> ParseError {
+    let mut all = Cli::command();
+    all.build();
+    let error = match all.find_subcommand_mut(command) {
+        Some(command) => command.error(kind, problem),
+        None => all.error(kind, problem),
+    };
+    ParseError::Usage(error.render().to_string())
+}
+
 impl InputArgs {
-    fn run(self, action: Operation) -> RunOptions {
-        let source = match (self.instance_dir, self.params) {
-            (Some(directory), _) => Source::Instance(directory),
-            (None, params) => Source::Files {
-                params: params.unwrap_or_default(),
+    fn run(self, action: Operation) -> Result<RunOptions, ParseError> {
+        let params = said(action.as_str(), self.params)?;
+        // A decommission needs nothing but the namespace.
+        let is_enough = params.is_given() || action == Operation::Decommission && params.namespace.is_some();
+        if self.instance_dir.is_none() && !is_enough {
+            let problem =
+                "the params are missing: pass --params, --allow, --cluster-role or --preset, or --instance-dir";
+            return Err(usage_error(action.as_str(), ErrorKind::MissingRequiredArgument, problem));
+        }
+        let source = match self.instance_dir {
+            Some(directory) => Source::Instance(directory),
+            None => Source::Files {
+                params,
                 name: self.name,
                 cluster: match self.connection {
                     Some(path) => ClusterSource::Document(path),
@@ -527,7 +590,7 @@ impl InputArgs {
                 tls_server_name: self.tls_server_name,
             },
         };
-        RunOptions {
+        Ok(RunOptions {
             action,
             source,
             publish: Publishing::Never,
@@ -535,7 +598,7 @@ impl InputArgs {
             json: self.json,
             detailed_exitcode: false,
             timeout_seconds: self.timeout,
-        }
+        })
     }
 }
 
@@ -575,7 +638,13 @@ mod tests {
 
     fn parsed(line: &str, action: Option<&str>) -> Result<Invocation, ParseError> {
         let environment = Environment::from_iter(action.map(|action| (env::ACTION, action.to_owned())));
-        parse(line.split(' ').map(OsString::from), &environment)
+        // What is between quotes is one argument.
+        let parts = line.split('\'').enumerate();
+        let words = parts.flat_map(|(index, part)| match index % 2 {
+            0 => part.split(' ').filter(|word| !word.is_empty()).collect::<Vec<_>>(),
+            _ => vec![part],
+        });
+        parse(words.map(OsString::from), &environment)
     }
 
     #[test]

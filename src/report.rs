@@ -41,6 +41,7 @@ pub(crate) struct Report {
     written: RefCell<Vec<String>>,
     pausing: Cell<usize>,
     spoke: Cell<bool>,
+    shows_sources: Cell<bool>,
     style: LogStyle,
     waits: RefCell<Vec<(u32, String, Instant)>>,
     drawn: Cell<bool>,
@@ -134,6 +135,7 @@ impl Report {
             written: RefCell::default(),
             pausing: Cell::default(),
             spoke: Cell::default(),
+            shows_sources: Cell::default(),
             style,
             waits: RefCell::default(),
             drawn: Cell::default(),
@@ -267,13 +269,20 @@ impl Report {
 
     /// Prints and records a finding about the input or the cluster.
     pub(crate) fn finding(&self, finding: Finding) {
+        let source = finding.source.as_deref().filter(|_| self.shows_sources.get());
         let at = finding.pointer.as_deref().filter(|pointer| !pointer.is_empty());
-        let at = at.map(|pointer| format!("{pointer}: ")).unwrap_or_default();
+        let at: Vec<&str> = source.into_iter().chain(at).collect();
+        let at = if at.is_empty() { String::new() } else { format!("{}: ", at.join(" ")) };
         self.step(finding.severity.as_str(), &format!("{at}{} [{}]", finding.message, finding.code.as_str()), None);
         if let Some(help) = &finding.help {
             self.step("", help, None);
         }
         self.document.borrow_mut().findings.push(finding);
+    }
+
+    /// Whether the log shows the source of each finding, because there are several.
+    pub(crate) fn show_sources(&self, shows: bool) {
+        self.shows_sources.set(shows);
     }
 
     /// Prints a finding, unless the same one was printed before.

@@ -1,6 +1,8 @@
 //! JSON Schema: compiles a schema, and turns validation errors into findings that quote no value. The only file that
 //! uses the validator. Pure.
 
+use std::sync::LazyLock;
+
 use jsonschema::{
     ValidationError,
     error::{TypeKind, ValidationErrorKind},
@@ -17,6 +19,17 @@ pub(crate) const ARTIFACTS: &str = include_str!("../schema-artifacts.json");
 pub(crate) const BUNDLE: &str = include_str!("../massdriver.yaml");
 /// The schema of the published document in the legacy shape, everything under `data`.
 pub(crate) const LEGACY_CLUSTER: &str = include_str!("schema/kubernetes-cluster-legacy.json");
+
+/// The presets of the params: their names, and the params themselves.
+pub(crate) static PRESETS: LazyLock<Vec<(String, Value)>> = LazyLock::new(|| {
+    let mut schema: Value = serde_json::from_str(PARAMS).unwrap_or_default();
+    let presets = schema.get_mut("examples").and_then(Value::as_array_mut).map(std::mem::take).unwrap_or_default();
+    let named = |mut preset: Value| match preset.as_object_mut()?.remove("__name")? {
+        Value::String(name) => Some((name, preset)),
+        _ => None,
+    };
+    presets.into_iter().filter_map(named).collect()
+});
 
 /// A compiled schema.
 pub(crate) struct Schema {

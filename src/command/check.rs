@@ -1,9 +1,10 @@
 //! check: validates params offline, as a provision does before it contacts the cluster, and judges their rules: those that
 //! match nothing that Kubernetes itself serves, and those that allow more than they say.
 
-use std::{collections::HashSet, path::Path};
+use std::collections::HashSet;
 
 use crate::{
+    cli::ParamsSource,
     command::tell,
     diagnostics::{error::Failure, finding::Finding},
     input::{documents, request},
@@ -14,7 +15,7 @@ use crate::{
 };
 
 /// Runs the command.
-pub(crate) fn run(params: &Path, report: &Report) -> Result<(), Failure> {
+pub(crate) fn run(params: &ParamsSource, report: &Report) -> Result<(), Failure> {
     let (inputs, findings) = documents::params(params, None);
     let grants = request::readable_grants(&inputs);
     let (checked, remarks) = match request::check(&inputs, findings) {

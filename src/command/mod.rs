@@ -49,6 +49,7 @@ pub(crate) async fn dispatch(arguments: Vec<OsString>, environment: &Environment
 }
 
 async fn perform(invocation: Invocation, environment: &Environment, report: &Report) -> Exit {
+    report.show_sources(invocation.has_mixed_params());
     match invocation {
         Invocation::Run(options) => {
             report.begin(options.action.as_str());
@@ -71,9 +72,7 @@ async fn perform(invocation: Invocation, environment: &Environment, report: &Rep
             report.begin("check");
             finish(report, json, check::run(&params, report))
         }
-        Invocation::Permissions { params, name } => {
-            finish(report, false, permissions::run(params.as_deref(), name, report))
-        }
+        Invocation::Permissions { params, name } => finish(report, false, permissions::run(&params, name, report)),
         Invocation::Kubeconfig { artifact, namespace } => {
             finish(report, false, kubeconfig::run(&artifact, namespace.as_deref(), report))
         }

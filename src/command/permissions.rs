@@ -1,31 +1,24 @@
 //! permissions: the minimum permissions of the parent credential, as YAML.
 
-use std::path::Path;
-
 use crate::{
+    cli::ParamsSource,
     command::{not_printed, tell},
-    diagnostics::{
-        error::Failure,
-        finding::{self, Finding},
-    },
+    diagnostics::error::Failure,
     input::{documents, request},
-    k8s::name::InstanceName,
     plan::parent_role,
     report::Report,
 };
 
 /// Runs the command: for these params, else for any in one namespace.
-pub(crate) fn run(params: Option<&Path>, name: Option<String>, report: &Report) -> Result<(), Failure> {
-    let text = if let Some(path) = params {
-        let (inputs, findings) = documents::params(path, name);
+pub(crate) fn run(params: &ParamsSource, name: Option<String>, report: &Report) -> Result<(), Failure> {
+    let (inputs, findings) = documents::params(params, name);
+    let text = if params.is_given() {
         let (checked, remarks) = request::check(&inputs, findings).map_err(Failure::input)?;
         tell(report, remarks);
-        parent_role::render(Some(&checked.params), checked.name.as_ref())
+        parent_role::render(&checked.params, checked.name.as_ref())
     } else {
-        let name = name.as_deref().map(InstanceName::parse).transpose();
-        let refused =
-            |problem| Failure::input(vec![Finding::blocking(finding::Code::Name, "", format!("--name: {problem}"))]);
-        parent_role::render(None, name.map_err(refused)?.as_ref())
+        let (name, namespace) = request::identity(&inputs).map_err(Failure::input)?;
+        parent_role::render_any(name.as_ref(), namespace.as_ref())
     };
     report.write_stdout(&text).map_err(|cause| not_printed("printing", &cause))
 }

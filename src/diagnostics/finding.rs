@@ -282,7 +282,8 @@ pub(crate) struct Finding {
     pub(crate) help: Option<String>,
     /// Whether it makes the input invalid.
     pub(crate) blocking: bool,
-    /// Where the params that it is about come from: a file, or an option of the command line. None for anything else.
+    /// Where the params or options that it is about come from: a file, or an option of the command line. None for anything
+    /// else.
     pub(crate) source: Option<String>,
 }
 
@@ -318,11 +319,25 @@ impl Finding {
         self
     }
 
+    /// Sets the source.
+    #[must_use]
+    pub(crate) fn source(mut self, source: impl Into<Option<String>>) -> Self {
+        self.source = source.into();
+        self
+    }
+
     /// Sets the help.
     #[must_use]
     pub(crate) fn help(mut self, help: impl Into<String>) -> Self {
         self.help = Some(help.into());
         self
+    }
+}
+
+/// Names the source of those findings that have none.
+pub(crate) fn set_source(findings: &mut [Finding], source: &str) {
+    for finding in findings.iter_mut().filter(|finding| finding.source.is_none()) {
+        finding.source = Some(source.to_owned());
     }
 }
 

@@ -127,6 +127,8 @@ pub(crate) struct Grant {
 pub(crate) struct RequestedRule {
     /// JSON pointer to it in the params.
     pub(crate) pointer: String,
+    /// Where it comes from: a file, or an option of the command line.
+    pub(crate) source: Option<String>,
     /// The rule.
     pub(crate) rule: Rule,
     /// Its scope.
@@ -231,7 +233,12 @@ mod tests {
 
     fn requested(pointer: &str, verb: &str, scopes: &[&str]) -> RequestedRule {
         let rule = Rule { verbs: vec![verb.to_owned()], ..Rule::default() };
-        RequestedRule { pointer: pointer.to_owned(), rule, scopes: scopes.iter().map(|text| scope(text)).collect() }
+        RequestedRule {
+            pointer: pointer.to_owned(),
+            source: None,
+            rule,
+            scopes: scopes.iter().map(|text| scope(text)).collect(),
+        }
     }
 
     #[test]

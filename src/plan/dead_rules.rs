@@ -10,17 +10,18 @@ use crate::{
 pub(crate) fn findings(requested: &[RequestedRule], catalog: &Catalog<'_>) -> Vec<Finding> {
     let rules: Vec<RuleInScope<'_>> = requested
         .iter()
-        .map(|RequestedRule { pointer, rule, scopes }| RuleInScope {
+        .map(|RequestedRule { pointer, rule, scopes, .. }| RuleInScope {
             pointer,
             rule,
             namespaces: scopes.iter().map(Scope::namespace).collect(),
         })
         .collect();
     let finding = |dead: rbac::DeadRule| {
-        let rule = requested.get(dead.rule).map_or("", |it| it.pointer.as_str());
+        let (rule, source) = requested.get(dead.rule).map_or(("", None), |it| (it.pointer.as_str(), it.source.clone()));
         Finding::remark(code(dead.code), dead.message)
             .severity(dead.level.into())
             .at(format!("{rule}{}", dead.element))
+            .source(source)
             .help(dead.help)
     };
     rbac::dead_rules(&rules, catalog).into_iter().map(finding).collect()

@@ -116,6 +116,7 @@ pub(crate) fn request(case: &Case) -> Request {
     let (name, namespace) = (InstanceName::parse("demo").unwrap(), namespace(HOME));
     let requested = case.rules.iter().enumerate().map(|(index, (scope, verbs))| RequestedRule {
         pointer: format!("/rules/{index}"),
+        source: None,
         rule: rule(verbs),
         scopes: vec![scope.clone()],
     });

@@ -26,27 +26,30 @@ struct Needed {
 /// The token slots that a parent limited to names may use: a Secret that is created again has another name each time.
 const SLOTS: u32 = 5;
 
-/// The manifests as YAML: for these params, else for any rules in one namespace; with a name limited to its objects.
-pub(crate) fn render(wanted: Option<&Params>, name: Option<&InstanceName>) -> String {
-    let names = |home: &Namespace| name.map(|name| Names::of(name, home));
-    let needed = match wanted {
-        Some(Params { namespace, grants }) => for_grants(namespace, grants, names(namespace).as_ref()),
-        None => vec![for_any(name)],
-    };
+/// The manifests for these params, as YAML; with a name limited to its objects.
+pub(crate) fn render(params: &Params, name: Option<&InstanceName>) -> String {
+    let Params { namespace, grants } = params;
+    let names = name.map(|name| Names::of(name, namespace));
+    written("", for_grants(namespace, grants, names.as_ref()), name, Some(namespace))
+}
+
+/// The manifest for any rules in one namespace, as YAML; with a name limited to its objects.
+pub(crate) fn render_any(name: Option<&InstanceName>, namespace: Option<&Namespace>) -> String {
+    written(ANY, vec![for_any(name, namespace)], name, namespace)
+}
+
+fn written(remark: &str, needed: Vec<Needed>, name: Option<&InstanceName>, home: Option<&Namespace>) -> String {
     let called = name.map_or_else(|| "k8s-token-parent".to_owned(), |name| format!("{name}-token-parent"));
     let mut text = HEAD.to_owned();
-    if wanted.is_none() {
-        text.push_str(ANY);
-    }
+    text.push_str(remark);
     if name.is_some() {
         text.push_str(NAMED);
     }
     for Needed { kind, namespace, rules } in needed {
         let quoted = |text: &str| Value::from(text).to_string();
         // Outside the home namespace, the names of several instances would collide.
-        let home = wanted
-            .map(|params| params.namespace.as_str())
-            .filter(|home| name.is_some() && namespace.as_deref() != Some(*home));
+        let home = home.map(Namespace::as_str);
+        let home = home.filter(|home| name.is_some() && namespace.as_deref() != Some(*home));
         let called = quoted(&home.map_or_else(|| called.clone(), |home| format!("{called}-{home}")));
         let kind_name = kind.as_str();
         let api = kind.api_version();
@@ -133,9 +136,9 @@ fn for_grants(home: &Namespace, grants: &[Grant], names: Option<&Names>) -> Vec<
     needed
 }
 
-/// For unknown rules in an unknown namespace, from which the names of objects do not follow.
-fn for_any(name: Option<&InstanceName>) -> Needed {
-    let home = Namespace::parse("default").ok();
+/// For unknown rules in one namespace; the names of objects do not follow from it.
+fn for_any(name: Option<&InstanceName>, namespace: Option<&Namespace>) -> Needed {
+    let home = namespace.cloned().or_else(|| Namespace::parse("default").ok());
     let names = name.zip(home.as_ref()).map(|(name, home)| Names::of(name, home));
     let names = names.as_ref();
     let role = || names.map(|names| vec![names.object().to_owned()]);
@@ -143,7 +146,7 @@ fn for_any(name: Option<&InstanceName>) -> Needed {
     rules.push(manage(Kind::Role, role()));
     rules.push(manage(Kind::RoleBinding, names.map(|names| bindings(names, [&names.home()]))));
     rules.push(rule(Kind::Role, &["escalate", "bind"], role()));
-    Needed { kind: Kind::Role, namespace: None, rules }
+    Needed { kind: Kind::Role, namespace: namespace.map(ToString::to_string), rules }
 }
 
 fn identity(names: Option<&Names>) -> [Rule; 2] {
@@ -242,7 +245,7 @@ mod tests {
             None if *line == "=" => identity().to_vec(),
             None => vec![(*line).to_owned()],
         });
-        assert_eq!(shown(&render(Some(&params), None)), wanted.collect::<Vec<_>>());
+        assert_eq!(shown(&render(&params, None)), wanted.collect::<Vec<_>>());
     }
 
     #[test]
@@ -251,7 +254,7 @@ mod tests {
             Params { namespace: namespace("home"), grants: request(&Case::new(&["home get", "b get"])).grants };
         let name = InstanceName::parse("demo").unwrap();
         let away = Names::of(&name, &params.namespace).role(&Scope::Namespace(namespace("b"))).name;
-        let text = render(Some(&params), Some(&name));
+        let text = render(&params, Some(&name));
         let slots = "demo-token,demo-token-2,demo-token-3,demo-token-4,demo-token-5";
         assert_eq!(
             shown(&text),
@@ -276,7 +279,7 @@ mod tests {
     #[case::one_instance(Some("demo"), "demo-token-parent", ": demo-token")]
     fn unknown_rules_need_escalate_and_bind(#[case] name: Option<&str>, #[case] called: &str, #[case] limit: &str) {
         let name = name.map(|name| InstanceName::parse(name).unwrap());
-        let text = render(None, name.as_ref());
+        let text = render_any(name.as_ref(), None);
         let lines = shown(&text);
         assert_eq!(lines[0], format!("Role \"{called}\""), "applied to any namespace");
         assert_eq!(lines[lines.len() - 1], format!("escalate,bind roles{limit}"));

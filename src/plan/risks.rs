@@ -32,7 +32,7 @@ pub(crate) fn findings(rules: &[RequestedRule], server: Option<(u32, u32)>) -> V
             );
             let finding = Finding::remark(finding::Code::of_risk(code)?, risk.consequence());
             let at = format!("{}{}", rules[number].pointer, risk.pointer);
-            Some(finding.severity(risk.severity.into()).at(at).help(help))
+            Some(finding.severity(risk.severity.into()).at(at).source(rules[number].source.clone()).help(help))
         })
         .collect()
 }

@@ -14,7 +14,7 @@ use crate::{
         error::{Code, Failure},
         finding::{self, Finding},
     },
-    input::request::{Credential, Params},
+    input::request::Credential,
     k8s::{
         grant::{Grant, Scope},
         name::{InstanceName, Namespace},
@@ -52,7 +52,7 @@ pub(crate) async fn verify(credential: &Credential, budget: Budget, report: &Rep
     let session = Session::connect(connection, budget, report).await?;
     let holder = &session.cluster;
 
-    let grants: &[Grant] = credential.params.as_ref().map_or(&[], |params| &*params.grants);
+    let grants: &[Grant] = credential.grants.as_deref().unwrap_or_default();
     let rules: Vec<_> = grants.iter().map(|grant| (&grant.place, grant.rules.clone())).collect();
     let expectation = Expectation { account, granted: all_permissions(&rules) };
     let mut scopes = BTreeSet::from([None, Some(account.namespace)]);
@@ -64,7 +64,7 @@ pub(crate) async fn verify(credential: &Credential, budget: Budget, report: &Rep
     report.server_version(version.as_ref().ok().cloned());
     let mut proof = proof.map_err(|error| not_proved(error, &version, connection.server.as_str()))?;
     let defaults = Defaults::of(version.as_deref().ok());
-    if credential.params.is_some() {
+    if credential.grants.is_some() {
         set_cluster_roles_aside(report, grants, &mut proof);
         let what = format!("{}: {} permissions allowed, {} adjacent denied", account.name, proof.allowed, proof.denied);
         report.step("prove", &what, Some(started.elapsed()));
@@ -128,7 +128,7 @@ fn not_proved(error: ProofError, version: &Result<String, ApiError>, server: &st
 
 /// Compares the claims of the token with the expected instance and namespace.
 fn check_wanted(credential: &Credential, account: &Account<'_>) -> Result<(), Failure> {
-    if let Some(Params { namespace, .. }) = &credential.params
+    if let Some(namespace) = &credential.namespace
         && namespace.as_str() != account.namespace
     {
         return Err(refused(format!(

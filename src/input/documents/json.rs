@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 use crate::diagnostics::text::{escaped, presentable};
 
 /// The maximum number of duplicate keys that are reported, for documents with millions of them.
-const TOLD: usize = 1000;
+pub(super) const TOLD: usize = 1000;
 
 /// The location of a duplicate key.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -48,7 +48,8 @@ pub(crate) fn is_blank(bytes: &[u8]) -> bool {
     unmarked(bytes).iter().all(u8::is_ascii_whitespace)
 }
 
-fn unmarked(bytes: &[u8]) -> &[u8] {
+/// The text without a byte order mark.
+pub(super) fn unmarked(bytes: &[u8]) -> &[u8] {
     bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes)
 }
 
@@ -67,7 +68,7 @@ fn fault(error: &serde_json::Error) -> &'static str {
 }
 
 /// The path to a value in the document. It is only written out for a report.
-struct Path<'a> {
+pub(super) struct Path<'a> {
     parent: Option<&'a Path<'a>>,
     step: Step<'a>,
     /// False below a key that cannot be printed.
@@ -80,14 +81,22 @@ enum Step<'a> {
 }
 
 impl<'a> Path<'a> {
-    const ROOT: Self = Path { parent: None, step: Step::Index(0), presentable: true };
+    /// The whole document.
+    pub(super) const ROOT: Self = Path { parent: None, step: Step::Index(0), presentable: true };
 
-    fn key(&'a self, key: &'a str) -> Self {
+    /// A member of this object.
+    pub(super) fn key(&'a self, key: &'a str) -> Self {
         Path { parent: Some(self), step: Step::Key(key), presentable: self.presentable && presentable(key) }
     }
 
-    fn index(&'a self, index: usize) -> Self {
+    /// An item of this list.
+    pub(super) fn index(&'a self, index: usize) -> Self {
         Path { parent: Some(self), step: Step::Index(index), presentable: self.presentable }
+    }
+
+    /// This value as a duplicate key.
+    pub(super) fn duplicate(&self) -> Duplicate {
+        Duplicate { pointer: self.pointer(), exact: self.presentable }
     }
 
     /// A JSON pointer to this value, or to the closest one around it whose path can be printed.
@@ -164,7 +173,7 @@ impl<'de> Visitor<'de> for Node<'_, '_> {
             let path = self.path.key(&key);
             let value = entries.next_value_seed(Node { path: &path, duplicates: &mut *self.duplicates })?;
             if map.contains_key(&key) && self.duplicates.len() < TOLD {
-                self.duplicates.insert(Duplicate { pointer: path.pointer(), exact: path.presentable });
+                self.duplicates.insert(path.duplicate());
             }
             map.insert(key, value);
         }

@@ -175,8 +175,10 @@ impl File {
     fn in_parts(&self) -> Option<Finding> {
         const OWN: [&str; 6] = ["apiVersion", "kind", "clusters", "contexts", "users", "current-context"];
         let repeated = self.map().into_iter().flat_map(|map| &map.repeated);
-        let (keys, lines): (BTreeSet<&str>, Vec<usize>) =
-            repeated.filter(|(key, _)| OWN.contains(&key.as_str())).map(|(key, place)| (key.as_str(), place.line)).unzip();
+        let (keys, lines): (BTreeSet<&str>, Vec<usize>) = repeated
+            .filter(|(key, _)| OWN.contains(&key.as_str()))
+            .map(|(key, place)| (key.as_str(), place.line))
+            .unzip();
         let text = if let Some(line) = lines.first() {
             let keys: Vec<&str> = keys.into_iter().collect();
             format!(

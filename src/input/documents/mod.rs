@@ -1,22 +1,28 @@
-//! Reader of documents: `Invocation -> Inputs`. The only reader of the disk. Documents are only checked for being JSON;
-//! `request/` interprets them.
+//! Reader of documents: `Invocation -> Inputs`. The only reader of the disk. Documents are only checked for being JSON, or
+//! YAML on the command line; `request/` interprets them.
 
 mod json;
 pub(crate) mod kubeconfig;
+mod manifest;
+mod origin;
+mod params;
 mod yaml;
+
+pub(crate) use origin::Origin;
 
 use std::{
     io::{IsTerminal as _, Read as _},
     path::{Path, PathBuf},
 };
 
-use serde_json::Value;
+use serde_json::{Map, Value, json};
 
 use json::Duplicate;
+use origin::Format;
 
 use crate::{
-    cli::{ClusterSource, Expected, Source, VerifyOptions},
-    diagnostics::finding::{self, Finding},
+    cli::{ClusterSource, Entry, Expected, ParamsContent, ParamsSource, Source, VerifyOptions},
+    diagnostics::finding::{self, Finding, set_source},
     endpoint::proxy,
     env::{self, Environment},
     schema,
@@ -24,6 +30,9 @@ use crate::{
 
 /// The key of the cluster connection in a dependencies document.
 pub(crate) const SLOT: &str = "kubernetes_cluster";
+
+/// The name of `config.json` in findings.
+pub(crate) const CONFIG: &str = "config.json";
 
 /// The maximum size of a document: the API server itself accepts no body above 3 MiB.
 const SIZE_LIMIT: u64 = 8 << 20;
@@ -40,8 +49,14 @@ pub(crate) enum Strictness {
 /// The documents and options of a run, not yet interpreted.
 #[derive(Default)]
 pub(crate) struct Inputs {
-    /// `params.json`, or `--params`.
+    /// `params.json`, or what the options of the command line say.
     pub(crate) params: Value,
+    /// Whether the params could not be read, which a finding says.
+    pub(crate) params_unread: bool,
+    /// Where they come from.
+    pub(crate) origin: Origin,
+    /// `--namespace`, instead of `namespace` in the params.
+    pub(crate) namespace: Option<String>,
     /// `--name`.
     pub(crate) name: Option<String>,
     /// The cluster connection.
@@ -166,7 +181,7 @@ impl Documents {
     /// Parses all documents. One that cannot be parsed becomes a blocking finding.
     pub(crate) fn parse(&self, strictness: Strictness) -> (Inputs, Vec<Finding>) {
         let mut reader = Reader::new(strictness);
-        let mut inputs = Inputs { params: reader.required(&self.params).unwrap_or_default(), ..Inputs::default() };
+        let mut inputs = reader.instance(self);
         let known = reader.findings.len();
         let document = reader.optional(&self.dependencies).or_else(|| reader.optional(&self.connections));
         inputs.cluster = document.map_or(ClusterInput::Missing, ClusterInput::Document);
@@ -174,7 +189,7 @@ impl Documents {
             let text = format!("neither {} nor {} exists", self.dependencies.name, self.connections.name);
             reader.findings.push(Finding::blocking(finding::Code::Schema, "", text));
         }
-        inputs.config = reader.optional(&self.config).unwrap_or_default();
+        inputs.config = reader.config(self);
         if strictness == Strictness::Strict {
             inputs.params_schema = reader.params_schema(&self.params_schema);
             inputs.artifacts_schema = if self.artifacts_schema.is(schema::ARTIFACTS) {
@@ -191,12 +206,8 @@ impl Documents {
 
     /// Parses the params and the documents that decide how they are read.
     fn parse_params(&self, reader: &mut Reader) -> Inputs {
-        Inputs {
-            params: reader.required(&self.params).unwrap_or_default(),
-            config: reader.optional(&self.config).unwrap_or_default(),
-            params_schema: reader.params_schema(&self.params_schema),
-            ..Inputs::default()
-        }
+        let inputs = reader.instance(self);
+        Inputs { config: reader.config(self), params_schema: reader.params_schema(&self.params_schema), ..inputs }
     }
 }
 
@@ -206,7 +217,7 @@ pub(crate) fn load(source: &Source, strictness: Strictness, environment: &Enviro
         Source::Instance(directory) => Documents::read(directory).parse(strictness),
         Source::Files { params, name, cluster, tls_server_name } => {
             let mut reader = Reader::new(strictness);
-            let document = reader.required(&Document::read(params)).unwrap_or_default();
+            let inputs = reader.params(params);
             let cluster = match cluster {
                 ClusterSource::Document(path) => {
                     reader.required(&Document::read(path)).map_or(ClusterInput::Missing, ClusterInput::Document)
@@ -215,7 +226,7 @@ pub(crate) fn load(source: &Source, strictness: Strictness, environment: &Enviro
                     match kubeconfig::read(path.as_deref(), context.as_deref(), environment) {
                         Ok(mut context) => {
                             // A login command cannot prompt if the params come from standard input.
-                            context.terminal = params.as_os_str() != "-" && std::io::stdin().is_terminal();
+                            context.terminal = !params.is_stdin() && std::io::stdin().is_terminal();
                             ClusterInput::Kubeconfig(Box::new(context))
                         }
                         Err(problems) => {
@@ -226,7 +237,7 @@ pub(crate) fn load(source: &Source, strictness: Strictness, environment: &Enviro
                 }
             };
             let (name, tls_server_name) = (name.clone(), tls_server_name.clone());
-            (Inputs { params: document, name, cluster, tls_server_name, ..Inputs::default() }, reader.findings)
+            (Inputs { name, cluster, tls_server_name, ..inputs }, reader.findings)
         }
     };
     let variable = |name| environment.get(name).map(str::to_owned);
@@ -242,10 +253,10 @@ pub(crate) fn load(source: &Source, strictness: Strictness, environment: &Enviro
 }
 
 /// Reads params without a cluster connection, and a name. Params that cannot be read become a blocking finding.
-pub(crate) fn params(path: &Path, name: Option<String>) -> (Inputs, Vec<Finding>) {
+pub(crate) fn params(source: &ParamsSource, name: Option<String>) -> (Inputs, Vec<Finding>) {
     let mut reader = Reader::new(Strictness::Strict);
-    let params = reader.required(&Document::read(path)).unwrap_or_default();
-    (Inputs { params, name, ..Inputs::default() }, reader.findings)
+    let inputs = reader.params(source);
+    (Inputs { name, ..inputs }, reader.findings)
 }
 
 /// Reads a credential, and the params that it has to match: those of a file, or those of an instance with the documents
@@ -254,10 +265,7 @@ pub(crate) fn credential(options: &VerifyOptions, environment: &Environment) -> 
     let mut reader = Reader::new(Strictness::Strict);
     let cluster = reader.credential(&options.artifact);
     let inputs = match &options.expected {
-        Expected::Files { params, name } => {
-            let params = params.as_ref().and_then(|path| reader.required(&Document::read(path))).unwrap_or_default();
-            Inputs { params, name: name.clone(), ..Inputs::default() }
-        }
+        Expected::Files { params, name } => Inputs { name: name.clone(), ..reader.params(params) },
         Expected::Instance(directory) => Documents::read(directory).parse_params(&mut reader),
     };
     (Inputs { cluster, proxies: environment.proxies(), ..inputs }, reader.findings)
@@ -293,6 +301,97 @@ struct Reader {
 impl Reader {
     const fn new(strictness: Strictness) -> Self {
         Self { findings: Vec::new(), strictness }
+    }
+
+    fn is_strict(&self) -> bool {
+        self.strictness == Strictness::Strict
+    }
+
+    /// `params.json` of an instance.
+    fn instance(&mut self, documents: &Documents) -> Inputs {
+        let before = self.findings.len();
+        let read = self.required(&documents.params);
+        set_source(&mut self.findings[before..], Origin::INSTANCE);
+        let params_unread = read.is_none();
+        Inputs { params: read.unwrap_or_default(), params_unread, origin: Origin::Instance, ..Inputs::default() }
+    }
+
+    /// `config.json` of an instance; null if absent.
+    fn config(&mut self, documents: &Documents) -> Value {
+        let before = self.findings.len();
+        let config = self.optional(&documents.config).unwrap_or_default();
+        set_source(&mut self.findings[before..], CONFIG);
+        config
+    }
+
+    /// The params of the command line.
+    fn params(&mut self, source: &ParamsSource) -> Inputs {
+        let namespace = source.namespace.clone();
+        let inputs = Inputs { namespace, ..Inputs::default() };
+        match &source.content {
+            ParamsContent::None => Inputs { params: json!({}), ..inputs },
+            ParamsContent::Options { rules, cluster_roles } => {
+                let values = |list: &[Entry]| list.iter().map(|entry| entry.value.clone()).collect::<Value>();
+                let sources = |list: &[Entry]| list.iter().map(|entry| entry.source.clone()).collect();
+                let mut params = Map::new();
+                for (key, list) in [("rules", rules), ("cluster_roles", cluster_roles)] {
+                    params.extend((!list.is_empty()).then(|| (key.to_owned(), values(list))));
+                }
+                let origin = Origin::Options { rules: sources(rules), cluster_roles: sources(cluster_roles) };
+                Inputs { params: params.into(), origin, ..inputs }
+            }
+            ParamsContent::File(path) => {
+                let document = Document::read(path);
+                let before = self.findings.len();
+                let (read, origin) = self.params_file(&document, inputs.namespace.is_some());
+                set_source(&mut self.findings[before..], &document.name);
+                Inputs { params_unread: read.is_none(), params: read.unwrap_or_default(), origin, ..inputs }
+            }
+        }
+    }
+
+    /// The params of a file. Where a decommission has the namespace from elsewhere, it needs nothing of a manifest.
+    fn params_file(&mut self, document: &Document, is_located: bool) -> (Option<Value>, Origin) {
+        let name = &document.name;
+        let origin = Origin::file(name.clone(), Format::Json);
+        let bytes = match &document.content {
+            Ok(bytes) => bytes,
+            Err(cause) => {
+                self.unreadable(document, cause);
+                return (None, origin);
+            }
+        };
+        let parsed = match params::parse(bytes) {
+            Ok(parsed) => parsed,
+            Err(problem) => {
+                self.findings.push(Finding::blocking(finding::Code::Schema, "", format!("{name} {problem}")));
+                return (None, origin);
+            }
+        };
+        let is_manifest = manifest::is_manifest(&parsed.value);
+        let locates = |pointer: &str| match pointer {
+            "/kind" | "/metadata" | "/metadata/namespace" => is_manifest,
+            _ => pointer.split('/').skip(1).all(|step| LOCATING.contains(&step)),
+        };
+        for (key, place) in parsed.duplicates {
+            if self.is_strict() || key.exact && !is_located && locates(&key.pointer) {
+                self.findings.push(duplicate(name, key, place));
+            }
+        }
+        if !is_manifest {
+            return (Some(parsed.value), Origin::file(name.clone(), parsed.format));
+        }
+        match manifest::params(&parsed.value) {
+            Ok((kind, value, found)) => {
+                self.findings.extend(found.into_iter().filter(|_| self.strictness == Strictness::Strict));
+                (Some(value), Origin::File { name: name.clone(), format: parsed.format, manifest: Some(kind) })
+            }
+            Err(_) if is_located && !self.is_strict() => (Some(json!({})), origin),
+            Err(problem) => {
+                self.findings.push(problem);
+                (None, origin)
+            }
+        }
     }
 
     /// A credential file or a kubeconfig.
@@ -354,12 +453,9 @@ impl Reader {
         match json::parse(bytes) {
             Ok((value, duplicates)) => {
                 let locates = |pointer: &str| pointer.split('/').skip(1).all(|step| LOCATING.contains(&step));
-                let is_strict = self.strictness == Strictness::Strict;
-                let counts = |key: &Duplicate| is_strict || key.exact && locates(&key.pointer);
-                let found = duplicates.into_iter().filter(counts).map(|key| {
-                    Finding::blocking(finding::Code::DuplicateKey, key.pointer, format!("{name} contains a key twice"))
-                        .help("keep one of them: JSON readers disagree on which one is used")
-                });
+                let counts = |key: &Duplicate| self.is_strict() || key.exact && locates(&key.pointer);
+                let found: Vec<_> =
+                    duplicates.into_iter().filter(counts).map(|key| duplicate(name, key, None)).collect();
                 self.findings.extend(found);
                 Some(value)
             }
@@ -369,6 +465,13 @@ impl Reader {
             }
         }
     }
+}
+
+/// The finding about a key that occurs twice, and its place if it is known.
+fn duplicate(name: &str, key: Duplicate, place: Option<yaml::Place>) -> Finding {
+    let place = place.map(|place| format!(" ({place})")).unwrap_or_default();
+    Finding::blocking(finding::Code::DuplicateKey, key.pointer, format!("{name} contains a key twice{place}"))
+        .help("keep one of them: JSON readers disagree on which one is used")
 }
 
 fn named(path: &Path) -> String {
@@ -403,7 +506,6 @@ fn limited(source: impl std::io::Read) -> std::io::Result<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use rstest::rstest;
-    use serde_json::json;
 
     use super::*;
 

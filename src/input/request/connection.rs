@@ -14,7 +14,7 @@ use crate::{
         connection::{CaBundle, ClusterLogin, Connection, Server, ServerTrust, Shape},
         proxy::Route,
     },
-    input::documents::SLOT,
+    input::documents::{CONFIG, SLOT},
 };
 
 /// Fields of a kubeconfig's cluster besides the server and its CA. They are ignored in a connection.
@@ -143,13 +143,14 @@ fn overriding<'a>(overrides: &'a Value, findings: &mut Vec<Finding>) -> Option<&
     let mut object = |value: &'a Value, at: &str, known: &[&str], others: &[&str]| {
         let Some(map) = value.as_object() else {
             let text = format!("{} of config.json must be of type object (type)", last(at));
-            findings.push(Finding::blocking(finding::Code::Schema, at, text));
+            findings.push(Finding::blocking(finding::Code::Schema, at, text).source(CONFIG.to_owned()));
             return None;
         };
         let unknown = map.keys().filter(|key| !known.contains(&key.as_str()) && !others.contains(&key.as_str()));
         findings.extend(unknown.map(|key| {
             let text = format!("unknown field {} in config.json (additionalProperties)", quote_key(key));
-            Finding::blocking(finding::Code::Schema, at, text).help(format!("known fields: {}", known.join(", ")))
+            let finding = Finding::blocking(finding::Code::Schema, at, text).source(CONFIG.to_owned());
+            finding.help(format!("known fields: {}", known.join(", ")))
         }));
         Some(map)
     };
@@ -206,6 +207,7 @@ impl Reader<'_> {
             ),
             Err(problem) => problem,
         };
+        let problem = problem.source(theirs.map(|_| CONFIG.to_owned()));
         if !self.findings.contains(&problem) {
             self.findings.push(problem);
         }
@@ -237,14 +239,14 @@ impl Reader<'_> {
     fn other_logins(&mut self) {
         let theirs = self.overridden.and_then(|map| map.get("user"));
         let own = self.home.get("authentication").and_then(|authentication| authentication.get("user"));
-        for (user, base, source) in [(own, self.base, "the connection"), (theirs, "/kubernetes_cluster", "config.json")]
-        {
+        for (user, base, source) in [(own, self.base, "the connection"), (theirs, "/kubernetes_cluster", CONFIG)] {
             let others = OTHERS_OF_USER.iter().filter(|key| user.and_then(|user| user.get(*key)).is_some());
             let others = others.copied().collect::<Vec<_>>().join(", ");
             if !others.is_empty() {
                 let text = format!("{source} contains other login fields ({others}); they are ignored");
                 let at = format!("{base}/authentication/user");
-                self.findings.push(Finding::remark(finding::Code::LoginIgnored, text).at(at));
+                let file = (source == CONFIG).then(|| source.to_owned());
+                self.findings.push(Finding::remark(finding::Code::LoginIgnored, text).at(at).source(file));
             }
         }
     }

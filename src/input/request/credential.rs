@@ -10,7 +10,10 @@ use crate::{
         documents::{Inputs, Strictness},
         request::{Params, Parsed, connection, params, settle},
     },
-    k8s::name::InstanceName,
+    k8s::{
+        grant::Grants,
+        name::{InstanceName, Namespace},
+    },
 };
 
 /// A credential, and its expected properties.
@@ -21,13 +24,20 @@ pub(crate) struct Credential {
     pub(crate) token: Token,
     /// The instance that it has to belong to, if given.
     pub(crate) name: Option<InstanceName>,
-    /// The namespace that it has to belong to and the grants that it has to have, if given.
-    pub(crate) params: Option<Params>,
+    /// The namespace that it has to belong to, if given.
+    pub(crate) namespace: Option<Namespace>,
+    /// The grants that it has to have, if given.
+    pub(crate) grants: Option<Grants>,
 }
 
 /// Parses a credential, and the params that it has to match, if any.
 pub(crate) fn parse(inputs: &Inputs, has_params: bool, mut findings: Vec<Finding>) -> Parsed<Credential> {
     let params = if has_params { params::parse(inputs, Strictness::Strict, &mut findings) } else { None };
+    let (namespace, grants) = match params {
+        Some(Params { namespace, grants }) => (Some(namespace), Some(grants)),
+        None if has_params => (None, None),
+        None => (params::namespace_option(inputs, &mut findings), None),
+    };
     let name = params::name_if_any(inputs, &mut findings);
     // A credential is tested at its own server, whatever the instance's config.json sets.
     let connection = connection(inputs, None, &mut findings);
@@ -39,7 +49,8 @@ pub(crate) fn parse(inputs: &Inputs, has_params: bool, mut findings: Vec<Finding
             None
         }
     });
-    let credential = connection.zip(token).map(|(connection, token)| Credential { connection, token, name, params });
+    let credential =
+        connection.zip(token).map(|(connection, token)| Credential { connection, token, name, namespace, grants });
     settle(credential, findings)
 }
 
@@ -68,7 +79,7 @@ mod tests {
     /// Name and whether there are params; or code and pointer of each finding.
     fn parsed(inputs: &Inputs, has_params: bool) -> Result<(Option<String>, bool), Vec<String>> {
         match parse(inputs, has_params, Vec::new()) {
-            Ok((it, _)) => Ok((it.name.map(|name| name.as_str().to_owned()), it.params.is_some())),
+            Ok((it, _)) => Ok((it.name.map(|name| name.as_str().to_owned()), it.grants.is_some())),
             Err(findings) => Err(located(&findings).into_iter().map(|(code, at)| format!("{code} {at}")).collect()),
         }
     }

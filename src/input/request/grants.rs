@@ -5,6 +5,7 @@ use serde_json::Value;
 
 use crate::{
     diagnostics::finding::{self, Finding},
+    input::documents::Origin,
     k8s::{
         grant::{Grants, Place, RequestedRule, Scope},
         name::ClusterRoleName,
@@ -29,11 +30,13 @@ struct ScopedRole {
 
 /// The grants of the params, and a blocking finding for each entry that cannot be read: none is dropped silently. A
 /// decommission ignores those findings, because what was granted is in the inventory.
-pub(crate) fn parse(params: &Value, home: &Place) -> (Grants, Vec<Finding>) {
+pub(crate) fn parse(params: &Value, origin: &Origin, home: &Place) -> (Grants, Vec<Finding>) {
     let (mut requested, mut cluster_roles, mut findings) = (Vec::new(), Vec::new(), Vec::new());
     for (pointer, entry) in entries(params, "rules") {
         match rule(entry, home) {
-            Ok((rule, scopes)) => requested.push(RequestedRule { pointer, rule, scopes }),
+            Ok((rule, scopes)) => {
+                requested.push(RequestedRule { source: origin.source(&pointer), pointer, rule, scopes });
+            }
             Err(why) => findings.push(Finding::blocking(finding::Code::Schema, pointer, why)),
         }
     }
@@ -85,7 +88,11 @@ mod tests {
             RoleSource::ClusterRole(name) => format!("{} {}", place.scope, name.as_str()),
         };
         let resources = |rules: &[Rule]| rules.iter().flat_map(|rule| rule.resources.clone()).collect();
-        parse(params, &home).0.iter().map(|grant| (place(&grant.place), resources(&grant.rules))).collect()
+        parse(params, &Origin::Instance, &home)
+            .0
+            .iter()
+            .map(|grant| (place(&grant.place), resources(&grant.rules)))
+            .collect()
     }
 
     fn expected(grants: &[(&str, &[&str])]) -> Vec<(String, Vec<String>)> {
@@ -137,7 +144,7 @@ mod tests {
             json!({"rules": [1, {"verbs": "get"}, null], "cluster_roles": [{"name": "a/b"}, {"name": "view"}, {}]});
         assert_eq!(parsed(&params), expected(&[("team-m view", &[])]));
         let home = Place::new(Scope::parse("team-m").unwrap(), RoleSource::Rules);
-        let findings = parse(&params, &home).1;
+        let findings = parse(&params, &Origin::Instance, &home).1;
         let pointers: Vec<_> = findings.iter().filter_map(|finding| finding.pointer.as_deref()).collect();
         let unread = ["/rules/0", "/rules/1", "/rules/2", "/cluster_roles/0", "/cluster_roles/2"];
         assert_eq!(pointers, unread, "and says what it cannot");
@@ -149,7 +156,7 @@ mod tests {
         let rule = json!({"apiGroups": [""], "resources": ["pods"], "verbs": ["get"]});
         let params = json!({"rules": [rule, {"verbs": 1}, {"apiGroups": [""], "resources": ["nodes"], "verbs": ["get"], "namespaces": ["*", "b"]}]});
         let home = Place::new(Scope::parse("team-m").unwrap(), RoleSource::Rules);
-        let grants = parse(&params, &home).0;
+        let grants = parse(&params, &Origin::Instance, &home).0;
         let requested: Vec<(&str, &str, Vec<String>)> = grants
             .requested()
             .iter()

@@ -12,7 +12,7 @@ mod platform;
 
 pub(crate) use config::timeout_or_default;
 pub(crate) use credential::{Credential, parse as credential};
-pub(crate) use params::{Params, check, readable_grants};
+pub(crate) use params::{Params, check, identity, readable_grants};
 pub(crate) use platform::{FIELD, Platform};
 
 use std::{collections::BTreeMap, time::Duration};
@@ -21,11 +21,11 @@ use crate::{
     cli::Publishing,
     credential::artifact::Form,
     diagnostics::{
-        finding::{self, Finding},
+        finding::{self, Finding, set_source},
         text::escaped,
     },
     endpoint::connection::{Connection, server_name},
-    input::documents::{ClusterInput, Inputs, SLOT, Strictness},
+    input::documents::{CONFIG, ClusterInput, Inputs, SLOT, Strictness},
     k8s::{
         grant::Grants,
         name::{InstanceName, Namespace},
@@ -113,7 +113,7 @@ pub(crate) fn provision(
     mut findings: Vec<Finding>,
 ) -> Parsed<Provision> {
     let strictness = Strictness::Strict;
-    config::check(&inputs.config, strictness, &mut findings);
+    from_config(&mut findings, |findings| config::check(&inputs.config, strictness, findings));
     let wanted = instance_and_grants(inputs, strictness, &mut findings);
     let connection = connection(inputs, inputs.config.get(SLOT), &mut findings);
     if publish != Publishing::Never && connection.as_ref().is_some_and(|it| it.tls_server_name.is_some()) {
@@ -122,8 +122,8 @@ pub(crate) fn provision(
         findings.push(Finding::refusal(finding::Code::Connection, text));
     }
     let platform = platform(inputs, publish, wanted.as_ref().map(|(instance, _)| instance), &mut findings);
-    let timeout = config::timeout(&inputs.config, timeout, strictness, &mut findings);
-    let options = config::artifact(&inputs.config, &mut findings);
+    let timeout = from_config(&mut findings, |findings| config::timeout(&inputs.config, timeout, strictness, findings));
+    let options = from_config(&mut findings, |findings| config::artifact(&inputs.config, findings));
     let provision = wanted.zip(connection).and_then(|((instance, grants), connection)| {
         let form = form::parse(&inputs.artifacts_schema, options, &connection, &instance.names, &mut findings)?;
         let request = Request { instance, connection, grants };
@@ -143,16 +143,24 @@ pub(crate) fn decommission(
     mut findings: Vec<Finding>,
 ) -> Parsed<Decommission> {
     let strictness = Strictness::OnlyWhatLocatesTheInstance;
-    config::check(&inputs.config, strictness, &mut findings);
+    from_config(&mut findings, |findings| config::check(&inputs.config, strictness, findings));
     let wanted = instance_and_grants(inputs, strictness, &mut findings);
     let connection = connection(inputs, inputs.config.get(SLOT), &mut findings);
     let platform = platform(inputs, publish, wanted.as_ref().map(|(instance, _)| instance), &mut findings);
-    let timeout = config::timeout(&inputs.config, timeout, strictness, &mut findings);
+    let timeout = from_config(&mut findings, |findings| config::timeout(&inputs.config, timeout, strictness, findings));
     let decommission = wanted.zip(connection).map(|((instance, grants), connection)| {
         let request = Request { instance, connection, grants };
         Decommission { request, platform, timeout }
     });
     settle(decommission, findings)
+}
+
+/// Reads options of `config.json`, which is the source of what is found in them.
+fn from_config<T>(findings: &mut Vec<Finding>, read: impl FnOnce(&mut Vec<Finding>) -> T) -> T {
+    let known = findings.len();
+    let result = read(findings);
+    set_source(&mut findings[known..], CONFIG);
+    result
 }
 
 /// The value, unless a finding refuses the input.
@@ -169,11 +177,11 @@ fn instance_and_grants(
     findings: &mut Vec<Finding>,
 ) -> Option<(Instance, Grants)> {
     let params = params::parse(inputs, strictness, findings);
-    if params::is_unread(inputs, findings) {
+    if inputs.params_unread {
         return None;
     }
     let name = params::name(inputs, findings);
-    let labels = params::labels(&inputs.params, findings);
+    let labels = params::labels(inputs, findings);
     let (name, Params { namespace, grants }) = name.zip(params)?;
     // An instance that only the command line names is none of the platform, whatever the environment contains.
     let platform_id = inputs.name.is_none().then(|| platform::instance(&inputs.platform)).flatten();
@@ -336,11 +344,15 @@ mod tests {
 
     #[test]
     fn unread_params_are_reported_once() {
-        let inputs = Inputs { params: Value::Null, ..inputs() };
+        let inputs = Inputs { params: Value::Null, params_unread: true, ..inputs() };
         let unread = Finding::blocking(finding::Code::Schema, "", "cannot read params.json");
         let findings = provision(&inputs, Publishing::Never, None, vec![unread.clone()]).err();
         assert_eq!(findings, Some(vec![unread]));
-        assert_eq!(located(&unpublished(&inputs).err().unwrap()), [("schema", "")], "null, but readable");
+        let inputs = Inputs { params_unread: false, ..inputs };
+        let beside = Finding::blocking(finding::Code::Schema, "", "cannot read config.json");
+        let findings = provision(&inputs, Publishing::Never, None, vec![beside]).err().unwrap();
+        let null = [("schema", ""), ("schema", ""), ("name", "")];
+        assert_eq!(located(&findings), null, "null, but readable");
     }
 
     /// Columns: `--tls-server-name`, the name to expect instead of the host, whether it can be published.

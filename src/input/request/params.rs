@@ -10,7 +10,7 @@ use crate::{
         text::quote_key,
     },
     input::{
-        documents::{Inputs, Strictness},
+        documents::{CONFIG, Inputs, Origin, Strictness},
         request::{Parsed, grants, pointer, settle},
     },
     k8s::{
@@ -44,73 +44,114 @@ pub(crate) struct Checked {
 pub(crate) fn check(inputs: &Inputs, mut findings: Vec<Finding>) -> Parsed<Checked> {
     let params = parse(inputs, Strictness::Strict, &mut findings);
     let name = name_if_any(inputs, &mut findings);
-    labels(&inputs.params, &mut findings);
+    labels(inputs, &mut findings);
     settle(params.map(|params| Checked { name, params }), findings)
 }
 
 /// The rules of the params as far as they can be read, even if the params are refused. Without a valid namespace they are
 /// taken as rules for some namespace.
 pub(crate) fn readable_grants(inputs: &Inputs) -> Grants {
-    let namespace = inputs.params.get("namespace").and_then(Value::as_str).map(Scope::parse);
+    let namespace = inputs.namespace.as_deref().or_else(|| inputs.params.get("namespace").and_then(Value::as_str));
+    let namespace = namespace.map(Scope::parse);
     let home = namespace.and_then(Result::ok).filter(|scope| *scope != Scope::Cluster);
     let home = home.map_or_else(|| Scope::parse("default"), Ok);
     home.map_or_else(
         |_| Grants::default(),
-        |home| grants::parse(&inputs.params, &Place::new(home, RoleSource::Rules)).0,
+        |home| grants::parse(&inputs.params, &inputs.origin, &Place::new(home, RoleSource::Rules)).0,
     )
 }
 
 /// The name of the instance, if given.
 pub(crate) fn name_if_any(inputs: &Inputs, findings: &mut Vec<Finding>) -> Option<InstanceName> {
     let is_named = inputs.name.is_some() || inputs.params.pointer("/md_metadata/name_prefix").is_some();
-    if is_named && !is_unread(inputs, findings) { name(inputs, findings) } else { None }
+    if is_named && !inputs.params_unread { name(inputs, findings) } else { None }
 }
 
-/// Whether the params could not be read, which was reported.
-pub(crate) fn is_unread(inputs: &Inputs, findings: &[Finding]) -> bool {
-    inputs.params.is_null() && findings.iter().any(|finding| finding.blocking)
+/// A namespace that takes precedence over that of the params.
+struct Overriding {
+    namespace: Value,
+    /// What sets it, in a message.
+    text: &'static str,
+    /// What sets it, as the source of a finding.
+    source: &'static str,
 }
 
-/// Parses namespace and grants. `namespace` of `config.json` takes precedence over that of the params.
+impl Overriding {
+    /// That of `config.json`, or `--namespace`; no command has both.
+    fn of(inputs: &Inputs) -> Option<Self> {
+        let option = inputs.namespace.clone().map(Value::String);
+        let config = || inputs.config.get("namespace").filter(|value| !value.is_null()).cloned();
+        match option {
+            Some(namespace) => Some(Self { namespace, text: "--namespace", source: "--namespace" }),
+            None => config().map(|namespace| Self { namespace, text: "namespace of config.json", source: CONFIG }),
+        }
+    }
+
+    /// The finding that the params have another namespace.
+    fn remark(&self, document: &Value) -> Option<Finding> {
+        let (namespace, other) = (self.namespace.as_str()?, document.get("namespace")?.as_str()?);
+        let text = format!("{} sets another namespace than the params, and is used", self.source);
+        let finding = Finding::remark(finding::Code::NamespaceOverridden, text).at("/namespace");
+        (namespace != other).then(|| finding.source(self.source.to_owned()))
+    }
+}
+
+/// Parses namespace and grants. `namespace` of `config.json`, or `--namespace`, takes precedence over that of the params.
 pub(crate) fn parse(inputs: &Inputs, strictness: Strictness, findings: &mut Vec<Finding>) -> Option<Params> {
-    if is_unread(inputs, findings) {
+    if inputs.params_unread {
         return None;
     }
+    let known = findings.len();
     let document = &inputs.params;
-    let overriding = inputs.config.get("namespace").filter(|value| !value.is_null());
+    let overriding = Overriding::of(inputs);
     let mut effective = document.clone();
-    if let (Some(namespace), Some(params)) = (overriding, effective.as_object_mut()) {
-        params.insert("namespace".to_owned(), namespace.clone());
+    if let (Some(overriding), Some(params)) = (&overriding, effective.as_object_mut()) {
+        params.insert("namespace".to_owned(), overriding.namespace.clone());
     }
     let mut problems = match strictness {
         Strictness::Strict => check_params(inputs, &effective),
         // A rule that can no longer be granted must not keep a token alive.
         Strictness::OnlyWhatLocatesTheInstance => check_namespace(&effective),
     };
-    if overriding.is_some() {
+    if let Some(Overriding { text, source, .. }) = overriding {
         for problem in problems.iter_mut().filter(|problem| problem.pointer.as_deref() == Some("/namespace")) {
-            problem.message = format!("namespace of config.json: {}", problem.message);
+            problem.message = format!("{text}: {}", problem.message);
+            problem.source = Some(source.to_owned());
         }
     }
+    explain(&inputs.origin, &effective, &mut problems);
     let is_sound = !problems.iter().any(|finding| finding.blocking);
     findings.append(&mut problems);
-    if let (Some(Value::String(effective)), Some(Value::String(other))) = (overriding, document.get("namespace"))
-        && effective != other
-    {
-        let text = "config.json sets another namespace than the params, and is used";
-        findings.push(Finding::remark(finding::Code::NamespaceOverridden, text).at("/namespace"));
-    }
+    findings.extend(overriding.and_then(|overriding| overriding.remark(document)));
     // The schema has validated its format.
     let namespace = Namespace::parse(effective.get("namespace").and_then(Value::as_str).unwrap_or_default());
-    let namespace = namespace.ok().filter(|_| is_sound)?;
-    let grants = grants_of(document, &namespace, strictness, findings);
-    Some(Params { namespace, grants })
+    let namespace = namespace.ok().filter(|_| is_sound);
+    let grants = namespace.as_ref().map(|namespace| grants_of(inputs, namespace, strictness, findings));
+    inputs.origin.attribute(&mut findings[known..]);
+    namespace.zip(grants).map(|(namespace, grants)| Params { namespace, grants })
+}
+
+/// What the schema says about a missing namespace.
+const NO_NAMESPACE: &str = "the field `namespace` is missing (required)";
+
+/// Adds to the problems that the schema finds what the origin of the params knows about them.
+fn explain(origin: &Origin, document: &Value, problems: &mut [Finding]) {
+    for problem in problems.iter_mut().filter(|problem| problem.help.is_none()) {
+        let help = match problem.pointer.as_deref() {
+            Some("") if problem.message == NO_NAMESPACE => origin.namespace_help(),
+            Some(pointer) if problem.message.ends_with("(type)") => {
+                document.pointer(pointer).and_then(|value| origin.type_help(value))
+            }
+            _ => None,
+        };
+        problem.help = help.map(str::to_owned);
+    }
 }
 
 /// The grants, as far as the ServiceAccount can record their places.
-fn grants_of(document: &Value, home: &Namespace, strictness: Strictness, findings: &mut Vec<Finding>) -> Grants {
+fn grants_of(inputs: &Inputs, home: &Namespace, strictness: Strictness, findings: &mut Vec<Finding>) -> Grants {
     let home = Place::new(Scope::Namespace(home.clone()), RoleSource::Rules);
-    let (grants, mut unread) = grants::parse(document, &home);
+    let (grants, mut unread) = grants::parse(&inputs.params, &inputs.origin, &home);
     let inventory: Inventory = grants.iter().map(|grant| grant.place.clone()).collect();
     let length = inventory.text(&home).map_or(0, |text| text.len());
     let is_too_long = length > Inventory::LONGEST;
@@ -139,7 +180,7 @@ fn check_namespace(document: &Value) -> Vec<Finding> {
     let form = understood.pointer("/properties/namespace").cloned().unwrap_or_default();
     match (document.get("namespace"), Schema::new(form)) {
         (Some(namespace), Ok(form)) => form.check("/namespace", namespace),
-        _ => vec![Finding::blocking(finding::Code::Schema, "", "the field `namespace` is missing (required)")],
+        _ => vec![Finding::blocking(finding::Code::Schema, "", NO_NAMESPACE)],
     }
 }
 
@@ -163,6 +204,11 @@ fn check_params(inputs: &Inputs, document: &Value) -> Vec<Finding> {
             }
         }
     }
+    // The ClusterRoles that are wrong can be the ones that are wanted: then no rule is missing.
+    let is_at_roles = |finding: &Finding| finding.pointer.as_ref().is_some_and(|it| it.starts_with("/cluster_roles"));
+    if findings.iter().any(is_at_roles) {
+        findings.retain(|finding| finding.message != "the field `rules` is missing (required)");
+    }
     let is_known = |key: &str| own.as_ref().is_ok_and(|schema| schema.has_property(key));
     // The platform adds the first, and its form the name of the selected preset.
     let platform = ["md_metadata", "__name"];
@@ -171,6 +217,26 @@ fn check_params(inputs: &Inputs, document: &Value) -> Vec<Finding> {
         findings.push(Finding::remark(finding::Code::UnknownParam, text).at(pointer("", key)));
     }
     findings
+}
+
+/// `--name` and `--namespace` without params.
+///
+/// # Errors
+/// All findings, each of which is blocking.
+pub(crate) fn identity(inputs: &Inputs) -> Result<(Option<InstanceName>, Option<Namespace>), Vec<Finding>> {
+    let mut findings = Vec::new();
+    let found = (name_if_any(inputs, &mut findings), namespace_option(inputs, &mut findings));
+    if findings.is_empty() { Ok(found) } else { Err(findings) }
+}
+
+/// `--namespace` without params.
+pub(crate) fn namespace_option(inputs: &Inputs, findings: &mut Vec<Finding>) -> Option<Namespace> {
+    let namespace = Namespace::parse(inputs.namespace.as_deref()?);
+    let refused = |problem| {
+        let finding = Finding::blocking(finding::Code::Schema, "/namespace", format!("--namespace: {problem}"));
+        findings.push(finding.source("--namespace".to_owned()));
+    };
+    namespace.map_err(refused).ok()
 }
 
 /// The name of the instance: `--name`, else that of the params.
@@ -196,17 +262,20 @@ pub(crate) fn name(inputs: &Inputs, findings: &mut Vec<Finding>) -> Option<Insta
         None => {
             // A missing field is reported at its own location.
             let at = if inputs.params.get("md_metadata").is_some() { "/md_metadata" } else { "" };
-            let text = "no name given: pass --name, or set name_prefix of md_metadata in the params";
+            let text = format!("no name given: {}", inputs.origin.name_help());
             Finding::blocking(finding::Code::Name, at, text)
         }
     };
-    findings.push(problem);
+    let mut problem = [problem.source(inputs.name.as_ref().map(|_| "--name".to_owned()))];
+    inputs.origin.attribute(&mut problem);
+    findings.extend(problem);
     None
 }
 
 /// The tags of the instance that can be labels.
-pub(crate) fn labels(params: &Value, findings: &mut Vec<Finding>) -> BTreeMap<String, String> {
-    let tags = params.pointer("/md_metadata/default_tags").filter(|tags| !tags.is_null());
+pub(crate) fn labels(inputs: &Inputs, findings: &mut Vec<Finding>) -> BTreeMap<String, String> {
+    let known = findings.len();
+    let tags = inputs.params.pointer("/md_metadata/default_tags").filter(|tags| !tags.is_null());
     if tags.is_some_and(|tags| !tags.is_object()) {
         let text = "the tags are not used as labels: they are not an object";
         findings.push(Finding::remark(finding::Code::LabelDropped, text).at("/md_metadata/default_tags"));
@@ -225,6 +294,7 @@ pub(crate) fn labels(params: &Value, findings: &mut Vec<Finding>) -> BTreeMap<St
             }
         }
     }
+    inputs.origin.attribute(&mut findings[known..]);
     labels
 }
 
@@ -388,7 +458,7 @@ mod tests {
         #[case] dropped: &[&str],
     ) {
         let mut findings = Vec::new();
-        let labels = labels(&json!({"md_metadata": metadata}), &mut findings);
+        let labels = labels(&with_params(json!({"md_metadata": metadata})), &mut findings);
         let labels: Vec<_> = labels.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
         assert_eq!(labels, expected);
         assert_eq!(located(&findings), dropped.iter().map(|at| ("label-dropped", *at)).collect::<Vec<_>>());

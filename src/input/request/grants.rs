@@ -6,7 +6,7 @@ use serde_json::Value;
 use crate::{
     diagnostics::finding::{self, Finding},
     k8s::{
-        grant::{Grants, Place, RequestedRule, Scope},
+        grant::{Grants, Place, RequestedRole, RequestedRule, Scope},
         name::ClusterRoleName,
     },
     rbac::Rule,
@@ -39,7 +39,7 @@ pub(crate) fn parse(params: &Value, home: &Place) -> (Grants, Vec<Finding>) {
     }
     for (pointer, entry) in entries(params, "cluster_roles") {
         match role(entry, home) {
-            Ok(role) => cluster_roles.push(role),
+            Ok((name, scopes)) => cluster_roles.push(RequestedRole { pointer, name, scopes }),
             Err(why) => findings.push(Finding::blocking(finding::Code::Schema, pointer, why)),
         }
     }

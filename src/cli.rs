@@ -8,13 +8,18 @@ pub(crate) use params::{Entry, ParamsContent, ParamsSource};
 
 use std::{ffi::OsString, path::PathBuf};
 
-use clap::{Args, CommandFactory as _, Parser, Subcommand, error::ErrorKind};
+use clap::{
+    Args, CommandFactory as _, Parser, Subcommand,
+    builder::{PossibleValuesParser, TypedValueParser},
+    error::ErrorKind,
+};
 use params::ParamsArgs;
 use secrecy::{ExposeSecret as _, SecretString};
 
 use crate::{
     diagnostics::{
         error::{Code, Failure},
+        finding::Severity,
         text::{presentable, sanitize},
     },
     env::{self, Environment},
@@ -44,6 +49,7 @@ use crate::{
                   75   not possible now: namespace terminating, quota, another run\n  \
                   76   the credential failed its test\n  \
                   77   the parent credential lacks permissions\n  \
+                  78   a guardrail refuses the rules\n  \
                   143  stopped by SIGTERM or SIGINT\n\n\
                   Environment:\n  \
                   KUBECONFIG, HOME       where a command looks for a kubeconfig\n  \
@@ -95,6 +101,8 @@ enum Command {
         /// Exit with 2 if there are changes
         #[arg(long)]
         detailed_exitcode: bool,
+        #[command(flatten)]
+        limit: LimitArgs,
     },
     /// Create or update the credential, test it, and write or publish it
     #[command(override_usage = usage!("provision"), after_help = examples![
@@ -110,6 +118,8 @@ enum Command {
         /// Also publish the credential to Massdriver
         #[arg(long)]
         publish: bool,
+        #[command(flatten)]
+        limit: LimitArgs,
     },
     /// Delete the credential and verify that its token is rejected
     #[command(override_usage = usage!("decommission"), after_help = examples![
@@ -144,6 +154,8 @@ enum Command {
     Check {
         #[command(flatten)]
         params: ParamsArgs,
+        #[command(flatten)]
+        limit: LimitArgs,
         /// Print one JSON document on stdout
         #[arg(long)]
         json: bool,
@@ -240,6 +252,18 @@ struct InputArgs {
     /// Print one JSON document on stdout
     #[arg(long)]
     json: bool,
+}
+
+#[derive(Args)]
+struct LimitArgs {
+    /// Refuse rules and ClusterRoles with a risk above this level (exit 78)
+    #[arg(long, value_name = "LEVEL", value_parser = levels())]
+    max_risk: Option<Severity>,
+}
+
+fn levels() -> impl TypedValueParser<Value = Severity> {
+    let names = PossibleValuesParser::new(Severity::LIMITS.map(Severity::as_str));
+    names.try_map(|name| Severity::limit(&name).ok_or("is not a level"))
 }
 
 /// The operation of a run against a cluster.
@@ -339,6 +363,8 @@ pub(crate) struct RunOptions {
     pub(crate) detailed_exitcode: bool,
     /// The time limit of the run in seconds, if given on the command line.
     pub(crate) timeout_seconds: Option<u64>,
+    /// The highest severity of a risk that is not refused, if given on the command line.
+    pub(crate) max_risk: Option<Severity>,
 }
 
 /// The source of the properties that a credential has to have.
@@ -394,6 +420,8 @@ pub(crate) enum Invocation {
     Check {
         /// The params.
         params: ParamsSource,
+        /// The highest severity of a risk that is not refused.
+        max_risk: Option<Severity>,
         /// Whether to print one JSON document on stdout.
         json: bool,
     },
@@ -502,12 +530,12 @@ pub(crate) fn parse(
         Some(Command::Permissions { params, name }) => {
             return Ok(Invocation::Permissions { params: said("permissions", params)?, name });
         }
-        Some(Command::Check { params, json }) => {
+        Some(Command::Check { params, limit, json }) => {
             let mut params = said("check", params)?;
             if !params.is_given() {
                 params.content = ParamsContent::File("-".into());
             }
-            return Ok(Invocation::Check { params, json });
+            return Ok(Invocation::Check { params, max_risk: limit.max_risk, json });
         }
         Some(Command::Verify { artifact, params, name, instance_dir, timeout, json }) => {
             let params = said("verify", params)?;
@@ -530,13 +558,14 @@ pub(crate) fn parse(
             return Ok(Invocation::Print(manual::completions(&mut Cli::command(), shell)));
         }
         Some(Command::Man) => return Ok(Invocation::Print(manual::page(Cli::command()))),
-        Some(Command::Plan { input, detailed_exitcode }) => {
-            RunOptions { detailed_exitcode, ..input.run(Operation::Plan)? }
+        Some(Command::Plan { input, detailed_exitcode, limit }) => {
+            RunOptions { detailed_exitcode, max_risk: limit.max_risk, ..input.run(Operation::Plan)? }
         }
-        Some(Command::Provision { input, output, publish }) => {
+        Some(Command::Provision { input, output, publish, limit }) => {
             let output = output
                 .map(|path| if path.as_os_str() == "-" { OutputTarget::Stdout } else { OutputTarget::File(path) });
-            RunOptions { publish: Publishing::asked(publish), output, ..input.run(Operation::Provision)? }
+            let publish = Publishing::asked(publish);
+            RunOptions { publish, output, max_risk: limit.max_risk, ..input.run(Operation::Provision)? }
         }
         Some(Command::Decommission { input, publish }) => {
             RunOptions { publish: Publishing::asked(publish), ..input.run(Operation::Decommission)? }
@@ -598,6 +627,7 @@ impl InputArgs {
             json: self.json,
             detailed_exitcode: false,
             timeout_seconds: self.timeout,
+            max_risk: None,
         })
     }
 }
@@ -629,6 +659,7 @@ fn as_provisioner(environment: &Environment) -> Result<Invocation, ParseError> {
         json: false,
         detailed_exitcode: false,
         timeout_seconds: None,
+        max_risk: None,
     }))
 }
 

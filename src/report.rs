@@ -26,7 +26,10 @@ use crate::{
         backoff::{Observer, Pausing},
         retry::Transient,
     },
-    plan::diff::{self, Change},
+    plan::{
+        diff::{self, Change},
+        guardrails::WaiverFacts,
+    },
     rbac::{self, PermissionChanges, PermissionRecord},
 };
 
@@ -91,6 +94,7 @@ struct Document {
     permissions: PermissionChanges,
     findings: Vec<Finding>,
     missing_permissions: Vec<PermissionRecord>,
+    waivers: Vec<WaiverFacts>,
     proof: Option<Proof>,
     token: Option<TokenFacts>,
     error: Option<ErrorFacts>,
@@ -290,6 +294,17 @@ impl Report {
         if !self.document.borrow().findings.contains(&finding) {
             self.finding(finding);
         }
+    }
+
+    /// Records the waivers of guardrails, and prints those that accept a risk; the same ones once.
+    pub(crate) fn waivers(&self, waivers: Vec<WaiverFacts>) {
+        if self.document.borrow().waivers == waivers {
+            return;
+        }
+        for WaiverFacts { code, max_severity, reason, until, .. } in waivers.iter().filter(|waiver| waiver.used) {
+            self.step("accepted", &format!("{code} up to {} until {until}: {reason}", max_severity.as_str()), None);
+        }
+        self.document.borrow_mut().waivers = waivers;
     }
 
     /// Records the result of the test of the credential.

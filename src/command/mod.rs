@@ -9,7 +9,12 @@ mod plan;
 mod provision;
 mod verify;
 
-use std::{ffi::OsString, time::Duration};
+use std::{
+    ffi::OsString,
+    time::{Duration, SystemTime},
+};
+
+use jiff::{Timestamp, civil::Date, tz::Offset};
 
 use crate::{
     budget::Budget,
@@ -68,9 +73,9 @@ async fn perform(invocation: Invocation, environment: &Environment, report: &Rep
             report.begin("verify");
             finish(report, options.json, verify::run(&options, environment, report).await)
         }
-        Invocation::Check { params, json } => {
+        Invocation::Check { params, max_risk, json } => {
             report.begin("check");
-            finish(report, json, check::run(&params, report))
+            finish(report, json, check::run(&params, max_risk, report))
         }
         Invocation::Permissions { params, name } => finish(report, false, permissions::run(&params, name, report)),
         Invocation::Kubeconfig { artifact, namespace } => {
@@ -138,6 +143,12 @@ async fn until_stopped<T>(
             Err(Failure { outcome_unknown: writes, ..failure })
         }
     }
+}
+
+/// The current day in UTC; the last one of the calendar if the clock is beyond it, so that no waiver applies.
+fn today() -> Date {
+    let now = Timestamp::try_from(SystemTime::now()).unwrap_or(Timestamp::MAX);
+    Offset::UTC.to_datetime(now).date()
 }
 
 /// The name of the signal that stops the process.

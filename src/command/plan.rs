@@ -2,13 +2,14 @@
 
 use crate::{
     cli::RunOptions,
-    command::{announce, until_stopped},
+    command::{announce, today, until_stopped},
     diagnostics::error::Failure,
     env::Environment,
     input::{
         documents::{self, Strictness},
         request,
     },
+    plan::guardrails::Guard,
     report::Report,
     run::{self, Run},
 };
@@ -19,9 +20,10 @@ pub(crate) async fn run(options: &RunOptions, environment: &Environment, report:
     let (input, remarks) =
         request::provision(&inputs, options.publish, options.timeout_seconds, findings).map_err(Failure::input)?;
     let request = &input.request;
+    let guard = Guard { guardrails: input.guardrails.limited_to(options.max_risk), today: today() };
     let budget = announce(report, Some(&request.instance), &request.connection, None, input.timeout, remarks);
     let has_changes = until_stopped("plan", true, report, async {
-        let run = Run::connect(request, budget, report).await?;
+        let run = Run::connect(request, budget, report).await?.guarded(guard);
         run::plan(&run).await
     })
     .await?;

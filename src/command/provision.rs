@@ -2,7 +2,7 @@
 
 use crate::{
     cli::{OutputTarget, RunOptions},
-    command::{announce, not_printed, until_stopped},
+    command::{announce, not_printed, today, until_stopped},
     credential::artifact::Artifact,
     diagnostics::error::{Code, Failure},
     env::Environment,
@@ -11,6 +11,7 @@ use crate::{
         request,
     },
     output_file::OutputFile,
+    plan::guardrails::Guard,
     report::Report,
     run::{self, Run},
 };
@@ -54,10 +55,11 @@ pub(crate) async fn run(options: &RunOptions, environment: &Environment, report:
         request::provision(&inputs, options.publish, options.timeout_seconds, findings).map_err(Failure::input)?;
     let (request, delivery) = (&input.request, &input.delivery);
     let platform = delivery.platform.as_ref();
+    let guard = Guard { guardrails: input.guardrails.limited_to(options.max_risk), today: today() };
     let budget = announce(report, Some(&request.instance), &request.connection, platform, input.timeout, remarks);
     let output = Output::prepare(options.output.as_ref())?;
     until_stopped("provision", true, report, async {
-        let run = Run::connect(request, budget, report).await?;
+        let run = Run::connect(request, budget, report).await?.guarded(guard);
         run::provision(&run, delivery, |artifact| output.write(artifact, report)).await
     })
     .await?;

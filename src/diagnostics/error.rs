@@ -32,6 +32,8 @@ pub enum Exit {
     Unproved = 76,
     /// The parent credential lacks permissions.
     Denied = 77,
+    /// A guardrail refuses the rules.
+    Guardrail = 78,
     /// Stopped by SIGTERM or SIGINT.
     Terminated = 143,
 }
@@ -134,6 +136,8 @@ codes! {
     ArtifactInvalid = "artifact-invalid", Failed;
     /// The result could not be written.
     OutputFailed = "output-failed", Failed;
+    /// A guardrail refuses the rules.
+    Guardrail = "guardrail", Guardrail;
     /// Stopped by SIGTERM or SIGINT.
     Terminated = "terminated", Terminated;
 }
@@ -302,6 +306,7 @@ const fn usual_next_step(code: Code) -> &'static str {
         Code::Conflict => "run again",
         Code::TokenStillAccepted => "look for a proxy or another cluster that answers in place of the API server",
         Code::ArtifactInvalid => "compare bundle/schema-artifacts.json with the connection, or set output_shape",
+        Code::Guardrail => "change the rules at these pointers, then run again",
         Code::Terminated => "run the same action again: the next run continues from the state this one left",
     }
 }
@@ -326,6 +331,7 @@ mod tests {
     #[case(Exit::NotNow, 75)]
     #[case(Exit::Unproved, 76)]
     #[case(Exit::Denied, 77)]
+    #[case(Exit::Guardrail, 78)]
     #[case(Exit::Terminated, 143)]
     fn exit_status_is_as_released(#[case] exit: Exit, #[case] status: u8) {
         assert_eq!(exit as u8, status);

@@ -26,6 +26,14 @@ pub enum Severity {
 }
 
 impl Severity {
+    /// The levels that a limit on risks can have.
+    pub(crate) const LIMITS: [Self; 4] = [Self::Low, Self::Medium, Self::High, Self::Critical];
+
+    /// The level of a limit, by its name.
+    pub(crate) fn limit(name: &str) -> Option<Self> {
+        Self::LIMITS.into_iter().find(|level| level.as_str() == name)
+    }
+
     /// Its name in the log and in the document.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -173,6 +181,10 @@ codes! {
     SystemCa = "system-ca", Info;
     /// The server's certificate is for a tls-server-name, for which the credential document has no field.
     TlsServerName = "tls-server-name", High;
+    /// A waiver ends within two weeks.
+    WaiverEnds = "waiver-ends", Low;
+    /// A waiver lifts nothing.
+    WaiverUnused = "waiver-unused", Low;
     /// The platform's record was not deleted either.
     PlatformRecord = "platform-record", High;
     /// The rules allow everything.

@@ -135,36 +135,55 @@ pub(crate) struct RequestedRule {
     pub(crate) scopes: Vec<Scope>,
 }
 
+/// An entry of `cluster_roles`, before merging.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct RequestedRole {
+    /// JSON pointer to it in the params.
+    pub(crate) pointer: String,
+    /// Where the params come from, for findings.
+    pub(crate) source: Option<String>,
+    /// The existing ClusterRole.
+    pub(crate) name: ClusterRoleName,
+    /// Its scope.
+    pub(crate) scopes: Vec<Scope>,
+}
+
 /// The grants of the params, place by place: the home namespace first, then the others by name, then the cluster;
-/// together with the requested rules before merging.
+/// together with the requested entries before merging.
 #[derive(Debug, Default)]
 pub(crate) struct Grants {
     requested: Vec<RequestedRule>,
+    requested_roles: Vec<RequestedRole>,
     merged: Vec<Grant>,
 }
 
 impl Grants {
     /// Merges the rules of each scope into one grant; each ClusterRole is a grant of its own in each of its scopes.
-    pub(crate) fn new(requested: Vec<RequestedRule>, roles: Vec<(ClusterRoleName, Vec<Scope>)>, home: &Scope) -> Self {
+    pub(crate) fn new(requested: Vec<RequestedRule>, requested_roles: Vec<RequestedRole>, home: &Scope) -> Self {
         let mut places: BTreeMap<Place, Vec<Rule>> = BTreeMap::new();
         for RequestedRule { rule, scopes, .. } in &requested {
             for scope in scopes {
                 places.entry(Place::new(scope.clone(), RoleSource::Rules)).or_default().push(rule.clone());
             }
         }
-        for (name, scopes) in roles {
+        for RequestedRole { name, scopes, .. } in &requested_roles {
             for scope in scopes {
-                places.entry(Place::new(scope, RoleSource::ClusterRole(name.clone()))).or_default();
+                places.entry(Place::new(scope.clone(), RoleSource::ClusterRole(name.clone()))).or_default();
             }
         }
         let mut merged: Vec<Grant> = places.into_iter().map(|(place, rules)| Grant { place, rules }).collect();
         merged.sort_by_key(|grant| grant.place.scope != *home);
-        Self { requested, merged }
+        Self { requested, requested_roles, merged }
     }
 
     /// The requested rules before merging.
     pub(crate) fn requested(&self) -> &[RequestedRule] {
         &self.requested
+    }
+
+    /// The requested ClusterRoles before merging.
+    pub(crate) fn requested_roles(&self) -> &[RequestedRole] {
+        &self.requested_roles
     }
 
     /// Whether there is a grant at this place.
@@ -241,6 +260,11 @@ mod tests {
         }
     }
 
+    fn requested_view(scopes: &[&str]) -> RequestedRole {
+        let scopes = scopes.iter().map(|text| scope(text)).collect();
+        RequestedRole { pointer: "/cluster_roles/0".to_owned(), source: None, name: view(), scopes }
+    }
+
     #[test]
     fn rules_are_merged_by_scope() {
         let rules = vec![
@@ -248,7 +272,7 @@ mod tests {
             requested("/rules/1", "list", &["home", "z"]),
             requested("/rules/2", "watch", &["a"]),
         ];
-        let grants = Grants::new(rules.clone(), vec![(view(), vec![scope("z"), scope("*")])], &scope("home"));
+        let grants = Grants::new(rules.clone(), vec![requested_view(&["z", "*"])], &scope("home"));
         let merged: Vec<_> = grants
             .iter()
             .map(|grant| {
@@ -268,12 +292,12 @@ mod tests {
             ]
         );
         assert_eq!(grants.requested(), rules);
+        assert_eq!(grants.requested_roles(), [requested_view(&["z", "*"])]);
     }
 
     #[test]
     fn grant_is_found_by_its_place() {
-        let grants =
-            Grants::new(vec![requested("/rules/0", "get", &["a"])], vec![(view(), vec![scope("b")])], &scope("a"));
+        let grants = Grants::new(vec![requested("/rules/0", "get", &["a"])], vec![requested_view(&["b"])], &scope("a"));
         for (place, wanted, rules) in [
             (Place::new(scope("a"), RoleSource::Rules), true, 1),
             (Place::new(scope("b"), RoleSource::ClusterRole(view())), true, 0),

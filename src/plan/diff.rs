@@ -246,6 +246,11 @@ fn permissions(request: &Request, desired: &Desired, observed: &Observed) -> Per
     difference(&all_permissions(&held), &all_permissions(&wanted)).except(&all_permissions(&kept).into_iter().collect())
 }
 
+/// Whether a provision adds a permission. Without the ServiceAccount no one has any, whatever its bindings say.
+pub(crate) fn widens(request: &Request, desired: &Desired, observed: &Observed) -> bool {
+    observed.service_account.is_none() || !permissions(request, desired, observed).widened.is_empty()
+}
+
 /// The requested permissions, place by place: the rules, and those that the existing ClusterRoles contain now.
 pub(crate) fn granted_rules<'a>(request: &'a Request, observed: &Observed) -> Vec<(&'a Place, Vec<Rule>)> {
     let rules = |grant: &'a Grant| match grant.place.role_source {

@@ -13,7 +13,7 @@ use crate::{
     },
     input::request::{Instance, Request},
     k8s::{
-        grant::{Grants, Place, RequestedRule, RoleSource, Scope},
+        grant::{Grants, Place, RequestedRole, RequestedRule, RoleSource, Scope},
         helm_release::HELM,
         name::{ClusterRoleName, InstanceName, Namespace},
         object::{Kind, Live, MANAGED_BY, MANAGER, Manifest},
@@ -121,7 +121,9 @@ pub(crate) fn request(case: &Case) -> Request {
         scopes: vec![scope.clone()],
     });
     let scopes = case.cluster_role.iter().cloned().collect();
-    let roles = vec![(ClusterRoleName::parse("view").unwrap(), scopes)];
+    let name_of_role = ClusterRoleName::parse("view").unwrap();
+    let roles =
+        vec![RequestedRole { pointer: "/cluster_roles/0".to_owned(), source: None, name: name_of_role, scopes }];
     Request {
         grants: Grants::new(requested.collect(), roles, &Scope::Namespace(namespace.clone())),
         instance: Instance {

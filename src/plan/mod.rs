@@ -8,6 +8,7 @@ pub(crate) mod diff;
 #[cfg(test)]
 mod fixtures;
 pub(crate) mod former_namespace;
+pub(crate) mod guardrails;
 pub(crate) mod judgement;
 pub(crate) mod observed;
 pub(crate) mod parent_access;

@@ -2,6 +2,7 @@
 //! `coverage.rs`, the judgement of rules in `lint.rs` and `risk/`. Pure; no Kubernetes client, no I/O.
 
 mod catalog;
+mod cluster_roles;
 mod coverage;
 mod lint;
 mod redundant;
@@ -9,6 +10,7 @@ pub mod risk;
 mod suggestion;
 
 pub(crate) use catalog::Catalog;
+pub(crate) use cluster_roles::default_cluster_role;
 pub(crate) use coverage::{Coverage, PermissionChanges, Widening, difference, same_permissions, widening};
 
 pub(crate) use lint::{DeadCode, DeadRule, dead_rules};

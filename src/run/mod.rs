@@ -6,6 +6,7 @@ mod apply;
 mod decommission;
 mod diagnosis;
 mod former_namespace;
+mod guardrails;
 mod observe;
 mod plan;
 mod proof;
@@ -34,7 +35,7 @@ use crate::{
     endpoint::connection::ServerTrust,
     input::request::Request,
     k8s::record::INVENTORY,
-    plan::snapshot::Snapshot,
+    plan::{guardrails::Guard, snapshot::Snapshot},
     report::Report,
 };
 
@@ -48,6 +49,8 @@ pub(crate) struct Run<'a> {
     pub(crate) session: Session<'a>,
     /// The server's version, once it was read.
     server_version: OnceCell<String>,
+    /// The limits on what may be granted.
+    guard: Guard,
 }
 
 impl<'a> Run<'a> {
@@ -59,7 +62,14 @@ impl<'a> Run<'a> {
                 "no CA given: a CA from the system trust store verified the server, and is included in the credential";
             report.finding(Finding::remark(finding::Code::SystemCa, text));
         }
-        Ok(Self { request, report, session, server_version: OnceCell::new() })
+        let guard = Guard::default();
+        Ok(Self { request, report, session, server_version: OnceCell::new(), guard })
+    }
+
+    /// Sets the limits on what may be granted.
+    #[must_use]
+    pub(crate) fn guarded(self, guard: Guard) -> Self {
+        Self { guard, ..self }
     }
 
     /// The server's version; none before the first observation, and from a server that hides it.

@@ -15,11 +15,12 @@ use crate::{
         diff::{Change, ChangeKind, Plan, change},
         observed::Presence,
         parent_access::with_hint,
-        preflight::{DryRun, compare, dry_runs, preflight_failure, remarks},
+        preflight::{DryRun, compare, dry_runs, remarks},
         snapshot::Snapshot,
     },
     run::{
         Run, former_namespace,
+        guardrails::refusal,
         proof::{EVERYTHING, unlimited},
     },
 };
@@ -36,7 +37,7 @@ pub(crate) async fn plan(run: &Run<'_>) -> Result<bool, Failure> {
     let (snapshot, former) = join(run.survey(), former_namespace::search(run)).await;
     let (snapshot, former) = (snapshot?, former?);
     let (desired, mut plan) = compare(run.request, &snapshot);
-    let refused = preflight_failure(run.request, &snapshot, &desired, &plan);
+    let refused = refusal(run, &snapshot, &desired, &plan);
     for remark in remarks(run.request, &snapshot, &desired, &plan) {
         run.report.finding(remark);
     }

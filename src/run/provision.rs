@@ -22,7 +22,7 @@ use crate::{
         copies::rights_elsewhere,
         desired::Desired,
         diff::{ChangeKind, Plan, all_permissions, granted_rules, held_at, stale_objects},
-        preflight::{compare, preflight_failure, remarks},
+        preflight::{compare, remarks},
         snapshot::Snapshot,
         token_slots::{Slot, Unusable},
     },
@@ -33,6 +33,7 @@ use crate::{
         apply::{Apply, Widened},
         diagnosis::{explain_rejection, is_token_rejected, lost_race},
         former_namespace,
+        guardrails::refusal,
         proof::{self, Expectation, ProofError, RevokedAccess},
         publish::{Dialled, cluster_changed, dial, publish},
     },
@@ -187,7 +188,7 @@ async fn issue(
 ) -> Result<ProvedCredential, EstablishError> {
     let request = run.request;
     let (desired, plan) = compare(request, snapshot);
-    if let Some(failure) = preflight_failure(request, snapshot, &desired, &plan) {
+    if let Some(failure) = refusal(run, snapshot, &desired, &plan) {
         return Err(failure.into());
     }
     for remark in remarks(request, snapshot, &desired, &plan) {

@@ -10,6 +10,7 @@ mod denials;
 mod fault_sequences;
 mod faults;
 mod findings;
+mod guardrails;
 mod interruptions;
 mod managed_clouds;
 mod migration;

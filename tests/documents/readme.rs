@@ -402,16 +402,16 @@ fn documented_options_match_the_program() {
 #[test]
 fn documented_params_match_the_form() {
     let schema: Value = serde_json::from_str(&text("schema-params.json")).expect("JSON");
-    let mut known = BTreeSet::new();
-    for (name, param) in schema["properties"].as_object().expect("params") {
-        let list = |param: &Value| if param.get("items").is_some() { "[]" } else { "" };
-        known.insert(format!("{name}{}", list(param)));
-        for (inner, param) in
-            param.pointer("/items/properties").and_then(|inner| inner.as_object()).into_iter().flatten()
-        {
-            known.insert(format!("{name}[].{inner}{}", list(param)));
+    fn collect(schema: &Value, path: &str, known: &mut BTreeSet<String>) {
+        for (name, param) in schema["properties"].as_object().into_iter().flatten() {
+            let items = param.get("items");
+            let path = format!("{path}{name}{}", if items.is_some() { "[]" } else { "" });
+            collect(items.unwrap_or(param), &format!("{path}."), known);
+            known.insert(path);
         }
     }
+    let mut known = BTreeSet::new();
+    collect(&schema, "", &mut known);
     let listed = rows(&text(PARAMS), "## Params").into_iter().map(|row| in_code(&row[0]));
     assert_eq!(listed.collect::<BTreeSet<_>>(), known);
 }

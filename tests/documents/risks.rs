@@ -14,7 +14,8 @@ const INTRODUCTION: &str = "\
 
 Some permissions allow more than their names say: a credential that may create pods can read every Secret of the
 namespace. `k8s-token check` reports them before anything is granted, with a severity, what a holder could do,
-and something narrower to grant instead. They never change the exit code. The verbs `*`, `escalate`, `bind` and
+and something narrower to grant instead. They change no exit code by
+themselves; a guardrail (docs/configuration.md) refuses those above a limit. The verbs `*`, `escalate`, `bind` and
 `impersonate` are not accepted in params at all (`schema`, exit 65): their risks are reported beside that error.
 
 Rules are compared as the API server does it: API group, resource, subresource, verb and name count, and a wildcard

@@ -13,7 +13,7 @@ use crate::{
     endpoint::connection::Shape,
     input::{
         documents::{SLOT, Strictness},
-        request::pointer,
+        request::{guardrails, pointer},
     },
 };
 
@@ -21,7 +21,7 @@ use crate::{
 const TIMEOUT: Duration = Duration::from_secs(180);
 
 /// The known options.
-const OPTIONS: [&str; 5] = ["namespace", SLOT, "output_shape", "emit_namespace", "timeout_seconds"];
+const OPTIONS: [&str; 6] = ["namespace", SLOT, "output_shape", "emit_namespace", "timeout_seconds", guardrails::KEY];
 
 /// Members of a kubernetes-cluster document that are neither server nor login.
 const WITHOUT_SERVER: [&str; 3] = ["infrastructure", "namespace", "specs"];

@@ -7,7 +7,7 @@ use crate::{
     diagnostics::finding::{self, Finding},
     input::documents::Origin,
     k8s::{
-        grant::{Grants, Place, RequestedRule, Scope},
+        grant::{Grants, Place, RequestedRole, RequestedRule, Scope},
         name::ClusterRoleName,
     },
     rbac::Rule,
@@ -42,7 +42,9 @@ pub(crate) fn parse(params: &Value, origin: &Origin, home: &Place) -> (Grants, V
     }
     for (pointer, entry) in entries(params, "cluster_roles") {
         match role(entry, home) {
-            Ok(role) => cluster_roles.push(role),
+            Ok((name, scopes)) => {
+                cluster_roles.push(RequestedRole { source: origin.source(&pointer), pointer, name, scopes });
+            }
             Err(why) => findings.push(Finding::blocking(finding::Code::Schema, pointer, why)),
         }
     }

@@ -7,6 +7,7 @@ mod context;
 mod credential;
 mod form;
 mod grants;
+pub(crate) mod guardrails;
 mod params;
 mod platform;
 
@@ -16,6 +17,8 @@ pub(crate) use params::{Params, check, identity, readable_grants};
 pub(crate) use platform::{FIELD, Platform};
 
 use std::{collections::BTreeMap, time::Duration};
+
+use guardrails::Guardrails;
 
 use crate::{
     cli::Publishing,
@@ -85,6 +88,8 @@ pub(crate) struct Provision {
     pub(crate) request: Request,
     /// The published document.
     pub(crate) delivery: Delivery,
+    /// The limits of params and `config.json` on what may be granted.
+    pub(crate) guardrails: Guardrails,
     /// The time limit of the run.
     pub(crate) timeout: Duration,
 }
@@ -124,10 +129,11 @@ pub(crate) fn provision(
     let platform = platform(inputs, publish, wanted.as_ref().map(|(instance, _)| instance), &mut findings);
     let timeout = from_config(&mut findings, |findings| config::timeout(&inputs.config, timeout, strictness, findings));
     let options = from_config(&mut findings, |findings| config::artifact(&inputs.config, findings));
+    let guardrails = guardrails::parse(inputs, &mut findings);
     let provision = wanted.zip(connection).and_then(|((instance, grants), connection)| {
         let form = form::parse(&inputs.artifacts_schema, options, &connection, &instance.names, &mut findings)?;
         let request = Request { instance, connection, grants };
-        Some(Provision { request, delivery: Delivery { form, platform }, timeout })
+        Some(Provision { request, delivery: Delivery { form, platform }, guardrails, timeout })
     });
     settle(provision, findings)
 }

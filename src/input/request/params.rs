@@ -11,7 +11,11 @@ use crate::{
     },
     input::{
         documents::{CONFIG, Inputs, Origin, Strictness},
-        request::{Parsed, grants, pointer, settle},
+        request::{
+            Parsed, grants,
+            guardrails::{self, Guardrails},
+            pointer, settle,
+        },
     },
     k8s::{
         grant::{Grants, Place, RoleSource, Scope},
@@ -35,6 +39,8 @@ pub(crate) struct Checked {
     pub(crate) name: Option<InstanceName>,
     /// The params.
     pub(crate) params: Params,
+    /// Their guardrails.
+    pub(crate) guardrails: Guardrails,
 }
 
 /// Parses params without a cluster, as those of a provision.
@@ -45,7 +51,8 @@ pub(crate) fn check(inputs: &Inputs, mut findings: Vec<Finding>) -> Parsed<Check
     let params = parse(inputs, Strictness::Strict, &mut findings);
     let name = name_if_any(inputs, &mut findings);
     labels(inputs, &mut findings);
-    settle(params.map(|params| Checked { name, params }), findings)
+    let guardrails = guardrails::parse(inputs, &mut findings);
+    settle(params.map(|params| Checked { name, params, guardrails }), findings)
 }
 
 /// The rules of the params as far as they can be read, even if the params are refused. Without a valid namespace they are

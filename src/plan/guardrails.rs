@@ -1,0 +1,405 @@
+//! Guardrails: what of a judgement is refused, and which waivers lift a refusal on a day. Pure.
+
+use std::collections::HashMap;
+
+use jiff::civil::Date;
+use serde::Serialize;
+
+use crate::{
+    diagnostics::{
+        error::{Code, Failure},
+        finding::{self, Finding, Severity},
+    },
+    input::request::guardrails::{Carrier, Guardrail, Guardrails, Waiver},
+    k8s::grant::Scope,
+    plan::{judgement::Judgement, risks::ScopedRisk},
+};
+
+/// How many days before its end a waiver is a finding.
+const NOTICE: i32 = 14;
+
+/// The guardrails of a run on a day.
+#[derive(Default)]
+pub(crate) struct Guard {
+    /// The guardrails.
+    pub(crate) guardrails: Guardrails,
+    /// The day, in UTC.
+    pub(crate) today: Date,
+}
+
+/// A waiver, as it is printed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct WaiverFacts {
+    /// The code of the risk.
+    pub(crate) code: &'static str,
+    /// The highest severity that is accepted.
+    pub(crate) max_severity: Severity,
+    /// Why it is accepted.
+    pub(crate) reason: String,
+    /// The last day.
+    pub(crate) until: String,
+    /// Where it is accepted; empty means everywhere.
+    pub(crate) namespaces: Vec<String>,
+    /// Whether a risk of the rules is accepted by it.
+    pub(crate) used: bool,
+    /// Where it is set.
+    pub(crate) source: &'static str,
+}
+
+/// What the guardrails say about a judgement.
+#[derive(Default)]
+pub(crate) struct Verdict {
+    /// The findings about waivers.
+    pub(crate) findings: Vec<Finding>,
+    /// Every waiver.
+    pub(crate) waivers: Vec<WaiverFacts>,
+    /// The refusal, if anything is above a limit. A run that adds no permission is not stopped by it.
+    pub(crate) refusal: Option<Failure>,
+}
+
+impl Guard {
+    /// Compares a judgement with each guardrail.
+    pub(crate) fn verdict(&self, judgement: &Judgement) -> Verdict {
+        let mut verdict = Verdict::default();
+        for guardrail in self.guardrails.iter() {
+            for waiver in &guardrail.accept {
+                let used = judgement.risks.iter().any(|risk| self.lifts(waiver, risk));
+                verdict.waivers.push(facts(waiver, guardrail.carrier, used));
+                verdict.findings.extend(self.ends(waiver, guardrail.carrier));
+                verdict.findings.extend(self.unused(waiver, guardrail.carrier, &judgement.risks));
+            }
+        }
+        let refused: Vec<Refused<'_>> =
+            self.guardrails.iter().flat_map(|guardrail| self.refused(guardrail, judgement)).collect();
+        verdict.refusal = (!refused.is_empty()).then(|| failure(&refused));
+        verdict
+    }
+
+    fn is_over(&self, waiver: &Waiver) -> bool {
+        waiver.until < self.today
+    }
+
+    /// Whether a waiver lifts a limit for a risk today.
+    fn lifts(&self, waiver: &Waiver, risk: &ScopedRisk) -> bool {
+        !self.is_over(waiver)
+            && waiver.code == risk.code
+            && risk.severity <= waiver.max_severity
+            && is_within(waiver, risk)
+    }
+
+    /// What one guardrail refuses: the limit, and everything above it.
+    fn refused<'a>(&self, guardrail: &'a Guardrail, judgement: &'a Judgement) -> Vec<Refused<'a>> {
+        let is_above = |risk: &&ScopedRisk| {
+            let is_lifted = guardrail.accept.iter().any(|waiver| self.lifts(waiver, risk));
+            risk.severity > guardrail.max_risk && !is_lifted
+        };
+        let risks: Vec<&ScopedRisk> = judgement.risks.iter().filter(is_above).collect();
+        let is_unknown = |finding: &&Finding| {
+            let is_code = matches!(finding.code, finding::Code::UnknownGroup | finding::Code::UnknownResource);
+            guardrail.refuses_unknown && is_code && finding.severity > Severity::Info
+        };
+        let unknown: Vec<&Finding> = judgement.findings.iter().filter(is_unknown).collect();
+        let carrier = guardrail.carrier;
+        [
+            (!risks.is_empty()).then(|| Refused::Risks { carrier, max_risk: guardrail.max_risk, risks }),
+            (!unknown.is_empty()).then_some(Refused::Unknown { carrier, findings: unknown }),
+        ]
+        .into_iter()
+        .flatten()
+        .collect()
+    }
+
+    fn ends(&self, waiver: &Waiver, carrier: Carrier) -> Option<Finding> {
+        let days = self.today.until(waiver.until).map_or(0, |span| span.get_days());
+        let when = match days {
+            _ if self.is_over(waiver) => return None,
+            0 => "today".to_owned(),
+            1 => "tomorrow".to_owned(),
+            days if days <= NOTICE => format!("in {days} days"),
+            _ => return None,
+        };
+        let text = format!(
+            "the waiver of {} in {} ends {when}: its last day is {} (UTC)",
+            waiver.code.as_str(),
+            named(carrier),
+            waiver.until
+        );
+        let help = "narrow the rules before that day, or set a later day if the reason still applies";
+        let finding = Finding::remark(finding::Code::WaiverEnds, text).at(waiver.pointer.as_str());
+        Some(finding.source(waiver.source.clone()).help(help))
+    }
+
+    fn unused(&self, waiver: &Waiver, carrier: Carrier, risks: &[ScopedRisk]) -> Option<Finding> {
+        let code = waiver.code.as_str();
+        let mut same = risks.iter().filter(|risk| risk.code == waiver.code).peekable();
+        let why = if self.is_over(waiver) {
+            format!("it is over since the end of {} (UTC)", waiver.until)
+        } else if same.peek().is_none() {
+            format!("nothing in the params has the risk {code}")
+        } else if risks.iter().any(|risk| self.lifts(waiver, risk)) {
+            return None;
+        } else if same.any(|risk| is_within(waiver, risk)) {
+            format!("the risk {code} is more severe than {}", waiver.max_severity.as_str())
+        } else {
+            format!("the risk {code} is in other namespaces")
+        };
+        let text = format!("the waiver of {code} in {} lifts nothing: {why}", named(carrier));
+        let finding = Finding::remark(finding::Code::WaiverUnused, text).at(waiver.pointer.as_str());
+        Some(finding.source(waiver.source.clone()).help("remove the waiver"))
+    }
+}
+
+/// Whether a waiver is for the scope of a risk.
+fn is_within(waiver: &Waiver, risk: &ScopedRisk) -> bool {
+    let covers = |scope: &Scope| *scope == Scope::Cluster || *scope == risk.scope;
+    waiver.namespaces.is_empty() || waiver.namespaces.iter().any(covers)
+}
+
+fn facts(waiver: &Waiver, carrier: Carrier, used: bool) -> WaiverFacts {
+    WaiverFacts {
+        code: waiver.code.as_str(),
+        max_severity: waiver.max_severity,
+        reason: waiver.reason.clone(),
+        until: waiver.until.to_string(),
+        namespaces: waiver.namespaces.iter().map(ToString::to_string).collect(),
+        used,
+        source: carrier.as_str(),
+    }
+}
+
+/// A carrier in a sentence.
+const fn named(carrier: Carrier) -> &'static str {
+    match carrier {
+        Carrier::Params => "the params",
+        Carrier::Config | Carrier::CommandLine => carrier.as_str(),
+    }
+}
+
+/// What a limit refuses.
+enum Refused<'a> {
+    /// Risks above `max_risk`.
+    Risks { carrier: Carrier, max_risk: Severity, risks: Vec<&'a ScopedRisk> },
+    /// Rules on unknown groups or resources.
+    Unknown { carrier: Carrier, findings: Vec<&'a Finding> },
+}
+
+impl Refused<'_> {
+    fn carrier(&self) -> Carrier {
+        match self {
+            Self::Risks { carrier, .. } | Self::Unknown { carrier, .. } => *carrier,
+        }
+    }
+
+    /// The limit, and each element above it with code and severity.
+    fn text(&self) -> String {
+        match self {
+            Self::Risks { carrier, max_risk, risks } => {
+                let max_risk = max_risk.as_str();
+                let limit = match carrier {
+                    Carrier::CommandLine => format!("--max-risk {max_risk}"),
+                    Carrier::Params | Carrier::Config => format!("max_risk {max_risk} of {}", named(*carrier)),
+                };
+                format!("above {limit}: {}", by_pointer(worst(risks)))
+            }
+            Self::Unknown { carrier, findings } => {
+                let each = findings.iter().map(|finding| {
+                    let code = format!("{} {}", finding.code.as_str(), finding.severity.as_str());
+                    (finding.pointer.as_deref().unwrap_or_default(), code)
+                });
+                format!("refused by unknown_resources of {}: {}", named(*carrier), by_pointer(each))
+            }
+        }
+    }
+}
+
+/// Each element and code once, with the worst severity of its scopes. Where these are several, they are listed: a waiver may
+/// lift the limit for the others.
+fn worst<'a>(risks: &[&'a ScopedRisk]) -> impl Iterator<Item = (&'a str, String)> {
+    let mut known: Vec<(&ScopedRisk, Vec<String>)> = Vec::new();
+    for risk in risks {
+        let place = risk.scope.to_string();
+        // The scopes of an element follow one another.
+        match known.last_mut() {
+            Some((worst, places)) if worst.pointer == risk.pointer && worst.code == risk.code => {
+                *worst = if worst.severity < risk.severity { risk } else { worst };
+                places.push(place);
+            }
+            _ => known.push((risk, vec![place])),
+        }
+    }
+    known.into_iter().map(|(risk, places)| {
+        let text = format!("{} {} in {}", risk.code.as_str(), risk.severity.as_str(), places.join(" and "));
+        (risk.pointer.as_str(), text)
+    })
+}
+
+/// As in `/rules/0/resources/1 (risk-r03 high in a), /rules/1/resources/0 (risk-r05 high in a and b)`.
+fn by_pointer<'a>(each: impl Iterator<Item = (&'a str, String)>) -> String {
+    let mut groups: Vec<(&str, Vec<String>)> = Vec::new();
+    let mut positions: HashMap<&str, usize> = HashMap::new();
+    for (pointer, what) in each {
+        let position = *positions.entry(pointer).or_insert(groups.len());
+        match groups.get_mut(position) {
+            Some((_, all)) => all.push(what),
+            None => groups.push((pointer, vec![what])),
+        }
+    }
+    let groups = groups.into_iter().map(|(pointer, all)| format!("{pointer} ({})", all.join(", ")));
+    groups.collect::<Vec<_>>().join(", ")
+}
+
+fn failure(refused: &[Refused<'_>]) -> Failure {
+    let cause: Vec<String> = refused.iter().map(Refused::text).collect();
+    let failure = Failure::new(Code::Guardrail, "comparing the rules with the guardrails", cause.join("; "));
+    let can_be_waived = |it: &Refused<'_>| matches!(it, Refused::Risks { carrier: Carrier::Params, .. });
+    let elsewhere = refused.iter().any(|it| it.carrier() != Carrier::Params);
+    if elsewhere {
+        failure.next(
+            "remove or narrow these rules, then run again; waivers in the params do not lift the limits of config.json \
+             and --max-risk",
+        )
+    } else if refused.iter().any(can_be_waived) {
+        failure.next(
+            "remove or narrow these rules, or accept a risk until a day with an entry in accept of the guardrails, then \
+             run again",
+        )
+    } else {
+        failure.next("correct or remove these rules, then run again")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::{
+        input::request::guardrails::tests::guardrails,
+        k8s::grant::{Grants, RequestedRule},
+        plan::judgement::judge,
+        rbac::Catalog,
+    };
+
+    const TODAY: &str = "2026-12-31";
+
+    /// The judgement of a rule on Secrets in these namespaces, and one on something unknown.
+    fn judgement(namespaces: &[&str]) -> Judgement {
+        let rule = |pointer: &str, resource: &str| RequestedRule {
+            pointer: pointer.to_owned(),
+            source: None,
+            rule: serde_json::from_value(json!({"apiGroups": [""], "resources": [resource], "verbs": ["get"]}))
+                .unwrap(),
+            scopes: namespaces.iter().map(|namespace| Scope::parse(namespace).unwrap()).collect(),
+        };
+        let rules = vec![rule("/rules/0", "secrets"), rule("/rules/1", "podz")];
+        let grants = Grants::new(rules, vec![], &Scope::parse("a").unwrap());
+        judge(&grants, &|_| None, Catalog::embedded(), None)
+    }
+
+    fn verdict(params: &Value, config: &Value, judgement: &Judgement) -> Verdict {
+        let guard = Guard { guardrails: guardrails(params, config), today: TODAY.parse().unwrap() };
+        guard.verdict(judgement)
+    }
+
+    fn waiver(changes: &Value) -> Value {
+        let mut waiver = json!({"code": "risk-r03", "max_severity": "high", "reason": "audit", "until": "2027-12-31"});
+        for (key, value) in changes.as_object().unwrap() {
+            waiver[key] = value.clone();
+        }
+        waiver
+    }
+
+    fn accepting(max_risk: &str, changes: &Value) -> Value {
+        json!({"max_risk": max_risk, "accept": [waiver(changes)]})
+    }
+
+    /// Columns: the namespaces of a rule on Secrets, the guardrails of the params and of config.json, what the cause of
+    /// the refusal says.
+    #[rstest]
+    #[case::no_limit(&["a"], json!({}), json!(null), None)]
+    #[case::limit_not_reached(&["a"], json!({"max_risk": "high"}), json!(null), None)]
+    #[case::below(&["a"], json!({"max_risk": "medium"}), json!(null),
+        Some("above max_risk medium of the params: /rules/0/resources/0 (risk-r03 high in a)"))]
+    #[case::cluster(&["*"], json!({"max_risk": "high"}), json!(null),
+        Some("above max_risk high of the params: /rules/0/resources/0 (risk-r03 critical in *)"))]
+    #[case::worst_of_scopes(&["a", "kube-system"], json!({"max_risk": "medium"}), json!(null),
+        Some("above max_risk medium of the params: /rules/0/resources/0 (risk-r03 critical in a and kube-system)"))]
+    #[case::stricter_config(&["a"], json!({"max_risk": "critical"}), json!({"max_risk": "low"}),
+        Some("above max_risk low of config.json: /rules/0/resources/0 (risk-r03 high in a)"))]
+    #[case::stricter_params(&["a"], json!({"max_risk": "low"}), json!({"max_risk": "high"}),
+        Some("above max_risk low of the params: /rules/0/resources/0 (risk-r03 high in a)"))]
+    #[case::both(&["a"], json!({"max_risk": "low"}), json!({"max_risk": "medium"}),
+        Some("above max_risk low of the params: /rules/0/resources/0 (risk-r03 high in a); above max_risk medium of \
+              config.json: /rules/0/resources/0 (risk-r03 high in a)"))]
+    #[case::waived(&["a"], accepting("low", &json!({})), json!(null), None)]
+    #[case::waived_on_its_last_day(&["a"], accepting("low", &json!({"until": TODAY})), json!(null), None)]
+    #[case::waiver_over(&["a"], accepting("low", &json!({"until": "2026-12-30"})), json!(null),
+        Some("above max_risk low of the params: /rules/0/resources/0 (risk-r03 high in a)"))]
+    #[case::waiver_of_another_code(&["a"], accepting("low", &json!({"code": "risk-r04"})), json!(null),
+        Some("above max_risk low of the params: /rules/0/resources/0 (risk-r03 high in a)"))]
+    #[case::waiver_up_to_less(&["a"], accepting("low", &json!({"max_severity": "medium"})), json!(null),
+        Some("above max_risk low of the params: /rules/0/resources/0 (risk-r03 high in a)"))]
+    #[case::waiver_for_one_of_two(&["a", "b"], accepting("low", &json!({"namespaces": ["a"]})), json!(null),
+        Some("above max_risk low of the params: /rules/0/resources/0 (risk-r03 high in b)"))]
+    #[case::waiver_for_a_namespace_of_the_cluster(&["*"], accepting("low", &json!({"namespaces": ["a"], "max_severity": "critical"})), json!(null),
+        Some("above max_risk low of the params: /rules/0/resources/0 (risk-r03 critical in *)"))]
+    #[case::waiver_for_the_cluster(&["a", "b"], accepting("low", &json!({"namespaces": ["*"]})), json!(null), None)]
+    #[case::waiver_of_the_params_for_config(&["a"], accepting("critical", &json!({})), json!({"max_risk": "low"}),
+        Some("above max_risk low of config.json: /rules/0/resources/0 (risk-r03 high in a)"))]
+    #[case::waiver_of_config_for_itself(&["a"], json!({}), accepting("low", &json!({})), None)]
+    #[case::waiver_of_config_for_the_params(&["a"], json!({"max_risk": "low"}), accepting("low", &json!({})),
+        Some("above max_risk low of the params: /rules/0/resources/0 (risk-r03 high in a)"))]
+    #[case::unknown_resources(&["a"], json!({"unknown_resources": "refuse"}), json!(null),
+        Some("refused by unknown_resources of the params: /rules/1/resources/0 (unknown-resource high)"))]
+    #[case::unknown_resources_of_config(&["a"], json!({}), json!({"unknown_resources": "refuse"}),
+        Some("refused by unknown_resources of config.json: /rules/1/resources/0 (unknown-resource high)"))]
+    fn limit_refuses_what_no_own_waiver_lifts(
+        #[case] namespaces: &[&str],
+        #[case] params: Value,
+        #[case] config: Value,
+        #[case] expected: Option<&str>,
+    ) {
+        let refusal = verdict(&params, &config, &judgement(namespaces)).refusal;
+        assert_eq!(refusal.as_ref().map(|failure| failure.cause.as_str()), expected);
+        assert!(refusal.is_none_or(|failure| failure.code == Code::Guardrail));
+    }
+
+    /// Columns: changes of a waiver in the params, its findings, whether it is used.
+    #[rstest]
+    #[case::in_use(json!({}), &[], true)]
+    #[case::ends_in_time(json!({"until": "2027-01-15"}), &[], true)]
+    #[case::ends_in_two_weeks(json!({"until": "2027-01-14"}), &["ends in 14 days: its last day is 2027-01-14 (UTC)"], true)]
+    #[case::ends_tomorrow(json!({"until": "2027-01-01"}), &["ends tomorrow"], true)]
+    #[case::ends_today(json!({"until": TODAY}), &["ends today"], true)]
+    #[case::over(json!({"until": "2026-12-30"}), &["lifts nothing: it is over since the end of 2026-12-30 (UTC)"], false)]
+    #[case::far_away(json!({"until": "9999-12-31"}), &[], true)]
+    #[case::another_code(json!({"code": "risk-r01"}), &["nothing in the params has the risk risk-r01"], false)]
+    #[case::up_to_less(json!({"max_severity": "medium"}), &["the risk risk-r03 is more severe than medium"], false)]
+    #[case::elsewhere(json!({"namespaces": ["b"]}), &["the risk risk-r03 is in other namespaces"], false)]
+    #[case::unused_and_ending(json!({"namespaces": ["b"], "until": TODAY}), &["ends today", "is in other namespaces"], false)]
+    fn waiver_is_a_finding_when_it_ends_or_lifts_nothing(
+        #[case] changes: Value,
+        #[case] expected: &[&str],
+        #[case] used: bool,
+    ) {
+        let verdict = verdict(&accepting("critical", &changes), &json!(null), &judgement(&["a"]));
+        let messages: Vec<&str> = verdict.findings.iter().map(|finding| finding.message.as_str()).collect();
+        assert_eq!(messages.len(), expected.len(), "{messages:?}");
+        for (message, part) in messages.iter().zip(expected) {
+            assert!(message.contains(part), "{message:?} does not contain {part:?}");
+        }
+        assert!(verdict.findings.iter().all(|it| it.pointer.as_deref() == Some("/guardrails/accept/0")));
+        assert_eq!(verdict.waivers.iter().map(|waiver| waiver.used).collect::<Vec<_>>(), [used]);
+    }
+
+    /// A waiver of the params cannot help against a limit that is set elsewhere.
+    #[rstest]
+    #[case::params(json!({"max_risk": "low"}), json!(null), "accept a risk")]
+    #[case::config(json!({"max_risk": "low"}), json!({"max_risk": "low"}), "do not lift the limits of config.json")]
+    #[case::unknown(json!({"unknown_resources": "refuse"}), json!(null), "correct or remove")]
+    fn next_step_names_a_waiver_only_where_it_helps(#[case] params: Value, #[case] config: Value, #[case] part: &str) {
+        let refusal = verdict(&params, &config, &judgement(&["a"])).refusal.unwrap();
+        assert!(refusal.next.contains(part), "{}", refusal.next);
+    }
+}

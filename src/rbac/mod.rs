@@ -4,6 +4,7 @@
 mod catalog;
 mod coverage;
 mod lint;
+mod reach;
 mod redundant;
 pub mod risk;
 mod suggestion;
@@ -11,6 +12,7 @@ mod suggestion;
 pub(crate) use catalog::Catalog;
 pub(crate) use coverage::{Coverage, PermissionChanges, Widening, difference, same_permissions, widening};
 
+pub(crate) use reach::matchable;
 pub(crate) use lint::{DeadCode, DeadRule, dead_rules};
 
 use std::collections::HashMap;

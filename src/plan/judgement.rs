@@ -22,6 +22,7 @@ pub(crate) enum Discovery {
 }
 
 /// The resources that rules are judged by: those of the server, else those of the embedded table.
+#[derive(Default)]
 pub(crate) struct Resources<'a> {
     live: Option<Catalog<'a>>,
     /// Why they are not those of the server, although there are rules.

@@ -12,8 +12,8 @@ mod suggestion;
 pub(crate) use catalog::Catalog;
 pub(crate) use coverage::{Coverage, PermissionChanges, Widening, difference, same_permissions, widening};
 
-pub(crate) use reach::matchable;
 pub(crate) use lint::{DeadCode, DeadRule, dead_rules};
+pub(crate) use reach::matchable;
 
 use std::collections::HashMap;
 

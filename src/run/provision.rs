@@ -22,6 +22,7 @@ use crate::{
         copies::rights_elsewhere,
         desired::Desired,
         diff::{ChangeKind, Plan, all_permissions, granted_rules, held_at, stale_objects},
+        judgement::judge_live,
         preflight::{compare, preflight_failure, remarks},
         snapshot::Snapshot,
         token_slots::{Slot, Unusable},
@@ -186,12 +187,17 @@ async fn issue(
     snapshot: &mut Snapshot,
 ) -> Result<ProvedCredential, EstablishError> {
     let request = run.request;
-    let (desired, plan) = compare(request, snapshot);
+    let resources = run.resources();
+    let (desired, plan) = compare(request, snapshot, resources.catalog());
+    // Before anything can fail: a rule that matches nothing may be the reason. This may be the second attempt.
+    for finding in judge_live(&request.grants, &resources, run.server_version()) {
+        run.report.finding_once(finding);
+    }
     if let Some(failure) = preflight_failure(request, snapshot, &desired, &plan) {
         return Err(failure.into());
     }
     for remark in remarks(request, snapshot, &desired, &plan) {
-        run.report.finding_once(remark); // this may be the second attempt
+        run.report.finding_once(remark);
     }
 
     Apply { run, snapshot, desired: &desired, plan: &plan }.preflight().await?;
@@ -206,7 +212,8 @@ async fn issue(
 
     let uid = widened.service_account.uid.clone();
     let rules = granted_rules(request, &snapshot.observed);
-    let expectation = Expectation { account: account(run, &uid), granted: all_permissions(&rules) };
+    let expectation =
+        Expectation { account: account(run, &uid), granted: all_permissions(&rules), catalog: resources.catalog() };
     let narrowed = || plan.permissions.narrowed.iter().map(PermissionRecord::permission).collect();
     let mut kept = desired.kept(request);
     // The connection to Massdriver is opened during the test; nothing is sent before it has passed.

@@ -3,6 +3,7 @@
 
 use std::{
     cell::{Cell, RefCell},
+    collections::BTreeMap,
     convert::Infallible,
     fmt::Display,
     io::Write,
@@ -16,7 +17,7 @@ use crate::{
     credential::access_checks::Proof,
     diagnostics::{
         error::{Code, Failure},
-        finding::{self, Finding},
+        finding::{self, Finding, Severity},
         secret::{Redactor, Token},
         text::{single_line, summarize_fields},
     },
@@ -381,6 +382,33 @@ impl Report {
             state: NOTHING_CHANGED.to_owned(),
             next: "run k8s-token --help, and correct the command line".to_owned(),
         });
+    }
+
+    /// Prints the last line of a plan: the number of changes, and of findings by severity.
+    pub(crate) fn done_planning(&self) {
+        let is_change = |change: &&Change| change.action != diff::ChangeKind::Unchanged;
+        let what = match self.document.borrow().changes.iter().filter(is_change).count() {
+            0 => "nothing to change".to_owned(),
+            1 => "1 change".to_owned(),
+            several => format!("{several} changes"),
+        };
+        self.done_with_findings(&format!("plan complete: {what}"));
+    }
+
+    /// Prints the last line of the log with the number of findings by severity, the worst first, as in `2 high, 1 low
+    /// findings`.
+    pub(crate) fn done_with_findings(&self, what: &str) {
+        let mut numbers: BTreeMap<Severity, usize> = BTreeMap::new();
+        for finding in &self.document.borrow().findings {
+            *numbers.entry(finding.severity).or_default() += 1;
+        }
+        let noun = if numbers.values().sum::<usize>() == 1 { "finding" } else { "findings" };
+        let numbers: Vec<String> =
+            numbers.iter().rev().map(|(severity, number)| format!("{number} {}", severity.as_str())).collect();
+        match numbers.as_slice() {
+            [] => self.done(what),
+            numbers => self.done(&format!("{what}; {} {noun}", numbers.join(", "))),
+        }
     }
 
     /// Prints the last line of the log.

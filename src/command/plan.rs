@@ -27,7 +27,6 @@ pub(crate) async fn run(options: &RunOptions, environment: &Environment, report:
         run::plan(&run).await
     })
     .await?;
-    request.connection.limits().into_iter().for_each(|finding| report.finding(finding));
-    report.done(if has_changes { "plan complete: changes pending" } else { "plan complete: nothing to change" });
+    report.done_planning();
     Ok(has_changes)
 }

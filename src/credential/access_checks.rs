@@ -8,7 +8,7 @@ use serde::Serialize;
 use crate::{
     credential::{claims::Account, defaults},
     diagnostics::error::{Code, Failure},
-    rbac::{Coverage, Permission, PermissionRecord, PermissionTarget, Rule, VERBS, permissions_of},
+    rbac::{Catalog, Coverage, Permission, PermissionRecord, PermissionTarget, Rule, VERBS, matchable, permissions_of},
 };
 
 /// The identity of a token, according to the server (SelfSubjectReview).
@@ -72,15 +72,15 @@ pub(crate) struct AccessChecks<'a> {
 }
 
 impl<'a> AccessChecks<'a> {
-    /// The access checks for these permissions.
+    /// The access checks for these permissions. Those that no request for what the catalogue lists can match are not
+    /// checked: the server may well list them, but that proves nothing.
     ///
     /// The neighbours of a permission are the other verbs on its resource, for one on a single object the same on all
     /// objects, and for one in a namespace the same in the whole cluster: what a Role that is too wide by one step, or
     /// a binding of the wrong kind, would allow.
-    pub(crate) fn new(permissions: &[Permission<'a>]) -> Self {
+    pub(crate) fn new(permissions: &[Permission<'a>], catalog: &Catalog<'_>) -> Self {
         let asked: Coverage<'a> = permissions.iter().copied().collect();
-        let requested: BTreeSet<Permission<'a>> =
-            permissions.iter().copied().filter(|permission| !permission.matches_nothing()).collect();
+        let requested: BTreeSet<Permission<'a>> = matchable(permissions.to_vec(), catalog).into_iter().collect();
         let beside = requested.iter().flat_map(|permission| {
             let (verbs, all) = match permission.target {
                 PermissionTarget::Resource { group, resource, .. } => (
@@ -137,6 +137,11 @@ impl<'a> AccessChecks<'a> {
             denied: self.neighbours.iter().filter(|permission| !held.covers(**permission)).count(),
             excess: excess.into_iter().collect(),
         }
+    }
+
+    /// Whether this permission is checked.
+    pub(crate) fn includes(&self, permission: &Permission<'_>) -> bool {
+        self.requested.contains(permission)
     }
 
     /// The number of requested single permissions.
@@ -230,7 +235,7 @@ mod tests {
     fn adjacent_permissions_vary_verb_name_and_namespace() {
         let rules = [rule(&["pods"], &["get", "list"], &[]), rule(&["secrets"], &["get"], &["one"])];
         let here = Some("a");
-        let checks = AccessChecks::new(&permissions(&rules, here));
+        let checks = AccessChecks::new(&permissions(&rules, here), Catalog::embedded());
         assert_eq!(checks.requested(), 3);
         for neighbour in [
             Permission::new("delete", "", "pods").within(here),
@@ -245,8 +250,15 @@ mod tests {
         assert_eq!(checks.denied_example("a"), Some(Permission::new("create", "", "pods").within(here)));
         assert_eq!(checks.elsewhere_example(), Some(Permission::new("get", "", "pods")));
         let wide = permissions(&rules, None);
-        assert_eq!(AccessChecks::new(&[wide.clone(), permissions(&rules, here)].concat()).elsewhere_example(), None);
-        assert_eq!(AccessChecks::new(&wide).denied_example("a"), Some(Permission::new("create", "", "pods")));
+        assert_eq!(
+            AccessChecks::new(&[wide.clone(), permissions(&rules, here)].concat(), Catalog::embedded())
+                .elsewhere_example(),
+            None
+        );
+        assert_eq!(
+            AccessChecks::new(&wide, Catalog::embedded()).denied_example("a"),
+            Some(Permission::new("create", "", "pods"))
+        );
     }
 
     #[test]
@@ -262,7 +274,7 @@ mod tests {
         let review = |rules: &[Rule]| Review { rules: rules.to_vec(), complete: true };
         let reviews = [(None, review(&everywhere)), (Some("a"), review(&here)), (Some("b"), review(&everywhere))];
         let asked = permissions(&rules, Some("a"));
-        let result = AccessChecks::new(&asked).evaluate(&reviews);
+        let result = AccessChecks::new(&asked, Catalog::embedded()).evaluate(&reviews);
         assert!(result.uncovered.is_empty());
         assert_eq!(
             result.excess,
@@ -273,14 +285,14 @@ mod tests {
             ]
         );
         let too_wide = [(None, review(&rules)), (Some("a"), review(&rules))];
-        let result = AccessChecks::new(&asked).evaluate(&too_wide);
+        let result = AccessChecks::new(&asked, Catalog::embedded()).evaluate(&too_wide);
         assert_eq!(
             result.excess,
             [Permission::new("get", "", "pods").record()],
             "asked for in one namespace, held in all"
         );
         let elsewhere = [(None, review(&[])), (Some("a"), review(&[])), (Some("b"), review(&rules))];
-        let result = AccessChecks::new(&asked).evaluate(&elsewhere);
+        let result = AccessChecks::new(&asked, Catalog::embedded()).evaluate(&elsewhere);
         assert_eq!(result.uncovered, asked, "held in one namespace, asked for in another");
         assert_eq!(result.excess, [Permission::new("get", "", "pods").within(Some("b")).record()]);
     }

@@ -100,7 +100,7 @@ codes! {
     /// A rule names an API group that is not known.
     UnknownGroup = "unknown-group", High Low Info;
     /// A rule names a resource that its group does not have.
-    UnknownResource = "unknown-resource", High Low;
+    UnknownResource = "unknown-resource", High Low Info;
     /// A verb of a rule fits none of its resources, or a resource none of its verbs.
     UnknownVerb = "unknown-verb", High;
     /// A rule for namespaces names a resource that is in no namespace.
@@ -115,6 +115,8 @@ codes! {
     SubresourceWildcard = "subresource-wildcard", High;
     /// Another rule covers all of a rule.
     RedundantRule = "redundant-rule", Low;
+    /// The rules were not judged by what the server serves.
+    DiscoveryMissing = "discovery-missing", Info;
     /// A tag cannot be a label and is ignored.
     LabelDropped = "label-dropped", Low;
     /// The kubeconfig was merged from several documents or fields.

@@ -20,7 +20,7 @@ use crate::{
         observed::{Observed, Presence},
         token_slots::Slot,
     },
-    rbac::{Permission, PermissionChanges, Rule, difference, permissions_of, same_permissions},
+    rbac::{Catalog, Permission, PermissionChanges, Rule, difference, matchable, permissions_of, same_permissions},
 };
 
 /// The change of an object.
@@ -129,8 +129,8 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
-    /// Compares desired and observed objects.
-    pub(crate) fn new(request: &Request, desired: &Desired, observed: &Observed) -> Self {
+    /// Compares desired and observed objects, and the permissions that requests for what the catalogue lists can match.
+    pub(crate) fn new(request: &Request, desired: &Desired, observed: &Observed, catalog: &Catalog<'_>) -> Self {
         let home = request.instance.namespace.as_str();
         let mut plan = Self::default();
         if observed.presence(&request.instance.namespace) == Presence::Absent {
@@ -155,7 +155,7 @@ impl Plan {
             plan.push(ChangeKind::Delete, request.instance.names.token_secret(*slot));
         }
         plan.sort(request);
-        plan.permissions = permissions(request, desired, observed);
+        plan.permissions = permissions(request, desired, observed, catalog);
         plan
     }
 
@@ -232,7 +232,17 @@ pub(crate) fn held_at<'a>(places: &'a BTreeSet<Place>, observed: &Observed) -> V
 
 /// The permissions that are added and removed: what the live bindings grant now, compared with the params and with
 /// places that cannot be cleared.
-fn permissions(request: &Request, desired: &Desired, observed: &Observed) -> PermissionChanges {
+fn permissions(request: &Request, desired: &Desired, observed: &Observed, catalog: &Catalog<'_>) -> PermissionChanges {
+    permissions_among(request, desired, observed, |permissions| matchable(permissions, catalog))
+}
+
+/// The same among those that are counted.
+fn permissions_among(
+    request: &Request,
+    desired: &Desired,
+    observed: &Observed,
+    counted: impl for<'p> Fn(Vec<Permission<'p>>) -> Vec<Permission<'p>>,
+) -> PermissionChanges {
     let bound = observed.places.iter().filter(|(place, found)| {
         let binding = found.binding.as_ref().filter(|binding| request.instance.owns(binding));
         binding.is_some_and(|binding| {
@@ -243,12 +253,13 @@ fn permissions(request: &Request, desired: &Desired, observed: &Observed) -> Per
     let wanted = granted_rules(request, observed);
     let kept = desired.kept(request);
     let kept = held_at(&kept, observed);
-    difference(&all_permissions(&held), &all_permissions(&wanted)).except(&all_permissions(&kept).into_iter().collect())
+    let (held, wanted) = (counted(all_permissions(&held)), counted(all_permissions(&wanted)));
+    difference(&held, &wanted).except(&all_permissions(&kept).into_iter().collect())
 }
 
-/// Whether a provision adds a permission. Without the ServiceAccount no one has any, whatever its bindings say.
+/// Whether a provision adds a permission, if only one that matches nothing today. Without the ServiceAccount no one has any, whatever its bindings say.
 pub(crate) fn widens(request: &Request, desired: &Desired, observed: &Observed) -> bool {
-    observed.service_account.is_none() || !permissions(request, desired, observed).widened.is_empty()
+    observed.service_account.is_none() || !permissions_among(request, desired, observed, |all| all).widened.is_empty()
 }
 
 /// The requested permissions, place by place: the rules, and those that the existing ClusterRoles contain now.

@@ -3,7 +3,7 @@
 use std::cmp::Reverse;
 
 use crate::{
-    diagnostics::finding::Finding,
+    diagnostics::finding::{Code, Finding},
     k8s::grant::Grants,
     plan::{
         dead_rules,
@@ -11,6 +11,58 @@ use crate::{
     },
     rbac::{Catalog, Rule},
 };
+
+/// The discovery of a server, as far as a run has read it.
+#[derive(Debug, Default)]
+pub(crate) enum Discovery {
+    /// There are no rules to judge.
+    #[default]
+    Unneeded,
+    /// Why there is none.
+    Missing(String),
+    /// As the server sent it.
+    Read(Vec<u8>),
+}
+
+/// The resources that rules are judged by: those of the server, else those of the embedded table.
+#[derive(Default)]
+pub(crate) struct Resources<'a> {
+    live: Option<Catalog<'a>>,
+    /// Why they are not those of the server, although there are rules.
+    missing: Option<String>,
+}
+
+impl Discovery {
+    /// The resources that it lists.
+    pub(crate) fn resources(&self) -> Resources<'_> {
+        match self {
+            Self::Unneeded => Resources { live: None, missing: None },
+            Self::Missing(why) => Resources { live: None, missing: Some(why.clone()) },
+            Self::Read(answer) => match Catalog::of_server(answer) {
+                None => Resources { live: None, missing: Some("the answer is no aggregated discovery".to_owned()) },
+                live => Resources { live, missing: None },
+            },
+        }
+    }
+}
+
+impl Resources<'_> {
+    /// The catalogue to judge by.
+    pub(crate) fn catalog(&self) -> &Catalog<'_> {
+        self.live.as_ref().unwrap_or_else(|| Catalog::embedded())
+    }
+
+    /// The finding that custom resources were not judged, if that is so.
+    fn gap(&self) -> Option<Finding> {
+        let why = self.missing.as_ref()?;
+        let text = format!(
+            "the server's discovery could not be used ({why}): its own resources were judged by a table of \
+             Kubernetes releases, and custom resources not at all"
+        );
+        let help = "let the identity get /apis, as the ClusterRole system:discovery does for every user";
+        Some(Finding::remark(Code::DiscoveryMissing, text).at("/rules").help(help))
+    }
+}
 
 /// The judgement of the requested rules and ClusterRoles.
 pub(crate) struct Judgement {
@@ -33,4 +85,53 @@ pub(crate) fn judge<'a>(
     findings.append(&mut of_risks);
     findings.sort_by_key(|finding| Reverse(finding.severity));
     Judgement { findings, risks }
+}
+
+/// The same by what a server serves, with the finding that its discovery is missing.
+pub(crate) fn judge_live<'a>(
+    grants: &'a Grants,
+    rules_of: &dyn Fn(&str) -> Option<&'a [Rule]>,
+    resources: &Resources<'_>,
+    server_version: Option<&str>,
+) -> Judgement {
+    let mut judgement = judge(grants, rules_of, resources.catalog(), server_version.and_then(release));
+    judgement.findings.extend(resources.gap());
+    judgement
+}
+
+/// Major and minor version, as 1 and 37 of `v1.37.2-gke.100`.
+fn release(version: &str) -> Option<(u32, u32)> {
+    let mut numbers = version.strip_prefix('v')?.split(|char: char| !char.is_ascii_digit());
+    Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[rstest::rstest]
+    #[case("v1.37.2", Some((1, 37)))]
+    #[case("v1.27.16-eks-a1b2c3", Some((1, 27)))]
+    #[case("v1.30+", Some((1, 30)))]
+    #[case("", None)]
+    #[case("unknown", None)]
+    fn release_is_read_from_version(#[case] version: &str, #[case] expected: Option<(u32, u32)>) {
+        assert_eq!(release(version), expected);
+    }
+
+    #[test]
+    fn missing_discovery_falls_back_to_embedded_table() {
+        for (discovery, has_gap) in [
+            (Discovery::Unneeded, false),
+            (Discovery::Missing("the server refuses it with 403".to_owned()), true),
+            (Discovery::Read(b"<html>".to_vec()), true),
+            (Discovery::Read(br#"{"kind": "APIGroupDiscoveryList", "items": []}"#.to_vec()), false),
+        ] {
+            let resources = discovery.resources();
+            assert_eq!(resources.gap().is_some(), has_gap, "{discovery:?}");
+            assert!(resources.catalog().resource("", "pods").is_some(), "{discovery:?}");
+            let has_apps = resources.catalog().resource("apps", "deployments").is_some();
+            assert_eq!(has_apps, resources.live.is_none(), "{discovery:?}");
+        }
+    }
 }

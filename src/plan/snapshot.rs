@@ -29,14 +29,6 @@ pub(crate) struct Snapshot {
     pub(crate) too_old: Option<Failure>,
 }
 
-impl Snapshot {
-    /// Major and minor version of the server, as 1 and 37 of `v1.37.2-gke.100`.
-    pub(crate) fn release(&self) -> Option<(u32, u32)> {
-        let mut numbers = self.server_version.as_deref()?.strip_prefix('v')?.split(|char: char| !char.is_ascii_digit());
-        Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
-    }
-}
-
 /// What the server says the parent credential may do, scope by scope.
 #[derive(Default)]
 pub(crate) struct ParentAccess(BTreeMap<Scope, Review>);

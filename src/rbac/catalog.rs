@@ -6,7 +6,7 @@
 
 use std::{collections::BTreeMap, sync::LazyLock};
 
-use serde_json::Value;
+use serde::Deserialize;
 
 /// The verbs of constrained impersonation begin with one of these, and apply to any resource.
 const IMPERSONATION: [&str; 2] = ["impersonate:", "impersonate-on:"];
@@ -49,7 +49,7 @@ const KUBELET: [&str; 9] = ["checkpoint", "configz", "healthz", "log", "metrics"
 const FINALIZERS: (&str, &[&str]) = ("finalizers", &["update"]);
 
 /// A resource.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct ApiResource<'a> {
     /// API group, `""` for the core group.
     pub(crate) group: &'a str,
@@ -99,6 +99,11 @@ impl<'a> ApiResource<'a> {
     }
 }
 
+/// Whether a group is not of Kubernetes itself: CustomResourceDefinitions or API services may add resources to it.
+pub(super) fn is_custom(group: &str) -> bool {
+    Catalog::embedded().group(group).is_none()
+}
+
 /// Whether the verb can be asked about any resource.
 fn is_of_any_resource(verb: &str) -> bool {
     OF_ANY_RESOURCE.contains(&verb) || IMPERSONATION.iter().any(|prefix| verb.starts_with(prefix))
@@ -130,23 +135,34 @@ impl Catalog<'static> {
     /// What Kubernetes itself serves, in any of the releases the table was made from, alpha and beta APIs included. Parsed
     /// on first use.
     pub(crate) fn embedded() -> &'static Self {
-        static DISCOVERY: LazyLock<Value> =
-            LazyLock::new(|| serde_json::from_str(include_str!("catalog.json")).unwrap_or_default());
-        static CATALOG: LazyLock<Catalog<'static>> = LazyLock::new(|| Catalog::from_discovery([&*DISCOVERY]));
+        static CATALOG: LazyLock<Catalog<'static>> =
+            LazyLock::new(|| Catalog::of(serde_json::from_str(include_str!("catalog.json")).unwrap_or_default()));
         &CATALOG
     }
 }
 
 impl<'a> Catalog<'a> {
-    /// What aggregated discovery lists (`APIGroupDiscoveryList`, of `/api` and of `/apis`), with what it omits.
-    pub(crate) fn from_discovery(lists: impl IntoIterator<Item = &'a Value>) -> Self {
+    /// What a server serves, by its aggregated discovery at `/apis`; none if this is no such document. The core group is
+    /// not in it, and is taken from the embedded table: neither a CustomResourceDefinition nor an APIService adds to it.
+    pub(crate) fn of_server(apis: &'a [u8]) -> Option<Self> {
+        let list: DiscoveryList<'a> = serde_json::from_slice(apis).ok()?;
+        if list.kind != Some("APIGroupDiscoveryList") {
+            return None;
+        }
+        let mut catalog = Self::of(list);
+        let core = Catalog::embedded().in_group("").map(|resource| (resource.name, resource.clone()));
+        catalog.groups.insert("", ApiGroup { is_stale: false, resources: core.collect() });
+        Some(catalog)
+    }
+
+    fn of(list: DiscoveryList<'a>) -> Self {
         let mut groups: BTreeMap<&'a str, ApiGroup<'a>> = BTreeMap::new();
-        for item in lists.into_iter().flat_map(|list| array(list, "items")) {
-            let name = item.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default();
+        for item in list.items.unwrap_or_default() {
+            let name = item.metadata.name.unwrap_or_default();
             let group = groups.entry(name).or_default();
-            for version in array(item, "versions") {
-                group.is_stale |= text(version, "freshness") == "Stale";
-                for resource in array(version, "resources") {
+            for version in item.versions.unwrap_or_default() {
+                group.is_stale |= version.freshness == Some("Stale");
+                for resource in version.resources.unwrap_or_default() {
                     add(&mut group.resources, name, resource);
                 }
             }
@@ -210,37 +226,75 @@ impl<'a> Catalog<'a> {
 }
 
 /// Adds a resource of one version of its group to those of the other versions.
-fn add<'a>(resources: &mut BTreeMap<&'a str, ApiResource<'a>>, group: &'a str, value: &'a Value) {
-    let name = text(value, "resource");
-    if name.is_empty() {
-        return;
-    }
+fn add<'a>(resources: &mut BTreeMap<&'a str, ApiResource<'a>>, group: &'a str, listed: ListedResource<'a>) {
+    let Some(name) = listed.resource.filter(|name| !name.is_empty()) else { return };
     let resource = resources.entry(name).or_insert_with(|| ApiResource {
         group,
         name,
-        kind: value.get("responseKind").map(|kind| text(kind, "kind")).unwrap_or_default(),
-        singular: text(value, "singularResource"),
-        short_names: texts(value, "shortNames").collect(),
-        namespaced: text(value, "scope") == "Namespaced",
+        kind: listed.response_kind.and_then(|kind| kind.kind).unwrap_or_default(),
+        singular: listed.singular_resource.unwrap_or_default(),
+        short_names: listed.short_names.unwrap_or_default(),
+        namespaced: listed.scope == Some("Namespaced"),
         ..ApiResource::default()
     });
-    resource.extend(texts(value, "verbs"));
-    for subresource in array(value, "subresources") {
-        let verbs = resource.subresources.entry(text(subresource, "subresource")).or_default();
-        extend(verbs, texts(subresource, "verbs"));
+    resource.extend(listed.verbs.unwrap_or_default());
+    for subresource in listed.subresources.unwrap_or_default() {
+        let verbs = resource.subresources.entry(subresource.subresource.unwrap_or_default()).or_default();
+        extend(verbs, subresource.verbs.unwrap_or_default());
     }
 }
 
-fn array<'a>(value: &'a Value, key: &str) -> impl Iterator<Item = &'a Value> {
-    value.get(key).and_then(Value::as_array).into_iter().flatten()
+/// The parts of an `APIGroupDiscoveryList` that count. They borrow from the document, because that of a cluster with
+/// thousands of CustomResourceDefinitions has several MB. A list may be null, as Go writes an empty one.
+#[derive(Default, Deserialize)]
+struct DiscoveryList<'a> {
+    kind: Option<&'a str>,
+    #[serde(borrow)]
+    items: Option<Vec<ListedGroup<'a>>>,
 }
 
-fn text<'a>(value: &'a Value, key: &str) -> &'a str {
-    value.get(key).and_then(Value::as_str).unwrap_or_default()
+#[derive(Deserialize)]
+struct ListedGroup<'a> {
+    #[serde(borrow, default)]
+    metadata: ListedName<'a>,
+    versions: Option<Vec<ListedVersion<'a>>>,
 }
 
-fn texts<'a>(value: &'a Value, key: &str) -> impl Iterator<Item = &'a str> {
-    array(value, key).filter_map(Value::as_str)
+#[derive(Default, Deserialize)]
+struct ListedName<'a> {
+    name: Option<&'a str>,
+}
+
+#[derive(Deserialize)]
+struct ListedVersion<'a> {
+    freshness: Option<&'a str>,
+    #[serde(borrow)]
+    resources: Option<Vec<ListedResource<'a>>>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct ListedResource<'a> {
+    resource: Option<&'a str>,
+    #[serde(borrow)]
+    response_kind: Option<ListedKind<'a>>,
+    scope: Option<&'a str>,
+    singular_resource: Option<&'a str>,
+    short_names: Option<Vec<&'a str>>,
+    verbs: Option<Vec<&'a str>>,
+    subresources: Option<Vec<ListedSubresource<'a>>>,
+}
+
+#[derive(Deserialize)]
+struct ListedKind<'a> {
+    kind: Option<&'a str>,
+}
+
+#[derive(Deserialize)]
+struct ListedSubresource<'a> {
+    subresource: Option<&'a str>,
+    #[serde(borrow)]
+    verbs: Option<Vec<&'a str>>,
 }
 
 #[cfg(test)]
@@ -287,18 +341,34 @@ mod tests {
         assert!(!catalog.resource("", "pods").unwrap().takes(None, "escalate"));
     }
 
+    /// The catalogue of a server that lists these groups.
+    fn discovered(items: &serde_json::Value) -> String {
+        json!({"kind": "APIGroupDiscoveryList", "apiVersion": "apidiscovery.k8s.io/v2", "items": items}).to_string()
+    }
+
     #[test]
     fn discovery_with_unreachable_service_is_stale() {
-        let list = json!({"items": [
-            {"metadata": {"creationTimestamp": null}, "versions": [{"version": "v1", "resources": [
-                {"resource": "pods", "responseKind": {"kind": "Pod"}, "scope": "Namespaced", "verbs": ["get"]},
-            ]}]},
-            {"metadata": {"name": "metrics.k8s.io"}, "versions": [{"version": "v1beta1", "freshness": "Stale"}]},
-            {"metadata": {"name": "odd"}, "versions": [{"resources": [{}, 1]}]},
-        ]});
-        let catalog = Catalog::from_discovery([&list]);
+        let list = discovered(&json!([
+            {"metadata": {"name": "metrics.k8s.io", "creationTimestamp": null},
+             "versions": [{"version": "v1beta1", "freshness": "Stale"}]},
+            {"metadata": {"name": "odd"}, "versions": [{"resources": [{}]}, {"resources": null}]},
+            {"metadata": {"name": "empty"}, "versions": null},
+        ]));
+        let catalog = Catalog::of_server(list.as_bytes()).unwrap();
         assert!(catalog.is_stale("metrics.k8s.io") && !catalog.is_stale("") && !catalog.is_stale("odd"));
-        assert_eq!(catalog.in_group("odd").count(), 0);
-        assert!(catalog.resource("", "pods").unwrap().takes(None, "get"));
+        assert_eq!((catalog.in_group("odd").count(), catalog.in_group("empty").count()), (0, 0));
+        assert!(catalog.resource("", "pods").unwrap().takes(None, "get"), "the core group is that of the table");
+        assert!(catalog.resource("apps", "deployments").is_none(), "other groups are those of the server");
+    }
+
+    #[rstest::rstest]
+    #[case::old_discovery(r#"{"kind": "APIGroupList", "apiVersion": "v1", "groups": []}"#)]
+    #[case::status(r#"{"kind": "Status", "code": 403}"#)]
+    #[case::other_types(r#"{"kind": "APIGroupDiscoveryList", "items": [1]}"#)]
+    #[case::html("<html></html>")]
+    #[case::cut_off(r#"{"kind": "APIGroupDiscoveryList", "items": ["#)]
+    #[case::nothing("")]
+    fn other_documents_are_no_discovery(#[case] answer: &str) {
+        assert!(Catalog::of_server(answer.as_bytes()).is_none());
     }
 }

@@ -7,11 +7,12 @@
 use std::{cell::OnceCell, rc::Rc};
 
 use crate::rbac::{
-    Rule, RuleInScope,
-    catalog::{ApiResource, Catalog},
+    RuleInScope,
+    catalog::{ApiResource, Catalog, is_custom},
+    reach::{Fit, Groups, Reach, Target, UnclearGroup, Unserved, best_of, may_have_asterisk, targets, unserved},
     redundant::{Coverings, covers_names, covers_resource, covers_scope, covers_word},
     risk::Level,
-    suggestion::{self, Likeness, full_name, listed, quoted},
+    suggestion::{self, full_name, listed, quoted},
 };
 
 /// HTTP methods, which are the verbs of a path.
@@ -73,7 +74,7 @@ pub(crate) fn dead_rules(rules: &[RuleInScope<'_>], catalog: &Catalog<'_>) -> Ve
             index,
             it,
             catalog,
-            names: Names::of(it.rule),
+            reach: Reach::of_rule(it),
             dead: &mut dead,
         };
         judge.elements();
@@ -85,9 +86,6 @@ pub(crate) fn dead_rules(rules: &[RuleInScope<'_>], catalog: &Catalog<'_>) -> Ve
     dead
 }
 
-/// A resource with its subresource.
-type Target<'c> = (&'c ApiResource<'c>, Option<&'c str>);
-
 /// What a resource of a rule refers to.
 enum Referent<'c> {
     /// These resources.
@@ -98,58 +96,13 @@ enum Referent<'c> {
     Dead(Rc<[Target<'c>]>),
 }
 
-/// How a request for a resource with a verb can match the rule, the worst first.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Fit {
-    NoSuchVerb,
-    OutOfScope,
-    NeverNamed,
-    NamedBySelector,
-    Matches,
-}
-
-impl Fit {
-    /// The code of an element that fits no better than this.
-    const fn dead_code(self) -> Option<DeadCode> {
-        match self {
-            Self::NoSuchVerb => Some(DeadCode::UnknownVerb),
-            Self::OutOfScope => Some(DeadCode::ClusterScopedResource),
-            Self::NeverNamed => Some(DeadCode::NamesWithCreate),
-            Self::NamedBySelector | Self::Matches => None,
-        }
-    }
-}
-
-/// The best fit of these, or the first that is good enough; none if there are none.
-fn best_of<T>(list: &[T], enough: Fit, fit: impl Fn(&T) -> Fit) -> Option<Fit> {
-    let mut best = None;
-    for it in list {
-        best = best.max(Some(fit(it)));
-        if best >= Some(enough) {
-            break;
-        }
-    }
-    best
-}
-
-/// The resourceNames of a rule.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Names {
-    /// All objects are allowed.
-    All,
-    /// Only wildcards, which were meant to allow all.
-    Wildcards,
-    /// Single objects.
-    Some,
-}
-
-impl Names {
-    fn of(rule: &Rule) -> Self {
-        match rule.resource_names.as_slice() {
-            [] => Self::All,
-            names if names.iter().all(|name| name.contains('*')) => Self::Wildcards,
-            _ => Self::Some,
-        }
+/// The code of an element that fits no better than this.
+const fn dead_code(fit: Fit) -> Option<DeadCode> {
+    match fit {
+        Fit::NoSuchVerb => Some(DeadCode::UnknownVerb),
+        Fit::OutOfScope => Some(DeadCode::ClusterScopedResource),
+        Fit::NeverNamed => Some(DeadCode::NamesWithCreate),
+        Fit::NamedBySelector | Fit::Matches => None,
     }
 }
 
@@ -161,7 +114,7 @@ struct Judge<'a, 'c> {
     index: usize,
     it: &'a RuleInScope<'a>,
     catalog: &'c Catalog<'c>,
-    names: Names,
+    reach: Reach,
     dead: &'a mut Vec<DeadRule>,
 }
 
@@ -204,100 +157,46 @@ impl<'c> Judge<'_, 'c> {
     // Groups.
 
     fn groups(&mut self) -> Groups<'c> {
-        let catalog = self.catalog;
         let rule = self.it.rule;
-        let mut groups = Groups { at: Vec::new(), is_open: false, is_wild: false };
-        for (at, name) in rule.api_groups.iter().enumerate() {
-            let element = format!("/apiGroups/{at}");
-            if name == "*" {
-                groups.is_wild = true;
-            } else if let Some(known) = catalog.group(name) {
-                if catalog.is_stale(known) {
-                    groups.is_open = true;
-                    let message = format!(
-                        "the API service of the group {} does not answer, so it cannot be checked",
-                        quoted(name)
-                    );
-                    self.report(&element, DeadCode::UnknownGroup, Level::Info, message, "check the APIService");
-                } else {
-                    groups.add(Some(at), known);
-                }
-            } else {
-                let meant = self.unknown_group(&element, name);
-                groups.is_open |= meant.is_none() && name != REMOVED_GROUP;
-                if let Some(meant) = meant {
-                    groups.add(None, meant);
-                }
-            }
-        }
-        if groups.is_wild {
-            groups.at = catalog.groups().map(|name| (None, name)).collect();
+        let (groups, unclear) = Groups::of(self.catalog, rule.api_groups.iter().map(String::as_str));
+        for UnclearGroup { at, level, message, help, .. } in unclear {
+            self.report(&format!("/apiGroups/{at}"), DeadCode::UnknownGroup, level, message, help);
         }
         groups
     }
 
-    /// Reports an unknown group; returns the known one that it means.
-    fn unknown_group(&mut self, element: &str, name: &str) -> Option<&'c str> {
-        let catalog = self.catalog;
-        let mut report = |level, message: String, help: String| {
-            self.report(element, DeadCode::UnknownGroup, level, message, help);
-        };
-        let unquoted = name.trim().trim_matches(['"', '\'']).trim().to_ascii_lowercase();
-        let (plain, has_version) = match suggestion::without_version(&unquoted) {
-            Some(plain) => (plain, true),
-            None => (unquoted.as_str(), false),
-        };
-        let plain = plain.trim_matches('/');
-        let core = ["", "core", "api", "legacy", "core.k8s.io"];
-        let meant = if core.contains(&plain) { catalog.group("") } else { catalog.group(plain) };
-        let meant = meant.or_else(|| suggestion::group(catalog, plain));
-        let help = |right: &str| format!("use {}", quoted(right));
-        if has_version {
-            let message = format!("the group {} contains a version, which matches no group", quoted(name));
-            report(Level::High, message, help(meant.unwrap_or(plain)));
-        } else if meant == Some("") {
-            report(Level::High, format!("the core group is written `\"\"`, not {}", quoted(name)), help(""));
-        } else if unquoted != name {
-            let message = format!("the group {} contains blanks, quotes or capital letters", quoted(name));
-            report(Level::High, message, help(meant.unwrap_or(plain)));
-        } else if let Some(meant) = meant {
-            report(Level::High, format!("there is no API group {}", quoted(name)), help(meant));
-        } else if name == REMOVED_GROUP {
-            let help = "use `apps` for workloads, `networking.k8s.io` for ingresses and networkpolicies";
-            report(Level::Low, "the group `extensions` is no longer served".to_owned(), help.to_owned());
-        } else if name.contains('.') {
-            let message = format!("the group {} is not known, so its resources cannot be checked", quoted(name));
-            let help = "nothing to do if its custom resources are, or will be, installed in the cluster";
-            report(Level::Info, message, help.to_owned());
-        } else {
-            let message = format!("there is no API group {} in Kubernetes", quoted(name));
-            let help = "look it up with `kubectl api-resources`: a group of custom resources contains a dot";
-            report(Level::Low, message, help.to_owned());
-        }
-        meant
-    }
-
-    /// Reports groups without any of the resources, unless one of those is misspelt.
+    /// Reports groups without any of the resources, unless one of those is misspelt, or was reported as one that the
+    /// group may get.
     fn idle_groups(&mut self, groups: &Groups<'c>, referents: &[Referent<'c>]) {
         if groups.is_open {
             return;
         }
         let mut targets = Vec::new();
+        let mut has_open = false;
         for referent in referents {
             match referent {
                 Referent::Known(known) => targets.extend(known.iter()),
-                Referent::Open => {}
+                Referent::Open => has_open = true,
                 Referent::Dead(_) => return,
             }
         }
         for (at, name) in &groups.at {
             let Some(at) = at else { continue };
             let is_wild = || self.it.rule.resources.iter().any(|resource| resource == "*");
-            if targets.iter().all(|(resource, _)| resource.group != *name) && !is_wild() {
-                let message = format!("the group {} has none of the rule's resources", quoted(name));
-                let help = "remove the group, or add the resource of it that is missing";
-                self.report(&format!("/apiGroups/{at}"), DeadCode::UnknownResource, Level::High, message, help);
+            if targets.iter().any(|(resource, _)| resource.group == *name) || is_wild() {
+                continue;
             }
+            let message = format!("the group {} has none of the rule's resources", quoted(name));
+            let (level, message, help) = match is_custom(name) {
+                true if has_open => continue,
+                true => {
+                    let help = "nothing to do if its custom resources will be installed in the cluster; otherwise \
+                                remove the group";
+                    (Level::Info, format!("{message} at present"), help)
+                }
+                false => (Level::High, message, "remove the group, or add the resource of it that is missing"),
+            };
+            self.report(&format!("/apiGroups/{at}"), DeadCode::UnknownResource, level, message, help);
         }
     }
 
@@ -323,7 +222,7 @@ impl<'c> Judge<'_, 'c> {
         if !self.it.is_namespaced() || known.iter().all(|(resource, _)| resource.namespaced) {
             return Referent::Known(known);
         }
-        let fits = |verb: &String| self.best(&known, verb, true);
+        let fits = |verb: &String| self.reach.best(&known, verb, true);
         let best = self.it.rule.verbs.iter().map(fits).max();
         if best != Some(Fit::OutOfScope) {
             return Referent::Known(known);
@@ -352,20 +251,8 @@ impl<'c> Judge<'_, 'c> {
     }
 
     fn unknown_resource(&mut self, element: &str, word: &str, groups: &Groups<'c>) -> Referent<'c> {
-        if word == "*" {
-            return Referent::Open;
-        }
-        let catalog = self.catalog;
+        let Some(Unserved { level, meant }) = unserved(self.catalog, groups, word) else { return Referent::Open };
         let names: Vec<&str> = if groups.is_wild { Vec::new() } else { groups.names().collect() };
-        let meant = suggestion::resource(catalog, &names, word);
-        let likeness = meant.as_ref().map(|meant| meant.likeness);
-        let level = match (groups.is_wild, likeness) {
-            (false, _) | (true, Some(Likeness::Same)) => Level::High,
-            // It may be a custom resource.
-            (true, Some(Likeness::Short)) if !word.ends_with('s') || word == "logs" => Level::Low,
-            (true, Some(Likeness::Edits(1))) if word.len() > 6 => Level::Low,
-            (true, _) => return Referent::Open,
-        };
         let message = match names.as_slice() {
             [] => format!("there is no resource {}", quoted(word)),
             [group] => format!("the group {} has no resource {}", quoted(group), quoted(word)),
@@ -375,6 +262,13 @@ impl<'c> Judge<'_, 'c> {
             Some(meant) => meant.help(if groups.is_wild { None } else { Some(&names) }),
             None => self.help_without_suggestion(word, &names),
         };
+        if level == Level::Info {
+            let message = format!("{message} at present, so it cannot be checked");
+            let help =
+                format!("nothing to do if its custom resources will be installed in the cluster; otherwise {help}");
+            self.report(element, DeadCode::UnknownResource, level, message, help);
+            return Referent::Open;
+        }
         self.report(element, DeadCode::UnknownResource, level, message, help);
         Referent::Dead(meant.map(|meant| meant.targets.into()).unwrap_or_default())
     }
@@ -407,61 +301,20 @@ impl<'c> Judge<'_, 'c> {
 
     // Verbs.
 
-    /// The best fit of a verb for one of these resources.
-    fn best(&self, targets: &[Target<'c>], verb: &str, minds_scope: bool) -> Fit {
-        let at_best = match self.names {
-            Names::Some if ["list", "watch"].contains(&verb) => Fit::NamedBySelector,
-            _ => Fit::Matches,
-        };
-        best_of(targets, at_best, |target| self.fit(*target, verb, minds_scope)).unwrap_or(Fit::NoSuchVerb)
-    }
-
-    fn fit(&self, (resource, subresource): Target<'c>, verb: &str, minds_scope: bool) -> Fit {
-        if !resource.takes(subresource, verb) {
-            Fit::NoSuchVerb
-        } else if minds_scope && self.it.is_namespaced() && !self.role_reaches((resource, subresource), verb) {
-            Fit::OutOfScope
-        } else if self.names != Names::Some {
-            Fit::Matches
-        } else if subresource.is_none() && ["create", "deletecollection"].contains(&verb) {
-            Fit::NeverNamed
-        } else if ["list", "watch"].contains(&verb) {
-            Fit::NamedBySelector
-        } else {
-            Fit::Matches
-        }
-    }
-
-    /// Whether a Role grants this: besides what is in its namespace, requests for the Namespace object itself, and the
-    /// right to bind ClusterRoles in it.
-    fn role_reaches(&self, (resource, subresource): Target<'_>, verb: &str) -> bool {
-        match (resource.group, resource.name, subresource) {
-            _ if resource.namespaced => true,
-            ("", "namespaces", _) => {
-                let own = |name: &String| self.it.namespaces.contains(&Some(name.as_str()));
-                let names = &self.it.rule.resource_names;
-                !["list", "watch", "create", "deletecollection"].contains(&verb)
-                    && (self.names != Names::Some || names.iter().any(own))
-            }
-            ("rbac.authorization.k8s.io", "clusterroles", None) => ["bind", "*"].contains(&verb),
-            _ => false,
-        }
-    }
-
     /// Reports verbs that fit none of the resources; returns for each verb whether it does not.
     fn verbs(&mut self, referents: &[Referent<'c>]) -> Vec<bool> {
         let rule = self.it.rule;
         let mut dead = Vec::with_capacity(rule.verbs.len());
         for (at, verb) in rule.verbs.iter().enumerate() {
             let fit = |referent: &Referent<'c>| match referent {
-                Referent::Open => Fit::Matches,
+                Referent::Open => self.reach.fit_of_any(verb),
                 Referent::Dead(meant) if meant.is_empty() => Fit::Matches,
-                Referent::Dead(meant) => self.best(meant, verb, false),
-                Referent::Known(known) => self.best(known, verb, true),
+                Referent::Dead(meant) => self.reach.best(meant, verb, false),
+                Referent::Known(known) => self.reach.best(known, verb, true),
             };
             let best = best_of(referents, Fit::Matches, fit).unwrap_or(Fit::Matches);
             let element = format!("/verbs/{at}");
-            dead.push(best.dead_code().is_some());
+            dead.push(dead_code(best).is_some());
             match best {
                 Fit::NoSuchVerb => self.unknown_verb(&element, verb, referents),
                 Fit::OutOfScope => {
@@ -504,10 +357,9 @@ impl<'c> Judge<'_, 'c> {
 
     fn names_with_create(&mut self, element: &str, verb: &str, referents: &[Referent<'c>]) {
         let applies = verb == "create"
-            && referents
-                .iter()
-                .flat_map(Referent::targets)
-                .any(|target| self.fit(*target, verb, false) == Fit::NeverNamed && self.may_patch_all_names(target.0));
+            && referents.iter().flat_map(Referent::targets).any(|target| {
+                self.reach.fit(*target, verb, false) == Fit::NeverNamed && self.may_patch_all_names(target.0)
+            });
         let verb = quoted(verb);
         if applies {
             let message = format!("{verb} with resourceNames works only for server-side apply, together with `patch`");
@@ -541,10 +393,10 @@ impl<'c> Judge<'_, 'c> {
             rule.verbs.iter().zip(dead).filter(|(_, dead)| !**dead).map(|(verb, _)| verb).collect();
         for ((at, word), referent) in rule.resources.iter().enumerate().zip(referents) {
             let Referent::Known(known) = referent else { continue };
-            let fit = |verb: &&String| self.best(known, verb, true);
+            let fit = |verb: &&String| self.reach.best(known, verb, true);
             let Some(best) = best_of(&living, Fit::NamedBySelector, fit) else { return };
             let element = format!("/resources/{at}");
-            let Some(code) = best.dead_code() else { continue };
+            let Some(code) = dead_code(best) else { continue };
             let (message, help) = match code {
                 DeadCode::NamesWithCreate => (
                     format!("none of the verbs matches {} with resourceNames", quoted(word)),
@@ -567,13 +419,8 @@ impl<'c> Judge<'_, 'c> {
 
     fn wildcard_names(&mut self) {
         let rule = self.it.rule;
-        let has = |is_called: &dyn Fn(&str) -> bool| rule.resources.iter().any(|resource| is_called(resource));
-        let (signers, users) =
-            (has(&|name| name == "signers"), has(&|name| ["users", "groups", "uids"].contains(&name)));
-        let extras = has(&|name| name.starts_with("userextras"));
         for (at, name) in rule.resource_names.iter().enumerate().filter(|(_, name)| name.contains('*')) {
-            // A signer can have a wildcard for its name; names of users can be any.
-            if signers && name.ends_with("/*") || users && name != "*" || extras {
+            if rule.resources.iter().any(|resource| may_have_asterisk(resource, name)) {
                 continue;
             }
             let message = format!("{} in resourceNames is a literal name: `*` is no wildcard there", quoted(name));
@@ -583,32 +430,7 @@ impl<'c> Judge<'_, 'c> {
     }
 }
 
-/// A group whose resources have moved to others.
-const REMOVED_GROUP: &str = "extensions";
-
 const CLUSTER_WIDE: &str = "set the rule's namespaces to [\"*\"], which grants it in the whole cluster";
-
-/// The groups of a rule.
-struct Groups<'c> {
-    /// Known groups, with their index where the rule names them so.
-    at: Vec<(Option<usize>, &'c str)>,
-    /// Whether one may have custom resources.
-    is_open: bool,
-    /// Whether one is the wildcard.
-    is_wild: bool,
-}
-
-impl<'c> Groups<'c> {
-    fn add(&mut self, at: Option<usize>, name: &'c str) {
-        if self.names().all(|known| known != name) {
-            self.at.push((at, name));
-        }
-    }
-
-    fn names(&self) -> impl Iterator<Item = &'c str> {
-        self.at.iter().map(|(_, name)| *name)
-    }
-}
 
 impl<'c> Referent<'c> {
     fn targets(&self) -> &[Target<'c>] {
@@ -616,36 +438,6 @@ impl<'c> Referent<'c> {
             Self::Known(targets) | Self::Dead(targets) => targets,
             Self::Open => &[],
         }
-    }
-}
-
-/// What a resource of a rule matches in known groups.
-fn targets<'c>(catalog: &'c Catalog<'c>, groups: &Groups<'c>, word: &str) -> Vec<Target<'c>> {
-    let (name, subresource) = match word.split_once('/') {
-        Some((name, subresource)) => (name, Some(subresource)),
-        None => (word, None),
-    };
-    let mut found = Vec::new();
-    for group in groups.names() {
-        if name == "*" {
-            for resource in catalog.in_group(group) {
-                found.extend(target(resource, subresource));
-                if subresource.is_none() {
-                    found.extend(resource.subresources.keys().map(|name| (resource, Some(*name))));
-                }
-            }
-        } else if let Some(resource) = catalog.resource(group, name) {
-            found.extend(target(resource, subresource));
-        }
-    }
-    found
-}
-
-/// The resource with this subresource, if it has it.
-fn target<'c>(resource: &'c ApiResource<'c>, subresource: Option<&str>) -> Option<Target<'c>> {
-    match subresource {
-        None => Some((resource, None)),
-        Some(name) => resource.subresource(name).map(|name| (resource, Some(name))),
     }
 }
 
@@ -666,6 +458,7 @@ fn verbs_of<'t, 'c: 't>(targets: impl IntoIterator<Item = &'t Target<'c>>) -> Ve
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::rbac::Rule;
     use proptest::prelude::*;
     use serde_json::json;
 
@@ -1092,10 +885,13 @@ a | apps | deployments/* | get | > /resources/0 subresource-wildcard high: `depl
 
     #[test]
     fn group_of_unreachable_service_is_not_judged() {
-        let list = json!({"items": [{"metadata": {"name": "metrics.k8s.io"}, "versions": [{"freshness": "Stale"}]}]});
+        let list = json!({"kind": "APIGroupDiscoveryList", "items": [
+            {"metadata": {"name": "metrics.k8s.io"}, "versions": [{"freshness": "Stale"}]},
+        ]});
+        let list = list.to_string();
         let rule = rule("metrics.k8s.io", "pods,anything", "get,fly", "");
         let it = RuleInScope { pointer: "", rule: &rule, namespaces: vec![Some("a")] };
-        let found = dead_rules(&[it], &Catalog::from_discovery([&list]));
+        let found = dead_rules(&[it], &Catalog::of_server(list.as_bytes()).unwrap());
         assert_eq!(found.iter().map(summary).collect::<Vec<_>>(), ["/apigroups/0 unknown-group info"]);
     }
 

@@ -5,6 +5,7 @@ mod catalog;
 mod cluster_roles;
 mod coverage;
 mod lint;
+mod reach;
 mod redundant;
 pub mod risk;
 mod suggestion;
@@ -14,6 +15,7 @@ pub(crate) use cluster_roles::default_cluster_role;
 pub(crate) use coverage::{Coverage, PermissionChanges, Widening, difference, same_permissions, widening};
 
 pub(crate) use lint::{DeadCode, DeadRule, dead_rules};
+pub(crate) use reach::matchable;
 
 use std::collections::HashMap;
 

@@ -2,7 +2,7 @@
 
 use crate::rbac::{
     VERBS,
-    catalog::{ApiResource, Catalog},
+    catalog::{ApiResource, Catalog, is_custom},
 };
 
 /// The most names that a sentence lists.
@@ -102,7 +102,21 @@ pub(super) fn group<'a>(catalog: &Catalog<'a>, name: &str) -> Option<&'a str> {
             || name.strip_suffix(".k8s.io") == Some(*group)
             || group.strip_suffix(".io") == Some(name)
     };
-    groups().find(is_meant).or_else(|| nearest(groups(), name, 2).map(|(group, _)| group))
+    groups()
+        .find(is_meant)
+        .or_else(|| nearest(groups().filter(|group| !is_custom(group)), name, 2).map(|(group, _)| group))
+        .or_else(|| groups().find(|group| is_custom(group) && is_misspelt(group, name)))
+}
+
+/// Whether a name is that of a custom group with a mistake in one long word. Vendors have many groups that differ in a
+/// short one, such as `ec2.aws.upbound.io` and `ecs.aws.upbound.io`, of which a cluster may have one and get the other.
+fn is_misspelt(group: &str, name: &str) -> bool {
+    let differs = |(one, other): &(&str, &str)| one != other;
+    let mut differing = group.split('.').zip(name.split('.')).filter(differs);
+    let (Some((one, other)), None) = (differing.next(), differing.next()) else { return false };
+    let shorter = one.len().min(other.len());
+    let limit = if shorter < 8 { 1 } else { 2 };
+    group.split('.').count() == name.split('.').count() && shorter >= 5 && distance(one, other, limit).is_some()
 }
 
 /// The resource that a wrong name probably means, first among these groups, else among all.
@@ -331,6 +345,17 @@ mod tests {
     fn distance_counts_edits(#[case] one: &str, #[case] other: &str, #[case] edits: usize) {
         assert_eq!(distance(one, other, 5), Some(edits));
         assert_eq!(distance(other, one, edits), Some(edits));
+    }
+
+    #[rstest]
+    #[case("cert-manager.io", "cert-manger.io", true)]
+    #[case("example.com", "exmaple.com", true)]
+    #[case("ec2.aws.upbound.io", "ecs.aws.upbound.io", false)]
+    #[case("example.com", "example.org", false)]
+    #[case("example.com", "v1.example.com", false)]
+    #[case("example.com", "example.com", false)]
+    fn misspelt_custom_group_is_recognized(#[case] group: &str, #[case] name: &str, #[case] misspelt: bool) {
+        assert_eq!(is_misspelt(group, name), misspelt);
     }
 
     #[rstest]

@@ -6,7 +6,7 @@ mod apply;
 mod decommission;
 mod diagnosis;
 mod former_namespace;
-mod guardrails;
+mod judgement;
 mod observe;
 mod plan;
 mod proof;
@@ -21,21 +21,25 @@ pub(crate) use plan::plan;
 pub(crate) use provision::provision;
 pub(crate) use verify::verify;
 
-use std::{cell::OnceCell, time::Instant};
+use std::{cell::OnceCell, future::poll_fn, pin::pin, task::Poll, time::Instant};
 
 use session::Session;
 
 use crate::{
     budget::Budget,
-    cluster::ApiError,
+    cluster::{ApiError, Cluster, TOO_LATE},
     diagnostics::{
         error::Failure,
         finding::{self, Finding},
     },
     endpoint::connection::ServerTrust,
     input::request::Request,
-    k8s::record::INVENTORY,
-    plan::{guardrails::Guard, snapshot::Snapshot},
+    k8s::{grant::Grants, record::INVENTORY},
+    plan::{
+        guardrails::Guard,
+        judgement::{Discovery, Resources},
+        snapshot::Snapshot,
+    },
     report::Report,
 };
 
@@ -51,6 +55,34 @@ pub(crate) struct Run<'a> {
     server_version: OnceCell<String>,
     /// The limits on what may be granted.
     guard: Guard,
+    /// The server's discovery, once the first observation is over.
+    discovery: OnceCell<Discovery>,
+}
+
+/// What a server says it serves, if there are rules to judge. The first attempt counts.
+async fn discover(cluster: &Cluster<'_>, grants: &Grants) -> Discovery {
+    if grants.requested().is_empty() {
+        return Discovery::Unneeded;
+    }
+    cluster.discovery().await.map_or_else(Discovery::Missing, Discovery::Read)
+}
+
+/// The result of some work, and the discovery as far as it has come when the work is done: nothing waits for it. It is
+/// polled first, so that its request is the first one.
+async fn beside<T>(work: impl Future<Output = T>, discovery: impl Future<Output = Discovery>) -> (T, Discovery) {
+    let mut work = pin!(work);
+    let mut discovery = pin!(discovery);
+    let mut found = None;
+    let done = poll_fn(|context| {
+        if found.is_none()
+            && let Poll::Ready(answer) = discovery.as_mut().poll(context)
+        {
+            found = Some(answer);
+        }
+        work.as_mut().poll(context)
+    })
+    .await;
+    (done, found.unwrap_or_else(|| Discovery::Missing(TOO_LATE.to_owned())))
 }
 
 impl<'a> Run<'a> {
@@ -63,7 +95,7 @@ impl<'a> Run<'a> {
             report.finding(Finding::remark(finding::Code::SystemCa, text));
         }
         let guard = Guard::default();
-        Ok(Self { request, report, session, server_version: OnceCell::new(), guard })
+        Ok(Self { request, report, session, server_version: OnceCell::new(), guard, discovery: OnceCell::new() })
     }
 
     /// Sets the limits on what may be granted.
@@ -75,6 +107,11 @@ impl<'a> Run<'a> {
     /// The server's version; none before the first observation, and from a server that hides it.
     fn server_version(&self) -> Option<&str> {
         self.server_version.get().map(String::as_str)
+    }
+
+    /// What rules are judged by: the server's discovery, as far as it came beside the first observation.
+    fn resources(&self) -> Resources<'_> {
+        self.discovery.get().map(Discovery::resources).unwrap_or_default()
     }
 
     /// The first observation of a plan or a provision. Whoever uses the token presents no client certificate: where the
@@ -95,7 +132,10 @@ impl<'a> Run<'a> {
             }
             cluster.version().await
         };
-        let snapshot = self.observe(true, version).await?;
+        let observing = self.observe(true, version);
+        let (snapshot, discovery) = beside(observing, discover(cluster, &self.request.grants)).await;
+        let _ = self.discovery.set(discovery);
+        let snapshot = snapshot?;
         match refused.into_inner() {
             Some(error) => Err(error.into()),
             None => Ok(snapshot),

@@ -1,12 +1,14 @@
 //! plan: what a provision would do, and whether it would succeed, without a write.
 
+use std::cmp::Reverse;
+
 use futures_util::future::{join, join_all};
 
 use crate::{
     cluster::ApiErrorKind,
     diagnostics::{
         error::{Code, Failure},
-        finding::Severity,
+        finding::{Finding, Severity},
     },
     k8s::object::{Kind, Live, Manifest},
     plan::{
@@ -20,30 +22,45 @@ use crate::{
     },
     run::{
         Run, former_namespace,
-        guardrails::refusal,
+        judgement::judged,
         proof::{EVERYTHING, unlimited},
     },
 };
 
-/// Shows what a provision would do: all steps up to the first write, with a dry run of each change where possible. True
-/// if there are changes.
+/// Shows what a provision would do: all steps up to the first write, with a dry run of each change where possible. The
+/// findings follow the changes, the worst first. True if there are changes.
 ///
 /// # Errors
 /// What a provision would fail with, as far as reads can tell.
 pub(crate) async fn plan(run: &Run<'_>) -> Result<bool, Failure> {
+    let mut findings = Vec::new();
+    let result = look_ahead(run, &mut findings).await;
+    if result.is_ok() {
+        findings.extend(run.request.connection.limits());
+    }
+    findings.sort_by_key(|finding| Reverse(finding.severity));
+    for finding in findings {
+        run.report.finding(finding);
+    }
+    result
+}
+
+/// Reports the changes, and collects the findings.
+async fn look_ahead(run: &Run<'_>, findings: &mut Vec<Finding>) -> Result<bool, Failure> {
     if run.request.connection.tls_server_name.is_some() {
         run.session.open_unauthenticated().await?; // reports a server name that users of the credential would lack
     }
     let (snapshot, former) = join(run.survey(), former_namespace::search(run)).await;
     let (snapshot, former) = (snapshot?, former?);
-    let (desired, mut plan) = compare(run.request, &snapshot);
-    let refused = refusal(run, &snapshot, &desired, &plan);
-    for remark in remarks(run.request, &snapshot, &desired, &plan) {
-        run.report.finding(remark);
-    }
+    let resources = run.resources();
+    let (desired, mut plan) = compare(run.request, &snapshot, resources.catalog());
+    let judged = judged(run, &snapshot, &resources, &desired, &plan);
+    let refused = judged.refusal;
+    findings.extend(remarks(run.request, &snapshot, &desired, &plan));
+    findings.extend(judged.findings);
 
     if snapshot.parent_access.lacks_rbac_defaults() && is_unlimited(run).await {
-        run.report.finding(unlimited("the credential"));
+        findings.push(unlimited("the credential"));
     }
     // Before the first deployment there is nothing to copy. A search that is denied or fails does not stop a provision.
     let copies = async {
@@ -53,18 +70,12 @@ pub(crate) async fn plan(run: &Run<'_>) -> Result<bool, Failure> {
         }
     };
     let (former, bindings) = join(former_namespace::observe(run, &former.found), copies).await;
-    for remark in rights_elsewhere(&run.request.instance.names, &snapshot, &bindings) {
-        run.report.finding(remark);
-    }
+    findings.extend(rights_elsewhere(&run.request.instance.names, &snapshot, &bindings));
     for home in former? {
         let then = "a provision deletes them once the new credential is delivered";
-        for remark in home.remarks(run.request, Severity::High, then) {
-            run.report.finding(remark);
-        }
+        findings.extend(home.remarks(run.request, Severity::High, then));
         let (left, stays) = home.to_delete();
-        if let Some(finding) = stays {
-            run.report.finding(finding);
-        }
+        findings.extend(stays);
         plan.changes.extend(left.not_yet_deleted().cloned().map(Change::delete));
     }
     let mut verdict = Ok(());

@@ -11,7 +11,7 @@ use futures_util::future::join_all;
 use crate::{
     cluster::{ApiError, ApiErrorKind, Cluster},
     credential::{
-        access_checks::{AccessChecks, AccessDecision, Proof, check_identity},
+        access_checks::{AccessChecks, AccessDecision, Proof, Review, TokenIdentity, check_identity},
         claims::Account,
         defaults::{Defaults, Excess},
     },
@@ -20,7 +20,7 @@ use crate::{
         finding::{self, Finding, Severity},
     },
     k8s::{denial::summary, grant::Scope},
-    rbac::{Coverage, Permission, PermissionRecord},
+    rbac::{Catalog, Coverage, Permission, PermissionRecord},
     report::Report,
     run::Run,
 };
@@ -103,6 +103,16 @@ pub(crate) struct Expectation<'a> {
     pub(crate) account: Account<'a>,
     /// The permissions that it has to have.
     pub(crate) granted: Vec<Permission<'a>>,
+    /// The catalogue of what requests can be about: no other permission is tested.
+    pub(crate) catalog: &'a Catalog<'a>,
+}
+
+/// What a test found, as a line of the log.
+pub(crate) fn described(name: &str, proof: &Proof) -> String {
+    match proof.allowed {
+        0 => format!("{name}: its identity; it has no permission that a request can match"),
+        allowed => format!("{name}: {allowed} permissions allowed, {} adjacent denied", proof.denied),
+    }
 }
 
 /// The permissions that a run has removed.
@@ -149,8 +159,7 @@ pub(crate) async fn prove(
     proof.excess.retain(|record| !revoked.kept.covers(record.permission()));
     let excess = beyond_defaults(&defaults, Some(&run.session.cluster), &mut proof).await;
     let name = expectation.account.name;
-    let what = format!("{name}: {} permissions allowed, {} adjacent denied", proof.allowed, proof.denied);
-    run.report.step("prove", &what, Some(started.elapsed()));
+    run.report.step("prove", &described(name, &proof), Some(started.elapsed()));
     report_excess(run.report, &proof, &excess);
     let exceeds = proof.excess.iter().any(|record| record.permission().namespace.is_some());
     run.report.proof(proof);
@@ -217,7 +226,7 @@ async fn ask_until(
 ) -> Result<Proof, ProofError> {
     let started = Instant::now();
     let _waiting = run.report.waiting("testing the credential");
-    let checks = AccessChecks::new(&expectation.granted);
+    let checks = AccessChecks::new(&expectation.granted, expectation.catalog);
     // The home namespace, whatever is granted there, and (as none) the whole cluster.
     let mut scopes = BTreeSet::from([None, Some(run.request.instance.namespace.as_str())]);
     scopes.extend(run.request.grants.iter().map(|grant| grant.place.scope.namespace()));
@@ -236,14 +245,15 @@ async fn ask_until(
     }
 }
 
-/// Tests once: the grants of an existing credential have reached every API server.
-pub(crate) async fn prove_at_once(
-    holder: &Cluster<'_>,
-    expectation: &Expectation<'_>,
-    scopes: &BTreeSet<Option<&str>>,
-) -> Result<Proof, ProofError> {
-    let checks = AccessChecks::new(&expectation.granted);
-    attempt(holder, &checks, expectation, scopes).await
+/// The answers of the server about a credential, asked at once.
+pub(crate) struct Answers<'a> {
+    identity: TokenIdentity,
+    /// The listed permissions by namespace, and those of the whole cluster.
+    reviews: Vec<(Option<&'a str>, Review)>,
+    /// A permission that was asked for by itself, because it must be allowed.
+    allowed: Option<(Permission<'a>, AccessDecision)>,
+    /// One that was asked for because it must be denied.
+    denied: Option<(Permission<'a>, AccessDecision)>,
 }
 
 async fn attempt(
@@ -252,28 +262,48 @@ async fn attempt(
     expectation: &Expectation<'_>,
     scopes: &BTreeSet<Option<&str>>,
 ) -> Result<Proof, ProofError> {
-    let home = expectation.account.namespace;
-    let ask = async |example: Option<Permission<'_>>| match example {
-        Some(permission) => cluster.allowed(permission).await.map(Some),
+    let answers = ask(cluster, checks, expectation.account.namespace, scopes).await?;
+    conclude(cluster, checks, &expectation.account, answers).await
+}
+
+/// Asks the server about the credential of this connection, in these scopes.
+pub(crate) async fn ask<'a>(
+    cluster: &Cluster<'_>,
+    checks: &AccessChecks<'a>,
+    home: &str,
+    scopes: &BTreeSet<Option<&'a str>>,
+) -> Result<Answers<'a>, ProofError> {
+    let decide = async |example: Option<Permission<'a>>| match example {
+        Some(permission) => Ok(Some((permission, cluster.allowed(permission).await?))),
         None => Ok::<_, ApiError>(None),
     };
-    let (allowed, denied) = (checks.allowed_example(home), checks.denied_example(home));
-    let (identity, reviews, allowed_answer, denied_answer) = tokio::join!(
+    let (identity, reviews, allowed, denied) = tokio::join!(
         cluster.identity(),
         join_all(scopes.iter().map(async |scope| Ok((*scope, cluster.rules(*scope).await?)))),
-        ask(allowed),
-        ask(denied),
+        decide(checks.allowed_example(home)),
+        decide(checks.denied_example(home)),
     );
+    // The identity first: a token that is rejected says more than a permission that is.
     let identity = identity?;
-    check_identity(&identity, &expectation.account)?;
-    let reviews: Vec<_> = reviews.into_iter().collect::<Result<_, ApiError>>()?;
-    let complete = reviews.iter().all(|(_, review)| review.complete);
+    let reviews = reviews.into_iter().collect::<Result<_, ApiError>>()?;
+    Ok(Answers { identity, reviews, allowed: allowed?, denied: denied? })
+}
 
+/// Compares the answers with what is expected. Permissions that are on no list are asked for one by one.
+pub(crate) async fn conclude(
+    cluster: &Cluster<'_>,
+    checks: &AccessChecks<'_>,
+    account: &Account<'_>,
+    answers: Answers<'_>,
+) -> Result<Proof, ProofError> {
+    let Answers { identity, reviews, allowed, denied } = answers;
+    check_identity(&identity, account)?;
+    let complete = reviews.iter().all(|(_, review)| review.complete);
     let mut result = checks.evaluate(&reviews);
-    let allowed_answer = allowed_answer?;
-    let mut asked = vec![(denied, denied_answer?)];
-    if let (Some(permission), Some(AccessDecision { allowed: false, .. })) = (allowed, &allowed_answer) {
-        result.uncovered.push(permission);
+    let mut asked = Vec::from_iter(denied);
+    let refused = allowed.as_ref().filter(|(permission, decision)| !decision.allowed && checks.includes(permission));
+    if let Some((permission, _)) = refused {
+        result.uncovered.push(*permission);
     } else if !complete {
         // The list is incomplete: permissions that are not on it are checked one by one, and so is one elsewhere.
         let mut unknown = std::mem::take(&mut result.uncovered);
@@ -286,8 +316,9 @@ async fn attempt(
             }
         }
         result.uncovered.extend(rest);
-        let elsewhere = checks.elsewhere_example();
-        asked.push((elsewhere, ask(elsewhere).await?));
+        if let Some(elsewhere) = checks.elsewhere_example() {
+            asked.push((elsewhere, cluster.allowed(elsewhere).await?));
+        }
     }
     if !result.uncovered.is_empty() {
         let mut missing: Vec<PermissionRecord> = result.uncovered.iter().map(Permission::record).collect();
@@ -296,15 +327,12 @@ async fn attempt(
         return Err(ProofError::NotConfirmed(missing));
     }
     // Absence from an incomplete list is no denial: then only single checks count.
-    let answers = || asked.iter().filter_map(|(permission, answer)| Some((*permission, answer.as_ref()?)));
-    let denials = answers().filter(|(_, decision)| !decision.allowed).count();
+    let denials = asked.iter().filter(|(_, decision)| !decision.allowed).count();
     let mut excess: BTreeSet<PermissionRecord> = result.excess.into_iter().collect();
-    excess.extend(
-        answers().filter(|(_, decision)| decision.allowed).filter_map(|(permission, _)| Some(permission?.record())),
-    );
+    excess.extend(asked.iter().filter(|(_, decision)| decision.allowed).map(|(permission, _)| permission.record()));
     // Only an authorizer other than RBAC can allow everything without a binding. If one took part in a decision, that
     // is checked.
-    let decisions = || allowed_answer.iter().chain(answers().map(|(_, decision)| decision));
+    let decisions = || allowed.iter().chain(&asked).map(|(_, decision)| decision);
     let is_suspicious = decisions().any(AccessDecision::is_by_another_authorizer)
         || excess.contains(&EVERYTHING.record())
         || (!complete && decisions().next().is_none());

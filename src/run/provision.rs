@@ -33,7 +33,7 @@ use crate::{
         apply::{Apply, Widened},
         diagnosis::{explain_rejection, is_token_rejected, lost_race},
         former_namespace,
-        guardrails::refusal,
+        judgement::judged,
         proof::{self, Expectation, ProofError, RevokedAccess},
         publish::{Dialled, cluster_changed, dial, publish},
     },
@@ -187,12 +187,18 @@ async fn issue(
     snapshot: &mut Snapshot,
 ) -> Result<ProvedCredential, EstablishError> {
     let request = run.request;
-    let (desired, plan) = compare(request, snapshot);
-    if let Some(failure) = refusal(run, snapshot, &desired, &plan) {
+    let resources = run.resources();
+    let (desired, plan) = compare(request, snapshot, resources.catalog());
+    let judged = judged(run, snapshot, &resources, &desired, &plan);
+    // Before anything can fail: a rule that matches nothing may be the reason. This may be the second attempt.
+    for finding in judged.findings {
+        run.report.finding_once(finding);
+    }
+    if let Some(failure) = judged.refusal {
         return Err(failure.into());
     }
     for remark in remarks(request, snapshot, &desired, &plan) {
-        run.report.finding_once(remark); // this may be the second attempt
+        run.report.finding_once(remark);
     }
 
     Apply { run, snapshot, desired: &desired, plan: &plan }.preflight().await?;
@@ -207,7 +213,8 @@ async fn issue(
 
     let uid = widened.service_account.uid.clone();
     let rules = granted_rules(request, &snapshot.observed);
-    let expectation = Expectation { account: account(run, &uid), granted: all_permissions(&rules) };
+    let expectation =
+        Expectation { account: account(run, &uid), granted: all_permissions(&rules), catalog: resources.catalog() };
     let narrowed = || plan.permissions.narrowed.iter().map(PermissionRecord::permission).collect();
     let mut kept = desired.kept(request);
     // The connection to Massdriver is opened during the test; nothing is sent before it has passed.

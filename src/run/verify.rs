@@ -6,7 +6,7 @@ use crate::{
     budget::Budget,
     cluster::{ApiError, ApiErrorKind},
     credential::{
-        access_checks::Proof,
+        access_checks::{AccessChecks, Proof},
         claims::{Account, Claims},
         defaults::Defaults,
     },
@@ -16,15 +16,17 @@ use crate::{
     },
     input::request::Credential,
     k8s::{
-        grant::{Grant, Scope},
+        grant::{Grant, Grants, Scope},
         name::{InstanceName, Namespace},
         object_names::Names,
     },
-    plan::diff::all_permissions,
+    plan::{diff::all_permissions, judgement::judge_live},
+    rbac::Catalog,
     report::{Report, TokenFacts},
     run::{
+        beside, discover,
         observe::is_before_self_subject_review,
-        proof::{self, Expectation, ProofError},
+        proof::{self, ProofError},
         provision::short_fingerprint,
         session::Session,
     },
@@ -52,22 +54,37 @@ pub(crate) async fn verify(credential: &Credential, budget: Budget, report: &Rep
     let session = Session::connect(connection, budget, report).await?;
     let holder = &session.cluster;
 
-    let grants: &[Grant] = credential.grants.as_deref().unwrap_or_default();
+    let no_grants = Grants::default();
+    let grants = credential.grants.as_ref().unwrap_or(&no_grants);
     let rules: Vec<_> = grants.iter().map(|grant| (&grant.place, grant.rules.clone())).collect();
-    let expectation = Expectation { account, granted: all_permissions(&rules) };
+    let granted = all_permissions(&rules);
     let mut scopes = BTreeSet::from([None, Some(account.namespace)]);
     scopes.extend(grants.iter().map(|grant| grant.place.scope.namespace()));
     let started = Instant::now();
     let waiting = report.waiting("testing the credential");
-    let (version, proof) = tokio::join!(holder.version(), proof::prove_at_once(holder, &expectation, &scopes));
+    // What is asked does not wait for the discovery: the embedded table is good enough for the examples.
+    let examples = AccessChecks::new(&granted, Catalog::embedded());
+    let asking = async { tokio::join!(holder.version(), proof::ask(holder, &examples, account.namespace, &scopes)) };
+    let ((version, answers), discovery) = beside(asking, discover(holder, grants)).await;
+    let resources = discovery.resources();
+    let checks = AccessChecks::new(&granted, resources.catalog());
+    let proof = match answers {
+        Ok(answers) => proof::conclude(holder, &checks, &account, answers).await,
+        Err(error) => Err(error),
+    };
     drop(waiting);
     report.server_version(version.as_ref().ok().cloned());
-    let mut proof = proof.map_err(|error| not_proved(error, &version, connection.server.as_str()))?;
+    let proof = proof.map_err(|error| not_proved(error, &version, connection.server.as_str()));
+    // A rule that matches nothing explains most failures: the findings come first.
+    let judgement = judge_live(grants, &|_| None, &resources, version.as_deref().ok());
+    for finding in judgement.findings {
+        report.finding(finding);
+    }
+    let mut proof = proof?;
     let defaults = Defaults::of(version.as_deref().ok());
     if credential.grants.is_some() {
         set_cluster_roles_aside(report, grants, &mut proof);
-        let what = format!("{}: {} permissions allowed, {} adjacent denied", account.name, proof.allowed, proof.denied);
-        report.step("prove", &what, Some(started.elapsed()));
+        report.step("prove", &proof::described(account.name, &proof), Some(started.elapsed()));
         let excess = proof::beyond_defaults(&defaults, None, &mut proof).await;
         proof::report_excess(report, &proof, &excess);
     } else {

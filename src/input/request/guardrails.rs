@@ -89,13 +89,6 @@ impl Guardrails {
         self.0.iter()
     }
 
-    /// Whether none limits anything, and none has a waiver.
-    pub(crate) fn are_absent(&self) -> bool {
-        let is_absent =
-            |it: &Guardrail| it.max_risk == Severity::Critical && !it.refuses_unknown && it.accept.is_empty();
-        self.0.iter().all(is_absent)
-    }
-
     /// Whether risks are refused at all.
     pub(crate) fn limit_risks(&self) -> bool {
         self.0.iter().any(|guardrail| guardrail.max_risk < Severity::Critical)

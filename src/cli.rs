@@ -471,12 +471,18 @@ pub(crate) enum ParseError {
 }
 
 /// The arguments that may be secrets, for the redactor of a usage error, which quotes arguments: each word, or value
-/// after `=`, that is longer than a name would be.
+/// after `=`, that is longer than a name would be. The value of `--allow` has several words.
 pub(crate) fn possible_secrets(arguments: &[OsString]) -> impl Iterator<Item = SecretString> {
-    let values = arguments.iter().skip(1).flat_map(|argument| {
+    let options = arguments.iter().map(|argument| argument.to_string_lossy().into_owned());
+    let values = arguments.iter().skip(1).zip(options).flat_map(|(argument, before)| {
         let word = argument.to_string_lossy().into_owned();
         let value = word.split_once('=').map(|(_, value)| value.to_owned());
-        [Some(word), value].into_iter().flatten()
+        let allowed =
+            if before == "--allow" { Some(&word) } else { value.as_ref().filter(|_| word.starts_with("--allow=")) };
+        match allowed {
+            Some(words) => words.split([' ', ',']).map(str::to_owned).collect::<Vec<_>>(),
+            None => [Some(word), value].into_iter().flatten().collect(),
+        }
     });
     values.filter(|value| !presentable(value)).map(SecretString::from)
 }
@@ -603,8 +609,8 @@ impl InputArgs {
         // A decommission needs nothing but the namespace.
         let is_enough = params.is_given() || action == Operation::Decommission && params.namespace.is_some();
         if self.instance_dir.is_none() && !is_enough {
-            let problem =
-                "the params are missing: pass --params, --allow, --cluster-role or --preset, or --instance-dir";
+            let problem = "the params are missing (expected --params <FILE>, --allow, --cluster-role, --preset or \
+                           --instance-dir; for a decommission, --namespace is enough)";
             return Err(usage_error(action.as_str(), ErrorKind::MissingRequiredArgument, problem));
         }
         let source = match self.instance_dir {

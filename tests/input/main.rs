@@ -7,6 +7,7 @@ mod fuzz_corpus;
 mod invalid_input;
 mod properties;
 mod risks;
+mod ways_to_ask;
 
 #[path = "../support/mod.rs"]
 mod support;

@@ -150,7 +150,7 @@ mod tests {
     #[case::numbers("a: 7\nb: 0x1f\nc: .5\n", json!({"a": 7, "b": 0, "c": 0}))]
     #[case::numbers_as_keys("1: a\ntrue: b\n", json!({"1": "a", "true": "b"}))]
     #[case::anchors("a: &x [b]\nc: *x\n", json!({"a": ["b"], "c": ["b"]}))]
-    #[case::merge("x: &x {a: b, c: d}\ny:\n  <<: *x\n  c: e\n", json!({"x": {"a": "b", "c": "d"}, "y": {"a": "b", "c": "e"}}))]
+    #[case::merge("a: &a {b: c, d: e}\nf:\n  <<: *a\n  d: g\n", json!({"a": {"b": "c", "d": "e"}, "f": {"b": "c", "d": "g"}}))]
     #[case::tag("a: !!str 1\n", json!({"a": "1"}))]
     #[case::scalar("text", json!("text"))]
     fn one_document_is_read_like_kubectl(#[case] text: &str, #[case] expected: Value) {
@@ -175,7 +175,7 @@ mod tests {
         "several documents (expected one; the second one is at line 3"
     )]
     #[case::tab("a:\n\tb: c\n", "is not valid YAML (line 2, column ")]
-    #[case::unfinished("a: [b\n", "is not valid YAML (line 2, column ")]
+    #[case::unfinished("a: [b\n", "is not valid YAML (line 1, column ")]
     #[case::indent("a:\n  b: c\n d: e\n", "is not valid YAML (line 3, column ")]
     #[case::broken_flow("{a: [", "is not valid YAML (line 1, column ")]
     #[case::broken_json("{\"a\": S3CRET}", "is not valid JSON: line 1, column 7")]

@@ -73,6 +73,21 @@ fn rule(changes: &Value) -> Value {
     one_rule(&rule)
 }
 
+/// A limit, and an accepted risk with changes.
+fn guardrails(changes: &Value) -> Value {
+    let mut accepted = json!({ "code": "risk-r03", "max_severity": "high", "reason": "audit", "until": "2099-03-31", "namespaces": [] });
+    for (key, value) in changes.as_object().unwrap() {
+        accepted[key] = value.clone();
+    }
+    json!({ "max_risk": "medium", "accept": [accepted] })
+}
+
+fn guarded(changes: &Value) -> Value {
+    let mut params = rule(&json!({}));
+    params["guardrails"] = guardrails(changes);
+    params
+}
+
 fn in_team_a(mut params: Value) -> Value {
     params["namespace"] = json!("team-a");
     params
@@ -244,6 +259,26 @@ fn advanced() -> Vec<Row> {
                 params
             }),
         ),
+        new(
+            "a limit and an accepted risk",
+            json!([
+                ["pick", "/guardrails/max_risk", "medium"],
+                ["pick", "/guardrails/unknown_resources", "refuse"],
+                ["add", "/guardrails/accept"],
+                ["pick", "/guardrails/accept/0/code", "risk-r03"],
+                ["pick", "/guardrails/accept/0/max_severity", "high"],
+                ["fill", "/guardrails/accept/0/reason", "audit"],
+                ["fill", "/guardrails/accept/0/until", "2099-03-31"],
+                ["add", "/guardrails/accept/0/namespaces"],
+                ["fill", "/guardrails/accept/0/namespaces/0", "team-a"]
+            ]),
+            Means({
+                let mut params = rule(&json!({}));
+                params["guardrails"] = guardrails(&json!({ "namespaces": ["team-a"] }));
+                params["guardrails"]["unknown_resources"] = json!("refuse");
+                params
+            }),
+        ),
         // The list stayed empty, so nothing changed.
         new(
             "other namespaces, and none listed",
@@ -333,6 +368,16 @@ fn refused() -> Vec<Row> {
             Refused(&["/cluster_roles/0/namespaces"]),
         ),
         new(
+            "accepted risk left blank",
+            json!([["add", "/guardrails/accept"]]),
+            Stopped(&[
+                "/guardrails/accept/0/code",
+                "/guardrails/accept/0/max_severity",
+                "/guardrails/accept/0/reason",
+                "/guardrails/accept/0/until",
+            ]),
+        ),
+        new(
             "all at once",
             json!([
                 ["fill", "/namespace", "Team_A"],
@@ -377,6 +422,18 @@ fn opened_again() -> Vec<Row> {
         ),
         // The platform removes the field when it opens the form. The provisioner refused it before.
         saved("saved: a misspelt key", rule(&json!({ "resourcesNames": ["a"] })), Means(rule(&json!({})))),
+        same("saved: a limit and an accepted risk", guarded(&json!({}))),
+        saved("saved: no reason", guarded(&json!({ "reason": " " })), Refused(&["/guardrails/accept/0/reason"])),
+        saved(
+            "saved: no such day",
+            guarded(&json!({ "until": "2027-02-29" })),
+            Refused(&["/guardrails/accept/0/until"]),
+        ),
+        saved(
+            "saved: risk accepted in a wrong namespace",
+            guarded(&json!({ "namespaces": ["Team_A"] })),
+            Refused(&["/guardrails/accept/0/namespaces/0"]),
+        ),
         same(
             "saved: a preset of the original",
             rule(&json!({

@@ -4,6 +4,7 @@
 
 mod dead_rules;
 mod fuzz_corpus;
+mod guardrails;
 mod invalid_input;
 mod properties;
 mod risks;

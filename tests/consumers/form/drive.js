@@ -66,6 +66,10 @@ const steps = {
     await page.locator(`[name="${id(pointer)}__anyof_select"]`).click()
     await page.getByRole('option', { name: title, exact: true }).click()
   },
+  pick: async (page, pointer, option) => {
+    await field(page, pointer).click()
+    await page.getByRole('option', { name: option, exact: true }).click()
+  },
   save: async page => {
     await page.evaluate(() => {
       delete window.happened.submitted

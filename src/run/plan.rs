@@ -8,7 +8,7 @@ use crate::{
     cluster::ApiErrorKind,
     diagnostics::{
         error::{Code, Failure},
-        finding::{Finding, Severity},
+        finding::{Finding, Severity, condensed},
     },
     k8s::object::{Kind, Live, Manifest},
     plan::{
@@ -39,7 +39,7 @@ pub(crate) async fn plan(run: &Run<'_>) -> Result<bool, Failure> {
         findings.extend(run.request.connection.limits());
     }
     findings.sort_by_key(|finding| Reverse(finding.severity));
-    for finding in findings {
+    for finding in condensed(findings) {
         run.report.finding(finding);
     }
     result

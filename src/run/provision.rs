@@ -14,6 +14,7 @@ use crate::{
     },
     diagnostics::{
         error::{Code, Exit, Failure},
+        finding::condensed,
         secret::Token,
     },
     input::request::{Delivery, Platform},
@@ -190,7 +191,7 @@ async fn issue(
     let resources = run.resources();
     let (desired, plan) = compare(request, snapshot, resources.catalog());
     // Before anything can fail: a rule that matches nothing may be the reason. This may be the second attempt.
-    for finding in judge_live(&request.grants, &resources, run.server_version()) {
+    for finding in condensed(judge_live(&request.grants, &resources, run.server_version())) {
         run.report.finding_once(finding);
     }
     if let Some(failure) = preflight_failure(request, snapshot, &desired, &plan) {

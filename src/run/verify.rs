@@ -12,7 +12,7 @@ use crate::{
     },
     diagnostics::{
         error::{Code, Failure},
-        finding::{self, Finding},
+        finding::{self, Finding, condensed},
     },
     input::request::{Credential, Params},
     k8s::{
@@ -76,7 +76,7 @@ pub(crate) async fn verify(credential: &Credential, budget: Budget, report: &Rep
     report.server_version(version.as_ref().ok().cloned());
     let proof = proof.map_err(|error| not_proved(error, &version, connection.server.as_str()));
     // A rule that matches nothing explains most failures: the findings come first.
-    for finding in judge_live(grants, &resources, version.as_deref().ok()) {
+    for finding in condensed(judge_live(grants, &resources, version.as_deref().ok())) {
         report.finding(finding);
     }
     let mut proof = proof?;

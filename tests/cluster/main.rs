@@ -11,6 +11,7 @@ mod fault_sequences;
 mod faults;
 mod findings;
 mod interruptions;
+mod judgement;
 mod managed_clouds;
 mod migration;
 mod old_platforms;

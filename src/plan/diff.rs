@@ -120,8 +120,6 @@ pub(crate) struct Drift {
 pub(crate) struct Plan {
     /// One for each object, in printing order: the home namespace, the other namespaces by name, the whole cluster.
     pub(crate) changes: Vec<Change>,
-    /// The permissions that are added and removed.
-    pub(crate) permissions: PermissionChanges,
     /// Objects of someone else with a required name.
     pub(crate) foreign: Vec<Foreign>,
     /// Objects that were changed by someone else; all are restored.
@@ -129,8 +127,8 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
-    /// Compares desired and observed objects, and the permissions that requests for what the catalogue lists can match.
-    pub(crate) fn new(request: &Request, desired: &Desired, observed: &Observed, catalog: &Catalog<'_>) -> Self {
+    /// Compares desired and observed objects.
+    pub(crate) fn new(request: &Request, desired: &Desired, observed: &Observed) -> Self {
         let home = request.instance.namespace.as_str();
         let mut plan = Self::default();
         if observed.presence(&request.instance.namespace) == Presence::Absent {
@@ -155,7 +153,6 @@ impl Plan {
             plan.push(ChangeKind::Delete, request.instance.names.token_secret(*slot));
         }
         plan.sort(request);
-        plan.permissions = permissions(request, desired, observed, catalog);
         plan
     }
 
@@ -231,8 +228,13 @@ pub(crate) fn held_at<'a>(places: &'a BTreeSet<Place>, observed: &Observed) -> V
 }
 
 /// The permissions that are added and removed: what the live bindings grant now, compared with the params and with
-/// places that cannot be cleared.
-fn permissions(request: &Request, desired: &Desired, observed: &Observed, catalog: &Catalog<'_>) -> PermissionChanges {
+/// places that cannot be cleared; without those that no request for what the catalogue lists can match.
+pub(crate) fn permission_changes(
+    request: &Request,
+    desired: &Desired,
+    observed: &Observed,
+    catalog: &Catalog<'_>,
+) -> PermissionChanges {
     let bound = observed.places.iter().filter(|(place, found)| {
         let binding = found.binding.as_ref().filter(|binding| request.instance.owns(binding));
         binding.is_some_and(|binding| {

@@ -14,8 +14,7 @@ use crate::{
     plan::{
         copies::rights_elsewhere,
         desired::Desired,
-        diff::{Change, ChangeKind, Plan, change},
-        judgement::judge_live,
+        diff::{Change, ChangeKind, Plan, change, permission_changes},
         observed::Presence,
         parent_access::with_hint,
         preflight::{DryRun, compare, dry_runs, preflight_failure, remarks},
@@ -34,7 +33,7 @@ use crate::{
 /// What a provision would fail with, as far as reads can tell.
 pub(crate) async fn plan(run: &Run<'_>) -> Result<bool, Failure> {
     let mut findings = Vec::new();
-    let result = look_ahead(run, &mut findings).await;
+    let result = run.beside_discovery(look_ahead(run, &mut findings)).await;
     if result.is_ok() {
         findings.extend(run.request.connection.limits());
     }
@@ -52,11 +51,9 @@ async fn look_ahead(run: &Run<'_>, findings: &mut Vec<Finding>) -> Result<bool, 
     }
     let (snapshot, former) = join(run.survey(), former_namespace::search(run)).await;
     let (snapshot, former) = (snapshot?, former?);
-    let resources = run.resources();
-    let (desired, mut plan) = compare(run.request, &snapshot, resources.catalog());
+    let (desired, mut plan) = compare(run.request, &snapshot);
     let refused = preflight_failure(run.request, &snapshot, &desired, &plan);
     findings.extend(remarks(run.request, &snapshot, &desired, &plan));
-    findings.extend(judge_live(&run.request.grants, &resources, run.server_version()));
 
     if snapshot.parent_access.lacks_rbac_defaults() && is_unlimited(run).await {
         findings.push(unlimited("the credential"));
@@ -81,11 +78,14 @@ async fn look_ahead(run: &Run<'_>, findings: &mut Vec<Finding>) -> Result<bool, 
     if refused.is_none() {
         verdict = preview(run, &snapshot, &desired, &mut plan).await;
     }
+    run.resources.settle().await; // a plan writes nothing that could wait for it
+    findings.extend(run.judgement());
     for change in &plan.changes {
         run.report.change(change, None);
     }
     let changes = !plan.is_empty();
-    run.report.permissions(plan.permissions);
+    let catalog = run.resources.catalog();
+    run.report.permissions(permission_changes(run.request, &desired, &snapshot.observed, catalog));
     match refused {
         Some(failure) => Err(failure),
         None => verdict.map(|()| changes),

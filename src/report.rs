@@ -384,30 +384,26 @@ impl Report {
         });
     }
 
-    /// Prints the last line of a plan: the number of changes, and of findings by severity.
+    /// Prints the last line of a plan: the number of changes, and of findings by severity, the worst first.
     pub(crate) fn done_planning(&self) {
+        let document = self.document.borrow();
         let is_change = |change: &&Change| change.action != diff::ChangeKind::Unchanged;
-        let what = match self.document.borrow().changes.iter().filter(is_change).count() {
+        let changes = match document.changes.iter().filter(is_change).count() {
             0 => "nothing to change".to_owned(),
             1 => "1 change".to_owned(),
             several => format!("{several} changes"),
         };
-        self.done_with_findings(&format!("plan complete: {what}"));
-    }
-
-    /// Prints the last line of the log with the number of findings by severity, the worst first, as in `2 high, 1 low
-    /// findings`.
-    pub(crate) fn done_with_findings(&self, what: &str) {
         let mut numbers: BTreeMap<Severity, usize> = BTreeMap::new();
-        for finding in &self.document.borrow().findings {
+        for finding in &document.findings {
             *numbers.entry(finding.severity).or_default() += 1;
         }
-        let noun = if numbers.values().sum::<usize>() == 1 { "finding" } else { "findings" };
+        let noun = if document.findings.len() == 1 { "finding" } else { "findings" };
         let numbers: Vec<String> =
             numbers.iter().rev().map(|(severity, number)| format!("{number} {}", severity.as_str())).collect();
+        drop(document);
         match numbers.as_slice() {
-            [] => self.done(what),
-            numbers => self.done(&format!("{what}; {} {noun}", numbers.join(", "))),
+            [] => self.done(&format!("plan complete: {changes}")),
+            numbers => self.done(&format!("plan complete: {changes}; {} {noun}", numbers.join(", "))),
         }
     }
 

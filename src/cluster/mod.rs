@@ -4,11 +4,13 @@
 //! Requests and responses are plain JSON, and all pass [`Cluster::exchange`]: types for each kind and the code to read
 //! them would be several times as long as this file.
 
+mod discovery;
 mod error;
 mod failure;
 mod status;
 mod warning;
 
+pub(crate) use discovery::TOO_LATE;
 pub(crate) use error::{ApiError, ApiErrorKind};
 pub(crate) use failure::authorizer_says;
 
@@ -21,7 +23,7 @@ use std::{
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use futures_util::future::join_all;
-use http_body_util::{BodyExt as _, Limited};
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use kube::{
     Client, Config,
     api::{DeleteParams, GetParams, ListParams, Patch, PatchParams, PostParams, Preconditions},
@@ -74,13 +76,6 @@ const LAST_PAUSE: Duration = Duration::from_secs(1);
 const AT_ONCE: usize = 32;
 /// The number of objects in one page of a list; kubectl requests as many.
 const PAGE: u32 = 500;
-/// The longest discovery that is read: that of a cluster with some ten thousand CustomResourceDefinitions.
-const LONGEST_DISCOVERY: usize = 8 << 20;
-/// The forms of aggregated discovery: since Kubernetes 1.30, and since 1.27.
-const AGGREGATED_DISCOVERY: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,\
-                                    application/json;g=apidiscovery.k8s.io;v=v2beta1;as=APIGroupDiscoveryList";
-/// Why a discovery is missing that was not waited for.
-pub(crate) const TOO_LATE: &str = "the server has not sent it in time";
 /// A name that no namespace can have: what is allowed in it is allowed in the whole cluster.
 const NO_NAMESPACE: &str = "-";
 
@@ -283,23 +278,27 @@ impl<'a> Cluster<'a> {
     /// # Errors
     /// A short reason, for a sentence.
     pub(crate) async fn discovery(&self) -> Result<Vec<u8>, String> {
-        let request = http::Request::get("/apis").header(http::header::ACCEPT, AGGREGATED_DISCOVERY);
-        let request = request.body(Body::empty()).map_err(|_| "the request cannot be built".to_owned())?;
+        let request = http::Request::get("/apis").header(http::header::ACCEPT, discovery::ACCEPTED);
+        let request = request
+            .header(http::header::ACCEPT_ENCODING, "gzip")
+            .body(Body::empty())
+            .map_err(|_| "the request cannot be built".to_owned())?;
         let answering = async {
             let answer = self.client.send(request).await.map_err(|_| "the server does not answer".to_owned())?;
             let status = answer.status();
             if !status.is_success() {
                 return Err(format!("the server refuses it with {}", status.as_u16()));
             }
-            let body = Limited::new(answer.into_body(), LONGEST_DISCOVERY).collect().await;
-            let body = body.map_err(|error| match error.is::<http_body_util::LengthLimitError>() {
-                true => format!("it is longer than {} MiB", LONGEST_DISCOVERY >> 20),
+            let is_packed = answer.headers().get(http::header::CONTENT_ENCODING).is_some_and(|it| it == "gzip");
+            let body = Limited::new(answer.into_body(), discovery::LONGEST).collect().await;
+            let body = body.map_err(|error| match error.is::<LengthLimitError>() {
+                true => discovery::too_long(),
                 false => "the answer was cut off".to_owned(),
             })?;
-            Ok(body.to_bytes().into())
+            discovery::unpacked(body.to_bytes().into(), is_packed)
         };
         let answer = tokio::time::timeout(self.context.budget.at_most(ANSWER), answering).await;
-        answer.unwrap_or_else(|_| Err(TOO_LATE.to_owned()))
+        answer.unwrap_or_else(|_| Err(discovery::TOO_LATE.to_owned()))
     }
 
     /// The ids of the keys that the server publishes for ServiceAccount tokens.

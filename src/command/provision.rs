@@ -67,7 +67,7 @@ pub(crate) async fn run(options: &RunOptions, environment: &Environment, report:
     if !stays_in_cluster {
         request.connection.limits().into_iter().for_each(|finding| report.finding(finding));
     }
-    report.done_with_findings(if stays_in_cluster {
+    report.done(if stays_in_cluster {
         "credential tested; it is in the cluster only, because --output was not given"
     } else {
         "credential tested and delivered"

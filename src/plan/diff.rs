@@ -120,8 +120,6 @@ pub(crate) struct Drift {
 pub(crate) struct Plan {
     /// One for each object, in printing order: the home namespace, the other namespaces by name, the whole cluster.
     pub(crate) changes: Vec<Change>,
-    /// The permissions that are added and removed.
-    pub(crate) permissions: PermissionChanges,
     /// Objects of someone else with a required name.
     pub(crate) foreign: Vec<Foreign>,
     /// Objects that were changed by someone else; all are restored.
@@ -129,8 +127,8 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
-    /// Compares desired and observed objects, and the permissions that requests for what the catalogue lists can match.
-    pub(crate) fn new(request: &Request, desired: &Desired, observed: &Observed, catalog: &Catalog<'_>) -> Self {
+    /// Compares desired and observed objects.
+    pub(crate) fn new(request: &Request, desired: &Desired, observed: &Observed) -> Self {
         let home = request.instance.namespace.as_str();
         let mut plan = Self::default();
         if observed.presence(&request.instance.namespace) == Presence::Absent {
@@ -155,7 +153,6 @@ impl Plan {
             plan.push(ChangeKind::Delete, request.instance.names.token_secret(*slot));
         }
         plan.sort(request);
-        plan.permissions = permissions(request, desired, observed, catalog);
         plan
     }
 
@@ -231,13 +228,18 @@ pub(crate) fn held_at<'a>(places: &'a BTreeSet<Place>, observed: &Observed) -> V
 }
 
 /// The permissions that are added and removed: what the live bindings grant now, compared with the params and with
-/// places that cannot be cleared.
-fn permissions(request: &Request, desired: &Desired, observed: &Observed, catalog: &Catalog<'_>) -> PermissionChanges {
-    permissions_among(request, desired, observed, |permissions| matchable(permissions, catalog))
+/// places that cannot be cleared; without those that no request for what the catalogue lists can match.
+pub(crate) fn permission_changes(
+    request: &Request,
+    desired: &Desired,
+    observed: &Observed,
+    catalog: &Catalog<'_>,
+) -> PermissionChanges {
+    changes_among(request, desired, observed, |permissions| matchable(permissions, catalog))
 }
 
-/// The same among those that are counted.
-fn permissions_among(
+/// The same among the permissions that are counted.
+fn changes_among(
     request: &Request,
     desired: &Desired,
     observed: &Observed,
@@ -259,7 +261,7 @@ fn permissions_among(
 
 /// Whether a provision adds a permission, if only one that matches nothing today. Without the ServiceAccount no one has any, whatever its bindings say.
 pub(crate) fn widens(request: &Request, desired: &Desired, observed: &Observed) -> bool {
-    observed.service_account.is_none() || !permissions_among(request, desired, observed, |all| all).widened.is_empty()
+    observed.service_account.is_none() || !changes_among(request, desired, observed, |all| all).widened.is_empty()
 }
 
 /// The requested permissions, place by place: the rules, and those that the existing ClusterRoles contain now.

@@ -29,7 +29,7 @@ use crate::{
         snapshot::{ParentAccess, Snapshot},
         token_slots::{Slot, TokenSlots, Unusable},
     },
-    rbac::{Catalog, Rule},
+    rbac::Rule,
 };
 
 /// The home namespace of the instance `demo`.
@@ -208,7 +208,7 @@ pub(crate) fn applied(Manifest { body, .. }: &Manifest) -> Live {
 /// The snapshot after a provision with these grants: nothing differs from what they ask for.
 pub(crate) fn settled(grants: &[&'static str]) -> Snapshot {
     let (request, mut snapshot) = Case::new(grants).start();
-    let (desired, _) = compare(&request, &snapshot, Catalog::embedded());
+    let (desired, _) = compare(&request, &snapshot);
     snapshot.observed.service_account = Some(applied(&desired.service_account));
     snapshot.observed.record = desired.record;
     snapshot.observed.slots = slots(1, &[(1, applied(&desired.secret), None)]);

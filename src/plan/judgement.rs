@@ -12,18 +12,6 @@ use crate::{
     rbac::{Catalog, Rule},
 };
 
-/// The discovery of a server, as far as a run has read it.
-#[derive(Debug, Default)]
-pub(crate) enum Discovery {
-    /// There are no rules to judge.
-    #[default]
-    Unneeded,
-    /// Why there is none.
-    Missing(String),
-    /// As the server sent it.
-    Read(Vec<u8>),
-}
-
 /// The resources that rules are judged by: those of the server, else those of the embedded table.
 #[derive(Default)]
 pub(crate) struct Resources<'a> {
@@ -32,23 +20,22 @@ pub(crate) struct Resources<'a> {
     missing: Option<String>,
 }
 
-impl Discovery {
-    /// The resources that it lists.
-    pub(crate) fn resources(&self) -> Resources<'_> {
-        match self {
-            Self::Unneeded => Resources { live: None, missing: None },
-            Self::Missing(why) => Resources { live: None, missing: Some(why.clone()) },
-            Self::Read(answer) => match Catalog::of_server(answer) {
-                None => Resources { live: None, missing: Some("the answer is no aggregated discovery".to_owned()) },
-                live => Resources { live, missing: None },
-            },
+impl<'a> Resources<'a> {
+    /// Those of a server, by the answer to the request for its discovery.
+    pub(crate) fn of_discovery(answer: &'a [u8]) -> Self {
+        match Catalog::of_server(answer) {
+            None => Self::without_discovery("the answer is no aggregated discovery".to_owned()),
+            live => Self { live, missing: None },
         }
     }
-}
 
-impl Resources<'_> {
+    /// Those of the embedded table, and why.
+    pub(crate) const fn without_discovery(why: String) -> Self {
+        Self { live: None, missing: Some(why) }
+    }
+
     /// The catalogue to judge by.
-    pub(crate) fn catalog(&self) -> &Catalog<'_> {
+    pub(crate) fn catalog(&self) -> &Catalog<'a> {
         self.live.as_ref().unwrap_or_else(|| Catalog::embedded())
     }
 
@@ -121,17 +108,16 @@ mod tests {
 
     #[test]
     fn missing_discovery_falls_back_to_embedded_table() {
-        for (discovery, has_gap) in [
-            (Discovery::Unneeded, false),
-            (Discovery::Missing("the server refuses it with 403".to_owned()), true),
-            (Discovery::Read(b"<html>".to_vec()), true),
-            (Discovery::Read(br#"{"kind": "APIGroupDiscoveryList", "items": []}"#.to_vec()), false),
+        for (resources, has_gap) in [
+            (Resources::default(), false),
+            (Resources::without_discovery("the server refuses it with 403".to_owned()), true),
+            (Resources::of_discovery(b"<html>"), true),
+            (Resources::of_discovery(br#"{"kind": "APIGroupDiscoveryList", "items": []}"#), false),
         ] {
-            let resources = discovery.resources();
-            assert_eq!(resources.gap().is_some(), has_gap, "{discovery:?}");
-            assert!(resources.catalog().resource("", "pods").is_some(), "{discovery:?}");
+            assert_eq!(resources.gap().is_some(), has_gap);
+            assert!(resources.catalog().resource("", "pods").is_some());
             let has_apps = resources.catalog().resource("apps", "deployments").is_some();
-            assert_eq!(has_apps, resources.live.is_none(), "{discovery:?}");
+            assert_eq!(has_apps, resources.live.is_none());
         }
     }
 }

@@ -190,7 +190,7 @@ mod tests {
         }
         let view = ClusterRoleName::parse("view").unwrap();
         snapshot.observed.cluster_roles.insert(view, Some(vec![rule(&["get"])]));
-        let (desired, plan) = compare(request, snapshot, crate::rbac::Catalog::embedded());
+        let (desired, plan) = compare(request, snapshot);
         missing_permissions(request, snapshot, &desired, &plan)
     }
 

@@ -23,19 +23,18 @@ use crate::{
         snapshot::Snapshot,
         token_slots::Unusable,
     },
-    rbac::Catalog,
 };
 
 const DOING: &str = "checking";
 
-/// The desired objects, and the changes to reach them. The catalogue lists what requests can be about.
-pub(crate) fn compare(request: &Request, snapshot: &Snapshot, catalog: &Catalog<'_>) -> (Desired, Plan) {
+/// The desired objects, and the changes to reach them.
+pub(crate) fn compare(request: &Request, snapshot: &Snapshot) -> (Desired, Plan) {
     // An object that may not be read cannot be distinguished from an absent one.
     let slots = snapshot.observed.slots.decide(snapshot.denied.is_empty());
     let kept = uncleared(request, snapshot).map(|(place, _)| place.clone());
     let adoption = decision::decide(request, &request.instance.names, snapshot);
     let desired = Desired::new(request, &snapshot.observed, slots, kept, adoption);
-    let mut plan = Plan::new(request, &desired, &snapshot.observed, catalog);
+    let mut plan = Plan::new(request, &desired, &snapshot.observed);
     plan.delete(request, &desired.adoption.revisions);
     (desired, plan)
 }
@@ -321,7 +320,7 @@ mod tests {
     ) {
         let (request, mut snapshot) = Case::new(&["home get", "b get", "b/view"]).start();
         alter(&mut snapshot);
-        let (desired, plan) = compare(&request, &snapshot, Catalog::embedded());
+        let (desired, plan) = compare(&request, &snapshot);
         let failure = preflight_failure(&request, &snapshot, &desired, &plan);
         assert_eq!(failure.as_ref().map(|failure| failure.code), code);
         let findings = failure.into_iter().flat_map(|failure| failure.findings);
@@ -344,7 +343,7 @@ mod tests {
     fn place_that_cannot_be_cleared_is_kept(#[case] alter: impl FnOnce(&mut Snapshot), #[case] why: Option<&str>) {
         let (request, mut snapshot) = Case::new(&["home get"]).with(&["home get", "b get"]).start();
         alter(&mut snapshot);
-        let (desired, plan) = compare(&request, &snapshot, Catalog::embedded());
+        let (desired, plan) = compare(&request, &snapshot);
         assert_eq!(desired.record.inventory.contains(&place("b")), why.is_some());
         let remarks = remarks(&request, &snapshot, &desired, &plan);
         let kept: Vec<&Finding> = remarks.iter().filter(|it| it.code == finding::Code::NotTakenBack).collect();
@@ -378,7 +377,7 @@ mod tests {
     ) {
         let (request, mut snapshot) = (request(&Case::new(&["home get"])), settled(&["home get"]));
         alter(&mut snapshot);
-        let (desired, plan) = compare(&request, &snapshot, Catalog::embedded());
+        let (desired, plan) = compare(&request, &snapshot);
         let remarks = remarks(&request, &snapshot, &desired, &plan);
         let found: Vec<_> = remarks.iter().map(|it| (it.code, it.severity, &*it.message)).collect();
         assert_eq!(found, [(finding::Code::Drift, severity, text)]);
@@ -422,7 +421,7 @@ mod tests {
         #[case] snapshot: Snapshot,
         #[case] kinds: &[&str],
     ) {
-        let (desired, plan) = compare(&request(&Case::new(wanted)), &snapshot, Catalog::embedded());
+        let (desired, plan) = compare(&request(&Case::new(wanted)), &snapshot);
         let dry_runs = dry_runs(&snapshot, &desired, &plan);
         assert_eq!(dry_runs.iter().map(|it| it.manifest.reference.kind.as_str()).collect::<Vec<_>>(), kinds);
         let with_place = dry_runs.iter().filter(|it| it.place.is_some());

@@ -295,7 +295,7 @@ mod tests {
             let observed = &snapshot.observed;
             let adoption = Adoption { under_way: case.adopts, ..Adoption::default() };
             let desired = Desired::new(&request, observed, observed.slots.decide(true), [], adoption);
-            let plan = Plan::new(&request, &desired, observed, crate::rbac::Catalog::embedded());
+            let plan = Plan::new(&request, &desired, observed);
             let BeforeProof { waves: before, mut narrowings } = before_proof(&request, &snapshot, &desired, &plan);
             let record = record_ahead(&request, &desired, observed).unwrap();
 

@@ -5,6 +5,7 @@ mod adopt;
 mod apply;
 mod decommission;
 mod diagnosis;
+mod discovery;
 mod former_namespace;
 mod judgement;
 mod observe;
@@ -21,25 +22,23 @@ pub(crate) use plan::plan;
 pub(crate) use provision::provision;
 pub(crate) use verify::verify;
 
-use std::{cell::OnceCell, future::poll_fn, pin::pin, task::Poll, time::Instant};
+use std::{cell::OnceCell, collections::BTreeMap, time::Instant};
 
+use discovery::LiveResources;
 use session::Session;
 
 use crate::{
     budget::Budget,
-    cluster::{ApiError, Cluster, TOO_LATE},
+    cluster::ApiError,
     diagnostics::{
         error::Failure,
         finding::{self, Finding},
     },
     endpoint::connection::ServerTrust,
     input::request::Request,
-    k8s::{grant::Grants, record::INVENTORY},
-    plan::{
-        guardrails::Guard,
-        judgement::{Discovery, Resources},
-        snapshot::Snapshot,
-    },
+    k8s::{name::ClusterRoleName, record::INVENTORY},
+    plan::{guardrails::Guard, judgement::Judgement, snapshot::Snapshot},
+    rbac::Rule,
     report::Report,
 };
 
@@ -55,34 +54,10 @@ pub(crate) struct Run<'a> {
     server_version: OnceCell<String>,
     /// The limits on what may be granted.
     guard: Guard,
-    /// The server's discovery, once the first observation is over.
-    discovery: OnceCell<Discovery>,
-}
-
-/// What a server says it serves, if there are rules to judge. The first attempt counts.
-async fn discover(cluster: &Cluster<'_>, grants: &Grants) -> Discovery {
-    if grants.requested().is_empty() {
-        return Discovery::Unneeded;
-    }
-    cluster.discovery().await.map_or_else(Discovery::Missing, Discovery::Read)
-}
-
-/// The result of some work, and the discovery as far as it has come when the work is done: nothing waits for it. It is
-/// polled first, so that its request is the first one.
-async fn beside<T>(work: impl Future<Output = T>, discovery: impl Future<Output = Discovery>) -> (T, Discovery) {
-    let mut work = pin!(work);
-    let mut discovery = pin!(discovery);
-    let mut found = None;
-    let done = poll_fn(|context| {
-        if found.is_none()
-            && let Poll::Ready(answer) = discovery.as_mut().poll(context)
-        {
-            found = Some(answer);
-        }
-        work.as_mut().poll(context)
-    })
-    .await;
-    (done, found.unwrap_or_else(|| Discovery::Missing(TOO_LATE.to_owned())))
+    /// What the server serves.
+    resources: LiveResources,
+    /// The rules of the requested ClusterRoles, once they were read; none for one that does not exist.
+    cluster_roles: OnceCell<BTreeMap<ClusterRoleName, Option<Vec<Rule>>>>,
 }
 
 impl<'a> Run<'a> {
@@ -94,8 +69,15 @@ impl<'a> Run<'a> {
                 "no CA given: a CA from the system trust store verified the server, and is included in the credential";
             report.finding(Finding::remark(finding::Code::SystemCa, text));
         }
-        let guard = Guard::default();
-        Ok(Self { request, report, session, server_version: OnceCell::new(), guard, discovery: OnceCell::new() })
+        Ok(Self {
+            request,
+            report,
+            session,
+            server_version: OnceCell::new(),
+            guard: Guard::default(),
+            resources: LiveResources::new(),
+            cluster_roles: OnceCell::new(),
+        })
     }
 
     /// Sets the limits on what may be granted.
@@ -109,9 +91,18 @@ impl<'a> Run<'a> {
         self.server_version.get().map(String::as_str)
     }
 
-    /// What rules are judged by: the server's discovery, as far as it came beside the first observation.
-    fn resources(&self) -> Resources<'_> {
-        self.discovery.get().map(Discovery::resources).unwrap_or_default()
+    /// The result of some work, beside which the server's discovery is read.
+    async fn beside_discovery<T>(&self, work: impl Future<Output = T>) -> T {
+        self.resources.beside(&self.session.cluster, &self.request.grants, work).await
+    }
+
+    /// The judgement of the requested rules and ClusterRoles, by what was read so far.
+    fn judgement(&self) -> Judgement {
+        let rules_of = |name: &str| {
+            let known = self.cluster_roles.get()?.iter().find(|(known, _)| known.as_str() == name);
+            known?.1.as_deref()
+        };
+        self.resources.judge(&self.request.grants, &rules_of, self.server_version())
     }
 
     /// The first observation of a plan or a provision. Whoever uses the token presents no client certificate: where the
@@ -132,10 +123,7 @@ impl<'a> Run<'a> {
             }
             cluster.version().await
         };
-        let observing = self.observe(true, version);
-        let (snapshot, discovery) = beside(observing, discover(cluster, &self.request.grants)).await;
-        let _ = self.discovery.set(discovery);
-        let snapshot = snapshot?;
+        let snapshot = self.observe(true, version).await?;
         match refused.into_inner() {
             Some(error) => Err(error.into()),
             None => Ok(snapshot),
@@ -161,6 +149,7 @@ impl<'a> Run<'a> {
         if let Some(version) = &snapshot.server_version {
             let _ = self.server_version.set(version.clone());
         }
+        let _ = self.cluster_roles.set(snapshot.observed.cluster_roles.clone());
         if !snapshot.inventory_is_whole {
             let text =
                 format!("the annotation {INVENTORY} of the ServiceAccount cannot be read, so not every place is known");

@@ -8,21 +8,20 @@ use crate::{
     cluster::ApiErrorKind,
     diagnostics::{
         error::{Code, Failure},
-        finding::{Finding, Severity},
+        finding::{Finding, Severity, condensed},
     },
     k8s::object::{Kind, Live, Manifest},
     plan::{
         copies::rights_elsewhere,
         desired::Desired,
-        diff::{Change, ChangeKind, Plan, change},
+        diff::{Change, ChangeKind, Plan, change, permission_changes},
         observed::Presence,
         parent_access::with_hint,
-        preflight::{DryRun, compare, dry_runs, remarks},
+        preflight::{DryRun, compare, dry_runs, preflight_failure, remarks},
         snapshot::Snapshot,
     },
     run::{
-        Run, former_namespace,
-        judgement::judged,
+        Run, former_namespace, judgement,
         proof::{EVERYTHING, unlimited},
     },
 };
@@ -34,12 +33,12 @@ use crate::{
 /// What a provision would fail with, as far as reads can tell.
 pub(crate) async fn plan(run: &Run<'_>) -> Result<bool, Failure> {
     let mut findings = Vec::new();
-    let result = look_ahead(run, &mut findings).await;
+    let result = run.beside_discovery(look_ahead(run, &mut findings)).await;
     if result.is_ok() {
         findings.extend(run.request.connection.limits());
     }
     findings.sort_by_key(|finding| Reverse(finding.severity));
-    for finding in findings {
+    for finding in condensed(findings) {
         run.report.finding(finding);
     }
     result
@@ -52,12 +51,9 @@ async fn look_ahead(run: &Run<'_>, findings: &mut Vec<Finding>) -> Result<bool, 
     }
     let (snapshot, former) = join(run.survey(), former_namespace::search(run)).await;
     let (snapshot, former) = (snapshot?, former?);
-    let resources = run.resources();
-    let (desired, mut plan) = compare(run.request, &snapshot, resources.catalog());
-    let judged = judged(run, &snapshot, &resources, &desired, &plan);
-    let refused = judged.refusal;
+    let (desired, mut plan) = compare(run.request, &snapshot);
+    let obstacle = preflight_failure(run.request, &snapshot, &desired, &plan);
     findings.extend(remarks(run.request, &snapshot, &desired, &plan));
-    findings.extend(judged.findings);
 
     if snapshot.parent_access.lacks_rbac_defaults() && is_unlimited(run).await {
         findings.push(unlimited("the credential"));
@@ -79,14 +75,18 @@ async fn look_ahead(run: &Run<'_>, findings: &mut Vec<Finding>) -> Result<bool, 
         plan.changes.extend(left.not_yet_deleted().cloned().map(Change::delete));
     }
     let mut verdict = Ok(());
-    if refused.is_none() {
+    if obstacle.is_none() {
         verdict = preview(run, &snapshot, &desired, &mut plan).await;
     }
+    run.resources.settle().await; // a plan writes nothing that could wait for it
+    findings.extend(judgement::findings(run));
+    let refused = judgement::refusal(run, &snapshot, &desired, obstacle);
     for change in &plan.changes {
         run.report.change(change, None);
     }
     let changes = !plan.is_empty();
-    run.report.permissions(plan.permissions);
+    let catalog = run.resources.catalog();
+    run.report.permissions(permission_changes(run.request, &desired, &snapshot.observed, catalog));
     match refused {
         Some(failure) => Err(failure),
         None => verdict.map(|()| changes),

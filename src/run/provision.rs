@@ -21,8 +21,8 @@ use crate::{
     plan::{
         copies::rights_elsewhere,
         desired::Desired,
-        diff::{ChangeKind, Plan, all_permissions, granted_rules, held_at, stale_objects},
-        preflight::{compare, remarks},
+        diff::{ChangeKind, Plan, all_permissions, granted_rules, held_at, permission_changes, stale_objects},
+        preflight::{compare, preflight_failure, remarks},
         snapshot::Snapshot,
         token_slots::{Slot, Unusable},
     },
@@ -32,8 +32,7 @@ use crate::{
         Run, adopt,
         apply::{Apply, Widened},
         diagnosis::{explain_rejection, is_token_rejected, lost_race},
-        former_namespace,
-        judgement::judged,
+        former_namespace, judgement,
         proof::{self, Expectation, ProofError, RevokedAccess},
         publish::{Dialled, cluster_changed, dial, publish},
     },
@@ -49,7 +48,7 @@ pub(crate) async fn provision(
     deliver: impl FnOnce(&Artifact) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
     let created = CreatedCredential::default();
-    let result = establish(run, &created, delivery, deliver).await;
+    let result = run.beside_discovery(establish(run, &created, delivery, deliver)).await;
     match (result, created.account.get()) {
         (Err(EstablishError { failure, token_refused }), Some(uid)) if failure.code.exit() == Exit::Unproved => {
             let token = created.token.take();
@@ -146,7 +145,18 @@ async fn issue_or_replace(
     created: &CreatedCredential,
     platform: Option<&Platform>,
 ) -> Result<(Snapshot, ProvedCredential), EstablishError> {
-    let mut snapshot = run.survey().await?;
+    let snapshot = run.survey().await?;
+    let result = issue_again_if_rejected(run, created, platform, snapshot).await;
+    judgement::report(run); // the discovery may have come after the first write
+    result
+}
+
+async fn issue_again_if_rejected(
+    run: &Run<'_>,
+    created: &CreatedCredential,
+    platform: Option<&Platform>,
+    mut snapshot: Snapshot,
+) -> Result<(Snapshot, ProvedCredential), EstablishError> {
     let made = match issue(run, created, platform, &mut snapshot).await {
         Err(EstablishError { token_refused: true, .. }) if is_token_rejected(run, &snapshot).await => {
             snapshot = run.observe(false, run.session.cluster.version()).await?;
@@ -187,18 +197,20 @@ async fn issue(
     snapshot: &mut Snapshot,
 ) -> Result<ProvedCredential, EstablishError> {
     let request = run.request;
-    let resources = run.resources();
-    let (desired, plan) = compare(request, snapshot, resources.catalog());
-    let judged = judged(run, snapshot, &resources, &desired, &plan);
-    // Before anything can fail: a rule that matches nothing may be the reason. This may be the second attempt.
-    for finding in judged.findings {
-        run.report.finding_once(finding);
+    let (desired, plan) = compare(request, snapshot);
+    if run.guard.guardrails.refuse_unknown() {
+        run.resources.settle().await;
     }
-    if let Some(failure) = judged.refusal {
+    // Before anything can fail: a rule that matches nothing may be the reason. No write waits for the discovery.
+    if run.resources.is_settled() {
+        judgement::report(run);
+    }
+    let obstacle = preflight_failure(request, snapshot, &desired, &plan);
+    if let Some(failure) = judgement::refusal(run, snapshot, &desired, obstacle) {
         return Err(failure.into());
     }
     for remark in remarks(request, snapshot, &desired, &plan) {
-        run.report.finding_once(remark);
+        run.report.finding_once(remark); // this may be the second attempt
     }
 
     Apply { run, snapshot, desired: &desired, plan: &plan }.preflight().await?;
@@ -213,9 +225,9 @@ async fn issue(
 
     let uid = widened.service_account.uid.clone();
     let rules = granted_rules(request, &snapshot.observed);
-    let expectation =
-        Expectation { account: account(run, &uid), granted: all_permissions(&rules), catalog: resources.catalog() };
-    let narrowed = || plan.permissions.narrowed.iter().map(PermissionRecord::permission).collect();
+    let expectation = Expectation { account: account(run, &uid), granted: all_permissions(&rules) };
+    let changes = permission_changes(request, &desired, &snapshot.observed, run.resources.catalog());
+    let narrowed = || changes.narrowed.iter().map(PermissionRecord::permission).collect();
     let mut kept = desired.kept(request);
     // The connection to Massdriver is opened during the test; nothing is sent before it has passed.
     let proving = async {
@@ -242,7 +254,7 @@ async fn issue(
             kept.extend(apply.shrink(widened).await?);
             let held = held_at(&kept, &snapshot.observed);
             let kept: Coverage<'_> = all_permissions(&held).into_iter().collect();
-            run.report.permissions(plan.permissions.clone().except(&kept));
+            run.report.permissions(changes.clone().except(&kept));
             let cleared = stale_objects(request, &snapshot.observed).map(|(place, _)| &place.scope).collect();
             proof::prove(run, &holder, &expectation, &RevokedAccess { narrowed: narrowed(), kept, cleared }).await?
         }
@@ -252,12 +264,13 @@ async fn issue(
 
 /// Creates and widens the objects, and waits for the token of the token controller.
 async fn create_objects<'a>(apply: &Apply<'a>, created: &CreatedCredential) -> Result<(Widened<'a>, Token), Failure> {
-    let Apply { run, snapshot, desired, plan } = apply;
+    let Apply { run, snapshot, desired, .. } = apply;
     let widened = apply.widen().await?;
     let uid = &widened.service_account.uid;
     let _ = created.account.set(uid.clone());
     if !apply.will_shrink(&widened) {
-        run.report.permissions(plan.permissions.clone());
+        let catalog = run.resources.catalog();
+        run.report.permissions(permission_changes(run.request, desired, &snapshot.observed, catalog));
     }
     let (token, secret) = wait_for_token(run, snapshot, desired).await?;
     claims::check(&token, &account(run, uid))?;

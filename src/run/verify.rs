@@ -6,13 +6,13 @@ use crate::{
     budget::Budget,
     cluster::{ApiError, ApiErrorKind},
     credential::{
-        access_checks::{AccessChecks, Proof},
+        access_checks::Proof,
         claims::{Account, Claims},
         defaults::Defaults,
     },
     diagnostics::{
         error::{Code, Failure},
-        finding::{self, Finding},
+        finding::{self, Finding, condensed},
     },
     input::request::Credential,
     k8s::{
@@ -20,13 +20,12 @@ use crate::{
         name::{InstanceName, Namespace},
         object_names::Names,
     },
-    plan::{diff::all_permissions, judgement::judge_live},
-    rbac::Catalog,
+    plan::diff::all_permissions,
     report::{Report, TokenFacts},
     run::{
-        beside, discover,
+        discovery::LiveResources,
         observe::is_before_self_subject_review,
-        proof::{self, ProofError},
+        proof::{self, Expectation, ProofError},
         provision::short_fingerprint,
         session::Session,
     },
@@ -57,38 +56,39 @@ pub(crate) async fn verify(credential: &Credential, budget: Budget, report: &Rep
     let no_grants = Grants::default();
     let grants = credential.grants.as_ref().unwrap_or(&no_grants);
     let rules: Vec<_> = grants.iter().map(|grant| (&grant.place, grant.rules.clone())).collect();
-    let granted = all_permissions(&rules);
-    let mut scopes = BTreeSet::from([None, Some(account.namespace)]);
+    let expectation = Expectation { account, granted: all_permissions(&rules) };
+    let name = expectation.account.name;
+    let mut scopes = BTreeSet::from([None, Some(expectation.account.namespace)]);
     scopes.extend(grants.iter().map(|grant| grant.place.scope.namespace()));
     let started = Instant::now();
     let waiting = report.waiting("testing the credential");
-    // What is asked does not wait for the discovery: the embedded table is good enough for the examples.
-    let examples = AccessChecks::new(&granted, Catalog::embedded());
-    let asking = async { tokio::join!(holder.version(), proof::ask(holder, &examples, account.namespace, &scopes)) };
-    let ((version, answers), discovery) = beside(asking, discover(holder, grants)).await;
-    let resources = discovery.resources();
-    let checks = AccessChecks::new(&granted, resources.catalog());
+    let resources = LiveResources::new();
+    let asking = async {
+        let answers = tokio::join!(holder.version(), proof::ask(holder, &expectation, &scopes));
+        resources.settle().await;
+        answers
+    };
+    let (version, answers) = resources.beside(holder, grants, asking).await;
     let proof = match answers {
-        Ok(answers) => proof::conclude(holder, &checks, &account, answers).await,
+        Ok(answers) => proof::conclude(holder, &expectation, resources.catalog(), answers).await,
         Err(error) => Err(error),
     };
     drop(waiting);
     report.server_version(version.as_ref().ok().cloned());
     let proof = proof.map_err(|error| not_proved(error, &version, connection.server.as_str()));
-    // A rule that matches nothing explains most failures: the findings come first.
-    let judgement = judge_live(grants, &|_| None, &resources, version.as_deref().ok());
-    for finding in judgement.findings {
+    // Before a failure, which a rule that matches nothing may explain.
+    for finding in condensed(resources.judge(grants, &|_| None, version.as_deref().ok()).findings) {
         report.finding(finding);
     }
     let mut proof = proof?;
     let defaults = Defaults::of(version.as_deref().ok());
     if credential.grants.is_some() {
         set_cluster_roles_aside(report, grants, &mut proof);
-        report.step("prove", &proof::described(account.name, &proof), Some(started.elapsed()));
+        report.step("prove", &proof::described(name, &proof), Some(started.elapsed()));
         let excess = proof::beyond_defaults(&defaults, None, &mut proof).await;
         proof::report_excess(report, &proof, &excess);
     } else {
-        let what = format!("{}: the server confirms its identity", account.name);
+        let what = format!("{name}: the server confirms its identity");
         report.step("prove", &what, Some(started.elapsed()));
         proof::beyond_defaults(&defaults, None, &mut proof).await;
         report.allowed(&proof.excess);

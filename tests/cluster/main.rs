@@ -12,6 +12,7 @@ mod faults;
 mod findings;
 mod guardrails;
 mod interruptions;
+mod judgement;
 mod managed_clouds;
 mod migration;
 mod old_platforms;

@@ -89,6 +89,11 @@ impl Guardrails {
         self.0.iter()
     }
 
+    /// Whether rules on unknown groups and resources are refused.
+    pub(crate) fn refuse_unknown(&self) -> bool {
+        self.0.iter().any(|guardrail| guardrail.refuses_unknown)
+    }
+
     /// Whether risks are refused at all.
     pub(crate) fn limit_risks(&self) -> bool {
         self.0.iter().any(|guardrail| guardrail.max_risk < Severity::Critical)

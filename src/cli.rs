@@ -160,6 +160,33 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Show what params, or an existing credential, allow, as a table
+    #[command(after_help = examples![
+        "k8s-token explain --params params.json",
+        "k8s-token explain --cluster-role edit --namespace team-a --context prod",
+        "k8s-token explain alice.json",
+    ])]
+    Explain {
+        /// A credential file, or a kubeconfig with the token of a ServiceAccount: what it allows now; - for stdin
+        #[arg(value_name = "FILE", conflicts_with_all = ["params", "allow", "cluster_role", "preset", "live", "connection", "kubeconfig", "context", "tls_server_name", "instance_dir"])]
+        artifact: Option<PathBuf>,
+        #[command(flatten)]
+        params: ParamsArgs,
+        /// Ask the cluster what it serves and what the ClusterRoles contain; implied by the options that select a cluster
+        #[arg(long)]
+        live: bool,
+        #[command(flatten)]
+        cluster: ClusterArgs,
+        /// Read the params, and with --live the cluster, from a directory in Massdriver's layout
+        #[arg(long, value_name = "DIR", conflicts_with_all = ["params", "namespace", "allow", "cluster_role", "preset", "connection", "kubeconfig", "context", "tls_server_name"])]
+        instance_dir: Option<PathBuf>,
+        /// Time limit for the whole run, in seconds [default: 180]
+        #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=86_400))]
+        timeout: Option<u64>,
+        /// Print one JSON document on stdout
+        #[arg(long)]
+        json: bool,
+    },
     /// Test whether an existing credential works, and has every permission in the params
     #[command(after_help = examples![
         "k8s-token verify alice.json",
@@ -231,18 +258,8 @@ struct InputArgs {
     /// Name of the instance; its objects are called NAME-token
     #[arg(long, value_name = "NAME")]
     name: Option<String>,
-    /// A kubernetes-cluster document with server, CA and token, or a dependencies.json that contains one
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["kubeconfig", "context"])]
-    connection: Option<PathBuf>,
-    /// Kubeconfig to use [default: as kubectl: $KUBECONFIG, else ~/.kube/config]
-    #[arg(long, value_name = "FILE")]
-    kubeconfig: Option<PathBuf>,
-    /// Context of the kubeconfig [default: the current one]
-    #[arg(long, value_name = "NAME")]
-    context: Option<String>,
-    /// Name to expect in the server's certificate, instead of the host of its URL
-    #[arg(long, value_name = "NAME")]
-    tls_server_name: Option<String>,
+    #[command(flatten)]
+    cluster: ClusterArgs,
     /// Read all input from a directory in Massdriver's layout, instead of the options above
     #[arg(long, value_name = "DIR", conflicts_with_all = ["params", "namespace", "allow", "cluster_role", "preset", "name", "connection", "kubeconfig", "context", "tls_server_name"])]
     instance_dir: Option<PathBuf>,
@@ -264,6 +281,45 @@ struct LimitArgs {
 fn levels() -> impl TypedValueParser<Value = Severity> {
     let names = PossibleValuesParser::new(Severity::LIMITS.map(Severity::as_str));
     names.try_map(|name| Severity::limit(&name).ok_or("is not a level"))
+}
+
+/// The usage error of two documents on standard input.
+const STDIN_TWICE: &str = "error: --params - and --connection - both read stdin: put one of them into a file\n";
+
+/// The options that select a cluster.
+#[derive(Args)]
+struct ClusterArgs {
+    /// A kubernetes-cluster document with server, CA and token, or a dependencies.json that contains one
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["kubeconfig", "context"])]
+    connection: Option<PathBuf>,
+    /// Kubeconfig to use [default: as kubectl: $KUBECONFIG, else ~/.kube/config]
+    #[arg(long, value_name = "FILE")]
+    kubeconfig: Option<PathBuf>,
+    /// Context of the kubeconfig [default: the current one]
+    #[arg(long, value_name = "NAME")]
+    context: Option<String>,
+    /// Name to expect in the server's certificate, instead of the host of its URL
+    #[arg(long, value_name = "NAME")]
+    tls_server_name: Option<String>,
+}
+
+impl ClusterArgs {
+    /// Whether one of them is given.
+    const fn are_given(&self) -> bool {
+        self.connection.is_some()
+            || self.kubeconfig.is_some()
+            || self.context.is_some()
+            || self.tls_server_name.is_some()
+    }
+
+    /// The source of a run with these params.
+    fn source(self, params: ParamsSource, name: Option<String>) -> Source {
+        let cluster = match self.connection {
+            Some(path) => ClusterSource::Document(path),
+            None => ClusterSource::Kubeconfig { path: self.kubeconfig, context: self.context },
+        };
+        Source::Files { params, name, cluster, tls_server_name: self.tls_server_name }
+    }
 }
 
 /// The operation of a run against a cluster.
@@ -404,6 +460,36 @@ pub(crate) struct VerifyOptions {
     pub(crate) json: bool,
 }
 
+/// What is explained.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Subject {
+    /// A credential.
+    Credential {
+        /// The credential file or kubeconfig, `-` for stdin.
+        artifact: PathBuf,
+        /// A further namespace in which to ask.
+        namespace: Option<String>,
+    },
+    /// Params.
+    Params {
+        /// Their source, and that of the cluster connection.
+        source: Source,
+        /// Whether the cluster is asked.
+        live: bool,
+    },
+}
+
+/// The options of explain.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct ExplainOptions {
+    /// What is explained.
+    pub(crate) subject: Subject,
+    /// The time limit of the run in seconds.
+    pub(crate) timeout_seconds: Option<u64>,
+    /// Whether to print one JSON document on stdout.
+    pub(crate) json: bool,
+}
+
 /// A parsed command line.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Invocation {
@@ -425,6 +511,8 @@ pub(crate) enum Invocation {
         /// Whether to print one JSON document on stdout.
         json: bool,
     },
+    /// explain.
+    Explain(ExplainOptions),
     /// verify.
     Verify(VerifyOptions),
     /// kubeconfig.
@@ -445,6 +533,10 @@ impl Invocation {
             Self::Run(RunOptions { source: Source::Files { params, .. }, .. })
             | Self::Permissions { params, .. }
             | Self::Check { params, .. }
+            | Self::Explain(ExplainOptions {
+                subject: Subject::Params { source: Source::Files { params, .. }, .. },
+                ..
+            })
             | Self::Verify(VerifyOptions { expected: Expected::Files { params, .. }, .. }) => params.is_mixed(),
             _ => false,
         }
@@ -506,7 +598,7 @@ pub(crate) fn asks_for_json(arguments: &[OsString]) -> bool {
 
 /// The command of a wrong command line, if it supports `--json`.
 pub(crate) fn named_command(arguments: &[OsString]) -> Option<&'static str> {
-    const WITH_DOCUMENT: [&str; 5] = ["plan", "provision", "decommission", "check", "verify"];
+    const WITH_DOCUMENT: [&str; 6] = ["plan", "provision", "decommission", "check", "explain", "verify"];
     let named = arguments.get(1)?;
     WITH_DOCUMENT.into_iter().find(|command| named == command)
 }
@@ -542,6 +634,26 @@ pub(crate) fn parse(
                 params.content = ParamsContent::File("-".into());
             }
             return Ok(Invocation::Check { params, max_risk: limit.max_risk, json });
+        }
+        Some(Command::Explain { artifact, params, live, cluster, instance_dir, timeout, json }) => {
+            let params = said("explain", params)?;
+            let live = live || cluster.are_given();
+            let subject = match (artifact, instance_dir) {
+                (Some(artifact), _) => Subject::Credential { artifact, namespace: params.namespace },
+                (None, Some(directory)) => Subject::Params { source: Source::Instance(directory), live },
+                (None, None) if params.is_given() => Subject::Params { source: cluster.source(params, None), live },
+                (None, None) => {
+                    let problem = "nothing to explain (expected a credential file, --params <FILE>, --allow, \
+                                   --cluster-role, --preset or --instance-dir)";
+                    return Err(usage_error("explain", ErrorKind::MissingRequiredArgument, problem));
+                }
+            };
+            if let Subject::Params { source, live: true } = &subject
+                && source.reads_stdin_twice()
+            {
+                return Err(ParseError::Usage(STDIN_TWICE.to_owned()));
+            }
+            return Ok(Invocation::Explain(ExplainOptions { subject, timeout_seconds: timeout, json }));
         }
         Some(Command::Verify { artifact, params, name, instance_dir, timeout, json }) => {
             let params = said("verify", params)?;
@@ -580,7 +692,7 @@ pub(crate) fn parse(
     let refusal = if options.json && options.output == Some(OutputTarget::Stdout) {
         "error: --output - and --json both write to stdout: write the credential to a file\n"
     } else if options.source.reads_stdin_twice() {
-        "error: --params - and --connection - both read stdin: put one of them into a file\n"
+        STDIN_TWICE
     } else {
         return Ok(Invocation::Run(options));
     };
@@ -615,15 +727,7 @@ impl InputArgs {
         }
         let source = match self.instance_dir {
             Some(directory) => Source::Instance(directory),
-            None => Source::Files {
-                params,
-                name: self.name,
-                cluster: match self.connection {
-                    Some(path) => ClusterSource::Document(path),
-                    None => ClusterSource::Kubeconfig { path: self.kubeconfig, context: self.context },
-                },
-                tls_server_name: self.tls_server_name,
-            },
+            None => self.cluster.source(params, self.name),
         };
         Ok(RunOptions {
             action,

@@ -1,6 +1,8 @@
 //! Output: the log of a run on stderr, and one document on stdout. The only place that prints; each line passes the
 //! redactor.
 
+mod access_table;
+
 use std::{
     cell::{Cell, RefCell},
     collections::BTreeMap,
@@ -11,6 +13,8 @@ use std::{
 };
 
 use serde::Serialize;
+
+use access_table::access_table;
 
 use crate::{
     budget::Budget,
@@ -28,6 +32,7 @@ use crate::{
         retry::Transient,
     },
     plan::{
+        access_matrix::Access,
         diff::{self, Change},
         guardrails::WaiverFacts,
     },
@@ -97,6 +102,7 @@ struct Document {
     missing_permissions: Vec<PermissionRecord>,
     waivers: Vec<WaiverFacts>,
     proof: Option<Proof>,
+    access: Vec<Access>,
     token: Option<TokenFacts>,
     error: Option<ErrorFacts>,
     requests: u32,
@@ -306,6 +312,19 @@ impl Report {
             self.step("accepted", &format!("{code} up to {} until {until}: {reason}", max_severity.as_str()), None);
         }
         self.document.borrow_mut().waivers = waivers;
+    }
+
+    /// Records what is allowed, and prints it on stdout as a table; `home` is the namespace that comes first.
+    pub(crate) fn access(&self, cells: Vec<Access>, home: &str, as_table: bool) {
+        if as_table {
+            self.text(&access_table(&cells, home), true);
+        }
+        self.document.borrow_mut().access = cells;
+    }
+
+    /// The namespace that was reported.
+    pub(crate) fn namespace(&self) -> Option<String> {
+        self.document.borrow().namespace.clone()
     }
 
     /// Records the result of the test of the credential.

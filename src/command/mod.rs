@@ -3,6 +3,7 @@
 
 mod check;
 mod decommission;
+mod explain;
 mod kubeconfig;
 mod permissions;
 mod plan;
@@ -68,6 +69,10 @@ async fn perform(invocation: Invocation, environment: &Environment, report: &Rep
                 Exit::Done if has_changes => Exit::Changes,
                 exit => exit,
             }
+        }
+        Invocation::Explain(options) => {
+            report.begin("explain");
+            finish(report, options.json, explain::run(&options, environment, report).await)
         }
         Invocation::Verify(options) => {
             report.begin("verify");

@@ -87,7 +87,7 @@ pub(crate) fn judge_live<'a>(
 }
 
 /// Major and minor version, as 1 and 37 of `v1.37.2-gke.100`.
-fn release(version: &str) -> Option<(u32, u32)> {
+pub(crate) fn release(version: &str) -> Option<(u32, u32)> {
     let mut numbers = version.strip_prefix('v')?.split(|char: char| !char.is_ascii_digit());
     Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
 }

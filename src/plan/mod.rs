@@ -1,5 +1,6 @@
 //! Decisions: the desired objects, the differences, the obstacles. Pure.
 
+pub(crate) mod access_matrix;
 pub(crate) mod adoption;
 pub(crate) mod copies;
 pub(crate) mod dead_rules;

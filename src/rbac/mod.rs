@@ -25,7 +25,7 @@ use serde::{Deserialize, Serialize};
 pub(crate) const VERBS: [&str; 8] = ["get", "list", "watch", "create", "update", "patch", "delete", "deletecollection"];
 
 /// A rule as a Role or a ClusterRole contains it: for resources or, in a ClusterRole, for URL paths of the API server.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Rule {
     /// API groups; `""` is the core group, `*` every group.

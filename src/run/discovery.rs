@@ -29,12 +29,12 @@ impl LiveResources {
         Self { found: OnceCell::new(), started: Instant::now() }
     }
 
-    /// The result of some work, beside which the discovery is read if there are rules to judge. Its request is the first
-    /// one, and the work waits for no part of it.
-    pub(super) async fn beside<T>(&self, cluster: &Cluster<'_>, grants: &Grants, work: impl Future<Output = T>) -> T {
+    /// The result of some work, beside which the discovery is read if there is something to judge. Its request is the
+    /// first one, and the work waits for no part of it.
+    pub(super) async fn beside<T>(&self, cluster: &Cluster<'_>, is_needed: bool, work: impl Future<Output = T>) -> T {
         let mut work = pin!(work);
         let mut reading = pin!(async {
-            if grants.requested().is_empty() {
+            if !is_needed {
                 return Resources::default();
             }
             match cluster.discovery().await {

@@ -6,6 +6,7 @@ mod apply;
 mod decommission;
 mod diagnosis;
 mod discovery;
+mod explain;
 mod former_namespace;
 mod judgement;
 mod observe;
@@ -18,6 +19,7 @@ mod session;
 mod verify;
 
 pub(crate) use decommission::decommission;
+pub(crate) use explain::{Explained, explain_credential, explain_params};
 pub(crate) use plan::plan;
 pub(crate) use provision::provision;
 pub(crate) use verify::verify;
@@ -93,7 +95,8 @@ impl<'a> Run<'a> {
 
     /// The result of some work, beside which the server's discovery is read.
     async fn beside_discovery<T>(&self, work: impl Future<Output = T>) -> T {
-        self.resources.beside(&self.session.cluster, &self.request.grants, work).await
+        let is_needed = !self.request.grants.requested().is_empty();
+        self.resources.beside(&self.session.cluster, is_needed, work).await
     }
 
     /// The judgement of the requested rules and ClusterRoles, by what was read so far.

@@ -35,19 +35,8 @@ use crate::{
 /// the permissions of the params. Without params, its permissions are only listed.
 pub(crate) async fn verify(credential: &Credential, budget: Budget, report: &Report) -> Result<(), Failure> {
     let Credential { connection, token, .. } = credential;
-    let claims = Claims::of(token).filter(|claims| claims.account().is_some());
-    let (secret, expires) = match &claims {
-        Some(claims) => (claims.secret.clone(), claims.expires.clone()),
-        None => (None, None),
-    };
-    let account = claims.as_ref().and_then(Claims::account);
-    let account = account.ok_or_else(|| refused("the token does not belong to a ServiceAccount".to_owned()));
-    if let Ok(account) = &account {
-        report.instance(credential.name.as_ref().map(InstanceName::as_str), account.namespace);
-    }
-    report.token(TokenFacts { fingerprint: token.fingerprint(), secret, secret_uid: None, expires });
-    report.step("token", &short_fingerprint(token), None);
-    let account = account?;
+    let claims = Claims::of(token);
+    let account = identify(credential, claims.as_ref(), report)?;
     check_wanted(credential, &account)?;
 
     let session = Session::connect(connection, budget, report).await?;
@@ -68,7 +57,7 @@ pub(crate) async fn verify(credential: &Credential, budget: Budget, report: &Rep
         resources.settle().await;
         answers
     };
-    let (version, answers) = resources.beside(holder, grants, asking).await;
+    let (version, answers) = resources.beside(holder, !grants.requested().is_empty(), asking).await;
     let proof = match answers {
         Ok(answers) => proof::conclude(holder, &expectation, resources.catalog(), answers).await,
         Err(error) => Err(error),
@@ -100,6 +89,30 @@ pub(crate) async fn verify(credential: &Credential, budget: Budget, report: &Rep
     Ok(())
 }
 
+/// Reports the token and its ServiceAccount, as the claims name them.
+///
+/// # Errors
+/// The token does not belong to a ServiceAccount.
+pub(crate) fn identify<'c>(
+    credential: &Credential,
+    claims: Option<&'c Claims>,
+    report: &Report,
+) -> Result<Account<'c>, Failure> {
+    let token = &credential.token;
+    let claims = claims.filter(|claims| claims.account().is_some());
+    let (secret, expires) = match claims {
+        Some(claims) => (claims.secret.clone(), claims.expires.clone()),
+        None => (None, None),
+    };
+    let account = claims.and_then(Claims::account);
+    if let Some(account) = &account {
+        report.instance(credential.name.as_ref().map(InstanceName::as_str), account.namespace);
+    }
+    report.token(TokenFacts { fingerprint: token.fingerprint(), secret, secret_uid: None, expires });
+    report.step("token", &short_fingerprint(token), None);
+    account.ok_or_else(|| refused("the token does not belong to a ServiceAccount".to_owned()))
+}
+
 /// The scopes of ClusterRoles are set aside: the credential may not read those, so additional permissions there cannot be
 /// distinguished from granted ones.
 fn set_cluster_roles_aside(report: &Report, grants: &[Grant], proof: &mut Proof) {
@@ -119,7 +132,7 @@ fn set_cluster_roles_aside(report: &Report, grants: &[Grant], proof: &mut Proof)
 }
 
 /// The failure of a test, with the next step for a user of the credential.
-fn not_proved(error: ProofError, version: &Result<String, ApiError>, server: &str) -> Failure {
+pub(crate) fn not_proved(error: ProofError, version: &Result<String, ApiError>, server: &str) -> Failure {
     match (error, version) {
         // A server without this review and without a version is not a Kubernetes API.
         (ProofError::ReviewUnsupported(_), Err(other @ ApiError { kind: ApiErrorKind::NotKubernetes(_), .. })) => {

@@ -259,6 +259,18 @@ pub(crate) fn params(source: &ParamsSource, name: Option<String>) -> (Inputs, Ve
     (Inputs { name, ..inputs }, reader.findings)
 }
 
+/// Reads the params of a run, without the cluster connection.
+pub(crate) fn params_of(source: &Source) -> (Inputs, Vec<Finding>) {
+    match source {
+        Source::Files { params: source, .. } => params(source, None),
+        Source::Instance(directory) => {
+            let mut reader = Reader::new(Strictness::Strict);
+            let inputs = Documents::read(directory).parse_params(&mut reader);
+            (inputs, reader.findings)
+        }
+    }
+}
+
 /// Reads a credential, and the params that it has to match: those of a file, or those of an instance with the documents
 /// that decide how they are read.
 pub(crate) fn credential(options: &VerifyOptions, environment: &Environment) -> (Inputs, Vec<Finding>) {
@@ -269,6 +281,13 @@ pub(crate) fn credential(options: &VerifyOptions, environment: &Environment) -> 
         Expected::Instance(directory) => Documents::read(directory).parse_params(&mut reader),
     };
     (Inputs { cluster, proxies: environment.proxies(), ..inputs }, reader.findings)
+}
+
+/// Reads a credential alone.
+pub(crate) fn credential_alone(artifact: &Path, environment: &Environment) -> (Inputs, Vec<Finding>) {
+    let mut reader = Reader::new(Strictness::Strict);
+    let cluster = reader.credential(artifact);
+    (Inputs { cluster, proxies: environment.proxies(), ..Inputs::default() }, reader.findings)
 }
 
 /// Reads a single document: the argument of `kubeconfig`.

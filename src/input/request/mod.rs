@@ -13,7 +13,7 @@ mod platform;
 
 pub(crate) use config::timeout_or_default;
 pub(crate) use credential::{Credential, parse as credential};
-pub(crate) use params::{Params, check, identity, readable_grants};
+pub(crate) use params::{Checked, Params, check, identity, readable_grants};
 pub(crate) use platform::{FIELD, Platform};
 
 use std::{collections::BTreeMap, time::Duration};
@@ -136,6 +136,16 @@ pub(crate) fn provision(
         Some(Provision { request, delivery: Delivery { form, platform }, guardrails, timeout })
     });
     settle(provision, findings)
+}
+
+/// Parses params as those of a provision, and the cluster connection; the instance need not be named.
+///
+/// # Errors
+/// All findings, at least one of which is blocking.
+pub(crate) fn check_with_connection(inputs: &Inputs, mut findings: Vec<Finding>) -> Parsed<(Checked, Connection)> {
+    let connection = connection(inputs, inputs.config.get(SLOT), &mut findings);
+    let (checked, findings) = check(inputs, findings)?;
+    settle(connection.map(|connection| (checked, connection)), findings)
 }
 
 /// Parses the input of a decommission. Other invalid input must not keep a token alive.

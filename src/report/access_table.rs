@@ -1,0 +1,192 @@
+//! What rules allow, as a table for people: resources by verbs, scope by scope, 80 columns wide where names allow it. Pure.
+
+use std::{collections::BTreeMap, fmt::Write as _};
+
+use crate::{
+    diagnostics::{finding::Severity, text::sanitize},
+    plan::access_matrix::Access,
+    rbac::PermissionRecord,
+};
+
+/// The verbs with a column of their own. Others are listed at the end of the row.
+const COLUMNS: [&str; 7] = ["get", "list", "watch", "create", "update", "patch", "delete"];
+
+/// The width of the first column, unless a name is longer.
+const FIRST: usize = 34;
+
+/// The longest label of a row.
+const LONGEST: usize = 120;
+
+/// The table, with a legend of the marks in it; `home` is the namespace that comes first.
+pub(crate) fn access_table(cells: &[Access], home: &str) -> String {
+    let mut scopes: BTreeMap<(u8, &str), BTreeMap<String, Vec<&Access>>> = BTreeMap::new();
+    for cell in cells {
+        let (scope, label) = place_and_label(&cell.permission);
+        let order = match scope {
+            Some(namespace) if namespace == home => 0,
+            Some(_) => 1,
+            None => 2,
+        };
+        scopes.entry((order, scope.unwrap_or_default())).or_default().entry(label).or_default().push(cell);
+    }
+    let longest = scopes.values().flat_map(BTreeMap::keys).map(|label| label.chars().count() + 3).max();
+    let first = longest.unwrap_or_default().max(FIRST);
+    let mut text = String::new();
+    for ((order, namespace), rows) in &scopes {
+        let heading = if *order == 2 { "whole cluster".to_owned() } else { format!("namespace {namespace}") };
+        let _ = writeln!(text, "{heading:<first$}{}", COLUMNS.join(" "));
+        for (label, cells) in rows {
+            let _ = writeln!(text, "{}", row(label, cells, first).trim_end());
+        }
+        text.push('\n');
+    }
+    if cells.is_empty() {
+        return "nothing is allowed\n".to_owned();
+    }
+    text + &legend(cells)
+}
+
+fn row(label: &str, cells: &[&Access], first: usize) -> String {
+    let mut row = format!("{:<first$}", format!("  {label}"));
+    for verb in COLUMNS {
+        let mark = cells.iter().find(|cell| verb_of(&cell.permission) == verb).map(|cell| mark(cell));
+        let _ = write!(row, "{:<width$}", mark.unwrap_or_default(), width = verb.len() + 1);
+    }
+    let others = cells.iter().filter(|cell| !COLUMNS.contains(&verb_of(&cell.permission)));
+    let others: Vec<String> =
+        others.map(|cell| format!("{} {}", sanitize(verb_of(&cell.permission), LONGEST), mark(cell))).collect();
+    row + &others.join(", ")
+}
+
+const fn is_risky(cell: &Access) -> bool {
+    matches!(cell.severity, Some(Severity::Medium | Severity::High | Severity::Critical))
+}
+
+fn mark(cell: &Access) -> String {
+    let origin = match cell {
+        Access { dead: true, .. } => "-",
+        Access { asked: true, .. } => "x",
+        Access { .. } => "o",
+    };
+    if is_risky(cell) { format!("{origin}!") } else { origin.to_owned() }
+}
+
+/// The explanation of each mark that occurs.
+fn legend(cells: &[Access]) -> String {
+    let mut roles: Vec<&str> = cells.iter().flat_map(|cell| &cell.cluster_roles).map(String::as_str).collect();
+    roles.sort_unstable();
+    roles.dedup();
+    let through = format!("o  allowed only through {}", roles.join(", "));
+    let marks: [(bool, &str); 4] = [
+        (cells.iter().any(|cell| cell.asked && !cell.dead), "x  allowed by a rule"),
+        (cells.iter().any(|cell| !cell.asked && !cell.dead), &through),
+        (cells.iter().any(is_risky), "!  a risk of severity medium or above"),
+        (cells.iter().any(|cell| cell.dead), "-  asked for, but no request matches it"),
+    ];
+    marks.iter().filter(|(occurs, _)| *occurs).fold(String::new(), |text, (_, line)| text + line + "\n")
+}
+
+fn verb_of(permission: &PermissionRecord) -> &str {
+    match permission {
+        PermissionRecord::Resource { verb, .. } | PermissionRecord::Url { verb, .. } => verb,
+    }
+}
+
+/// The namespace, and the resource as kubectl writes it: `deployments.apps/scale`, `secrets "db"`.
+fn place_and_label(permission: &PermissionRecord) -> (Option<&str>, String) {
+    match permission {
+        PermissionRecord::Url { url, .. } => (None, sanitize(url, LONGEST)),
+        PermissionRecord::Resource { group, resource, name, namespace, .. } => {
+            let (plural, subresource) = match resource.split_once('/') {
+                Some((plural, subresource)) => (plural, format!("/{subresource}")),
+                None => (resource.as_str(), String::new()),
+            };
+            let group = if group.is_empty() { String::new() } else { format!(".{group}") };
+            let name = name.as_ref().map(|name| format!(" \"{name}\"")).unwrap_or_default();
+            (namespace.as_deref(), sanitize(&format!("{plural}{group}{subresource}{name}"), LONGEST))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cell(verb: &str, resource: &str, group: &str, namespace: Option<&str>) -> Access {
+        Access {
+            permission: PermissionRecord::Resource {
+                verb: verb.to_owned(),
+                group: group.to_owned(),
+                resource: resource.to_owned(),
+                name: None,
+                namespace: namespace.map(str::to_owned),
+            },
+            asked: true,
+            cluster_roles: Vec::new(),
+            risks: Vec::new(),
+            severity: None,
+            dead: false,
+        }
+    }
+
+    #[test]
+    fn table_lists_home_first_and_the_cluster_last() {
+        let url = PermissionRecord::Url { verb: "get".to_owned(), url: "/metrics".to_owned() };
+        let cells = [
+            Access { permission: url, ..cell("get", "", "", None) },
+            cell("get", "nodes", "", None),
+            cell("get", "pods", "", Some("a")),
+            Access { severity: Some(Severity::High), ..cell("create", "pods/exec", "", Some("home")) },
+            Access { dead: true, ..cell("get", "deployment", "apps", Some("home")) },
+            Access {
+                asked: false,
+                cluster_roles: vec!["edit".to_owned()],
+                ..cell("patch", "deployments/scale", "apps", Some("home"))
+            },
+            Access { severity: Some(Severity::Low), ..cell("get", "deployments/scale", "apps", Some("home")) },
+            Access {
+                severity: Some(Severity::Medium),
+                ..cell("deletecollection", "deployments/scale", "apps", Some("home"))
+            },
+        ];
+        let expected = "\
+namespace home                    get list watch create update patch delete
+  deployment.apps                 -
+  deployments.apps/scale          x                            o            deletecollection x!
+  pods/exec                                      x!
+
+namespace a                       get list watch create update patch delete
+  pods                            x
+
+whole cluster                     get list watch create update patch delete
+  /metrics                        x
+  nodes                           x
+
+x  allowed by a rule
+o  allowed only through edit
+!  a risk of severity medium or above
+-  asked for, but no request matches it
+";
+        assert_eq!(access_table(&cells, "home"), expected);
+    }
+
+    #[test]
+    fn names_are_quoted_and_sanitized() {
+        let named = PermissionRecord::Resource {
+            verb: "get".to_owned(),
+            group: String::new(),
+            resource: "secrets".to_owned(),
+            name: Some("db\u{1b}[31m".to_owned()),
+            namespace: Some("home".to_owned()),
+        };
+        let table = access_table(&[Access { permission: named, ..cell("get", "", "", None) }], "home");
+        assert!(table.contains("  secrets \"db"), "{table}");
+        assert!(!table.contains('\u{1b}'), "{table:?}");
+        assert!(!table.contains("through") && !table.contains('!'), "only the marks that occur are explained: {table}");
+    }
+
+    #[test]
+    fn nothing_is_said_in_words() {
+        assert_eq!(access_table(&[], "home"), "nothing is allowed\n");
+    }
+}

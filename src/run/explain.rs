@@ -1,0 +1,180 @@
+//! explain: what params allow in a cluster, and what an existing credential allows.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Instant,
+};
+
+use futures_util::future::join_all;
+
+use crate::{
+    budget::Budget,
+    cluster::{ApiError, ApiErrorKind},
+    credential::{claims::Claims, defaults::Defaults},
+    diagnostics::{error::Failure, finding::Finding},
+    endpoint::connection::Connection,
+    input::request::{Credential, Params},
+    k8s::{
+        grant::{Grants, RequestedRule, Scope},
+        name::{ClusterRoleName, Namespace},
+        object::{Kind, Reference},
+    },
+    plan::{
+        access_matrix::{Access, access_matrix, granted_rules},
+        judgement::release,
+    },
+    rbac::{PermissionRecord, Rule},
+    report::Report,
+    run::{
+        discovery::LiveResources,
+        proof::{self, Expectation, unlimited},
+        session::Session,
+        verify::{identify, not_proved},
+    },
+};
+
+/// What is allowed, and the findings about it.
+pub(crate) struct Explained {
+    /// The cells of the matrix.
+    pub(crate) cells: Vec<Access>,
+    /// The findings, the worst first.
+    pub(crate) findings: Vec<Finding>,
+    /// The ClusterRoles that do not exist, or that the login may not read.
+    pub(crate) unknown: Vec<ClusterRoleName>,
+}
+
+/// What params allow, by what the cluster serves and by the rules that the ClusterRoles have now.
+pub(crate) async fn explain_params(
+    params: &Params,
+    connection: &Connection,
+    budget: Budget,
+    report: &Report,
+) -> Result<Explained, Failure> {
+    let session = Session::connect(connection, budget, report).await?;
+    let cluster = &session.cluster;
+    let names: BTreeSet<&ClusterRoleName> = params.grants.requested_roles().iter().map(|role| &role.name).collect();
+    let started = Instant::now();
+    let waiting = report.waiting("reading what the cluster serves");
+    let resources = LiveResources::new();
+    let reading = async {
+        let roles = names.iter().map(async |name| {
+            let reference = Reference::at_cluster(Kind::ClusterRole, name.as_str());
+            ((*name).clone(), cluster.get(&reference).await)
+        });
+        let read = tokio::join!(cluster.version(), join_all(roles));
+        resources.settle().await;
+        read
+    };
+    let is_needed = !params.grants.requested().is_empty() || !names.is_empty();
+    let (version, read) = resources.beside(cluster, is_needed, reading).await;
+    drop(waiting);
+    // A server may hide its version from this login, but a login that it rejects explains everything.
+    let version = match version {
+        Err(error) if error.is_unauthorized() => return Err(error.into()),
+        version => version.ok(),
+    };
+    report.server_version(version.clone());
+    report.step(
+        "observe",
+        &format!("Kubernetes {}", version.as_deref().unwrap_or("of unknown version")),
+        Some(started.elapsed()),
+    );
+    let mut roles: BTreeMap<ClusterRoleName, Vec<Rule>> = BTreeMap::new();
+    for (name, role) in read {
+        match role {
+            Ok(Some(role)) => drop(roles.insert(name, role.live.rules())),
+            Ok(None) | Err(ApiError { kind: ApiErrorKind::Denied { .. }, .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    let rules_of =
+        |name: &str| roles.iter().find(|(known, _)| known.as_str() == name).map(|(_, rules)| rules.as_slice());
+    let judgement = resources.judge(&params.grants, &rules_of, version.as_deref());
+    let granted = granted_rules(&params.grants, &rules_of);
+    let cells = access_matrix(&granted, resources.catalog(), version.as_deref().and_then(release));
+    let unknown = names.into_iter().filter(|name| !roles.contains_key(name)).cloned().collect();
+    Ok(Explained { cells, findings: judgement.findings, unknown })
+}
+
+/// What a credential allows beyond what every ServiceAccount may: in its namespace, in a further one and in the whole
+/// cluster, as the server lists it.
+pub(crate) async fn explain_credential(
+    credential: &Credential,
+    further: Option<&Namespace>,
+    budget: Budget,
+    report: &Report,
+) -> Result<Explained, Failure> {
+    let claims = Claims::of(&credential.token);
+    let account = identify(credential, claims.as_ref(), report)?;
+    let session = Session::connect(&credential.connection, budget, report).await?;
+    let holder = &session.cluster;
+    let expectation = Expectation { account, granted: Vec::new() };
+    let name = expectation.account.name;
+    let mut scopes = BTreeSet::from([None, Some(expectation.account.namespace)]);
+    scopes.extend(further.map(|namespace| Some(namespace.as_str())));
+    let started = Instant::now();
+    let waiting = report.waiting("asking what the credential allows");
+    let resources = LiveResources::new();
+    let asking = async {
+        let answers = tokio::join!(holder.version(), proof::ask(holder, &expectation, &scopes));
+        resources.settle().await;
+        answers
+    };
+    let (version, answers) = resources.beside(holder, true, asking).await;
+    let proof = match answers {
+        Ok(answers) => proof::conclude(holder, &expectation, resources.catalog(), answers).await,
+        Err(error) => Err(error),
+    };
+    drop(waiting);
+    report.server_version(version.as_ref().ok().cloned());
+    let mut proof = proof.map_err(|error| not_proved(error, &version, credential.connection.server.as_str()))?;
+    report.step("prove", &format!("{name}: the server confirms its identity"), Some(started.elapsed()));
+    if !proof.complete {
+        report.step("", "the server cannot list everything that it allows: the table may lack permissions", None);
+    }
+    proof::beyond_defaults(&Defaults::of(version.as_deref().ok()), None, &mut proof).await;
+    let grants = as_grants(&proof.excess);
+    let judgement = resources.judge(&grants, &|_| None, version.as_deref().ok());
+    // No document contains these rules, so only the risks are of use, without a place.
+    let mut findings: Vec<Finding> = Vec::new();
+    for finding in judgement.findings.into_iter().filter(|finding| finding.code.is_risk()) {
+        if findings.iter().all(|known| known.code != finding.code) {
+            findings.push(Finding { pointer: None, help: None, ..finding });
+        }
+    }
+    if proof.unlimited {
+        findings.insert(0, unlimited("the credential"));
+    }
+    let granted = granted_rules(&grants, &|_| None);
+    let version = version.as_deref().ok().and_then(release);
+    let cells = access_matrix(&granted, resources.catalog(), version);
+    report.proof(proof);
+    Ok(Explained { cells, findings, unknown: Vec::new() })
+}
+
+/// Permissions that a server lists, as rules: those that differ only in the verb share one.
+fn as_grants(records: &[PermissionRecord]) -> Grants {
+    let mut rules: BTreeMap<(Option<&str>, Rule), Vec<String>> = BTreeMap::new();
+    for record in records {
+        let (namespace, rule, verb) = match record {
+            PermissionRecord::Url { verb, url } => {
+                (None, Rule { non_resource_urls: vec![url.clone()], ..Rule::default() }, verb)
+            }
+            PermissionRecord::Resource { verb, group, resource, name, namespace } => {
+                let rule = Rule {
+                    api_groups: vec![group.clone()],
+                    resources: vec![resource.clone()],
+                    resource_names: name.iter().cloned().collect(),
+                    ..Rule::default()
+                };
+                (namespace.as_deref(), rule, verb)
+            }
+        };
+        rules.entry((namespace, rule)).or_default().push(verb.clone());
+    }
+    let requested = rules.into_iter().filter_map(|((namespace, rule), verbs)| {
+        let scope = Scope::parse(namespace.unwrap_or("*")).ok()?;
+        Some(RequestedRule { pointer: String::new(), source: None, rule: Rule { verbs, ..rule }, scopes: vec![scope] })
+    });
+    Grants::new(requested.collect(), Vec::new(), &Scope::Cluster)
+}

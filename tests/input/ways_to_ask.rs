@@ -228,6 +228,9 @@ fn namespace_alone_is_enough_for_decommission_only() {
 #[case::aggregated(&["--namespace", "a"], "apiVersion: rbac.authorization.k8s.io/v1\nkind: ClusterRole\naggregationRule: {clusterRoleSelectors: []}\nrules: [{apiGroups: [''], resources: [nodes], verbs: [get]}]\n", ["schema", "/aggregationRule", "stdin"], "aggregationRule is refused")]
 #[case::documents(&[], &format!("{ROLE}---\n{ROLE}"), ["schema", "", "stdin"], "contains several documents (expected one; the second one is at line 27, column 1)")]
 #[case::boolean(&[], "namespace: no\nrules: [{apiGroups: [''], resources: [pods], verbs: [get]}]\n", ["schema", "/namespace", "stdin"], "put it in quotes if a string is meant")]
+#[case::boolean_alone(&[], "yes\n", ["schema", "", "stdin"], "must be of type object (type) -")]
+#[case::empty_namespace(&[], &role("namespace: team-a", "namespace: ''"), ["schema", "", "stdin"], "pass --namespace")]
+#[case::words_of_the_form(&["--namespace", "a"], "rules: [{apiGroups: [], resources: [pods], verbs: [get]}]\n", ["schema", "/rules/0/apiGroups", "stdin"], "list \"\"")]
 #[case::number(&[], "namespace: 7\nrules: [{apiGroups: [''], resources: [pods], verbs: [get]}]\n", ["schema", "/namespace", "stdin"], "YAML reads it as a number")]
 #[case::number_for_a_list(&["--namespace", "a"], "rules: [{apiGroups: [''], resources: [pods], verbs: [get], namespaces: 0x1f}]\n", ["schema", "/rules/0/namespaces", "stdin"], "a list of names")]
 #[case::tab(&[], "namespace: a\nrules:\n\t- verbs: [get]\n", ["schema", "", "stdin"], "is not valid YAML (line 3, column ")]
@@ -318,9 +321,8 @@ fn sources_of_an_instance_are_its_documents() {
     let found = located(&plan(directory.path()).expect_code(65));
     for [code, pointer, source] in &found {
         let expected = match pointer.as_str() {
-            "/timeout_seconds" | "/namespace" => "config.json",
             "/colour" if code == "unknown-config" => "config.json",
-            "/kubernetes_cluster/authentication/user/token" => "config.json",
+            "/timeout_seconds" | "/namespace" | "/kubernetes_cluster/authentication/user/token" => "config.json",
             pointer if pointer.starts_with("/rules") || pointer == "/colour" => "params.json",
             _ if code == "name" => "params.json",
             _ => "-",

@@ -45,6 +45,15 @@ pub(crate) enum RoleKind {
     ClusterRole,
 }
 
+/// Words of the form in the messages of the schema, and those for a file or a command line, which have no lines.
+const WORDS: [(&str, &str); 5] = [
+    ("add one empty line", "list \"\""),
+    ("an empty line", "\"\""),
+    ("Two lines are the same. ", ""),
+    ("Two entries are the same. ", ""),
+    ("Remove the line to", "Leave resourceNames out to"),
+];
+
 impl Default for Origin {
     fn default() -> Self {
         Self::Options { rules: Vec::new(), cluster_roles: Vec::new() }
@@ -120,6 +129,16 @@ impl Origin {
         }
     }
 
+    /// A message of the schema, which is written for the form, in words that fit the origin.
+    pub(crate) fn worded(&self, message: String) -> String {
+        match self {
+            Self::Instance => message,
+            Self::File { .. } | Self::Options { .. } => {
+                WORDS.iter().fold(message, |message, (form, words)| message.replace(form, words))
+            }
+        }
+    }
+
     /// What to do about a value of the wrong type: YAML reads some unquoted words as other types.
     pub(crate) const fn type_help(&self, value: &Value) -> Option<&'static str> {
         match (self, value) {
@@ -156,6 +175,16 @@ mod tests {
     fn pointer_leads_to_its_option(#[case] pointer: &str, #[case] source: Option<&str>) {
         let origin = options(&["--allow 1", "--allow 1", "--allow 2"], &["--cluster-role 1"]);
         assert_eq!(origin.source(pointer).as_deref(), source);
+    }
+
+    #[test]
+    fn words_of_the_form_occur_in_the_schema() {
+        let none = options(&[], &[]);
+        for (form, words) in WORDS {
+            assert!(crate::schema::PARAMS.contains(form), "{form}");
+            assert_eq!(none.worded(format!("{form}.")), format!("{words}."));
+            assert_eq!(Origin::Instance.worded(form.to_owned()), form);
+        }
     }
 
     #[test]

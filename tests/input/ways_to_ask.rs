@@ -209,6 +209,7 @@ fn namespace_alone_is_enough_for_decommission_only() {
 #[case::escalate(&["--allow", "escalate roles.rbac.authorization.k8s.io", "--namespace", "a"], "", ["schema", "/rules/0/verbs/0", "--allow 1"], "Choose one of the listed verbs")]
 #[case::kind_for_resource(&["--allow", "get pods", "--allow", "get Pod", "--namespace", "a"], "", ["schema", "/rules/1/resources/0", "--allow 2"], "lower-case plural")]
 #[case::twice(&["--allow", "get,get pods", "--namespace", "a"], "", ["schema", "/rules/0/verbs", "--allow 1"], "an item twice")]
+#[case::cluster_role_twice(&["--cluster-role", "view", "--cluster-role", "view", "--namespace", "a"], "", ["schema", "/cluster_roles", "--cluster-role"], "an item twice")]
 #[case::cluster_role(&["--cluster-role", "view", "--cluster-role", "a/b", "--namespace", "a"], "", ["schema", "/cluster_roles/1/name", "--cluster-role 2"], "no slash")]
 #[case::namespace_option(&["--allow", "get pods", "--namespace", "Team_A"], "", ["schema", "/namespace", "--namespace"], "--namespace: ")]
 #[case::namespace_of_the_role(&[], &role("namespace: team-a", "namespace: Team_A"), ["schema", "/metadata/namespace", "stdin"], "lower-case letters")]

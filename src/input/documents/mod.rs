@@ -259,6 +259,13 @@ pub(crate) fn params(source: &ParamsSource, name: Option<String>) -> (Inputs, Ve
     (Inputs { name, ..inputs }, reader.findings)
 }
 
+/// The params of a document that was read, as a file of the command line.
+pub(crate) fn params_of(document: &Document) -> (Inputs, Vec<Finding>) {
+    let mut reader = Reader::new(Strictness::Strict);
+    let inputs = reader.params_document(document, Inputs::default());
+    (inputs, reader.findings)
+}
+
 /// Reads a credential, and the params that it has to match: those of a file, or those of an instance with the documents
 /// that decide how they are read.
 pub(crate) fn credential(options: &VerifyOptions, environment: &Environment) -> (Inputs, Vec<Finding>) {
@@ -340,14 +347,16 @@ impl Reader {
                 let origin = Origin::Options { rules: sources(rules), cluster_roles: sources(cluster_roles) };
                 Inputs { params: params.into(), origin, ..inputs }
             }
-            ParamsContent::File(path) => {
-                let document = Document::read(path);
-                let before = self.findings.len();
-                let (read, origin) = self.params_file(&document, inputs.namespace.is_some());
-                set_source(&mut self.findings[before..], &document.name);
-                Inputs { params_unread: read.is_none(), params: read.unwrap_or_default(), origin, ..inputs }
-            }
+            ParamsContent::File(path) => self.params_document(&Document::read(path), inputs),
         }
+    }
+
+    /// The params of a document of the command line, beside other inputs.
+    fn params_document(&mut self, document: &Document, inputs: Inputs) -> Inputs {
+        let before = self.findings.len();
+        let (read, origin) = self.params_file(document, inputs.namespace.is_some());
+        set_source(&mut self.findings[before..], &document.name);
+        Inputs { params_unread: read.is_none(), params: read.unwrap_or_default(), origin, ..inputs }
     }
 
     /// The params of a file. Where a decommission has the namespace from elsewhere, it needs nothing of a manifest.

@@ -83,8 +83,7 @@ impl Origin {
                 };
                 match steps.next() {
                     Some(index) => options.get(index.parse::<usize>().ok()?).cloned(),
-                    // The whole list is said by an option if there is no other one.
-                    None => options.first().filter(|first| options.iter().all(|other| other == *first)).cloned(),
+                    None => common(options),
                 }
             }
         }
@@ -153,6 +152,16 @@ impl Origin {
     }
 }
 
+/// The source of a whole list: its option, without a number if it was given several times; none if there are others.
+fn common(options: &[String]) -> Option<String> {
+    let first = options.first()?;
+    let option = |text: &str| text.split(' ').next().unwrap_or_default().to_owned();
+    if options.iter().all(|other| other == first) {
+        return Some(first.clone());
+    }
+    Some(option(first)).filter(|first| options.iter().all(|other| option(other) == *first))
+}
+
 #[cfg(test)]
 mod tests {
     use rstest::rstest;
@@ -168,13 +177,18 @@ mod tests {
     #[rstest]
     #[case::rule("/rules/2/verbs/0", Some("--allow 2"))]
     #[case::cluster_role("/cluster_roles/0", Some("--cluster-role 1"))]
-    #[case::list_of_several("/rules", None)]
+    #[case::list_of_several("/rules", Some("--allow"))]
     #[case::list_of_one("/cluster_roles", Some("--cluster-role 1"))]
     #[case::beyond("/rules/3", None)]
     #[case::whole("", None)]
     fn pointer_leads_to_its_option(#[case] pointer: &str, #[case] source: Option<&str>) {
         let origin = options(&["--allow 1", "--allow 1", "--allow 2"], &["--cluster-role 1"]);
         assert_eq!(origin.source(pointer).as_deref(), source);
+    }
+
+    #[test]
+    fn list_of_different_options_has_no_source() {
+        assert_eq!(options(&["--allow 1", "--preset Admin"], &[]).source("/rules"), None);
     }
 
     #[test]

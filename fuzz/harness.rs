@@ -4,7 +4,7 @@
 
 use k8s_token::{
     error::Exit,
-    fuzzing::{ACTIONS, Evaluation, Given, evaluate},
+    fuzzing::{ACTIONS, Evaluation, Given, check as check_params, evaluate},
 };
 use serde_json::Value;
 
@@ -33,6 +33,8 @@ pub fn run(input: &[u8]) {
         let verdict = evaluate(action, &given);
         check(&given, &verdict);
     }
+    // The same bytes as a file of the command line, which may be YAML.
+    check(&given, &check_params(given.params));
 }
 
 fn check(given: &Given<'_>, verdict: &Evaluation) {

@@ -15,9 +15,10 @@ use crate::{
     },
     endpoint::connection::ServerTrust,
     input::{
-        documents::{Document, Documents, Strictness},
+        documents::{Document, Documents, Strictness, params_of},
         request::{self, Delivery, Provision, Request},
     },
+    k8s::grant::Grants,
     plan::{adoption::outcome::Adoption, desired::Desired, observed::Observed},
     report::{LogStyle, Report},
 };
@@ -86,11 +87,28 @@ pub fn evaluate(action: &str, given: &Given<'_>) -> Evaluation {
         artifact = delivery.as_ref().and_then(|delivery| fill(request, delivery));
     }
     let requested = match &accepted {
-        Ok((request, _)) => request.grants.requested().iter().map(|it| (it.pointer.clone(), json!(it.rule))).collect(),
+        Ok((request, _)) => shown(&request.grants),
         Err(_) => Vec::new(),
     };
     let exit = finish(&report, true, accepted.map(drop));
     Evaluation { exit, stdout: out.text(), stderr: log.text(), objects, requested, artifact }
+}
+
+/// Validates params offline, as a file of the command line: JSON, YAML or a manifest.
+pub fn check(params: &[u8]) -> Evaluation {
+    let (out, log) = (Shared::default(), Shared::default());
+    let report = Report::new(Box::new(out.clone()), Box::new(log.clone()), LogStyle::default());
+    report.begin("check");
+    let (inputs, findings) = params_of(&Document::new("stdin", params));
+    let checked = request::check(&inputs, findings).map_err(Failure::input);
+    let requested = checked.as_ref().map_or_else(|_| Vec::new(), |(checked, _)| shown(&checked.params.grants));
+    let result = checked.map(|(_, remarks)| remarks.into_iter().for_each(|finding| report.finding(finding)));
+    let exit = finish(&report, true, result);
+    Evaluation { exit, stdout: out.text(), stderr: log.text(), objects: Vec::new(), requested, artifact: None }
+}
+
+fn shown(grants: &Grants) -> Vec<(String, Value)> {
+    grants.requested().iter().map(|it| (it.pointer.clone(), json!(it.rule))).collect()
 }
 
 fn accept_provision(documents: &Documents, report: &Report) -> Result<Provision, Failure> {

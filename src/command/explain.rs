@@ -45,7 +45,7 @@ pub(crate) async fn run(options: &ExplainOptions, environment: &Environment, rep
 
 /// By what Kubernetes itself serves, and the ClusterRoles that every server has.
 fn offline(source: &Source, report: &Report) -> Result<(Explained, String), Failure> {
-    let (inputs, findings) = documents::params_of(source);
+    let (inputs, findings) = documents::params_of_run(source);
     let (checked, remarks) = request::check(&inputs, findings).map_err(Failure::input)?;
     let home = checked.params.namespace.as_str().to_owned();
     report.instance(checked.name.as_ref().map(InstanceName::as_str), &home);

@@ -81,12 +81,14 @@ pub(crate) fn access_matrix(
     let allowed: Vec<_> = cells.filter_map(|cell| Some((cell, sources.of_cell(cell)?))).collect();
     let matchable: HashSet<Permission<'_>> =
         matchable(allowed.iter().map(|(cell, _)| *cell).collect(), catalog).into_iter().collect();
+    // What in a ClusterRole matches nothing is the business of those who wrote it.
+    let counts = |(cell, (asked, _)): &(Permission<'_>, (bool, Vec<String>))| *asked || matchable.contains(cell);
     let access = |(cell, (asked, cluster_roles)): (Permission<'_>, (bool, Vec<String>))| {
         let dead = !matchable.contains(&cell);
         let (risks, severity) = if dead { (Vec::new(), None) } else { risks_of(cell, server) };
         Access { permission: cell.record(), asked, cluster_roles, risks, severity, dead }
     };
-    allowed.into_iter().map(access).collect()
+    allowed.into_iter().filter(counts).map(access).collect()
 }
 
 /// What allows permissions: the rules, and each ClusterRole.

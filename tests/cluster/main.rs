@@ -25,6 +25,7 @@ mod refusals;
 mod retries;
 mod scope_changes;
 mod scopes;
+mod ways_to_ask;
 
 #[path = "../support/desk.rs"]
 #[allow(dead_code, reason = "each test binary uses its part")]

@@ -150,7 +150,7 @@ fn wrong_options_are_usage_errors_of_each_command(#[case] arguments: &[&str], #[
     for command in commands {
         let ran = run(&[command, arguments].concat(), "").expect_code(64);
         assert!(ran.stderr.contains(problem), "{command:?}: {}", ran.stderr);
-        assert!(ran.stderr.contains("Usage: k8s-token ") && ran.stdout.is_empty(), "{}", ran.stderr);
+        assert_eq!(ran.stdout, "");
     }
 }
 
@@ -188,7 +188,7 @@ fn namespace_alone_is_enough_for_decommission_only() {
     assert_eq!((&document["name"], &document["namespace"]), (&json!("b"), &json!("team-a")));
     for (more, stdin, namespace) in [
         (&["--params", "-"][..], ROLE.to_owned(), "team-a"),
-        (&["--params", "-"], role("  - get\n", "  - '*'\n  surplus: 1\n"), "team-a"),
+        (&["--params", "-"], role("  - list\n", "  - '*'\n  surplus: 1\n"), "team-a"),
         (&["--params", "-", "--namespace", "c"], "kind: List\nitems: []\n".to_owned(), "c"),
         (&["--params", "-", "--namespace", "c"], role("metadata:", "status: {}\naggregationRule: {}\nmetadata:"), "c"),
         (&["--allow", "* *", "--namespace", "c"], String::new(), "c"),
@@ -209,6 +209,7 @@ fn namespace_alone_is_enough_for_decommission_only() {
 #[case::escalate(&["--allow", "escalate roles.rbac.authorization.k8s.io", "--namespace", "a"], "", ["schema", "/rules/0/verbs/0", "--allow 1"], "Choose one of the listed verbs")]
 #[case::kind_for_resource(&["--allow", "get pods", "--allow", "get Pod", "--namespace", "a"], "", ["schema", "/rules/1/resources/0", "--allow 2"], "lower-case plural")]
 #[case::twice(&["--allow", "get,get pods", "--namespace", "a"], "", ["schema", "/rules/0/verbs", "--allow 1"], "an item twice")]
+#[case::cluster_role_twice(&["--cluster-role", "view", "--cluster-role", "view", "--namespace", "a"], "", ["schema", "/cluster_roles", "--cluster-role"], "an item twice")]
 #[case::cluster_role(&["--cluster-role", "view", "--cluster-role", "a/b", "--namespace", "a"], "", ["schema", "/cluster_roles/1/name", "--cluster-role 2"], "no slash")]
 #[case::namespace_option(&["--allow", "get pods", "--namespace", "Team_A"], "", ["schema", "/namespace", "--namespace"], "--namespace: ")]
 #[case::namespace_of_the_role(&[], &role("namespace: team-a", "namespace: Team_A"), ["schema", "/metadata/namespace", "stdin"], "lower-case letters")]
@@ -228,16 +229,19 @@ fn namespace_alone_is_enough_for_decommission_only() {
 #[case::aggregated(&["--namespace", "a"], "apiVersion: rbac.authorization.k8s.io/v1\nkind: ClusterRole\naggregationRule: {clusterRoleSelectors: []}\nrules: [{apiGroups: [''], resources: [nodes], verbs: [get]}]\n", ["schema", "/aggregationRule", "stdin"], "aggregationRule is refused")]
 #[case::documents(&[], &format!("{ROLE}---\n{ROLE}"), ["schema", "", "stdin"], "contains several documents (expected one; the second one is at line 27, column 1)")]
 #[case::boolean(&[], "namespace: no\nrules: [{apiGroups: [''], resources: [pods], verbs: [get]}]\n", ["schema", "/namespace", "stdin"], "put it in quotes if a string is meant")]
+#[case::boolean_alone(&[], "yes\n", ["schema", "", "stdin"], "must be of type object (type) -")]
+#[case::empty_namespace(&[], &role("namespace: team-a", "namespace: ''"), ["schema", "", "stdin"], "pass --namespace")]
+#[case::words_of_the_form(&["--namespace", "a"], "rules: [{apiGroups: [], resources: [pods], verbs: [get]}]\n", ["schema", "/rules/0/apiGroups", "stdin"], "list \"\"")]
 #[case::number(&[], "namespace: 7\nrules: [{apiGroups: [''], resources: [pods], verbs: [get]}]\n", ["schema", "/namespace", "stdin"], "YAML reads it as a number")]
 #[case::number_for_a_list(&["--namespace", "a"], "rules: [{apiGroups: [''], resources: [pods], verbs: [get], namespaces: 0x1f}]\n", ["schema", "/rules/0/namespaces", "stdin"], "a list of names")]
-#[case::tab(&[], "namespace: a\nrules:\n\t- verbs: [get]\n", ["schema", "", "stdin"], "is not valid YAML (line 3, column 1)")]
+#[case::tab(&[], "namespace: a\nrules:\n\t- verbs: [get]\n", ["schema", "", "stdin"], "is not valid YAML (line 3, column ")]
 #[case::flow(&[], "namespace: a\nrules: [\n", ["schema", "", "stdin"], "is not valid YAML (line 2, column 8)")]
 #[case::empty(&[], "# nothing\n", ["schema", "", "stdin"], "stdin is empty")]
 #[case::text(&[], "S3CRET\n", ["schema", "", "stdin"], "must be of type object")]
 #[case::json(&[], "{\"namespace\": \"a\",}\n", ["schema", "", "stdin"], "stdin is not valid JSON: line 1, column 19")]
 #[case::two_json(&[], "{\"namespace\": \"a\"} {}\n", ["schema", "", "stdin"], "stdin is not valid JSON: line 1, column 20")]
 #[case::tag(&[], "namespace: !!int S3CRET\n", ["schema", "", "stdin"], "does not match its tag (line 1, column ")]
-#[case::duplicate(&[], &role("  verbs:", "  resources: [secrets]\n  verbs:"), ["duplicate-key", "/rules/0/resources", "stdin"], "contains a key twice (line 24, column 3)")]
+#[case::duplicate(&[], &role("  verbs:", "  resources: [secrets]\n  verbs:"), ["duplicate-key", "/rules/0/resources", "stdin"], "contains a key twice (line 23, column 3)")]
 #[case::roles_alone(&[], "{\"namespace\": \"a\", \"cluster_roles\": \"view\"}", ["schema", "/cluster_roles", "stdin"], "must be of type array")]
 fn mistakes_are_refused_at_their_place(
     #[case] options: &[&str],
@@ -318,9 +322,8 @@ fn sources_of_an_instance_are_its_documents() {
     let found = located(&plan(directory.path()).expect_code(65));
     for [code, pointer, source] in &found {
         let expected = match pointer.as_str() {
-            "/timeout_seconds" | "/namespace" => "config.json",
             "/colour" if code == "unknown-config" => "config.json",
-            "/kubernetes_cluster/authentication/user/token" => "config.json",
+            "/timeout_seconds" | "/namespace" | "/kubernetes_cluster/authentication/user/token" => "config.json",
             pointer if pointer.starts_with("/rules") || pointer == "/colour" => "params.json",
             _ if code == "name" => "params.json",
             _ => "-",
@@ -332,7 +335,7 @@ fn sources_of_an_instance_are_its_documents() {
     put("config.json", "{");
     let found = located(&plan(directory.path()).expect_code(65));
     assert_eq!(found[0], ["schema", "", "params.json"], "YAML is not read there");
-    assert_eq!(found.last().unwrap(), &["schema", "", "config.json"]);
+    assert!(found.contains(&["schema", "", "config.json"].map(str::to_owned)), "{found:#?}");
     put("params.json", "null");
     let found = located(&plan(directory.path()).expect_code(65));
     let null = ["schema", "", "params.json"].map(str::to_owned);

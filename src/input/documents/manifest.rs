@@ -36,7 +36,8 @@ pub(crate) fn params(manifest: &Value) -> Result<(RoleKind, Value, Vec<Finding>)
     match manifest.get("metadata") {
         None | Some(Value::Null) => {}
         Some(Value::Object(metadata)) => {
-            let namespace = metadata.get("namespace").filter(|it| !it.is_null() && kind == RoleKind::Role);
+            let is_set = |namespace: &&Value| !namespace.is_null() && **namespace != json!("");
+            let namespace = metadata.get("namespace").filter(|_| kind == RoleKind::Role).filter(is_set);
             params.extend(namespace.map(|namespace| ("namespace".to_owned(), namespace.clone())));
         }
         Some(_) => {

@@ -260,7 +260,7 @@ pub(crate) fn params(source: &ParamsSource, name: Option<String>) -> (Inputs, Ve
 }
 
 /// Reads the params of a run, without the cluster connection.
-pub(crate) fn params_of(source: &Source) -> (Inputs, Vec<Finding>) {
+pub(crate) fn params_of_run(source: &Source) -> (Inputs, Vec<Finding>) {
     match source {
         Source::Files { params: source, .. } => params(source, None),
         Source::Instance(directory) => {
@@ -269,6 +269,13 @@ pub(crate) fn params_of(source: &Source) -> (Inputs, Vec<Finding>) {
             (inputs, reader.findings)
         }
     }
+}
+
+/// The params of a document that was read, as a file of the command line.
+pub(crate) fn params_of(document: &Document) -> (Inputs, Vec<Finding>) {
+    let mut reader = Reader::new(Strictness::Strict);
+    let inputs = reader.params_document(document, Inputs::default());
+    (inputs, reader.findings)
 }
 
 /// Reads a credential, and the params that it has to match: those of a file, or those of an instance with the documents
@@ -359,14 +366,16 @@ impl Reader {
                 let origin = Origin::Options { rules: sources(rules), cluster_roles: sources(cluster_roles) };
                 Inputs { params: params.into(), origin, ..inputs }
             }
-            ParamsContent::File(path) => {
-                let document = Document::read(path);
-                let before = self.findings.len();
-                let (read, origin) = self.params_file(&document, inputs.namespace.is_some());
-                set_source(&mut self.findings[before..], &document.name);
-                Inputs { params_unread: read.is_none(), params: read.unwrap_or_default(), origin, ..inputs }
-            }
+            ParamsContent::File(path) => self.params_document(&Document::read(path), inputs),
         }
+    }
+
+    /// The params of a document of the command line, beside other inputs.
+    fn params_document(&mut self, document: &Document, inputs: Inputs) -> Inputs {
+        let before = self.findings.len();
+        let (read, origin) = self.params_file(document, inputs.namespace.is_some());
+        set_source(&mut self.findings[before..], &document.name);
+        Inputs { params_unread: read.is_none(), params: read.unwrap_or_default(), origin, ..inputs }
     }
 
     /// The params of a file. Where a decommission has the namespace from elsewhere, it needs nothing of a manifest.

@@ -45,6 +45,15 @@ pub(crate) enum RoleKind {
     ClusterRole,
 }
 
+/// Words of the form in the messages of the schema, and those for a file or a command line, which have no lines.
+const WORDS: [(&str, &str); 5] = [
+    ("add one empty line", "list \"\""),
+    ("an empty line", "\"\""),
+    ("Two lines are the same. ", ""),
+    ("Two entries are the same. ", ""),
+    ("Remove the line to", "Leave resourceNames out to"),
+];
+
 impl Default for Origin {
     fn default() -> Self {
         Self::Options { rules: Vec::new(), cluster_roles: Vec::new() }
@@ -74,8 +83,7 @@ impl Origin {
                 };
                 match steps.next() {
                     Some(index) => options.get(index.parse::<usize>().ok()?).cloned(),
-                    // The whole list is said by an option if there is no other one.
-                    None => options.first().filter(|first| options.iter().all(|other| other == *first)).cloned(),
+                    None => common(options),
                 }
             }
         }
@@ -120,6 +128,16 @@ impl Origin {
         }
     }
 
+    /// A message of the schema, which is written for the form, in words that fit the origin.
+    pub(crate) fn worded(&self, message: String) -> String {
+        match self {
+            Self::Instance => message,
+            Self::File { .. } | Self::Options { .. } => {
+                WORDS.iter().fold(message, |message, (form, words)| message.replace(form, words))
+            }
+        }
+    }
+
     /// What to do about a value of the wrong type: YAML reads some unquoted words as other types.
     pub(crate) const fn type_help(&self, value: &Value) -> Option<&'static str> {
         match (self, value) {
@@ -132,6 +150,16 @@ impl Origin {
             _ => None,
         }
     }
+}
+
+/// The source of a whole list: its option, without a number if it was given several times; none if there are others.
+fn common(options: &[String]) -> Option<String> {
+    let first = options.first()?;
+    let option = |text: &str| text.split(' ').next().unwrap_or_default().to_owned();
+    if options.iter().all(|other| other == first) {
+        return Some(first.clone());
+    }
+    Some(option(first)).filter(|first| options.iter().all(|other| option(other) == *first))
 }
 
 #[cfg(test)]
@@ -149,13 +177,28 @@ mod tests {
     #[rstest]
     #[case::rule("/rules/2/verbs/0", Some("--allow 2"))]
     #[case::cluster_role("/cluster_roles/0", Some("--cluster-role 1"))]
-    #[case::list_of_several("/rules", None)]
+    #[case::list_of_several("/rules", Some("--allow"))]
     #[case::list_of_one("/cluster_roles", Some("--cluster-role 1"))]
     #[case::beyond("/rules/3", None)]
     #[case::whole("", None)]
     fn pointer_leads_to_its_option(#[case] pointer: &str, #[case] source: Option<&str>) {
         let origin = options(&["--allow 1", "--allow 1", "--allow 2"], &["--cluster-role 1"]);
         assert_eq!(origin.source(pointer).as_deref(), source);
+    }
+
+    #[test]
+    fn list_of_different_options_has_no_source() {
+        assert_eq!(options(&["--allow 1", "--preset Admin"], &[]).source("/rules"), None);
+    }
+
+    #[test]
+    fn words_of_the_form_occur_in_the_schema() {
+        let none = options(&[], &[]);
+        for (form, words) in WORDS {
+            assert!(crate::schema::PARAMS.contains(form), "{form}");
+            assert_eq!(none.worded(format!("{form}.")), format!("{words}."));
+            assert_eq!(Origin::Instance.worded(form.to_owned()), form);
+        }
     }
 
     #[test]

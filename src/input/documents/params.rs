@@ -132,6 +132,7 @@ impl Converter {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
     use rstest::rstest;
     use serde_json::json;
 
@@ -207,6 +208,41 @@ mod tests {
         let found: Vec<_> = parsed.duplicates.iter().map(|(key, place)| (key.pointer.as_str(), *place)).collect();
         assert_eq!(found, [("/rules/0/verbs", Some(Place { line: 3, column: 3 }))]);
         assert_eq!(parsed.value["rules"][0]["verbs"][0], "watch");
+    }
+
+    fn any_json() -> impl Strategy<Value = Value> {
+        let text = prop_oneof!["[a-z*./-]{0,8}", "yes|no|on|null|~|1|0x1f|1e3|<<|[*]", "\\PC{0,8}"];
+        let scalar = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<i32>().prop_map(Value::from),
+            text.clone().prop_map(Value::from),
+        ];
+        scalar.prop_recursive(4, 32, 6, move |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..6).prop_map(Value::from),
+                prop::collection::btree_map(text.clone(), inner, 0..6)
+                    .prop_map(|map| Value::Object(map.into_iter().collect())),
+            ]
+        })
+    }
+
+    proptest! {
+        /// After a comment, JSON is read as YAML.
+        #[test]
+        fn json_is_yaml(value in any_json(), pretty in any::<bool>()) {
+            let value = json!({ "value": value });
+            let text = if pretty { format!("# \n{value:#}") } else { format!("# \n{value}") };
+            let parsed = parse(text.as_bytes());
+            prop_assert!(parsed.is_ok(), "{parsed:?} of {text}");
+            let parsed = parsed.unwrap();
+            prop_assert_eq!((parsed.value, parsed.format), (value, Format::Yaml));
+        }
+
+        #[test]
+        fn any_bytes_are_read_or_refused(text in "[ \t\n\r{}\\[\\]:,\"'&*!#?|>%@a-c0-9-]{0,40}", bytes in any::<Vec<u8>>()) {
+            let _ = (parse(text.as_bytes()), parse(&bytes));
+        }
     }
 
     #[test]

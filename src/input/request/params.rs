@@ -141,17 +141,18 @@ pub(crate) fn parse(inputs: &Inputs, strictness: Strictness, findings: &mut Vec<
 /// What the schema says about a missing namespace.
 const NO_NAMESPACE: &str = "the field `namespace` is missing (required)";
 
-/// Adds to the problems that the schema finds what the origin of the params knows about them.
+/// Words the problems that the schema finds for the origin of the params, and adds what it knows about them.
 fn explain(origin: &Origin, document: &Value, problems: &mut [Finding]) {
-    for problem in problems.iter_mut().filter(|problem| problem.help.is_none()) {
+    for problem in problems {
         let help = match problem.pointer.as_deref() {
-            Some("") if problem.message == NO_NAMESPACE => origin.namespace_help(),
-            Some(pointer) if problem.message.ends_with("(type)") => {
-                document.pointer(pointer).and_then(|value| origin.type_help(value))
+            _ if problem.help.is_some() => problem.help.take().map(|help| origin.worded(help)),
+            Some("") if problem.message == NO_NAMESPACE => origin.namespace_help().map(str::to_owned),
+            Some(pointer) if !pointer.is_empty() && problem.message.ends_with("(type)") => {
+                document.pointer(pointer).and_then(|value| origin.type_help(value)).map(str::to_owned)
             }
             _ => None,
         };
-        problem.help = help.map(str::to_owned);
+        problem.help = help;
     }
 }
 

@@ -130,16 +130,23 @@ enum Command {
     },
     /// Validate params offline, and report the risks of their rules
     #[command(after_help = examples![
-        "k8s-token check --params params.json",
+        "k8s-token check params.json",
+        "k8s-token check params/*.json --sarif > k8s-token.sarif",
         "k8s-token check < params.json",
     ])]
     Check {
-        /// The params, one JSON document; - for stdin
-        #[arg(long, value_name = "FILE", default_value = "-")]
-        params: PathBuf,
+        /// The params, one JSON document in each file; - for stdin [default: stdin]
+        #[arg(value_name = "FILE")]
+        files: Vec<PathBuf>,
+        /// The params, as in other commands; - for stdin
+        #[arg(long, value_name = "FILE")]
+        params: Option<PathBuf>,
         /// Print one JSON document on stdout
         #[arg(long)]
         json: bool,
+        /// Print the findings in SARIF on stdout, for code scanning
+        #[arg(long, conflicts_with = "json")]
+        sarif: bool,
     },
     /// Test whether an existing credential works
     #[command(after_help = examples![
@@ -360,6 +367,32 @@ pub(crate) struct VerifyOptions {
     pub(crate) json: bool,
 }
 
+/// The options of check.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct CheckOptions {
+    /// The files named as arguments, `-` for stdin.
+    pub(crate) files: Vec<PathBuf>,
+    /// `--params`, `-` for stdin: the default if no file is named.
+    pub(crate) params: Option<PathBuf>,
+    /// The document on stdout.
+    pub(crate) document: Option<CheckDocument>,
+}
+
+impl CheckOptions {
+    fn reads_stdin_twice(&self) -> bool {
+        self.files.iter().chain(&self.params).filter(|path| path.as_os_str() == "-").count() > 1
+    }
+}
+
+/// The document that check prints on stdout.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum CheckDocument {
+    /// That of `--json`.
+    Json,
+    /// SARIF.
+    Sarif,
+}
+
 /// A parsed command line.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Invocation {
@@ -373,12 +406,7 @@ pub(crate) enum Invocation {
         name: Option<String>,
     },
     /// check.
-    Check {
-        /// The params, `-` for stdin.
-        params: PathBuf,
-        /// Whether to print one JSON document on stdout.
-        json: bool,
-    },
+    Check(CheckOptions),
     /// verify.
     Verify(VerifyOptions),
     /// kubeconfig.
@@ -471,7 +499,7 @@ pub(crate) fn parse(
     let options = match cli.command {
         None => return as_provisioner(environment),
         Some(Command::Permissions { params, name }) => return Ok(Invocation::Permissions { params, name }),
-        Some(Command::Check { params, json }) => return Ok(Invocation::Check { params, json }),
+        Some(Command::Check { files, params, json, sarif }) => return check(files, params, json, sarif),
         Some(Command::Verify { artifact, params, name, instance_dir, timeout, json }) => {
             if artifact.as_os_str() == "-" && params.as_ref().is_some_and(|params| params.as_os_str() == "-") {
                 let text = "error: the credential file and --params - both read stdin: put one of them into a file\n";
@@ -511,6 +539,17 @@ pub(crate) fn parse(
         return Ok(Invocation::Run(options));
     };
     Err(ParseError::Usage(refusal.to_owned()))
+}
+
+fn check(files: Vec<PathBuf>, params: Option<PathBuf>, json: bool, sarif: bool) -> Result<Invocation, ParseError> {
+    let document = json.then_some(CheckDocument::Json).or_else(|| sarif.then_some(CheckDocument::Sarif));
+    let params = if files.is_empty() { params.or_else(|| Some(PathBuf::from("-"))) } else { params };
+    let options = CheckOptions { files, params, document };
+    if options.reads_stdin_twice() {
+        let text = "error: stdin is named more than once: put all but one of its documents into files\n";
+        return Err(ParseError::Usage(text.to_owned()));
+    }
+    Ok(Invocation::Check(options))
 }
 
 impl InputArgs {

@@ -1,11 +1,14 @@
 //! Output: the log of a run on stderr, and one document on stdout. The only place that prints; each line passes the
 //! redactor.
 
+mod sarif;
+
 use std::{
     cell::{Cell, RefCell},
     convert::Infallible,
     fmt::Display,
     io::Write,
+    path::Path,
     time::{Duration, Instant},
 };
 
@@ -16,7 +19,7 @@ use crate::{
     credential::access_checks::Proof,
     diagnostics::{
         error::{Code, Failure},
-        finding::{self, Finding},
+        finding::{self, Finding, Position},
         secret::{Redactor, Token},
         text::{single_line, summarize_fields},
     },
@@ -232,6 +235,17 @@ impl Report {
         }
     }
 
+    /// Prints one line of the log that begins with a place in a file.
+    fn located(&self, place: &str, word: &str, text: &str) {
+        let colour = colour(word).filter(|_| self.style.colour);
+        self.line_with(&format!("{place}{word} {text}"), |line| {
+            match (colour, line.strip_prefix(place).and_then(|rest| rest.strip_prefix(word))) {
+                (Some(colour), Some(rest)) => format!("{place}\x1b[{colour}m{word}\x1b[0m{rest}"),
+                _ => line,
+            }
+        });
+    }
+
     /// Records the server's version.
     pub(crate) fn server_version(&self, version: Option<String>) {
         self.document.borrow_mut().server_version = version;
@@ -269,7 +283,14 @@ impl Report {
     pub(crate) fn finding(&self, finding: Finding) {
         let at = finding.pointer.as_deref().filter(|pointer| !pointer.is_empty());
         let at = at.map(|pointer| format!("{pointer}: ")).unwrap_or_default();
-        self.step(finding.severity.as_str(), &format!("{at}{} [{}]", finding.message, finding.code.as_str()), None);
+        let text = format!("{at}{} [{}]", finding.message, finding.code.as_str());
+        match (&finding.source, finding.position) {
+            // Editors and terminals open a file at such a place.
+            (Some(source), Some(Position { line, column })) => {
+                self.located(&format!("{source}:{line}:{column} "), finding.severity.as_str(), &text);
+            }
+            _ => self.step(finding.severity.as_str(), &text, None),
+        }
         if let Some(help) = &finding.help {
             self.step("", help, None);
         }
@@ -378,6 +399,17 @@ impl Report {
         document.requests = self.budget.borrow().as_ref().map_or(0, Budget::requests);
         document.duration_ms = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
         let mut document = serde_json::to_value(&*document)?;
+        self.redactor.redact_document(&mut document);
+        writeln!(self.out.borrow_mut(), "{document:#}")
+    }
+
+    /// Prints the findings in SARIF. File names in it are relative to the working directory where that contains them.
+    ///
+    /// # Errors
+    /// Standard output is closed.
+    pub(crate) fn sarif(&self, working_directory: &Path) -> std::io::Result<()> {
+        let mut document =
+            sarif::document(&self.document.borrow().findings, working_directory, |text| self.redactor.redact(text));
         self.redactor.redact_document(&mut document);
         writeln!(self.out.borrow_mut(), "{document:#}")
     }

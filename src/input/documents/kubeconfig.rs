@@ -213,7 +213,7 @@ fn find<'a>(files: &'a [File], list: &str, kind: &'static str, name: &str) -> Re
             kind,
             name,
             &file.name,
-            node.map_or(&Node { line: line_of(map), value: Value::Null }, Rc::as_ref),
+            node.map_or(&Node { line: line_of(map), column: 1, value: Value::Null }, Rc::as_ref),
         );
         return Ok(Some(FoundEntry { file, node, location }));
     }

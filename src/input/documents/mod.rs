@@ -3,6 +3,7 @@
 
 mod json;
 pub(crate) mod kubeconfig;
+mod position;
 mod yaml;
 
 use std::{
@@ -13,6 +14,7 @@ use std::{
 use serde_json::Value;
 
 use json::Duplicate;
+use position::Text;
 
 use crate::{
     cli::{ClusterSource, Expected, Source, VerifyOptions},
@@ -120,12 +122,23 @@ impl Document {
         Self { name: name.to_owned(), content: Err(std::io::ErrorKind::NotFound.into()) }
     }
 
+    /// Its name in messages.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Its text, in which values can be located; empty if it could not be read.
+    pub(crate) fn text(&self) -> Text<'_> {
+        Text::new(self.content.as_deref().unwrap_or_default())
+    }
+
     /// Whether the content is exactly this text.
     fn is(&self, text: &str) -> bool {
         self.content.as_ref().is_ok_and(|bytes| bytes == text.as_bytes())
     }
 
-    fn read(path: &Path) -> Self {
+    /// Reads a file; `-` is standard input.
+    pub(crate) fn read(path: &Path) -> Self {
         let content = if path.as_os_str() == "-" { limited(std::io::stdin().lock()) } else { read_file(path) };
         Self { name: named(path), content }
     }
@@ -243,8 +256,13 @@ pub(crate) fn load(source: &Source, strictness: Strictness, environment: &Enviro
 
 /// Reads params without a cluster connection, and a name. Params that cannot be read become a blocking finding.
 pub(crate) fn params(path: &Path, name: Option<String>) -> (Inputs, Vec<Finding>) {
+    params_of(&Document::read(path), name)
+}
+
+/// Parses params without a cluster connection, and a name. Params that cannot be parsed become a blocking finding.
+pub(crate) fn params_of(document: &Document, name: Option<String>) -> (Inputs, Vec<Finding>) {
     let mut reader = Reader::new(Strictness::Strict);
-    let params = reader.required(&Document::read(path)).unwrap_or_default();
+    let params = reader.required(document).unwrap_or_default();
     (Inputs { params, name, ..Inputs::default() }, reader.findings)
 }
 
@@ -369,6 +387,11 @@ impl Reader {
             }
         }
     }
+}
+
+/// The working directory, as far as it is known.
+pub(crate) fn working_directory() -> PathBuf {
+    absolute(Path::new("."))
 }
 
 fn named(path: &Path) -> String {

@@ -1,4 +1,4 @@
-//! YAML or JSON as kubectl reads it, with the line of every node: YAML 1.1 (`yes` is a boolean), the first of several
+//! YAML or JSON as kubectl reads it, with the position of every node: YAML 1.1 (`yes` is a boolean), the first of several
 //! documents, the last of equal keys, and merge keys. Pure.
 
 use std::{
@@ -23,6 +23,8 @@ const NODES: usize = 10_000;
 pub(crate) struct Node {
     /// Its line, from 1.
     pub(crate) line: usize,
+    /// Its column, from 1.
+    pub(crate) column: usize,
     /// Its value.
     pub(crate) value: Value,
 }
@@ -142,7 +144,7 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<Document, String> {
     options.set_emit_comments(false);
     let mut composer = Composer::default();
     let mut next = None;
-    let mut line = 1;
+    let (mut line, mut column) = (1, 1);
     for event in Parser::new_from_str_with_options(&text, options) {
         let (event, span) = match event {
             Ok(event) => event,
@@ -153,15 +155,22 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<Document, String> {
                 return Err(format!("is not valid YAML (line {}, column {})", mark.line(), mark.col() + 1));
             }
         };
-        line = span.start.line();
+        (line, column) = (span.start.line(), span.start.col() + 1);
         if composer.ended {
             next = matches!(event, Event::DocumentStart(..)).then_some(line);
             break;
         }
-        composer.take(event, line).map_err(|problem| format!("{problem} (line {line})"))?;
+        composer.take(event, (line, column)).map_err(|problem| format!("{problem} (line {line})"))?;
     }
-    let root = composer.root.unwrap_or_else(|| Rc::new(Node { line, value: Value::Null }));
+    let root = composer.root.unwrap_or_else(|| Rc::new(Node { line, column, value: Value::Null }));
     Ok(Document { root, next })
+}
+
+/// The position of the first fault of the syntax.
+pub(crate) fn fault(bytes: &[u8]) -> Option<(usize, usize)> {
+    let text = text_of(bytes).ok()?;
+    let error = Parser::new_from_str(&text).find_map(Result::err)?;
+    Some((error.marker().line(), error.marker().col() + 1))
 }
 
 /// The decoded text, in the encoding of the byte order mark.
@@ -195,7 +204,8 @@ const fn is_allowed(char: char) -> bool {
 /// A builder of nodes from parser events.
 #[derive(Default)]
 struct Composer {
-    open: Vec<(Open, usize, usize)>,
+    /// With its anchor and its position.
+    open: Vec<(Open, usize, (usize, usize))>,
     anchors: HashMap<usize, Rc<Node>>,
     root: Option<Rc<Node>>,
     ended: bool,
@@ -207,6 +217,10 @@ enum Open {
     Map(Mapping, Option<Key>),
 }
 
+fn node((line, column): (usize, usize), value: Value) -> Node {
+    Node { line, column, value }
+}
+
 enum Key {
     Text(String),
     Merge,
@@ -214,28 +228,26 @@ enum Key {
 }
 
 impl Composer {
-    fn take(&mut self, event: Event<'_>, line: usize) -> Result<(), &'static str> {
+    fn take(&mut self, event: Event<'_>, position: (usize, usize)) -> Result<(), &'static str> {
         match event {
             Event::Scalar(text, style, anchor, tag) => {
                 let merges = text == "<<" && (style == ScalarStyle::Plain && tag.is_none() || is_merge(tag.as_deref()));
                 let value = scalar(text, style, tag.as_deref());
-                self.put(Node { line, value }, anchor, merges)
+                self.put(node(position, value), anchor, merges)
             }
             Event::SequenceStart(_, anchor, _) => {
-                self.open.push((Open::List(Vec::new()), anchor, line));
+                self.open.push((Open::List(Vec::new()), anchor, position));
                 Ok(())
             }
             Event::MappingStart(_, anchor, _) => {
-                self.open.push((Open::Map(Mapping::default(), None), anchor, line));
+                self.open.push((Open::Map(Mapping::default(), None), anchor, position));
                 Ok(())
             }
             Event::SequenceEnd | Event::MappingEnd => match self.open.pop() {
-                Some((Open::List(items), anchor, line)) => {
-                    self.put(Node { line, value: Value::List(items) }, anchor, false)
+                Some((Open::List(items), anchor, position)) => {
+                    self.put(node(position, Value::List(items)), anchor, false)
                 }
-                Some((Open::Map(map, _), anchor, line)) => {
-                    self.put(Node { line, value: Value::Map(map) }, anchor, false)
-                }
+                Some((Open::Map(map, _), anchor, position)) => self.put(node(position, Value::Map(map)), anchor, false),
                 None => Ok(()),
             },
             Event::Alias(anchor) => match self.anchors.get(&anchor) {

@@ -12,7 +12,7 @@ mod platform;
 
 pub(crate) use config::timeout_or_default;
 pub(crate) use credential::{Credential, parse as credential};
-pub(crate) use params::{Params, check, readable_grants};
+pub(crate) use params::{Checked, Params, check, readable_grants};
 pub(crate) use platform::{FIELD, Platform};
 
 use std::{collections::BTreeMap, time::Duration};

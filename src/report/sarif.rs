@@ -81,7 +81,7 @@ fn rule(code: Code, worst: Severity) -> Value {
     });
     if let Some(entry) = CATALOG.iter().find(|entry| entry.code == code.as_str()) {
         let consequence = entry.consequence(entry.namespaced.is_none());
-        rule["fullDescription"] = json!({"text": format!("{} A holder {consequence}.", code.summary())});
+        rule["fullDescription"] = json!({"text": format!("{} A rule of this kind {consequence}.", code.summary())});
         let help = format!("Grant something narrower: {}. docs/risks.md explains the code.", entry.instead);
         rule["help"] = json!({"text": help});
         rule["properties"]["tags"] = json!(["security"]);

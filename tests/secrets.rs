@@ -423,7 +423,7 @@ fn check_prints_no_token_of_its_input() {
         "namespace": "team-a", "rules": [rule], "cluster_roles": [{"name": "view", "namespaces": ["default"]}],
         "md_metadata": {"name_prefix": NAME, "default_tags": {"a": "b"}},
     });
-    let more = ["/rules/0/resources/0", "/md_metadata/default_tags/a", "/md_metadata", "/cluster_roles", "/rules", ""];
+    let more = ["/rules/0/resources/0", "/md_metadata/default_tags/a", "/cluster_roles", "/rules", ""];
     let mut texts = vec![
         format!("{{\"namespace\": {token}}}"),
         token.clone(),

@@ -5,7 +5,7 @@
 use std::{collections::HashSet, mem, path::Path};
 
 use crate::{
-    cli::CheckOptions,
+    cli::{CheckDocument, CheckOptions},
     diagnostics::{
         error::Failure,
         finding::{Finding, condensed},
@@ -32,8 +32,10 @@ struct Judged {
 
 /// Runs the command.
 pub(crate) fn run(options: &CheckOptions, report: &Report) -> Result<(), Failure> {
+    // SARIF is about files only.
+    let is_sarif = options.document == Some(CheckDocument::Sarif);
     let files = options.files.iter().map(|path| judged(path, true));
-    let mut all: Vec<Judged> = files.chain(options.params.iter().map(|path| judged(path, false))).collect();
+    let mut all: Vec<Judged> = files.chain(options.params.iter().map(|path| judged(path, is_sarif))).collect();
     let findings: Vec<Finding> = all.iter_mut().flat_map(|judged| mem::take(&mut judged.findings)).collect();
     let total = all.len();
     let mut results = all.into_iter().map(|judged| judged.result.map_err(|failure| (judged.name, failure)));
@@ -51,13 +53,15 @@ pub(crate) fn run(options: &CheckOptions, report: &Report) -> Result<(), Failure
             format!("the params of {total} files are valid")
         }
     };
-    findings.into_iter().for_each(|finding| report.finding(finding));
+    for finding in findings {
+        report.finding(finding);
+    }
     report.done(&sound);
     Ok(())
 }
 
-/// Reads and judges a document; `is_argument` is whether its name is the source of its findings.
-fn judged(path: &Path, is_argument: bool) -> Judged {
+/// Reads and judges a document; `is_source` is whether its findings name it as their source.
+fn judged(path: &Path, is_source: bool) -> Judged {
     let document = Document::read(path);
     let (inputs, findings) = documents::params_of(&document, None);
     let (mut findings, result) = match check(&inputs, findings) {
@@ -67,7 +71,7 @@ fn judged(path: &Path, is_argument: bool) -> Judged {
     let text = document.text();
     for finding in &mut findings {
         finding.position = Some(text.locate(finding.pointer.as_deref().unwrap_or_default()));
-        if is_argument {
+        if is_source {
             finding.source = Some(document.name().to_owned());
         }
     }

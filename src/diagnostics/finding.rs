@@ -358,7 +358,7 @@ const TOLD: usize = 50;
 /// The first findings of each kind for each part of the input; the last of them states the number of further ones.
 pub(crate) fn condensed(findings: Vec<Finding>) -> Vec<Finding> {
     let mut told: Vec<Finding> = Vec::new();
-    let mut kinds: BTreeMap<(&str, Option<String>, Option<String>), (usize, usize)> = BTreeMap::new();
+    let mut kinds = BTreeMap::<_, (usize, usize)>::new();
     for finding in findings {
         let part = finding.pointer.as_ref().and_then(|pointer| pointer.split('/').nth(1)).map(str::to_owned);
         let (count, last) = kinds.entry((finding.code.as_str(), finding.source.clone(), part)).or_default();

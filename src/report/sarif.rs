@@ -15,8 +15,6 @@ use crate::{
 
 /// The schema, where the standard publishes it.
 const SCHEMA: &str = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json";
-/// The name of standard input in place of a file.
-const STDIN: &str = "stdin";
 /// What is escaped in one segment of a path: everything but the unreserved characters of RFC 3986.
 const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
@@ -31,7 +29,7 @@ pub(super) fn document(findings: &[Finding], working_directory: &Path, redact: i
             rules.len() - 1
         });
         rules[index].1 = rules[index].1.max(finding.severity);
-        let file = uri(&redact(finding.source.as_deref().unwrap_or(STDIN)), working_directory);
+        let file = uri(&redact(finding.source.as_deref().unwrap_or_default()), working_directory);
         results.push(result(finding, index, &file));
     }
     let driver = json!({

@@ -287,10 +287,13 @@ fn sarif_without_findings_is_valid() {
 }
 
 #[test]
-fn sarif_of_stdin_names_stdin() {
+fn sarif_of_params_option_names_file() {
     let folder = folder(&[]);
     let document = sarif(&check_with_stdin(&folder, &["--sarif"], JUDGED).expect_code(0).stdout);
     assert_eq!(shown(&document)[0], "unknown-resource error stdin:5:42 /rules/0/resources/0");
+    let folder = self::folder(&[("params/a.json", JUDGED)]);
+    let document = sarif(&check(&folder, &["--sarif", "--params", "params/a.json"]).expect_code(0).stdout);
+    assert_eq!(shown(&document)[0], "unknown-resource error params/a.json:5:42 /rules/0/resources/0");
 }
 
 /// Forges tell by it which findings are new.

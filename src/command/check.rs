@@ -35,28 +35,30 @@ pub(crate) fn run(options: &CheckOptions, report: &Report) -> Result<(), Failure
     // SARIF is about files only.
     let is_sarif = options.document == Some(CheckDocument::Sarif);
     let files = options.files.iter().map(|path| judged(path, true));
-    let mut all: Vec<Judged> = files.chain(options.params.iter().map(|path| judged(path, is_sarif))).collect();
-    let findings: Vec<Finding> = all.iter_mut().flat_map(|judged| mem::take(&mut judged.findings)).collect();
-    let total = all.len();
-    let mut results = all.into_iter().map(|judged| judged.result.map_err(|failure| (judged.name, failure)));
-    let sound = match (total, results.next()) {
-        (1, Some(Ok(checked))) => {
-            report.instance(checked.name.as_ref().map(InstanceName::as_str), checked.params.namespace.as_str());
-            "the params are valid".to_owned()
+    let params = options.params.iter().map(|path| judged(path, is_sarif));
+    let (mut findings, mut sound, mut refused) = (Vec::new(), Vec::new(), Vec::new());
+    for mut judged in files.chain(params) {
+        findings.append(&mut judged.findings);
+        match judged.result {
+            Ok(checked) => sound.push(checked),
+            Err(failure) => refused.push((judged.name, failure)),
         }
-        (1, Some(Err((_, failure)))) => return Err(Failure { findings, ..failure }),
-        (_, first) => {
-            let refused: Vec<_> = first.into_iter().chain(results).filter_map(Result::err).collect();
-            if let Some(failure) = worst(refused, total) {
-                return Err(Failure { findings, ..failure });
-            }
-            format!("the params of {total} files are valid")
-        }
-    };
+    }
+    if let Some(failure) = worst(refused, sound.len()) {
+        return Err(Failure { findings, ..failure });
+    }
+    if let [Checked { name, params }] = &sound[..] {
+        report.instance(name.as_ref().map(InstanceName::as_str), params.namespace.as_str());
+    }
     for finding in findings {
         report.finding(finding);
     }
-    report.done(&sound);
+    let total = sound.len();
+    report.done(&if total == 1 {
+        "the params are valid".to_owned()
+    } else {
+        format!("the params of {total} files are valid")
+    });
     Ok(())
 }
 
@@ -87,17 +89,20 @@ fn check(inputs: &Inputs, findings: Vec<Finding>) -> Result<(Checked, Vec<Findin
     }
 }
 
-/// The failure of several files. The lowest exit status is the worst: params that are invalid (65) are not judged as a
-/// whole, so that they may be more than what a guardrail refuses (78).
-fn worst(refused: Vec<(String, Failure)>, total: usize) -> Option<Failure> {
+/// The failure of all files; `sound` is how many are not refused. The lowest exit status is the worst: params that are
+/// invalid (65) are not judged as a whole, so that a guardrail would refuse (78) more of them.
+fn worst(refused: Vec<(String, Failure)>, sound: usize) -> Option<Failure> {
     let names: Vec<String> = refused.iter().map(|(name, _)| name.clone()).collect();
     let (name, mut failure) = refused.into_iter().min_by_key(|(_, failure)| failure.code.exit() as u8)?;
-    if names.len() == 1 {
-        return Some(failure.on(name));
+    match (names.len(), sound) {
+        (1, 0) => {}
+        (1, _) => failure = failure.on(name),
+        (count, _) => {
+            let more = if count > LISTED { format!(" and {} more", count - LISTED) } else { String::new() };
+            let listed = names[..count.min(LISTED)].join(", ");
+            failure.cause = format!("{count} of {} files are refused: {listed}{more}", count + sound);
+        }
     }
-    let more = if names.len() > LISTED { format!(" and {} more", names.len() - LISTED) } else { String::new() };
-    let listed: Vec<String> = names.iter().take(LISTED).cloned().collect();
-    failure.cause = format!("{} of {total} files are refused: {}{more}", names.len(), listed.join(", "));
     Some(failure)
 }
 
@@ -111,4 +116,29 @@ fn with_judged(mut findings: Vec<Finding>, grants: &Grants) -> Vec<Finding> {
     let judged = judge(grants, Catalog::embedded(), None).into_iter();
     findings.extend(judged.filter(|it| it.code.is_risk() || !refused.contains(&it.pointer)));
     findings
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::diagnostics::error::Code;
+
+    /// Code, object and cause of the failure of files that are refused with these codes, beside a number of sound ones.
+    fn told(codes: &[Code], sound: usize) -> Option<(Code, Option<String>, String)> {
+        let files = codes.iter().enumerate().map(|(number, code)| (number.to_string(), Failure::new(*code, "", "why")));
+        worst(files.collect(), sound).map(|failure| (failure.code, failure.object, failure.cause))
+    }
+
+    #[test]
+    fn failure_of_files_is_the_worst_one() {
+        let (input, denied) = (Code::InputRefused, Code::Escalation);
+        assert_eq!(told(&[], 2), None);
+        assert_eq!(told(&[denied], 0), Some((denied, None, "why".to_owned())));
+        assert_eq!(told(&[denied], 2), Some((denied, Some("0".to_owned()), "why".to_owned())));
+        let cause = "2 of 3 files are refused: 0, 1".to_owned();
+        assert_eq!(told(&[denied, input], 1), Some((input, None, cause.clone())));
+        assert_eq!(told(&[input, denied], 1), Some((input, None, cause)));
+        let (.., cause) = told(&[input; 12], 0).unwrap();
+        assert_eq!(cause, "12 of 12 files are refused: 0, 1, 2, 3, 4, 5, 6, 7, 8, 9 and 2 more");
+    }
 }

@@ -526,3 +526,41 @@ impl Drop for Pause<'_> {
         self.0.set(self.0.get() - 1);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::rc::Rc;
+
+    use super::*;
+
+    /// A log that the test can read.
+    #[derive(Clone, Default)]
+    struct Log(Rc<RefCell<Vec<u8>>>);
+
+    impl Write for Log {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.borrow_mut().write(bytes)
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn severity_behind_a_file_name_is_coloured() {
+        let log = Log::default();
+        let style = LogStyle { colour: true, progress: false };
+        let report = Report::new(Box::new(std::io::sink()), Box::new(log.clone()), style);
+        let mut finding = Finding::blocking(finding::Code::Schema, "/a", "is wrong");
+        finding.source = Some("high.json".to_owned());
+        report.finding(finding.clone());
+        finding.position = Some(Position { line: 3, column: 7 });
+        report.finding(finding);
+        let lines = [
+            "\x1b[31mhigh\x1b[0m         /a: is wrong [schema]",
+            "high.json:3:7 \x1b[31mhigh\x1b[0m /a: is wrong [schema]",
+        ];
+        assert_eq!(String::from_utf8_lossy(&log.0.borrow()), lines.map(|line| format!("{line}\n")).concat());
+    }
+}

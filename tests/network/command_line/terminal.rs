@@ -96,17 +96,6 @@ fn wait_for_token_rejection_is_shown() {
 }
 
 #[test]
-fn severity_behind_a_file_name_is_coloured() {
-    let directory = tempfile::tempdir().unwrap();
-    std::fs::write(directory.path().join("high.json"), r#"{"namespace": "Team_A", "rules": []}"#).unwrap();
-    let mut command = binary();
-    command.current_dir(directory.path()).args(["check", "high.json"]);
-    let (text, code) = on_a_terminal(command.env("TERM", "xterm"));
-    assert_eq!(code, 65, "{text}");
-    assert!(text.contains("\nhigh.json:1:15 \x1b[31mhigh\x1b[0m /namespace: "), "{text:?}");
-}
-
-#[test]
 fn help_has_no_colours() {
     let (text, _) = on_a_terminal(binary().env("TERM", "xterm"));
     assert!(text.contains("Usage:") && !text.contains('\x1b'), "{text:?}");

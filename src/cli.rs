@@ -147,11 +147,15 @@ enum Command {
     },
     /// Validate params offline, by default those on stdin, and report the risks of their rules
     #[command(after_help = examples![
-        "k8s-token check --params params.json",
+        "k8s-token check params.json",
+        "k8s-token check params/*.json --sarif > k8s-token.sarif",
         "k8s-token check < params.json",
         "kubectl get role NAME -o yaml | k8s-token check",
     ])]
     Check {
+        /// Params, as JSON or YAML, or Roles and ClusterRoles, one document in each file; - for stdin
+        #[arg(value_name = "FILE")]
+        files: Vec<PathBuf>,
         #[command(flatten)]
         params: ParamsArgs,
         #[command(flatten)]
@@ -159,6 +163,9 @@ enum Command {
         /// Print one JSON document on stdout
         #[arg(long)]
         json: bool,
+        /// Print the findings in SARIF on stdout, for code scanning
+        #[arg(long, conflicts_with = "json")]
+        sarif: bool,
     },
     /// Show what params, or an existing credential, allow, as a table
     #[command(after_help = examples![
@@ -490,6 +497,34 @@ pub(crate) struct ExplainOptions {
     pub(crate) json: bool,
 }
 
+/// The options of check.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct CheckOptions {
+    /// The files named as arguments.
+    pub(crate) files: Vec<ParamsSource>,
+    /// The params of the other options: stdin if nothing else is named.
+    pub(crate) params: Option<ParamsSource>,
+    /// The highest severity of a risk that is not refused.
+    pub(crate) max_risk: Option<Severity>,
+    /// The document on stdout.
+    pub(crate) document: Option<CheckDocument>,
+}
+
+impl CheckOptions {
+    fn reads_stdin_twice(&self) -> bool {
+        self.files.iter().chain(&self.params).filter(|source| source.is_stdin()).count() > 1
+    }
+}
+
+/// The document that check prints on stdout.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum CheckDocument {
+    /// That of `--json`.
+    Json,
+    /// SARIF.
+    Sarif,
+}
+
 /// A parsed command line.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Invocation {
@@ -503,14 +538,7 @@ pub(crate) enum Invocation {
         name: Option<String>,
     },
     /// check.
-    Check {
-        /// The params.
-        params: ParamsSource,
-        /// The highest severity of a risk that is not refused.
-        max_risk: Option<Severity>,
-        /// Whether to print one JSON document on stdout.
-        json: bool,
-    },
+    Check(CheckOptions),
     /// explain.
     Explain(ExplainOptions),
     /// verify.
@@ -532,7 +560,7 @@ impl Invocation {
         match self {
             Self::Run(RunOptions { source: Source::Files { params, .. }, .. })
             | Self::Permissions { params, .. }
-            | Self::Check { params, .. }
+            | Self::Check(CheckOptions { params: Some(params), .. })
             | Self::Explain(ExplainOptions {
                 subject: Subject::Params { source: Source::Files { params, .. }, .. },
                 ..
@@ -628,12 +656,9 @@ pub(crate) fn parse(
         Some(Command::Permissions { params, name }) => {
             return Ok(Invocation::Permissions { params: said("permissions", params)?, name });
         }
-        Some(Command::Check { params, limit, json }) => {
-            let mut params = said("check", params)?;
-            if !params.is_given() {
-                params.content = ParamsContent::File("-".into());
-            }
-            return Ok(Invocation::Check { params, max_risk: limit.max_risk, json });
+        Some(Command::Check { files, params, limit, json, sarif }) => {
+            let document = json.then_some(CheckDocument::Json).or_else(|| sarif.then_some(CheckDocument::Sarif));
+            return check(files, said("check", params)?, limit.max_risk, document);
         }
         Some(Command::Explain { artifact, params, live, cluster, instance_dir, timeout, json }) => {
             let params = said("explain", params)?;
@@ -713,6 +738,28 @@ fn usage_error(command: &str, kind: ErrorKind, problem: &str) -> ParseError {
         None => all.error(kind, problem),
     };
     ParseError::Usage(error.render().to_string())
+}
+
+fn check(
+    files: Vec<PathBuf>,
+    params: ParamsSource,
+    max_risk: Option<Severity>,
+    document: Option<CheckDocument>,
+) -> Result<Invocation, ParseError> {
+    let namespace = params.namespace.clone();
+    let file = |path| ParamsSource { content: ParamsContent::File(path), namespace: namespace.clone() };
+    let params = match (params.is_given(), files.is_empty()) {
+        (true, _) => Some(params),
+        (false, true) => Some(file("-".into())),
+        (false, false) => None,
+    };
+    let files = files.into_iter().map(file).collect();
+    let options = CheckOptions { files, params, max_risk, document };
+    if options.reads_stdin_twice() {
+        let text = "error: stdin is named more than once: put all but one of its documents into files\n";
+        return Err(ParseError::Usage(text.to_owned()));
+    }
+    Ok(Invocation::Check(options))
 }
 
 impl InputArgs {

@@ -2,6 +2,7 @@
 //! redactor.
 
 mod access_table;
+mod sarif;
 
 use std::{
     cell::{Cell, RefCell},
@@ -9,6 +10,7 @@ use std::{
     convert::Infallible,
     fmt::Display,
     io::Write,
+    path::Path,
     time::{Duration, Instant},
 };
 
@@ -21,7 +23,7 @@ use crate::{
     credential::access_checks::Proof,
     diagnostics::{
         error::{Code, Failure},
-        finding::{self, Finding, Severity},
+        finding::{self, Finding, Position, Severity},
         secret::{Redactor, Token},
         text::{single_line, summarize_fields},
     },
@@ -245,6 +247,17 @@ impl Report {
         }
     }
 
+    /// Prints one line of the log that begins with a place in a file.
+    fn located(&self, place: &str, word: &str, text: &str) {
+        let colour = colour(word).filter(|_| self.style.colour);
+        self.line_with(&format!("{place}{word} {text}"), |line| {
+            match (colour, line.strip_prefix(place).and_then(|rest| rest.strip_prefix(word))) {
+                (Some(colour), Some(rest)) => format!("{place}\x1b[{colour}m{word}\x1b[0m{rest}"),
+                _ => line,
+            }
+        });
+    }
+
     /// Records the server's version.
     pub(crate) fn server_version(&self, version: Option<String>) {
         self.document.borrow_mut().server_version = version;
@@ -284,7 +297,14 @@ impl Report {
         let at = finding.pointer.as_deref().filter(|pointer| !pointer.is_empty());
         let at: Vec<&str> = source.into_iter().chain(at).collect();
         let at = if at.is_empty() { String::new() } else { format!("{}: ", at.join(" ")) };
-        self.step(finding.severity.as_str(), &format!("{at}{} [{}]", finding.message, finding.code.as_str()), None);
+        let text = format!("{at}{} [{}]", finding.message, finding.code.as_str());
+        match (&finding.source, finding.position) {
+            // Editors and terminals open a file at such a place.
+            (Some(source), Some(Position { line, column })) => {
+                self.located(&format!("{source}:{line}:{column} "), finding.severity.as_str(), &text);
+            }
+            _ => self.step(finding.severity.as_str(), &text, None),
+        }
         if let Some(help) = &finding.help {
             self.step("", help, None);
         }
@@ -449,6 +469,17 @@ impl Report {
         writeln!(self.out.borrow_mut(), "{document:#}")
     }
 
+    /// Prints the findings in SARIF. File names in it are relative to the working directory where that contains them.
+    ///
+    /// # Errors
+    /// Standard output is closed.
+    pub(crate) fn sarif(&self, working_directory: &Path) -> std::io::Result<()> {
+        let mut document =
+            sarif::document(&self.document.borrow().findings, working_directory, |text| self.redactor.redact(text));
+        self.redactor.redact_document(&mut document);
+        writeln!(self.out.borrow_mut(), "{document:#}")
+    }
+
     /// Prints a credential file or a kubeconfig on stdout: output that contains a token on purpose, and is not
     /// redacted.
     ///
@@ -559,5 +590,43 @@ impl Pausing for Pause<'_> {}
 impl Drop for Pause<'_> {
     fn drop(&mut self) {
         self.0.set(self.0.get() - 1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::rc::Rc;
+
+    use super::*;
+
+    /// A log that the test can read.
+    #[derive(Clone, Default)]
+    struct Log(Rc<RefCell<Vec<u8>>>);
+
+    impl Write for Log {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.borrow_mut().write(bytes)
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn severity_behind_a_file_name_is_coloured() {
+        let log = Log::default();
+        let style = LogStyle { colour: true, progress: false };
+        let report = Report::new(Box::new(std::io::sink()), Box::new(log.clone()), style);
+        let mut finding = Finding::blocking(finding::Code::Schema, "/a", "is wrong");
+        finding.source = Some("high.json".to_owned());
+        report.finding(finding.clone());
+        finding.position = Some(Position { line: 3, column: 7 });
+        report.finding(finding);
+        let lines = [
+            "\x1b[31mhigh\x1b[0m         /a: is wrong [schema]",
+            "high.json:3:7 \x1b[31mhigh\x1b[0m /a: is wrong [schema]",
+        ];
+        assert_eq!(String::from_utf8_lossy(&log.0.borrow()), lines.map(|line| format!("{line}\n")).concat());
     }
 }

@@ -410,3 +410,43 @@ fn kubeconfig_logins_and_passwords_are_redacted() {
         assert!(!said.contains(PASSWORD) && !said.contains(&parent.token[..PART]), "{arguments:?}");
     }
 }
+
+/// `check` quotes no value of its input, in the log, in JSON and in SARIF, with a token in any place of a file or as its
+/// name.
+#[test]
+fn check_prints_no_token_of_its_input() {
+    let token = format!("eyJhbGciOiJSUzI1NiJ9.{}.{}", URL_SAFE_NO_PAD.encode([7; 60]), URL_SAFE_NO_PAD.encode([9; 60]));
+    let canary = Canary::new("misplaced", &token);
+    let directory = tempfile::tempdir().unwrap();
+    let rule = json!({"apiGroups": [""], "resources": ["pods"], "verbs": ["get"], "namespaces": ["*"]});
+    let sound = json!({
+        "namespace": "team-a", "rules": [rule], "cluster_roles": [{"name": "view", "namespaces": ["default"]}],
+        "md_metadata": {"name_prefix": NAME, "default_tags": {"a": "b"}},
+    });
+    let more = ["/rules/0/resources/0", "/md_metadata/default_tags/a", "/cluster_roles", "/rules", ""];
+    let mut texts = vec![
+        format!("{{\"namespace\": {token}}}"),
+        token.clone(),
+        json!({&token: 1}).to_string(),
+        format!("{{\"rules\": [{{\"{token}\": 1, \"{token}\": 2}}]}}"),
+    ];
+    for place in MISPLACED.iter().chain(&more) {
+        let mut misplaced = sound.clone();
+        *misplaced.pointer_mut(place).unwrap() = json!(token);
+        texts.push(misplaced.to_string());
+    }
+    let mut files = vec![token];
+    for (number, text) in texts.iter().enumerate() {
+        let file = format!("{number}.json");
+        fs::write(directory.path().join(&file), text).unwrap();
+        files.push(file);
+    }
+    for format in ["--json", "--sarif"] {
+        let ran = Ran::of(binary().current_dir(directory.path()).args(["check", format]).args(&files)).expect_code(65);
+        let output = output_of(&ran);
+        canary.expect_no_part_in("the output of check", &output);
+        let named = |file: &str| output.contains(&format!("\n{file}:"));
+        let silent: Vec<&str> = files[1..].iter().map(String::as_str).filter(|file| !named(file)).collect();
+        assert_eq!(silent, ["8.json"], "only the name of a ClusterRole may look like a token: {output}");
+    }
+}

@@ -1,47 +1,118 @@
 //! check: validates params offline, as a provision does before it contacts the cluster, and judges their rules: those that
-//! match nothing that Kubernetes itself serves, and those that allow more than they say.
+//! match nothing that Kubernetes itself serves, and those that allow more than they say. Several files are judged one by
+//! one, and the worst result decides.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, mem};
 
 use crate::{
-    cli::ParamsSource,
-    command::{tell, today},
+    cli::{CheckDocument, CheckOptions, ParamsSource},
+    command::today,
     diagnostics::{
         error::Failure,
-        finding::{self, Finding, Severity},
+        finding::{self, Finding, Severity, condensed},
     },
-    input::{documents, request},
+    input::{
+        documents::{self, Inputs},
+        request::{self, Checked},
+    },
     k8s::{grant::RequestedRole, name::InstanceName},
-    plan::{guardrails::Guard, judgement::judge},
+    plan::{
+        guardrails::{Guard, WaiverFacts},
+        judgement::judge,
+    },
     rbac::{Catalog, default_cluster_role},
     report::Report,
 };
 
+/// The judgement of one document.
+struct Judged {
+    /// Its name in messages.
+    name: String,
+    /// Everything that was found, located in the text.
+    findings: Vec<Finding>,
+    /// Its waivers.
+    waivers: Vec<WaiverFacts>,
+    /// The instance of sound params, else why they are refused.
+    result: Result<Checked, Failure>,
+}
+
 /// Runs the command.
-pub(crate) fn run(params: &ParamsSource, max_risk: Option<Severity>, report: &Report) -> Result<(), Failure> {
-    let (inputs, findings) = documents::params(params, None);
-    let grants = request::readable_grants(&inputs);
+pub(crate) fn run(options: &CheckOptions, report: &Report) -> Result<(), Failure> {
+    // SARIF is about places in files. The lines of the log about `--params` are those of other commands.
+    let is_sarif = options.document == Some(CheckDocument::Sarif);
+    let files = options.files.iter().map(|source| judged(source, options.max_risk, true));
+    let params = options.params.iter().map(|source| judged(source, options.max_risk, is_sarif));
+    let (mut findings, mut waivers, mut sound, mut refused) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    for mut judged in files.chain(params) {
+        findings.append(&mut judged.findings);
+        waivers.append(&mut judged.waivers);
+        match judged.result {
+            Ok(checked) => sound.push(checked),
+            Err(failure) => refused.push((judged.name, failure)),
+        }
+    }
+    report.waivers(waivers);
+    if let Some(failure) = worst(refused, sound.len()) {
+        return Err(Failure { findings, ..failure });
+    }
+    if let [Checked { name, params, .. }] = &sound[..] {
+        report.instance(name.as_ref().map(InstanceName::as_str), params.namespace.as_str());
+    }
+    for finding in findings {
+        report.finding(finding);
+    }
+    let total = sound.len();
+    report.done(&if total == 1 {
+        "the params are valid".to_owned()
+    } else {
+        format!("the params of {total} files are valid")
+    });
+    Ok(())
+}
+
+/// Reads and judges a document; `is_located` is whether its findings have a position.
+fn judged(source: &ParamsSource, max_risk: Option<Severity>, is_located: bool) -> Judged {
+    let (inputs, findings, document) = documents::params_with_document(source);
+    let mut waivers = Vec::new();
+    let (mut findings, result) = match check(&inputs, max_risk, findings, &mut waivers) {
+        Ok((checked, remarks)) => (condensed(remarks), Ok(checked)),
+        Err(mut failure) => (mem::take(&mut failure.findings), Err(failure)),
+    };
+    if let Some(document) = document.as_ref().filter(|_| is_located) {
+        let text = document.text();
+        // An option of the command line may be the source as well.
+        for finding in findings.iter_mut().filter(|finding| finding.source.as_deref() == Some(document.name())) {
+            finding.position = Some(text.locate(finding.pointer.as_deref().unwrap_or_default()));
+        }
+    }
+    let name = document.map_or_else(|| "the options".to_owned(), |document| document.name().to_owned());
+    Judged { name, findings, waivers, result }
+}
+
+/// Validates params and judges their rules.
+fn check(
+    inputs: &Inputs,
+    max_risk: Option<Severity>,
+    findings: Vec<Finding>,
+    waivers: &mut Vec<WaiverFacts>,
+) -> Result<(Checked, Vec<Finding>), Failure> {
+    let grants = request::readable_grants(inputs);
     let judgement = judge(&grants, &|name| default_cluster_role(name), Catalog::embedded(), None);
-    let (checked, remarks) = match request::check(&inputs, findings) {
+    let (checked, remarks) = match request::check(inputs, findings) {
         Ok(parsed) => parsed,
         Err(findings) => return Err(Failure::input(with_judged(findings, judgement.findings))),
     };
-    let guard = Guard { guardrails: checked.guardrails.limited_to(max_risk), today: today() };
-    let verdict = guard.verdict(&judgement);
-    report.instance(checked.name.as_ref().map(InstanceName::as_str), checked.params.namespace.as_str());
+    let guard = Guard { guardrails: checked.guardrails.clone().limited_to(max_risk), today: today() };
+    let mut verdict = guard.verdict(&judgement);
+    waivers.append(&mut verdict.waivers);
     let mut findings = with_judged(remarks, judgement.findings);
-    findings.extend(verdict.findings);
+    findings.append(&mut verdict.findings);
     if guard.guardrails.limit_risks() {
         findings.extend(grants.requested_roles().iter().filter_map(unjudged));
     }
-    tell(report, findings);
-    report.waivers(verdict.waivers);
     match verdict.refusal {
-        Some(refusal) => Err(refusal),
-        None => {
-            report.done("the params are valid");
-            Ok(())
-        }
+        Some(refusal) => Err(Failure { findings: condensed(findings), ..refusal }),
+        None => Ok((checked, findings)),
     }
 }
 
@@ -58,10 +129,55 @@ fn unjudged(role: &RequestedRole) -> Option<Finding> {
     })
 }
 
+/// The failure of all files; `sound` is how many are not refused. The lowest exit status is the worst: params that are
+/// invalid (65) are not judged as a whole, so that a guardrail would refuse (78) more of them.
+fn worst(refused: Vec<(String, Failure)>, sound: usize) -> Option<Failure> {
+    let names: Vec<String> = refused.iter().map(|(name, _)| name.clone()).collect();
+    let (name, mut failure) = refused.into_iter().min_by_key(|(_, failure)| failure.code.exit() as u8)?;
+    match (names.len(), sound) {
+        (1, 0) => {}
+        (1, _) => failure = failure.on(name),
+        (count, _) => {
+            let more = if count > LISTED { format!(" and {} more", count - LISTED) } else { String::new() };
+            let listed = names[..count.min(LISTED)].join(", ");
+            failure.cause = format!("{count} of {} files are refused: {listed}{more}", count + sound);
+        }
+    }
+    Some(failure)
+}
+
+/// The maximum number of files that the cause of a failure names.
+const LISTED: usize = 10;
+
 /// Adds the findings about the rules. A dead element that the schema refuses is not reported twice.
 fn with_judged(mut findings: Vec<Finding>, judged: Vec<Finding>) -> Vec<Finding> {
     let refused: HashSet<Option<String>> =
         findings.iter().filter(|finding| finding.blocking).map(|finding| finding.pointer.clone()).collect();
     findings.extend(judged.into_iter().filter(|it| it.code.is_risk() || !refused.contains(&it.pointer)));
     findings
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::diagnostics::error::Code;
+
+    /// Code, object and cause of the failure of files that are refused with these codes, beside a number of sound ones.
+    fn told(codes: &[Code], sound: usize) -> Option<(Code, Option<String>, String)> {
+        let files = codes.iter().enumerate().map(|(number, code)| (number.to_string(), Failure::new(*code, "", "why")));
+        worst(files.collect(), sound).map(|failure| (failure.code, failure.object, failure.cause))
+    }
+
+    #[test]
+    fn failure_of_files_is_the_worst_one() {
+        let (input, denied) = (Code::InputRefused, Code::Escalation);
+        assert_eq!(told(&[], 2), None);
+        assert_eq!(told(&[denied], 0), Some((denied, None, "why".to_owned())));
+        assert_eq!(told(&[denied], 2), Some((denied, Some("0".to_owned()), "why".to_owned())));
+        let cause = "2 of 3 files are refused: 0, 1".to_owned();
+        assert_eq!(told(&[denied, input], 1), Some((input, None, cause.clone())));
+        assert_eq!(told(&[input, denied], 1), Some((input, None, cause)));
+        let (.., cause) = told(&[input; 12], 0).unwrap();
+        assert_eq!(cause, "12 of 12 files are refused: 0, 1, 2, 3, 4, 5, 6, 7, 8, 9 and 2 more");
+    }
 }

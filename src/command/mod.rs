@@ -19,14 +19,17 @@ use jiff::{Timestamp, civil::Date, tz::Offset};
 
 use crate::{
     budget::Budget,
-    cli::{self, Invocation, Operation, ParseError},
+    cli::{self, CheckDocument, Invocation, Operation, ParseError},
     diagnostics::{
         error::{Code, Exit, Failure},
         finding::{Finding, condensed},
     },
     endpoint::connection::Connection,
     env::Environment,
-    input::request::{Instance, Platform},
+    input::{
+        documents,
+        request::{Instance, Platform},
+    },
     report::Report,
 };
 
@@ -78,9 +81,15 @@ async fn perform(invocation: Invocation, environment: &Environment, report: &Rep
             report.begin("verify");
             finish(report, options.json, verify::run(&options, environment, report).await)
         }
-        Invocation::Check { params, max_risk, json } => {
+        Invocation::Check(options) => {
             report.begin("check");
-            finish(report, json, check::run(&params, max_risk, report))
+            let result = check::run(&options, report);
+            match options.document {
+                Some(CheckDocument::Sarif) => {
+                    finish_with(report, |report| report.sarif(&documents::working_directory()), result)
+                }
+                document => finish(report, document.is_some(), result),
+            }
         }
         Invocation::Permissions { params, name } => finish(report, false, permissions::run(&params, name, report)),
         Invocation::Kubeconfig { artifact, namespace } => {
@@ -171,12 +180,21 @@ async fn terminated() -> &'static str {
 
 /// Prints a failure and the document of `--json`; returns the exit status.
 pub(crate) fn finish(report: &Report, json: bool, result: Result<(), Failure>) -> Exit {
+    finish_with(report, |report| if json { report.document() } else { Ok(()) }, result)
+}
+
+/// Prints a failure and a document; returns the exit status.
+fn finish_with(
+    report: &Report,
+    document: impl FnOnce(&Report) -> std::io::Result<()>,
+    result: Result<(), Failure>,
+) -> Exit {
     let mut exit = Exit::Done;
     if let Err(failure) = result {
         exit = failure.code.exit();
         report.failure(failure);
     }
-    if json && let Err(cause) = report.document() {
+    if let Err(cause) = document(report) {
         let failure = not_printed("printing the document", &cause);
         if exit == Exit::Done {
             exit = failure.code.exit();

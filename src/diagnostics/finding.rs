@@ -59,11 +59,11 @@ impl From<Level> for Severity {
 }
 
 macro_rules! codes {
-    ($($(#[$doc:meta])* $variant:ident = $text:literal, $($severity:ident)+;)*) => {
+    ($($(#[doc = $doc:literal])+ $variant:ident = $text:literal, $($severity:ident)+;)*) => {
         /// Finding codes. Each has an entry in docs/warnings.md, and those of risks in docs/risks.md. They never change
         /// once released.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-        pub enum Code { $($(#[$doc])* $variant,)* }
+        pub enum Code { $($(#[doc = $doc])+ $variant,)* }
 
         impl Code {
             /// Every code, in the order of this table.
@@ -72,6 +72,11 @@ macro_rules! codes {
             /// The stable name.
             pub const fn as_str(self) -> &'static str {
                 match self { $(Code::$variant => $text,)* }
+            }
+
+            /// What it means, in one sentence.
+            pub(crate) const fn summary(self) -> &'static str {
+                match self { $(Code::$variant => concat!($($doc),+).trim_ascii(),)* }
             }
 
             /// The severities that it may have, the usual one first.
@@ -299,6 +304,18 @@ pub(crate) struct Finding {
     /// Where the params or options that it is about come from: a file, or an option of the command line. None for anything
     /// else.
     pub(crate) source: Option<String>,
+    /// Its position in that text, if the text was searched for it.
+    #[serde(skip)]
+    pub(crate) position: Option<Position>,
+}
+
+/// A position in a text: line and column, both from 1; a column is a character.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Position {
+    /// The line.
+    pub(crate) line: usize,
+    /// The column.
+    pub(crate) column: usize,
 }
 
 impl Finding {
@@ -315,7 +332,8 @@ impl Finding {
     /// A finding that does not block, of the code's usual severity.
     pub(crate) fn remark(code: Code, message: impl Into<String>) -> Self {
         let severity = code.severities().first().copied().unwrap_or(Severity::High);
-        Self { code, severity, pointer: None, message: message.into(), help: None, blocking: false, source: None }
+        let (pointer, help, source, position) = (None, None, None, None);
+        Self { code, severity, pointer, message: message.into(), help, blocking: false, source, position }
     }
 
     /// Sets another of the code's severities.
@@ -369,10 +387,10 @@ const TOLD: usize = 50;
 /// The first findings of each kind for each part of the input; the last of them states the number of further ones.
 pub(crate) fn condensed(findings: Vec<Finding>) -> Vec<Finding> {
     let mut told: Vec<Finding> = Vec::new();
-    let mut kinds: BTreeMap<(&str, Option<String>), (usize, usize)> = BTreeMap::new();
+    let mut kinds = BTreeMap::<_, (usize, usize)>::new();
     for finding in findings {
         let part = finding.pointer.as_ref().and_then(|pointer| pointer.split('/').nth(1)).map(str::to_owned);
-        let (count, last) = kinds.entry((finding.code.as_str(), part)).or_default();
+        let (count, last) = kinds.entry((finding.code.as_str(), finding.source.clone(), part)).or_default();
         *count += 1;
         if *count <= TOLD {
             *last = told.len();

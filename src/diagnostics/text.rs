@@ -74,7 +74,8 @@ pub(crate) fn summarize_fields(fields: &[String]) -> String {
     parts.join("; ")
 }
 
-fn unescaped(step: &str) -> String {
+/// A segment of a JSON pointer as a key.
+pub(crate) fn unescaped(step: &str) -> String {
     step.replace("~1", "/").replace("~0", "~")
 }
 

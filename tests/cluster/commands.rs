@@ -107,7 +107,8 @@ fn check_reads_params_and_logs_name_and_namespace() {
     }
     let ran = Ran::of(binary().args(["check", "--params", "/nowhere/params.json"])).expect_code(65);
     assert!(ran.stderr.contains("cannot read /nowhere/params.json"), "{}", ran.stderr);
-    for arguments in [&["check", "params.json"][..], &["check", "--connection", "c"], &["check", "--name", "n"]] {
+    for arguments in [&["check", "--instance-dir", "d"][..], &["check", "--connection", "c"], &["check", "--name", "n"]]
+    {
         Ran::of(binary().args(arguments)).expect_code(64);
     }
 }

@@ -1,5 +1,6 @@
-//! Consumers of the bundle and the credential: the form for the params in a real browser, and bundles that use the
-//! credential. Needs Node.js and Chromium, which `.ci/install` installs; `cargo test --workspace` runs it.
+//! Consumers of the bundle, the credential and the program: the form for the params in a real browser, bundles that use
+//! the credential, and the commit hook. Needs Node.js, Chromium and pre-commit; `.ci/install` installs what is missing, and
+//! `cargo test --workspace` runs it.
 
 #![allow(
     clippy::unwrap_used,
@@ -11,6 +12,7 @@
 
 mod downstream;
 mod form;
+mod pre_commit;
 #[path = "../support/mod.rs"]
 mod support;
 

@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "helpers of tests fail as tests do")]
 
+mod check_files;
+mod ci_examples;
 mod dead_rules;
 mod fuzz_corpus;
 mod guardrails;

@@ -6,6 +6,7 @@ pub(crate) mod kubeconfig;
 mod manifest;
 mod origin;
 mod params;
+mod position;
 mod yaml;
 
 pub(crate) use origin::Origin;
@@ -19,6 +20,7 @@ use serde_json::{Map, Value, json};
 
 use json::Duplicate;
 use origin::Format;
+use position::Text;
 
 use crate::{
     cli::{ClusterSource, Entry, Expected, ParamsContent, ParamsSource, Source, VerifyOptions},
@@ -135,12 +137,23 @@ impl Document {
         Self { name: name.to_owned(), content: Err(std::io::ErrorKind::NotFound.into()) }
     }
 
+    /// Its name in messages.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Its text, in which values can be located; empty if it could not be read.
+    pub(crate) fn text(&self) -> Text<'_> {
+        Text::new(self.content.as_deref().unwrap_or_default())
+    }
+
     /// Whether the content is exactly this text.
     fn is(&self, text: &str) -> bool {
         self.content.as_ref().is_ok_and(|bytes| bytes == text.as_bytes())
     }
 
-    fn read(path: &Path) -> Self {
+    /// Reads a file; `-` is standard input.
+    pub(crate) fn read(path: &Path) -> Self {
         let content = if path.as_os_str() == "-" { limited(std::io::stdin().lock()) } else { read_file(path) };
         Self { name: named(path), content }
     }
@@ -276,6 +289,19 @@ pub(crate) fn params_of(document: &Document) -> (Inputs, Vec<Finding>) {
     let mut reader = Reader::new(Strictness::Strict);
     let inputs = reader.params_document(document, Inputs::default());
     (inputs, reader.findings)
+}
+
+/// The same with the document that they come from, if it is one.
+pub(crate) fn params_with_document(source: &ParamsSource) -> (Inputs, Vec<Finding>, Option<Document>) {
+    let ParamsContent::File(path) = &source.content else {
+        let (inputs, findings) = params(source, None);
+        return (inputs, findings, None);
+    };
+    let mut reader = Reader::new(Strictness::Strict);
+    let document = Document::read(path);
+    let inputs = Inputs { namespace: source.namespace.clone(), ..Inputs::default() };
+    let inputs = reader.params_document(&document, inputs);
+    (inputs, reader.findings, Some(document))
 }
 
 /// Reads a credential, and the params that it has to match: those of a file, or those of an instance with the documents
@@ -500,6 +526,11 @@ fn duplicate(name: &str, key: Duplicate, place: Option<yaml::Place>) -> Finding 
     let place = place.map(|place| format!(" ({place})")).unwrap_or_default();
     Finding::blocking(finding::Code::DuplicateKey, key.pointer, format!("{name} contains a key twice{place}"))
         .help("keep one of them: JSON readers disagree on which one is used")
+}
+
+/// The working directory, as far as it is known.
+pub(crate) fn working_directory() -> PathBuf {
+    absolute(Path::new("."))
 }
 
 fn named(path: &Path) -> String {

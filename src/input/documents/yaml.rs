@@ -227,6 +227,13 @@ fn composed<'t>(
     Ok(None)
 }
 
+/// The line and column of the first fault of the syntax.
+pub(crate) fn fault(bytes: &[u8]) -> Option<(usize, usize)> {
+    let text = text_of(bytes).ok()?;
+    let error = Parser::new_from_str(&text).find_map(Result::err)?;
+    Some((error.marker().line(), error.marker().col() + 1))
+}
+
 /// The decoded text, in the encoding of the byte order mark.
 fn text_of(bytes: &[u8]) -> Result<Cow<'_, str>, String> {
     let wide = |bytes: &[u8], unit: fn([u8; 2]) -> u16| {

@@ -196,7 +196,8 @@ fn check_namespace(document: &Value) -> Vec<Finding> {
 /// unknown fields of a rule must not widen a grant.
 fn check_params(inputs: &Inputs, document: &Value) -> Vec<Finding> {
     let Some(params) = document.as_object() else {
-        return vec![Finding::blocking(finding::Code::Schema, "", "the params must be of type object (type)")];
+        let text = "the params must be of type object (type)";
+        return vec![Finding::blocking(finding::Code::Schema, "", text).help(NAME_PARAMS)];
     };
     let own = serde_json::from_str(schema::PARAMS).map_err(|_| "not JSON".to_owned());
     let own = own.and_then(|schema| Schema::for_object(schema, params));
@@ -217,10 +218,16 @@ fn check_params(inputs: &Inputs, document: &Value) -> Vec<Finding> {
     if findings.iter().any(is_at_roles) {
         findings.retain(|finding| finding.message != "the field `rules` is missing (required)");
     }
-    let is_known = |key: &str| own.as_ref().is_ok_and(|schema| schema.has_property(key));
     // The platform adds the first, and its form the name of the selected preset.
-    let platform = ["md_metadata", "__name"];
-    for key in params.keys().filter(|key| !platform.contains(&key.as_str()) && !is_known(key)) {
+    let is_known = |key: &str| {
+        ["md_metadata", "__name"].contains(&key) || own.as_ref().is_ok_and(|schema| schema.has_property(key))
+    };
+    if !params.is_empty() && !params.keys().any(|key| is_known(key)) {
+        let text = "this is not a params document: it has none of the fields of params";
+        findings.insert(0, Finding::blocking(finding::Code::Schema, "", text).help(NAME_PARAMS));
+        return findings;
+    }
+    for key in params.keys().filter(|key| !is_known(key)) {
         let text = format!("unknown param {}: it has no effect", quote_key(key));
         findings.push(Finding::remark(finding::Code::UnknownParam, text).at(pointer("", key)));
     }
@@ -246,6 +253,8 @@ pub(crate) fn namespace_option(inputs: &Inputs, findings: &mut Vec<Finding>) -> 
     };
     namespace.map_err(refused).ok()
 }
+/// The help about another document in the place of params.
+const NAME_PARAMS: &str = "give a document with params: an object with namespace, and with rules or cluster_roles";
 
 /// The name of the instance: `--name`, else that of the params.
 pub(crate) fn name(inputs: &Inputs, findings: &mut Vec<Finding>) -> Option<InstanceName> {

@@ -41,7 +41,7 @@ fn usage_errors_exit_with_64(#[case] arguments: &[&str], #[case] text: &str) {
 
 #[rstest]
 #[case::of_plan(&["plan", "--json"], json!("plan"), "--params <FILE>")]
-#[case::of_check(&["check", "--json", "x"], json!("check"), "unexpected argument 'x'")]
+#[case::of_check(&["check", "--json", "--name", "x"], json!("check"), "unexpected argument '--name'")]
 #[case::with_value(&["verify", "a", "--json=yes"], json!("verify"), "unexpected value 'yes'")]
 #[case::two_documents(&["provision", "--params", "p", "--output", "-", "--json"], json!("provision"), "both write to stdout")]
 #[case::unknown_command(&["pln", "--json"], json!(null), "unrecognized subcommand 'pln'")]
@@ -82,6 +82,7 @@ fn usage_error_redacts_arguments_that_look_like_tokens(#[case] arguments: &[&str
 #[case::artifact(&["verify", TOKEN])]
 #[case::artifact_as_a_kubeconfig(&["kubeconfig", TOKEN])]
 #[case::params(&["check", "--params", TOKEN])]
+#[case::file(&["check", TOKEN])]
 #[case::kubeconfig(&["plan", "--params", "p", "--name", "n", "--kubeconfig", TOKEN])]
 #[case::of_openshift(&["verify", "sha256~Zm9vYmFyYmF6cXV4Zm9vYmFyYmF6cXV4Zm9vYmFyYmF6"])]
 fn token_given_as_a_file_name_is_redacted(#[case] arguments: &[&str]) {

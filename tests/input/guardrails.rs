@@ -137,7 +137,7 @@ fn waiver_without_a_member_is_an_input_error(#[case] member: &str) {
 #[case::capital("High")]
 #[case::empty("")]
 fn unknown_level_is_a_usage_error(#[case] level: &str) {
-    let ran = check(&reading("pods", &json!({})), &["--max-risk", level]).expect_code(64);
+    let ran = Ran::of(binary().args(["check", "--max-risk", level])).expect_code(64);
     assert!(ran.stderr.contains("low, medium, high, critical"), "{}", ran.stderr);
 }
 

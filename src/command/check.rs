@@ -35,13 +35,9 @@ pub(crate) fn run(params: &Path, max_risk: Option<Severity>, report: &Report) ->
     }
     tell(report, findings);
     report.waivers(verdict.waivers);
-    match verdict.refusal {
-        Some(refusal) => Err(refusal),
-        None => {
-            report.done("the params are valid");
-            Ok(())
-        }
-    }
+    verdict.refusal.map_or(Ok(()), Err)?;
+    report.done("the params are valid");
+    Ok(())
 }
 
 /// The finding about a ClusterRole that no limit on risks can be applied to without a server.

@@ -101,7 +101,7 @@ impl Guard {
         let unknown: Vec<&Finding> = judgement.findings.iter().filter(is_unknown).collect();
         let carrier = guardrail.carrier;
         [
-            (!risks.is_empty()).then(|| Refused::Risks { carrier, max_risk: guardrail.max_risk, risks }),
+            (!risks.is_empty()).then_some(Refused::Risks { carrier, max_risk: guardrail.max_risk, risks }),
             (!unknown.is_empty()).then_some(Refused::Unknown { carrier, findings: unknown }),
         ]
         .into_iter()
@@ -215,7 +215,7 @@ impl Refused<'_> {
 fn worst<'a>(risks: &[&'a ScopedRisk]) -> impl Iterator<Item = (&'a str, String)> {
     let mut known: Vec<(&ScopedRisk, Vec<String>)> = Vec::new();
     for risk in risks {
-        let place = risk.scope.to_string();
+        let place = risk.scope.namespace().unwrap_or("the whole cluster").to_owned();
         // The scopes of an element follow one another.
         match known.last_mut() {
             Some((worst, places)) if worst.pointer == risk.pointer && worst.code == risk.code => {
@@ -319,7 +319,7 @@ mod tests {
     #[case::below(&["a"], json!({"max_risk": "medium"}), json!(null),
         Some("above max_risk medium of the params: /rules/0/resources/0 (risk-r03 high in a)"))]
     #[case::cluster(&["*"], json!({"max_risk": "high"}), json!(null),
-        Some("above max_risk high of the params: /rules/0/resources/0 (risk-r03 critical in *)"))]
+        Some("above max_risk high of the params: /rules/0/resources/0 (risk-r03 critical in the whole cluster)"))]
     #[case::worst_of_scopes(&["a", "kube-system"], json!({"max_risk": "medium"}), json!(null),
         Some("above max_risk medium of the params: /rules/0/resources/0 (risk-r03 critical in a and kube-system)"))]
     #[case::stricter_config(&["a"], json!({"max_risk": "critical"}), json!({"max_risk": "low"}),
@@ -340,7 +340,7 @@ mod tests {
     #[case::waiver_for_one_of_two(&["a", "b"], accepting("low", &json!({"namespaces": ["a"]})), json!(null),
         Some("above max_risk low of the params: /rules/0/resources/0 (risk-r03 high in b)"))]
     #[case::waiver_for_a_namespace_of_the_cluster(&["*"], accepting("low", &json!({"namespaces": ["a"], "max_severity": "critical"})), json!(null),
-        Some("above max_risk low of the params: /rules/0/resources/0 (risk-r03 critical in *)"))]
+        Some("above max_risk low of the params: /rules/0/resources/0 (risk-r03 critical in the whole cluster)"))]
     #[case::waiver_for_the_cluster(&["a", "b"], accepting("low", &json!({"namespaces": ["*"]})), json!(null), None)]
     #[case::waiver_of_the_params_for_config(&["a"], accepting("critical", &json!({})), json!({"max_risk": "low"}),
         Some("above max_risk low of config.json: /rules/0/resources/0 (risk-r03 high in a)"))]

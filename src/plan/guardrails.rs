@@ -249,20 +249,16 @@ fn by_pointer<'a>(each: impl Iterator<Item = (&'a str, String)>) -> String {
 fn failure(refused: &[Refused<'_>]) -> Failure {
     let cause: Vec<String> = refused.iter().map(Refused::text).collect();
     let failure = Failure::new(Code::Guardrail, "comparing the rules with the guardrails", cause.join("; "));
-    let can_be_waived = |it: &Refused<'_>| matches!(it, Refused::Risks { carrier: Carrier::Params, .. });
-    let elsewhere = refused.iter().any(|it| it.carrier() != Carrier::Params);
-    if elsewhere {
+    let is_elsewhere = |it: &Refused<'_>| it.carrier() != Carrier::Params;
+    if refused.iter().any(is_elsewhere) {
         failure.next(
-            "remove or narrow these rules, then run again; waivers in the params do not lift the limits of config.json \
-             and --max-risk",
+            "remove or narrow these rules, then run again; risks that the params accept are not accepted by the limits of \
+             config.json and --max-risk",
         )
-    } else if refused.iter().any(can_be_waived) {
-        failure.next(
-            "remove or narrow these rules, or accept a risk until a day with an entry in accept of the guardrails, then \
-             run again",
-        )
-    } else {
+    } else if refused.iter().all(|it| matches!(it, Refused::Unknown { .. })) {
         failure.next("correct or remove these rules, then run again")
+    } else {
+        failure // the usual next step
     }
 }
 
@@ -392,8 +388,8 @@ mod tests {
 
     /// A waiver of the params cannot help against a limit that is set elsewhere.
     #[rstest]
-    #[case::params(json!({"max_risk": "low"}), json!(null), "accept a risk")]
-    #[case::config(json!({"max_risk": "low"}), json!({"max_risk": "low"}), "do not lift the limits of config.json")]
+    #[case::params(json!({"max_risk": "low"}), json!(null), "accept their risks")]
+    #[case::config(json!({"max_risk": "low"}), json!({"max_risk": "low"}), "not accepted by the limits of config.json")]
     #[case::unknown(json!({"unknown_resources": "refuse"}), json!(null), "correct or remove")]
     fn next_step_names_a_waiver_only_where_it_helps(#[case] params: Value, #[case] config: Value, #[case] part: &str) {
         let refusal = verdict(&params, &config, &judgement(&["a"])).refusal.unwrap();

@@ -170,7 +170,7 @@ fn documented_step_limits_what_a_form_can_ask_for() {
     assert_eq!(instance.config["guardrails"]["max_risk"], "medium");
     let (_, error) = refused(&instance, &parent, "provision", &[]);
     assert!(error["cause"].as_str().unwrap().contains("max_risk medium of config.json"), "{error}");
-    assert!(error["next"].as_str().unwrap().contains("waivers in the params do not lift"), "{error}");
+    assert!(error["next"].as_str().unwrap().contains("not accepted by the limits of config.json"), "{error}");
     instance.params["rules"] = json!([rule(&[""], &["pods"], &["get"])]);
     instance.provision();
 }

@@ -132,7 +132,7 @@ impl Guard {
         let code = waiver.code.as_str();
         let mut same = risks.iter().filter(|risk| risk.code == waiver.code).peekable();
         let why = if self.is_over(waiver) {
-            format!("it is over since the end of {} (UTC)", waiver.until)
+            format!("its last day was {} (UTC)", waiver.until)
         } else if same.peek().is_none() {
             format!("nothing in the params has the risk {code}")
         } else if risks.iter().any(|risk| self.lifts(waiver, risk)) {
@@ -365,13 +365,13 @@ mod tests {
     #[case::ends_in_two_weeks(json!({"until": "2027-01-14"}), &["ends in 14 days: its last day is 2027-01-14 (UTC)"], true)]
     #[case::ends_tomorrow(json!({"until": "2027-01-01"}), &["ends tomorrow"], true)]
     #[case::ends_today(json!({"until": TODAY}), &["ends today"], true)]
-    #[case::over(json!({"until": "2026-12-30"}), &["lifts nothing: it is over since the end of 2026-12-30 (UTC)"], false)]
+    #[case::over(json!({"until": "2026-12-30"}), &["lifts nothing: its last day was 2026-12-30 (UTC)"], false)]
     #[case::far_away(json!({"until": "9999-12-31"}), &[], true)]
     #[case::another_code(json!({"code": "risk-r01"}), &["nothing in the params has the risk risk-r01"], false)]
     #[case::up_to_less(json!({"max_severity": "medium"}), &["the risk risk-r03 is more severe than medium"], false)]
     #[case::elsewhere(json!({"namespaces": ["b"]}), &["the risk risk-r03 is in other namespaces"], false)]
     #[case::unused_and_ending(json!({"namespaces": ["b"], "until": TODAY}), &["ends today", "is in other namespaces"], false)]
-    fn waiver_is_a_finding_when_it_ends_or_lifts_nothing(
+    fn waiver_that_ends_or_lifts_nothing_is_reported(
         #[case] changes: Value,
         #[case] expected: &[&str],
         #[case] used: bool,
@@ -391,7 +391,7 @@ mod tests {
     #[case::params(json!({"max_risk": "low"}), json!(null), "accept their risks")]
     #[case::config(json!({"max_risk": "low"}), json!({"max_risk": "low"}), "not accepted by the limits of config.json")]
     #[case::unknown(json!({"unknown_resources": "refuse"}), json!(null), "correct or remove")]
-    fn next_step_names_a_waiver_only_where_it_helps(#[case] params: Value, #[case] config: Value, #[case] part: &str) {
+    fn next_step_names_waivers_only_where_they_help(#[case] params: Value, #[case] config: Value, #[case] part: &str) {
         let refusal = verdict(&params, &config, &judgement(&["a"])).refusal.unwrap();
         assert!(refusal.next.contains(part), "{}", refusal.next);
     }

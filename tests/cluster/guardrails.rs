@@ -157,7 +157,7 @@ fn waivers_are_shown_and_reported_before_their_end() {
 
 /// The step's config in docs/massdriver.md, evaluated as the platform does.
 #[test]
-fn documented_step_limits_what_a_form_can_ask_for() {
+fn documented_step_limits_the_form() {
     let page = fs::read_to_string("docs/massdriver.md").unwrap();
     let block = page.split("```yaml\n").nth(1).and_then(|rest| rest.split("```").next()).expect("an example");
     let bundle: Value = serde_saphyr::from_str(block).unwrap();

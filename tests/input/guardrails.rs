@@ -202,7 +202,7 @@ fn default_cluster_role_is_judged_offline(
 #[rstest]
 #[case::with_limit(&["--json", "--max-risk", "low"], 1)]
 #[case::without_limit(&["--json"], 0)]
-fn cluster_role_of_unknown_rules_is_reported_with_a_limit(#[case] arguments: &[&str], #[case] reported: usize) {
+fn unknown_cluster_role_is_reported_with_a_limit(#[case] arguments: &[&str], #[case] reported: usize) {
     let params = json!({"namespace": "team-a", "cluster_roles": [{"name": "deployer"}]});
     let ran = check(&params, arguments).expect_code(0);
     let found = ran.findings("cluster-role-unverified");

@@ -108,7 +108,7 @@ fn unknown_custom_resource_is_not_refused_offline() {
 #[case::no_such_month(accepting(&json!({"until": "2027-13-01"})), "/guardrails/accept/0/until")]
 #[case::time(accepting(&json!({"until": "2027-03-31T00:00:00Z"})), "/guardrails/accept/0/until")]
 #[case::basic_format(accepting(&json!({"until": "20270331"})), "/guardrails/accept/0/until")]
-#[case::number(accepting(&json!({"until": 20270331})), "/guardrails/accept/0/until")]
+#[case::number(accepting(&json!({"until": 20_270_331})), "/guardrails/accept/0/until")]
 #[case::namespace(accepting(&json!({"namespaces": ["Team_A"]})), "/guardrails/accept/0/namespaces/0")]
 fn mistake_in_guardrails_is_an_input_error(#[case] guardrails: Value, #[case] pointer: &str) {
     // An input error comes before the refusal.

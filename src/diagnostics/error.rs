@@ -306,7 +306,9 @@ const fn usual_next_step(code: Code) -> &'static str {
         Code::Conflict => "run again",
         Code::TokenStillAccepted => "look for a proxy or another cluster that answers in place of the API server",
         Code::ArtifactInvalid => "compare bundle/schema-artifacts.json with the connection, or set output_shape",
-        Code::Guardrail => "change the rules at these pointers, then run again",
+        Code::Guardrail => {
+            "remove or narrow these rules, or accept their risks in the guardrails of the params; then run again"
+        }
         Code::Terminated => "run the same action again: the next run continues from the state this one left",
     }
 }
@@ -351,7 +353,7 @@ mod tests {
     }
 
     /// The words that a next step starts with.
-    const VERBS: [&str; 16] = [
+    const VERBS: [&str; 17] = [
         "change",
         "check",
         "choose",
@@ -364,6 +366,7 @@ mod tests {
         "provision",
         "put",
         "raise",
+        "remove",
         "run",
         "set",
         "upgrade",

@@ -373,9 +373,40 @@ fn same_rules(have: &Value, want: &Value) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use crate::k8s::object::Kind;
+    use rstest::rstest;
     use serde_json::json;
+
+    use super::*;
+    use crate::{
+        k8s::object::Kind,
+        plan::{
+            fixtures::{Case, request, settled},
+            preflight::compare,
+        },
+    };
+
+    /// Columns: the grants, those of the last provision, whether the ServiceAccount exists, whether permissions are added.
+    #[rstest]
+    #[case::same(&["home get list"], &["home get list"], true, false)]
+    #[case::fewer_verbs(&["home get"], &["home get list"], true, false)]
+    #[case::fewer_namespaces(&["home get"], &["home get", "b get"], true, false)]
+    #[case::one_namespace_of_the_cluster(&["home get"], &["* get"], true, false)]
+    #[case::more_verbs(&["home get list"], &["home get"], true, true)]
+    #[case::other_verbs(&["home list"], &["home get"], true, true)]
+    #[case::more_namespaces(&["home get", "b get"], &["home get"], true, true)]
+    #[case::cluster(&["* get"], &["home get"], true, true)]
+    #[case::no_one_to_hold_them(&["home get"], &["home get"], false, true)]
+    fn provision_widens_what_it_adds(
+        #[case] wanted: &[&'static str],
+        #[case] before: &[&'static str],
+        #[case] account: bool,
+        #[case] expected: bool,
+    ) {
+        let (request, mut snapshot) = (request(&Case::new(wanted)), settled(before));
+        snapshot.observed.service_account = snapshot.observed.service_account.filter(|_| account);
+        let (desired, _) = compare(&request, &snapshot);
+        assert_eq!(widens(&request, &desired, &snapshot.observed), expected);
+    }
 
     fn role(rules: &Value) -> Manifest {
         let metadata = json!({"labels": {"a/b": "1"}, "annotations": {"x": "y"}});

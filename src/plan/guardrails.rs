@@ -101,7 +101,7 @@ impl Guard {
         let unknown: Vec<&Finding> = judgement.findings.iter().filter(is_unknown).collect();
         let carrier = guardrail.carrier;
         [
-            (!risks.is_empty()).then(|| Refused::Risks { carrier, max_risk: guardrail.max_risk, risks }),
+            (!risks.is_empty()).then_some(Refused::Risks { carrier, max_risk: guardrail.max_risk, risks }),
             (!unknown.is_empty()).then_some(Refused::Unknown { carrier, findings: unknown }),
         ]
         .into_iter()
@@ -133,7 +133,7 @@ impl Guard {
         let code = waiver.code.as_str();
         let mut same = risks.iter().filter(|risk| risk.code == waiver.code).peekable();
         let why = if self.is_over(waiver) {
-            format!("it is over since the end of {} (UTC)", waiver.until)
+            format!("its last day was {} (UTC)", waiver.until)
         } else if same.peek().is_none() {
             format!("nothing in the params has the risk {code}")
         } else if risks.iter().any(|risk| self.lifts(waiver, risk)) {
@@ -217,7 +217,7 @@ impl Refused<'_> {
 fn worst<'a>(risks: &[&'a ScopedRisk]) -> impl Iterator<Item = (&'a str, String)> {
     let mut known: Vec<(&ScopedRisk, Vec<String>)> = Vec::new();
     for risk in risks {
-        let place = risk.scope.to_string();
+        let place = risk.scope.namespace().unwrap_or("the whole cluster").to_owned();
         // The scopes of an element follow one another.
         match known.last_mut() {
             Some((worst, places)) if worst.pointer == risk.pointer && worst.code == risk.code => {
@@ -251,20 +251,16 @@ fn by_pointer<'a>(each: impl Iterator<Item = (&'a str, String)>) -> String {
 fn failure(refused: &[Refused<'_>]) -> Failure {
     let cause: Vec<String> = refused.iter().map(Refused::text).collect();
     let failure = Failure::new(Code::Guardrail, "comparing the rules with the guardrails", cause.join("; "));
-    let can_be_waived = |it: &Refused<'_>| matches!(it, Refused::Risks { carrier: Carrier::Params, .. });
-    let elsewhere = refused.iter().any(|it| it.carrier() != Carrier::Params);
-    if elsewhere {
+    let is_elsewhere = |it: &Refused<'_>| it.carrier() != Carrier::Params;
+    if refused.iter().any(is_elsewhere) {
         failure.next(
-            "remove or narrow these rules, then run again; waivers in the params do not lift the limits of config.json \
-             and --max-risk",
+            "remove or narrow these rules, then run again; risks that the params accept are not accepted by the limits of \
+             config.json and --max-risk",
         )
-    } else if refused.iter().any(can_be_waived) {
-        failure.next(
-            "remove or narrow these rules, or accept a risk until a day with an entry in accept of the guardrails, then \
-             run again",
-        )
-    } else {
+    } else if refused.iter().all(|it| matches!(it, Refused::Unknown { .. })) {
         failure.next("correct or remove these rules, then run again")
+    } else {
+        failure // the usual next step
     }
 }
 
@@ -322,7 +318,7 @@ mod tests {
     #[case::below(&["a"], json!({"max_risk": "medium"}), json!(null),
         Some("above max_risk medium of the params: /rules/0/resources/0 (risk-r03 high in a)"))]
     #[case::cluster(&["*"], json!({"max_risk": "high"}), json!(null),
-        Some("above max_risk high of the params: /rules/0/resources/0 (risk-r03 critical in *)"))]
+        Some("above max_risk high of the params: /rules/0/resources/0 (risk-r03 critical in the whole cluster)"))]
     #[case::worst_of_scopes(&["a", "kube-system"], json!({"max_risk": "medium"}), json!(null),
         Some("above max_risk medium of the params: /rules/0/resources/0 (risk-r03 critical in a and kube-system)"))]
     #[case::stricter_config(&["a"], json!({"max_risk": "critical"}), json!({"max_risk": "low"}),
@@ -343,7 +339,7 @@ mod tests {
     #[case::waiver_for_one_of_two(&["a", "b"], accepting("low", &json!({"namespaces": ["a"]})), json!(null),
         Some("above max_risk low of the params: /rules/0/resources/0 (risk-r03 high in b)"))]
     #[case::waiver_for_a_namespace_of_the_cluster(&["*"], accepting("low", &json!({"namespaces": ["a"], "max_severity": "critical"})), json!(null),
-        Some("above max_risk low of the params: /rules/0/resources/0 (risk-r03 critical in *)"))]
+        Some("above max_risk low of the params: /rules/0/resources/0 (risk-r03 critical in the whole cluster)"))]
     #[case::waiver_for_the_cluster(&["a", "b"], accepting("low", &json!({"namespaces": ["*"]})), json!(null), None)]
     #[case::waiver_of_the_params_for_config(&["a"], accepting("critical", &json!({})), json!({"max_risk": "low"}),
         Some("above max_risk low of config.json: /rules/0/resources/0 (risk-r03 high in a)"))]
@@ -372,13 +368,13 @@ mod tests {
     #[case::ends_in_two_weeks(json!({"until": "2027-01-14"}), &["ends in 14 days: its last day is 2027-01-14 (UTC)"], true)]
     #[case::ends_tomorrow(json!({"until": "2027-01-01"}), &["ends tomorrow"], true)]
     #[case::ends_today(json!({"until": TODAY}), &["ends today"], true)]
-    #[case::over(json!({"until": "2026-12-30"}), &["lifts nothing: it is over since the end of 2026-12-30 (UTC)"], false)]
+    #[case::over(json!({"until": "2026-12-30"}), &["lifts nothing: its last day was 2026-12-30 (UTC)"], false)]
     #[case::far_away(json!({"until": "9999-12-31"}), &[], true)]
     #[case::another_code(json!({"code": "risk-r01"}), &["nothing in the params has the risk risk-r01"], false)]
     #[case::up_to_less(json!({"max_severity": "medium"}), &["the risk risk-r03 is more severe than medium"], false)]
     #[case::elsewhere(json!({"namespaces": ["b"]}), &["the risk risk-r03 is in other namespaces"], false)]
     #[case::unused_and_ending(json!({"namespaces": ["b"], "until": TODAY}), &["ends today", "is in other namespaces"], false)]
-    fn waiver_is_a_finding_when_it_ends_or_lifts_nothing(
+    fn waiver_that_ends_or_lifts_nothing_is_reported(
         #[case] changes: Value,
         #[case] expected: &[&str],
         #[case] used: bool,
@@ -395,10 +391,10 @@ mod tests {
 
     /// A waiver of the params cannot help against a limit that is set elsewhere.
     #[rstest]
-    #[case::params(json!({"max_risk": "low"}), json!(null), "accept a risk")]
-    #[case::config(json!({"max_risk": "low"}), json!({"max_risk": "low"}), "do not lift the limits of config.json")]
+    #[case::params(json!({"max_risk": "low"}), json!(null), "accept their risks")]
+    #[case::config(json!({"max_risk": "low"}), json!({"max_risk": "low"}), "not accepted by the limits of config.json")]
     #[case::unknown(json!({"unknown_resources": "refuse"}), json!(null), "correct or remove")]
-    fn next_step_names_a_waiver_only_where_it_helps(#[case] params: Value, #[case] config: Value, #[case] part: &str) {
+    fn next_step_names_waivers_only_where_they_help(#[case] params: Value, #[case] config: Value, #[case] part: &str) {
         let refusal = verdict(&params, &config, &judgement(&["a"])).refusal.unwrap();
         assert!(refusal.next.contains(part), "{}", refusal.next);
     }

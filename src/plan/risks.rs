@@ -135,8 +135,8 @@ mod tests {
         RequestedRole { pointer: "/cluster_roles/0".to_owned(), source: None, name, scopes: scopes(of) }
     }
 
-    fn judged(rules: Vec<RequestedRule>, roles: Vec<RequestedRole>) -> (Vec<Finding>, Vec<ScopedRisk>) {
-        judge(&Grants::new(rules, roles, &scopes(&["home"])[0]), &|name| default_cluster_role(name), None)
+    fn judged(rules: Vec<RequestedRule>, cluster_roles: Vec<RequestedRole>) -> (Vec<Finding>, Vec<ScopedRisk>) {
+        judge(&Grants::new(rules, cluster_roles, &scopes(&["home"])[0]), &|name| default_cluster_role(name), None)
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, fs};
 use jiff::{ToSpan as _, tz::TimeZone};
 use rstest::rstest;
 use serde_json::{Value, json};
-use testbed::{ControlPlane, Grant, Options, Persona, eventually, rule};
+use testbed::{ControlPlane, Grant, Options, Persona, evaluate_config, eventually, rule};
 
 use crate::support::{Instance, OBJECT, Ran, codes, paths, versions};
 
@@ -155,6 +155,26 @@ fn waivers_are_shown_and_reported_before_their_end() {
     assert_eq!(ran.findings("waiver-unused")[0]["pointer"], "/guardrails/accept/1");
 }
 
+/// The step's config in docs/massdriver.md, evaluated as the platform does.
+#[test]
+fn documented_step_limits_the_form() {
+    let page = fs::read_to_string("docs/massdriver.md").unwrap();
+    let block = page.split("```yaml\n").nth(1).and_then(|rest| rest.split("```").next()).expect("an example");
+    let bundle: Value = serde_saphyr::from_str(block).unwrap();
+    let own: Value = serde_saphyr::from_str(&fs::read_to_string("massdriver.yaml").unwrap()).unwrap();
+    assert_eq!(bundle["steps"][0]["path"], own["steps"][0]["path"]);
+    let parent = parent("step");
+    let of_the_form = json!({"max_risk": "critical", "accept": [waiver(&in_days(30))]});
+    let mut instance = reads_secrets(&parent, &ControlPlane::shared().namespace("step"), &of_the_form);
+    instance.config = evaluate_config(&bundle["steps"][0]["config"], &json!({"params": instance.params}));
+    assert_eq!(instance.config["guardrails"]["max_risk"], "medium");
+    let (_, error) = refused(&instance, &parent, "provision", &[]);
+    assert!(error["cause"].as_str().unwrap().contains("max_risk medium of config.json"), "{error}");
+    assert!(error["next"].as_str().unwrap().contains("not accepted by the limits of config.json"), "{error}");
+    instance.params["rules"] = json!([rule(&[""], &["pods"], &["get"])]);
+    instance.provision();
+}
+
 /// Columns: a ClusterRole, its namespaces, the limit, a risk above it.
 #[rstest]
 #[case::administrator("cluster-admin", json!(["*"]), "high", Some("risk-r01"))]
@@ -216,23 +236,23 @@ const EMBEDDED: &str = "src/rbac/cluster_roles.json";
 fn embedded_cluster_roles_are_those_of_the_server() {
     let cp = ControlPlane::start(&Options::default()).unwrap(); // no test has aggregated anything into its ClusterRoles
     let text = fs::read_to_string(EMBEDDED).unwrap_or_default();
-    let mut roles: BTreeMap<String, Vec<Value>> = serde_json::from_str(&text).unwrap_or_default();
+    let mut known: BTreeMap<String, Vec<Value>> = serde_json::from_str(&text).unwrap_or_default();
     for name in ["cluster-admin", "admin", "edit", "view"] {
         let rules = eventually("the ClusterRole is aggregated", || {
             cp.get(&format!("{RBAC}/clusterroles/{name}"))?["rules"].as_array().filter(|it| !it.is_empty()).cloned()
         });
-        let known = roles.entry(name.to_owned()).or_default();
-        rules.into_iter().for_each(|rule| {
-            if !known.contains(&rule) {
-                known.push(rule)
+        let of_role = known.entry(name.to_owned()).or_default();
+        for rule in rules {
+            if !of_role.contains(&rule) {
+                of_role.push(rule);
             }
-        });
+        }
     }
-    let of_role = |(name, rules): (&String, &Vec<Value>)| {
+    let text = |(name, rules): (&String, &Vec<Value>)| {
         let rules: Vec<String> = rules.iter().map(Value::to_string).collect();
         format!("{}:[\n{}\n]", json!(name), rules.join(",\n"))
     };
-    let complete = format!("{{{}}}\n", roles.iter().map(of_role).collect::<Vec<_>>().join(",\n"));
+    let complete = format!("{{{}}}\n", known.iter().map(text).collect::<Vec<_>>().join(",\n"));
     if std::env::var_os("UPDATE_DEFAULTS").is_some() {
         fs::write(EMBEDDED, &complete).unwrap();
     }

@@ -121,6 +121,25 @@ fn release_with_any_history_is_adopted(#[case] major: u8) {
     });
 }
 
+/// The same rules as before are adopted whatever the limit; with a further one nothing is touched.
+#[test]
+fn adoption_that_widens_above_a_limit_changes_nothing() {
+    let mut instance = instance("guarded").rules(&json!([rule(&[""], &["secrets"], &["get"])]));
+    let namespace = instance.namespace.clone();
+    original(Helm::v4(), &instance).provision();
+    let before = (token(&namespace), versions(control_plane(), &namespace));
+    let same = instance.params["rules"].clone();
+    instance.params["guardrails"] = json!({"max_risk": "low"});
+    instance.params["rules"] = json!([same[0], rule(&[""], &["configmaps"], &["get"])]);
+    instance.ask("provision", &[]).expect_code(78).expect_error("guardrail");
+    assert_eq!((token(&namespace), versions(control_plane(), &namespace)), before);
+    assert_eq!(revisions(&namespace, NAME).len(), 1);
+    instance.params["rules"] = same;
+    let ran = instance.ask("provision", &[]).expect_code(0);
+    assert!(finding(&ran, "adopt").is_some(), "{}", ran.stderr);
+    assert_eq!((token(&namespace), revisions(&namespace, NAME).len()), (before.0, 0));
+}
+
 fn expect_adoption(helm: &'static Helm, history: &str, make: History, count: usize) {
     let cp = control_plane();
     let instance = instance("adopt");

@@ -108,7 +108,7 @@ fn unknown_custom_resource_is_not_refused_offline() {
 #[case::no_such_month(accepting(&json!({"until": "2027-13-01"})), "/guardrails/accept/0/until")]
 #[case::time(accepting(&json!({"until": "2027-03-31T00:00:00Z"})), "/guardrails/accept/0/until")]
 #[case::basic_format(accepting(&json!({"until": "20270331"})), "/guardrails/accept/0/until")]
-#[case::number(accepting(&json!({"until": 20270331})), "/guardrails/accept/0/until")]
+#[case::number(accepting(&json!({"until": 20_270_331})), "/guardrails/accept/0/until")]
 #[case::namespace(accepting(&json!({"namespaces": ["Team_A"]})), "/guardrails/accept/0/namespaces/0")]
 fn mistake_in_guardrails_is_an_input_error(#[case] guardrails: Value, #[case] pointer: &str) {
     // An input error comes before the refusal.
@@ -137,7 +137,7 @@ fn waiver_without_a_member_is_an_input_error(#[case] member: &str) {
 #[case::capital("High")]
 #[case::empty("")]
 fn unknown_level_is_a_usage_error(#[case] level: &str) {
-    let ran = check(&reading("pods", &json!({})), &["--max-risk", level]).expect_code(64);
+    let ran = Ran::of(binary().args(["check", "--max-risk", level])).expect_code(64);
     assert!(ran.stderr.contains("low, medium, high, critical"), "{}", ran.stderr);
 }
 
@@ -202,7 +202,7 @@ fn default_cluster_role_is_judged_offline(
 #[rstest]
 #[case::with_limit(&["--json", "--max-risk", "low"], 1)]
 #[case::without_limit(&["--json"], 0)]
-fn cluster_role_of_unknown_rules_is_reported_with_a_limit(#[case] arguments: &[&str], #[case] reported: usize) {
+fn unknown_cluster_role_is_reported_with_a_limit(#[case] arguments: &[&str], #[case] reported: usize) {
     let params = json!({"namespace": "team-a", "cluster_roles": [{"name": "deployer"}]});
     let ran = check(&params, arguments).expect_code(0);
     let found = ran.findings("cluster-role-unverified");

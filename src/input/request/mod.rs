@@ -322,6 +322,7 @@ mod tests {
     #[case::name(|it: &mut Inputs| it.name = Some("A".to_owned()), &["!name "], &["!name "])]
     #[case::rules(|it: &mut Inputs| it.params["rules"] = json!([{}]), &["!schema /rules/0", "!schema /rules/0", "!schema /rules/0"], &[])]
     #[case::config(|it: &mut Inputs| it.config = json!([]), &["!schema -"], &["unknown-config -"])]
+    #[case::guardrails(|it: &mut Inputs| { it.params["guardrails"] = json!({"max_risks": "low"}); it.config = json!({"guardrails": {"max_risk": 1}}); }, &["!schema /guardrails", "!schema /guardrails/max_risk", "!schema /guardrails/max_risk"], &[])]
     #[case::timeout(|it: &mut Inputs| it.config = json!({"timeout_seconds": 0}), &["!schema /timeout_seconds"], &[])]
     #[case::server(|it: &mut Inputs| it.config = json!({"kubernetes_cluster": {"authentication": {"cluster": {"server": ""}}}}), &["!connection /kubernetes_cluster/authentication/cluster/server"], &["!connection /kubernetes_cluster/authentication/cluster/server"])]
     #[case::tls_server_name(|it: &mut Inputs| it.tls_server_name = Some("a:1".to_owned()), &["!connection -"], &["!connection -"])]

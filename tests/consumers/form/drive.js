@@ -67,7 +67,7 @@ const steps = {
     await page.getByRole('option', { name: title, exact: true }).click()
   },
   pick: async (page, pointer, option) => {
-    await field(page, pointer).click()
+    await page.locator(`[name="${id(pointer)}"]`).click()
     await page.getByRole('option', { name: option, exact: true }).click()
   },
   save: async page => {

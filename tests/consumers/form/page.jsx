@@ -78,8 +78,9 @@ window.complaints = () =>
 /** What the browser itself does not let through: it says so where the field is, and the form hears nothing. */
 window.stopped = () =>
   [...document.querySelectorAll('form :invalid')]
-    .filter(control => control.id.startsWith('root'))
-    .map(control => ({ pointer: pointer(control.id), text: control.validationMessage }))
+    .map(control => ({ at: [control.id, control.name].find(name => name?.startsWith('root')), control }))
+    .filter(({ at }) => at)
+    .map(({ at, control }) => ({ pointer: pointer(at), text: control.validationMessage }))
 
 const own = (list, title) =>
   [...list.querySelectorAll(`button[title="${title}"]`)].filter(button => button.closest('.field-array') === list)

@@ -20,8 +20,12 @@ pub(crate) use plan::plan;
 pub(crate) use provision::provision;
 pub(crate) use verify::verify;
 
-use std::{cell::OnceCell, time::Instant};
+use std::{
+    cell::OnceCell,
+    time::{Instant, SystemTime},
+};
 
+use jiff::Timestamp;
 use session::Session;
 
 use crate::{
@@ -34,7 +38,7 @@ use crate::{
     endpoint::connection::ServerTrust,
     input::request::Request,
     k8s::record::INVENTORY,
-    plan::snapshot::Snapshot,
+    plan::{parent_login::parent_expires, snapshot::Snapshot},
     report::Report,
 };
 
@@ -86,10 +90,14 @@ impl<'a> Run<'a> {
             cluster.version().await
         };
         let snapshot = self.observe(true, version).await?;
-        match refused.into_inner() {
-            Some(error) => Err(error.into()),
-            None => Ok(snapshot),
+        if let Some(error) = refused.into_inner() {
+            return Err(error.into());
         }
+        let now = Timestamp::try_from(SystemTime::now()).ok();
+        if let Some(finding) = now.and_then(|now| parent_expires(&self.request.connection, now)) {
+            self.report.finding(finding);
+        }
+        Ok(snapshot)
     }
 
     /// Observes the cluster; where a token is to be `proved`, also whether the server serves the reviews for that.

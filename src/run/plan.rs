@@ -16,6 +16,7 @@ use crate::{
         observed::Presence,
         parent_access::with_hint,
         preflight::{DryRun, compare, dry_runs, preflight_failure, remarks},
+        server_ca::ca_differs,
         snapshot::Snapshot,
     },
     run::{
@@ -38,6 +39,10 @@ pub(crate) async fn plan(run: &Run<'_>) -> Result<bool, Failure> {
     let (desired, mut plan) = compare(run.request, &snapshot);
     let refused = preflight_failure(run.request, &snapshot, &desired, &plan);
     for remark in remarks(run.request, &snapshot, &desired, &plan) {
+        run.report.finding(remark);
+    }
+    let kept = snapshot.observed.slots.usable().filter(|slot| slot.is_own);
+    if let Some(remark) = kept.and_then(|slot| ca_differs(&run.request.connection, run.session.ca(), &slot.cas)) {
         run.report.finding(remark);
     }
 

@@ -36,7 +36,7 @@ pub(crate) async fn verify(credential: &Credential, budget: Budget, report: &Rep
     let Credential { connection, token, .. } = credential;
     let claims = Claims::of(token).filter(|claims| claims.account().is_some());
     let (secret, expires) = match &claims {
-        Some(claims) => (claims.secret.clone(), claims.expires.clone()),
+        Some(claims) => (claims.secret.clone(), claims.expires.map(|end| end.to_string())),
         None => (None, None),
     };
     let account = claims.as_ref().and_then(Claims::account);

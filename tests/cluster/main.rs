@@ -16,6 +16,7 @@ mod migration;
 mod old_platforms;
 mod old_servers;
 mod output_schema;
+mod parent_login;
 mod partial_states;
 mod plan;
 mod provision;
@@ -23,6 +24,7 @@ mod refusals;
 mod retries;
 mod scope_changes;
 mod scopes;
+mod server_ca;
 
 #[path = "../support/desk.rs"]
 #[allow(dead_code, reason = "each test binary uses its part")]

@@ -11,7 +11,7 @@ use crate::rbac::{
     catalog::{ApiResource, Catalog},
     redundant::{Coverings, covers_names, covers_resource, covers_scope, covers_word},
     risk::Level,
-    suggestion::{self, Likeness, full_name, listed, quoted},
+    suggestion::{self, KnownNames, Likeness, full_name, listed, quoted},
 };
 
 /// HTTP methods, which are the verbs of a path.
@@ -63,13 +63,14 @@ pub(crate) struct DeadRule {
 /// The dead elements of these rules, rule by rule.
 pub(crate) fn dead_rules(rules: &[RuleInScope<'_>], catalog: &Catalog<'_>) -> Vec<DeadRule> {
     let coverings = Coverings::of(rules);
-    let everything = OnceCell::new();
+    let (everything, names) = (OnceCell::new(), OnceCell::new());
     let patching: Vec<&RuleInScope<'_>> = rules.iter().filter(|it| covers_word(&it.rule.verbs, "patch")).collect();
     let mut dead = Vec::new();
     for (index, it) in rules.iter().enumerate() {
         let mut judge = Judge {
             patching: &patching,
             everything: &everything,
+            known_names: &names,
             index,
             it,
             catalog,
@@ -156,6 +157,8 @@ impl Names {
 struct Judge<'a, 'c> {
     /// What `*` in `*` matches.
     everything: &'a OnceCell<Rc<[Target<'c>]>>,
+    /// The names of the catalogue, for the look-up of wrong ones.
+    known_names: &'a OnceCell<KnownNames<'c>>,
     /// The rules that allow to patch something.
     patching: &'a [&'a RuleInScope<'a>],
     index: usize,
@@ -357,7 +360,7 @@ impl<'c> Judge<'_, 'c> {
         }
         let catalog = self.catalog;
         let names: Vec<&str> = if groups.is_wild { Vec::new() } else { groups.names().collect() };
-        let meant = suggestion::resource(catalog, &names, word);
+        let meant = self.known_names.get_or_init(|| KnownNames::of(catalog)).resource(&names, word);
         let likeness = meant.as_ref().map(|meant| meant.likeness);
         let level = match (groups.is_wild, likeness) {
             (false, _) | (true, Some(Likeness::Same)) => Level::High,

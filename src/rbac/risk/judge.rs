@@ -277,7 +277,8 @@ struct Asked<'a> {
     rule: &'a Rule,
     verbs: Verbs,
     named: bool,
-    groups: HashSet<&'a str>,
+    /// Sorted.
+    groups: Vec<&'a str>,
     wildcard_group: bool,
     /// Index of the resource `*`.
     wildcard_resource: Option<usize>,
@@ -285,19 +286,20 @@ struct Asked<'a> {
 
 impl<'a> Asked<'a> {
     fn of(rule: &'a Rule) -> Self {
-        let groups: HashSet<&str> = rule.api_groups.iter().map(String::as_str).collect();
+        let mut groups: Vec<&str> = rule.api_groups.iter().map(String::as_str).collect();
+        groups.sort_unstable();
         Self {
             rule,
             verbs: rule.verbs.iter().fold(Verbs::NONE, |verbs, verb| verbs | Verbs::named(verb)),
             named: !rule.resource_names.is_empty(),
-            wildcard_group: groups.contains("*"),
+            wildcard_group: groups.contains(&"*"),
             groups,
             wildcard_resource: rule.resources.iter().position(|resource| resource == "*"),
         }
     }
 
     fn has_group(&self, group: &str) -> bool {
-        self.wildcard_group || self.groups.contains(group)
+        self.wildcard_group || self.groups.binary_search(&group).is_ok()
     }
 
     /// Whether it allows nothing on resources.

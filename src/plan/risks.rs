@@ -26,9 +26,10 @@ pub(crate) fn findings(rules: &[RequestedRule], server: Option<(u32, u32)>) -> V
         .into_iter()
         .filter_map(|((number, code), risk)| {
             let alternative = risk.alternative(requested[risk.rule]);
+            let text = alternative.text;
             let help = alternative.shown().map_or_else(
-                || alternative.text.to_owned(),
-                |rule| format!("{}, such as {}", alternative.text, serde_json::to_string(&rule).unwrap_or_default()),
+                || text.to_owned(),
+                |rule| format!("{text}, such as {}", serde_json::to_string(&rule).unwrap_or_default()),
             );
             let finding = Finding::remark(finding::Code::of_risk(code)?, risk.consequence());
             let at = format!("{}{}", rules[number].pointer, risk.pointer);

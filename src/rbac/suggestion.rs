@@ -104,10 +104,7 @@ pub(super) fn group<'a>(catalog: &Catalog<'a>, name: &str) -> Option<&'a str> {
             || name.strip_suffix(".k8s.io") == Some(*group)
             || group.strip_suffix(".io") == Some(name)
     };
-    groups().find(is_meant).or_else(|| {
-        let spellings: Vec<Spelling<'a>> = groups().map(Spelling::of).collect();
-        nearest(&spellings, name, 2).map(|(group, _)| group)
-    })
+    groups().find(is_meant).or_else(|| nearest(groups(), name, 2).map(|(group, _)| group))
 }
 
 type Target<'c> = (&'c ApiResource<'c>, Option<&'c str>);
@@ -218,20 +215,20 @@ impl<'c> KnownNames<'c> {
     }
 
     fn by_spelling(&self, groups: &[&str], word: &str) -> Option<Suggestion<'c>> {
-        let there = groups.iter().filter_map(|group| self.spellings.get(group)).flatten();
-        let all = || self.spellings.values().flatten();
-        if let Some((name, edits)) = nearest(there, word, 3).or_else(|| nearest(all(), word, 3)) {
+        let there = groups.iter().filter_map(|group| self.spellings.get(group)).flatten().copied();
+        let all = || self.spellings.values().flatten().copied();
+        if let Some((name, edits)) = nearest_of(there, word, 3).or_else(|| nearest_of(all(), word, 3)) {
             let is_called = |resource: &ApiResource<'_>| resource.name == name || resource.singular == name;
             return whole(Self::among(groups, self.by_name.get(name), is_called), Likeness::Edits(edits));
         }
-        let long = self.subresources.iter().filter(|known| known.word.len() > 4);
-        let (name, edits) = nearest(long, word, 3)?;
+        let long = self.subresources.iter().filter(|known| known.word.len() > 4).copied();
+        let (name, edits) = nearest_of(long, word, 3)?;
         Some(Suggestion { likeness: Likeness::Edits(edits), ..self.by_subresource(groups, name)? })
     }
 
     fn any_with_subresource(&self, groups: &[&str], word: &str) -> Option<Suggestion<'c>> {
         self.by_subresource(groups, word).or_else(|| {
-            let (name, edits) = nearest(&self.subresources, word, 3)?;
+            let (name, edits) = nearest_of(self.subresources.iter().copied(), word, 3)?;
             Some(Suggestion { likeness: Likeness::Edits(edits), ..self.by_subresource(groups, name)? })
         })
     }
@@ -259,12 +256,9 @@ impl<'c> KnownNames<'c> {
                 names().find(|it| *it == subresource || *it == singular || it.strip_suffix('s') == Some(subresource));
             if let Some(found) = same {
                 targets.push((resource, Some(found)));
-            } else {
-                let spellings: Vec<Spelling<'c>> = names().map(Spelling::of).collect();
-                if let Some((found, edits)) = nearest(&spellings, subresource, 3) {
-                    likeness = likeness.max(Likeness::Edits(edits));
-                    targets.push((resource, Some(found)));
-                }
+            } else if let Some((found, edits)) = nearest(names(), subresource, 3) {
+                likeness = likeness.max(Likeness::Edits(edits));
+                targets.push((resource, Some(found)));
             }
         }
         suggested(targets, likeness)
@@ -281,10 +275,7 @@ pub(super) fn verbs(word: &str) -> Vec<&'static str> {
         "apply" => vec!["create", "patch"],
         "put" | "replace" => vec!["update"],
         "remove" => vec!["delete"],
-        _ => nearest(&VERBS.map(Spelling::of), &word.replace(['-', '_'], ""), 2)
-            .map(|(verb, _)| verb)
-            .into_iter()
-            .collect(),
+        _ => nearest(VERBS.into_iter(), &word.replace(['-', '_'], ""), 2).into_iter().map(|(verb, _)| verb).collect(),
     }
 }
 
@@ -310,11 +301,12 @@ impl<'n> Spelling<'n> {
 
 /// The most similar of these names with the number of edits, if one is similar enough for the length of the word; of
 /// equally similar ones the first.
-fn nearest<'s, 'n: 's>(
-    names: impl IntoIterator<Item = &'s Spelling<'n>>,
-    word: &str,
-    most: usize,
-) -> Option<(&'n str, usize)> {
+fn nearest<'n>(names: impl Iterator<Item = &'n str>, word: &str, most: usize) -> Option<(&'n str, usize)> {
+    nearest_of(names.map(Spelling::of), word, most)
+}
+
+/// The same of names that were prepared.
+fn nearest_of<'n>(names: impl Iterator<Item = Spelling<'n>>, word: &str, most: usize) -> Option<(&'n str, usize)> {
     let limit = most.min(match word.len() {
         3..=4 => 1,
         5..=12 => 2,
@@ -342,7 +334,11 @@ const LONGEST: usize = 63;
 /// The number of edits between two words, up to a limit: insertions, deletions, replacements, and exchanges of
 /// neighbours. Only pairs of letters whose places differ by the limit at most are compared: others need more edits.
 fn distance(one: &str, other: &str, limit: usize) -> Option<usize> {
-    let (one, other) = (one.as_bytes(), other.as_bytes());
+    // What both begin or end with needs no edit.
+    let start = one.bytes().zip(other.bytes()).take_while(|(a, b)| a == b).count();
+    let (one, other) = (&one.as_bytes()[start..], &other.as_bytes()[start..]);
+    let end = one.iter().rev().zip(other.iter().rev()).take_while(|(a, b)| a == b).count();
+    let (one, other) = (&one[..one.len() - end], &other[..other.len() - end]);
     if one.len().max(other.len()) > LONGEST || one.len().abs_diff(other.len()) > limit {
         return None;
     }
@@ -391,10 +387,32 @@ mod tests {
         assert_eq!(distance(other, one, edits), Some(edits));
     }
 
+    /// The whole table, as in a textbook.
+    fn table_distance(one: &str, other: &str) -> usize {
+        let (one, other) = (one.as_bytes(), other.as_bytes());
+        let mut table = vec![vec![0; other.len() + 1]; one.len() + 1];
+        for i in 0..=one.len() {
+            for j in 0..=other.len() {
+                table[i][j] = if i.min(j) == 0 {
+                    i.max(j)
+                } else {
+                    let replaced = table[i - 1][j - 1] + usize::from(one[i - 1] != other[j - 1]);
+                    let edits = replaced.min(table[i - 1][j] + 1).min(table[i][j - 1] + 1);
+                    let is_exchange = i.min(j) > 1 && one[i - 2] == other[j - 1] && one[i - 1] == other[j - 2];
+                    if is_exchange { edits.min(table[i - 2][j - 2] + 1) } else { edits }
+                };
+            }
+        }
+        table[one.len()][other.len()]
+    }
+
     proptest! {
         #[test]
         fn distance_within_a_limit_is_the_whole_distance(one in "[abc]{0,9}", other in "[abc]{0,9}", limit in 0_usize..5) {
             let whole = distance(&one, &other, LONGEST);
+            let between = |one: &str, other: &str| distance(&format!("xx{one}yy"), &format!("xx{other}yy"), LONGEST);
+            prop_assert_eq!(whole, between(&one, &other));
+            prop_assert_eq!(whole, Some(table_distance(&one, &other)));
             prop_assert_eq!(whole, distance(&other, &one, LONGEST));
             prop_assert!(whole.is_some_and(|edits| edits <= one.len().max(other.len())));
             prop_assert_eq!(distance(&one, &other, limit), whole.filter(|edits| *edits <= limit));

@@ -1,6 +1,6 @@
 //! The right name for a wrong one: of an API group, a resource, a subresource or a verb. Pure.
 
-use std::collections::{BTreeMap, HashMap};
+use std::{collections::HashMap, ops::Range};
 
 use crate::rbac::{
     VERBS,
@@ -128,15 +128,18 @@ pub(super) struct KnownNames<'c> {
     by_name: ByName<'c, String>,
     by_short_name: ByName<'c, &'c str>,
     by_subresource: ByName<'c, &'c str>,
-    /// Plurals and singulars, by group.
-    spellings: BTreeMap<&'c str, Vec<Spelling<'c>>>,
+    /// Plurals and singulars.
+    spellings: Vec<Spelling<'c>>,
+    /// Those of a group.
+    of_group: HashMap<&'c str, Range<usize>>,
     subresources: Vec<Spelling<'c>>,
 }
 
 impl<'c> KnownNames<'c> {
     pub(super) fn of(catalog: &'c Catalog<'c>) -> Self {
         let (mut by_name, mut by_short_name, mut by_subresource) = (ByName::new(), ByName::new(), ByName::new());
-        let (mut spellings, mut subresources) = (BTreeMap::<_, Vec<_>>::new(), Vec::new());
+        let (mut spellings, mut subresources) = (Vec::new(), Vec::new());
+        let mut of_group: HashMap<&str, Range<usize>> = HashMap::new();
         for resource in catalog.resources().filter(|resource| !resource.kind.is_empty()) {
             let mut names =
                 vec![resource.name.to_owned(), resource.singular.to_owned(), resource.kind.to_ascii_lowercase()];
@@ -155,10 +158,11 @@ impl<'c> KnownNames<'c> {
                 }
                 of_name.push(resource);
             }
-            let names = [resource.name, resource.singular].map(Spelling::of);
-            spellings.entry(resource.group).or_default().extend(names);
+            let start = spellings.len();
+            spellings.extend([resource.name, resource.singular].map(Spelling::of));
+            of_group.entry(resource.group).or_insert(start..start).end = spellings.len();
         }
-        Self { catalog, by_name, by_short_name, by_subresource, spellings, subresources }
+        Self { catalog, by_name, by_short_name, by_subresource, spellings, of_group, subresources }
     }
 
     /// The resource that a wrong name probably means, first among these groups, else among all.
@@ -215,8 +219,9 @@ impl<'c> KnownNames<'c> {
     }
 
     fn by_spelling(&self, groups: &[&str], word: &str) -> Option<Suggestion<'c>> {
-        let there = groups.iter().filter_map(|group| self.spellings.get(group)).flatten().copied();
-        let all = || self.spellings.values().flatten().copied();
+        let of_group = |group| self.spellings.get(self.of_group.get(group)?.clone());
+        let there = groups.iter().filter_map(|group| of_group(*group)).flatten().copied();
+        let all = || self.spellings.iter().copied();
         if let Some((name, edits)) = nearest_of(there, word, 3).or_else(|| nearest_of(all(), word, 3)) {
             let is_called = |resource: &ApiResource<'_>| resource.name == name || resource.singular == name;
             return whole(Self::among(groups, self.by_name.get(name), is_called), Likeness::Edits(edits));

@@ -1,6 +1,6 @@
 //! The offline part of a run, on documents given as bytes: the entry point of property tests and of the fuzz target
 //! (`fuzz/`). It returns what the program prints for such documents in a directory, and the objects and rules that it
-//! would apply.
+//! would apply. Also the judgement of rules alone, for the benchmark (`examples/instructions.sh`).
 
 use std::{cell::RefCell, io::Write, rc::Rc};
 
@@ -19,7 +19,8 @@ use crate::{
         request::{self, Delivery, Provision, Request},
     },
     k8s::grant::Grants,
-    plan::{adoption::outcome::Adoption, desired::Desired, observed::Observed},
+    plan::{adoption::outcome::Adoption, desired::Desired, judgement, observed::Observed},
+    rbac::Catalog,
     report::{LogStyle, Report},
 };
 
@@ -52,6 +53,23 @@ pub struct Evaluation {
     pub requested: Vec<(String, Value)>,
     /// The published document, with `the-new-token` in it; none after a refusal, and none of a decommission.
     pub artifact: Option<Value>,
+}
+
+/// The number of findings about the rules of params, of all times that they are judged; each time as in `check`.
+pub fn judge(params: &[u8], times: usize) -> usize {
+    let absent = || Document::absent("absent");
+    let documents = Documents {
+        params: Document::new("params.json", params),
+        dependencies: absent(),
+        connections: absent(),
+        config: absent(),
+        params_schema: absent(),
+        artifacts_schema: absent(),
+        bundle: absent(),
+    };
+    let (inputs, _) = documents.parse(Strictness::Strict);
+    let grants = request::readable_grants(&inputs);
+    (0..times).map(|_| judgement::judge(&grants, &|_| None, Catalog::embedded(), None).findings.len()).sum()
 }
 
 /// The actions.

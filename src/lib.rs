@@ -12,7 +12,7 @@
 //! | [`finding`]: `Severity`, `Code` | the same tests |
 //! | [`risk`]: `CATALOG` | the test that writes docs/risks.md |
 //! | [`secret`]: `Token` | its doctests, which prove that it cannot be printed; fingerprints in tests and the quickstart |
-//! | `fuzzing` | property tests and the fuzz target |
+//! | `fuzzing` | property tests, the fuzz target, and the benchmark of `examples/instructions.sh` |
 
 #![warn(unreachable_pub, clippy::disallowed_methods, clippy::disallowed_types)]
 

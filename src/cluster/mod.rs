@@ -46,7 +46,7 @@ use crate::{
     diagnostics::{secret::Token, text::sanitize},
     endpoint::connection::{CaBundle, ClusterLogin, Connection, Credentials},
     k8s::{
-        fetched::{FetchedObject, list, text, texts},
+        fetched::{FetchedObject, TokenSecret, list, text, texts},
         name::Namespace,
         object::{Kind, Live, MANAGED_BY, MANAGER, Manifest, Reference},
     },
@@ -514,7 +514,7 @@ impl<'a> Cluster<'a> {
     ///
     /// # Errors
     /// The Secret was deleted, or was not filled in time.
-    pub(crate) async fn token(&self, secret: &Reference) -> Result<(Token, Live), ApiError> {
+    pub(crate) async fn token(&self, secret: &Reference) -> Result<TokenSecret, ApiError> {
         const DOING: &str = "waiting for the token in";
 
         let failed = |kind| ApiError::new(kind, DOING, Some(secret), &self.server);
@@ -527,7 +527,9 @@ impl<'a> Cluster<'a> {
             let left = limit.saturating_sub(waited);
             was_seen |= seen.is_ok();
             match seen {
-                Ok(Some(FetchedObject { token: Some(token), live, .. })) => return Ok((token, live)),
+                Ok(Some(FetchedObject { token: Some(token), live, cas, .. })) => {
+                    return Ok(TokenSecret { token, uid: live.uid, cas });
+                }
                 Ok(None) => return Err(failed(ApiErrorKind::TokenSecretDeleted)),
                 // A server that is down for a moment does not end the wait. The last read may be cut short by the end
                 // of the run, which says nothing about the server.

@@ -1,6 +1,7 @@
 //! The claims of a ServiceAccount token, before a server has confirmed them. Pure.
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 
 use crate::diagnostics::{
@@ -33,8 +34,10 @@ pub(crate) struct Claims {
     pub(crate) uid: Option<String>,
     /// Name of the Secret that holds it or that it is bound to.
     pub(crate) secret: Option<String>,
+    /// When it was issued, or became valid.
+    pub(crate) issued: Option<Timestamp>,
     /// When it expires; none for a token without an end.
-    pub(crate) expires: Option<String>,
+    pub(crate) expires: Option<Timestamp>,
 }
 
 /// The ServiceAccount that a token names completely.
@@ -73,7 +76,7 @@ impl Claims {
             };
             value.and_then(Value::as_str).map(str::to_owned)
         };
-        let end = claims.get("exp").and_then(Value::as_i64).and_then(|end| jiff::Timestamp::from_second(end).ok());
+        let time = |claim: &str| claims.get(claim).and_then(time);
         Some(Self {
             form,
             subject: claims.get("sub").and_then(Value::as_str).map(str::to_owned),
@@ -81,7 +84,8 @@ impl Claims {
             service_account: claim("service-account.name", "serviceaccount/name"),
             uid: claim("service-account.uid", "serviceaccount/uid"),
             secret: claim("secret.name", "secret/name"),
-            expires: end.map(|end| end.to_string()),
+            issued: time("iat").or_else(|| time("nbf")),
+            expires: time("exp"),
         })
     }
 
@@ -127,6 +131,14 @@ pub(crate) fn check(token: &Token, expected: &Account<'_>) -> Result<(), Failure
 /// The id of the key that signed a token, as servers publish it.
 pub(crate) fn signing_key(token: &Token) -> Option<String> {
     part(token, 0)?.get("kid").and_then(Value::as_str).map(|key| sanitize(key, 80))
+}
+
+/// A `NumericDate`: seconds of Unix time, which may have a fraction.
+fn time(claim: &Value) -> Option<Timestamp> {
+    match claim.as_i64() {
+        Some(seconds) => Timestamp::from_second(seconds).ok(),
+        None => Timestamp::from_duration(SignedDuration::try_from_secs_f64(claim.as_f64()?).ok()?).ok(),
+    }
 }
 
 /// The header (0) or the payload (1) of a JWT.
@@ -179,10 +191,23 @@ mod tests {
             assert_eq!(claims.form, form);
             assert_eq!(claims.account(), Some(account));
             assert_eq!(claims.secret.as_deref(), Some("demo-token-2"));
-            assert_eq!(claims.expires.as_deref(), expires);
+            assert_eq!(claims.expires.map(|end| end.to_string()).as_deref(), expires);
+            assert_eq!(claims.issued, None);
             assert!(claims.is_of("a", "demo-token"));
             assert!(!claims.is_of("b", "demo-token") && !claims.is_of("a", "demo"));
         }
+    }
+
+    #[rstest]
+    #[case::seconds(json!({"exp": 1_795_910_400, "iat": 1_795_906_800}), Some(1_795_910_400), Some(1_795_906_800))]
+    #[case::fractions(json!({"exp": 1_795_910_400.75, "nbf": 1.5e9}), Some(1_795_910_400), Some(1_500_000_000))]
+    #[case::both_beginnings(json!({"iat": 1, "nbf": 2}), None, Some(1))]
+    #[case::no_number(json!({"exp": "1795910400", "iat": null}), None, None)]
+    #[case::out_of_range(json!({"exp": i64::MAX, "iat": 1e300}), None, None)]
+    fn times_are_seconds_of_unix_time(#[case] payload: Value, #[case] end: Option<i64>, #[case] start: Option<i64>) {
+        let claims = Claims::of(&token(&payload)).unwrap();
+        assert_eq!(claims.expires.map(Timestamp::as_second), end);
+        assert_eq!(claims.issued.map(Timestamp::as_second), start);
     }
 
     #[rstest]

@@ -25,7 +25,12 @@ const EVERYONE: [&str; 2] = ["system:serviceaccounts", "system:authenticated"];
 
 /// The known releases, oldest first.
 static RELEASES: LazyLock<Vec<KubernetesRelease>> = LazyLock::new(|| {
-    let documents = [include_str!("defaults/1.34.json"), include_str!("defaults/1.37.json")];
+    let documents = [
+        include_str!("defaults/1.34.json"),
+        include_str!("defaults/1.35.json"),
+        include_str!("defaults/1.36.json"),
+        include_str!("defaults/1.37.json"),
+    ];
     documents.into_iter().filter_map(|text| serde_json::from_str(text).ok()).collect()
 });
 
@@ -252,7 +257,7 @@ mod tests {
 
     #[test]
     fn embedded_defaults_parse() {
-        assert_eq!(RELEASES.len(), 2);
+        assert_eq!(RELEASES.len(), 4);
         assert!(RELEASES.iter().all(|release| minor(&release.version).is_some() && release.roles.len() >= 4));
     }
 

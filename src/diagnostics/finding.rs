@@ -184,6 +184,10 @@ codes! {
     RightsElsewhere = "rights-elsewhere", High;
     /// A decommission on the command line found no object of the instance.
     NothingFound = "nothing-found", Medium;
+    /// Pods in the cluster verify the server with another CA than the connection.
+    CaDiffers = "ca-differs", Medium Low Info;
+    /// The login of the parent credential ends soon.
+    ParentExpires = "parent-expires", Medium Low Info;
     /// The server was verified by a CA of the system.
     SystemCa = "system-ca", Info;
     /// The server's certificate is for a tls-server-name, for which the credential document has no field.

@@ -1,5 +1,7 @@
 //! Text from outside, sanitized for the log. Pure.
 
+use std::borrow::Cow;
+
 /// Length in characters of the longest key of a document that is shown. Names of fields and tags are shorter, tokens are
 /// longer: a token that was pasted in place of a name must not end up in a log.
 const LONGEST_KEY: usize = 32;
@@ -40,8 +42,10 @@ pub(crate) fn quote_key(key: &str) -> String {
 
 /// A JSON pointer, cut before the first segment that cannot be shown.
 pub(crate) fn presentable_pointer(pointer: &str) -> String {
+    let start = pointer.find('/').unwrap_or(pointer.len());
     let steps = pointer.split('/').skip(1).take_while(|step| presentable(&unescaped(step)));
-    steps.fold(String::new(), |pointer, step| pointer + "/" + step)
+    let end = steps.fold(start, |end, step| end + 1 + step.len());
+    pointer.get(start..end).unwrap_or_default().to_owned()
 }
 
 /// Sanitized excerpt of a response body that is not an API object; an HTML page, as gateways and login portals send it,
@@ -62,7 +66,7 @@ pub(crate) fn summarize_fields(fields: &[String]) -> String {
     let mut rest: Vec<&str> = fields.iter().map(String::as_str).collect();
     let mut parts = Vec::new();
     for (kind, at) in [("annotation", "/metadata/annotations/"), ("label", "/metadata/labels/")] {
-        let keys: Vec<String> = rest.iter().filter_map(|field| field.strip_prefix(at)).map(unescaped).collect();
+        let keys: Vec<Cow<'_, str>> = rest.iter().filter_map(|field| field.strip_prefix(at)).map(unescaped).collect();
         rest.retain(|field| !field.starts_with(at));
         match keys.as_slice() {
             [] => {}
@@ -75,8 +79,8 @@ pub(crate) fn summarize_fields(fields: &[String]) -> String {
 }
 
 /// A segment of a JSON pointer as a key.
-pub(crate) fn unescaped(step: &str) -> String {
-    step.replace("~1", "/").replace("~0", "~")
+pub(crate) fn unescaped(step: &str) -> Cow<'_, str> {
+    if step.contains('~') { step.replace("~1", "/").replace("~0", "~").into() } else { step.into() }
 }
 
 fn printable(char: char) -> char {

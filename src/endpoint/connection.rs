@@ -251,6 +251,8 @@ pub(crate) struct Connection {
     pub(crate) route: Route,
     /// The login.
     pub(crate) login: ClusterLogin,
+    /// Whether its token is from a file, which is written anew before the token expires.
+    pub(crate) token_is_from_file: bool,
     /// The document's shape.
     pub(crate) shape: Shape,
     /// `infrastructure`, unless empty.
@@ -425,6 +427,7 @@ mod tests {
             tls_server_name: None,
             route,
             login: ClusterLogin::Token(Token::parse("the-token").unwrap()),
+            token_is_from_file: false,
             shape: Shape::Flat,
             infrastructure: None,
             specs: None,

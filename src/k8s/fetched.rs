@@ -1,5 +1,5 @@
-//! An object as the API server sends it, reduced to what the program works with. Of a Secret's data only the token
-//! leaves this file. Pure.
+//! An object as the API server sends it, reduced to what the program works with. Of a Secret's data only the token and the
+//! CA certificates leave this file. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,6 +12,10 @@ use crate::{
         helm_release,
         object::{Live, MANAGED_BY},
     },
+    x509::{
+        Certificate,
+        pem_blocks::{Block, blocks},
+    },
 };
 
 /// An object, and the token in it if it is a Secret.
@@ -22,6 +26,18 @@ pub(crate) struct FetchedObject {
     pub(crate) token: Option<Token>,
     /// Whether a Secret has any data where its token belongs.
     pub(crate) has_token_data: bool,
+    /// The certificates in `ca.crt` of a Secret, in DER.
+    pub(crate) cas: BTreeSet<Vec<u8>>,
+}
+
+/// A Secret that the token controller has filled.
+pub(crate) struct TokenSecret {
+    /// The token in it.
+    pub(crate) token: Token,
+    /// The uid of the Secret.
+    pub(crate) uid: String,
+    /// The certificates in its `ca.crt`, in DER.
+    pub(crate) cas: BTreeSet<Vec<u8>>,
 }
 
 /// The fields of a kind that are compared. Never `data`.
@@ -33,8 +49,16 @@ impl FetchedObject {
         let data = text(object, "/data/token");
         let token = STANDARD.decode(&data).unwrap_or_default();
         let token = std::str::from_utf8(&token).ok().and_then(|token| Token::parse(token).ok());
-        Self { live: live(object), token, has_token_data: !data.is_empty() }
+        let cas = certificates(&text(object, "/data/ca.crt"));
+        Self { live: live(object), token, has_token_data: !data.is_empty(), cas }
     }
+}
+
+/// The certificates of a bundle, as base64 of PEM. What is none does not leave this file: a Secret may contain a key.
+fn certificates(bundle: &str) -> BTreeSet<Vec<u8>> {
+    let blocks = blocks(&STANDARD.decode(bundle).unwrap_or_default());
+    let certificates = blocks.into_iter().filter(Block::is_ca).map(|block| block.der);
+    certificates.filter(|der| Certificate::parse(der).is_ok()).collect()
 }
 
 fn live(object: &Value) -> Live {
@@ -100,6 +124,7 @@ fn map(value: &Value, pointer: &str) -> BTreeMap<String, String> {
 mod tests {
     use rstest::rstest;
     use serde_json::json;
+    use testbed::{Forged, Key, Spec};
 
     use super::*;
     use crate::k8s::object::MANAGER;
@@ -115,6 +140,16 @@ mod tests {
         let fetched = FetchedObject::of(&json!({"type": "x", "data": data, "stringData": {"a": "b"}}));
         assert_eq!((fetched.token.is_some(), fetched.has_token_data), (token, filled));
         assert_eq!(fetched.live.fields, BTreeMap::from([("type".to_owned(), json!("x"))]));
+    }
+
+    #[test]
+    fn only_certificates_of_ca_crt_are_kept() {
+        let ca = Forged::self_signed(&Spec::ca("kubernetes"), Key::p256());
+        let unreadable = pem::encode(&pem::Pem::new("CERTIFICATE", b"secret".as_slice()));
+        let bundle = format!("{}{}{}{unreadable}", ca.key.pem(), ca.pem(), ca.pem());
+        let cas = |data: &str| FetchedObject::of(&json!({"data": {"ca.crt": data}})).cas;
+        assert_eq!(cas(&STANDARD.encode(bundle)), BTreeSet::from([ca.der.clone()]));
+        assert_eq!(cas(&ca.pem()), BTreeSet::new(), "not base64");
     }
 
     fn entry(manager: &str, operation: &str, label: &str) -> Value {

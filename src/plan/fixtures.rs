@@ -139,6 +139,7 @@ pub(crate) fn request(case: &Case) -> Request {
             tls_server_name: None,
             route: Route::Direct,
             login: ClusterLogin::Token(Token::parse("a-token").unwrap()),
+            token_is_from_file: false,
             shape: Shape::Flat,
             infrastructure: None,
             specs: None,
@@ -226,6 +227,7 @@ pub(crate) fn slots(newest: u32, secrets: &[(u32, Live, Option<&str>)]) -> Token
         live: live.clone(),
         is_own: live.labels.get(MANAGED_BY).is_some_and(|manager| manager == MANAGER),
         token: None,
+        cas: BTreeSet::new(),
         unusable: why.map(|why| Unusable { field: "/data/token", why: why.to_owned() }),
     };
     TokenSlots::new(Some(SlotNumbers { newest, replaced: None }), secrets.iter().map(slot).collect())

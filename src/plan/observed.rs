@@ -137,7 +137,12 @@ mod tests {
     fn instance_exists_with_its_first_object() {
         let place = Place::new(Scope::Cluster, RoleSource::Rules);
         let slot = |number| {
-            let secret = FetchedObject { live: Live::default(), token: None, has_token_data: false };
+            let secret = FetchedObject {
+                live: Live::default(),
+                token: None,
+                has_token_data: false,
+                cas: std::collections::BTreeSet::new(),
+            };
             let slot = Slot::new(number, secret, true, ("a", "demo-token"), None);
             TokenSlots::new(None, vec![slot])
         };

@@ -90,9 +90,10 @@ fn pointer(entry: Judged<'_>, risk: &Risk) -> String {
 
 fn finding(entry: Judged<'_>, risk: &Risk, requested: Requested<'_>) -> Option<Finding> {
     let alternative = risk.alternative(requested);
+    let instead = alternative.text;
     let mut help = alternative.shown().map_or_else(
-        || alternative.text.to_owned(),
-        |rule| format!("{}, such as {}", alternative.text, serde_json::to_string(&rule).unwrap_or_default()),
+        || instead.to_owned(),
+        |rule| format!("{instead}, such as {}", serde_json::to_string(&rule).unwrap_or_default()),
     );
     let mut text = risk.consequence();
     if let Some(name) = entry.cluster_role {

@@ -69,7 +69,7 @@ mod tests {
     use rstest::rstest;
 
     use super::*;
-    use crate::plan::fixtures::{place, review, settled};
+    use crate::plan::fixtures::{place, review};
 
     fn access(scopes: &[(&str, &str, bool)]) -> ParentAccess {
         let mut access = ParentAccess::default();
@@ -80,17 +80,6 @@ mod tests {
             );
         }
         access
-    }
-
-    #[rstest]
-    #[case::plain(Some("v1.37.2"), Some((1, 37)))]
-    #[case::of_a_provider(Some("v1.34.1-gke.100"), Some((1, 34)))]
-    #[case::with_a_plus(Some("v1.35+"), Some((1, 35)))]
-    #[case::no_version(Some("unknown"), None)]
-    #[case::hidden(None, None)]
-    fn release_is_major_and_minor_version(#[case] version: Option<&str>, #[case] release: Option<(u32, u32)>) {
-        let snapshot = Snapshot { server_version: version.map(str::to_owned), ..settled(&["home get"]) };
-        assert_eq!(snapshot.release(), release);
     }
 
     #[test]

@@ -39,6 +39,8 @@ pub(crate) struct Slot {
     pub(crate) is_own: bool,
     /// The token in it.
     pub(crate) token: Option<Token>,
+    /// The CA certificates in it, in DER.
+    pub(crate) cas: BTreeSet<Vec<u8>>,
     /// Why the Secret cannot hold a valid token any more; none when it holds one or waits for it.
     pub(crate) unusable: Option<Unusable>,
 }
@@ -83,7 +85,7 @@ impl Slot {
     ) -> Self {
         // The content of a Secret that belongs to another party does not matter.
         let unusable = if is_own { why_unusable(&secret, namespace, account, uid) } else { None };
-        Self { number, live: secret.live, is_own, token: secret.token, unusable }
+        Self { number, live: secret.live, is_own, token: secret.token, cas: secret.cas, unusable }
     }
 
     /// Whether the API server has accepted the token of this Secret at least once.
@@ -198,7 +200,7 @@ fn why_unusable(secret: &FetchedObject, namespace: &str, account: &str, uid: Opt
     const UID_FIELD: &str = "/metadata/annotations/kubernetes.io~1service-account.uid";
     const NAME_FIELD: &str = "/metadata/annotations/kubernetes.io~1service-account.name";
 
-    let FetchedObject { live, token, has_token_data } = secret;
+    let FetchedObject { live, token, has_token_data, .. } = secret;
     let because = |field, why: &str| Some(Unusable { field, why: why.to_owned() });
     if let Some(held) = live.held() {
         return because("/metadata/deletionTimestamp", &held);
@@ -254,7 +256,14 @@ mod tests {
         }
         live.deleting = flags.contains('d').then(Vec::new);
         let unusable = flags.contains(['x', 'd']).then(|| Unusable { field: "/data/token", why: String::new() });
-        Slot { number: number.parse().unwrap(), live, is_own: !flags.contains('f'), token: None, unusable }
+        Slot {
+            number: number.parse().unwrap(),
+            live,
+            is_own: !flags.contains('f'),
+            token: None,
+            cas: BTreeSet::new(),
+            unusable,
+        }
     }
 
     fn slots(recorded: Option<(u32, Option<u32>)>, slots: &[&str]) -> TokenSlots {
@@ -369,7 +378,7 @@ mod tests {
     ) {
         let fields = BTreeMap::from([("type".to_owned(), Value::from(TOKEN_SECRET))]);
         let live = Live { fields, ..Live::default() };
-        let mut secret = FetchedObject { live, token: None, has_token_data: false };
+        let mut secret = FetchedObject { live, token: None, has_token_data: false, cas: BTreeSet::new() };
         alter(&mut secret);
         let why = |uid| why_unusable(&secret, "a", "demo-token", uid);
         assert_eq!(why(Some("u")).map(|unusable| unusable.field), field);

@@ -12,7 +12,7 @@ use crate::rbac::{
     reach::{Fit, Groups, Reach, Target, UnclearGroup, Unserved, best_of, may_have_asterisk, targets, unserved},
     redundant::{Coverings, covers_names, covers_resource, covers_scope, covers_word},
     risk::Level,
-    suggestion::{self, full_name, listed, quoted},
+    suggestion::{self, KnownNames, full_name, listed, quoted},
 };
 
 /// HTTP methods, which are the verbs of a path.
@@ -64,13 +64,14 @@ pub(crate) struct DeadRule {
 /// The dead elements of these rules, rule by rule.
 pub(crate) fn dead_rules(rules: &[RuleInScope<'_>], catalog: &Catalog<'_>) -> Vec<DeadRule> {
     let coverings = Coverings::of(rules);
-    let everything = OnceCell::new();
+    let (everything, names) = (OnceCell::new(), OnceCell::new());
     let patching: Vec<&RuleInScope<'_>> = rules.iter().filter(|it| covers_word(&it.rule.verbs, "patch")).collect();
     let mut dead = Vec::new();
     for (index, it) in rules.iter().enumerate() {
         let mut judge = Judge {
             patching: &patching,
             everything: &everything,
+            known_names: &names,
             index,
             it,
             catalog,
@@ -109,6 +110,8 @@ const fn dead_code(fit: Fit) -> Option<DeadCode> {
 struct Judge<'a, 'c> {
     /// What `*` in `*` matches.
     everything: &'a OnceCell<Rc<[Target<'c>]>>,
+    /// The names of the catalogue, for the look-up of wrong ones.
+    known_names: &'a OnceCell<KnownNames<'c>>,
     /// The rules that allow to patch something.
     patching: &'a [&'a RuleInScope<'a>],
     index: usize,
@@ -251,7 +254,9 @@ impl<'c> Judge<'_, 'c> {
     }
 
     fn unknown_resource(&mut self, element: &str, word: &str, groups: &Groups<'c>) -> Referent<'c> {
-        let Some(Unserved { level, meant }) = unserved(self.catalog, groups, word) else { return Referent::Open };
+        let Some(Unserved { level, meant }) = unserved(self.catalog, self.known_names, groups, word) else {
+            return Referent::Open;
+        };
         let names: Vec<&str> = if groups.is_wild { Vec::new() } else { groups.names().collect() };
         let message = match names.as_slice() {
             [] => format!("there is no resource {}", quoted(word)),

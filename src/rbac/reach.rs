@@ -8,7 +8,7 @@ use crate::rbac::{
     Coverage, Permission, PermissionTarget, Rule, RuleInScope,
     catalog::{ApiResource, Catalog, is_custom},
     risk::Level,
-    suggestion::{self, Likeness, Suggestion, quoted},
+    suggestion::{self, KnownNames, Likeness, Suggestion, quoted},
 };
 
 /// A resource with its subresource.
@@ -253,12 +253,17 @@ pub(super) struct Unserved<'c> {
 }
 
 /// What a word means that is no resource of these groups; none if nothing can be said, because it may be a custom resource.
-pub(super) fn unserved<'c>(catalog: &'c Catalog<'c>, groups: &Groups<'c>, word: &str) -> Option<Unserved<'c>> {
+pub(super) fn unserved<'c>(
+    catalog: &'c Catalog<'c>,
+    known_names: &OnceCell<KnownNames<'c>>,
+    groups: &Groups<'c>,
+    word: &str,
+) -> Option<Unserved<'c>> {
     if word == "*" {
         return None;
     }
     let names: Vec<&str> = if groups.is_wild { Vec::new() } else { groups.names().collect() };
-    let meant = suggestion::resource(catalog, &names, word);
+    let meant = known_names.get_or_init(|| KnownNames::of(catalog)).resource(&names, word);
     let likeness = meant.as_ref().map(|meant| meant.likeness);
     let level = match likeness {
         _ if !groups.is_wild && !names.iter().any(|group| is_custom(group)) => Level::High,
@@ -320,7 +325,7 @@ fn target<'c>(resource: &'c ApiResource<'c>, subresource: Option<&str>) -> Optio
 /// is granted nowhere else too: create with a name, which server-side apply uses together with patch.
 pub(crate) fn matchable<'a>(permissions: Vec<Permission<'a>>, catalog: &Catalog<'_>) -> Vec<Permission<'a>> {
     let mut meanings: HashMap<(&str, &str), Meaning<'_>> = HashMap::new();
-    let held = OnceCell::new();
+    let (known_names, held) = (OnceCell::new(), OnceCell::new());
     let may_patch = |permission: &Permission<'a>| {
         let held: &Coverage<'a> = held.get_or_init(|| permissions.iter().copied().collect());
         permission.verb == "create" && held.covers(Permission { verb: "patch", ..*permission })
@@ -330,7 +335,7 @@ pub(crate) fn matchable<'a>(permissions: Vec<Permission<'a>>, catalog: &Catalog<
         if name.is_some_and(|name| name.contains('*') && !may_have_asterisk(resource, name)) {
             return false;
         }
-        match meanings.entry((group, resource)).or_insert_with(|| Meaning::of(catalog, group, resource)) {
+        match meanings.entry((group, resource)).or_insert_with(|| Meaning::of(catalog, &known_names, group, resource)) {
             Meaning::Nothing => false,
             Meaning::Perhaps => true,
             Meaning::These(targets) => {
@@ -356,7 +361,7 @@ enum Meaning<'c> {
 }
 
 impl<'c> Meaning<'c> {
-    fn of(catalog: &'c Catalog<'c>, group: &str, resource: &str) -> Self {
+    fn of(catalog: &'c Catalog<'c>, known_names: &OnceCell<KnownNames<'c>>, group: &str, resource: &str) -> Self {
         let (groups, unclear) = Groups::of(catalog, [group]);
         if group == REMOVED_GROUP && !unclear.is_empty() || unclear.iter().any(|it| it.level == Level::High) {
             return Self::Nothing;
@@ -365,7 +370,7 @@ impl<'c> Meaning<'c> {
             return Self::Perhaps;
         }
         match targets(catalog, &groups, resource) {
-            none if none.is_empty() => match unserved(catalog, &groups, resource) {
+            none if none.is_empty() => match unserved(catalog, known_names, &groups, resource) {
                 Some(Unserved { level: Level::High, .. }) => Self::Nothing,
                 _ => Self::Perhaps,
             },

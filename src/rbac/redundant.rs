@@ -112,11 +112,12 @@ impl Shape {
     /// Whether the rule may cover another one.
     fn may_cover(&self, other: &Self) -> bool {
         let may = |wide: u64, narrow: u64| narrow & !wide == 0 || wide & WILD != 0;
-        may(self.scopes, other.scopes)
-            && may(self.verbs, other.verbs)
-            && may(self.groups, other.groups)
-            && may(self.resources, other.resources)
+        // What differs most comes first.
+        may(self.groups, other.groups)
             && (may(self.names, other.names) || other.resources == 0)
+            && may(self.resources, other.resources)
+            && may(self.verbs, other.verbs)
+            && may(self.scopes, other.scopes)
             && may(self.urls, other.urls)
     }
 }

@@ -1,5 +1,7 @@
 //! The right name for a wrong one: of an API group, a resource, a subresource or a verb. Pure.
 
+use std::{collections::HashMap, ops::Range};
+
 use crate::rbac::{
     VERBS,
     catalog::{ApiResource, Catalog, is_custom},
@@ -119,19 +121,6 @@ fn is_misspelt(group: &str, name: &str) -> bool {
     group.split('.').count() == name.split('.').count() && shorter >= 5 && distance(one, other, limit).is_some()
 }
 
-/// The resource that a wrong name probably means, first among these groups, else among all.
-pub(super) fn resource<'c>(catalog: &'c Catalog<'c>, groups: &[&str], word: &str) -> Option<Suggestion<'c>> {
-    let trimmed = word.trim().trim_matches('"').to_ascii_lowercase();
-    let word = trimmed.trim_matches('/');
-    match word.split_once('/') {
-        Some(("*", subresource)) => any_with_subresource(catalog, groups, subresource),
-        Some((name, subresource)) => with_subresource(catalog, groups, name, subresource),
-        None => by_other_name(catalog, groups, word)
-            .or_else(|| by_subresource(catalog, groups, word))
-            .or_else(|| by_spelling(catalog, groups, word)),
-    }
-}
-
 type Target<'c> = (&'c ApiResource<'c>, Option<&'c str>);
 
 fn suggested(targets: Vec<Target<'_>>, likeness: Likeness) -> Option<Suggestion<'_>> {
@@ -142,114 +131,157 @@ fn whole<'c>(resources: Vec<&'c ApiResource<'c>>, likeness: Likeness) -> Option<
     suggested(resources.into_iter().map(|resource| (resource, None)).collect(), likeness)
 }
 
-/// The resources that satisfy a condition: those of the groups, else of any.
-fn matching<'c>(
+/// Resources by a name.
+type ByName<'c, N> = HashMap<N, Vec<&'c ApiResource<'c>>>;
+
+/// The names of a catalogue, prepared for look-ups: each of a thousand rules may have a wrong one. Everything in the order
+/// of the catalogue, without resources that exist in authorization alone.
+pub(super) struct KnownNames<'c> {
     catalog: &'c Catalog<'c>,
-    groups: &[&str],
-    fits: impl Fn(&ApiResource<'c>) -> bool,
-) -> Vec<&'c ApiResource<'c>> {
-    let fits = |resource: &&ApiResource<'c>| is_real(resource) && fits(resource);
-    let there: Vec<_> = groups.iter().flat_map(|group| catalog.in_group(group)).filter(fits).collect();
-    if there.is_empty() { catalog.resources().filter(fits).collect() } else { there }
+    /// By plural, singular and kind, in lower case.
+    by_name: ByName<'c, String>,
+    by_short_name: ByName<'c, &'c str>,
+    by_subresource: ByName<'c, &'c str>,
+    /// Plurals and singulars.
+    spellings: Vec<Spelling<'c>>,
+    /// Those of a group.
+    of_group: HashMap<&'c str, Range<usize>>,
+    subresources: Vec<Spelling<'c>>,
 }
 
-fn is_real(resource: &ApiResource<'_>) -> bool {
-    !resource.kind.is_empty()
-}
-
-/// By plural in another group, singular, kind, short name, or with the group as `deployments.apps`.
-fn by_other_name<'c>(catalog: &'c Catalog<'c>, groups: &[&str], word: &str) -> Option<Suggestion<'c>> {
-    let is_called = |resource: &ApiResource<'_>| {
-        resource.name == word || resource.singular == word || resource.kind.eq_ignore_ascii_case(word)
-    };
-    whole(matching(catalog, groups, is_called), Likeness::Same)
-        .or_else(|| {
-            let resources = matching(catalog, groups, |resource| resource.short_names.contains(&word));
-            whole(resources, Likeness::Short)
-        })
-        .or_else(|| {
-            let (name, group) = word.split_once('.')?;
-            let group = match group.split_once('.') {
-                Some((version, group)) if is_version(version) => group,
-                _ if is_version(group) => "",
-                _ => group,
-            };
-            whole(vec![catalog.resource(group, name)?], Likeness::Same)
-        })
-}
-
-/// By the name of a subresource alone: `log`, `logs`.
-fn by_subresource<'c>(catalog: &'c Catalog<'c>, groups: &[&str], word: &str) -> Option<Suggestion<'c>> {
-    let singular = word.strip_suffix('s').unwrap_or(word);
-    let name = [word, singular].into_iter().find_map(|word| {
-        catalog.resources().find_map(|resource| resource.subresources.get_key_value(word)).map(|(name, _)| *name)
-    })?;
-    let has_it = |resource: &ApiResource<'_>| resource.subresources.contains_key(name);
-    // `log` is hardly ever that of a node.
-    let mut resources = matching(catalog, groups, |resource| has_it(resource) && resource.namespaced);
-    if resources.is_empty() {
-        resources = matching(catalog, groups, has_it);
+impl<'c> KnownNames<'c> {
+    pub(super) fn of(catalog: &'c Catalog<'c>) -> Self {
+        let (mut by_name, mut by_short_name, mut by_subresource) = (ByName::new(), ByName::new(), ByName::new());
+        let (mut spellings, mut subresources) = (Vec::new(), Vec::new());
+        let mut of_group: HashMap<&str, Range<usize>> = HashMap::new();
+        for resource in catalog.resources().filter(|resource| !resource.kind.is_empty()) {
+            let mut names =
+                vec![resource.name.to_owned(), resource.singular.to_owned(), resource.kind.to_ascii_lowercase()];
+            names.sort();
+            names.dedup();
+            for name in names {
+                by_name.entry(name).or_insert_with(Vec::new).push(resource);
+            }
+            for name in &resource.short_names {
+                by_short_name.entry(*name).or_insert_with(Vec::new).push(resource);
+            }
+            for name in resource.subresources.keys() {
+                let of_name = by_subresource.entry(*name).or_insert_with(Vec::new);
+                if of_name.is_empty() {
+                    subresources.push(Spelling::of(name));
+                }
+                of_name.push(resource);
+            }
+            let start = spellings.len();
+            spellings.extend([resource.name, resource.singular].map(Spelling::of));
+            of_group.entry(resource.group).or_insert(start..start).end = spellings.len();
+        }
+        Self { catalog, by_name, by_short_name, by_subresource, spellings, of_group, subresources }
     }
-    suggested(resources.into_iter().map(|resource| (resource, Some(name))).collect(), Likeness::Short)
-}
 
-fn by_spelling<'c>(catalog: &'c Catalog<'c>, groups: &[&str], word: &str) -> Option<Suggestion<'c>> {
-    let names = |resource: &'c ApiResource<'c>| [resource.name, resource.singular];
-    let there = groups.iter().flat_map(|group| catalog.in_group(group)).filter(|it| is_real(it)).flat_map(names);
-    let all = || catalog.resources().filter(|it| is_real(it)).flat_map(names);
-    if let Some((name, edits)) = nearest(there, word, 3).or_else(|| nearest(all(), word, 3)) {
-        let is_called = |resource: &ApiResource<'_>| resource.name == name || resource.singular == name;
-        return whole(matching(catalog, groups, is_called), Likeness::Edits(edits));
-    }
-    let (name, edits) = nearest(subresources(catalog).filter(|name| name.len() > 4), word, 3)?;
-    Some(Suggestion { likeness: Likeness::Edits(edits), ..by_subresource(catalog, groups, name)? })
-}
-
-fn subresources<'c>(catalog: &'c Catalog<'c>) -> impl Iterator<Item = &'c str> {
-    catalog.resources().filter(|it| is_real(it)).flat_map(|resource| resource.subresources.keys().copied())
-}
-
-fn any_with_subresource<'c>(catalog: &'c Catalog<'c>, groups: &[&str], word: &str) -> Option<Suggestion<'c>> {
-    by_subresource(catalog, groups, word).or_else(|| {
-        let (name, edits) = nearest(subresources(catalog), word, 3)?;
-        Some(Suggestion { likeness: Likeness::Edits(edits), ..by_subresource(catalog, groups, name)? })
-    })
-}
-
-/// A resource with a subresource, either of which may be wrong.
-fn with_subresource<'c>(
-    catalog: &'c Catalog<'c>,
-    groups: &[&str],
-    name: &str,
-    subresource: &str,
-) -> Option<Suggestion<'c>> {
-    // A group or a version before the slash: `apps/deployments`, `v1/pods`.
-    if let Some(group) = catalog.group(name).or_else(|| is_version(name).then_some(""))
-        && let Some(resource) = catalog.resource(group, subresource)
-    {
-        return whole(vec![resource], Likeness::Same);
-    }
-    let known: Vec<_> = matching(catalog, groups, |resource| resource.name == name);
-    let base = if known.is_empty() {
-        by_other_name(catalog, groups, name).or_else(|| by_spelling(catalog, groups, name))?
-    } else {
-        whole(known, Likeness::Same)?
-    };
-    let mut likeness = base.likeness;
-    let mut targets: Vec<Target<'c>> = Vec::new();
-    for (resource, _) in base.targets {
-        let names = || resource.subresources.keys().copied();
-        let singular = subresource.strip_suffix('s').unwrap_or(subresource);
-        let same =
-            names().find(|it| *it == subresource || *it == singular || it.strip_suffix('s') == Some(subresource));
-        if let Some(found) = same {
-            targets.push((resource, Some(found)));
-        } else if let Some((found, edits)) = nearest(names(), subresource, 3) {
-            likeness = likeness.max(Likeness::Edits(edits));
-            targets.push((resource, Some(found)));
+    /// The resource that a wrong name probably means, first among these groups, else among all.
+    pub(super) fn resource(&self, groups: &[&str], word: &str) -> Option<Suggestion<'c>> {
+        let trimmed = word.trim().trim_matches('"').to_ascii_lowercase();
+        let word = trimmed.trim_matches('/');
+        match word.split_once('/') {
+            Some(("*", subresource)) => self.any_with_subresource(groups, subresource),
+            Some((name, subresource)) => self.with_subresource(groups, name, subresource),
+            None => self
+                .by_other_name(groups, word)
+                .or_else(|| self.by_subresource(groups, word))
+                .or_else(|| self.by_spelling(groups, word)),
         }
     }
-    suggested(targets, likeness)
+
+    /// The resources of a name that satisfy a condition: those of the groups, else of any.
+    fn among(
+        groups: &[&str],
+        found: Option<&Vec<&'c ApiResource<'c>>>,
+        fits: impl Fn(&ApiResource<'c>) -> bool,
+    ) -> Vec<&'c ApiResource<'c>> {
+        let all: Vec<&'c ApiResource<'c>> = found.into_iter().flatten().copied().filter(|it| fits(it)).collect();
+        let of_group = |group: &&str| all.iter().copied().filter(|it| it.group == *group).collect::<Vec<_>>();
+        let there: Vec<&'c ApiResource<'c>> = groups.iter().flat_map(of_group).collect();
+        if there.is_empty() { all } else { there }
+    }
+
+    /// By plural in another group, singular, kind, short name, or with the group as `deployments.apps`.
+    fn by_other_name(&self, groups: &[&str], word: &str) -> Option<Suggestion<'c>> {
+        whole(Self::among(groups, self.by_name.get(word), |_| true), Likeness::Same)
+            .or_else(|| whole(Self::among(groups, self.by_short_name.get(word), |_| true), Likeness::Short))
+            .or_else(|| {
+                let (name, group) = word.split_once('.')?;
+                let group = match group.split_once('.') {
+                    Some((version, group)) if is_version(version) => group,
+                    _ if is_version(group) => "",
+                    _ => group,
+                };
+                whole(vec![self.catalog.resource(group, name)?], Likeness::Same)
+            })
+    }
+
+    /// By the name of a subresource alone: `log`, `logs`.
+    fn by_subresource(&self, groups: &[&str], word: &str) -> Option<Suggestion<'c>> {
+        let singular = word.strip_suffix('s').unwrap_or(word);
+        let (name, of_name) = [word, singular].into_iter().find_map(|word| self.by_subresource.get_key_value(word))?;
+        // `log` is hardly ever that of a node.
+        let mut resources = Self::among(groups, Some(of_name), |resource| resource.namespaced);
+        if resources.is_empty() {
+            resources = Self::among(groups, Some(of_name), |_| true);
+        }
+        suggested(resources.into_iter().map(|resource| (resource, Some(*name))).collect(), Likeness::Short)
+    }
+
+    fn by_spelling(&self, groups: &[&str], word: &str) -> Option<Suggestion<'c>> {
+        let of_group = |group| self.spellings.get(self.of_group.get(group)?.clone());
+        let there = groups.iter().filter_map(|group| of_group(*group)).flatten().copied();
+        let all = || self.spellings.iter().copied();
+        if let Some((name, edits)) = nearest_of(there, word, 3).or_else(|| nearest_of(all(), word, 3)) {
+            let is_called = |resource: &ApiResource<'_>| resource.name == name || resource.singular == name;
+            return whole(Self::among(groups, self.by_name.get(name), is_called), Likeness::Edits(edits));
+        }
+        let long = self.subresources.iter().filter(|known| known.word.len() > 4).copied();
+        let (name, edits) = nearest_of(long, word, 3)?;
+        Some(Suggestion { likeness: Likeness::Edits(edits), ..self.by_subresource(groups, name)? })
+    }
+
+    fn any_with_subresource(&self, groups: &[&str], word: &str) -> Option<Suggestion<'c>> {
+        self.by_subresource(groups, word).or_else(|| {
+            let (name, edits) = nearest_of(self.subresources.iter().copied(), word, 3)?;
+            Some(Suggestion { likeness: Likeness::Edits(edits), ..self.by_subresource(groups, name)? })
+        })
+    }
+
+    /// A resource with a subresource, either of which may be wrong.
+    fn with_subresource(&self, groups: &[&str], name: &str, subresource: &str) -> Option<Suggestion<'c>> {
+        // A group or a version before the slash: `apps/deployments`, `v1/pods`.
+        if let Some(group) = self.catalog.group(name).or_else(|| is_version(name).then_some(""))
+            && let Some(resource) = self.catalog.resource(group, subresource)
+        {
+            return whole(vec![resource], Likeness::Same);
+        }
+        let known = Self::among(groups, self.by_name.get(name), |resource| resource.name == name);
+        let base = if known.is_empty() {
+            self.by_other_name(groups, name).or_else(|| self.by_spelling(groups, name))?
+        } else {
+            whole(known, Likeness::Same)?
+        };
+        let mut likeness = base.likeness;
+        let mut targets: Vec<Target<'c>> = Vec::new();
+        for (resource, _) in base.targets {
+            let names = || resource.subresources.keys().copied();
+            let singular = subresource.strip_suffix('s').unwrap_or(subresource);
+            let same =
+                names().find(|it| *it == subresource || *it == singular || it.strip_suffix('s') == Some(subresource));
+            if let Some(found) = same {
+                targets.push((resource, Some(found)));
+            } else if let Some((found, edits)) = nearest(names(), subresource, 3) {
+                likeness = likeness.max(Likeness::Edits(edits));
+                targets.push((resource, Some(found)));
+            }
+        }
+        suggested(targets, likeness)
+    }
 }
 
 /// The verbs that a wrong one probably means.
@@ -266,74 +298,101 @@ pub(super) fn verbs(word: &str) -> Vec<&'static str> {
     }
 }
 
+/// A known word, prepared for comparisons.
+#[derive(Clone, Copy)]
+struct Spelling<'n> {
+    word: &'n str,
+    /// Its letters as a set.
+    letters: u32,
+}
+
+impl<'n> Spelling<'n> {
+    fn of(word: &'n str) -> Self {
+        Self { word, letters: word.bytes().fold(0, |set, byte| set | (1 << (byte % 32))) }
+    }
+
+    /// The least number of edits between them: each letter that one of them lacks is one at least.
+    fn fewest_edits(&self, other: &Self) -> usize {
+        let lacking = (self.letters & !other.letters).count_ones().max((other.letters & !self.letters).count_ones());
+        self.word.len().abs_diff(other.word.len()).max(lacking as usize)
+    }
+}
+
 /// The most similar of these names with the number of edits, if one is similar enough for the length of the word; of
 /// equally similar ones the first.
 fn nearest<'n>(names: impl Iterator<Item = &'n str>, word: &str, most: usize) -> Option<(&'n str, usize)> {
+    nearest_of(names.map(Spelling::of), word, most)
+}
+
+/// The same of names that were prepared.
+fn nearest_of<'n>(names: impl Iterator<Item = Spelling<'n>>, word: &str, most: usize) -> Option<(&'n str, usize)> {
     let limit = most.min(match word.len() {
         3..=4 => 1,
         5..=12 => 2,
         13..=63 => 3,
         _ => return None,
     });
-    let letters_of_word = letters(word);
+    let spelling = Spelling::of(word);
     let mut best: Option<(&'n str, usize)> = None;
-    for name in names.filter(|name| name.len() > 2 && name.len().abs_diff(word.len()) <= limit) {
-        // Each letter that one of them lacks is at least one edit.
-        let letters_of_name = letters(name);
-        let lacking =
-            (letters_of_word & !letters_of_name).count_ones().max((letters_of_name & !letters_of_word).count_ones());
-        if lacking as usize > limit {
-            continue;
-        }
-        if let Some(edits) = distance(name, word, limit)
-            && best.is_none_or(|(_, fewest)| edits < fewest)
+    for name in names {
+        // Only a better one is looked for.
+        let Some(limit) = best.map_or(Some(limit), |(_, fewest)| fewest.checked_sub(1)) else { break };
+        if name.word.len() > 2
+            && name.fewest_edits(&spelling) <= limit
+            && let Some(edits) = distance(name.word, word, limit)
         {
-            best = Some((name, edits));
+            best = Some((name.word, edits));
         }
     }
     best
 }
 
-/// The letters of a word as a set.
-fn letters(word: &str) -> u32 {
-    word.bytes().fold(0, |set, byte| set | (1 << (byte % 32)))
-}
-
 /// The longest word that is compared.
 const LONGEST: usize = 63;
 
-/// The number of edits between two words, up to a limit: insertions, deletions, replacements, and exchanges of neighbours.
+/// The number of edits between two words, up to a limit: insertions, deletions, replacements, and exchanges of
+/// neighbours. Only pairs of letters whose places differ by the limit at most are compared: others need more edits.
 fn distance(one: &str, other: &str, limit: usize) -> Option<usize> {
-    let (one, other) = (one.as_bytes(), other.as_bytes());
-    if one.len().max(other.len()) > LONGEST {
+    // What both begin or end with needs no edit.
+    let start = one.bytes().zip(other.bytes()).take_while(|(a, b)| a == b).count();
+    let (one, other) = (&one.as_bytes()[start..], &other.as_bytes()[start..]);
+    let end = one.iter().rev().zip(other.iter().rev()).take_while(|(a, b)| a == b).count();
+    let (one, other) = (&one[..one.len() - end], &other[..other.len() - end]);
+    if one.len().max(other.len()) > LONGEST || one.len().abs_diff(other.len()) > limit {
         return None;
     }
-    let (mut second_last, mut last, mut row) = ([0; LONGEST + 1], [0; LONGEST + 1], [0; LONGEST + 1]);
-    for (column, edits) in last.iter_mut().enumerate() {
-        *edits = column;
+    // The last three rows of the table, by the number of the row modulo 3; what is not compared is out of reach.
+    let mut rows = [[u8::MAX - 1; LONGEST + 2]; 3];
+    for (edits, column) in (0..).zip(rows[0].iter_mut().take(limit.min(LONGEST) + 1)) {
+        *column = edits;
     }
-    for (i, a) in one.iter().enumerate() {
-        row[0] = i + 1;
-        let mut fewest = row[0];
-        for (j, b) in other.iter().enumerate() {
-            let mut edits = (last[j] + usize::from(a != b)).min(last[j + 1] + 1).min(row[j] + 1);
-            if i > 0 && j > 0 && one[i - 1] == *b && other[j - 1] == *a {
-                edits = edits.min(second_last[j - 1] + 1);
+    for (i, a) in (1_usize..).zip(one) {
+        let [row, last, second_last] = [i % 3, (i + 2) % 3, (i + 1) % 3];
+        let (from, to) = (i.saturating_sub(limit).max(1), (i + limit).min(other.len()));
+        rows[row][from - 1] = if i <= limit { rows[last][0] + 1 } else { u8::MAX - 1 };
+        rows[row][to + 1] = u8::MAX - 1;
+        let mut fewest = rows[row][from - 1];
+        for j in from..=to {
+            let b = other[j - 1];
+            let replaced = rows[last][j - 1] + u8::from(*a != b);
+            let mut edits = replaced.min(rows[last][j] + 1).min(rows[row][j - 1] + 1);
+            if i > 1 && j > 1 && one[i - 2] == b && other[j - 2] == *a {
+                edits = edits.min(rows[second_last][j - 2] + 1);
             }
-            row[j + 1] = edits;
+            rows[row][j] = edits;
             fewest = fewest.min(edits);
         }
-        if fewest > limit {
+        if usize::from(fewest) > limit {
             return None;
         }
-        (second_last, last, row) = (last, row, second_last);
     }
-    Some(last[other.len()]).filter(|edits| *edits <= limit)
+    Some(usize::from(rows[one.len() % 3][other.len()])).filter(|edits| *edits <= limit)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
     use rstest::rstest;
 
     #[rstest]
@@ -345,6 +404,38 @@ mod tests {
     fn distance_counts_edits(#[case] one: &str, #[case] other: &str, #[case] edits: usize) {
         assert_eq!(distance(one, other, 5), Some(edits));
         assert_eq!(distance(other, one, edits), Some(edits));
+    }
+
+    /// The whole table, as in a textbook.
+    fn table_distance(one: &str, other: &str) -> usize {
+        let (one, other) = (one.as_bytes(), other.as_bytes());
+        let mut table = vec![vec![0; other.len() + 1]; one.len() + 1];
+        for i in 0..=one.len() {
+            for j in 0..=other.len() {
+                table[i][j] = if i.min(j) == 0 {
+                    i.max(j)
+                } else {
+                    let replaced = table[i - 1][j - 1] + usize::from(one[i - 1] != other[j - 1]);
+                    let edits = replaced.min(table[i - 1][j] + 1).min(table[i][j - 1] + 1);
+                    let is_exchange = i.min(j) > 1 && one[i - 2] == other[j - 1] && one[i - 1] == other[j - 2];
+                    if is_exchange { edits.min(table[i - 2][j - 2] + 1) } else { edits }
+                };
+            }
+        }
+        table[one.len()][other.len()]
+    }
+
+    proptest! {
+        #[test]
+        fn distance_within_a_limit_is_the_whole_distance(one in "[abc]{0,9}", other in "[abc]{0,9}", limit in 0_usize..5) {
+            let whole = distance(&one, &other, LONGEST);
+            let between = |one: &str, other: &str| distance(&format!("xx{one}yy"), &format!("xx{other}yy"), LONGEST);
+            prop_assert_eq!(whole, between(&one, &other));
+            prop_assert_eq!(whole, Some(table_distance(&one, &other)));
+            prop_assert_eq!(whole, distance(&other, &one, LONGEST));
+            prop_assert!(whole.is_some_and(|edits| edits <= one.len().max(other.len())));
+            prop_assert_eq!(distance(&one, &other, limit), whole.filter(|edits| *edits <= limit));
+        }
     }
 
     #[rstest]

@@ -24,9 +24,14 @@ pub(crate) use plan::plan;
 pub(crate) use provision::provision;
 pub(crate) use verify::verify;
 
-use std::{cell::OnceCell, collections::BTreeMap, time::Instant};
+use std::{
+    cell::OnceCell,
+    collections::BTreeMap,
+    time::{Instant, SystemTime},
+};
 
 use discovery::LiveResources;
+use jiff::Timestamp;
 use session::Session;
 
 use crate::{
@@ -39,7 +44,7 @@ use crate::{
     endpoint::connection::ServerTrust,
     input::request::Request,
     k8s::{name::ClusterRoleName, record::INVENTORY},
-    plan::{guardrails::Guard, judgement::Judgement, snapshot::Snapshot},
+    plan::{guardrails::Guard, judgement::Judgement, parent_login::parent_expires, snapshot::Snapshot},
     rbac::Rule,
     report::Report,
 };
@@ -106,6 +111,11 @@ impl<'a> Run<'a> {
             known?.1.as_deref()
         };
         self.resources.judge(&self.request.grants, &rules_of, self.server_version())
+    }
+
+    /// The finding that the parent's login ends soon. Only after the server has accepted it: else that is the failure.
+    fn parent_expires(&self) -> Option<Finding> {
+        parent_expires(&self.request.connection, Timestamp::try_from(SystemTime::now()).ok()?)
     }
 
     /// The first observation of a plan or a provision. Whoever uses the token presents no client certificate: where the

@@ -18,6 +18,7 @@ use crate::{
         observed::Presence,
         parent_access::with_hint,
         preflight::{DryRun, compare, dry_runs, preflight_failure, remarks},
+        server_ca::ca_differs,
         snapshot::Snapshot,
     },
     run::{
@@ -54,6 +55,9 @@ async fn look_ahead(run: &Run<'_>, findings: &mut Vec<Finding>) -> Result<bool, 
     let (desired, mut plan) = compare(run.request, &snapshot);
     let obstacle = preflight_failure(run.request, &snapshot, &desired, &plan);
     findings.extend(remarks(run.request, &snapshot, &desired, &plan));
+    let kept = snapshot.observed.slots.usable().filter(|slot| slot.is_own);
+    findings.extend(kept.and_then(|slot| ca_differs(&run.request.connection, run.session.ca(), &slot.cas)));
+    findings.extend(run.parent_expires());
 
     if snapshot.parent_access.lacks_rbac_defaults() && is_unlimited(run).await {
         findings.push(unlimited("the credential"));

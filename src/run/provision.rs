@@ -17,12 +17,13 @@ use crate::{
         secret::Token,
     },
     input::request::{Delivery, Platform},
-    k8s::object::{Kind, Live},
+    k8s::{fetched::TokenSecret, object::Kind},
     plan::{
         copies::rights_elsewhere,
         desired::Desired,
         diff::{ChangeKind, Plan, all_permissions, granted_rules, held_at, permission_changes, stale_objects},
         preflight::{compare, preflight_failure, remarks},
+        server_ca::ca_differs,
         snapshot::Snapshot,
         token_slots::{Slot, Unusable},
     },
@@ -146,6 +147,7 @@ async fn issue_or_replace(
     platform: Option<&Platform>,
 ) -> Result<(Snapshot, ProvedCredential), EstablishError> {
     let snapshot = run.survey().await?;
+    run.parent_expires().into_iter().for_each(|finding| run.report.finding(finding));
     let result = issue_again_if_rejected(run, created, platform, snapshot).await;
     judgement::report(run); // the discovery may have come after the first write
     result
@@ -272,13 +274,16 @@ async fn create_objects<'a>(apply: &Apply<'a>, created: &CreatedCredential) -> R
         let catalog = run.resources.catalog();
         run.report.permissions(permission_changes(run.request, desired, &snapshot.observed, catalog));
     }
-    let (token, secret) = wait_for_token(run, snapshot, desired).await?;
+    let TokenSecret { token, uid: secret_uid, cas } = wait_for_token(run, snapshot, desired).await?;
+    if let Some(finding) = ca_differs(&run.request.connection, run.session.ca(), &cas) {
+        run.report.finding_once(finding); // this may be the second attempt
+    }
     claims::check(&token, &account(run, uid))?;
     created.token.set(Some(token.clone()));
     run.report.token(TokenFacts {
         fingerprint: token.fingerprint(),
         secret: Some(desired.secret.reference.name.clone()),
-        secret_uid: Some(secret.uid),
+        secret_uid: Some(secret_uid),
         expires: None,
     });
     Ok((widened, token))
@@ -306,17 +311,17 @@ async fn delete_secrets(run: &Run<'_>, snapshot: &Snapshot, plan: &Plan, slots: 
 }
 
 /// The token that was observed, or the one that the token controller has created since.
-async fn wait_for_token(run: &Run<'_>, snapshot: &Snapshot, desired: &Desired) -> Result<(Token, Live), Failure> {
-    if let Some(Slot { token: Some(token), live, .. }) = snapshot.observed.slots.usable() {
+async fn wait_for_token(run: &Run<'_>, snapshot: &Snapshot, desired: &Desired) -> Result<TokenSecret, Failure> {
+    if let Some(Slot { token: Some(token), live, cas, .. }) = snapshot.observed.slots.usable() {
         run.report.step("token", &short_fingerprint(token), None);
-        return Ok((token.clone(), live.clone()));
+        return Ok(TokenSecret { token: token.clone(), uid: live.uid.clone(), cas: cas.clone() });
     }
     let started = Instant::now();
     let _waiting = run.report.waiting("waiting for the token");
-    let (token, live) = run.session.cluster.token(&desired.secret.reference).await?;
-    run.report.register(&token);
-    run.report.step("token", &short_fingerprint(&token), Some(started.elapsed()));
-    Ok((token, live))
+    let secret = run.session.cluster.token(&desired.secret.reference).await?;
+    run.report.register(&secret.token);
+    run.report.step("token", &short_fingerprint(&secret.token), Some(started.elapsed()));
+    Ok(secret)
 }
 
 /// The start of the fingerprint, long enough to tell two tokens apart.

@@ -101,7 +101,7 @@ pub(crate) fn identify<'c>(
     let token = &credential.token;
     let claims = claims.filter(|claims| claims.account().is_some());
     let (secret, expires) = match claims {
-        Some(claims) => (claims.secret.clone(), claims.expires.clone()),
+        Some(claims) => (claims.secret.clone(), claims.expires.map(|end| end.to_string())),
         None => (None, None),
     };
     let account = claims.and_then(Claims::account);

@@ -152,6 +152,11 @@ impl<'a> Certificate<'a> {
         })
     }
 
+    /// When it begins and when it ends to be valid, in seconds of Unix time.
+    pub(crate) const fn validity(&self) -> (i64, i64) {
+        self.valid
+    }
+
     /// The subject, sanitized.
     pub(crate) fn subject(&self) -> String {
         name(self.subject)

@@ -18,6 +18,7 @@ mod migration;
 mod old_platforms;
 mod old_servers;
 mod output_schema;
+mod parent_login;
 mod partial_states;
 mod plan;
 mod provision;
@@ -25,6 +26,7 @@ mod refusals;
 mod retries;
 mod scope_changes;
 mod scopes;
+mod server_ca;
 mod ways_to_ask;
 
 #[path = "../support/desk.rs"]

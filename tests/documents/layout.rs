@@ -49,7 +49,7 @@ const EFFECTS: &[(&str, &[&str])] = &[
     ("std::io::stdout", &["main.rs"]),
     ("std::io::stderr", &["main.rs"]),
     ("std::process", &["main.rs", "net/login.rs"]),
-    ("std::time::SystemTime", &["command/mod.rs", "net/backoff.rs", "net/retry.rs"]),
+    ("std::time::SystemTime", &["command/mod.rs", "net/backoff.rs", "net/retry.rs", "run/mod.rs"]),
     (
         "std::time::Instant",
         &[

@@ -344,6 +344,7 @@ fn contents(
         _ => None,
     };
     let token = token.as_deref().map(str::trim).filter(|token| !token.is_empty());
+    user.token_file = user.token_file.filter(|_| token.is_some());
     user.token = token.map(SecretString::from).or(user.token);
     // A command is searched in PATH, unless it is a path.
     if let Some(command) = user.exec.as_mut().and_then(|exec| exec.command.as_mut())

@@ -95,6 +95,7 @@ pub(crate) fn parse(document: &Value, overrides: Option<&Value>) -> Result<(Conn
         tls_server_name: None,
         route: Route::Direct,
         login: ClusterLogin::Token(token),
+        token_is_from_file: false,
         shape,
         infrastructure: object(home.get("infrastructure")).filter(|map| !map.is_empty()),
         specs: object(members.get("specs")),

@@ -60,6 +60,7 @@ pub(crate) fn parse(context: &Context) -> Result<Connection, Vec<Finding>> {
             tls_server_name: name,
             route: proxy.map_or(Route::Direct, Route::Proxied),
             login,
+            token_is_from_file: context.user.token_file.is_some(),
             shape: Shape::Flat,
             infrastructure: None,
             specs: None,

@@ -132,8 +132,8 @@ pub(crate) struct Alternative {
 
 impl Alternative {
     /// The rule without any value of the requested one: names become `NAME`.
-    pub(crate) fn shown(&self) -> Option<Rule> {
-        let mut rule = self.rule.clone().filter(|_| self.is_catalogued)?;
+    pub(crate) fn shown(self) -> Option<Rule> {
+        let mut rule = self.rule.filter(|_| self.is_catalogued)?;
         if !rule.resource_names.is_empty() {
             rule.resource_names = vec!["NAME".to_owned()];
         }
@@ -277,7 +277,8 @@ struct Asked<'a> {
     rule: &'a Rule,
     verbs: Verbs,
     named: bool,
-    groups: HashSet<&'a str>,
+    /// Sorted.
+    groups: Vec<&'a str>,
     wildcard_group: bool,
     /// Index of the resource `*`.
     wildcard_resource: Option<usize>,
@@ -285,19 +286,20 @@ struct Asked<'a> {
 
 impl<'a> Asked<'a> {
     fn of(rule: &'a Rule) -> Self {
-        let groups: HashSet<&str> = rule.api_groups.iter().map(String::as_str).collect();
+        let mut groups: Vec<&str> = rule.api_groups.iter().map(String::as_str).collect();
+        groups.sort_unstable();
         Self {
             rule,
             verbs: rule.verbs.iter().fold(Verbs::NONE, |verbs, verb| verbs | Verbs::named(verb)),
             named: !rule.resource_names.is_empty(),
-            wildcard_group: groups.contains("*"),
+            wildcard_group: groups.contains(&"*"),
             groups,
             wildcard_resource: rule.resources.iter().position(|resource| resource == "*"),
         }
     }
 
     fn has_group(&self, group: &str) -> bool {
-        self.wildcard_group || self.groups.contains(group)
+        self.wildcard_group || self.groups.binary_search(&group).is_ok()
     }
 
     /// Whether it allows nothing on resources.
@@ -407,20 +409,16 @@ impl Index {
 
     /// The resources of the catalogue that a rule reaches.
     fn hits(&self, asked: &Asked<'_>, namespace: Option<&str>, server: Option<(u32, u32)>) -> Vec<Hit> {
-        let mut seen = HashSet::new();
-        let mut hits = Vec::new();
+        let mut hits: Vec<Hit> = Vec::new();
         for (resource, text) in asked.rule.resources.iter().enumerate() {
             let all = (text == "*").then_some(0..self.targets.len()).into_iter().flatten();
             let same = self.by_resource.get(known_name(text)).into_iter().flatten().copied();
             let sub = text.strip_prefix("*/").and_then(|sub| self.by_subresource.get(sub)).into_iter().flatten();
             for number in all.chain(same).chain(sub.copied()) {
                 let (entry, target) = self.targets[number];
-                if !asked.has_group(target.group) || seen.contains(&number) {
-                    continue;
-                }
-                if let Some(hit) = hit(asked, namespace, server, entry, target, resource) {
-                    seen.insert(number);
-                    hits.push(hit);
+                let is_known = |hit: &Hit| hit.entry == entry && std::ptr::eq(hit.target, target);
+                if asked.has_group(target.group) && !hits.iter().any(is_known) {
+                    hits.extend(hit(asked, namespace, server, entry, target, resource));
                 }
             }
         }

@@ -246,7 +246,7 @@ impl ControlPlane {
         let accounts = format!("/api/v1/namespaces/{PERSONAS}/serviceaccounts");
         let account = json!({"metadata": {"name": name}});
         self.expect("POST", &accounts, Some(&account))?;
-        let ask = json!({"spec": {"expirationSeconds": 86400}});
+        let ask = json!({"spec": {"expirationSeconds": 90 * 86400}});
         let answer = self.expect("POST", &format!("{accounts}/{name}/token"), Some(&ask))?;
         let token = answer["status"]["token"].as_str().unwrap_or_default();
         let persona = Persona {

@@ -13,7 +13,7 @@ use crate::error::OrFail;
 pub struct Persona {
     /// Its user name in the API server (`system:serviceaccount:...`).
     pub user: String,
-    /// Its bearer token, valid for a day.
+    /// Its bearer token, valid for 90 days: a program finds nothing to say about its end.
     pub token: String,
     /// The URL of the API server.
     pub(crate) server: String,

@@ -245,7 +245,7 @@ pub(crate) fn permission_changes(
     let wanted = granted_rules(request, observed);
     let kept = desired.kept(request);
     let kept = held_at(&kept, observed);
-    let matchable = |rules| matchable(all_permissions(rules), catalog);
+    let matchable = |rules| matchable(&all_permissions(rules), catalog);
     difference(&matchable(&held), &matchable(&wanted)).except(&all_permissions(&kept).into_iter().collect())
 }
 

@@ -318,7 +318,7 @@ fn target<'c>(resource: &'c ApiResource<'c>, subresource: Option<&str>) -> Optio
 
 /// The permissions that a request can match, as far as the catalogue knows. What may be a custom resource counts, and what
 /// is granted nowhere else too: create with a name, which server-side apply uses together with patch.
-pub(crate) fn matchable<'a>(permissions: Vec<Permission<'a>>, catalog: &Catalog<'_>) -> Vec<Permission<'a>> {
+pub(crate) fn matchable<'a>(permissions: &[Permission<'a>], catalog: &Catalog<'_>) -> Vec<Permission<'a>> {
     let mut meanings: HashMap<(&str, &str), Meaning<'_>> = HashMap::new();
     let held = OnceCell::new();
     let may_patch = |permission: &Permission<'a>| {
@@ -446,8 +446,8 @@ mod tests {
             ..Rule::default()
         };
         let rules = [rule];
-        let permissions = permissions_of(&rules, (scope != "*").then_some(scope)).collect();
-        let kept: Vec<_> = matchable(permissions, &catalog).iter().map(Permission::record).collect();
+        let permissions: Vec<_> = permissions_of(&rules, (scope != "*").then_some(scope)).collect();
+        let kept: Vec<_> = matchable(&permissions, &catalog).iter().map(Permission::record).collect();
         assert_eq!(summarize(&kept), expected);
     }
 
@@ -484,7 +484,7 @@ mod tests {
                 let it = RuleInScope { pointer: "", rule: &rule, namespaces: vec![namespace] };
                 let found = crate::rbac::dead_rules(&[it], &catalog);
                 let is_dead = found.iter().any(|it| it.level == Level::High);
-                let kept = matchable(rule.permissions(namespace).collect(), &catalog);
+                let kept = matchable(&rule.permissions(namespace).collect::<Vec<_>>(), &catalog);
                 assert_eq!(kept.is_empty(), is_dead, "{rule:?} in {namespace:?}: {found:#?}");
             }
         }

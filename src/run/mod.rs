@@ -21,7 +21,7 @@ pub(crate) use plan::plan;
 pub(crate) use provision::provision;
 pub(crate) use verify::verify;
 
-use std::{cell::OnceCell, time::Instant};
+use std::{cell::OnceCell, pin::Pin, time::Instant};
 
 use discovery::LiveResources;
 use session::Session;
@@ -72,7 +72,7 @@ impl<'a> Run<'a> {
     }
 
     /// The result of some work, beside which the server's discovery is read.
-    async fn beside_discovery<T>(&self, work: impl Future<Output = T>) -> T {
+    async fn beside_discovery<T>(&self, work: Pin<Box<impl Future<Output = T>>>) -> T {
         self.resources.beside(&self.session.cluster, &self.request.grants, work).await
     }
 

@@ -49,7 +49,7 @@ pub(crate) async fn provision(
     deliver: impl FnOnce(&Artifact) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
     let created = CreatedCredential::default();
-    let result = run.beside_discovery(establish(run, &created, delivery, deliver)).await;
+    let result = run.beside_discovery(Box::pin(establish(run, &created, delivery, deliver))).await;
     match (result, created.account.get()) {
         (Err(EstablishError { failure, token_refused }), Some(uid)) if failure.code.exit() == Exit::Unproved => {
             let token = created.token.take();

@@ -68,7 +68,7 @@ pub(crate) async fn verify(credential: &Credential, budget: Budget, report: &Rep
         resources.settle().await;
         answers
     };
-    let (version, answers) = resources.beside(holder, grants, asking).await;
+    let (version, answers) = resources.beside(holder, grants, Box::pin(asking)).await;
     let proof = match answers {
         Ok(answers) => proof::conclude(holder, &expectation, resources.catalog(), answers).await,
         Err(error) => Err(error),

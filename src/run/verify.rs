@@ -6,7 +6,7 @@ use crate::{
     budget::Budget,
     cluster::{ApiError, ApiErrorKind},
     credential::{
-        access_checks::Proof,
+        access_checks::{AccessChecks, Proof},
         claims::{Account, Claims},
         defaults::Defaults,
     },
@@ -21,6 +21,7 @@ use crate::{
         object_names::Names,
     },
     plan::diff::all_permissions,
+    rbac::Catalog,
     report::{Report, TokenFacts},
     run::{
         discovery::LiveResources,
@@ -63,14 +64,20 @@ pub(crate) async fn verify(credential: &Credential, budget: Budget, report: &Rep
     let started = Instant::now();
     let waiting = report.waiting("testing the credential");
     let resources = LiveResources::new();
+    // Nothing is asked later because of the discovery: to choose the examples, the embedded table is good enough.
+    let first = AccessChecks::new(&expectation.granted, Catalog::embedded());
+    let home = expectation.account.namespace;
     let asking = async {
-        let answers = tokio::join!(holder.version(), proof::ask(holder, &expectation, &scopes));
+        let answers = tokio::join!(holder.version(), proof::ask(holder, &first, home, &scopes));
         resources.settle().await;
         answers
     };
     let (version, answers) = resources.beside(holder, grants, Box::pin(asking)).await;
     let proof = match answers {
-        Ok(answers) => proof::conclude(holder, &expectation, resources.catalog(), answers).await,
+        Ok(answers) => {
+            let checks = AccessChecks::new(&expectation.granted, resources.catalog());
+            proof::conclude(holder, &checks, &expectation.account, answers).await
+        }
         Err(error) => Err(error),
     };
     drop(waiting);

@@ -275,18 +275,18 @@ async fn attempt<'a>(
     expectation: &Expectation<'a>,
     scopes: &BTreeSet<Option<&'a str>>,
 ) -> Result<Proof, ProofError> {
-    let answers = ask(holder, &checks.current, expectation.account.namespace, scopes).await?;
+    let answers = ask(holder, &checks.current, &expectation.account, scopes).await?;
     if !checks.is_settled {
         *checks = Checks::new(run, expectation);
     }
-    conclude(holder, &checks.current, &expectation.account, answers).await
+    conclude(holder, &checks.current, answers).await
 }
 
-/// Asks the server about the credential of this connection, in these scopes.
+/// Asks the server about the credential of this connection, which has to be that of this account, in these scopes.
 pub(crate) async fn ask<'a>(
     cluster: &Cluster<'_>,
     checks: &AccessChecks<'a>,
-    home: &str,
+    account: &Account<'_>,
     scopes: &BTreeSet<Option<&'a str>>,
 ) -> Result<Answers<'a>, ProofError> {
     let decide = async |example: Option<Permission<'a>>| match example {
@@ -296,11 +296,12 @@ pub(crate) async fn ask<'a>(
     let (identity, reviews, allowed, denied) = tokio::join!(
         cluster.identity(),
         join_all(scopes.iter().map(async |scope| Ok((*scope, cluster.rules(*scope).await?)))),
-        decide(checks.allowed_example(home)),
-        decide(checks.denied_example(home)),
+        decide(checks.allowed_example(account.namespace)),
+        decide(checks.denied_example(account.namespace)),
     );
-    // The identity first: a token that is rejected says more than a permission that is.
+    // The identity first: that the token is rejected, or is another one, explains all else.
     let identity = identity?;
+    check_identity(&identity, account)?;
     let reviews = reviews.into_iter().collect::<Result<_, ApiError>>()?;
     Ok(Answers { identity, reviews, allowed: allowed?, denied: denied? })
 }
@@ -310,11 +311,9 @@ pub(crate) async fn ask<'a>(
 pub(crate) async fn conclude(
     cluster: &Cluster<'_>,
     checks: &AccessChecks<'_>,
-    account: &Account<'_>,
     answers: Answers<'_>,
 ) -> Result<Proof, ProofError> {
     let Answers { identity, reviews, allowed, denied } = answers;
-    check_identity(&identity, account)?;
     let complete = reviews.iter().all(|(_, review)| review.complete);
     let mut result = checks.evaluate(&reviews);
     let mut asked = Vec::from_iter(denied);

@@ -291,9 +291,8 @@ impl<'a> Cluster<'a> {
             }
             let is_packed = answer.headers().get(http::header::CONTENT_ENCODING).is_some_and(|it| it == "gzip");
             let body = Limited::new(answer.into_body(), discovery::LONGEST).collect().await;
-            let body = body.map_err(|error| match error.is::<LengthLimitError>() {
-                true => discovery::too_long(),
-                false => "the answer was cut off".to_owned(),
+            let body = body.map_err(|error| {
+                if error.is::<LengthLimitError>() { discovery::too_long() } else { "the answer was cut off".to_owned() }
             })?;
             discovery::unpacked(body.to_bytes().into(), is_packed)
         };

@@ -80,7 +80,7 @@ impl<'a> AccessChecks<'a> {
     /// a binding of the wrong kind, would allow.
     pub(crate) fn new(permissions: &[Permission<'a>], catalog: &Catalog<'_>) -> Self {
         let asked: Coverage<'a> = permissions.iter().copied().collect();
-        let requested: BTreeSet<Permission<'a>> = matchable(permissions.to_vec(), catalog).into_iter().collect();
+        let requested: BTreeSet<Permission<'a>> = matchable(permissions, catalog).into_iter().collect();
         let beside = requested.iter().flat_map(|permission| {
             let (verbs, all) = match permission.target {
                 PermissionTarget::Resource { group, resource, .. } => (

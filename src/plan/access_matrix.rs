@@ -80,7 +80,7 @@ pub(crate) fn access_matrix(
     });
     let allowed: Vec<_> = cells.filter_map(|cell| Some((cell, sources.of_cell(cell)?))).collect();
     let matchable: HashSet<Permission<'_>> =
-        matchable(allowed.iter().map(|(cell, _)| *cell).collect(), catalog).into_iter().collect();
+        matchable(&allowed.iter().map(|(cell, _)| *cell).collect::<Vec<_>>(), catalog).into_iter().collect();
     // What in a ClusterRole matches nothing is the business of those who wrote it.
     let counts = |(cell, (asked, _)): &(Permission<'_>, (bool, Vec<String>))| *asked || matchable.contains(cell);
     let access = |(cell, (asked, cluster_roles)): (Permission<'_>, (bool, Vec<String>))| {

@@ -235,7 +235,7 @@ pub(crate) fn permission_changes(
     observed: &Observed,
     catalog: &Catalog<'_>,
 ) -> PermissionChanges {
-    changes_among(request, desired, observed, |permissions| matchable(permissions, catalog))
+    changes_among(request, desired, observed, |permissions| matchable(&permissions, catalog))
 }
 
 /// The same among the permissions that are counted.
@@ -259,7 +259,8 @@ fn changes_among(
     difference(&held, &wanted).except(&all_permissions(&kept).into_iter().collect())
 }
 
-/// Whether a provision adds a permission, if only one that matches nothing today. Without the ServiceAccount no one has any, whatever its bindings say.
+/// Whether a provision adds a permission, if only one that matches nothing today. Without the ServiceAccount no one has
+/// any, whatever its bindings say.
 pub(crate) fn widens(request: &Request, desired: &Desired, observed: &Observed) -> bool {
     observed.service_account.is_none() || !changes_among(request, desired, observed, |all| all).widened.is_empty()
 }

@@ -104,6 +104,13 @@ pub(super) fn is_custom(group: &str) -> bool {
     Catalog::embedded().group(group).is_none()
 }
 
+/// Whether some release of Kubernetes serves the resource, or its subresource, even if a server does not.
+pub(super) fn is_of_kubernetes(group: &str, word: &str) -> bool {
+    let (name, subresource) = word.split_once('/').map_or((word, None), |(name, sub)| (name, Some(sub)));
+    let resource = Catalog::embedded().resource(group, name);
+    resource.is_some_and(|resource| resource.verbs_of(subresource).is_some())
+}
+
 /// Whether the verb can be asked about any resource.
 fn is_of_any_resource(verb: &str) -> bool {
     OF_ANY_RESOURCE.contains(&verb) || IMPERSONATION.iter().any(|prefix| verb.starts_with(prefix))

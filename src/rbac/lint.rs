@@ -8,7 +8,7 @@ use std::{cell::OnceCell, rc::Rc};
 
 use crate::rbac::{
     RuleInScope,
-    catalog::{ApiResource, Catalog, is_custom},
+    catalog::{ApiResource, Catalog, is_custom, is_of_kubernetes},
     reach::{Fit, Groups, Reach, Target, UnclearGroup, Unserved, best_of, may_have_asterisk, targets, unserved},
     redundant::{Coverings, covers_names, covers_resource, covers_scope, covers_word},
     risk::Level,
@@ -263,7 +263,11 @@ impl<'c> Judge<'_, 'c> {
             [group] => format!("the group {} has no resource {}", quoted(group), quoted(word)),
             groups => format!("none of the groups {} has a resource {}", listed(groups.iter().copied()), quoted(word)),
         };
+        let is_of_kubernetes = !groups.is_wild && names.iter().any(|group| is_of_kubernetes(group, word));
         let help = match &meant {
+            _ if is_of_kubernetes => {
+                "other releases of Kubernetes serve it, or it has to be enabled on the API server".to_owned()
+            }
             Some(meant) => meant.help(if groups.is_wild { None } else { Some(&names) }),
             None => self.help_without_suggestion(word, &names),
         };

@@ -232,6 +232,9 @@ fn unknown_group<'c>(catalog: &Catalog<'c>, at: usize, name: &str) -> UnclearGro
     } else if name == REMOVED_GROUP {
         let help = "use `apps` for workloads, `networking.k8s.io` for ingresses and networkpolicies";
         (Level::Low, "the group `extensions` is no longer served".to_owned(), help.to_owned())
+    } else if !is_custom(name) {
+        let help = "other releases of Kubernetes serve it, or it has to be enabled on the API server";
+        (Level::Low, format!("this server does not serve the group {}", quoted(name)), help.to_owned())
     } else if name.contains('.') {
         let message = format!("the group {} is not known, so its resources cannot be checked", quoted(name));
         let help = "nothing to do if its custom resources are, or will be, installed in the cluster";
@@ -323,7 +326,7 @@ fn target<'c>(resource: &'c ApiResource<'c>, subresource: Option<&str>) -> Optio
 
 /// The permissions that a request can match, as far as the catalogue knows. What may be a custom resource counts, and what
 /// is granted nowhere else too: create with a name, which server-side apply uses together with patch.
-pub(crate) fn matchable<'a>(permissions: Vec<Permission<'a>>, catalog: &Catalog<'_>) -> Vec<Permission<'a>> {
+pub(crate) fn matchable<'a>(permissions: &[Permission<'a>], catalog: &Catalog<'_>) -> Vec<Permission<'a>> {
     let mut meanings: HashMap<(&str, &str), Meaning<'_>> = HashMap::new();
     let (known_names, held) = (OnceCell::new(), OnceCell::new());
     let may_patch = |permission: &Permission<'a>| {
@@ -451,9 +454,31 @@ mod tests {
             ..Rule::default()
         };
         let rules = [rule];
-        let permissions = permissions_of(&rules, (scope != "*").then_some(scope)).collect();
-        let kept: Vec<_> = matchable(permissions, &catalog).iter().map(Permission::record).collect();
+        let permissions: Vec<_> = permissions_of(&rules, (scope != "*").then_some(scope)).collect();
+        let kept: Vec<_> = matchable(&permissions, &catalog).iter().map(Permission::record).collect();
         assert_eq!(summarize(&kept), expected);
+    }
+
+    #[rstest::rstest]
+    #[case::resource("apps", "statefulsets", "unknown-resource high")]
+    #[case::subresource("apps", "deployments/scale", "unknown-resource high")]
+    #[case::group("policy", "poddisruptionbudgets", "unknown-group low")]
+    fn resource_of_another_release_is_named_as_such(
+        #[case] group: &str,
+        #[case] resource: &str,
+        #[case] expected: &str,
+    ) {
+        let text = discovery();
+        let catalog = Catalog::of_server(text.as_bytes()).unwrap();
+        let words = |word: &str| vec![word.to_owned()];
+        let rule =
+            Rule { api_groups: words(group), resources: words(resource), verbs: words("get"), ..Rule::default() };
+        let it = RuleInScope { pointer: "", rule: &rule, namespaces: vec![Some("a")] };
+        let found = crate::rbac::dead_rules(&[it], &catalog);
+        let [found] = &found[..] else { panic!("{found:#?}") };
+        let code = if found.code == crate::rbac::DeadCode::UnknownGroup { "unknown-group" } else { "unknown-resource" };
+        assert_eq!(format!("{code} {:?}", found.level).to_lowercase(), expected);
+        assert!(found.help.contains("other releases of Kubernetes serve it"), "{}", found.help);
     }
 
     /// The findings and the lists of permissions say the same: a rule of one permission is dead or it is kept.
@@ -489,7 +514,7 @@ mod tests {
                 let it = RuleInScope { pointer: "", rule: &rule, namespaces: vec![namespace] };
                 let found = crate::rbac::dead_rules(&[it], &catalog);
                 let is_dead = found.iter().any(|it| it.level == Level::High);
-                let kept = matchable(rule.permissions(namespace).collect(), &catalog);
+                let kept = matchable(&rule.permissions(namespace).collect::<Vec<_>>(), &catalog);
                 assert_eq!(kept.is_empty(), is_dead, "{rule:?} in {namespace:?}: {found:#?}");
             }
         }

@@ -3,8 +3,8 @@
 use std::{
     cell::OnceCell,
     future::poll_fn,
-    pin::pin,
-    task::Poll,
+    pin::Pin,
+    task::{Context, Poll},
     time::{Duration, Instant},
 };
 
@@ -29,11 +29,15 @@ impl LiveResources {
         Self { found: OnceCell::new(), started: Instant::now() }
     }
 
-    /// The result of some work, beside which the discovery is read if there is something to judge. Its request is the
-    /// first one, and the work waits for no part of it.
-    pub(super) async fn beside<T>(&self, cluster: &Cluster<'_>, is_needed: bool, work: impl Future<Output = T>) -> T {
-        let mut work = pin!(work);
-        let mut reading = pin!(async {
+    /// The result of some work, beside which the discovery is read if there is something to judge. The work waits for no
+    /// part of it, and its own first requests are sent before it, so that they get the connection that is open.
+    pub(super) async fn beside<T>(
+        &self,
+        cluster: &Cluster<'_>,
+        is_needed: bool,
+        mut work: Pin<Box<impl Future<Output = T>>>,
+    ) -> T {
+        let mut reading = Box::pin(async {
             if !is_needed {
                 return Resources::default();
             }
@@ -43,13 +47,23 @@ impl LiveResources {
                 Err(why) => Resources::without_discovery(why),
             }
         });
-        poll_fn(|context| {
+        let mut read = |context: &mut Context<'_>| {
             if !self.is_settled()
                 && let Poll::Ready(resources) = reading.as_mut().poll(context)
             {
                 let _ = self.found.set(resources);
             }
-            work.as_mut().poll(context)
+        };
+        let mut is_sent = false;
+        poll_fn(|context| {
+            if is_sent {
+                read(context);
+                return work.as_mut().poll(context);
+            }
+            is_sent = true;
+            let done = work.as_mut().poll(context);
+            read(context);
+            done
         })
         .await
     }

@@ -10,7 +10,7 @@ use futures_util::future::join_all;
 use crate::{
     budget::Budget,
     cluster::{ApiError, ApiErrorKind},
-    credential::{claims::Claims, defaults::Defaults},
+    credential::{access_checks::AccessChecks, claims::Claims, defaults::Defaults},
     diagnostics::{error::Failure, finding::Finding},
     endpoint::connection::Connection,
     input::request::{Credential, Params},
@@ -23,11 +23,11 @@ use crate::{
         access_matrix::{Access, access_matrix, granted_rules},
         judgement::release,
     },
-    rbac::{PermissionRecord, Rule},
+    rbac::{Catalog, PermissionRecord, Rule},
     report::Report,
     run::{
         discovery::LiveResources,
-        proof::{self, Expectation, unlimited},
+        proof::{self, unlimited},
         session::Session,
         verify::{identify, not_proved},
     },
@@ -66,7 +66,7 @@ pub(crate) async fn explain_params(
         read
     };
     let is_needed = !params.grants.requested().is_empty() || !names.is_empty();
-    let (version, read) = resources.beside(cluster, is_needed, reading).await;
+    let (version, read) = resources.beside(cluster, is_needed, Box::pin(reading)).await;
     drop(waiting);
     // A server may hide its version from this login, but a login that it rejects explains everything.
     let version = match version {
@@ -108,21 +108,22 @@ pub(crate) async fn explain_credential(
     let account = identify(credential, claims.as_ref(), report)?;
     let session = Session::connect(&credential.connection, budget, report).await?;
     let holder = &session.cluster;
-    let expectation = Expectation { account, granted: Vec::new() };
-    let name = expectation.account.name;
-    let mut scopes = BTreeSet::from([None, Some(expectation.account.namespace)]);
+    let name = account.name;
+    let mut scopes = BTreeSet::from([None, Some(account.namespace)]);
     scopes.extend(further.map(|namespace| Some(namespace.as_str())));
     let started = Instant::now();
     let waiting = report.waiting("asking what the credential allows");
     let resources = LiveResources::new();
+    // Nothing is claimed, so only the lists of the server count.
+    let nothing = AccessChecks::new(&[], Catalog::embedded());
     let asking = async {
-        let answers = tokio::join!(holder.version(), proof::ask(holder, &expectation, &scopes));
+        let answers = tokio::join!(holder.version(), proof::ask(holder, &nothing, &account, &scopes));
         resources.settle().await;
         answers
     };
-    let (version, answers) = resources.beside(holder, true, asking).await;
+    let (version, answers) = resources.beside(holder, true, Box::pin(asking)).await;
     let proof = match answers {
-        Ok(answers) => proof::conclude(holder, &expectation, resources.catalog(), answers).await,
+        Ok(answers) => proof::conclude(holder, &nothing, answers).await,
         Err(error) => Err(error),
     };
     drop(waiting);

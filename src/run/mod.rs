@@ -27,6 +27,7 @@ pub(crate) use verify::verify;
 use std::{
     cell::OnceCell,
     collections::BTreeMap,
+    pin::Pin,
     time::{Instant, SystemTime},
 };
 
@@ -99,7 +100,7 @@ impl<'a> Run<'a> {
     }
 
     /// The result of some work, beside which the server's discovery is read.
-    async fn beside_discovery<T>(&self, work: impl Future<Output = T>) -> T {
+    async fn beside_discovery<T>(&self, work: Pin<Box<impl Future<Output = T>>>) -> T {
         let is_needed = !self.request.grants.requested().is_empty();
         self.resources.beside(&self.session.cluster, is_needed, work).await
     }

@@ -34,7 +34,7 @@ use crate::{
 /// What a provision would fail with, as far as reads can tell.
 pub(crate) async fn plan(run: &Run<'_>) -> Result<bool, Failure> {
     let mut findings = Vec::new();
-    let result = run.beside_discovery(look_ahead(run, &mut findings)).await;
+    let result = run.beside_discovery(Box::pin(look_ahead(run, &mut findings))).await;
     if result.is_ok() {
         findings.extend(run.request.connection.limits());
     }

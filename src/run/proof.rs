@@ -20,7 +20,7 @@ use crate::{
         finding::{self, Finding, Severity},
     },
     k8s::{denial::summary, grant::Scope},
-    rbac::{Catalog, Coverage, Permission, PermissionRecord},
+    rbac::{Coverage, Permission, PermissionRecord},
     report::Report,
     run::Run,
 };
@@ -228,11 +228,12 @@ async fn ask_until(
     let mut scopes = BTreeSet::from([None, Some(run.request.instance.namespace.as_str())]);
     scopes.extend(run.request.grants.iter().map(|grant| grant.place.scope.namespace()));
     scopes.extend(cleared.iter().map(|scope| scope.namespace()));
+    let mut checks = Checks::new(run, expectation);
     let limit = run.session.budget.at_most(PROPAGATION);
     let mut pause = Duration::from_millis(10);
     loop {
         let late = started.elapsed() >= limit;
-        match attempt(run, holder, expectation, &scopes).await {
+        match attempt(run, holder, &mut checks, expectation, &scopes).await {
             Ok(proof) if late || enough(&proof) => return Ok(proof),
             Err(error) if late || !error.may_be_propagation() => return Err(error),
             Ok(_) | Err(_) => {}
@@ -253,25 +254,41 @@ pub(crate) struct Answers<'a> {
     denied: Option<(Permission<'a>, AccessDecision)>,
 }
 
-async fn attempt(
-    run: &Run<'_>,
-    holder: &Cluster<'_>,
-    expectation: &Expectation<'_>,
-    scopes: &BTreeSet<Option<&str>>,
-) -> Result<Proof, ProofError> {
-    let answers = ask(holder, expectation, scopes).await?;
-    conclude(holder, expectation, run.resources.catalog(), answers).await
+/// The checks of a credential by what the server is known to serve.
+struct Checks<'a> {
+    current: AccessChecks<'a>,
+    /// Whether the discovery had come, or will not.
+    is_settled: bool,
 }
 
-/// Asks the server about the credential of this connection, in these scopes. It waits for no discovery: for the two
-/// examples, what the embedded table knows is good enough.
-pub(crate) async fn ask<'a>(
-    cluster: &Cluster<'_>,
+impl<'a> Checks<'a> {
+    fn new(run: &Run<'_>, expectation: &Expectation<'a>) -> Self {
+        let current = AccessChecks::new(&expectation.granted, run.resources.catalog());
+        Self { current, is_settled: run.resources.is_settled() }
+    }
+}
+
+async fn attempt<'a>(
+    run: &Run<'_>,
+    holder: &Cluster<'_>,
+    checks: &mut Checks<'a>,
     expectation: &Expectation<'a>,
     scopes: &BTreeSet<Option<&'a str>>,
+) -> Result<Proof, ProofError> {
+    let answers = ask(holder, &checks.current, &expectation.account, scopes).await?;
+    if !checks.is_settled {
+        *checks = Checks::new(run, expectation);
+    }
+    conclude(holder, &checks.current, answers).await
+}
+
+/// Asks the server about the credential of this connection, which has to be that of this account, in these scopes.
+pub(crate) async fn ask<'a>(
+    cluster: &Cluster<'_>,
+    checks: &AccessChecks<'a>,
+    account: &Account<'_>,
+    scopes: &BTreeSet<Option<&'a str>>,
 ) -> Result<Answers<'a>, ProofError> {
-    let checks = AccessChecks::new(&expectation.granted, Catalog::embedded());
-    let home = expectation.account.namespace;
     let decide = async |example: Option<Permission<'a>>| match example {
         Some(permission) => Ok(Some((permission, cluster.allowed(permission).await?))),
         None => Ok::<_, ApiError>(None),
@@ -279,26 +296,24 @@ pub(crate) async fn ask<'a>(
     let (identity, reviews, allowed, denied) = tokio::join!(
         cluster.identity(),
         join_all(scopes.iter().map(async |scope| Ok((*scope, cluster.rules(*scope).await?)))),
-        decide(checks.allowed_example(home)),
-        decide(checks.denied_example(home)),
+        decide(checks.allowed_example(account.namespace)),
+        decide(checks.denied_example(account.namespace)),
     );
-    // The identity first: a token that is rejected says more than a permission that is.
+    // The identity first: that the token is rejected, or is another one, explains all else.
     let identity = identity?;
+    check_identity(&identity, account)?;
     let reviews = reviews.into_iter().collect::<Result<_, ApiError>>()?;
     Ok(Answers { identity, reviews, allowed: allowed?, denied: denied? })
 }
 
-/// Compares the answers with what is expected, as far as a request for what the catalogue lists can match it.
-/// Permissions that are on no list are asked for one by one.
+/// Compares the answers with what is expected. The checks may be others than those that were asked with, if the discovery
+/// came in the meantime. Permissions that are on no list are asked for one by one.
 pub(crate) async fn conclude(
     cluster: &Cluster<'_>,
-    expectation: &Expectation<'_>,
-    catalog: &Catalog<'_>,
+    checks: &AccessChecks<'_>,
     answers: Answers<'_>,
 ) -> Result<Proof, ProofError> {
-    let checks = AccessChecks::new(&expectation.granted, catalog);
     let Answers { identity, reviews, allowed, denied } = answers;
-    check_identity(&identity, &expectation.account)?;
     let complete = reviews.iter().all(|(_, review)| review.complete);
     let mut result = checks.evaluate(&reviews);
     let mut asked = Vec::from_iter(denied);

@@ -27,7 +27,7 @@ use crate::{
         snapshot::Snapshot,
         token_slots::{Slot, Unusable},
     },
-    rbac::{Coverage, PermissionRecord},
+    rbac::{Coverage, PermissionChanges, PermissionRecord},
     report::TokenFacts,
     run::{
         Run, adopt,
@@ -49,7 +49,7 @@ pub(crate) async fn provision(
     deliver: impl FnOnce(&Artifact) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
     let created = CreatedCredential::default();
-    let result = run.beside_discovery(establish(run, &created, delivery, deliver)).await;
+    let result = run.beside_discovery(Box::pin(establish(run, &created, delivery, deliver))).await;
     match (result, created.account.get()) {
         (Err(EstablishError { failure, token_refused }), Some(uid)) if failure.code.exit() == Exit::Unproved => {
             let token = created.token.take();
@@ -223,12 +223,11 @@ async fn issue(
     let apply = Apply { run, snapshot, desired: &desired, plan: &plan };
     // Connecting as the new credential takes as long as two of these requests, and needs no token yet.
     let (objects, connection) = tokio::join!(create_objects(&apply, created), run.session.open_unauthenticated());
-    let (widened, token) = objects?;
+    let (widened, changes, token) = objects?;
 
     let uid = widened.service_account.uid.clone();
     let rules = granted_rules(request, &snapshot.observed);
     let expectation = Expectation { account: account(run, &uid), granted: all_permissions(&rules) };
-    let changes = permission_changes(request, &desired, &snapshot.observed, run.resources.catalog());
     let narrowed = || changes.narrowed.iter().map(PermissionRecord::permission).collect();
     let mut kept = desired.kept(request);
     // The connection to Massdriver is opened during the test; nothing is sent before it has passed.
@@ -265,14 +264,17 @@ async fn issue(
 }
 
 /// Creates and widens the objects, and waits for the token of the token controller.
-async fn create_objects<'a>(apply: &Apply<'a>, created: &CreatedCredential) -> Result<(Widened<'a>, Token), Failure> {
+async fn create_objects<'a>(
+    apply: &Apply<'a>,
+    created: &CreatedCredential,
+) -> Result<(Widened<'a>, PermissionChanges, Token), Failure> {
     let Apply { run, snapshot, desired, .. } = apply;
     let widened = apply.widen().await?;
     let uid = &widened.service_account.uid;
     let _ = created.account.set(uid.clone());
+    let changes = permission_changes(run.request, desired, &snapshot.observed, run.resources.catalog());
     if !apply.will_shrink(&widened) {
-        let catalog = run.resources.catalog();
-        run.report.permissions(permission_changes(run.request, desired, &snapshot.observed, catalog));
+        run.report.permissions(changes.clone());
     }
     let TokenSecret { token, uid: secret_uid, cas } = wait_for_token(run, snapshot, desired).await?;
     if let Some(finding) = ca_differs(&run.request.connection, run.session.ca(), &cas) {
@@ -286,7 +288,7 @@ async fn create_objects<'a>(apply: &Apply<'a>, created: &CreatedCredential) -> R
         secret_uid: Some(secret_uid),
         expires: None,
     });
-    Ok((widened, token))
+    Ok((widened, changes, token))
 }
 
 /// The ServiceAccount that the token must belong to.

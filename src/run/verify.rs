@@ -4,9 +4,9 @@ use std::{collections::BTreeSet, time::Instant};
 
 use crate::{
     budget::Budget,
-    cluster::{ApiError, ApiErrorKind},
+    cluster::{ApiError, ApiErrorKind, Cluster},
     credential::{
-        access_checks::Proof,
+        access_checks::{AccessChecks, Proof},
         claims::{Account, Claims},
         defaults::Defaults,
     },
@@ -21,6 +21,7 @@ use crate::{
         object_names::Names,
     },
     plan::diff::all_permissions,
+    rbac::Catalog,
     report::{Report, TokenFacts},
     run::{
         discovery::LiveResources,
@@ -47,29 +48,16 @@ pub(crate) async fn verify(credential: &Credential, budget: Budget, report: &Rep
     let rules: Vec<_> = grants.iter().map(|grant| (&grant.place, grant.rules.clone())).collect();
     let expectation = Expectation { account, granted: all_permissions(&rules) };
     let name = expectation.account.name;
-    let mut scopes = BTreeSet::from([None, Some(expectation.account.namespace)]);
-    scopes.extend(grants.iter().map(|grant| grant.place.scope.namespace()));
     let started = Instant::now();
     let waiting = report.waiting("testing the credential");
-    let resources = LiveResources::new();
-    let asking = async {
-        let answers = tokio::join!(holder.version(), proof::ask(holder, &expectation, &scopes));
-        resources.settle().await;
-        answers
-    };
-    let (version, answers) = resources.beside(holder, !grants.requested().is_empty(), asking).await;
-    let proof = match answers {
-        Ok(answers) => proof::conclude(holder, &expectation, resources.catalog(), answers).await,
-        Err(error) => Err(error),
-    };
+    let Tested { version, proof, findings } = test(holder, grants, &expectation).await;
     drop(waiting);
     report.server_version(version.as_ref().ok().cloned());
-    let proof = proof.map_err(|error| not_proved(error, &version, connection.server.as_str()));
     // Before a failure, which a rule that matches nothing may explain.
-    for finding in condensed(resources.judge(grants, &|_| None, version.as_deref().ok()).findings) {
+    for finding in condensed(findings) {
         report.finding(finding);
     }
-    let mut proof = proof?;
+    let mut proof = proof.map_err(|error| not_proved(error, &version, connection.server.as_str()))?;
     let defaults = Defaults::of(version.as_deref().ok());
     if credential.grants.is_some() {
         set_cluster_roles_aside(report, grants, &mut proof);
@@ -111,6 +99,41 @@ pub(crate) fn identify<'c>(
     report.token(TokenFacts { fingerprint: token.fingerprint(), secret, secret_uid: None, expires });
     report.step("token", &short_fingerprint(token), None);
     account.ok_or_else(|| refused("the token does not belong to a ServiceAccount".to_owned()))
+}
+
+/// The result of the test.
+struct Tested {
+    version: Result<String, ApiError>,
+    proof: Result<Proof, ProofError>,
+    /// The findings about the rules, if the server has answered.
+    findings: Vec<Finding>,
+}
+
+/// Asks the server about the credential, and judges the rules by what the server serves.
+async fn test(holder: &Cluster<'_>, grants: &Grants, expectation: &Expectation<'_>) -> Tested {
+    let Expectation { account, granted } = expectation;
+    let mut scopes = BTreeSet::from([None, Some(account.namespace)]);
+    scopes.extend(grants.iter().map(|grant| grant.place.scope.namespace()));
+    let resources = LiveResources::new();
+    // Nothing is asked later because of the discovery: to choose the examples, the embedded table is good enough.
+    let first = AccessChecks::new(granted, Catalog::embedded());
+    let asking = async {
+        let (version, answers) = tokio::join!(holder.version(), proof::ask(holder, &first, account, &scopes));
+        if answers.is_ok() {
+            resources.settle().await;
+        }
+        (version, answers)
+    };
+    let (version, answers) = resources.beside(holder, !grants.requested().is_empty(), Box::pin(asking)).await;
+    let (proof, findings) = match answers {
+        Ok(answers) => {
+            let checks = AccessChecks::new(granted, resources.catalog());
+            let proof = proof::conclude(holder, &checks, answers).await;
+            (proof, resources.judge(grants, &|_| None, version.as_deref().ok()).findings)
+        }
+        Err(error) => (Err(error), Vec::new()),
+    };
+    Tested { version, proof, findings }
 }
 
 /// The scopes of ClusterRoles are set aside: the credential may not read those, so additional permissions there cannot be

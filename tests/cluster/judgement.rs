@@ -336,7 +336,7 @@ fn plan_lists_findings_under_the_changes() {
     let severities: Vec<&str> =
         words.iter().copied().filter(|word| ["critical", "high", "medium", "low", "info"].contains(word)).collect();
     let rank = |word: &&str| ["critical", "high", "medium", "low", "info"].iter().position(|it| it == word);
-    assert!(severities.is_sorted_by_key(|word| rank(&word)), "{severities:?}");
+    assert!(severities.is_sorted_by_key(rank), "{severities:?}");
     let document = ran.document();
     let in_document: Vec<&str> =
         document["findings"].as_array().unwrap().iter().map(|it| it["severity"].as_str().unwrap()).collect();

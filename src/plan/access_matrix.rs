@@ -11,7 +11,7 @@ use crate::{
     k8s::{grant::Grants, name::ClusterRoleName},
     rbac::{
         Catalog, Coverage, Permission, PermissionRecord, PermissionTarget, Rule, VERBS, matchable, permissions_of,
-        risk::risks,
+        risk::{Risk, risks},
     },
 };
 
@@ -146,7 +146,7 @@ fn as_rule(cell: Permission<'_>) -> Rule {
 fn risks_of(cell: Permission<'_>, server: Option<(u32, u32)>) -> (Vec<&'static str>, Option<Severity>) {
     let rule = as_rule(cell);
     let found = risks(&[(&rule, cell.namespace)], server);
-    (found.iter().map(|risk| risk.code()).collect(), found.iter().map(|risk| risk.severity.into()).max())
+    (found.iter().map(Risk::code).collect(), found.iter().map(|risk| risk.severity.into()).max())
 }
 
 #[cfg(test)]
@@ -185,12 +185,12 @@ mod tests {
                 }
                 PermissionRecord::Url { verb, url } => format!("{verb} {url}"),
             };
-            let asked = if access.asked { " x" } else { "" };
-            let roles: String = access.cluster_roles.iter().map(|role| format!(" o({role})")).collect();
-            let dead = if access.dead { " -" } else { "" };
-            let risks: String = access.risks.iter().map(|risk| format!(" {risk}")).collect();
+            let roles = access.cluster_roles.iter().map(|role| format!("o({role})"));
+            let marks = access.asked.then(|| "x".to_owned()).into_iter().chain(roles);
+            let marks = marks.chain(access.dead.then(|| "-".to_owned()));
+            let marks: Vec<String> = marks.chain(access.risks.iter().map(ToString::to_string)).collect();
             assert_eq!(access.severity.is_some(), !access.risks.is_empty());
-            format!("{row}{asked}{roles}{dead}{risks}")
+            format!("{row} {}", marks.join(" "))
         };
         access_matrix(&granted, Catalog::embedded(), UNKNOWN).into_iter().map(shown).collect()
     }

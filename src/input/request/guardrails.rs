@@ -125,7 +125,7 @@ pub(crate) fn parse(inputs: &Inputs, findings: &mut Vec<Finding>) -> Guardrails 
     let mut guardrails = Guardrails::default();
     if let Some(document) = inputs.params.get(KEY) {
         let is_refused = findings.iter().any(|it| it.blocking && it.pointer.as_deref().is_some_and(is_within));
-        match of_carrier(document, Carrier::Params, inputs.origin.source(AT)) {
+        match of_carrier(document, Carrier::Params, inputs.origin.source(AT).as_deref()) {
             Some(guardrail) => guardrails.0.push(guardrail),
             None if is_refused => {}
             None => findings.push(
@@ -136,7 +136,7 @@ pub(crate) fn parse(inputs: &Inputs, findings: &mut Vec<Finding>) -> Guardrails 
     }
     if let Some(document) = inputs.config.get(KEY).filter(|value| !value.is_null()).map(without_nulls) {
         let problems = problems_of_config(&document);
-        match of_carrier(&document, Carrier::Config, Some(CONFIG.to_owned())) {
+        match of_carrier(&document, Carrier::Config, Some(CONFIG)) {
             Some(guardrail) if problems.is_empty() => guardrails.0.push(guardrail),
             _ => findings.extend(problems),
         }
@@ -177,9 +177,9 @@ fn problems_of_config(document: &Value) -> Vec<Finding> {
 }
 
 /// The guardrails of a document, if all of it can be read.
-fn of_carrier(document: &Value, carrier: Carrier, source: Option<String>) -> Option<Guardrail> {
+fn of_carrier(document: &Value, carrier: Carrier, source: Option<&str>) -> Option<Guardrail> {
     let document = Document::deserialize(document).ok()?;
-    let waivers = document.accept.into_iter().enumerate().map(|(index, entry)| waiver(index, entry, source.clone()));
+    let waivers = document.accept.into_iter().enumerate().map(|(index, entry)| waiver(index, entry, source));
     Some(Guardrail {
         carrier,
         max_risk: document.max_risk.map_or(Some(Severity::Critical), |level| Severity::limit(&level))?,
@@ -188,11 +188,11 @@ fn of_carrier(document: &Value, carrier: Carrier, source: Option<String>) -> Opt
     })
 }
 
-fn waiver(index: usize, entry: Entry, source: Option<String>) -> Option<Waiver> {
+fn waiver(index: usize, entry: Entry, source: Option<&str>) -> Option<Waiver> {
     let scopes = entry.namespaces.iter().map(|text| Scope::parse(text).ok());
     Some(Waiver {
         pointer: format!("{AT}/accept/{index}"),
-        source,
+        source: source.map(str::to_owned),
         code: finding::Code::of_risk(&entry.code).filter(|code| code.is_risk())?,
         max_severity: Severity::limit(&entry.max_severity)?,
         reason: entry.reason,

@@ -7,6 +7,7 @@ mod commands;
 mod copies;
 mod decommission;
 mod denials;
+mod explain;
 mod fault_sequences;
 mod faults;
 mod findings;

@@ -5,6 +5,7 @@
 mod check_files;
 mod ci_examples;
 mod dead_rules;
+mod explain;
 mod fuzz_corpus;
 mod guardrails;
 mod invalid_input;

@@ -661,23 +661,8 @@ pub(crate) fn parse(
             return check(files, said("check", params)?, limit.max_risk, document);
         }
         Some(Command::Explain { artifact, params, live, cluster, instance_dir, timeout, json }) => {
-            let params = said("explain", params)?;
             let live = live || cluster.are_given();
-            let subject = match (artifact, instance_dir) {
-                (Some(artifact), _) => Subject::Credential { artifact, namespace: params.namespace },
-                (None, Some(directory)) => Subject::Params { source: Source::Instance(directory), live },
-                (None, None) if params.is_given() => Subject::Params { source: cluster.source(params, None), live },
-                (None, None) => {
-                    let problem = "nothing to explain (expected a credential file, --params <FILE>, --allow, \
-                                   --cluster-role, --preset or --instance-dir)";
-                    return Err(usage_error("explain", ErrorKind::MissingRequiredArgument, problem));
-                }
-            };
-            if let Subject::Params { source, live: true } = &subject
-                && source.reads_stdin_twice()
-            {
-                return Err(ParseError::Usage(STDIN_TWICE.to_owned()));
-            }
+            let subject = subject(artifact, said("explain", params)?, live, cluster, instance_dir)?;
             return Ok(Invocation::Explain(ExplainOptions { subject, timeout_seconds: timeout, json }));
         }
         Some(Command::Verify { artifact, params, name, instance_dir, timeout, json }) => {
@@ -738,6 +723,30 @@ fn usage_error(command: &str, kind: ErrorKind, problem: &str) -> ParseError {
         None => all.error(kind, problem),
     };
     ParseError::Usage(error.render().to_string())
+}
+
+/// What explain is about.
+fn subject(
+    artifact: Option<PathBuf>,
+    params: ParamsSource,
+    live: bool,
+    cluster: ClusterArgs,
+    instance_dir: Option<PathBuf>,
+) -> Result<Subject, ParseError> {
+    let source = match (artifact, instance_dir) {
+        (Some(artifact), _) => return Ok(Subject::Credential { artifact, namespace: params.namespace }),
+        (None, Some(directory)) => Source::Instance(directory),
+        (None, None) if params.is_given() => cluster.source(params, None),
+        (None, None) => {
+            let problem = "nothing to explain (expected a credential file, --params <FILE>, --allow, --cluster-role, \
+                           --preset or --instance-dir)";
+            return Err(usage_error("explain", ErrorKind::MissingRequiredArgument, problem));
+        }
+    };
+    if live && source.reads_stdin_twice() {
+        return Err(ParseError::Usage(STDIN_TWICE.to_owned()));
+    }
+    Ok(Subject::Params { source, live })
 }
 
 fn check(

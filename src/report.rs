@@ -342,11 +342,6 @@ impl Report {
         self.document.borrow_mut().access = cells;
     }
 
-    /// The namespace that was reported.
-    pub(crate) fn namespace(&self) -> Option<String> {
-        self.document.borrow().namespace.clone()
-    }
-
     /// Records the result of the test of the credential.
     pub(crate) fn proof(&self, proof: Proof) {
         self.document.borrow_mut().proof = Some(proof);

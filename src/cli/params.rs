@@ -22,13 +22,13 @@ pub(crate) struct ParamsArgs {
     /// Namespace of the ServiceAccount and of the rules, instead of the one in the params
     #[arg(long, value_name = "NS")]
     namespace: Option<String>,
-    /// Allow these verbs on these resources, as in 'get,list pods,deployments.apps'; repeatable
+    /// These verbs on these resources, as in 'get,list pods,deployments.apps'; repeatable
     #[arg(long, value_name = "VERBS RESOURCES", requires = "namespace")]
     allow: Vec<String>,
-    /// Grant this existing ClusterRole in the namespace; repeatable
+    /// This existing ClusterRole in the namespace; repeatable
     #[arg(long, value_name = "NAME", requires = "namespace")]
     cluster_role: Vec<String>,
-    /// Grant the rules of this preset; repeatable
+    /// The rules of this preset; repeatable
     #[arg(long, value_name = "NAME", requires = "namespace", value_parser = names_of_presets())]
     preset: Vec<String>,
 }

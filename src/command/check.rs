@@ -2,23 +2,23 @@
 //! match nothing that Kubernetes itself serves, and those that allow more than they say. Several files are judged one by
 //! one, and the worst result decides.
 
-use std::{collections::HashSet, mem};
+use std::{cmp::Reverse, collections::HashSet, mem};
 
 use crate::{
     cli::{CheckDocument, CheckOptions, ParamsSource},
     command::today,
     diagnostics::{
         error::Failure,
-        finding::{self, Finding, Severity, condensed},
+        finding::{Finding, Severity, condensed},
     },
     input::{
         documents::{self, Inputs},
         request::{self, Checked},
     },
-    k8s::{grant::RequestedRole, name::InstanceName},
+    k8s::name::InstanceName,
     plan::{
         guardrails::{Guard, WaiverFacts},
-        judgement::judge,
+        judgement::{judge, unknown_roles},
     },
     rbac::{Catalog, default_cluster_role},
     report::Report,
@@ -97,49 +97,49 @@ fn check(
     waivers: &mut Vec<WaiverFacts>,
 ) -> Result<(Checked, Vec<Finding>), Failure> {
     let grants = request::readable_grants(inputs);
-    let judgement = judge(&grants, &|name| default_cluster_role(name), Catalog::embedded(), None);
+    let mut judgement = judge(&grants, &|name| default_cluster_role(name), Catalog::embedded(), None);
     let (checked, remarks) = match request::check(inputs, findings) {
         Ok(parsed) => parsed,
         Err(findings) => return Err(Failure::input(with_judged(findings, judgement.findings))),
     };
     let guard = Guard { guardrails: checked.guardrails.clone().limited_to(max_risk), today: today() };
     let mut verdict = guard.verdict(&judgement);
+    let reasons: Vec<Option<String>> =
+        judgement.findings.iter().map(|finding| guard.accepts(&judgement, finding).map(str::to_owned)).collect();
+    for (finding, accepted) in judgement.findings.iter_mut().zip(reasons) {
+        finding.accepted = accepted;
+    }
     waivers.append(&mut verdict.waivers);
     let mut findings = with_judged(remarks, judgement.findings);
     findings.append(&mut verdict.findings);
     if guard.guardrails.limit_risks() {
-        findings.extend(grants.requested_roles().iter().filter_map(unjudged));
+        findings.extend(unknown_roles(&grants, &|name| default_cluster_role(name), |name| {
+            let text = format!(
+                "the rules of ClusterRole {name} are unknown without a cluster, so no max_risk applies to them here"
+            );
+            (text, "run plan: it reads the ClusterRole from the cluster, and applies every guardrail")
+        }));
     }
+    // Input errors first, then the most severe.
+    findings.sort_by_key(|finding| Reverse((finding.blocking, finding.severity)));
     match verdict.refusal {
         Some(refusal) => Err(Failure { findings: condensed(findings), ..refusal }),
         None => Ok((checked, findings)),
     }
 }
 
-/// The finding about a ClusterRole that no limit on risks can be applied to without a server.
-fn unjudged(role: &RequestedRole) -> Option<Finding> {
-    let name = role.name.as_str();
-    default_cluster_role(name).is_none().then(|| {
-        let text = format!(
-            "the rules of ClusterRole {name} are unknown without a cluster, so no max_risk applies to them here"
-        );
-        let help = "run plan: it reads the ClusterRole from the cluster, and applies every guardrail";
-        let finding = Finding::remark(finding::Code::ClusterRoleUnverified, text).at(format!("{}/name", role.pointer));
-        finding.source(role.source.clone()).help(help)
-    })
-}
-
 /// The failure of all files; `sound` is how many are not refused. The lowest exit status is the worst: params that are
 /// invalid (65) are not judged as a whole, so that a guardrail would refuse (78) more of them.
 fn worst(refused: Vec<(String, Failure)>, sound: usize) -> Option<Failure> {
-    let names: Vec<String> = refused.iter().map(|(name, _)| name.clone()).collect();
+    let reason = |(name, failure): &(String, Failure)| format!("{name}: {}, {}", failure.code.as_str(), failure.cause);
+    let reasons: Vec<String> = refused.iter().map(reason).collect();
     let (name, mut failure) = refused.into_iter().min_by_key(|(_, failure)| failure.code.exit() as u8)?;
-    match (names.len(), sound) {
+    match (reasons.len(), sound) {
         (1, 0) => {}
         (1, _) => failure = failure.on(name),
         (count, _) => {
-            let more = if count > LISTED { format!(" and {} more", count - LISTED) } else { String::new() };
-            let listed = names[..count.min(LISTED)].join(", ");
+            let more = if count > LISTED { format!("; and {} more", count - LISTED) } else { String::new() };
+            let listed = reasons[..count.min(LISTED)].join("; ");
             failure.cause = format!("{count} of {} files are refused: {listed}{more}", count + sound);
         }
     }
@@ -154,6 +154,7 @@ fn with_judged(mut findings: Vec<Finding>, judged: Vec<Finding>) -> Vec<Finding>
     let refused: HashSet<Option<String>> =
         findings.iter().filter(|finding| finding.blocking).map(|finding| finding.pointer.clone()).collect();
     findings.extend(judged.into_iter().filter(|it| it.code.is_risk() || !refused.contains(&it.pointer)));
+    findings.sort_by_key(|finding| Reverse((finding.blocking, finding.severity)));
     findings
 }
 
@@ -163,7 +164,7 @@ mod tests {
     use crate::diagnostics::error::Code;
 
     /// Code, object and cause of the failure of files that are refused with these codes, beside a number of sound ones.
-    fn told(codes: &[Code], sound: usize) -> Option<(Code, Option<String>, String)> {
+    fn failure_of(codes: &[Code], sound: usize) -> Option<(Code, Option<String>, String)> {
         let files = codes.iter().enumerate().map(|(number, code)| (number.to_string(), Failure::new(*code, "", "why")));
         worst(files.collect(), sound).map(|failure| (failure.code, failure.object, failure.cause))
     }
@@ -171,13 +172,12 @@ mod tests {
     #[test]
     fn failure_of_files_is_the_worst_one() {
         let (input, denied) = (Code::InputRefused, Code::Escalation);
-        assert_eq!(told(&[], 2), None);
-        assert_eq!(told(&[denied], 0), Some((denied, None, "why".to_owned())));
-        assert_eq!(told(&[denied], 2), Some((denied, Some("0".to_owned()), "why".to_owned())));
-        let cause = "2 of 3 files are refused: 0, 1".to_owned();
-        assert_eq!(told(&[denied, input], 1), Some((input, None, cause.clone())));
-        assert_eq!(told(&[input, denied], 1), Some((input, None, cause)));
-        let (.., cause) = told(&[input; 12], 0).unwrap();
-        assert_eq!(cause, "12 of 12 files are refused: 0, 1, 2, 3, 4, 5, 6, 7, 8, 9 and 2 more");
+        assert_eq!(failure_of(&[], 2), None);
+        assert_eq!(failure_of(&[denied], 0), Some((denied, None, "why".to_owned())));
+        assert_eq!(failure_of(&[denied], 2), Some((denied, Some("0".to_owned()), "why".to_owned())));
+        let cause = "2 of 3 files are refused: 0: escalation, why; 1: input-refused, why".to_owned();
+        assert_eq!(failure_of(&[denied, input], 1), Some((input, None, cause)));
+        let (.., cause) = failure_of(&[input; 12], 0).unwrap();
+        assert!(cause.starts_with("12 of 12 files are refused: 0: ") && cause.ends_with("; and 2 more"), "{cause}");
     }
 }

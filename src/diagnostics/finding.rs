@@ -308,6 +308,9 @@ pub(crate) struct Finding {
     /// Where the params or options that it is about come from: a file, or an option of the command line. None for anything
     /// else.
     pub(crate) source: Option<String>,
+    /// Why a waiver accepts the risk that it is about, for SARIF.
+    #[serde(skip)]
+    pub(crate) accepted: Option<String>,
     /// Its position in that text, if the text was searched for it.
     #[serde(skip)]
     pub(crate) position: Option<Position>,
@@ -337,7 +340,17 @@ impl Finding {
     pub(crate) fn remark(code: Code, message: impl Into<String>) -> Self {
         let severity = code.severities().first().copied().unwrap_or(Severity::High);
         let (pointer, help, source, position) = (None, None, None, None);
-        Self { code, severity, pointer, message: message.into(), help, blocking: false, source, position }
+        Self {
+            code,
+            severity,
+            pointer,
+            message: message.into(),
+            help,
+            blocking: false,
+            source,
+            position,
+            accepted: None,
+        }
     }
 
     /// Sets another of the code's severities.

@@ -2,7 +2,10 @@
 //!
 //! A cell counts as allowed whatever allows it: the row of pods shows what `*` in another rule allows on pods.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    rc::Rc,
+};
 
 use serde::Serialize;
 
@@ -11,7 +14,7 @@ use crate::{
     k8s::{grant::Grants, name::ClusterRoleName},
     rbac::{
         Catalog, Coverage, Permission, PermissionRecord, PermissionTarget, Rule, VERBS, matchable, permissions_of,
-        risk::{Risk, risks},
+        risk::{Requested, Risk, risks},
     },
 };
 
@@ -68,6 +71,7 @@ pub(crate) fn access_matrix(
     server: Option<(u32, u32)>,
 ) -> Vec<Access> {
     let sources = Sources::of(granted);
+    let judged = JudgedRules::of(granted, server);
     let mut rows: BTreeMap<(Option<&str>, PermissionTarget<'_>), BTreeSet<&str>> = BTreeMap::new();
     for it in granted {
         for permission in permissions_of(it.rules, it.namespace) {
@@ -85,7 +89,7 @@ pub(crate) fn access_matrix(
     let counts = |(cell, (asked, _)): &(Permission<'_>, (bool, Vec<String>))| *asked || matchable.contains(cell);
     let access = |(cell, (asked, cluster_roles)): (Permission<'_>, (bool, Vec<String>))| {
         let dead = !matchable.contains(&cell);
-        let (risks, severity) = if dead { (Vec::new(), None) } else { risks_of(cell, server) };
+        let (risks, severity) = if dead { (Vec::new(), None) } else { judged.risks_of(cell) };
         Access { permission: cell.record(), asked, cluster_roles, risks, severity, dead }
     };
     allowed.into_iter().filter(counts).map(access).collect()
@@ -142,11 +146,46 @@ fn as_rule(cell: Permission<'_>) -> Rule {
     }
 }
 
-/// The codes of the risks of a permission, and the severity of the worst.
-fn risks_of(cell: Permission<'_>, server: Option<(u32, u32)>) -> (Vec<&'static str>, Option<Severity>) {
-    let rule = as_rule(cell);
-    let found = risks(&[(&rule, cell.namespace)], server);
-    (found.iter().map(Risk::code).collect(), found.iter().map(|risk| risk.severity.into()).max())
+/// The risks of all rules together: some are more severe in combination.
+struct JudgedRules<'a> {
+    by_code: HashMap<&'static str, Vec<RiskyRule<'a>>>,
+    server: Option<(u32, u32)>,
+}
+
+/// A rule with a risk.
+struct RiskyRule<'a> {
+    severity: Severity,
+    namespace: Option<&'a str>,
+    permissions: Rc<Coverage<'a>>,
+}
+
+impl<'a> JudgedRules<'a> {
+    fn of(granted: &[GrantedRules<'a>], server: Option<(u32, u32)>) -> Self {
+        let requested: Vec<Requested<'a>> =
+            granted.iter().flat_map(|it| it.rules.iter().map(|rule| (rule, it.namespace))).collect();
+        let mut coverages: HashMap<usize, Rc<Coverage<'a>>> = HashMap::new();
+        let mut by_code: HashMap<_, Vec<_>> = HashMap::new();
+        for risk in risks(&requested, server) {
+            let (rule, namespace) = requested[risk.rule];
+            let permissions =
+                coverages.entry(risk.rule).or_insert_with(|| Rc::new(rule.permissions(namespace).collect())).clone();
+            let rule = RiskyRule { severity: risk.severity.into(), namespace, permissions };
+            by_code.entry(risk.code()).or_default().push(rule);
+        }
+        Self { by_code, server }
+    }
+
+    /// The codes of the risks of a permission, and the severity of the worst: that of the rules which allow it there.
+    fn risks_of(&self, cell: Permission<'_>) -> (Vec<&'static str>, Option<Severity>) {
+        let rule = as_rule(cell);
+        let own = risks(&[(&rule, cell.namespace)], self.server);
+        let severity = |risk: &Risk| {
+            let together = self.by_code.get(risk.code()).into_iter().flatten();
+            let together = together.filter(|it| it.namespace == cell.namespace && it.permissions.covers(cell));
+            together.map(|it| it.severity).chain([risk.severity.into()]).max()
+        };
+        (own.iter().map(Risk::code).collect(), own.iter().filter_map(severity).max())
+    }
 }
 
 #[cfg(test)]
@@ -259,6 +298,19 @@ mod tests {
         let rule = json!({"apiGroups": [""], "resources": ["configmaps"], "verbs": ["create", "patch"], "resourceNames": ["c"]});
         let granted = [(Some("a"), None, json!([rule]))];
         assert_eq!(cells(&granted), ["a:create configmaps.=c x", "a:patch configmaps.=c x risk-r25"]);
+    }
+
+    #[test]
+    fn risk_is_as_severe_as_in_combination() {
+        let severity = |resources: &[&str]| {
+            let rules: Vec<Rule> = rules(json!([rule(&[""], resources, &["create", "get"])]));
+            let granted = [GrantedRules { namespace: Some("a"), rules: &rules, cluster_role: None }];
+            let cells = access_matrix(&granted, Catalog::embedded(), UNKNOWN);
+            let log = cells.into_iter().find(|cell| cell.risks.contains(&"risk-r30"));
+            log.and_then(|cell| cell.severity)
+        };
+        assert_eq!(severity(&["pods/log"]), Some(Severity::Low));
+        assert_eq!(severity(&["pods/log", "pods"]), Some(Severity::Medium), "whoever starts a pod reads its output");
     }
 
     #[test]

@@ -87,6 +87,15 @@ impl Guard {
             && is_within(waiver, risk)
     }
 
+    /// The reason for which waivers accept the risk of a finding, if they do in each of its scopes.
+    pub(crate) fn accepts(&self, judgement: &Judgement, finding: &Finding) -> Option<&str> {
+        let is_same = |risk: &&ScopedRisk| risk.code == finding.code && Some(&risk.pointer) == finding.pointer.as_ref();
+        let waivers = || self.guardrails.iter().flat_map(|guardrail| &guardrail.accept);
+        let reason = |risk: &ScopedRisk| waivers().find(|waiver| self.lifts(waiver, risk)).map(|it| it.reason.as_str());
+        let reasons: Option<Vec<&str>> = judgement.risks.iter().filter(is_same).map(reason).collect();
+        reasons?.first().copied()
+    }
+
     /// What one guardrail refuses: the limit, and everything above it.
     fn refused<'a>(&self, guardrail: &'a Guardrail, judgement: &'a Judgement) -> Vec<Refused<'a>> {
         let is_above = |risk: &&ScopedRisk| {
@@ -228,12 +237,13 @@ fn worst<'a>(risks: &[&'a ScopedRisk]) -> impl Iterator<Item = (&'a str, String)
         }
     }
     known.into_iter().map(|(risk, places)| {
-        let text = format!("{} {} in {}", risk.code.as_str(), risk.severity.as_str(), places.join(" and "));
+        let places = listed(&places, PLACES);
+        let text = format!("{} {} in {places}", risk.code.as_str(), risk.severity.as_str());
         (risk.pointer.as_str(), text)
     })
 }
 
-/// As in `/rules/0/resources/1 (risk-r03 high in a), /rules/1/resources/0 (risk-r05 high in a and b)`.
+/// As in `/rules/0/resources/1 (risk-r03 high in a), /rules/1/resources/0 (risk-r05 high in a, b)`.
 fn by_pointer<'a>(each: impl Iterator<Item = (&'a str, String)>) -> String {
     let mut groups: Vec<(&str, Vec<String>)> = Vec::new();
     let mut positions: HashMap<&str, usize> = HashMap::new();
@@ -244,21 +254,37 @@ fn by_pointer<'a>(each: impl Iterator<Item = (&'a str, String)>) -> String {
             None => groups.push((pointer, vec![what])),
         }
     }
-    let groups = groups.into_iter().map(|(pointer, all)| format!("{pointer} ({})", all.join(", ")));
-    groups.collect::<Vec<_>>().join(", ")
+    let groups: Vec<String> =
+        groups.into_iter().map(|(pointer, all)| format!("{pointer} ({})", all.join(", "))).collect();
+    listed(&groups, ELEMENTS)
+}
+
+/// The most elements that the cause of a refusal lists. The findings have all of them.
+const ELEMENTS: usize = 10;
+
+/// The most places of an element that it lists.
+const PLACES: usize = 3;
+
+/// The first of these, and how many more there are.
+fn listed(all: &[String], most: usize) -> String {
+    let shown = all[..all.len().min(most)].join(", ");
+    match all.len().saturating_sub(most) {
+        0 => shown,
+        more => format!("{shown} and {more} more"),
+    }
 }
 
 fn failure(refused: &[Refused<'_>]) -> Failure {
     let cause: Vec<String> = refused.iter().map(Refused::text).collect();
     let failure = Failure::new(Code::Guardrail, "comparing the rules with the guardrails", cause.join("; "));
     let is_elsewhere = |it: &Refused<'_>| it.carrier() != Carrier::Params;
-    if refused.iter().any(is_elsewhere) {
+    if refused.iter().all(|it| matches!(it, Refused::Unknown { .. })) {
+        failure.next("correct or remove these rules, then run again")
+    } else if refused.iter().any(is_elsewhere) {
         failure.next(
             "remove or narrow these rules, then run again; risks that the params accept are not accepted by the limits of \
              config.json and --max-risk",
         )
-    } else if refused.iter().all(|it| matches!(it, Refused::Unknown { .. })) {
-        failure.next("correct or remove these rules, then run again")
     } else {
         failure // the usual next step
     }
@@ -320,7 +346,7 @@ mod tests {
     #[case::cluster(&["*"], json!({"max_risk": "high"}), json!(null),
         Some("above max_risk high of the params: /rules/0/resources/0 (risk-r03 critical in the whole cluster)"))]
     #[case::worst_of_scopes(&["a", "kube-system"], json!({"max_risk": "medium"}), json!(null),
-        Some("above max_risk medium of the params: /rules/0/resources/0 (risk-r03 critical in a and kube-system)"))]
+        Some("above max_risk medium of the params: /rules/0/resources/0 (risk-r03 critical in a, kube-system)"))]
     #[case::stricter_config(&["a"], json!({"max_risk": "critical"}), json!({"max_risk": "low"}),
         Some("above max_risk low of config.json: /rules/0/resources/0 (risk-r03 high in a)"))]
     #[case::stricter_params(&["a"], json!({"max_risk": "low"}), json!({"max_risk": "high"}),

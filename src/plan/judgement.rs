@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 
 use crate::{
     diagnostics::finding::{Code, Finding},
-    k8s::grant::Grants,
+    k8s::grant::{Grants, RequestedRole},
     plan::{
         dead_rules,
         risks::{self, ScopedRisk},
@@ -72,6 +72,21 @@ pub(crate) fn judge<'a>(
     findings.append(&mut of_risks);
     findings.sort_by_key(|finding| Reverse(finding.severity));
     Judgement { findings, risks }
+}
+
+/// A finding for each requested ClusterRole whose rules are not known; `say` words it, with the help.
+pub(crate) fn unknown_roles<'a>(
+    grants: &'a Grants,
+    rules_of: &dyn Fn(&str) -> Option<&'a [Rule]>,
+    say: impl Fn(&str) -> (String, &'static str),
+) -> Vec<Finding> {
+    let unknown = grants.requested_roles().iter().filter(|role| rules_of(role.name.as_str()).is_none());
+    let finding = |role: &RequestedRole| {
+        let (text, help) = say(role.name.as_str());
+        let finding = Finding::remark(Code::ClusterRoleUnverified, text).at(format!("{}/name", role.pointer));
+        finding.source(role.source.clone()).help(help)
+    };
+    unknown.map(finding).collect()
 }
 
 /// The same by what a server serves, with the finding that its discovery is missing.

@@ -14,7 +14,7 @@ use crate::{
 };
 
 const DAY: SignedDuration = SignedDuration::from_hours(24);
-/// Less than this is left for a deployment that nobody has planned yet.
+/// Less than this is left for a deployment that no one has planned yet.
 const SOON: SignedDuration = SignedDuration::from_hours(7 * 24);
 /// Enough to create another credential in time.
 const LATER: SignedDuration = SignedDuration::from_hours(30 * 24);

@@ -33,7 +33,7 @@ struct Judged<'a> {
     cluster_role: Option<&'a str>,
 }
 
-/// The findings about risks of the requested rules and ClusterRoles, and the same scope by scope. A finding stands for one
+/// The findings about risks of the requested rules and ClusterRoles, and the same scope by scope. A finding is about one
 /// entry of the params and one code, with the severity of the scope where it is worst. `rules_of` knows the rules of
 /// ClusterRoles by their names; `server` is the version of the server, if it is known.
 pub(crate) fn judge<'a>(

@@ -206,7 +206,8 @@ impl PermissionRecord {
         }
     }
 
-    fn verb(&self) -> &str {
+    /// Its verb.
+    pub(crate) fn verb(&self) -> &str {
         match self {
             Self::Resource { verb, .. } | Self::Url { verb, .. } => verb,
         }

@@ -55,17 +55,27 @@ pub(super) fn full_name(resource: &str, subresource: Option<&str>) -> String {
     subresource.map_or_else(|| resource.to_owned(), |subresource| format!("{resource}/{subresource}"))
 }
 
-/// A word of a rule for a sentence; the core group as `""`. One that is longer than any name is not shown: it may be a
-/// secret that was pasted into the wrong field.
+/// A word of a rule for a sentence; the core group as `""`. One that is unlike a name is not shown: it may be a secret that
+/// was pasted into the wrong field.
 pub(super) fn quoted(word: &str) -> String {
     if word.is_empty() {
         "`\"\"`".to_owned()
-    } else if word.len() <= 63 && word.chars().all(|char| char.is_ascii_graphic() || char == ' ') {
+    } else if is_like_a_name(word) {
         format!("`{word}`")
     } else {
         format!("of {} characters", word.chars().count())
     }
 }
+
+/// Whether a word has at most the length of a name, and no long part with digits: tokens and keys have.
+fn is_like_a_name(word: &str) -> bool {
+    let mut parts = word.split(|char: char| !char.is_ascii_alphanumeric());
+    let is_plain = |part: &str| part.len() <= LONGEST_MIXED || part.chars().all(|char| char.is_ascii_alphabetic());
+    word.len() <= 63 && word.chars().all(|char| char.is_ascii_graphic() || char == ' ') && parts.all(is_plain)
+}
+
+/// The longest part of a word that may contain digits.
+const LONGEST_MIXED: usize = 20;
 
 /// A list of words for a sentence.
 pub(super) fn listed<'w>(words: impl IntoIterator<Item = &'w str>) -> String {

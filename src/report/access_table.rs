@@ -11,8 +11,9 @@ use crate::{
 /// The verbs with a column of their own. Others are listed at the end of the row.
 const COLUMNS: [&str; 7] = ["get", "list", "watch", "create", "update", "patch", "delete"];
 
-/// The width of the first column, unless a name is longer.
-const FIRST: usize = 34;
+/// The least and the greatest width of the first column: the verbs beside it end at column 80. A longer name is on a line of
+/// its own.
+const FIRST: std::ops::RangeInclusive<usize> = 34..=38;
 
 /// The longest label of a row.
 const LONGEST: usize = 120;
@@ -29,8 +30,9 @@ pub(crate) fn access_table(cells: &[Access], home: &str) -> String {
         };
         scopes.entry((order, scope.unwrap_or_default())).or_default().entry(label).or_default().push(cell);
     }
-    let longest = scopes.values().flat_map(BTreeMap::keys).map(|label| label.chars().count() + 3).max();
-    let first = longest.unwrap_or_default().max(FIRST);
+    let widths = scopes.values().flat_map(BTreeMap::keys).map(|label| label.chars().count() + 3);
+    let widest = widths.filter(|width| FIRST.contains(width)).max();
+    let first = widest.unwrap_or(*FIRST.start());
     let mut text = String::new();
     for ((order, namespace), rows) in &scopes {
         let heading = if *order == 2 { "whole cluster".to_owned() } else { format!("namespace {namespace}") };
@@ -47,14 +49,16 @@ pub(crate) fn access_table(cells: &[Access], home: &str) -> String {
 }
 
 fn row(label: &str, cells: &[&Access], first: usize) -> String {
-    let mut row = format!("{:<first$}", format!("  {label}"));
+    let label = format!("  {label}");
+    let mut row =
+        if label.chars().count() < first { format!("{label:<first$}") } else { format!("{label}\n{:<first$}", "") };
     for verb in COLUMNS {
-        let mark = cells.iter().find(|cell| verb_of(&cell.permission) == verb).map(|cell| mark(cell));
+        let mark = cells.iter().find(|cell| cell.permission.verb() == verb).map(|cell| mark(cell));
         let _ = write!(row, "{:<width$}", mark.unwrap_or_default(), width = verb.len() + 1);
     }
-    let others = cells.iter().filter(|cell| !COLUMNS.contains(&verb_of(&cell.permission)));
+    let others = cells.iter().filter(|cell| !COLUMNS.contains(&cell.permission.verb()));
     let others: Vec<String> =
-        others.map(|cell| format!("{} {}", sanitize(verb_of(&cell.permission), LONGEST), mark(cell))).collect();
+        others.map(|cell| format!("{} {}", sanitize(cell.permission.verb(), LONGEST), mark(cell))).collect();
     row + &others.join(", ")
 }
 
@@ -84,12 +88,6 @@ fn legend(cells: &[Access]) -> String {
         (cells.iter().any(|cell| cell.dead), "-  asked for, but no request matches it"),
     ];
     marks.iter().filter(|(occurs, _)| *occurs).fold(String::new(), |text, (_, line)| text + line + "\n")
-}
-
-fn verb_of(permission: &PermissionRecord) -> &str {
-    match permission {
-        PermissionRecord::Resource { verb, .. } | PermissionRecord::Url { verb, .. } => verb,
-    }
 }
 
 /// The namespace, and the resource as kubectl writes it: `deployments.apps/scale`, `secrets "db"`.
@@ -168,6 +166,18 @@ o  allowed only through edit
 -  asked for, but no request matches it
 ";
         assert_eq!(access_table(&cells, "home"), expected);
+    }
+
+    #[test]
+    fn long_name_is_on_a_line_of_its_own() {
+        let long = cell("get", "horizontalpodautoscalers/status", "autoscaling", Some("home"));
+        let table = access_table(&[long, cell("delete", "pods", "", Some("home"))], "home");
+        let lines: Vec<&str> = table.lines().collect();
+        assert_eq!(
+            lines[1..3],
+            ["  horizontalpodautoscalers.autoscaling/status", "                                  x"]
+        );
+        assert!(table.lines().all(|line| line.len() <= 80), "{table}");
     }
 
     #[test]

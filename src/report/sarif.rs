@@ -54,9 +54,10 @@ fn result(finding: &Finding, rule: usize, file: &str) -> Value {
     if !pointer.is_empty() {
         location["logicalLocations"] = json!([{"fullyQualifiedName": pointer}]);
     }
-    // The position is not part of it: a finding stays the same where lines are added above.
-    let identity = [code.as_str(), file, pointer, message].join("\n");
-    json!({
+    // A finding stays the same where lines are added above, and while the end of a waiver approaches.
+    let distinction = if *code == Code::WaiverEnds { "" } else { message };
+    let identity = [code.as_str(), file, pointer, distinction].join("\n");
+    let mut result = json!({
         "ruleId": code.as_str(),
         "ruleIndex": rule,
         "level": level(*severity),
@@ -64,7 +65,11 @@ fn result(finding: &Finding, rule: usize, file: &str) -> Value {
         "locations": [location],
         "partialFingerprints": {"k8sTokenFinding/v1": sha256(identity.as_bytes())},
         "properties": {"severity": severity.as_str()},
-    })
+    });
+    if let Some(reason) = &finding.accepted {
+        result["suppressions"] = json!([{"kind": "external", "justification": reason}]);
+    }
+    result
 }
 
 /// A code as a rule, with the worst severity of its results.

@@ -1,4 +1,4 @@
-//! The server's discovery, read beside everything else: no write waits for it.
+//! The server's discovery, read beside everything else: a write waits for it only if a guardrail needs it.
 
 use std::{
     cell::OnceCell,
@@ -15,7 +15,7 @@ use crate::{
     rbac::{Catalog, Rule},
 };
 
-/// The longest time that a command which writes nothing waits for the discovery alone.
+/// The longest time that a command waits for the discovery alone, at its end.
 const GRACE: Duration = Duration::from_millis(500);
 
 /// The resources of the server, once its discovery has come.
@@ -73,11 +73,16 @@ impl LiveResources {
         self.found.get().is_some()
     }
 
+    /// Waits for the discovery until it has come or failed, as part of the work beside it. Only where a guardrail needs it:
+    /// its request has a time limit of its own.
+    pub(super) async fn settle_completely(&self) {
+        poll_fn(|_| if self.is_settled() { Poll::Ready(()) } else { Poll::Pending }).await;
+    }
+
     /// Waits for the discovery, as part of the work beside it: not longer than everything else has taken.
     pub(super) async fn settle(&self) {
         // Whatever wakes the reading wakes this too, which is polled after it.
-        let settled = poll_fn(|_| if self.is_settled() { Poll::Ready(()) } else { Poll::Pending });
-        let _ = tokio::time::timeout(self.started.elapsed().min(GRACE), settled).await;
+        let _ = tokio::time::timeout(self.started.elapsed().min(GRACE), self.settle_completely()).await;
     }
 
     /// The resources that requests can be about: as the server says, or as the embedded table has them.

@@ -1,6 +1,7 @@
 //! explain: what params allow in a cluster, and what an existing credential allows.
 
 use std::{
+    cmp::Reverse,
     collections::{BTreeMap, BTreeSet},
     time::Instant,
 };
@@ -11,17 +12,20 @@ use crate::{
     budget::Budget,
     cluster::{ApiError, ApiErrorKind},
     credential::{access_checks::AccessChecks, claims::Claims, defaults::Defaults},
-    diagnostics::{error::Failure, finding::Finding},
+    diagnostics::{
+        error::Failure,
+        finding::{self, Finding},
+    },
     endpoint::connection::Connection,
     input::request::{Credential, Params},
     k8s::{
         grant::{Grants, RequestedRule, Scope},
-        name::{ClusterRoleName, Namespace},
+        name::ClusterRoleName,
         object::{Kind, Reference},
     },
     plan::{
         access_matrix::{Access, access_matrix, granted_rules},
-        judgement::release,
+        judgement::{release, unknown_roles},
     },
     rbac::{Catalog, PermissionRecord, Rule},
     report::Report,
@@ -39,8 +43,8 @@ pub(crate) struct Explained {
     pub(crate) cells: Vec<Access>,
     /// The findings, the worst first.
     pub(crate) findings: Vec<Finding>,
-    /// The ClusterRoles that do not exist, or that the login may not read.
-    pub(crate) unknown: Vec<ClusterRoleName>,
+    /// The namespace that comes first.
+    pub(crate) home: String,
 }
 
 /// What params allow, by what the cluster serves and by the rules that the ClusterRoles have now.
@@ -68,10 +72,10 @@ pub(crate) async fn explain_params(
     let is_needed = !params.grants.requested().is_empty() || !names.is_empty();
     let (version, read) = resources.beside(cluster, is_needed, Box::pin(reading)).await;
     drop(waiting);
-    // A server may hide its version from this login, but a login that it rejects explains everything.
+    // A server may hide its version from this login.
     let version = match version {
-        Err(error) if error.is_unauthorized() => return Err(error.into()),
-        version => version.ok(),
+        Err(ApiError { kind: ApiErrorKind::Denied { .. }, .. }) => None,
+        version => Some(version?),
     };
     report.server_version(version.clone());
     report.step(
@@ -92,15 +96,18 @@ pub(crate) async fn explain_params(
     let judgement = resources.judge(&params.grants, &rules_of, version.as_deref());
     let granted = granted_rules(&params.grants, &rules_of);
     let cells = access_matrix(&granted, resources.catalog(), version.as_deref().and_then(release));
-    let unknown = names.into_iter().filter(|name| !roles.contains_key(name)).cloned().collect();
-    Ok(Explained { cells, findings: judgement.findings, unknown })
+    let mut findings = judgement.findings;
+    findings.extend(unknown_roles(&params.grants, &rules_of, |name| {
+        let text = format!("ClusterRole {name} is not in the table: it does not exist, or your login may not read it");
+        (text, "kubectl get clusterrole shows which of both")
+    }));
+    Ok(Explained { cells, findings, home: params.namespace.as_str().to_owned() })
 }
 
-/// What a credential allows beyond what every ServiceAccount may: in its namespace, in a further one and in the whole
-/// cluster, as the server lists it.
+/// What a credential allows beyond what every ServiceAccount may: in its namespace, in that of `--namespace` and in the
+/// whole cluster, as the server lists it.
 pub(crate) async fn explain_credential(
     credential: &Credential,
-    further: Option<&Namespace>,
     budget: Budget,
     report: &Report,
 ) -> Result<Explained, Failure> {
@@ -110,7 +117,7 @@ pub(crate) async fn explain_credential(
     let holder = &session.cluster;
     let name = account.name;
     let mut scopes = BTreeSet::from([None, Some(account.namespace)]);
-    scopes.extend(further.map(|namespace| Some(namespace.as_str())));
+    scopes.extend(credential.namespace.as_ref().map(|namespace| Some(namespace.as_str())));
     let started = Instant::now();
     let waiting = report.waiting("asking what the credential allows");
     let resources = LiveResources::new();
@@ -136,21 +143,21 @@ pub(crate) async fn explain_credential(
     proof::beyond_defaults(&Defaults::of(version.as_deref().ok()), None, &mut proof).await;
     let grants = as_grants(&proof.excess);
     let judgement = resources.judge(&grants, &|_| None, version.as_deref().ok());
-    // No document contains these rules, so only the risks are of use, without a place.
-    let mut findings: Vec<Finding> = Vec::new();
-    for finding in judgement.findings.into_iter().filter(|finding| finding.code.is_risk()) {
+    // No document contains these rules: the risks have no place, and what matches nothing is nobody's mistake here.
+    let is_of_use = |finding: &Finding| finding.code.is_risk() || finding.code == finding::Code::DiscoveryMissing;
+    let mut findings: Vec<Finding> = proof.unlimited.then(|| unlimited("the credential")).into_iter().collect();
+    for finding in judgement.findings.into_iter().filter(is_of_use) {
         if findings.iter().all(|known| known.code != finding.code) {
-            findings.push(Finding { pointer: None, help: None, ..finding });
+            let help = finding.help.filter(|_| !finding.code.is_risk());
+            findings.push(Finding { pointer: None, help, ..finding });
         }
     }
-    if proof.unlimited {
-        findings.insert(0, unlimited("the credential"));
-    }
+    findings.sort_by_key(|finding| Reverse(finding.severity));
     let granted = granted_rules(&grants, &|_| None);
     let version = version.as_deref().ok().and_then(release);
     let cells = access_matrix(&granted, resources.catalog(), version);
     report.proof(proof);
-    Ok(Explained { cells, findings, unknown: Vec::new() })
+    Ok(Explained { cells, findings, home: account.namespace.to_owned() })
 }
 
 /// Permissions that a server lists, as rules: those that differ only in the verb share one.

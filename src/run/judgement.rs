@@ -1,4 +1,6 @@
-//! The judgement of a plan or a provision: by what the server serves, and by the rules that the ClusterRoles have now.
+//! The judgement of plan and provision: by what the server serves, and by the rules that the ClusterRoles have now.
+
+use std::cmp::Reverse;
 
 use crate::{
     diagnostics::{
@@ -11,9 +13,23 @@ use crate::{
 
 /// The findings about rules and waivers, the worst first; the waivers are reported.
 pub(super) fn findings(run: &Run<'_>) -> Vec<Finding> {
-    let (findings, verdict) = judged(run);
+    let (mut findings, mut verdict) = judged(run);
     run.report.waivers(verdict.waivers);
-    findings.into_iter().chain(verdict.findings).collect()
+    findings.append(&mut verdict.findings);
+    findings.sort_by_key(|finding| Reverse(finding.severity));
+    findings
+}
+
+/// Reports the judgement at the end of a provision, if that could not be done before the first write: then the discovery
+/// had not come. After a failure, only what is known is said.
+pub(super) async fn report_late(run: &Run<'_>, has_failed: bool) {
+    let is_observed = run.cluster_roles.get().is_some();
+    if is_observed {
+        run.resources.settle().await;
+    }
+    if is_observed && (run.resources.is_settled() || !has_failed) {
+        report(run);
+    }
 }
 
 /// Reports these findings, once.

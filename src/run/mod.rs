@@ -1,4 +1,4 @@
-//! The sequences of requests: plan, provision, decommission, verify. What a step means is decided by the pure files, and
+//! The sequences of requests: plan, provision, decommission, explain, verify. What a step means is decided by the pure files, and
 //! done by `cluster/` and `platform.rs`.
 
 mod adopt;

@@ -82,7 +82,12 @@ async fn look_ahead(run: &Run<'_>, findings: &mut Vec<Finding>) -> Result<bool, 
     if obstacle.is_none() {
         verdict = preview(run, &snapshot, &desired, &mut plan).await;
     }
-    run.resources.settle().await; // a plan writes nothing that could wait for it
+    // A plan writes nothing that could wait for it.
+    if run.guard.guardrails.refuse_unknown() {
+        run.resources.settle_completely().await;
+    } else {
+        run.resources.settle().await;
+    }
     findings.extend(judgement::findings(run));
     let refused = judgement::refusal(run, &snapshot, &desired, obstacle);
     for change in &plan.changes {

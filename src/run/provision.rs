@@ -49,7 +49,12 @@ pub(crate) async fn provision(
     deliver: impl FnOnce(&Artifact) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
     let created = CreatedCredential::default();
-    let result = run.beside_discovery(Box::pin(establish(run, &created, delivery, deliver))).await;
+    let work = async {
+        let result = establish(run, &created, delivery, deliver).await;
+        judgement::report_late(run, result.is_err()).await;
+        result
+    };
+    let result = run.beside_discovery(Box::pin(work)).await;
     match (result, created.account.get()) {
         (Err(EstablishError { failure, token_refused }), Some(uid)) if failure.code.exit() == Exit::Unproved => {
             let token = created.token.take();
@@ -146,19 +151,8 @@ async fn issue_or_replace(
     created: &CreatedCredential,
     platform: Option<&Platform>,
 ) -> Result<(Snapshot, ProvedCredential), EstablishError> {
-    let snapshot = run.survey().await?;
+    let mut snapshot = run.survey().await?;
     run.parent_expires().into_iter().for_each(|finding| run.report.finding(finding));
-    let result = issue_again_if_rejected(run, created, platform, snapshot).await;
-    judgement::report(run); // the discovery may have come after the first write
-    result
-}
-
-async fn issue_again_if_rejected(
-    run: &Run<'_>,
-    created: &CreatedCredential,
-    platform: Option<&Platform>,
-    mut snapshot: Snapshot,
-) -> Result<(Snapshot, ProvedCredential), EstablishError> {
     let made = match issue(run, created, platform, &mut snapshot).await {
         Err(EstablishError { token_refused: true, .. }) if is_token_rejected(run, &snapshot).await => {
             snapshot = run.observe(false, run.session.cluster.version()).await?;
@@ -201,9 +195,9 @@ async fn issue(
     let request = run.request;
     let (desired, plan) = compare(request, snapshot);
     if run.guard.guardrails.refuse_unknown() {
-        run.resources.settle().await;
+        run.resources.settle_completely().await;
     }
-    // Before anything can fail: a rule that matches nothing may be the reason. No write waits for the discovery.
+    // Before anything can fail: a rule that matches nothing may be the reason.
     if run.resources.is_settled() {
         judgement::report(run);
     }

@@ -907,7 +907,9 @@ fn migration_page_shows_the_actual_plan() {
         theirs.provision();
     }
     let plan = instance.act("plan").expect_code(0);
-    let said = plan.stderr.replace(&instance.namespace, "team-a");
+    // Only a server on this machine has the low finding local-address.
+    let said =
+        plan.stderr.replace(&instance.namespace, "team-a").replace("1 medium, 1 low findings", "1 medium findings");
     let words = |text: &str| text.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
     for line in shown.iter().filter(|line| !line.is_empty()) {
         let mut words_shown = words(line.split(" (").next().unwrap());

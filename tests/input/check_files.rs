@@ -141,7 +141,7 @@ fn log_of_files_begins_with_file_line_and_column() {
 #[case::package("package.json", "this is not a params document")]
 #[case::list("list.json", "the params must be of type object")]
 #[case::text("text.json", "the params must be of type object")]
-#[case::manifest("manifest.json", "this is not a params document")]
+#[case::manifest("manifest.json", "a manifest of kind ConfigMap cannot be read as params")]
 fn file_without_params_is_reported_beside_others(#[case] name: &str, #[case] message: &str) {
     let manifest = r#"{"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a"}, "data": {"a": "b"}}"#;
     let folder = folder(&[

@@ -229,7 +229,7 @@ fn namespace_alone_is_enough_for_decommission_only() {
 #[case::aggregated(&["--namespace", "a"], "apiVersion: rbac.authorization.k8s.io/v1\nkind: ClusterRole\naggregationRule: {clusterRoleSelectors: []}\nrules: [{apiGroups: [''], resources: [nodes], verbs: [get]}]\n", ["schema", "/aggregationRule", "stdin"], "aggregationRule is refused")]
 #[case::documents(&[], &format!("{ROLE}---\n{ROLE}"), ["schema", "", "stdin"], "contains several documents (expected one; the second one is at line 27, column 1)")]
 #[case::boolean(&[], "namespace: no\nrules: [{apiGroups: [''], resources: [pods], verbs: [get]}]\n", ["schema", "/namespace", "stdin"], "put it in quotes if a string is meant")]
-#[case::boolean_alone(&[], "yes\n", ["schema", "", "stdin"], "must be of type object (type) -")]
+#[case::boolean_alone(&[], "yes\n", ["schema", "", "stdin"], "must be of type object (type) give a document with params")]
 #[case::empty_namespace(&[], &role("namespace: team-a", "namespace: ''"), ["schema", "", "stdin"], "pass --namespace")]
 #[case::words_of_the_form(&["--namespace", "a"], "rules: [{apiGroups: [], resources: [pods], verbs: [get]}]\n", ["schema", "/rules/0/apiGroups", "stdin"], "list \"\"")]
 #[case::number(&[], "namespace: 7\nrules: [{apiGroups: [''], resources: [pods], verbs: [get]}]\n", ["schema", "/namespace", "stdin"], "YAML reads it as a number")]

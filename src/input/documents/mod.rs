@@ -316,11 +316,15 @@ pub(crate) fn credential(options: &VerifyOptions, environment: &Environment) -> 
     (Inputs { cluster, proxies: environment.proxies(), ..inputs }, reader.findings)
 }
 
-/// Reads a credential alone.
-pub(crate) fn credential_alone(artifact: &Path, environment: &Environment) -> (Inputs, Vec<Finding>) {
+/// Reads a credential without params, beside a namespace.
+pub(crate) fn credential_alone(
+    artifact: &Path,
+    namespace: Option<String>,
+    environment: &Environment,
+) -> (Inputs, Vec<Finding>) {
     let mut reader = Reader::new(Strictness::Strict);
     let cluster = reader.credential(artifact);
-    (Inputs { cluster, proxies: environment.proxies(), ..Inputs::default() }, reader.findings)
+    (Inputs { cluster, namespace, proxies: environment.proxies(), ..Inputs::default() }, reader.findings)
 }
 
 /// Reads a single document: the argument of `kubeconfig`.
@@ -523,9 +527,13 @@ impl Reader {
 
 /// The finding about a key that occurs twice, and its place if it is known.
 fn duplicate(name: &str, key: Duplicate, place: Option<yaml::Place>) -> Finding {
+    let help = match place {
+        Some(_) => "keep one of them: YAML does not allow a key twice, and readers disagree on which one is used",
+        None => "keep one of them: JSON readers disagree on which one is used",
+    };
     let place = place.map(|place| format!(" ({place})")).unwrap_or_default();
     Finding::blocking(finding::Code::DuplicateKey, key.pointer, format!("{name} contains a key twice{place}"))
-        .help("keep one of them: JSON readers disagree on which one is used")
+        .help(help)
 }
 
 /// The working directory, as far as it is known.

@@ -65,7 +65,7 @@ fn filled(documents: Vec<std::rc::Rc<Node>>) -> Vec<std::rc::Rc<Node>> {
 
 /// Whether a text that is no JSON is meant to be: it starts as a list, or as an object with a quoted key. Without quotes
 /// it is a mapping of YAML.
-fn is_meant_as_json(bytes: &[u8]) -> bool {
+pub(super) fn is_meant_as_json(bytes: &[u8]) -> bool {
     let is_wide_json = |first: u8| matches!(first, b'{' | b'[');
     match bytes {
         [0xff, 0xfe, first, 0, ..] | [0xfe, 0xff, 0, first, ..] => return is_wide_json(*first),

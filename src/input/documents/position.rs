@@ -6,7 +6,10 @@ use serde::de::IgnoredAny;
 
 use crate::{
     diagnostics::{finding::Position, text::unescaped},
-    input::documents::yaml::{self, Node, Value},
+    input::documents::{
+        params::is_meant_as_json,
+        yaml::{self, Node, Value},
+    },
 };
 
 /// The text of a document in JSON or YAML, which is parsed when the first position is asked for.
@@ -29,8 +32,11 @@ impl<'a> Text<'a> {
         let (line, column) = match root {
             Some(root) if !pointer.is_empty() => locate(root, pointer),
             // Faulty JSON may be valid YAML.
-            Some(root) => json_fault(self.bytes).unwrap_or((root.line, root.column)),
-            None if is_meant_as_json(self.bytes) => json_fault(self.bytes).unwrap_or((1, 1)),
+            // Faulty JSON may be valid YAML.
+            root if is_meant_as_json(self.bytes) => {
+                json_fault(self.bytes).unwrap_or_else(|| root.as_ref().map_or((1, 1), |root| (root.line, root.column)))
+            }
+            Some(root) => (root.line, root.column),
             None => yaml::fault(self.bytes).unwrap_or((1, 1)),
         };
         Position { line, column }
@@ -50,12 +56,6 @@ fn locate(root: &Node, pointer: &str) -> (usize, usize) {
         node = inner;
     }
     (node.line, node.column)
-}
-
-/// Whether a text begins as JSON documents do.
-fn is_meant_as_json(bytes: &[u8]) -> bool {
-    let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
-    bytes.trim_ascii_start().starts_with(b"{") || bytes.trim_ascii_start().starts_with(b"[")
 }
 
 /// Line and column of the first fault in a text that is meant as JSON.

@@ -253,6 +253,7 @@ pub(crate) fn namespace_option(inputs: &Inputs, findings: &mut Vec<Finding>) -> 
     };
     namespace.map_err(refused).ok()
 }
+
 /// The help about another document in the place of params.
 const NAME_PARAMS: &str = "give a document with params: an object with namespace, and with rules or cluster_roles";
 

@@ -387,6 +387,27 @@ mod tests {
         assert!(refusal.is_none_or(|failure| failure.code == Code::Guardrail));
     }
 
+    #[test]
+    fn cause_lists_the_first_elements_and_places() {
+        let namespaces: Vec<String> = (0..40).map(|number| format!("ns{number}")).collect();
+        let names: Vec<&str> = namespaces.iter().map(String::as_str).collect();
+        let refusal = verdict(&json!({"max_risk": "low"}), &json!(null), &judgement(&names)).refusal.unwrap();
+        let expected =
+            "above max_risk low of the params: /rules/0/resources/0 (risk-r03 high in ns0, ns1, ns10 and 37 more)";
+        assert_eq!(refusal.cause, expected);
+    }
+
+    /// Columns: the guardrails of the params and of config.json, a part of the next step.
+    #[rstest]
+    #[case::params(json!({"max_risk": "low"}), json!(null), "accept their risks")]
+    #[case::config(json!({}), json!({"max_risk": "low"}), "are not accepted by the limits of config.json")]
+    #[case::unknown_in_params(json!({"unknown_resources": "refuse"}), json!(null), "correct or remove these rules")]
+    #[case::unknown_in_config(json!({}), json!({"unknown_resources": "refuse"}), "correct or remove these rules")]
+    fn next_step_fits_what_is_refused(#[case] params: Value, #[case] config: Value, #[case] next: &str) {
+        let refusal = verdict(&params, &config, &judgement(&["a"])).refusal.unwrap();
+        assert!(refusal.next.contains(next), "{}", refusal.next);
+    }
+
     /// Columns: changes of a waiver in the params, its findings, whether it is used.
     #[rstest]
     #[case::in_use(json!({}), &[], true)]

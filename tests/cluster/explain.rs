@@ -58,6 +58,18 @@ fn params_are_explained_by_the_roles_of_the_cluster() {
     assert_eq!(offline.document()["requests"], 0);
 }
 
+/// A gateway that answers in the place of the API server explains nothing.
+#[test]
+fn server_that_is_no_api_is_a_failure() {
+    let parent = parent("explain-html");
+    let mut instance = Instance::new(&parent, "team-a").rules(&json!([rule(&[""], &["pods"], &["get"])]));
+    let server = instance.connection["authentication"]["cluster"]["server"].as_str().unwrap().to_owned();
+    instance.connection["authentication"]["cluster"]["server"] = json!(format!("{server}/no-such-path"));
+    let ran = instance.ask("explain", &["--live"]);
+    assert_ne!(ran.code, 0, "{}", ran.stderr);
+    assert_eq!(ran.document()["access"], json!([]));
+}
+
 #[test]
 fn credential_is_explained_by_the_server() {
     let (cp, parent) = (ControlPlane::shared(), parent("held"));

@@ -126,7 +126,8 @@ fn log_of_files_begins_with_file_line_and_column() {
     ] {
         assert!(ran.stderr.lines().any(|line| line.starts_with(beginning)), "{beginning}\n{}", ran.stderr);
     }
-    assert!(ran.stderr.contains("2 of 3 files are refused: params/refused.json, broken.json\n"), "{}", ran.stderr);
+    let cause = "2 of 3 files are refused: params/refused.json: input-refused, 2 problems in the input; broken.json: ";
+    assert!(ran.stderr.contains(cause), "{}", ran.stderr);
     let by_stdin = check_with_stdin(&folder, &[], JUDGED).expect_code(0);
     assert!(by_stdin.stderr.contains("\nhigh         /rules/0/resources/0: "), "{}", by_stdin.stderr);
     let with_stdin = check_with_stdin(&folder, &["-", "judged.json"], REFUSED).expect_code(65);
@@ -264,8 +265,8 @@ fn sarif_is_valid_and_names_the_line() {
         "risk-r03 error params/judged.json:6:38 /rules/1/resources/0",
         "schema error refused.json:2:16 /namespace",
         "schema error refused.json:3:14 /rules/0",
-        "unknown-param note a%20b%23%C3%A4.json:3:97 /nonsense",
         "risk-r37 warning a%20b%23%C3%A4.json:3:62 /rules/1/verbs/0",
+        "unknown-param note a%20b%23%C3%A4.json:3:97 /nonsense",
         "risk-r30 note a%20b%23%C3%A4.json:2:43 /rules/0/resources/0",
         "schema error broken.json:2:1 -",
         "schema error gone:1:1 -",
@@ -294,6 +295,37 @@ fn sarif_of_params_option_names_file() {
     let folder = self::folder(&[("params/a.json", JUDGED)]);
     let document = sarif(&check(&folder, &["--sarif", "--params", "params/a.json"]).expect_code(0).stdout);
     assert_eq!(shown(&document)[0], "unknown-resource error params/a.json:5:42 /rules/0/resources/0");
+}
+
+/// A risk that a waiver accepts is in the document, and a forge does not alert about it.
+#[test]
+fn accepted_risk_is_suppressed_in_sarif() {
+    let with = |max_severity: &str| {
+        let waiver = json!({"code": "risk-r03", "max_severity": max_severity, "reason": "nightly backup", "until": "9999-12-31"});
+        let rule = json!({"apiGroups": [""], "resources": ["secrets"], "verbs": ["get"]});
+        let params = json!({"namespace": "a", "rules": [rule], "guardrails": {"accept": [waiver]}});
+        let folder = folder(&[("a.json", &params.to_string())]);
+        let document = sarif(&check(&folder, &["--sarif", "a.json"]).expect_code(0).stdout);
+        let results = document["runs"][0]["results"].as_array().unwrap().clone();
+        results.into_iter().find(|result| result["ruleId"] == "risk-r03").unwrap()["suppressions"].clone()
+    };
+    assert_eq!(with("high"), json!([{"kind": "external", "justification": "nightly backup"}]));
+    assert_eq!(with("medium"), json!(null), "a waiver up to less accepts nothing");
+}
+
+/// Each refused file keeps its reason, whatever is wrong with the others.
+#[test]
+fn cause_of_several_files_names_guardrail() {
+    let risky = r#"{"namespace": "a", "rules": [{"apiGroups": [""], "resources": ["secrets"], "verbs": ["get"]}]}"#;
+    let folder = folder(&[("risky.json", risky), ("refused.json", REFUSED), ("ok.json", SOUND)]);
+    let cause = |files: &[&str], code: i32| {
+        let ran = check(&folder, &[&["--json", "--max-risk", "low"], files].concat()).expect_code(code);
+        ran.document()["error"]["cause"].as_str().unwrap().to_owned()
+    };
+    let refusal = "above --max-risk low: /rules/0/resources/0 (risk-r03 high in a)";
+    assert_eq!(cause(&["risky.json", "ok.json"], 78), refusal);
+    let both = cause(&["risky.json", "refused.json", "ok.json"], 65);
+    assert!(both.contains(&format!("risky.json: guardrail, {refusal}; refused.json: input-refused, ")), "{both}");
 }
 
 /// Forges tell by it which findings are new.

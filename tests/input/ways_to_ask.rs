@@ -298,9 +298,9 @@ fn source_is_the_file_as_it_was_typed() {
     is_located(
         &ran.expect_code(0),
         &[
+            ["unknown-resource", "/rules/0/resources/0", "./mine.yaml"],
             ["unknown-param", "/colour", "./mine.yaml"],
             ["label-dropped", "/md_metadata/default_tags/a b", "./mine.yaml"],
-            ["unknown-resource", "/rules/0/resources/0", "./mine.yaml"],
         ],
     );
     let mut command = binary();

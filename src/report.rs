@@ -334,10 +334,11 @@ impl Report {
         self.document.borrow_mut().waivers = waivers;
     }
 
-    /// Records what is allowed, and prints it on stdout as a table; `home` is the namespace that comes first.
-    pub(crate) fn access(&self, cells: Vec<Access>, home: &str, as_table: bool) {
+    /// Records what is allowed, and prints it on stdout as a table; `home` is the namespace that comes first, and the rules of
+    /// the `unknown` ClusterRoles are not known.
+    pub(crate) fn access(&self, cells: Vec<Access>, home: &str, unknown: &[String], as_table: bool) {
         if as_table {
-            self.text(&access_table(&cells, home), true);
+            self.text(&access_table(&cells, home, unknown), true);
         }
         self.document.borrow_mut().access = cells;
     }

@@ -17,7 +17,7 @@ use crate::{
     },
     k8s::name::InstanceName,
     plan::{
-        guardrails::{Guard, WaiverFacts},
+        guardrails::{Additions, Guard, WaiverFacts},
         judgement::{judge, unknown_roles},
     },
     rbac::{Catalog, default_cluster_role},
@@ -110,7 +110,7 @@ fn check(
         finding.accepted = accepted;
     }
     waivers.append(&mut verdict.waivers);
-    let mut findings = with_judged(remarks, judgement.findings);
+    let mut findings = with_judged(remarks, judgement.findings.clone());
     findings.append(&mut verdict.findings);
     if guard.guardrails.limit_risks() {
         findings.extend(unknown_roles(&grants, &|name| default_cluster_role(name), |name| {
@@ -122,7 +122,7 @@ fn check(
     }
     // Input errors first, then the most severe.
     findings.sort_by_key(|finding| Reverse((finding.blocking, finding.severity)));
-    match verdict.refusal {
+    match guard.refusal(&judgement, Additions::ALL) {
         Some(refusal) => Err(Failure { findings: condensed(findings), ..refusal }),
         None => Ok((checked, findings)),
     }

@@ -1,9 +1,11 @@
 //! explain: what params, or an existing credential, allow, as a table.
 
+use std::collections::BTreeSet;
+
 use crate::{
     cli::{ExplainOptions, Source, Subject},
     command::{announce, tell, until_stopped},
-    diagnostics::error::Failure,
+    diagnostics::{error::Failure, finding::Finding},
     env::Environment,
     input::{
         documents::{self, Strictness},
@@ -22,10 +24,10 @@ use crate::{
 /// Runs the command.
 pub(crate) async fn run(options: &ExplainOptions, environment: &Environment, report: &Report) -> Result<(), Failure> {
     let timeout = request::timeout_or_default(options.timeout_seconds);
-    let Explained { cells, findings, home } = match &options.subject {
+    let Explained { cells, findings, home, unknown } = match &options.subject {
         Subject::Credential { artifact, namespace } => {
             let (inputs, findings) = documents::credential_alone(artifact, namespace.clone(), environment);
-            let (credential, remarks) = request::credential(&inputs, false, findings).map_err(Failure::input)?;
+            let (credential, remarks) = request::credential(&inputs, false, findings).map_err(not_a_credential)?;
             let budget = announce(report, None, &credential.connection, None, timeout, remarks);
             let work = explain_credential(&credential, budget, report);
             until_stopped("explain", false, report, work).await?
@@ -43,10 +45,18 @@ pub(crate) async fn run(options: &ExplainOptions, environment: &Environment, rep
     };
     // A wildcard stands beside the verbs that it becomes.
     let allowed = cells.iter().filter(|cell| !cell.dead && cell.permission.verb() != "*").count();
-    report.access(cells, &home, !options.json);
+    report.access(cells, &home, &unknown, !options.json);
     tell(report, findings);
     report.done(&format!("{allowed} permission{}", if allowed == 1 { "" } else { "s" }));
     Ok(())
+}
+
+/// The failure to read a credential, with the option for params: other commands take params as an argument.
+fn not_a_credential(mut findings: Vec<Finding>) -> Failure {
+    if let Some(finding) = findings.iter_mut().find(|finding| finding.help.is_none()) {
+        finding.help = Some("to explain params, pass them with --params".to_owned());
+    }
+    Failure::input(findings)
 }
 
 /// By what Kubernetes itself serves, and the ClusterRoles that every server has.
@@ -63,7 +73,10 @@ fn offline(source: &Source, report: &Report) -> Result<Explained, Failure> {
         (text, "add --live or --context, and it is read from the cluster")
     }));
     let cells = access_matrix(&granted_rules(grants, &rules_of), Catalog::embedded(), None);
-    Ok(Explained { cells, findings, home: checked.params.namespace.as_str().to_owned() })
+    let unknown = grants.requested_roles().iter().map(|role| role.name.as_str().to_owned());
+    let unknown: BTreeSet<String> = unknown.filter(|name| rules_of(name).is_none()).collect();
+    let home = checked.params.namespace.as_str().to_owned();
+    Ok(Explained { cells, findings, home, unknown: unknown.into_iter().collect() })
 }
 
 fn tell_instance(checked: &request::Checked, report: &Report) {

@@ -150,12 +150,13 @@ async fn until_stopped<T>(
     work: impl Future<Output = Result<T, Failure>>,
 ) -> Result<T, Failure> {
     tokio::select! {
-        result = work => result,
-        never = report.progress() => match never {},
+        biased; // the handlers are installed before the work begins
         signal = terminated() => {
             let failure = Failure::new(Code::Terminated, doing, format!("stopped by {signal}"));
             Err(Failure { outcome_unknown: writes, ..failure })
         }
+        result = work => result,
+        never = report.progress() => match never {},
     }
 }
 

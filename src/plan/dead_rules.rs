@@ -6,8 +6,9 @@ use crate::{
     rbac::{self, Catalog, DeadCode, RuleInScope},
 };
 
-/// The findings about dead elements of the requested rules, judged by the resources of a server.
-pub(crate) fn findings(requested: &[RequestedRule], catalog: &Catalog<'_>) -> Vec<Finding> {
+/// The findings about dead elements of the requested rules, judged by the resources of a server. The rules `beside` them
+/// are those of ClusterRoles.
+pub(crate) fn findings(requested: &[RequestedRule], beside: &[RuleInScope<'_>], catalog: &Catalog<'_>) -> Vec<Finding> {
     let rules: Vec<RuleInScope<'_>> = requested
         .iter()
         .map(|RequestedRule { pointer, rule, scopes, .. }| RuleInScope {
@@ -24,7 +25,7 @@ pub(crate) fn findings(requested: &[RequestedRule], catalog: &Catalog<'_>) -> Ve
             .source(source)
             .help(dead.help)
     };
-    rbac::dead_rules(&rules, catalog).into_iter().map(finding).collect()
+    rbac::dead_rules(&rules, beside, catalog).into_iter().map(finding).collect()
 }
 
 const fn code(dead: DeadCode) -> Code {

@@ -17,6 +17,7 @@ use crate::{
     },
     plan::{
         desired::{self, Desired},
+        guardrails::Additions,
         observed::{Observed, Presence},
         token_slots::Slot,
     },
@@ -259,10 +260,14 @@ fn changes_among(
     difference(&held, &wanted).except(&all_permissions(&kept).into_iter().collect())
 }
 
-/// Whether a provision adds a permission, if only one that matches nothing today. Without the ServiceAccount no one has
-/// any, whatever its bindings say.
-pub(crate) fn widens(request: &Request, desired: &Desired, observed: &Observed) -> bool {
-    observed.service_account.is_none() || !changes_among(request, desired, observed, |all| all).widened.is_empty()
+/// What a provision adds. Without the ServiceAccount no one has any permission, whatever its bindings say.
+pub(crate) fn additions(request: &Request, desired: &Desired, observed: &Observed, catalog: &Catalog<'_>) -> Additions {
+    if observed.service_account.is_none() {
+        return Additions::ALL;
+    }
+    let permissions = permission_changes(request, desired, observed, catalog);
+    let rules = changes_among(request, desired, observed, |all| all);
+    Additions { permissions: !permissions.widened.is_empty(), rules: !rules.widened.is_empty() }
 }
 
 /// The requested permissions, place by place: the rules, and those that the existing ClusterRoles contain now.
@@ -397,7 +402,7 @@ mod tests {
     #[case::more_namespaces(&["home get", "b get"], &["home get"], true, true)]
     #[case::cluster(&["* get"], &["home get"], true, true)]
     #[case::no_one_to_hold_them(&["home get"], &["home get"], false, true)]
-    fn provision_widens_what_it_adds(
+    fn additions_are_permissions_that_were_not_held(
         #[case] wanted: &[&'static str],
         #[case] before: &[&'static str],
         #[case] account: bool,
@@ -406,7 +411,8 @@ mod tests {
         let (request, mut snapshot) = (request(&Case::new(wanted)), settled(before));
         snapshot.observed.service_account = snapshot.observed.service_account.filter(|_| account);
         let (desired, _) = compare(&request, &snapshot);
-        assert_eq!(widens(&request, &desired, &snapshot.observed), expected);
+        let adds = additions(&request, &desired, &snapshot.observed, Catalog::embedded());
+        assert_eq!(adds, Additions { permissions: expected, rules: expected });
     }
 
     fn role(rules: &Value) -> Manifest {

@@ -46,19 +46,31 @@ pub(crate) struct WaiverFacts {
     pub(crate) source: &'static str,
 }
 
-/// What the guardrails say about a judgement.
+/// What the waivers say about a judgement.
 #[derive(Default)]
 pub(crate) struct Verdict {
     /// The findings about waivers.
     pub(crate) findings: Vec<Finding>,
     /// Every waiver.
     pub(crate) waivers: Vec<WaiverFacts>,
-    /// The refusal, if anything is above a limit. A run that adds no permission is not stopped by it.
-    pub(crate) refusal: Option<Failure>,
+}
+
+/// What a run adds. A guardrail stops no run that adds nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Additions {
+    /// Whether it adds a permission that a request can match: limits on risks apply.
+    pub(crate) permissions: bool,
+    /// Whether it adds a rule at all: unknown resources are refused.
+    pub(crate) rules: bool,
+}
+
+impl Additions {
+    /// Where nothing is granted yet, or where that is unknown.
+    pub(crate) const ALL: Self = Self { permissions: true, rules: true };
 }
 
 impl Guard {
-    /// Compares a judgement with each guardrail.
+    /// The waivers of each guardrail, compared with a judgement.
     pub(crate) fn verdict(&self, judgement: &Judgement) -> Verdict {
         let mut verdict = Verdict::default();
         for guardrail in self.guardrails.iter() {
@@ -69,10 +81,18 @@ impl Guard {
                 verdict.findings.extend(self.unused(waiver, guardrail.carrier, &judgement.risks));
             }
         }
-        let refused: Vec<Refused<'_>> =
-            self.guardrails.iter().flat_map(|guardrail| self.refused(guardrail, judgement)).collect();
-        verdict.refusal = (!refused.is_empty()).then(|| failure(&refused));
         verdict
+    }
+
+    /// The refusal of what a run adds, if anything is above a limit.
+    pub(crate) fn refusal(&self, judgement: &Judgement, adds: Additions) -> Option<Failure> {
+        let refused = self.guardrails.iter().flat_map(|guardrail| self.refused(guardrail, judgement));
+        let applies = |it: &Refused<'_>| match it {
+            Refused::Risks { .. } => adds.permissions,
+            Refused::Unknown { .. } => adds.rules,
+        };
+        let refused: Vec<Refused<'_>> = refused.filter(applies).collect();
+        (!refused.is_empty()).then(|| failure(&refused))
     }
 
     fn is_over(&self, waiver: &Waiver) -> bool {
@@ -319,9 +339,12 @@ mod tests {
         judge(&grants, &|_| None, Catalog::embedded(), None)
     }
 
-    fn verdict(params: &Value, config: &Value, judgement: &Judgement) -> Verdict {
-        let guard = Guard { guardrails: guardrails(params, config), today: TODAY.parse().unwrap() };
-        guard.verdict(judgement)
+    fn guard(params: &Value, config: &Value) -> Guard {
+        Guard { guardrails: guardrails(params, config), today: TODAY.parse().unwrap() }
+    }
+
+    fn refusal(params: &Value, config: &Value, judgement: &Judgement) -> Option<Failure> {
+        guard(params, config).refusal(judgement, Additions::ALL)
     }
 
     fn waiver(changes: &Value) -> Value {
@@ -382,7 +405,7 @@ mod tests {
         #[case] config: Value,
         #[case] expected: Option<&str>,
     ) {
-        let refusal = verdict(&params, &config, &judgement(namespaces)).refusal;
+        let refusal = refusal(&params, &config, &judgement(namespaces));
         assert_eq!(refusal.as_ref().map(|failure| failure.cause.as_str()), expected);
         assert!(refusal.is_none_or(|failure| failure.code == Code::Guardrail));
     }
@@ -391,7 +414,7 @@ mod tests {
     fn cause_lists_the_first_elements_and_places() {
         let namespaces: Vec<String> = (0..40).map(|number| format!("ns{number}")).collect();
         let names: Vec<&str> = namespaces.iter().map(String::as_str).collect();
-        let refusal = verdict(&json!({"max_risk": "low"}), &json!(null), &judgement(&names)).refusal.unwrap();
+        let refusal = refusal(&json!({"max_risk": "low"}), &json!(null), &judgement(&names)).unwrap();
         let expected =
             "above max_risk low of the params: /rules/0/resources/0 (risk-r03 high in ns0, ns1, ns10 and 37 more)";
         assert_eq!(refusal.cause, expected);
@@ -404,8 +427,24 @@ mod tests {
     #[case::unknown_in_params(json!({"unknown_resources": "refuse"}), json!(null), "correct or remove these rules")]
     #[case::unknown_in_config(json!({}), json!({"unknown_resources": "refuse"}), "correct or remove these rules")]
     fn next_step_fits_what_is_refused(#[case] params: Value, #[case] config: Value, #[case] next: &str) {
-        let refusal = verdict(&params, &config, &judgement(&["a"])).refusal.unwrap();
+        let refusal = refusal(&params, &config, &judgement(&["a"])).unwrap();
         assert!(refusal.next.contains(next), "{}", refusal.next);
+    }
+
+    #[test]
+    fn guardrail_stops_only_what_a_run_adds() {
+        let (risk, unknown) = (json!({"max_risk": "low"}), json!({"unknown_resources": "refuse"}));
+        for (guardrails, permissions, rules, is_refused) in [
+            (&risk, true, false, true),
+            (&risk, false, true, false),
+            (&unknown, false, true, true),
+            (&unknown, true, false, false),
+            (&risk, false, false, false),
+        ] {
+            let adds = Additions { permissions, rules };
+            let refusal = guard(guardrails, &json!(null)).refusal(&judgement(&["a"]), adds);
+            assert_eq!(refusal.is_some(), is_refused, "{guardrails} {adds:?}");
+        }
     }
 
     /// Columns: changes of a waiver in the params, its findings, whether it is used.
@@ -426,7 +465,7 @@ mod tests {
         #[case] expected: &[&str],
         #[case] used: bool,
     ) {
-        let verdict = verdict(&accepting("critical", &changes), &json!(null), &judgement(&["a"]));
+        let verdict = guard(&accepting("critical", &changes), &json!(null)).verdict(&judgement(&["a"]));
         let messages: Vec<&str> = verdict.findings.iter().map(|finding| finding.message.as_str()).collect();
         assert_eq!(messages.len(), expected.len(), "{messages:?}");
         for (message, part) in messages.iter().zip(expected) {
@@ -442,7 +481,7 @@ mod tests {
     #[case::config(json!({"max_risk": "low"}), json!({"max_risk": "low"}), "not accepted by the limits of config.json")]
     #[case::unknown(json!({"unknown_resources": "refuse"}), json!(null), "correct or remove")]
     fn next_step_names_waivers_only_where_they_help(#[case] params: Value, #[case] config: Value, #[case] part: &str) {
-        let refusal = verdict(&params, &config, &judgement(&["a"])).refusal.unwrap();
+        let refusal = refusal(&params, &config, &judgement(&["a"])).unwrap();
         assert!(refusal.next.contains(part), "{}", refusal.next);
     }
 }

@@ -4,12 +4,12 @@ use std::cmp::Reverse;
 
 use crate::{
     diagnostics::finding::{Code, Finding},
-    k8s::grant::{Grants, RequestedRole},
+    k8s::grant::{Grants, RequestedRole, Scope},
     plan::{
         dead_rules,
         risks::{self, ScopedRisk},
     },
-    rbac::{Catalog, Rule},
+    rbac::{Catalog, Rule, RuleInScope},
 };
 
 /// The resources that rules are judged by: those of the server, else those of the embedded table.
@@ -67,7 +67,13 @@ pub(crate) fn judge<'a>(
     catalog: &Catalog<'_>,
     server: Option<(u32, u32)>,
 ) -> Judgement {
-    let mut findings = dead_rules::findings(grants.requested(), catalog);
+    let of_role = |role: &'a RequestedRole| {
+        let namespaces = || role.scopes.iter().map(Scope::namespace).collect();
+        let rules = rules_of(role.name.as_str()).unwrap_or_default().iter();
+        rules.map(move |rule| RuleInScope { pointer: &role.pointer, rule, namespaces: namespaces() })
+    };
+    let beside: Vec<RuleInScope<'_>> = grants.requested_roles().iter().flat_map(of_role).collect();
+    let mut findings = dead_rules::findings(grants.requested(), &beside, catalog);
     let (mut of_risks, risks) = risks::judge(grants, rules_of, server);
     findings.append(&mut of_risks);
     findings.sort_by_key(|finding| Reverse(finding.severity));

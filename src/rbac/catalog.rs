@@ -42,6 +42,23 @@ const FURTHER_VERBS: [(&str, &str, &[&str]); 3] = [
     ("rbac.authorization.k8s.io", "clusterroles", &["bind", "escalate"]),
 ];
 
+/// Subresources that exist in authorization alone: group, resource, subresource, verbs. What may change the parts of a
+/// ResourceClaim, whose certificates are approved by themselves, and which addresses an endpoint may have.
+const VIRTUAL_SUBRESOURCES: [(&str, &str, &str, &[&str]); 7] = [
+    ("", "endpoints", "restricted", &["create"]),
+    ("certificates.k8s.io", "certificatesigningrequests", "nodeclient", &["create"]),
+    ("certificates.k8s.io", "certificatesigningrequests", "selfnodeclient", &["create"]),
+    ("certificates.k8s.io", "certificatesigningrequests", "selfnodeserver", &["create"]),
+    ("discovery.k8s.io", "endpointslices", "restricted", &["create"]),
+    ("resource.k8s.io", "resourceclaims", "binding", &["update", "patch"]),
+    (
+        "resource.k8s.io",
+        "resourceclaims",
+        "driver",
+        &["associated-node:update", "associated-node:patch", "arbitrary-node:update", "arbitrary-node:patch"],
+    ),
+];
+
 /// Subresources of nodes that a kubelet asks about.
 const KUBELET: [&str; 9] = ["checkpoint", "configz", "healthz", "log", "metrics", "pods", "spec", "stats", "statusz"];
 
@@ -188,6 +205,11 @@ impl<'a> Catalog<'a> {
         for (group, name, verbs) in FURTHER_VERBS {
             if let Some(resource) = self.resource_mut(group, name) {
                 resource.extend(verbs.iter().copied());
+            }
+        }
+        for (group, name, subresource, verbs) in VIRTUAL_SUBRESOURCES {
+            if let Some(resource) = self.resource_mut(group, name) {
+                resource.subresources.entry(subresource).or_insert_with(|| verbs.to_vec());
             }
         }
         if let Some(nodes) = self.resource_mut("", "nodes") {

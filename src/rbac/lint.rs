@@ -61,11 +61,16 @@ pub(crate) struct DeadRule {
     pub(crate) help: String,
 }
 
-/// The dead elements of these rules, rule by rule.
-pub(crate) fn dead_rules(rules: &[RuleInScope<'_>], catalog: &Catalog<'_>) -> Vec<DeadRule> {
+/// The dead elements of these rules, rule by rule. The rules `beside` them are granted too, and not judged.
+pub(crate) fn dead_rules(
+    rules: &[RuleInScope<'_>],
+    beside: &[RuleInScope<'_>],
+    catalog: &Catalog<'_>,
+) -> Vec<DeadRule> {
     let coverings = Coverings::of(rules);
     let (everything, names) = (OnceCell::new(), OnceCell::new());
-    let patching: Vec<&RuleInScope<'_>> = rules.iter().filter(|it| covers_word(&it.rule.verbs, "patch")).collect();
+    let patching = rules.iter().chain(beside).filter(|it| covers_word(&it.rule.verbs, "patch"));
+    let patching: Vec<&RuleInScope<'_>> = patching.collect();
     let mut dead = Vec::new();
     for (index, it) in rules.iter().enumerate() {
         let mut judge = Judge {
@@ -367,11 +372,12 @@ impl<'c> Judge<'_, 'c> {
     fn names_with_create(&mut self, element: &str, verb: &str, referents: &[Referent<'c>]) {
         let applies = verb == "create"
             && referents.iter().flat_map(Referent::targets).any(|target| {
-                self.reach.fit(*target, verb, false) == Fit::NeverNamed && self.may_patch_all_names(target.0)
+                self.reach.fit(*target, verb, false) == Fit::NeverNamed && self.may_patch_a_name(target.0)
             });
         let verb = quoted(verb);
         if applies {
-            let message = format!("{verb} with resourceNames works only for server-side apply, together with `patch`");
+            let message =
+                format!("{verb} with resourceNames works only for server-side apply of names that may be patched");
             let help = "clients that create objects otherwise need the verb in a rule without resourceNames";
             self.report(element, DeadCode::NamesWithCreate, Level::Medium, message, help);
         } else {
@@ -381,8 +387,8 @@ impl<'c> Judge<'_, 'c> {
         }
     }
 
-    /// Whether a rule allows to patch all objects that this one names, wherever it applies.
-    fn may_patch_all_names(&self, resource: &ApiResource<'_>) -> bool {
+    /// Whether rules allow to patch objects that this one names, wherever it applies.
+    fn may_patch_a_name(&self, resource: &ApiResource<'_>) -> bool {
         let rule = self.it.rule;
         self.it.namespaces.iter().all(|namespace| {
             std::iter::once(&self.it).chain(self.patching).any(|other| {
@@ -390,7 +396,10 @@ impl<'c> Judge<'_, 'c> {
                     && covers_word(&other.rule.verbs, "patch")
                     && covers_word(&other.rule.api_groups, resource.group)
                     && covers_resource(&other.rule.resources, resource.name)
-                    && covers_names(&other.rule.resource_names, &rule.resource_names)
+                    && rule
+                        .resource_names
+                        .iter()
+                        .any(|name| covers_names(&other.rule.resource_names, std::slice::from_ref(name)))
             })
         })
     }
@@ -481,6 +490,15 @@ a | - | pods,pods/log | get,list,watch | >
 a | - | pods/exec,pods/attach,pods/portforward | get,create | >
 a | - | pods/exec | create | a >
 a | - | pods/eviction | create | a >
+* | resource.k8s.io | resourceclaims/binding | update,patch | >
+* | resource.k8s.io | resourceclaims/driver | associated-node:update,arbitrary-node:patch | gpu.example.com >
+* | certificates.k8s.io | certificatesigningrequests/nodeclient,certificatesigningrequests/selfnodeclient | create | >
+a | - | endpoints/restricted | create | >
+a | discovery.k8s.io | endpointslices/restricted | create | >
+a | v1.apps | deployments | get | > /apiGroups/0 unknown-group high: use `apps`
+a | apps.v1 | deployments | get | > /apiGroups/0 unknown-group high: use `apps`
+a | rbac.k8s.io | roles | get | > /apiGroups/0 unknown-group high: use `rbac.authorization.k8s.io`
+a | v1.things.example.com | widgets | get | > /apiGroups/0 unknown-group info
 a | - | pods/binding | create | a >
 a | - | pods/ephemeralcontainers | get,patch,update | >
 a | - | pods/resize | get,patch,update | >
@@ -811,7 +829,7 @@ a | apps | deployments/* | get | > /resources/0 subresource-wildcard high: `depl
             };
             let rule = rule(groups, resources, verbs, names);
             let it = RuleInScope { pointer: "/rules/0", rule: &rule, namespaces: scopes(scope) };
-            let found = dead_rules(&[it], Catalog::embedded());
+            let found = dead_rules(&[it], &[], Catalog::embedded());
             let expected: Vec<(String, &str)> = expected
                 .split(" & ")
                 .filter(|text| !text.trim().is_empty())
@@ -835,7 +853,7 @@ a | apps | deployments/* | get | > /resources/0 subresource-wildcard high: `depl
     fn paths_take_http_methods() {
         let rule = urls("/metrics", "get,list,create");
         let it = RuleInScope { pointer: "/rules/0", rule: &rule, namespaces: vec![None] };
-        let found = dead_rules(&[it], Catalog::embedded());
+        let found = dead_rules(&[it], &[], Catalog::embedded());
         let found: Vec<String> = found.iter().map(summary).collect();
         assert_eq!(found, ["/verbs/1 unknown-verb high", "/verbs/2 unknown-verb high"]);
     }
@@ -871,10 +889,19 @@ a | apps | deployments/* | get | > /resources/0 subresource-wildcard high: `depl
             .zip(&pointers)
             .map(|(((scope, _), rule), pointer)| RuleInScope { pointer, rule, namespaces: scopes(scope) })
             .collect();
-        let found = dead_rules(&asked, Catalog::embedded());
+        let found = dead_rules(&asked, &[], Catalog::embedded());
         let redundant = found.iter().filter(|it| it.code == DeadCode::RedundantRule);
         let found: Vec<(usize, &str)> = redundant.map(|it| (it.rule, it.message.split(' ').next().unwrap())).collect();
         assert_eq!(found, expected);
+    }
+
+    /// A rule that is not judged, of a ClusterRole, and one of two names.
+    #[test]
+    fn patch_of_a_name_lets_apply_create_it() {
+        let (create, patch) = (rule("-", "secrets", "create", "a,b"), rule("-", "secrets", "patch", "a"));
+        let scoped = |rule| RuleInScope { pointer: "", rule, namespaces: vec![Some("x")] };
+        let level = |beside: &[RuleInScope<'_>]| dead_rules(&[scoped(&create)], beside, Catalog::embedded())[0].level;
+        assert_eq!([level(&[]), level(&[scoped(&patch)])], [Level::High, Level::Medium]);
     }
 
     #[test]
@@ -887,7 +914,7 @@ a | apps | deployments/* | get | > /resources/0 subresource-wildcard high: `depl
                 .zip(scopes)
                 .map(|(rule, namespaces)| RuleInScope { pointer: "", rule, namespaces })
                 .collect();
-            dead_rules(&asked, Catalog::embedded())[0].level
+            dead_rules(&asked, &[], Catalog::embedded())[0].level
         };
         assert_eq!([severity("a"), severity("*"), severity("b")], [Level::Medium, Level::Medium, Level::High]);
     }
@@ -900,7 +927,7 @@ a | apps | deployments/* | get | > /resources/0 subresource-wildcard high: `depl
         let list = list.to_string();
         let rule = rule("metrics.k8s.io", "pods,anything", "get,fly", "");
         let it = RuleInScope { pointer: "", rule: &rule, namespaces: vec![Some("a")] };
-        let found = dead_rules(&[it], &Catalog::of_server(list.as_bytes()).unwrap());
+        let found = dead_rules(&[it], &[], &Catalog::of_server(list.as_bytes()).unwrap());
         assert_eq!(found.iter().map(summary).collect::<Vec<_>>(), ["/apigroups/0 unknown-group info"]);
     }
 
@@ -909,12 +936,12 @@ a | apps | deployments/* | get | > /resources/0 subresource-wildcard high: `depl
         let secret = "S3CRET".repeat(20);
         let rule = rule(&secret, &format!("pods,{secret},{secret}/log,{secret}/*"), &secret, &format!("{secret}*"));
         let it = RuleInScope { pointer: "", rule: &rule, namespaces: vec![Some("a")] };
-        let found = dead_rules(&[it], Catalog::embedded());
+        let found = dead_rules(&[it], &[], Catalog::embedded());
         assert!(!found.is_empty());
         assert!(!format!("{found:?}").to_lowercase().contains("s3cret"), "{found:#?}");
         let core = super::tests::rule("-", &format!("{secret},x.{secret}.y"), "get", "");
         let it = RuleInScope { pointer: "", rule: &core, namespaces: vec![Some("a")] };
-        assert!(!format!("{:?}", dead_rules(&[it], Catalog::embedded())).to_lowercase().contains("s3cret"));
+        assert!(!format!("{:?}", dead_rules(&[it], &[], Catalog::embedded())).to_lowercase().contains("s3cret"));
     }
 
     proptest! {
@@ -942,7 +969,7 @@ a | apps | deployments/* | get | > /resources/0 subresource-wildcard high: `depl
                 add(&mut rule.verbs, verbs[verb % verbs.len()]);
             }
             let it = RuleInScope { pointer: "", rule: &rule, namespaces: vec![(!cluster).then_some("a")] };
-            prop_assert_eq!(dead_rules(&[it], catalog), vec![]);
+            prop_assert_eq!(dead_rules(&[it], &[], catalog), vec![]);
         }
     }
 }

@@ -210,10 +210,10 @@ pub(super) struct UnclearGroup<'c> {
 /// An unknown group.
 fn unknown_group<'c>(catalog: &Catalog<'c>, at: usize, name: &str) -> UnclearGroup<'c> {
     let unquoted = name.trim().trim_matches(['"', '\'']).trim().to_ascii_lowercase();
-    let (plain, has_version) = match suggestion::without_version(&unquoted) {
-        Some(plain) => (plain, true),
-        None => (unquoted.as_str(), false),
-    };
+    let known = |plain: &&str| catalog.group(plain).is_some();
+    let plain =
+        suggestion::without_version(&unquoted).or_else(|| suggestion::without_version_label(&unquoted).filter(known));
+    let (plain, has_version) = (plain.unwrap_or(&unquoted), plain.is_some());
     let plain = plain.trim_matches('/');
     let core = ["", "core", "api", "legacy", "core.k8s.io"];
     let meant = if core.contains(&plain) { catalog.group("") } else { catalog.group(plain) };
@@ -474,7 +474,7 @@ mod tests {
         let rule =
             Rule { api_groups: words(group), resources: words(resource), verbs: words("get"), ..Rule::default() };
         let it = RuleInScope { pointer: "", rule: &rule, namespaces: vec![Some("a")] };
-        let found = crate::rbac::dead_rules(&[it], &catalog);
+        let found = crate::rbac::dead_rules(&[it], &[], &catalog);
         let [found] = &found[..] else { panic!("{found:#?}") };
         let code = if found.code == crate::rbac::DeadCode::UnknownGroup { "unknown-group" } else { "unknown-resource" };
         assert_eq!(format!("{code} {:?}", found.level).to_lowercase(), expected);
@@ -512,7 +512,7 @@ mod tests {
                     ..Rule::default()
                 };
                 let it = RuleInScope { pointer: "", rule: &rule, namespaces: vec![namespace] };
-                let found = crate::rbac::dead_rules(&[it], &catalog);
+                let found = crate::rbac::dead_rules(&[it], &[], &catalog);
                 let is_dead = found.iter().any(|it| it.level == Level::High);
                 let kept = matchable(&rule.permissions(namespace).collect::<Vec<_>>(), &catalog);
                 assert_eq!(kept.is_empty(), is_dead, "{rule:?} in {namespace:?}: {found:#?}");

@@ -88,6 +88,12 @@ pub(super) fn without_version(group: &str) -> Option<&str> {
     is_version(version).then_some(name)
 }
 
+/// The name without a version that is one of its labels, as `apps` of `v1.apps` and of `apps.v1`.
+pub(super) fn without_version_label(group: &str) -> Option<&str> {
+    let first = group.split_once('.').filter(|(version, _)| is_version(version)).map(|(_, name)| name);
+    first.or_else(|| group.rsplit_once('.').filter(|(_, version)| is_version(version)).map(|(name, _)| name))
+}
+
 /// Whether this is an API version: `v1`, `v2beta1`.
 fn is_version(text: &str) -> bool {
     let rest = text.strip_prefix('v').unwrap_or_default();
@@ -112,6 +118,10 @@ pub(super) fn group<'a>(catalog: &Catalog<'a>, name: &str) -> Option<&'a str> {
         // `networking`, `rbac.authorization`, `rbac`; `apps.k8s.io`; `networking.k8s`.
         group.strip_suffix(".k8s.io").is_some_and(|short| short == name || short.split('.').next() == Some(name))
             || name.strip_suffix(".k8s.io") == Some(*group)
+            // `rbac.k8s.io`.
+            || name.strip_suffix(".k8s.io").is_some_and(|short| {
+                group.strip_suffix(".k8s.io").and_then(|known| known.split_once('.')).is_some_and(|(first, _)| first == short)
+            })
             || group.strip_suffix(".io") == Some(name)
     };
     groups()

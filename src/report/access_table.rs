@@ -18,8 +18,9 @@ const FIRST: std::ops::RangeInclusive<usize> = 34..=38;
 /// The longest label of a row.
 const LONGEST: usize = 120;
 
-/// The table, with a legend of the marks in it; `home` is the namespace that comes first.
-pub(crate) fn access_table(cells: &[Access], home: &str) -> String {
+/// The table, with a legend of the marks in it; `home` is the namespace that comes first. The `unknown` ClusterRoles allow
+/// something that is not in it.
+pub(crate) fn access_table(cells: &[Access], home: &str, unknown: &[String]) -> String {
     let mut scopes: BTreeMap<(u8, &str), BTreeMap<String, Vec<&Access>>> = BTreeMap::new();
     for cell in cells {
         let (scope, label) = place_and_label(&cell.permission);
@@ -42,8 +43,11 @@ pub(crate) fn access_table(cells: &[Access], home: &str) -> String {
         }
         text.push('\n');
     }
-    if cells.is_empty() {
+    if cells.is_empty() && unknown.is_empty() {
         return "nothing is allowed\n".to_owned();
+    }
+    for role in unknown {
+        let _ = writeln!(text, "ClusterRole {role}: unknown, so what it allows is not in this table");
     }
     text + &legend(cells)
 }
@@ -165,13 +169,13 @@ o  allowed only through edit
 !  a risk of severity medium or above
 -  asked for, but no request matches it
 ";
-        assert_eq!(access_table(&cells, "home"), expected);
+        assert_eq!(access_table(&cells, "home", &[]), expected);
     }
 
     #[test]
     fn long_name_is_on_a_line_of_its_own() {
         let long = cell("get", "horizontalpodautoscalers/status", "autoscaling", Some("home"));
-        let table = access_table(&[long, cell("delete", "pods", "", Some("home"))], "home");
+        let table = access_table(&[long, cell("delete", "pods", "", Some("home"))], "home", &[]);
         let lines: Vec<&str> = table.lines().collect();
         assert_eq!(
             lines[1..3],
@@ -189,7 +193,7 @@ o  allowed only through edit
             name: Some("db\u{1b}[31m".to_owned()),
             namespace: Some("home".to_owned()),
         };
-        let table = access_table(&[Access { permission: named, ..cell("get", "", "", None) }], "home");
+        let table = access_table(&[Access { permission: named, ..cell("get", "", "", None) }], "home", &[]);
         assert!(table.contains("  secrets \"db"), "{table}");
         assert!(!table.contains('\u{1b}'), "{table:?}");
         assert!(!table.contains("through") && !table.contains('!'), "only the marks that occur are explained: {table}");
@@ -197,6 +201,8 @@ o  allowed only through edit
 
     #[test]
     fn nothing_is_said_in_words() {
-        assert_eq!(access_table(&[], "home"), "nothing is allowed\n");
+        assert_eq!(access_table(&[], "home", &[]), "nothing is allowed\n");
+        let unknown = access_table(&[], "home", &["deployer".to_owned()]);
+        assert_eq!(unknown, "ClusterRole deployer: unknown, so what it allows is not in this table\n");
     }
 }

@@ -45,6 +45,8 @@ pub(crate) struct Explained {
     pub(crate) findings: Vec<Finding>,
     /// The namespace that comes first.
     pub(crate) home: String,
+    /// The ClusterRoles whose rules are not known.
+    pub(crate) unknown: Vec<String>,
 }
 
 /// What params allow, by what the cluster serves and by the rules that the ClusterRoles have now.
@@ -101,7 +103,8 @@ pub(crate) async fn explain_params(
         let text = format!("ClusterRole {name} is not in the table: it does not exist, or your login may not read it");
         (text, "kubectl get clusterrole shows which of both")
     }));
-    Ok(Explained { cells, findings, home: params.namespace.as_str().to_owned() })
+    let unknown = names.iter().map(|name| name.as_str().to_owned()).filter(|name| rules_of(name).is_none()).collect();
+    Ok(Explained { cells, findings, home: params.namespace.as_str().to_owned(), unknown })
 }
 
 /// What a credential allows beyond what every ServiceAccount may: in its namespace, in that of `--namespace` and in the
@@ -137,10 +140,14 @@ pub(crate) async fn explain_credential(
     report.server_version(version.as_ref().ok().cloned());
     let mut proof = proof.map_err(|error| not_proved(error, &version, credential.connection.server.as_str()))?;
     report.step("prove", &format!("{name}: the server confirms its identity"), Some(started.elapsed()));
+    let asked: Vec<&str> = scopes.iter().flatten().copied().collect();
+    let asked =
+        format!("namespace {} and the whole cluster; --namespace asks in another namespace, too", asked.join(", "));
+    report.step("asked", &asked, None);
     if !proof.complete {
         report.step("", "the server cannot list everything that it allows: the table may lack permissions", None);
     }
-    proof::beyond_defaults(&Defaults::of(version.as_deref().ok()), None, &mut proof).await;
+    proof::beyond_defaults(&Defaults::of(version.as_deref().ok()), None, resources.catalog(), &mut proof).await;
     let grants = as_grants(&proof.excess);
     let judgement = resources.judge(&grants, &|_| None, version.as_deref().ok());
     // No document contains these rules: the risks have no place, and what matches nothing is nobody's mistake here.
@@ -157,7 +164,7 @@ pub(crate) async fn explain_credential(
     let version = version.as_deref().ok().and_then(release);
     let cells = access_matrix(&granted, resources.catalog(), version);
     report.proof(proof);
-    Ok(Explained { cells, findings, home: account.namespace.to_owned() })
+    Ok(Explained { cells, findings, home: account.namespace.to_owned(), unknown: Vec::new() })
 }
 
 /// Permissions that a server lists, as rules: those that differ only in the verb share one.

@@ -7,13 +7,15 @@ use crate::{
         error::Failure,
         finding::{Finding, condensed},
     },
-    plan::{desired::Desired, diff::widens, guardrails::Verdict, snapshot::Snapshot},
+    plan::{desired::Desired, diff::additions, snapshot::Snapshot},
     run::Run,
 };
 
 /// The findings about rules and waivers, the worst first; the waivers are reported.
 pub(super) fn findings(run: &Run<'_>) -> Vec<Finding> {
-    let (mut findings, mut verdict) = judged(run);
+    let judgement = run.judgement();
+    let mut verdict = run.guard.verdict(&judgement);
+    let mut findings = judgement.findings;
     run.report.waivers(verdict.waivers);
     findings.append(&mut verdict.findings);
     findings.sort_by_key(|finding| Reverse(finding.severity));
@@ -39,26 +41,20 @@ pub(super) fn report(run: &Run<'_>) {
     }
 }
 
-/// The reason to refuse a plan before anything is tried: a guardrail, or this obstacle. A run that adds no permission is
-/// not stopped by a guardrail.
+/// The reason to refuse a plan before anything is tried: a guardrail, or this obstacle. A run that adds nothing is not
+/// stopped by a guardrail.
 pub(super) fn refusal(
     run: &Run<'_>,
     snapshot: &Snapshot,
     desired: &Desired,
     obstacle: Option<Failure>,
 ) -> Option<Failure> {
-    let widens = || widens(run.request, desired, &snapshot.observed);
-    let by_guardrail = judged(run).1.refusal.filter(|_| widens());
+    let adds = additions(run.request, desired, &snapshot.observed, run.resources.catalog());
+    let by_guardrail = run.guard.refusal(&run.judgement(), adds);
     match (by_guardrail, obstacle) {
         // Where the parent credential cannot read all that is asked for, a guardrail would judge what is not known.
         (Some(_), Some(obstacle)) if !snapshot.denied.is_empty() => Some(obstacle),
         (Some(failure), Some(obstacle)) => Failure::both::<(), ()>(Err(failure), Err(obstacle)).err(),
         (failure, obstacle) => failure.or(obstacle),
     }
-}
-
-fn judged(run: &Run<'_>) -> (Vec<Finding>, Verdict) {
-    let judgement = run.judgement();
-    let verdict = run.guard.verdict(&judgement);
-    (judgement.findings, verdict)
 }

@@ -20,7 +20,7 @@ use crate::{
         finding::{self, Finding, Severity},
     },
     k8s::{denial::summary, grant::Scope},
-    rbac::{Coverage, Permission, PermissionRecord},
+    rbac::{Catalog, Coverage, Permission, PermissionRecord, matchable},
     report::Report,
     run::Run,
 };
@@ -108,7 +108,7 @@ pub(crate) struct Expectation<'a> {
 /// What a test found, as a line of the log.
 pub(crate) fn described(name: &str, proof: &Proof) -> String {
     match proof.allowed {
-        0 => format!("{name}: its identity; it has no permission that a request can match"),
+        0 => format!("{name}: its identity; the rules contain no permission that a request can match"),
         allowed => format!("{name}: {allowed} permissions allowed, {} adjacent denied", proof.denied),
     }
 }
@@ -155,7 +155,7 @@ pub(crate) async fn prove(
     let gone = |proof: &Proof| proof.unlimited || !defaults.beyond(proof.excess.clone()).iter().any(lingers);
     let mut proof = ask_until(run, holder, expectation, &revoked.cleared, gone).await?;
     proof.excess.retain(|record| !revoked.kept.covers(record.permission()));
-    let excess = beyond_defaults(&defaults, Some(&run.session.cluster), &mut proof).await;
+    let excess = beyond_defaults(&defaults, Some(&run.session.cluster), run.resources.catalog(), &mut proof).await;
     let name = expectation.account.name;
     run.report.step("prove", &described(name, &proof), Some(started.elapsed()));
     report_excess(run.report, &proof, &excess);
@@ -164,10 +164,19 @@ pub(crate) async fn prove(
     Ok(exceeds)
 }
 
-/// Removes the server's defaults from the additional permissions. `reader` reads the server's default bindings, if any
+/// Removes the server's defaults from the additional permissions, and what no request can match. `reader` reads the server's default bindings, if any
 /// permissions remain; without a reader, or if it may not read them, possible defaults are kept apart.
-pub(crate) async fn beyond_defaults(defaults: &Defaults, reader: Option<&Cluster<'_>>, proof: &mut Proof) -> Excess {
+pub(crate) async fn beyond_defaults(
+    defaults: &Defaults,
+    reader: Option<&Cluster<'_>>,
+    catalog: &Catalog<'_>,
+    proof: &mut Proof,
+) -> Excess {
     let left = defaults.beyond(std::mem::take(&mut proof.excess));
+    let left: Vec<PermissionRecord> = {
+        let permissions: Vec<Permission<'_>> = left.iter().map(PermissionRecord::permission).collect();
+        matchable(&permissions, catalog).iter().map(Permission::record).collect()
+    };
     let stock = match reader {
         Some(reader) if !left.is_empty() && !proof.unlimited => reader.stock().await.ok(),
         _ => None,

@@ -50,7 +50,7 @@ pub(crate) async fn verify(credential: &Credential, budget: Budget, report: &Rep
     let name = expectation.account.name;
     let started = Instant::now();
     let waiting = report.waiting("testing the credential");
-    let Tested { version, proof, findings } = test(holder, grants, &expectation).await;
+    let Tested { version, proof, findings, resources } = test(holder, grants, &expectation).await;
     drop(waiting);
     report.server_version(version.as_ref().ok().cloned());
     // Before a failure, which a rule that matches nothing may explain.
@@ -62,12 +62,12 @@ pub(crate) async fn verify(credential: &Credential, budget: Budget, report: &Rep
     if credential.grants.is_some() {
         set_cluster_roles_aside(report, grants, &mut proof);
         report.step("prove", &proof::described(name, &proof), Some(started.elapsed()));
-        let excess = proof::beyond_defaults(&defaults, None, &mut proof).await;
+        let excess = proof::beyond_defaults(&defaults, None, resources.catalog(), &mut proof).await;
         proof::report_excess(report, &proof, &excess);
     } else {
         let what = format!("{name}: the server confirms its identity");
         report.step("prove", &what, Some(started.elapsed()));
-        proof::beyond_defaults(&defaults, None, &mut proof).await;
+        proof::beyond_defaults(&defaults, None, resources.catalog(), &mut proof).await;
         report.allowed(&proof.excess);
         if proof.unlimited {
             report.finding(proof::unlimited("the credential"));
@@ -107,6 +107,8 @@ struct Tested {
     proof: Result<Proof, ProofError>,
     /// The findings about the rules, if the server has answered.
     findings: Vec<Finding>,
+    /// What the server serves.
+    resources: LiveResources,
 }
 
 /// Asks the server about the credential, and judges the rules by what the server serves.
@@ -133,7 +135,7 @@ async fn test(holder: &Cluster<'_>, grants: &Grants, expectation: &Expectation<'
         }
         Err(error) => (Err(error), Vec::new()),
     };
-    Tested { version, proof, findings }
+    Tested { version, proof, findings, resources }
 }
 
 /// The scopes of ClusterRoles are set aside: the credential may not read those, so additional permissions there cannot be

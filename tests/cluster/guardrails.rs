@@ -103,6 +103,16 @@ fn run_that_adds_no_permission_is_never_stopped() {
     let ran = instance.ask("provision", &[]).expect_code(0);
     assert_eq!(ran.document()["permissions"]["narrowed"].as_array().unwrap().len(), 1);
 
+    // A rule that matches nothing adds nothing, whatever the rules beside it allow.
+    let dead = json!({"apiGroups": [""], "resources": ["secrets"], "verbs": ["get"], "resourceNames": ["*"]});
+    instance.params["rules"] = json!([rule(&[""], &["secrets"], &["get"]), dead, rule(&[""], &["pod"], &["get"])]);
+    for action in ["plan", "provision"] {
+        let document = instance.ask(action, &[]).expect_code(0).document();
+        assert_eq!(document["permissions"]["widened"], json!([]), "{action}");
+    }
+    instance.params["rules"] = json!([rule(&[""], &["secrets"], &["get"])]);
+    instance.ask("provision", &[]).expect_code(0);
+
     // Without its ServiceAccount there is no one who holds anything.
     let account = format!("/api/v1/namespaces/{namespace}/serviceaccounts/{OBJECT}");
     cp.delete(&account);

@@ -78,6 +78,21 @@ fn verify(instance: &Instance, file: &str) -> Ran {
     Ran::of(&mut command)
 }
 
+/// Why risk-r24 includes subresources of namespaces: in a Role they lift the pod security of the own namespace.
+#[test]
+fn status_of_the_own_namespace_changes_its_labels() {
+    let cp = ControlPlane::shared();
+    let namespace = cp.namespace("own-status");
+    let holder = cp
+        .persona("own-status", &[Grant::in_namespace(&namespace, &[rule(&[""], &["namespaces/status"], &["patch"])])]);
+    let patch = json!({"metadata": {"labels": {"pod-security.kubernetes.io/enforce": "privileged"}}});
+    let object = format!("/api/v1/namespaces/{namespace}");
+    assert_eq!(cp.request("PATCH", &object, Some(&holder.token), Some(&patch)).status, 403);
+    assert_eq!(cp.request("PATCH", &format!("{object}/status"), Some(&holder.token), Some(&patch)).status, 200);
+    let live = cp.get(&object).unwrap();
+    assert_eq!(live["metadata"]["labels"]["pod-security.kubernetes.io/enforce"], "privileged");
+}
+
 #[test]
 fn rule_that_matches_nothing_is_found_and_not_counted() {
     let cp = ControlPlane::shared();

@@ -57,7 +57,10 @@ pub struct Verbs(u16);
 
 impl Verbs {
     pub(super) const NONE: Self = Self(0);
+    pub(super) const ALL: Self = Self(u16::MAX);
     pub(super) const GET: Self = Self(1);
+    /// list and watch, which are about collections.
+    pub(super) const LIST: Self = Self(0b110);
     pub(super) const CREATE: Self = Self(1 << 3);
     pub(super) const PATCH: Self = Self(1 << 5);
     pub(super) const DELETECOLLECTION: Self = Self(1 << 7);
@@ -130,6 +133,7 @@ pub(super) const WRITE: Verbs = Verbs(0b11_1000);
 /// update, patch.
 pub(super) const CHANGE: Verbs = Verbs(0b11_0000);
 /// delete, deletecollection.
+const UPDATE: Verbs = Verbs(0b1_0000);
 const REMOVE: Verbs = Verbs(0b1100_0000);
 /// The verbs of an HTTP request that is passed on.
 const PROXIED: Verbs = Verbs(0b111_1001);
@@ -736,7 +740,12 @@ pub const CATALOG: &[Entry] = &[
         ..Entry::new("risk-r23", "Create volumes", High)
     },
     Entry {
-        targets: &[target("", "namespaces", CHANGE).within(OwnNamespace).fact(Facts::CHANGE_NAMESPACE)],
+        // The server takes labels from a request for these subresources, too.
+        targets: &[
+            target("", "namespaces", CHANGE).within(OwnNamespace).fact(Facts::CHANGE_NAMESPACE),
+            target("", "namespaces/status", CHANGE).within(OwnNamespace).fact(Facts::CHANGE_NAMESPACE),
+            target("", "namespaces/finalize", UPDATE).within(OwnNamespace).fact(Facts::CHANGE_NAMESPACE),
+        ],
         when: "In a Role it applies to the Namespace object of its own namespace.",
         lower_with_names: true,
         together: &[Together {

@@ -419,8 +419,20 @@ impl Report {
         });
     }
 
-    /// Prints the last line of a plan: the number of changes, and of findings by severity, the worst first.
+    /// Prints the last line of a plan.
     pub(crate) fn done_planning(&self) {
+        self.done(&format!("plan complete: {}", self.planned()));
+    }
+
+    /// Prints what was planned before the failure of a plan that shows its changes.
+    pub(crate) fn failed_planning(&self) {
+        if !self.document.borrow().changes.is_empty() {
+            self.step("planned", &self.planned(), None);
+        }
+    }
+
+    /// The number of changes, and of findings by severity, the worst first.
+    fn planned(&self) -> String {
         let document = self.document.borrow();
         let is_change = |change: &&Change| change.action != diff::ChangeKind::Unchanged;
         let changes = match document.changes.iter().filter(is_change).count() {
@@ -435,10 +447,9 @@ impl Report {
         let noun = if document.findings.len() == 1 { "finding" } else { "findings" };
         let numbers: Vec<String> =
             numbers.iter().rev().map(|(severity, number)| format!("{number} {}", severity.as_str())).collect();
-        drop(document);
         match numbers.as_slice() {
-            [] => self.done(&format!("plan complete: {changes}")),
-            numbers => self.done(&format!("plan complete: {changes}; {} {noun}", numbers.join(", "))),
+            [] => changes,
+            numbers => format!("{changes}; {} {noun}", numbers.join(", ")),
         }
     }
 

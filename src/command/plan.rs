@@ -26,7 +26,10 @@ pub(crate) async fn run(options: &RunOptions, environment: &Environment, report:
         let run = Run::connect(request, budget, report).await?.guarded(guard);
         run::plan(&run).await
     })
-    .await?;
-    report.done_planning();
-    Ok(has_changes)
+    .await;
+    match has_changes {
+        Ok(_) => report.done_planning(),
+        Err(_) => report.failed_planning(),
+    }
+    has_changes
 }

@@ -64,6 +64,7 @@ fn risk_above_limit_is_refused_before_any_write() {
         assert!(found < ran.stderr.find("guardrail (exit 78)").unwrap(), "{}", ran.stderr);
         let planned = ran.document()["changes"].as_array().unwrap().len();
         assert_eq!(planned, if action == "plan" { 5 } else { 0 }, "a plan shows all of it");
+        assert_eq!(ran.stderr.contains("planned      5 changes; 1 high finding"), action == "plan", "{}", ran.stderr);
     }
     assert!(cp.get(&format!("/api/v1/namespaces/{namespace}")).is_none());
 

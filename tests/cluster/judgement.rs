@@ -136,7 +136,7 @@ fn credential_that_allows_nothing_proves_its_identity() {
     assert_eq!(dead(&ran), rows(&[["/rules/0/resources/0", "unknown-resource", "high"]]));
     assert_eq!((&document["proof"]["allowed"], &document["proof"]["excess"]), (&json!(0), &json!([])));
     assert!(document["proof"]["username"].as_str().unwrap().ends_with("-token"), "{document:#}");
-    assert!(ran.stderr.contains("it has no permission that a request can match"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("the rules contain no permission that a request can match"), "{}", ran.stderr);
     assert_eq!(document["permissions"]["widened"], json!([]));
 }
 

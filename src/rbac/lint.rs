@@ -86,10 +86,38 @@ pub(crate) fn dead_rules(
         judge.elements();
         if let Some(wider) = coverings.pointer(index) {
             let message = format!("{wider} already allows all of it");
-            judge.report("", DeadCode::RedundantRule, Level::Low, message, "remove this rule");
+            judge.report(Element::Rule, DeadCode::RedundantRule, Level::Low, message, "remove this rule");
         }
     }
     dead
+}
+
+/// An element of a rule.
+#[derive(Clone, Copy)]
+enum Element {
+    /// All of it.
+    Rule,
+    /// The API group at this index.
+    Group(usize),
+    /// The resource at this index.
+    Resource(usize),
+    /// The verb at this index.
+    Verb(usize),
+    /// The name at this index.
+    Name(usize),
+}
+
+impl Element {
+    /// JSON pointer to it, relative to the rule. Only what is reported needs one.
+    fn pointer(self) -> String {
+        match self {
+            Self::Rule => String::new(),
+            Self::Group(at) => format!("/apiGroups/{at}"),
+            Self::Resource(at) => format!("/resources/{at}"),
+            Self::Verb(at) => format!("/verbs/{at}"),
+            Self::Name(at) => format!("/resourceNames/{at}"),
+        }
+    }
 }
 
 /// What a resource of a rule refers to.
@@ -127,8 +155,8 @@ struct Judge<'a, 'c> {
 }
 
 impl<'c> Judge<'_, 'c> {
-    fn report(&mut self, element: &str, code: DeadCode, level: Level, message: String, help: impl Into<String>) {
-        let element = element.to_owned();
+    fn report(&mut self, element: Element, code: DeadCode, level: Level, message: String, help: impl Into<String>) {
+        let element = element.pointer();
         self.dead.push(DeadRule { rule: self.index, element, code, level, message, help: help.into() });
     }
 
@@ -157,7 +185,7 @@ impl<'c> Judge<'_, 'c> {
             if !METHODS.contains(&verb.as_str()) {
                 let message = format!("{} is no HTTP method, so it matches no path", quoted(verb));
                 let help = "use get, patch or delete for nonResourceURLs";
-                self.report(&format!("/verbs/{at}"), DeadCode::UnknownVerb, Level::High, message, help);
+                self.report(Element::Verb(at), DeadCode::UnknownVerb, Level::High, message, help);
             }
         }
     }
@@ -168,7 +196,7 @@ impl<'c> Judge<'_, 'c> {
         let rule = self.it.rule;
         let (groups, unclear) = Groups::of(self.catalog, rule.api_groups.iter().map(String::as_str));
         for UnclearGroup { at, level, message, help, .. } in unclear {
-            self.report(&format!("/apiGroups/{at}"), DeadCode::UnknownGroup, level, message, help);
+            self.report(Element::Group(at), DeadCode::UnknownGroup, level, message, help);
         }
         groups
     }
@@ -204,16 +232,16 @@ impl<'c> Judge<'_, 'c> {
                 }
                 false => (Level::High, message, "remove the group, or add the resource of it that is missing"),
             };
-            self.report(&format!("/apiGroups/{at}"), DeadCode::UnknownResource, level, message, help);
+            self.report(Element::Group(*at), DeadCode::UnknownResource, level, message, help);
         }
     }
 
     // Resources.
 
     fn resource(&mut self, at: usize, word: &str, groups: &Groups<'c>) -> Referent<'c> {
-        let element = format!("/resources/{at}");
+        let element = Element::Resource(at);
         if let Some(name) = word.strip_suffix("/*") {
-            self.subresource_wildcard(&element, word, name, groups);
+            self.subresource_wildcard(element, word, name, groups);
             return Referent::Dead(Rc::default());
         }
         if groups.is_open || groups.at.is_empty() {
@@ -225,7 +253,7 @@ impl<'c> Judge<'_, 'c> {
             targets(self.catalog, groups, word).into()
         };
         if known.is_empty() {
-            return self.unknown_resource(&element, word, groups);
+            return self.unknown_resource(element, word, groups);
         }
         if !self.it.is_namespaced() || known.iter().all(|(resource, _)| resource.namespaced) {
             return Referent::Known(known);
@@ -239,11 +267,11 @@ impl<'c> Judge<'_, 'c> {
             "*" => "the resources of the group are in no namespace, so a rule for namespaces matches none".to_owned(),
             _ => format!("{} is in no namespace, so a rule for namespaces never matches it", quoted(word)),
         };
-        self.report(&element, DeadCode::ClusterScopedResource, Level::High, message, CLUSTER_WIDE);
+        self.report(element, DeadCode::ClusterScopedResource, Level::High, message, CLUSTER_WIDE);
         Referent::Dead(known)
     }
 
-    fn subresource_wildcard(&mut self, element: &str, word: &str, name: &str, groups: &Groups<'c>) {
+    fn subresource_wildcard(&mut self, element: Element, word: &str, name: &str, groups: &Groups<'c>) {
         let known = groups.at.iter().find_map(|(_, group)| self.catalog.resource(group, name));
         let subresources = known.map(|it| it.subresources.keys().map(|sub| full_name(name, Some(sub))));
         let help = match subresources {
@@ -258,7 +286,7 @@ impl<'c> Judge<'_, 'c> {
         self.report(element, DeadCode::SubresourceWildcard, Level::High, message, help);
     }
 
-    fn unknown_resource(&mut self, element: &str, word: &str, groups: &Groups<'c>) -> Referent<'c> {
+    fn unknown_resource(&mut self, element: Element, word: &str, groups: &Groups<'c>) -> Referent<'c> {
         let Some(Unserved { level, meant }) = unserved(self.catalog, self.known_names, groups, word) else {
             return Referent::Open;
         };
@@ -327,25 +355,25 @@ impl<'c> Judge<'_, 'c> {
                 Referent::Known(known) => self.reach.best(known, verb, true),
             };
             let best = best_of(referents, Fit::Matches, fit).unwrap_or(Fit::Matches);
-            let element = format!("/verbs/{at}");
+            let element = Element::Verb(at);
             dead.push(dead_code(best).is_some());
             match best {
-                Fit::NoSuchVerb => self.unknown_verb(&element, verb, referents),
+                Fit::NoSuchVerb => self.unknown_verb(element, verb, referents),
                 Fit::OutOfScope => {
                     let message = format!(
                         "{} on {} never matches in a rule for namespaces",
                         quoted(verb),
                         listed(rule.resources.iter().map(String::as_str))
                     );
-                    self.report(&element, DeadCode::ClusterScopedResource, Level::High, message, CLUSTER_WIDE);
+                    self.report(element, DeadCode::ClusterScopedResource, Level::High, message, CLUSTER_WIDE);
                 }
-                Fit::NeverNamed => self.names_with_create(&element, verb, referents),
+                Fit::NeverNamed => self.names_with_create(element, verb, referents),
                 Fit::NamedBySelector => {
                     let message =
                         format!("{} with resourceNames works only for clients that select a single name", quoted(verb));
                     let help = "clients need the field selector metadata.name=NAME; for all others put the verb into a \
                                 rule without resourceNames";
-                    self.report(&element, DeadCode::NamesWithList, Level::Low, message, help);
+                    self.report(element, DeadCode::NamesWithList, Level::Low, message, help);
                 }
                 Fit::Matches => {}
             }
@@ -353,7 +381,7 @@ impl<'c> Judge<'_, 'c> {
         dead
     }
 
-    fn unknown_verb(&mut self, element: &str, verb: &str, referents: &[Referent<'c>]) {
+    fn unknown_verb(&mut self, element: Element, verb: &str, referents: &[Referent<'c>]) {
         let rule = self.it.rule;
         let taken = verbs_of(referents.iter().flat_map(Referent::targets));
         let similar = suggestion::verbs(verb);
@@ -369,7 +397,7 @@ impl<'c> Judge<'_, 'c> {
         self.report(element, DeadCode::UnknownVerb, Level::High, message, help);
     }
 
-    fn names_with_create(&mut self, element: &str, verb: &str, referents: &[Referent<'c>]) {
+    fn names_with_create(&mut self, element: Element, verb: &str, referents: &[Referent<'c>]) {
         let applies = verb == "create"
             && referents.iter().flat_map(Referent::targets).any(|target| {
                 self.reach.fit(*target, verb, false) == Fit::NeverNamed && self.may_patch_a_name(target.0)
@@ -413,7 +441,7 @@ impl<'c> Judge<'_, 'c> {
             let Referent::Known(known) = referent else { continue };
             let fit = |verb: &&String| self.reach.best(known, verb, true);
             let Some(best) = best_of(&living, Fit::NamedBySelector, fit) else { return };
-            let element = format!("/resources/{at}");
+            let element = Element::Resource(at);
             let Some(code) = dead_code(best) else { continue };
             let (message, help) = match code {
                 DeadCode::NamesWithCreate => (
@@ -429,7 +457,7 @@ impl<'c> Judge<'_, 'c> {
                     (format!("{} has none of the rule's verbs", quoted(word)), format!("use {verbs}"))
                 }
             };
-            self.report(&element, code, Level::High, message, help);
+            self.report(element, code, Level::High, message, help);
         }
     }
 
@@ -443,7 +471,7 @@ impl<'c> Judge<'_, 'c> {
             }
             let message = format!("{} in resourceNames is a literal name: `*` is no wildcard there", quoted(name));
             let help = "leave resourceNames out to allow all objects, or list their names";
-            self.report(&format!("/resourceNames/{at}"), DeadCode::NamesWildcard, Level::High, message, help);
+            self.report(Element::Name(at), DeadCode::NamesWildcard, Level::High, message, help);
         }
     }
 }

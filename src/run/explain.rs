@@ -150,21 +150,28 @@ pub(crate) async fn explain_credential(
     proof::beyond_defaults(&Defaults::of(version.as_deref().ok()), None, resources.catalog(), &mut proof).await;
     let grants = as_grants(&proof.excess);
     let judgement = resources.judge(&grants, &|_| None, version.as_deref().ok());
-    // No document contains these rules: the risks have no place, and what matches nothing is nobody's mistake here.
-    let is_of_use = |finding: &Finding| finding.code.is_risk() || finding.code == finding::Code::DiscoveryMissing;
-    let mut findings: Vec<Finding> = proof.unlimited.then(|| unlimited("the credential")).into_iter().collect();
-    for finding in judgement.findings.into_iter().filter(is_of_use) {
-        if findings.iter().all(|known| known.code != finding.code) {
-            let help = finding.help.filter(|_| !finding.code.is_risk());
-            findings.push(Finding { pointer: None, help, ..finding });
-        }
-    }
+    let mut findings = without_place(judgement.findings);
+    findings.extend(proof.unlimited.then(|| unlimited("the credential")));
     findings.sort_by_key(|finding| Reverse(finding.severity));
     let granted = granted_rules(&grants, &|_| None);
     let version = version.as_deref().ok().and_then(release);
     let cells = access_matrix(&granted, resources.catalog(), version);
     report.proof(proof);
     Ok(Explained { cells, findings, home: account.namespace.to_owned(), unknown: Vec::new() })
+}
+
+/// The findings about rules that no document contains: each risk once, without a place. What matches nothing is nobody's
+/// mistake there.
+fn without_place(findings: Vec<Finding>) -> Vec<Finding> {
+    let mut kept: Vec<Finding> = Vec::new();
+    for finding in findings {
+        let is_of_use = finding.code.is_risk() || finding.code == finding::Code::DiscoveryMissing;
+        if is_of_use && kept.iter().all(|known| known.code != finding.code) {
+            let help = finding.help.filter(|_| !finding.code.is_risk());
+            kept.push(Finding { pointer: None, help, ..finding });
+        }
+    }
+    kept
 }
 
 /// Permissions that a server lists, as rules: those that differ only in the verb share one.

@@ -8,8 +8,14 @@ use std::fs;
 
 use serde_json::json;
 use testbed::{ControlPlane, Era, Options, Platform};
+use tokio::signal::unix::{SignalKind, signal};
 
 fn main() -> Result<(), Box<dyn Error>> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(run())
+}
+
+async fn run() -> Result<(), Box<dyn Error>> {
     let control_plane = ControlPlane::start(&Options::default())?;
     let platform = Platform::start(Era::Dependencies);
     let directory = control_plane.directory();
@@ -18,6 +24,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let rules = [testbed::rule(&[""], &["pods", "configmaps"], &["get", "list", "watch"])];
     fs::write(&params, format!("{:#}\n", json!({"namespace": "demo", "rules": rules})))?;
 
+    // Before it is announced, and not before the start, which Ctrl-C ends by itself.
+    let mut stop = signal(SignalKind::interrupt())?;
     println!("Kubernetes {} at {}", control_plane.version(), control_plane.server());
     println!("ready after {:.1} s", control_plane.ready_after().as_secs_f64());
     println!("directory   {}", directory.display());
@@ -36,7 +44,6 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
     println!("\nCtrl-C ends it and removes everything.");
 
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(tokio::signal::ctrl_c())?;
+    stop.recv().await;
     Ok(())
 }

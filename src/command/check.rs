@@ -110,7 +110,8 @@ fn check(
         finding.accepted = accepted;
     }
     waivers.append(&mut verdict.waivers);
-    let mut findings = with_judged(remarks, judgement.findings.clone());
+    let refusal = guard.refusal(&judgement, Additions::ALL);
+    let mut findings = with_judged(remarks, judgement.findings);
     findings.append(&mut verdict.findings);
     if guard.guardrails.limit_risks() {
         findings.extend(unknown_roles(&grants, &|name| default_cluster_role(name), |name| {
@@ -122,7 +123,7 @@ fn check(
     }
     // Input errors first, then the most severe.
     findings.sort_by_key(|finding| Reverse((finding.blocking, finding.severity)));
-    match guard.refusal(&judgement, Additions::ALL) {
+    match refusal {
         Some(refusal) => Err(Failure { findings: condensed(findings), ..refusal }),
         None => Ok((checked, findings)),
     }

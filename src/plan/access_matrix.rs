@@ -1,6 +1,6 @@
 //! What rules allow, as a matrix: a row for each resource in each scope, a cell for each verb. Pure.
 //!
-//! A cell counts as allowed whatever allows it: the row of pods shows what `*` in another rule allows on pods.
+//! A cell is allowed if any rule allows it: the row of pods also shows what `*` in another rule allows on pods.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
@@ -310,7 +310,11 @@ mod tests {
             log.and_then(|cell| cell.severity)
         };
         assert_eq!(severity(&["pods/log"]), Some(Severity::Low));
-        assert_eq!(severity(&["pods/log", "pods"]), Some(Severity::Medium), "whoever starts a pod reads its output");
+        assert_eq!(
+            severity(&["pods/log", "pods"]),
+            Some(Severity::Medium),
+            "a holder who starts a pod chooses what it logs"
+        );
     }
 
     #[test]

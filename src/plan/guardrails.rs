@@ -111,6 +111,7 @@ impl Guard {
     pub(crate) fn accepts(&self, judgement: &Judgement, finding: &Finding) -> Option<&str> {
         let is_same = |risk: &&ScopedRisk| risk.code == finding.code && Some(&risk.pointer) == finding.pointer.as_ref();
         let waivers = || self.guardrails.iter().flat_map(|guardrail| &guardrail.accept);
+        waivers().next()?;
         let reason = |risk: &ScopedRisk| waivers().find(|waiver| self.lifts(waiver, risk)).map(|it| it.reason.as_str());
         let reasons: Option<Vec<&str>> = judgement.risks.iter().filter(is_same).map(reason).collect();
         reasons?.first().copied()

@@ -49,6 +49,9 @@ pub(super) fn refusal(
     desired: &Desired,
     obstacle: Option<Failure>,
 ) -> Option<Failure> {
+    if !run.guard.guardrails.limit_risks() && !run.guard.guardrails.refuse_unknown() {
+        return obstacle;
+    }
     let adds = additions(run.request, desired, &snapshot.observed, run.resources.catalog());
     let by_guardrail = run.guard.refusal(&run.judgement(), adds);
     match (by_guardrail, obstacle) {

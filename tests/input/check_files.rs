@@ -2,13 +2,7 @@
 //! defines. `sarif-schema-2.1.0.json` is the schema of that standard, unchanged (copyright OASIS Open; the copy comes from
 //! the crate serde-sarif 0.8.0, MIT licence).
 
-use std::{
-    fs,
-    io::Write as _,
-    path::Path,
-    process::{Command, Stdio},
-    sync::LazyLock,
-};
+use std::{fs, path::Path, process::Command, sync::LazyLock};
 
 use rstest::rstest;
 use serde_json::{Value, json};
@@ -58,11 +52,7 @@ fn check(folder: &TempDir, arguments: &[&str]) -> Ran {
 }
 
 fn check_with_stdin(folder: &TempDir, arguments: &[&str], stdin: &str) -> Ran {
-    let mut command = command(folder.path(), arguments);
-    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = command.spawn().unwrap();
-    child.stdin.take().unwrap().write_all(stdin.as_bytes()).unwrap();
-    Ran::from(child.wait_with_output().unwrap())
+    Ran::with_stdin(&mut command(folder.path(), arguments), stdin)
 }
 
 fn texts<'a>(finding: &'a Value, keys: &[&str]) -> Vec<&'a str> {

@@ -1,18 +1,12 @@
 //! Rules that match nothing, as `check` reports them: pointers, severities and help, for people and as a document. They
 //! never change the exit code.
 
-use std::{io::Write as _, process::Stdio};
-
 use serde_json::{Value, json};
 
 use crate::support::{Ran, binary};
 
 fn check(params: &Value, arguments: &[&str]) -> Ran {
-    let mut command = binary();
-    command.arg("check").args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = command.spawn().unwrap();
-    child.stdin.take().unwrap().write_all(params.to_string().as_bytes()).unwrap();
-    Ran::from(child.wait_with_output().unwrap())
+    Ran::with_stdin(binary().arg("check").args(arguments), &params.to_string())
 }
 
 fn rule(group: &str, resources: &[&str], verbs: &[&str]) -> Value {

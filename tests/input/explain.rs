@@ -1,18 +1,12 @@
 //! `explain` without a cluster: the table of what params allow, and the same in the document of `--json`.
 
-use std::{io::Write as _, process::Stdio};
-
 use rstest::rstest;
 use serde_json::{Value, json};
 
 use crate::support::{Ran, binary};
 
 fn explain(arguments: &[&str], stdin: &str) -> Ran {
-    let mut command = binary();
-    command.arg("explain").args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = command.spawn().unwrap();
-    let _ = child.stdin.take().unwrap().write_all(stdin.as_bytes()); // not read after a usage error
-    Ran::from(child.wait_with_output().unwrap())
+    Ran::with_stdin(binary().arg("explain").args(arguments), stdin)
 }
 
 fn of_params(params: &Value, arguments: &[&str]) -> Ran {

@@ -1,7 +1,5 @@
 //! Guardrails without a cluster, as `check` applies them: what is refused, by which limit, and what waivers lift.
 
-use std::{io::Write as _, process::Stdio};
-
 use jiff::{ToSpan as _, tz::TimeZone};
 use rstest::rstest;
 use serde_json::{Value, json};
@@ -9,11 +7,7 @@ use serde_json::{Value, json};
 use crate::support::{Ran, binary, codes};
 
 fn check(params: &Value, arguments: &[&str]) -> Ran {
-    let mut command = binary();
-    command.arg("check").args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = command.spawn().unwrap();
-    child.stdin.take().unwrap().write_all(params.to_string().as_bytes()).unwrap();
-    Ran::from(child.wait_with_output().unwrap())
+    Ran::with_stdin(binary().arg("check").args(arguments), &params.to_string())
 }
 
 /// Params with a rule on this resource of the core group, and these guardrails.

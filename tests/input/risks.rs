@@ -1,21 +1,11 @@
 //! `check` reports the risks of rules: each at its element, with what to grant instead, and without another exit code.
 
-use std::{io::Write as _, process::Stdio};
-
 use serde_json::{Value, json};
 
 use crate::support::{Ran, binary};
 
 fn run(arguments: &[&str], params: &Value) -> Ran {
-    let mut child = binary()
-        .args(arguments)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("the binary runs");
-    child.stdin.take().unwrap().write_all(params.to_string().as_bytes()).unwrap();
-    Ran::from(child.wait_with_output().unwrap())
+    Ran::with_stdin(binary().args(arguments), &params.to_string())
 }
 
 /// The risks as code, severity and pointer.

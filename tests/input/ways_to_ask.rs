@@ -1,7 +1,7 @@
 //! The ways to ask for permissions: JSON, YAML, manifests and options mean the same, mistakes in them are located, and
 //! each finding names its source. Offline, except for a decommission and a plan at a closed port.
 
-use std::{io::Write as _, path::Path, process::Stdio};
+use std::path::Path;
 
 use rstest::rstest;
 use serde_json::{Value, json};
@@ -9,11 +9,7 @@ use serde_json::{Value, json};
 use crate::support::{Ran, binary};
 
 fn run(arguments: &[&str], stdin: &str) -> Ran {
-    let mut command = binary();
-    command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = command.spawn().unwrap();
-    let _ = child.stdin.take().unwrap().write_all(stdin.as_bytes()); // not read after a usage error
-    Ran::from(child.wait_with_output().unwrap())
+    Ran::with_stdin(binary().args(arguments), stdin)
 }
 
 fn check(arguments: &[&str], stdin: &str) -> Ran {

@@ -203,6 +203,13 @@ impl Ran {
         Self::from(command.output().expect("the binary runs"))
     }
 
+    /// The run of a command with this text on standard input. It may end without reading it, as after a usage error.
+    pub fn with_stdin(command: &mut Command, text: &str) -> Self {
+        let mut child = spawn(command.stdin(Stdio::piped()));
+        let _ = std::io::Write::write_all(&mut child.stdin.take().expect("a pipe"), text.as_bytes());
+        finish(child)
+    }
+
     #[track_caller]
     pub fn expect_code(self, code: i32) -> Self {
         assert_eq!(self.code, code, "stdout:\n{}\nstderr:\n{}", self.stdout, self.stderr);

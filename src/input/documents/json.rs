@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 use crate::diagnostics::text::{escaped, presentable};
 
 /// The maximum number of duplicate keys that are reported, for documents with millions of them.
-pub(super) const TOLD: usize = 1000;
+pub(super) const REPORTED: usize = 1000;
 
 /// The location of a duplicate key.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -172,7 +172,7 @@ impl<'de> Visitor<'de> for Node<'_, '_> {
         while let Some(key) = entries.next_key::<String>()? {
             let path = self.path.key(&key);
             let value = entries.next_value_seed(Node { path: &path, duplicates: &mut *self.duplicates })?;
-            if map.contains_key(&key) && self.duplicates.len() < TOLD {
+            if map.contains_key(&key) && self.duplicates.len() < REPORTED {
                 self.duplicates.insert(path.duplicate());
             }
             map.insert(key, value);

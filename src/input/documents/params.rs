@@ -4,7 +4,7 @@
 use serde_json::{Map, Value};
 
 use crate::input::documents::{
-    json::{self, Duplicate, Path, TOLD},
+    json::{self, Duplicate, Path, REPORTED},
     origin::Format,
     yaml::{self, Node, Place},
 };
@@ -124,7 +124,7 @@ impl Converter {
 
     fn repeated(&mut self, path: &Path<'_>, place: Place) {
         let duplicate = path.duplicate();
-        if self.duplicates.len() < TOLD && !self.duplicates.iter().any(|(known, _)| *known == duplicate) {
+        if self.duplicates.len() < REPORTED && !self.duplicates.iter().any(|(known, _)| *known == duplicate) {
             self.duplicates.push((duplicate, Some(place)));
         }
     }
